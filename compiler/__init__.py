@@ -1,0 +1,1 @@
+"""Compile an ONNX model into a bundle: load, plan, extract, write, report, validate."""

@@ -1,0 +1,123 @@
+"""Write a bundle: whole, or not at all.
+
+Everything goes into a temporary folder beside the destination, the manifest last; then the folder is renamed. A failure,
+a full disk or ctrl-C leaves the destination as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyps.compiler.copying import Progress, write_bytes, write_weights
+from hyps.compiler.errors import OutputError
+from hyps.compiler.extract import Extractor
+from hyps.passes.plan import Partition
+from hyps.passes.planner import Planned
+from hyps.passes.units import megabytes
+from hyps.runtime.manifest import MANIFEST_NAME, Step
+
+#: Copying and hashing release the interpreter lock; two threads keep two cores busy.
+WRITERS = 2
+
+
+def check_destination(path: Path, *, force: bool) -> None:
+    """Raise `OutputError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with -o")
+    if not path.exists():
+        return
+    if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST_NAME).is_file()):
+        raise OutputError(f"{path} exists and is no bundle; name another folder with -o")
+    if not force:
+        raise OutputError(f"{path} exists; replace it with --force, or name another folder with -o")
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well, and disappears when it does not.
+
+    Raises `OutputError` when the disk is full or cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from None
+    try:
+        folder.chmod(0o755)
+        (folder / "partitions").mkdir()
+        yield folder
+        _replace(folder, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(f"no space left to write {path}; free some, or name another disk with -o") from None
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Raise `OutputError` early when the disk of ``path`` has less than ``needed_bytes`` free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{path} needs {megabytes(needed_bytes)}, its disk has {megabytes(free)} free; free some, or name another "
+            "disk with -o"
+        )
+
+
+def write_partitions(folder: Path, planned: Planned, progress: Progress) -> tuple[Step, ...]:
+    """Write every partition of a plan into ``folder`` and describe each as a step of the schedule."""
+    extractor = Extractor(planned.model)
+
+    def write(partition: Partition) -> Step:
+        return _write_partition(folder, extractor, partition, progress)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        futures = [pool.submit(write, partition) for partition in planned.plan.partitions]
+        try:
+            return tuple(future.result() for future in futures)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_partition(folder: Path, extractor: Extractor, partition: Partition, progress: Progress) -> Step:
+    stem = f"partitions/{partition.name}"
+    extracted = extractor.extract(partition, f"{partition.name}.weights")
+    model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
+    weights = write_weights(folder, f"{stem}.weights", extracted.weights, progress) if extracted.weights else None
+    return Step(
+        name=partition.name,
+        model=model,
+        weights=weights,
+        inputs=partition.inputs,
+        outputs=partition.outputs,
+        live=partition.live,
+        operators=partition.operators,
+        weight_bytes=partition.weight_bytes,
+        activation_bytes=partition.activation_bytes,
+        peak_bytes=partition.peak_bytes,
+        reason=partition.reason,
+    )
+
+
+def _replace(folder: Path, path: Path) -> None:
+    """Put ``folder`` in the place of ``path``; an older bundle there is kept until the new one stands."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+    path.rename(older / path.name)
+    try:
+        folder.rename(path)
+    except BaseException:
+        (older / path.name).rename(path)
+        raise
+    finally:
+        shutil.rmtree(older, ignore_errors=True)

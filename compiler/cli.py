@@ -1,0 +1,268 @@
+"""``hypsc``: compile a model into a bundle; look at bundles, targets and reference networks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from hyps.compiler import report
+from hyps.compiler.errors import CompilerError, OptionError
+from hyps.compiler.pipeline import Compilation, compile_model
+from hyps.compiler.preprocessing import PRESETS
+from hyps.compiler.sizes import parse_size
+from hyps.compiler.targets import Target, load_target, target_names, target_toml
+from hyps.compiler.validate import file_inputs, random_inputs, validate
+from hyps.models.catalogue import NETWORKS, build
+from hyps.models.errors import ModelError
+from hyps.passes.errors import PassError
+from hyps.passes.planner import Request
+from hyps.passes.units import megabytes
+from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.manifest import check_files, read_manifest
+
+app = typer.Typer(
+    name="hypsc",
+    help="Compile an ONNX model into a bundle that runs within a device's memory.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+targets_app = typer.Typer(help="The devices that hypsc knows.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(help="Reference networks to try it on.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(targets_app, name="targets")
+app.add_typer(models_app, name="models")
+
+#: Threads that a plan without a target allows for.
+DEFAULT_THREADS = 4
+
+
+class SplitChoice(StrEnum):
+    """How to cut; see `hyps.passes.cuts`."""
+
+    auto = "auto"
+    mandatory = "mandatory"
+    pooling = "pooling"
+    layers = "layers"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
+
+
+@app.command("compile")
+def compile_command(
+    model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")] = Path("bundle"),
+    target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
+    memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB or 122MiB.")] = None,
+    split: Annotated[SplitChoice, typer.Option(help="Where to cut.")] = SplitChoice.auto,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="Split operators with this many parameters or more (Kaboubi's threshold).")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to plan for (default: the target's cores, or 4).")
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")
+    ] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help=f"How photographs become the input: {', '.join(PRESETS)}, or a TOML file.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, line k for class k.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Compile MODEL into a bundle for a device (--target), a budget (--memory), or both."""
+    device = load_target(target) if target else None
+    job = Compilation(
+        model=model,
+        output=output,
+        request=Request(
+            budget_bytes=_budget(device, memory, max_params),
+            max_params=max_params,
+            split=split.value,
+            threads=threads or (device.cores if device else DEFAULT_THREADS),
+        ),
+        target_name=device.name if device else "custom",
+        input_shapes=dict(_input_shape(text) for text in input_shape or ()),
+        preprocess=preprocess,
+        labels=labels,
+        force=force,
+    )
+    compiled = compile_model(job, report.copying_bar)
+    if json:
+        _print_json(report.compiled_data(compiled, str(output)))
+    else:
+        report.print_compiled(compiled, str(output))
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle's folder.")],
+    json: Json = False,
+) -> None:
+    """Print what a bundle holds, and check that its files are whole."""
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    if json:
+        _print_json(manifest)
+    else:
+        report.print_manifest(manifest)
+
+
+@app.command("validate")
+def validate_command(
+    model: Annotated[Path, typer.Argument(help="The whole model.")],
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle made of it.")],
+    inputs: Annotated[Path | None, typer.Option(help="Compare on the tensors of a .npz or .npy file.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Compare on the photographs of a folder.")] = None,
+    random: Annotated[int | None, typer.Option(min=1, help="Compare on N seeded random inputs (default: 3).")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Allowed difference over the largest output (default: the bundle's promise)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run the whole model and the bundle on the same inputs and compare; exit code 1 beyond the tolerance."""
+    if sum(choice is not None for choice in (inputs, images, random)) > 1:
+        raise OptionError("--inputs, --images and --random exclude each other; give one")
+    manifest = read_manifest(bundle)
+    path = inputs or images
+    samples = file_inputs(manifest, path) if path else random_inputs(manifest, random or 3)
+    validation = validate(model, bundle, samples, tolerance)
+    if json:
+        _print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
+    else:
+        report.print_validation(validation)
+    if not validation.passed:
+        raise typer.Exit(1)
+
+
+@targets_app.command("list")
+def targets_list(json: Json = False) -> None:
+    """The built-in devices."""
+    targets = [load_target(name) for name in target_names()]
+    if json:
+        _print_json([msgspec.to_builtins(target) | {"budget_bytes": target.budget_bytes} for target in targets])
+        return
+    columns = [
+        ("name", False),
+        ("device", False),
+        ("memory", True),
+        ("budget", True),
+        ("cores", True),
+        ("storage /s", True),
+    ]
+    rows = [
+        [
+            t.name,
+            t.title,
+            megabytes(t.memory_bytes),
+            megabytes(t.budget_bytes),
+            str(t.cores),
+            megabytes(t.storage_read_bytes_per_s),
+        ]
+        for t in targets
+    ]
+    report.console().print(report.table(columns, rows))
+
+
+@targets_app.command("show")
+def targets_show(name: Annotated[str, typer.Argument(help="A device's name, or a TOML file.")]) -> None:
+    """A device's TOML file, with the source of each figure: a template for your own."""
+    load_target(name)
+    typer.echo(target_toml(name), nl=False)
+
+
+@models_app.command("list")
+def models_list(json: Json = False) -> None:
+    """The reference networks."""
+    networks = NETWORKS.values()
+    if json:
+        fields = ("name", "description", "parameters", "weights_bytes", "input_shape", "preprocess", "trained")
+        _print_json([{field: getattr(network, field) for field in fields} for network in networks])
+        return
+    columns = [("name", False), ("parameters", True), ("weights", True), ("trained", False), ("source", False)]
+    rows = [
+        [n.name, f"{n.parameters:,}", megabytes(n.weights_bytes), "yes" if n.trained else "no: seeded", n.description]
+        for n in networks
+    ]
+    report.console().print(report.table(columns, rows))
+
+
+@models_app.command("build")
+def models_build(
+    name: Annotated[str, typer.Argument(help="A network's name, from 'hypsc models list'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    external_data: Annotated[bool, typer.Option("--external-data", help="Weights in a file of their own.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
+) -> None:
+    """Write a reference network as ONNX."""
+    try:
+        build(name, output, external_data=external_data, seed=seed)
+    except OSError as error:
+        raise OptionError(f"cannot write {output}: {error.strerror or error}") from None
+
+
+def _budget(device: Target | None, memory: str | None, max_params: int | None) -> int | None:
+    if memory is None:
+        if device is None and max_params is None:
+            raise OptionError("say what to compile for: --target NAME (see 'hypsc targets list') or --memory SIZE")
+        return device.budget_bytes if device else None
+    try:
+        budget = parse_size(memory)
+    except ValueError as error:
+        raise OptionError(f"--memory: {error}") from None
+    if device and budget > device.budget_bytes:
+        raise OptionError(
+            f"--memory {memory} is more than {device.name} has for one process, "
+            f"{megabytes(device.budget_bytes)}; ask for less"
+        )
+    return budget
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, colon, shape = text.rpartition(":")
+    try:
+        sizes = tuple(int(size) for size in shape.split(",")) if shape else ()
+    except ValueError:
+        sizes = (0,)
+    if not colon or not name or min(sizes, default=1) < 1:
+        raise OptionError(f"--input-shape {text!r} is not of the form name:1,3,224,224")
+    return name, sizes
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+
+
+#: The base of the errors that typer itself raises for wrong options; its module is private.
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``hypsc``; exits with 0, 1 (validation failed), 2 after one line on stderr, or 130 on ctrl-C."""
+    try:
+        status = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status or 0)
+    except (CompilerError, PassError, RuntimeFault, ModelError) as error:
+        sys.exit(_say(str(error)))
+    except _UsageError as error:
+        sys.exit(_say(f"{error.format_message()} (see 'hypsc --help')"))  # type: ignore[attr-defined]
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _say(message: str) -> int:
+    sys.stderr.write(f"hypsc: {message}\n")
+    return 2

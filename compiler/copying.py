@@ -1,0 +1,102 @@
+"""Copy weights from file to file by reference, hashing as the bytes pass; memory is one block, whatever the size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hyps.passes.weights import Weight
+from hyps.runtime.manifest import FileRecord
+
+BLOCK_BYTES = 1 << 20
+
+Progress = Callable[[int], None]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """The sha256 of files, one after the other."""
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(BLOCK_BYTES))
+    for path in paths:
+        with path.open("rb", buffering=0) as stream:
+            while count := stream.readinto(block):
+                digest.update(block[:count])
+    return digest.hexdigest()
+
+
+def write_bytes(root: Path, name: str, content: bytes) -> FileRecord:
+    """Write a small file of the bundle at ``root``."""
+    (root / name).write_bytes(content)
+    return FileRecord(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_weights(root: Path, name: str, placed: Iterable[tuple[int, Weight]], progress: Progress) -> FileRecord:
+    """Write a weights file: each weight at its offset, zeros between; ``progress`` is told of bytes as they pass."""
+    digest, end = hashlib.sha256(), 0
+    with ExitStack() as stack:
+        target = stack.enter_context((root / name).open("wb", buffering=0))
+        sources: dict[str, BinaryIO] = {}
+        for offset, weight in placed:
+            if weight.path not in sources:
+                sources[weight.path] = stack.enter_context(Path(weight.path).open("rb", buffering=0))
+            digest.update(bytes(offset - end))
+            target.seek(offset)
+            for block in _blocks(sources[weight.path].fileno(), weight):
+                _write_all(target, block)
+                digest.update(block)
+                progress(len(block))
+            end = offset + weight.nbytes
+    return FileRecord(path=name, size_bytes=end, sha256=digest.hexdigest())
+
+
+def _write_all(target: BinaryIO, block: memoryview) -> None:
+    written = 0
+    while written < len(block):
+        written += target.write(block[written:])
+
+
+def _blocks(source: int, weight: Weight) -> Iterator[memoryview]:
+    """The weight's bytes in blocks; each block is only valid until the next."""
+    if weight.row_scale is not None:
+        yield from _scaled(source, weight)
+        return
+    buffer = memoryview(bytearray(min(BLOCK_BYTES, weight.nbytes)))
+    filled = 0
+    for offset, length in weight.runs():
+        while length:
+            if filled == len(buffer):
+                yield buffer
+                filled = 0
+            count = min(length, len(buffer) - filled)
+            _read_exactly(source, buffer[filled : filled + count], offset)
+            filled, offset, length = filled + count, offset + count, length - count
+    if filled:
+        yield buffer[:filled]
+
+
+def _scaled(source: int, weight: Weight) -> Iterator[memoryview]:
+    """A float32 weight with each row multiplied by its factor, a block of rows at a time."""
+    assert weight.row_scale is not None
+    scale = np.frombuffer(weight.row_scale, "<f4")
+    rows = max(1, BLOCK_BYTES // weight.row_bytes)
+    for start in range(0, weight.rows, rows):
+        count = min(rows, weight.rows - start)
+        buffer = bytearray(count * weight.row_bytes)
+        _read_exactly(source, memoryview(buffer), weight.offset + start * weight.row_bytes)
+        block = np.frombuffer(buffer, "<f4").reshape(count, -1) * scale[start : start + count, None]
+        yield memoryview(block).cast("B")
+
+
+def _read_exactly(source: int, buffer: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(source, [buffer[done:]], offset + done)
+        if not count:
+            raise OSError(0, "a weights file became shorter while it was read")
+        done += count

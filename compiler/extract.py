@@ -1,0 +1,68 @@
+"""Make a partition of a plan an ordinary ONNX model of its own, its large weights in a file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from hyps.passes.graph import reads
+from hyps.passes.plan import Partition
+from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """A partition's model, and what its weights file holds: (offset in the file, weight), ascending."""
+
+    model: ModelProto
+    weights: tuple[tuple[int, Weight], ...]
+
+
+class Extractor:
+    """Extracts partitions from one planned model; looks each node, tensor and weight up once."""
+
+    def __init__(self, model: Model) -> None:
+        graph = model.proto.graph
+        self._model = model
+        self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
+        self._constants: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self._typed: Mapping[str, ValueInfoProto] = {
+            value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
+        }
+
+    def extract(self, partition: Partition, weights_name: str) -> Extracted:
+        """The partition as a model whose external data lie in ``weights_name``, in the same folder."""
+        source = self._model.proto
+        nodes = [self._nodes[name] for name in partition.operators]
+        used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
+        initializers, placed = self._place(used, weights_name)
+        graph = helper.make_graph(
+            nodes,
+            partition.name,
+            [self._typed[name] for name in partition.inputs],
+            [self._typed[name] for name in partition.outputs],
+            initializers,
+        )
+        model = helper.make_model(
+            graph, opset_imports=source.opset_import, ir_version=source.ir_version, producer_name="hyps"
+        )
+        return Extracted(model=model, weights=placed)
+
+    def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
+        """The initializers, large ones with their place in the weights file: each at a multiple of 64 KiB."""
+        initializers, placed, end = [], [], 0
+        for name in names:
+            tensor = TensorProto()
+            tensor.CopyFrom(self._constants[name])
+            weight = self._model.weights.get(name)
+            if weight is not None:
+                offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
+                placed.append((offset, weight))
+                end = offset + weight.nbytes
+                del tensor.external_data[:]
+                for key, value in (("location", weights_name), ("offset", offset), ("length", weight.nbytes)):
+                    tensor.external_data.add(key=key, value=str(value))
+            initializers.append(tensor)
+        return initializers, tuple(placed)

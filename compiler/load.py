@@ -1,0 +1,161 @@
+"""Load a model's structure, its weights by reference, in the form the passes expect.
+
+Nothing in the file is trusted: external data stays in the model's folder and inside its files, operators and opsets are
+known ones. What differs between exporters is made uniform: every node has a name of its own, constants are initializers,
+initializers are no inputs, local functions are inlined, nodes that no output needs are gone.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, inliner, numpy_helper
+
+from hyps.compiler.errors import ModelFileError
+from hyps.compiler.normalise import normalise
+from hyps.compiler.wire import read_structure
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
+from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder, skeleton
+
+OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model and the files it came from: the ``.onnx`` file first, then its data files by name."""
+
+    model: Model
+    name: str
+    files: tuple[Path, ...]
+
+
+@contextmanager
+def load_model(path: Path) -> Iterator[LoadedModel]:
+    """The model at ``path``; while the context is open its weights can be read from where they lie.
+
+    Raises `ModelFileError` for a file that is missing, damaged or leads out of its folder, `UnsupportedModel` for what it
+    says that HyPS cannot carry through.
+    """
+    proto = _parse(path)
+    _check_operators(path, proto)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    proto = normalise(proto)
+    with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
+        spilled = Path(scratch) / "weights"
+        model = _reference_weights(path, proto, spilled)
+        sources = {Path(weight.path) for weight in model.weights.values()} - {path, spilled}
+        try:
+            onnx.checker.check_model(skeleton(model))
+        except onnx.checker.ValidationError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
+        yield LoadedModel(model=model, name=path.stem, files=(path, *sorted(sources)))
+
+
+def _parse(path: Path) -> ModelProto:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelFileError(f"{path} {what}; name an .onnx file")
+    try:
+        proto: ModelProto = ModelProto.FromString(read_structure(path))
+    except DecodeError:
+        raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelFileError(f"{path} holds no network (no operators or no outputs); is it an ONNX model?")
+    return proto
+
+
+def _check_operators(path: Path, proto: ModelProto) -> None:
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    opset = max((opsets[domain] for domain in STANDARD_DOMAINS if domain in opsets), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UnsupportedModel(
+            f"{path} uses opset {opset}; opsets {OLDEST_OPSET} to {newest} are supported: convert it with "
+            "onnx.version_converter, or export it with another opset"
+        )
+    functions = {(function.domain, function.name) for function in proto.functions}
+    pending = list(proto.graph.node)
+    while pending:
+        node = pending.pop()
+        pending += [inner for graph in subgraphs(node) for inner in graph.node]
+        if (node.domain, node.op_type) in functions:
+            continue
+        if node.domain not in STANDARD_DOMAINS:
+            raise UnsupportedModel(
+                f"operator {node.op_type!r} of domain {node.domain!r} is a custom operator; export the model with standard "
+                "operators only"
+            )
+        if not onnx.defs.has(node.op_type, opset, ""):
+            raise UnsupportedModel(f"operator {node.op_type!r} is not in opset {opset}; export the model again")
+
+
+def _reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
+    """Turn every large initializer into a reference."""
+    weights: dict[str, Weight] = {}
+    for tensor in proto.graph.initializer:
+        nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
+        if tensor.data_location == TensorProto.EXTERNAL:
+            weight = _external(path, tensor, nbytes)
+        elif nbytes >= REFERENCE_BYTES:
+            weight = _spill(tensor, spilled)
+        else:
+            continue
+        if nbytes < REFERENCE_BYTES:
+            _read_inside(tensor, weight)
+            continue
+        weights[tensor.name] = weight
+        tensor.CopyFrom(placeholder(tensor.name, tensor.data_type, tuple(tensor.dims)))
+    return Model(proto=proto, weights=weights)
+
+
+def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
+    """Where an external tensor's bytes lie, once it is sure that they are there and in the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    file = path.parent / location
+    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
+        raise ModelFileError(f"weight {tensor.name!r} of {path} lies in {location!r}, outside the model's folder; refused")
+    if not file.is_file():
+        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it beside the model")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
+    except ValueError:
+        raise ModelFileError(f"weight {tensor.name!r} of {path} has a damaged reference; export the model again") from None
+    if length != nbytes or offset < 0:
+        raise ModelFileError(
+            f"weight {tensor.name!r} of {path} has {length} bytes, its shape needs {nbytes}; export it again"
+        )
+    if offset + length > file.stat().st_size:
+        raise ModelFileError(f"{file} is too short for weight {tensor.name!r} of {path}; copy it again")
+    return Weight(path=str(file), offset=offset, row_bytes=length)
+
+
+def _spill(tensor: TensorProto, spilled: Path) -> Weight:
+    """Write a large weight that is encoded number by number (int32_data and the like) as raw bytes to ``spilled``."""
+    raw = numpy_helper.to_array(tensor).tobytes()
+    with spilled.open("ab") as stream:
+        offset = stream.tell()
+        stream.write(raw)
+    return Weight(path=str(spilled), offset=offset, row_bytes=len(raw))
+
+
+def _read_inside(tensor: TensorProto, weight: Weight) -> None:
+    """Bring a small external weight into the model."""
+    with Path(weight.path).open("rb") as stream:
+        stream.seek(weight.offset)
+        tensor.raw_data = stream.read(weight.nbytes)
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")

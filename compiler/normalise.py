@@ -1,0 +1,105 @@
+"""Make models of different exporters uniform, without changing what they compute."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.graph import reads
+
+#: The first IR version in which an initializer need not be an input as well.
+SEPARATE_INITIALIZERS = 4
+
+
+def normalise(proto: ModelProto) -> ModelProto:
+    """The same model with named nodes, constants as initializers, initializers that are no inputs, and no dead nodes."""
+    proto.ir_version = max(proto.ir_version, SEPARATE_INITIALIZERS)
+    _lift_constants(proto)
+    _drop_initializer_inputs(proto)
+    _refuse_constant_outputs(proto)
+    _drop_dead_nodes(proto)
+    _name_nodes(proto)
+    return proto
+
+
+def _lift_constants(proto: ModelProto) -> None:
+    kept = []
+    for node in proto.graph.node:
+        tensor = _constant(node) if node.op_type == "Constant" else None
+        if tensor is None:
+            kept.append(node)
+        else:
+            tensor.name = node.output[0]
+            proto.graph.initializer.append(tensor)
+    if len(kept) < len(proto.graph.node):
+        kept = [_copy(node) for node in kept]
+        del proto.graph.node[:]
+        proto.graph.node.extend(kept)
+
+
+def _constant(node: NodeProto) -> TensorProto | None:
+    """The tensor of a Constant node (onnx operator specification, Constant); None for sparse tensors and strings."""
+    attribute = node.attribute[0]
+    kinds = {"value_float": TensorProto.FLOAT, "value_floats": TensorProto.FLOAT}
+    kinds |= {"value_int": TensorProto.INT64, "value_ints": TensorProto.INT64}
+    if attribute.name == "value" and attribute.type == AttributeProto.TENSOR:
+        return _copy_tensor(attribute.t)
+    if attribute.name not in kinds:
+        return None
+    value = helper.get_attribute_value(attribute)
+    values, shape = (list(value), [len(value)]) if attribute.name.endswith("s") else ([value], [])
+    return helper.make_tensor("", kinds[attribute.name], shape, values)
+
+
+def _drop_initializer_inputs(proto: ModelProto) -> None:
+    names = {tensor.name for tensor in proto.graph.initializer}
+    for index in reversed(range(len(proto.graph.input))):
+        if proto.graph.input[index].name in names:
+            del proto.graph.input[index]
+
+
+def _refuse_constant_outputs(proto: ModelProto) -> None:
+    names = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.output:
+        if value.name in names:
+            raise UnsupportedModel(f"output {value.name!r} is a constant; remove it from the model's outputs")
+
+
+def _drop_dead_nodes(proto: ModelProto) -> None:
+    wanted = {value.name for value in proto.graph.output}
+    for index in reversed(range(len(proto.graph.node))):
+        node = proto.graph.node[index]
+        if wanted.isdisjoint(node.output):
+            del proto.graph.node[index]
+        else:
+            wanted.update(reads(node))
+    for index in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[index].name not in wanted:
+            del proto.graph.initializer[index]
+
+
+def _name_nodes(proto: ModelProto) -> None:
+    """Give every node a name of its own: its own, or its operator type and a number."""
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()
+    for node in proto.graph.node:
+        base = name = node.name or node.op_type
+        while name in taken or not node.name:
+            numbers[base] += 1
+            node.name = name = f"{base}_{numbers[base]}"
+        node.name = name
+        taken.add(name)
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _copy_tensor(tensor: TensorProto) -> TensorProto:
+    copy = TensorProto()
+    copy.CopyFrom(tensor)
+    return copy

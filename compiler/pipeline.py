@@ -1,0 +1,142 @@
+"""From a model file to a bundle: load, shapes, fold, plan, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
+from hyps.compiler.copying import Progress, hash_files
+from hyps.compiler.errors import OptionError
+from hyps.compiler.load import LoadedModel, load_model
+from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.passes.fold import FoldBatchNormalization
+from hyps.passes.graph import Graph
+from hyps.passes.plan import Plan
+from hyps.passes.planner import Planned, Request, plan
+from hyps.passes.rewrite import run_rewrites
+from hyps.passes.shapes import fix_input_shapes, infer_shapes
+from hyps.runtime.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ModelRecord,
+    OutputRecord,
+    Preprocess,
+    TargetRecord,
+    TensorRecord,
+    encode,
+)
+
+#: Opens a progress display of so many bytes and gives the function to tell it of each block.
+ProgressBar = Callable[[int], AbstractContextManager[Progress]]
+
+_PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation:
+    """What to compile, for what, and where to."""
+
+    model: Path
+    output: Path
+    request: Request
+    target_name: str
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    preprocess: str | None = None
+    labels: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A written bundle: its plan, its manifest, and the whole model's graph (shapes known, nothing split)."""
+
+    plan: Plan
+    manifest: Manifest
+    graph: Graph
+
+
+def compile_model(job: Compilation, progress: ProgressBar = lambda total: nullcontext(lambda count: None)) -> Compiled:
+    """Compile a model into a bundle.
+
+    Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
+    """
+    check_destination(job.output, force=job.force)
+    with load_model(job.model) as loaded, ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(hash_files, loaded.files)
+        planned = plan_model(loaded, job)
+        records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
+        preprocess = _preprocess(job, planned.graph, records)
+        labels = _labels(job, planned.graph, records)
+        total = sum(weight.nbytes for weight in planned.model.weights.values())
+        check_space(job.output, total)
+        with staged(job.output) as folder:
+            with progress(total) as advance:
+                steps = write_partitions(folder, planned, advance)
+            manifest = Manifest(
+                created_by=f"hyps {version('hyps')}",
+                model=ModelRecord(
+                    name=loaded.name,
+                    sha256=hashing.result(),
+                    parameters=planned.graph.parameters,
+                    weight_bytes=planned.graph.weight_bytes,
+                ),
+                target=TargetRecord(name=job.target_name, threads=job.request.threads),
+                budget_bytes=planned.plan.budget_bytes,
+                exact=planned.plan.exact,
+                inputs=planned.graph.inputs,
+                outputs=tuple(
+                    OutputRecord(name=name, probabilities=_ends_in_softmax(planned.graph, name))
+                    for name in planned.graph.outputs
+                ),
+                tensors=records,
+                steps=steps,
+                preprocess=preprocess,
+                labels=labels,
+            )
+            (folder / MANIFEST_NAME).write_bytes(encode(manifest))
+    return Compiled(plan=planned.plan, manifest=manifest, graph=planned.graph)
+
+
+def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
+    """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
+    model = infer_shapes(fix_input_shapes(loaded.model, job.input_shapes))
+    folded = run_rewrites(model, [FoldBatchNormalization()])
+    return plan(folded.model, job.request)
+
+
+def _boundary(planned: Planned) -> dict[str, None]:
+    """The names of every tensor that the manifest describes: inputs, outputs, and what crosses a cut."""
+    crossing = (name for part in planned.plan.partitions for name in (*part.inputs, *part.outputs))
+    return dict.fromkeys((*planned.graph.inputs, *crossing, *planned.graph.outputs))
+
+
+def _tensor_record(graph: Graph, name: str) -> TensorRecord:
+    return TensorRecord(dtype=graph.tensors[name].dtype, shape=graph.tensors[name].shape)
+
+
+def _preprocess(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord]) -> Preprocess | None:
+    if job.preprocess is None:
+        return None
+    if len(graph.inputs) != 1:
+        raise OptionError(f"--preprocess: the model has {len(graph.inputs)} inputs; give it tensors as .npz instead")
+    return resolve_preprocess(job.preprocess, graph.inputs[0], records[graph.inputs[0]])
+
+
+def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord]) -> tuple[str, ...] | None:
+    if job.labels is None:
+        return None
+    shape = records[graph.outputs[0]].shape
+    return read_labels(job.labels, max(shape, default=1))
+
+
+def _ends_in_softmax(graph: Graph, output: str) -> bool:
+    """Whether a softmax computes this output, reshaping aside."""
+    writer = {name: operator for operator in graph.operators for name in operator.outputs}
+    while output in writer and writer[output].op_type in _PASS_THROUGH:
+        output = writer[output].inputs[0]
+    return output in writer and writer[output].op_type == "Softmax"

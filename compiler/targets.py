@@ -1,0 +1,157 @@
+"""Target profiles: what a device offers to a model, built in by name or from a TOML file of your own.
+
+To describe your own device, save what ``hypsc targets show NAME`` prints under a new name that ends in ``.toml``,
+change the figures, and give the file's path wherever a target's name is asked for::
+
+    name = "my-board"                   # letters, digits, '.', '_' and '-'; appears in reports and in the bundle
+    title = "My board"                  # for people
+    memory_bytes = 1_073_741_824        # all memory, in bytes: 1 GiB
+    reserved_bytes = 251_658_240        # what firmware, kernel and operating system keep of it, in bytes; may be 0
+    cores = 4                           # processor cores
+    cpu = "cortex-a53"                  # the cores' kind
+    storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
+    network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
+
+    [sources]                           # optional in your own file: where each figure is from
+    memory = "product brief"            # also: reserved, cores, storage, network
+
+Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
+on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from hyps.compiler.errors import TargetError
+
+_LARGEST_FILE_BYTES = 64 * 1024
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where each figure of a target is from; empty when the file does not say."""
+
+    memory: str = ""
+    reserved: str = ""
+    cores: str = ""
+    storage: str = ""
+    network: str = ""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A device profile; the fields and their units are those of the file, described above.
+
+    Raises `ValueError` where a figure is not positive (``reserved_bytes`` may be 0) or all memory is reserved.
+    """
+
+    name: Name
+    title: Text
+    memory_bytes: int
+    reserved_bytes: int
+    cores: int
+    cpu: Text
+    storage_read_bytes_per_s: int
+    network_bytes_per_s: int
+    sources: Sources = Sources()
+
+    def __post_init__(self) -> None:
+        for field in ("memory_bytes", "cores", "storage_read_bytes_per_s", "network_bytes_per_s"):
+            if (value := getattr(self, field)) <= 0:
+                raise ValueError(f"{field} is {value}: write a number above 0")
+        if self.reserved_bytes < 0:
+            raise ValueError(f"reserved_bytes is {self.reserved_bytes}: write 0 or more")
+        if self.reserved_bytes >= self.memory_bytes:
+            raise ValueError(
+                f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}: "
+                "write less"
+            )
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that the whole runtime process may hold resident, unless the user asks for another budget."""
+        return self.memory_bytes - self.reserved_bytes
+
+
+def target_names() -> tuple[str, ...]:
+    """The built-in targets, sorted."""
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _built_in_files()))
+
+
+def load_target(name_or_path: str) -> Target:
+    """The built-in target of this name, or the one in the user's own file: a path, or anything that ends in ``.toml``.
+
+    Raises `TargetError` where there is none, or where the file is no possible target.
+    """
+    where = f"target file {name_or_path!r}" if _is_path(name_or_path) else f"built-in target {name_or_path!r}"
+    try:
+        return msgspec.convert(tomllib.loads(target_toml(name_or_path)), Target, strict=True)
+    except tomllib.TOMLDecodeError as error:
+        raise TargetError(f"{where} is not valid TOML: {_one_line(error)}") from error
+    except RecursionError as error:
+        raise TargetError(f"{where} is not valid TOML: it nests too deeply") from error
+    except ValueError as error:
+        raise TargetError(f"{where}: {_one_line(error)}") from error
+
+
+def target_toml(name_or_path: str) -> str:
+    """The text of the file that `load_target` would read; raises `TargetError` where it cannot be read."""
+    return _read_own(name_or_path) if _is_path(name_or_path) else _read_built_in(name_or_path)
+
+
+def _is_path(name_or_path: str) -> bool:
+    separators = {"/", os.sep, os.altsep or os.sep}
+    return name_or_path.endswith(".toml") or any(separator in name_or_path for separator in separators)
+
+
+def _built_in_files() -> list[Traversable]:
+    folder = files("hyps.compiler").joinpath("target_data")
+    return [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+
+
+def _read_built_in(name: str) -> str:
+    for entry in _built_in_files():
+        if entry.name == f"{name}.toml":
+            return entry.read_text(encoding="utf-8")
+    known = target_names()
+    closest = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {closest[0]!r}? " if closest else ""
+    raise TargetError(
+        f"unknown target {name!r}: {hint}known are {', '.join(known)}; or give the path of your own .toml file"
+    )
+
+
+def _read_own(path_text: str) -> str:
+    path = Path(path_text)
+    try:
+        if not path.exists():
+            raise TargetError(
+                f"no target file {path_text!r}: check the path, or use a built-in target: {', '.join(target_names())}"
+            )
+        if not path.is_file():
+            raise TargetError(f"target file {path_text!r} is not a regular file: give the path of a .toml file")
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else _one_line(error)
+        raise TargetError(f"cannot read target file {path_text!r}: {reason}") from error
+    if len(data) > _LARGEST_FILE_BYTES:
+        raise TargetError(f"target file {path_text!r} is over 64 KiB: a target has a dozen lines; check the path")
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise TargetError(f"target file {path_text!r} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,142 @@
+"""Does the bundle compute what the whole model computes? Runs both, with the same session options, and compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.compiler.errors import OptionError
+from hyps.runtime.executor import check_inputs, load
+from hyps.runtime.inputs import read_tensors, sources
+from hyps.runtime.manifest import Manifest
+from hyps.runtime.sessions import open_session, to_numpy
+
+Tensors = Mapping[str, NDArray[Any]]
+
+#: Where a plan says that it cannot be bit-exact: partial or regrouped float32 sums differ by about 1e-6 of the largest
+#: output (DESIGN.md section 5).
+INEXACT_TOLERANCE = 1e-5
+#: Decoding a picture may take this much here; the device's own bound is its budget.
+_ROOM_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """How far one output is from the whole model's, at worst over all inputs; agreement of the best classes as a share."""
+
+    name: str
+    max_abs: float
+    max_rel: float
+    cosine: float
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """A comparison: ``tolerance`` bounds ``max_rel``, the largest difference over the largest absolute output."""
+
+    outputs: tuple[Deviation, ...]
+    samples: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output keeps within the tolerance."""
+        return all(output.max_rel <= self.tolerance for output in self.outputs)
+
+
+def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None) -> Validation:
+    """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
+
+    Raises `OptionError` without inputs, and the runtime's errors for a bundle or an input that is damaged.
+    """
+    executor = load(bundle)
+    names = [output.name for output in executor.manifest.outputs]
+    whole = open_session(model, executor.threads)
+    pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
+    for sample in inputs:
+        check_inputs(executor.manifest, sample)
+        expected = whole.run(names, sample)
+        found = executor.run(sample)
+        for name in names:
+            pairs[name].append((to_numpy(expected[name]), found[name]))
+    samples = len(pairs[names[0]])
+    if not samples:
+        raise OptionError("there are no inputs to compare on; give --inputs, --random or --images")
+    if tolerance is None:
+        tolerance = 0.0 if executor.manifest.exact else INEXACT_TOLERANCE
+    outputs = tuple(_deviation(name, pairs[name]) for name in names)
+    return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
+
+
+def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Tensors]:
+    """``count`` seeded inputs: normal floats, integers from 0 to 9, coin-toss booleans."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield {name: _random(rng, manifest.tensors[name].dtype, manifest.tensors[name].shape) for name in manifest.inputs}
+
+
+def file_inputs(manifest: Manifest, path: Path) -> Iterator[Tensors]:
+    """The inputs in a file, or in each file of a folder, read as ``hyps-run`` reads them."""
+    for source in sources([str(path)]):
+        yield read_tensors(source, manifest, _ROOM_BYTES)
+
+
+def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    kind = np.dtype(dtype).kind
+    if kind in "iu":
+        return rng.integers(0, 10, shape).astype(dtype)
+    if kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def _deviation(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Deviation:
+    wide = [(a.astype(np.float64).ravel(), b.astype(np.float64).ravel()) for a, b in pairs]
+    max_abs = max(_largest_difference(a, b) for a, b in wide)
+    max_rel = max(_relative(a, b) for a, b in wide)
+    classes = min(a.size for a, _ in wide)
+    return Deviation(
+        name=name,
+        max_abs=max_abs,
+        max_rel=max_rel,
+        cosine=min(_cosine(a, b) for a, b in wide),
+        top1=_agreement(wide, 1) if classes > 1 else None,
+        top5=_agreement(wide, 5) if classes >= 5 else None,
+    )
+
+
+def _largest_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The largest difference; equal infinities and NaNs on both sides differ by nothing, on one side by infinity."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    difference = np.abs(a[~same] - b[~same])
+    return float(difference.max()) if np.isfinite(difference).all() else math.inf
+
+
+def _relative(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    difference = _largest_difference(a, b)
+    largest = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
+    return difference / largest if largest and difference else difference
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms else float(np.array_equal(a, b))
+
+
+def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], count: int) -> float:
+    """The share of inputs whose ``count`` highest scores are the same classes in the same order."""
+
+    def best(scores: NDArray[np.float64]) -> list[int]:
+        return [int(index) for index in np.argsort(-scores, kind="stable")[:count]]
+
+    return sum(best(a) == best(b) for a, b in pairs) / len(pairs)

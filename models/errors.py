@@ -1,0 +1,23 @@
+"""What a caller of this package may have to explain to a user: one base class, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ModelError(Exception):
+    """A network cannot be built; the message says what to do about it."""
+
+
+class UnknownNetwork(ModelError, ValueError):
+    """The catalogue has no network of this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown network {name!r}: choose one of {', '.join(known)}")
+
+
+class MissingWeights(ModelError):
+    """The trained file of a network is not in the installed package."""
+
+    def __init__(self, file_name: str) -> None:
+        super().__init__(f"{file_name} is not in the hyps.models package: reinstall it, or train the network again")

@@ -1,0 +1,42 @@
+"""How large the values of an untrained network are, layer by layer, in closed form.
+
+Weights that are drawn without looking at data keep a deep network alive only if each layer's output has about the same
+variance as the last one's. A layer whose inputs have variance v, and whose filters have n taps of variance 1 / (n v),
+gives outputs of mean 0 and variance 1, nearly Gaussian across its channels. What follows it (a rectifier, a residual
+sum) changes both moments in a way that can be written down (He et al., 2015, arXiv:1502.01852, generalised to a mean).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Expected mean and variance of a tensor's values across channels, at one position of one image."""
+
+    mean: float
+    variance: float
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of a sum of two independent tensors."""
+        return Moments(mean=self.mean + other.mean, variance=self.variance + other.variance)
+
+    def rectified(self) -> Moments:
+        """The moments behind a ReLU, for Gaussian values.
+
+        With d = mean / sigma, the first two raw moments of max(x, 0) are mean Phi(d) + sigma phi(d) and
+        (mean^2 + sigma^2) Phi(d) + mean sigma phi(d) (Tobin, Econometrica 26, 1958).
+        """
+        sigma = math.sqrt(self.variance)
+        ratio = self.mean / sigma
+        cumulative = (1 + math.erf(ratio / math.sqrt(2))) / 2
+        density = math.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+        mean = self.mean * cumulative + sigma * density
+        second = (self.mean**2 + self.variance) * cumulative + self.mean * sigma * density
+        return Moments(mean=mean, variance=second - mean**2)
+
+
+STANDARD = Moments(mean=0.0, variance=1.0)
+"""Standardised values: a preprocessed photograph, or the output of any convolution, Gemm or normalisation."""

@@ -1,0 +1,45 @@
+"""Seeded weights: described first, drawn only when they are written."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """A float32 tensor of normally distributed values, known by what it takes to draw it.
+
+    ``shape`` is [out, in / groups, kernel, kernel] for a convolution, [out, in] for a Gemm, [channels] for the rest.
+
+    ``zero_sum`` makes each filter (all but the first axis) sum to zero. Rectified activations have a positive mean that
+    is the same for every image; an ordinary random filter passes it on, layer after layer, until all images look alike
+    and fall into one class. A filter that sums to zero removes it and sees only what differs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    deviation: float
+    zero_sum: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values as float32."""
+        return 4 * math.prod(self.shape)
+
+    def draw(self, seed: int) -> NDArray[np.float32]:
+        """The values for a seed; they depend on the weight's name, not on the order in which weights are drawn."""
+        generator = np.random.default_rng((seed, zlib.crc32(self.name.encode())))
+        values = np.empty(self.shape, dtype=np.float32)
+        generator.standard_normal(out=values, dtype=np.float32)
+        if self.zero_sum:
+            values -= values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
+        values *= np.float32(self.deviation)
+        if self.mean:
+            values += np.float32(self.mean)
+        return values

@@ -1,0 +1,93 @@
+"""Write a model while its weights are drawn: memory holds one weight at a time, never the whole model.
+
+Weights stand either inside the model's file or, as ONNX external data, in one file beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+
+from hyps.models.weights import Weight
+
+INLINE_BYTES = 1024
+"""Smaller weights stay in the model's file even with external data, as ``onnx.save`` has it."""
+PAGE_BYTES = 64 * 1024
+"""The largest memory page among the boards' kernels: weights that begin on one can be mapped."""
+
+
+def data_path(path: Path) -> Path:
+    """Where the external data of a model lie."""
+    return path.with_name(f"{path.name}.data")
+
+
+def write_external(path: Path, model: ModelProto, weights: Sequence[Weight], seed: int) -> None:
+    """Write ``model`` to ``path`` and its weights to ``data_path(path)``; weights of a page or more begin on a page."""
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    with data_path(path).open("wb") as data:
+        for weight in weights:
+            values = weight.draw(seed)
+            if weight.size_bytes < INLINE_BYTES:
+                whole.graph.initializer.append(numpy_helper.from_array(values, weight.name))
+                continue
+            if weight.size_bytes >= PAGE_BYTES:
+                data.seek(-data.tell() % PAGE_BYTES, 1)
+            tensor = whole.graph.initializer.add()
+            tensor.CopyFrom(_without_values(weight))
+            tensor.data_location = TensorProto.EXTERNAL
+            place = {"location": data_path(path).name, "offset": data.tell(), "length": weight.size_bytes}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            data.write(values.data)
+    path.write_bytes(whole.SerializeToString())
+
+
+def write_inline(path: Path, model: ModelProto, weights: Sequence[Weight], seed: int) -> None:
+    """Write ``model`` with its weights to ``path``.
+
+    Serialising a ``ModelProto`` would need all weights in memory twice. A protobuf message is the concatenation of its
+    fields, each a tag, a length and the content (protobuf.dev/programming-guides/encoding), and all lengths are known
+    beforehand, so the three nested messages (model, graph, tensor) are put together here.
+    """
+    envelope = ModelProto()
+    envelope.CopyFrom(model)
+    envelope.ClearField("graph")
+    graph = model.graph.SerializeToString()
+    headers = [_initializer_field(weight) for weight in weights]
+    graph_bytes = len(graph) + sum(len(header) + weight.size_bytes for header, weight in zip(headers, weights, strict=True))
+    with path.open("wb") as file:
+        file.write(envelope.SerializeToString())
+        file.write(_field(ModelProto.GRAPH_FIELD_NUMBER, graph_bytes) + graph)
+        for header, weight in zip(headers, weights, strict=True):
+            file.write(header)
+            file.write(weight.draw(seed).data)
+
+
+def _without_values(weight: Weight) -> TensorProto:
+    """The tensor of a weight, without its values."""
+    return TensorProto(name=weight.name, data_type=TensorProto.FLOAT, dims=weight.shape)
+
+
+def _initializer_field(weight: Weight) -> bytes:
+    """All of a graph's ``initializer`` field but the values, which follow it."""
+    description: bytes = _without_values(weight).SerializeToString()
+    tensor = description + _field(TensorProto.RAW_DATA_FIELD_NUMBER, weight.size_bytes)
+    return _field(GraphProto.INITIALIZER_FIELD_NUMBER, len(tensor) + weight.size_bytes) + tensor
+
+
+def _field(number: int, length: int) -> bytes:
+    """The tag and length of a protobuf field that holds ``length`` bytes (wire type 2)."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

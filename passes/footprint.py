@@ -1,0 +1,124 @@
+"""Per operator: the bytes of its weights, inputs, outputs and workspace, in the form onnxruntime holds them.
+
+Method: the recipe of `hyps.runtime.sessions` (mapped external data, no prepacking, no arena) on onnxruntime 1.31, CPU.
+A referenced float weight costs its mapped pages and nothing else. What onnxruntime transforms while it loads (weights that
+a fusion or constant folding rewrites, fp16 weights that it widens) costs an anonymous copy too. The convolution's
+workspace is that of MLAS (``MlasConvPrepare``): the whole im2col matrix when there are more filters than output positions,
+else one small buffer a thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyps.passes.fusion import ACTIVATIONS
+from hyps.passes.graph import Graph, Operator
+from hyps.passes.weights import REFERENCE_BYTES
+
+#: One thread's expansion buffer in a segmented convolution, with what its GEMM packs (floats of 4 bytes).
+THREAD_BUFFER_BYTES = 1 << 18
+#: What a session keeps for one node besides tensors: its definition, kernel and edges.
+NODE_BYTES = 24 << 10
+
+_ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
+_IN_PLACE = ACTIVATIONS | _ALIASES | {"Add", "Mul", "Sub", "Div", "Sum", "Exp", "Sqrt", "Neg", "Abs"}
+_NO_WORKSPACE = _IN_PLACE | frozenset(
+    {"Gemm", "MatMul", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Concat", "Split", "Slice"}
+    | {"Transpose", "Pad", "BatchNormalization", "Softmax", "LogSoftmax", "Gather", "Constant", "Cast", "Shape"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """One operator's bytes. ``reused_bytes`` of its output lie in the buffer of ``reused``, an input that dies there."""
+
+    weight_bytes: int
+    copied_bytes: int
+    input_bytes: int
+    output_bytes: int
+    workspace_bytes: int
+    reused: str | None
+    reused_bytes: int
+
+
+def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
+    """The footprint of every operator when a session computes with ``threads`` threads."""
+    readers = Counter(name for operator in graph.operators for name in operator.inputs)
+    readers.update(graph.outputs)
+    rewritten = _rewritten_weights(graph, readers)
+    return {
+        operator.name: _footprint(graph, operator, readers, operator.name in rewritten, threads)
+        for operator in graph.operators
+    }
+
+
+def mapped_bytes(nbytes: int) -> int:
+    """What a weight's mapped pages hold resident: whole pages; a small weight lies in anonymous memory, twice."""
+    return -(-nbytes // 4096) * 4096 if nbytes >= REFERENCE_BYTES else 2 * nbytes
+
+
+def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
+    """Anonymous copies that onnxruntime makes of an operator's weights while it loads."""
+    weights = [graph.weights[name] for name in operator.weights]
+    total = sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
+    if not operator.inputs:  # constant folding: the results become weights too
+        total += sum(graph.tensors[name].nbytes for name in operator.outputs)
+    if rewritten:
+        total += sum(weight.nbytes for weight in weights)
+    return total
+
+
+def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, threads: int) -> Footprint:
+    inputs = {name: graph.tensors[name].nbytes for name in operator.inputs}
+    outputs = sum(graph.tensors[name].nbytes for name in operator.outputs)
+    reused, reused_bytes = None, 0
+    if operator.op_type in _IN_PLACE:
+        fitting = [name for name, size in inputs.items() if readers[name] == 1 and size == outputs]
+        reused, reused_bytes = (fitting[0], outputs) if fitting else (None, 0)
+    return Footprint(
+        weight_bytes=sum(mapped_bytes(graph.weights[name].nbytes) for name in operator.weights),
+        copied_bytes=copied_bytes(graph, operator, rewritten),
+        input_bytes=sum(inputs.values()),
+        output_bytes=outputs,
+        workspace_bytes=_workspace_bytes(graph, operator, sum(inputs.values()) + outputs, threads),
+        reused=reused,
+        reused_bytes=reused_bytes,
+    )
+
+
+def _workspace_bytes(graph: Graph, operator: Operator, activation_bytes: int, threads: int) -> int:
+    if operator.op_type in {"Conv", "FusedConv"} and operator.weights:
+        return _convolution_bytes(graph, operator, threads)
+    if operator.op_type == "ConvTranspose" and operator.weights:
+        kernel = graph.weights[operator.weights[0]].shape
+        positions = math.prod(graph.tensors[operator.inputs[0]].shape[2:])
+        return 4 * math.prod(kernel[1:]) * positions
+    return 0 if operator.op_type in _NO_WORKSPACE else activation_bytes
+
+
+def _convolution_bytes(graph: Graph, operator: Operator, threads: int) -> int:
+    kernel = graph.weights[operator.weights[0]].shape
+    source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
+    positions, taps = math.prod(result[2:]), math.prod(kernel[1:])
+    if math.prod(kernel[2:]) == 1 and source[2:] == result[2:]:
+        return THREAD_BUFFER_BYTES  # pointwise: a GEMM on the input itself
+    filters = kernel[0] * kernel[1] // source[1]  # filters of one group
+    if filters > positions:
+        return 4 * positions * taps + THREAD_BUFFER_BYTES
+    return threads * THREAD_BUFFER_BYTES
+
+
+def _rewritten_weights(graph: Graph, readers: Counter[str]) -> frozenset[str]:
+    """Convolutions whose weights a load-time fusion rewrites: a lone BatchNormalization, Mul or Add by weights follows."""
+    writer = {name: operator for operator in graph.operators for name in operator.outputs}
+    followed = set()
+    for operator in graph.operators:
+        before = writer.get(operator.inputs[0]) if operator.inputs else None
+        if before is None or before.op_type not in {"Conv", "ConvTranspose"} or readers[operator.inputs[0]] != 1:
+            continue
+        if operator.op_type == "BatchNormalization" or (operator.op_type in {"Mul", "Add"} and operator.weights):
+            followed.add(before.name)
+    return frozenset(followed)

@@ -1,0 +1,63 @@
+"""Which operators onnxruntime computes as one: a cut between them would change its arithmetic, or its speed.
+
+onnxruntime's basic and extended levels fuse Conv and Gemm with what follows (ConvBNFusion, ConvAddActivationFusion,
+ConvActivationFusion, GemmActivationFusion, MatMulAddFusion). When both sides of a residual Add are convolutions, it picks
+one of them; the group here holds both, so that the pick cannot differ between the whole model and a partition.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import networkx as nx
+
+from hyps.passes.graph import Graph, Operator
+
+ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "HardSwish"})
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+
+
+def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
+    """The indices of operators that onnxruntime may compute as one, a tuple a group of two or more, each sorted."""
+    readers = Counter(name for operator in graph.operators for name in operator.inputs)
+    readers.update(graph.outputs)
+    writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
+    joined = nx.Graph()
+    head: dict[int, str] = {}
+    for index, operator in enumerate(graph.operators):
+        head[index] = operator.op_type
+        for name in operator.inputs:
+            before = writer.get(name)
+            if before is None or readers[name] != 1 or not _follows(operator, head[before], graph.operators[before]):
+                continue
+            joined.add_edge(before, index)
+            head[index] = _joined_head(operator, head[before])
+    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(joined)))
+
+
+def sealed_positions(graph: Graph) -> frozenset[int]:
+    """The cut positions that would separate fused operators: all those inside a group's span of the order."""
+    spans = ((group[0], group[-1]) for group in fusion_groups(graph))
+    return frozenset(itertools.chain.from_iterable(range(first + 1, last + 1) for first, last in spans))
+
+
+def _follows(operator: Operator, head: str, before: Operator) -> bool:
+    """Whether ``operator`` is computed with its producer ``before``, whose fused chain so far is called ``head``."""
+    kind = operator.op_type
+    if head in _CONVOLUTIONS:
+        return kind in ACTIVATIONS or kind in {"BatchNormalization", "Add"} or (kind == "Mul" and bool(operator.weights))
+    if head == "Conv+Add":
+        return kind in ACTIVATIONS
+    if head in _PRODUCTS:
+        return kind in ACTIVATIONS or (kind == "Add" and before.op_type == "MatMul" and bool(operator.weights))
+    return False
+
+
+def _joined_head(operator: Operator, head: str) -> str:
+    if operator.op_type in {"BatchNormalization", "Mul"}:
+        return head
+    if operator.op_type == "Add":
+        return "Gemm" if head in _PRODUCTS else ("Conv" if operator.weights else "Conv+Add")
+    return "done"

@@ -1,0 +1,152 @@
+"""The graph view that analyses and planners read: frozen values keyed by tensor and operator names.
+
+An operator is an ONNX node; the view keeps what planning needs (which tensors it reads and writes, their shapes and bytes)
+and leaves attributes to the passes that rewrite them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.weights import Model
+
+#: Domains under which the standard operators are written.
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A value with a known element type (numpy name, e.g. ``float32``) and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One node: the activations and weights it reads (subgraphs included) and the tensors it writes."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A model's operators in execution order, its tensors, and its parameters."""
+
+    operators: tuple[Operator, ...]
+    tensors: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """The number of elements of all floating or quantised weights (constants such as shapes are left out)."""
+        return sum(math.prod(w.shape) for w in self.weights.values() if not w.dtype.startswith(("int64", "bool")))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights, each counted once."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
+
+def element_bytes(data_type: int, count: int) -> int:
+    """Bytes of ``count`` elements of an ONNX type; types below a byte are packed (onnx.proto, TensorProto.raw_data)."""
+    if data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
+        return -(-count // 2)
+    if data_type == TensorProto.STRING:
+        raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
+    itemsize: int = helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return count * itemsize
+
+
+def type_name(data_type: int) -> str:
+    """The numpy name of an ONNX element type."""
+    return str(helper.tensor_dtype_to_np_dtype(data_type).name)
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes (If, Loop, Scan)."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def reads(node: NodeProto) -> tuple[str, ...]:
+    """Every outer name a node depends on, each once, in order: its inputs and what its subgraphs capture."""
+    names = dict.fromkeys(name for name in node.input if name)
+    for graph in subgraphs(node):
+        local = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        for inner in graph.node:
+            names |= dict.fromkeys(name for name in reads(inner) if name not in local)
+            local |= set(inner.output)
+        names |= dict.fromkeys(value.name for value in graph.output if value.name not in local)
+    return tuple(names)
+
+
+def view(model: Model) -> Graph:
+    """Read a model whose shapes are known (see `hyps.passes.shapes`) into a `Graph`, its nodes in their given order.
+
+    Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
+    """
+    graph = model.proto.graph
+    weights = {tensor.name: _weight(tensor) for tensor in graph.initializer}
+    typed = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    tensors: dict[str, Tensor] = {}
+    operators: list[Operator] = []
+    for value in graph.input:
+        tensors[value.name] = _tensor(value)
+    for node in graph.node:
+        names = reads(node)
+        missing = [name for name in names if name not in weights and name not in tensors]
+        if missing:
+            raise UnsupportedModel(
+                f"operator {node.name!r} reads {missing[0]!r}, which nothing before it produces; the model is damaged "
+                "or its operators are not in topological order: export it again"
+            )
+        operators.append(
+            Operator(
+                name=node.name,
+                op_type=node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}",
+                inputs=tuple(name for name in names if name not in weights),
+                weights=tuple(name for name in names if name in weights),
+                outputs=tuple(name for name in node.output if name),
+            )
+        )
+        tensors |= {name: _tensor(typed[name]) for name in node.output if name}
+    return Graph(
+        operators=tuple(operators),
+        tensors=tensors,
+        weights=weights,
+        inputs=tuple(value.name for value in graph.input),
+        outputs=tuple(value.name for value in graph.output),
+    )
+
+
+def _weight(tensor: TensorProto) -> Tensor:
+    shape = tuple(tensor.dims)
+    nbytes = element_bytes(tensor.data_type, math.prod(shape))
+    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes)
+
+
+def _tensor(value: ValueInfoProto) -> Tensor:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value")
+        raise UnsupportedModel(f"value {value.name!r} is no tensor but a {kind}; sequences and optionals are not supported")
+    data_type = value.type.tensor_type.elem_type
+    shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+    nbytes = element_bytes(data_type, math.prod(shape))
+    return Tensor(name=value.name, dtype=type_name(data_type), shape=shape, nbytes=nbytes)

@@ -1,0 +1,121 @@
+"""Which operators are too big by themselves, and the fewest shards that make them fit.
+
+Kaboubi's Algorithm 1 (section 3.2.5) calls a layer complex when it alone reaches the threshold; the fewest H-partitions
+follow from section 3.2.4 (each more costs synchronisation). The threshold is a budget in bytes, the thesis's number of
+parameters, or both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from onnx import NodeProto
+
+from hyps.passes.costs import Costs
+from hyps.passes.errors import DoesNotFit, UnsupportedModel
+from hyps.passes.footprint import mapped_bytes
+from hyps.passes.graph import Graph
+from hyps.passes.shard import WIDTH_STEP, most_shards, shard_widths, shardable_width
+from hyps.passes.units import megabytes
+from hyps.passes.weights import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversize:
+    """An operator that must be split: its output columns, into how many shards, and why."""
+
+    operator: str
+    width: int
+    shards: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """What one operator may need: bytes of process memory, parameters (fewer than), or both."""
+
+    budget_bytes: int | None = None
+    max_params: int | None = None
+
+
+def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> tuple[Oversize, ...]:
+    """The operators at or over the threshold, each with the fewest shards below it.
+
+    Raises `DoesNotFit` for an operator that reaches ``max_params`` and cannot be split; one that exceeds only the budget
+    is left to the planner, which may still place it.
+    """
+    nodes = {node.name: node for node in model.proto.graph.node}
+    shapes = {name: weight.shape for name, weight in graph.weights.items()}
+    found = []
+    for index, operator in enumerate(graph.operators):
+        weights = [graph.weights[name] for name in operator.weights]
+        params = sum(math.prod(weight.shape) for weight in weights)
+        many = threshold.max_params is not None and params >= threshold.max_params
+        big = threshold.budget_bytes is not None and costs.alone(index) > threshold.budget_bytes
+        if not (many or big):
+            continue
+        try:
+            width = shardable_width(nodes[operator.name], shapes)
+        except UnsupportedModel as error:
+            if not many:
+                continue
+            raise DoesNotFit(
+                f"{operator.name!r} has {params:,} parameters, --max-params is {threshold.max_params:,}, and {error}; "
+                "raise --max-params",
+                operator=operator.name,
+                needed_bytes=costs.alone(index),
+                smallest_budget_bytes=None,
+            ) from None
+        matrix = graph.weights[nodes[operator.name].input[1]]
+        count = _fewest(threshold, width, params, costs.alone(index), matrix.nbytes)
+        if count > 1:
+            reason = _reason(threshold, operator.name, params, costs.alone(index), matrix.nbytes)
+            found.append(Oversize(operator=operator.name, width=width, shards=count, reason=reason))
+    return tuple(found)
+
+
+def finest(model: Model, graph: Graph, costs: Costs) -> Costs:
+    """The costs as they would be with every splittable operator in the most shards: a lower bound for any budget."""
+    resident = costs.resident.copy()
+    for index, matrix, width in _splittable(model, graph):
+        resident[index] -= matrix - mapped_bytes(_largest_shard(matrix, width, most_shards(width)))
+    return replace(costs, resident=resident)
+
+
+def _splittable(model: Model, graph: Graph) -> Iterator[tuple[int, int, int]]:
+    """(operator index, resident bytes of its matrix, output columns) of each operator that can be split by output."""
+    nodes: Mapping[str, NodeProto] = {node.name: node for node in model.proto.graph.node}
+    shapes = {name: weight.shape for name, weight in graph.weights.items()}
+    for index, operator in enumerate(graph.operators):
+        try:
+            width = shardable_width(nodes[operator.name], shapes)
+        except UnsupportedModel:
+            continue
+        yield index, mapped_bytes(graph.weights[nodes[operator.name].input[1]].nbytes), width
+
+
+def _largest_shard(matrix_bytes: int, width: int, count: int) -> int:
+    return matrix_bytes // width * max(shard_widths(width, count))
+
+
+def _fewest(threshold: Threshold, width: int, params: int, alone: int, matrix_bytes: int) -> int:
+    """The fewest shards of which each is below the threshold; 1 where none are enough."""
+    for count in range(1, most_shards(width) + 1):
+        shard = _largest_shard(matrix_bytes, width, count)
+        fits = threshold.budget_bytes is None or alone - matrix_bytes + shard + WIDTH_STEP <= threshold.budget_bytes
+        few = threshold.max_params is None or params * max(shard_widths(width, count)) < threshold.max_params * width
+        if fits and few:
+            return count
+    return 1
+
+
+def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> str:
+    if threshold.budget_bytes is not None and alone > threshold.budget_bytes:
+        ratio = alone / threshold.budget_bytes
+        return (
+            f"mandatory: {operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
+            f"{ratio:.1f} times the budget"
+        )
+    return f"mandatory: {operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"

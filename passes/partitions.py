@@ -1,0 +1,53 @@
+"""Turn cut positions into partitions: what goes in and out, what that needs, and why each starts where it does."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+
+from hyps.passes.costs import Costs
+from hyps.passes.cuts import POOLINGS
+from hyps.passes.graph import Graph
+from hyps.passes.liveness import crossing, lifetimes
+from hyps.passes.plan import Partition
+from hyps.passes.units import megabytes
+
+
+def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], mandatory: Mapping[int, str]) -> tuple[Partition, ...]:
+    """The partitions between ``cuts``; ``mandatory`` gives the reason of each cut that must be there, by position."""
+    lives = lifetimes(graph)
+    parts = []
+    for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
+        operators = graph.operators[start:stop]
+        read = dict.fromkeys(name for operator in operators for name in operator.inputs)
+        live = crossing(lives, stop)
+        weights = int(costs.weights_from(start)[stop - start - 1])
+        activations = int(costs.activations_from(start)[stop - start - 1])
+        parts.append(
+            Partition(
+                name=f"{index:02d}-{_file_name(operators[-1].name)}",
+                operators=tuple(operator.name for operator in operators),
+                inputs=tuple(name for name in read if lives[name].born < start),
+                outputs=tuple(name for name in live if lives[name].born >= start),
+                live=live,
+                weight_bytes=weights,
+                activation_bytes=activations,
+                peak_bytes=int(costs.peaks_from(start)[stop - start - 1]),
+                leaving_bytes=int(costs.crossing[stop]),
+                reason=mandatory.get(start) or _reason(graph, costs, start),
+            )
+        )
+    return tuple(parts)
+
+
+def _reason(graph: Graph, costs: Costs, start: int) -> str:
+    if start == 0:
+        return "first: starts at the model's input"
+    before = graph.operators[start - 1]
+    where = "behind pooling" if before.op_type in POOLINGS else f"behind {before.op_type}"
+    return f"optional: {where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+
+
+def _file_name(operator: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", operator).strip("-")[-60:].lstrip("-") or "operator"

@@ -1,0 +1,186 @@
+"""From a model and a budget to a plan: shard what does not fit, then choose the cuts, then say why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hyps.passes.costs import Costs, costs
+from hyps.passes.cuts import auto_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak, worst_partition
+from hyps.passes.errors import DoesNotFit
+from hyps.passes.footprint import footprints
+from hyps.passes.fusion import sealed_positions
+from hyps.passes.graph import Graph, view
+from hyps.passes.oversize import Oversize, Threshold, finest, oversize
+from hyps.passes.partitions import partitions
+from hyps.passes.plan import Plan, check_plan
+from hyps.passes.rewrite import Rewritten, run_rewrites
+from hyps.passes.shard import WIDTH_STEP, ShardByOutput, shard_name
+from hyps.passes.units import megabytes
+from hyps.passes.weights import Model
+
+Split = Literal["auto", "mandatory", "pooling", "layers"]
+
+#: Budgets are proposed to users in steps of this many bytes.
+BUDGET_STEP_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; and how to cut."""
+
+    budget_bytes: int | None = None
+    max_params: int | None = None
+    split: Split = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan with the rewritten model it belongs to."""
+
+    model: Model
+    graph: Graph
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sharded:
+    """A model after horizontal splits, with its costs and the operators that were split."""
+
+    rewritten: Rewritten
+    graph: Graph
+    costs: Costs
+    splits: tuple[Oversize, ...]
+
+
+def plan(model: Model, request: Request) -> Planned:
+    """Plan a model whose shapes are known.
+
+    Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
+    """
+    whole = _measured(model, request.threads)
+    sharded = _shard(model, *whole, request)
+    cuts = _cuts(sharded, request)
+    if cuts is None:
+        raise _does_not_fit(model, whole, sharded, request)
+    if request.budget_bytes is not None:
+        _refuse_over_budget(sharded, cuts, request)
+    parts = partitions(sharded.graph, sharded.costs, cuts, _mandatory_reasons(sharded))
+    peak = max(part.peak_bytes for part in parts)
+    result = Plan(
+        partitions=parts,
+        changes=sharded.rewritten.changes,
+        budget_bytes=request.budget_bytes if request.budget_bytes is not None else peak,
+        threads=request.threads,
+        whole_peak_bytes=int(whole[1].peaks_from(0)[-1]),
+        smallest_budget_bytes=smallest_budget(model, whole, request),
+        inexact_reason=_inexact_reason(sharded, cuts),
+    )
+    check_plan(sharded.graph, result)
+    return Planned(model=sharded.rewritten.model, graph=sharded.graph, plan=result)
+
+
+def smallest_budget(model: Model, whole: tuple[Graph, Costs], request: Request) -> int:
+    """The least budget, in steps of `BUDGET_STEP_BYTES`, that some plan keeps within; found by planning for it.
+
+    Starts at a bound that no plan can beat (every splittable operator in its smallest shards) and goes up.
+    """
+    budget = -(-smallest_peak(finest(model, *whole)) // BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES
+    step = BUDGET_STEP_BYTES
+    while True:
+        wanted = replace(request, budget_bytes=budget, max_params=None, split="auto")
+        if _cuts(_shard(model, *whole, wanted), wanted) is not None:
+            return budget
+        budget, step = budget + step, step * 2
+
+
+def _measured(model: Model, threads: int) -> tuple[Graph, Costs]:
+    graph = view(model)
+    return graph, costs(graph, footprints(graph, threads))
+
+
+def _shard(model: Model, graph: Graph, whole: Costs, request: Request) -> _Sharded:
+    threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params)
+    splits = oversize(model, graph, whole, threshold)
+    counts = {split.operator: split.shards for split in splits}
+    reasons = {split.operator: split.reason for split in splits}
+    rewritten = run_rewrites(model, [ShardByOutput(counts=counts, reasons=reasons)])
+    if rewritten.modified:
+        graph, whole = _measured(rewritten.model, request.threads)
+    return _Sharded(rewritten=rewritten, graph=graph, costs=whole, splits=splits)
+
+
+def _cuts(sharded: _Sharded, request: Request) -> tuple[int, ...] | None:
+    sealed = sealed_positions(sharded.graph)
+    count = len(sharded.graph.operators)
+    mandatory = mandatory_cuts([span for _, span in _shard_spans(sharded)], count)
+    if request.split == "auto" and request.budget_bytes is not None:
+        return auto_cuts(sharded.costs, sealed, request.budget_bytes)
+    if request.split == "layers":
+        return tuple(sorted({*mandatory, *layer_cuts(count, sealed)}))
+    if request.split == "pooling":
+        return tuple(sorted({*mandatory, *(set(pooling_cuts(sharded.graph)) - sealed)}))
+    return mandatory
+
+
+def _shard_spans(sharded: _Sharded) -> Iterator[tuple[Oversize, tuple[int, int]]]:
+    """For every shard, in order: the split it belongs to and the indices of its first and last operator."""
+    index = {operator.name: position for position, operator in enumerate(sharded.graph.operators)}
+    for split in sharded.splits:
+        starts = [index[shard_name(split.operator, shard, split.shards)] for shard in range(split.shards)]
+        stops = [*starts[1:], index[f"{split.operator}/concat"]]
+        for first, stop in zip(starts, stops, strict=True):
+            yield split, (first, stop - 1)
+
+
+def _mandatory_reasons(sharded: _Sharded) -> Mapping[int, str]:
+    """The reason of every cut before or behind a shard, by position."""
+    reasons: dict[int, str] = {}
+    for split, (first, last) in _shard_spans(sharded):
+        reasons |= dict.fromkeys((first, last + 1), f"{split.reason}: {split.shards} shards")
+    return reasons
+
+
+def _refuse_over_budget(sharded: _Sharded, cuts: tuple[int, ...], request: Request) -> None:
+    start, stop, peak = worst_partition(sharded.costs, cuts)
+    assert request.budget_bytes is not None
+    if peak > request.budget_bytes:
+        first, last = sharded.graph.operators[start].name, sharded.graph.operators[stop - 1].name
+        raise DoesNotFit(
+            f"with --split {request.split} the partition from {first!r} to {last!r} needs {megabytes(peak)}, the budget is "
+            f"{megabytes(request.budget_bytes)}; use --split auto, or a budget of {megabytes(_round_up(peak))}",
+            operator=last,
+            needed_bytes=peak,
+            smallest_budget_bytes=_round_up(peak),
+        )
+
+
+def _does_not_fit(model: Model, whole: tuple[Graph, Costs], sharded: _Sharded, request: Request) -> DoesNotFit:
+    assert request.budget_bytes is not None
+    smallest = smallest_budget(model, whole, request)
+    needs = [sharded.costs.alone(index) for index in range(sharded.costs.count)]
+    worst = max(range(len(needs)), key=needs.__getitem__)
+    operator = sharded.graph.operators[worst]
+    return DoesNotFit(
+        f"{operator.op_type} {operator.name!r} needs {megabytes(needs[worst])} by itself, the budget is "
+        f"{megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
+        operator=operator.name,
+        needed_bytes=needs[worst],
+        smallest_budget_bytes=smallest,
+    )
+
+
+def _inexact_reason(sharded: _Sharded, cuts: tuple[int, ...]) -> str | None:
+    if parted := sorted(sealed_positions(sharded.graph) & set(cuts)):
+        before, behind = sharded.graph.operators[parted[0] - 1], sharded.graph.operators[parted[0]]
+        return f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
+    for split in sharded.splits:
+        if split.width % WIDTH_STEP:
+            return f"{split.operator!r} has {split.width} outputs, no multiple of {WIDTH_STEP}, and is split"
+    return None
+
+
+def _round_up(nbytes: int) -> int:
+    return -(-nbytes // BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES

@@ -1,0 +1,102 @@
+"""Every tensor's shape, or an error that names the tensor: planning memory needs all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import ModelProto, ValueInfoProto, shape_inference
+
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.weights import Model, skeleton
+
+
+def fix_input_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Model:
+    """The same model with the named inputs fixed to ``shapes`` (dimensions in the input's own order).
+
+    Raises `UnsupportedModel` for an unknown input, another rank, or a dimension that contradicts the model's own.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(model.proto)
+    inputs = {value.name: value for value in fixed.graph.input}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise UnsupportedModel(f"--input-shape names {name!r}; the model's inputs are {', '.join(map(repr, inputs))}")
+        dimensions = inputs[name].type.tensor_type.shape.dim
+        known = inputs[name].type.tensor_type.HasField("shape")
+        if known and len(dimensions) != len(shape):
+            raise UnsupportedModel(f"--input-shape gives {name!r} {len(shape)} dimensions; the model says {len(dimensions)}")
+        for position, size in enumerate(shape):
+            dimension = dimensions[position] if known else dimensions.add()
+            if dimension.HasField("dim_value") and dimension.dim_value not in (0, -1, size):
+                raise UnsupportedModel(
+                    f"--input-shape gives {name!r} {size} in dimension {position}; the model fixes it at "
+                    f"{dimension.dim_value}"
+                )
+            dimension.dim_value = size
+    return Model(proto=fixed, weights=model.weights)
+
+
+def infer_shapes(model: Model) -> Model:
+    """The same model with the shape of every tensor written into it.
+
+    Shapes written in the model before are dropped first: exporters leave symbolic ones that hide the inferred.
+    Raises `UnsupportedModel` with the first tensor whose shape is not fixed, and `--input-shape` where that helps.
+    """
+    for value in model.proto.graph.input:
+        if not _is_fixed(value):
+            raise UnsupportedModel(
+                f"input {value.name!r} has a dynamic shape {_describe(value)}; fix it, for example with "
+                f"--input-shape {value.name}:{_example(value)}"
+            )
+    bare = skeleton(model)
+    del bare.graph.value_info[:]
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise UnsupportedModel(f"shape inference failed: {_first_line(error)}; check that the model runs") from None
+    known = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    typed = ModelProto()
+    typed.CopyFrom(model.proto)
+    del typed.graph.value_info[:]
+    outputs = {value.name for value in typed.graph.output}
+    for node in typed.graph.node:
+        for name in node.output:
+            if name and (name not in known or not _is_fixed(known[name])):
+                shape = _describe(known[name]) if name in known else "unknown"
+                raise UnsupportedModel(
+                    f"tensor {name!r} (output of {node.op_type} {node.name!r}) has no fixed shape ({shape}); fix the "
+                    "inputs with --input-shape, or export the model with fixed shapes if it depends on the data"
+                )
+            if name and name not in outputs:
+                typed.graph.value_info.append(known[name])
+    for value in typed.graph.output:
+        if value.name in known:
+            value.type.CopyFrom(known[value.name].type)
+    return Model(proto=typed, weights=model.weights)
+
+
+def _is_fixed(value: ValueInfoProto) -> bool:
+    if not value.type.HasField("tensor_type"):
+        return value.type.WhichOneof("value") is not None  # refused later, by kind
+    if not value.type.tensor_type.HasField("shape"):
+        return False
+    return all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in value.type.tensor_type.shape.dim)
+
+
+def _dimensions(value: ValueInfoProto) -> list[str]:
+    return [d.dim_param or (str(d.dim_value) if d.HasField("dim_value") else "?") for d in value.type.tensor_type.shape.dim]
+
+
+def _describe(value: ValueInfoProto) -> str:
+    return f"[{', '.join(_dimensions(value))}]" if value.type.tensor_type.HasField("shape") else "of unknown rank"
+
+
+def _example(value: ValueInfoProto) -> str:
+    return ",".join(d if d.isdigit() and d != "0" else "1" for d in _dimensions(value)) or "1,3,224,224"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,8 @@
+"""One unit of memory in every message: megabytes of 10^6 bytes."""
+
+from __future__ import annotations
+
+
+def megabytes(nbytes: int) -> str:
+    """``nbytes`` with one decimal: ``411.0 MB``."""
+    return f"{nbytes / 1e6:,.1f} MB"

@@ -1,0 +1,144 @@
+"""``hyps-run``: run a bundle on photographs or tensors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from hyps.runtime.errors import InputError, OutputError, RuntimeFault
+from hyps.runtime.process import memory, restart_lean
+
+if TYPE_CHECKING:
+    from hyps.runtime.executor import Executor, StepProfile
+    from hyps.runtime.inputs import Source, Tensors
+
+#: Kept free of the budget when a picture is decoded.
+ROOM_MARGIN_BYTES = 4_000_000
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``hyps-run``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
+    options = _parser().parse_args(arguments)
+    restart_lean()
+    try:
+        sys.exit(_run(options))
+    except RuntimeFault as error:
+        sys.exit(_say(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_say(f"{message} (see 'hyps-run --help')"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hyps-run", description="Run a bundle within its memory budget.")
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
+    )
+    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="print the K best classes (default 5)")
+    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
+    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--no-verify", action="store_true", help="do not check the files' sha256 first (sizes are)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _run(options: argparse.Namespace) -> int:
+    from hyps.runtime.executor import load
+    from hyps.runtime.inputs import sources
+
+    executor = load(options.bundle, threads=options.threads, verify=not options.no_verify)
+    found = list(sources(options.inputs))
+    if options.save and len(found) != 1:
+        raise InputError(f"--save keeps the outputs of one input, not of {len(found)}; run them one by one")
+    status = 0
+    for source in found:
+        try:
+            _run_one(executor, source, options)
+        except InputError as error:  # the other inputs are still worth running
+            status = _say(error)
+    peak, budget = memory().peak_bytes, executor.manifest.budget_bytes
+    if peak > budget:
+        _say(f"the peak of {peak / 1e6:.1f} MB exceeded the budget of {budget / 1e6:.1f} MB: a bug; please report it")
+    return status
+
+
+def _run_one(executor: Executor, source: Source, options: argparse.Namespace) -> None:
+    import msgspec
+
+    from hyps.runtime.inputs import read_tensors
+    from hyps.runtime.results import Result, profile_lines, result_lines, top_classes
+
+    room = executor.manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
+    tensors = read_tensors(source, executor.manifest, room)
+    profiles: list[StepProfile] = []
+    seconds, outputs = [], {}
+    for _ in range(options.repeat):
+        profiles.clear()
+        started = time.perf_counter()
+        outputs = executor.run(tensors, profiles.append if options.profile else None)
+        seconds.append(time.perf_counter() - started)
+    if options.save:
+        _save(options.save, outputs)
+    result = Result(
+        input=source.name,
+        top=top_classes(executor.manifest, outputs, options.top),
+        outputs={name: tuple(values.shape) for name, values in outputs.items()},
+        latency_s=statistics.median(seconds),
+        peak_rss_bytes=memory().peak_bytes,
+        budget_bytes=executor.manifest.budget_bytes,
+    )
+    if options.json:
+        _print([msgspec.json.encode(result).decode()])
+    else:
+        _print(result_lines(result, outputs, options.repeat))
+    if options.profile:
+        _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+
+
+def _save(path: Path, outputs: Tensors) -> None:
+    import numpy as np
+
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **outputs)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _print(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    for line in lines:
+        print(line, file=stream or sys.stdout, flush=True)
+
+
+def _say(message: object) -> int:
+    print(f"hyps-run: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return 2

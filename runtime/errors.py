@@ -1,0 +1,23 @@
+"""What the runtime says of a bundle, an input or a device that it cannot serve: one line, exit code 2."""
+
+from __future__ import annotations
+
+
+class RuntimeFault(Exception):
+    """Base of every error of the runtime that its user can mend."""
+
+
+class BundleError(RuntimeFault):
+    """The bundle is damaged, changed, of another version, or no bundle."""
+
+
+class InputError(RuntimeFault):
+    """An input is no image or tensor that the bundle's network takes."""
+
+
+class BudgetError(RuntimeFault):
+    """What was asked for would exceed the memory budget."""
+
+
+class OutputError(RuntimeFault):
+    """The outputs cannot be written where they should be."""

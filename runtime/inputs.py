@@ -1,0 +1,138 @@
+"""What to run on: photographs, folders of them, tensors in .npy or .npz files, or standard input."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from hyps.runtime.errors import InputError
+from hyps.runtime.executor import check_tensor
+from hyps.runtime.manifest import Manifest
+
+Tensors = dict[str, NDArray[Any]]
+
+_NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
+#: Standard input beyond this is refused.
+STDIN_LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One input to run: its name for people, and where it is (bytes: already read from standard input)."""
+
+    name: str
+    content: Path | bytes
+
+
+def sources(arguments: Iterable[str]) -> Iterator[Source]:
+    """The inputs that the arguments name, folders expanded in the order of their file names.
+
+    Raises `InputError` for what does not exist and for a folder without pictures or tensors.
+    """
+    for argument in arguments:
+        path = Path(argument)
+        if argument == "-":
+            yield Source(name="standard input", content=_read_stdin())
+        elif path.is_dir():
+            yield from _folder(path)
+        elif path.exists():
+            yield Source(name=argument, content=path)
+        else:
+            raise InputError(f"{argument} does not exist; name an image, a .npy or .npz file, a folder, or - for stdin")
+
+
+def read_tensors(source: Source, manifest: Manifest, room_bytes: int) -> Tensors:
+    """The model's inputs by name, read from ``source``; each is checked against the manifest before its data are read.
+
+    ``room_bytes`` bounds the memory that decoding a picture may take. Raises `InputError`.
+    """
+    if _starts_with(source, _NPY_MAGIC):
+        return _read_npy(source, manifest)
+    if _starts_with(source, _ZIP_MAGIC):
+        return _read_npz(source, manifest)
+    if manifest.preprocess is None:
+        raise InputError(
+            f"{source.name} is no .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
+        )
+    from hyps.runtime.images import read_image  # Pillow costs memory that tensors do not need
+
+    return {manifest.inputs[0]: read_image(source.content, source.name, manifest.preprocess, room_bytes)}
+
+
+def _folder(path: Path) -> Iterator[Source]:
+    from PIL import Image
+
+    known = {".npy", ".npz", *Image.registered_extensions()}
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
+    if not found:
+        raise InputError(f"{path} holds no images and no .npy or .npz files")
+    yield from (Source(name=str(file), content=file) for file in found)
+
+
+def _read_stdin() -> bytes:
+    content = sys.stdin.buffer.read(STDIN_LIMIT_BYTES + 1)
+    if len(content) > STDIN_LIMIT_BYTES:
+        raise InputError(f"standard input is larger than {STDIN_LIMIT_BYTES} bytes; give a file instead")
+    return content
+
+
+def _open(source: Source) -> IO[bytes]:
+    if isinstance(source.content, bytes):
+        return io.BytesIO(source.content)
+    try:
+        return source.content.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {source.name}: {error.strerror}") from None
+
+
+def _starts_with(source: Source, magic: bytes) -> bool:
+    with _open(source) as stream:
+        return stream.read(len(magic)) == magic
+
+
+def _read_npy(source: Source, manifest: Manifest) -> Tensors:
+    if len(manifest.inputs) != 1:
+        raise InputError(f"{source.name} is one tensor, the model takes {len(manifest.inputs)}; give an .npz file")
+    with _open(source) as stream:
+        return {manifest.inputs[0]: _read_array(stream, source.name, manifest.inputs[0], manifest)}
+
+
+def _read_npz(source: Source, manifest: Manifest) -> Tensors:
+    try:
+        with _open(source) as stream, zipfile.ZipFile(stream) as archive:
+            members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            tensors = {}
+            for name, member in members.items():
+                if name not in manifest.inputs:
+                    takes = ", ".join(manifest.inputs)
+                    raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
+                with archive.open(member) as inner:
+                    tensors[name] = _read_array(inner, source.name, name, manifest)
+            return tensors
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{source.name} is a damaged .npz file: {error}") from None
+
+
+def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest) -> NDArray[Any]:
+    """One array in .npy form, its header checked first; no pickled objects."""
+    record = manifest.tensors[name]
+    try:
+        version = npy_format.read_magic(stream)
+        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+        check_tensor(name, record, dtype, shape)
+        data = stream.read(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+        order = tuple(reversed(shape)) if fortran else shape
+        array = np.frombuffer(data, dtype).reshape(order)
+        return np.ascontiguousarray(array.T if fortran else array).astype(dtype.newbyteorder("="), copy=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} is a damaged .npy file: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,208 @@
+"""The manifest: the contract between compiler and runtime, and how a bundle is checked against it.
+
+A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, beside each, its weights
+``partitions/NN-name.weights``. Nothing in it is trusted: sizes are bounded, paths confined, types and hashes checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from hyps.runtime.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+#: A manifest of 100,000 operators stays below this many bytes.
+MANIFEST_LIMIT_BYTES = 64 << 20
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=255)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the manifest's values."""
+
+
+class ModelRecord(Record, frozen=True, kw_only=True):
+    """The model that was compiled: its name and the sha256 of its file and data files, one after the other."""
+
+    name: str
+    sha256: Sha256
+    parameters: Count
+    weight_bytes: Count
+
+
+class TargetRecord(Record, frozen=True, kw_only=True):
+    """The device the bundle was planned for, and the threads its budget allows for."""
+
+    name: str
+    threads: Positive
+
+
+class TensorRecord(Record, frozen=True, kw_only=True):
+    """A tensor that crosses a cut, or an input or output of the model: numpy dtype name and fixed shape."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+
+
+class OutputRecord(Record, frozen=True, kw_only=True):
+    """An output of the model; ``probabilities`` when the network ends in a softmax itself."""
+
+    name: Name
+    probabilities: bool
+
+
+class FileRecord(Record, frozen=True, kw_only=True):
+    """A file of the bundle."""
+
+    path: FilePath
+    size_bytes: Count
+    sha256: Sha256
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it."""
+
+    name: Name
+    model: FileRecord
+    weights: FileRecord | None
+    inputs: tuple[Name, ...]
+    outputs: tuple[Name, ...]
+    live: tuple[Name, ...]
+    operators: tuple[str, ...]
+    weight_bytes: Count
+    activation_bytes: Count
+    peak_bytes: Count
+    reason: str
+
+
+class Preprocess(Record, frozen=True, kw_only=True):
+    """How a photograph becomes the input tensor: (pixel x scale - mean) / std, after resize and centre crop.
+
+    ``resize`` is the length of the short side in pixels, or None to stretch the picture to ``size`` (height, width).
+    """
+
+    size: tuple[Positive, Positive]
+    resize: Positive | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    colour: Literal["RGB", "BGR", "L"] = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "float16", "uint8", "int8"] = "float32"
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options."""
+
+    version: Literal[1] = 1
+    created_by: str
+    model: ModelRecord
+    target: TargetRecord
+    budget_bytes: Positive
+    exact: bool
+    inputs: tuple[Name, ...]
+    outputs: tuple[OutputRecord, ...]
+    tensors: dict[str, TensorRecord]
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """Every file of the bundle besides the manifest."""
+        return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and check a bundle's manifest; its files are checked by `check_files`.
+
+    Raises `BundleError` with the path in the manifest for another version, wrong types or an inconsistent schedule.
+    """
+    path = bundle / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT_BYTES:
+            raise BundleError(f"{path} is larger than {MANIFEST_LIMIT_BYTES} bytes: no manifest that hypsc wrote")
+        document = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}; make one with 'hypsc compile'") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from None
+    _check_version(path, document)
+    try:
+        manifest = msgspec.json.decode(document, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: {error}; compile the model again") from None
+    _check_schedule(path, manifest)
+    return manifest
+
+
+def _check_version(path: Path, document: bytes) -> None:
+    match = re.search(rb'"version"\s*:\s*(-?\d{1,9})\b', document[:200])
+    if match and int(match[1]) != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {int(match[1])}, this hyps-run reads version {FORMAT_VERSION}; "
+            "compile the model again, or install the hyps that wrote it"
+        )
+
+
+def _check_schedule(path: Path, manifest: Manifest) -> None:
+    """Every tensor a step reads exists by then and is still held, and every output is produced."""
+    held = set(manifest.inputs)
+    for index, step in enumerate(manifest.steps):
+        where = f"{path}: $.steps[{index}]"
+        if missing := [name for name in step.inputs if name not in held]:
+            raise BundleError(f"{where}.inputs: {missing[0]!r} is not there by then; compile the model again")
+        held |= set(step.outputs)
+        if missing := [name for name in step.live if name not in held]:
+            raise BundleError(f"{where}.live: {missing[0]!r} was never produced; compile the model again")
+        held &= set(step.live)
+    needed = {output.name for output in manifest.outputs}
+    if missing := sorted(needed - held):
+        raise BundleError(f"{path}: $.outputs: no step produces {missing[0]!r}; compile the model again")
+    named = needed | set(manifest.inputs) | {n for step in manifest.steps for n in (*step.inputs, *step.outputs)}
+    if missing := sorted(named - set(manifest.tensors)):
+        raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}; compile the model again")
+    paths = [file.path for file in manifest.files]
+    if len(set(paths)) != len(paths):
+        raise BundleError(f"{path}: $.steps: two entries share a file; compile the model again")
+
+
+def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> None:
+    """Check that every file is there, plain, of its size and, with ``hashes``, unchanged.
+
+    Raises `BundleError` with the file's name. Reading is a megabyte at a time: memory does not grow with the bundle.
+    """
+    for file in manifest.files:
+        path = bundle / file.path
+        if not path.resolve().is_relative_to(bundle.resolve()):
+            raise BundleError(f"{path} leads out of the bundle; copy the bundle again, without links")
+        if path.is_symlink() or not path.is_file():
+            what = "is no plain file" if path.exists() else "is missing"
+            raise BundleError(f"{path} {what}; copy the bundle again, or compile the model again")
+        size = path.stat().st_size
+        if size != file.size_bytes:
+            raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}; copy the bundle again")
+        if hashes and _sha256(path) != file.sha256:
+            raise BundleError(f"{path} was changed: its sha256 is not the manifest's; copy the bundle again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

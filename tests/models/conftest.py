@@ -1,0 +1,52 @@
+"""Builds each network once a session and finds the photographs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from hyps.models.catalogue import build
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """A function that gives the file of a network, seed 0, weights inside; the files (1.5 GB) go with the session."""
+    folder = tmp_path_factory.mktemp("networks")
+
+    @cache
+    def build_once(name: str) -> Path:
+        path = folder / f"{name}.onnx"
+        build(name, path)
+        return path
+
+    yield build_once
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[NDArray[np.float32]]:
+    """Twenty photographs, [1, 3, 224, 224], preprocessed for ImageNet."""
+    files = sorted(PHOTOGRAPHS.glob("*.JPEG"))[::4]
+    if not files:
+        pytest.skip(f"no photographs in {PHOTOGRAPHS}")
+    return [_imagenet(Image.open(file).convert("RGB")) for file in files]
+
+
+def _imagenet(image: Image.Image) -> NDArray[np.float32]:
+    """Resize the short side to 256, crop the middle 224x224, standardise each channel."""
+    scale = 256 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255
+    return ((pixels - MEAN) / STD).transpose(2, 0, 1)[np.newaxis].astype(np.float32)

@@ -1,0 +1,187 @@
+"""Every network of the catalogue is what its entry says, loads everywhere and tells photographs apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from hyps.models import catalogue, writer
+from hyps.models.catalogue import NETWORKS, build, parameter_count
+from hyps.models.errors import MissingWeights, ModelError, UnknownNetwork
+from hyps.models.weights import Weight
+
+Built = Callable[[str], Path]
+COMPOSED = [name for name, network in NETWORKS.items() if not network.trained]
+SMALL = ["squeezenet", "mobilenetv2"]
+PUBLISHED = {
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "alexnet": 61_100_840,
+    "resnet50": 25_557_032,
+    "googlenet": 6_624_904,
+    "mobilenetv2": 3_504_872,
+    "squeezenet": 1_235_496,
+}
+
+
+def run(path: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The only output of the model at ``path`` for ``image``."""
+    (output,) = _session(path).run(None, {"image": image})
+    return np.asarray(output)
+
+
+def _session(path: Path) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_number(name: str, built: Built) -> None:
+    model = onnx.load(built(name))
+    assert parameter_count(model) == PUBLISHED[name] == NETWORKS[name].parameters
+    weights = [tensor for tensor in model.graph.initializer if tensor.dims]
+    assert sum(len(tensor.raw_data) for tensor in weights) == NETWORKS[name].weights_bytes
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_file_is_valid_and_has_the_stated_input_and_output(name: str, built: Built) -> None:
+    onnx.checker.check_model(built(name), full_check=True)
+    model = onnx.load(built(name), load_external_data=False)
+    (image,), (output,) = model.graph.input, model.graph.output
+    assert image.name == "image"
+    assert tuple(axis.dim_value for axis in image.type.tensor_type.shape.dim) == NETWORKS[name].input_shape
+    assert output.name == ("prob" if name in ("vgg16", "vgg19", "squeezenet") else "logits")
+    assert [axis.dim_value for axis in output.type.tensor_type.shape.dim] == [1, 1000]
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_output_is_finite_and_unsaturated(name: str, built: Built) -> None:
+    image = np.random.default_rng(1).standard_normal(NETWORKS[name].input_shape, dtype=np.float32)
+    output = run(built(name), image)
+    assert output.shape == (1, 1000)
+    assert np.isfinite(output).all()
+    assert output.std() > 0
+    assert np.abs(output).max() < 50
+    if any(node.op_type == "Softmax" for node in onnx.load(built(name)).graph.node):
+        assert output.max() < 0.99
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet50", "googlenet", "mobilenetv2", "squeezenet"])
+def test_photographs_fall_into_several_classes(name: str, built: Built, photographs: list[NDArray[np.float32]]) -> None:
+    session = _session(built(name))
+    classes = {int(session.run(None, {"image": image})[0].argmax()) for image in photographs}
+    assert len(classes) > 10
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_seed_decides_every_byte(name: str, built: Built, tmp_path: Path) -> None:
+    build(name, tmp_path / "same.onnx", seed=0)
+    build(name, tmp_path / "other.onnx", seed=1)
+    assert (tmp_path / "same.onnx").read_bytes() == built(name).read_bytes()
+    assert (tmp_path / "other.onnx").read_bytes() != built(name).read_bytes()
+
+
+def test_file_is_what_onnx_itself_would_write(built: Built) -> None:
+    """The writer assembles protobuf by hand: reading and writing by onnx must keep the model and its size."""
+    content = built("mobilenetv2").read_bytes()
+    again = onnx.load_model_from_string(content).SerializeToString()
+    assert len(again) == len(content)
+    assert onnx.load_model_from_string(again) == onnx.load_model_from_string(content)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_external_data_give_the_same_result(name: str, built: Built, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    build(name, path, external_data=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert path.stat().st_size < NETWORKS[name].weights_bytes / 10
+    onnx.checker.check_model(path, full_check=True)
+    image = np.random.default_rng(2).standard_normal(NETWORKS[name].input_shape, dtype=np.float32)
+    np.testing.assert_array_equal(run(path, image), run(built(name), image))
+
+
+def test_weights_of_a_page_or_more_begin_on_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    build("squeezenet", path, external_data=True)
+    places = [
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    large = [int(place["offset"]) for place in places if int(place["length"]) >= writer.PAGE_BYTES]
+    assert large
+    assert all(offset % writer.PAGE_BYTES == 0 for offset in large)
+
+
+def test_too_many_weights_for_one_file_become_external(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "ONE_FILE_BYTES", NETWORKS["squeezenet"].weights_bytes - 1)
+    build("squeezenet", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").exists()
+
+
+def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNetwork) as caught:
+        build("vgg17", tmp_path / "model.onnx")
+    assert isinstance(caught.value, ModelError)
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value) == (
+        "unknown network 'vgg17': choose one of "
+        "vgg16, vgg19, alexnet, resnet50, googlenet, mobilenetv2, squeezenet, cifar10_vgg"
+    )
+
+
+def test_absent_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError, match=r"there is no folder .*absent, create it first"):
+        build("squeezenet", tmp_path / "absent" / "model.onnx")
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_interrupt_leaves_the_old_file_and_nothing_else(
+    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+
+    def interrupt(_weight: object, _seed: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Weight, "draw", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build("squeezenet", path, external_data=external)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_trained_network_is_the_packaged_file(external: bool, built: Built, tmp_path: Path) -> None:
+    network = NETWORKS["cifar10_vgg"]
+    path = tmp_path / "model.onnx"
+    build(network.name, path, external_data=external)
+    model = onnx.load(path)
+    assert parameter_count(model) == network.parameters
+    image = np.random.default_rng(3).standard_normal(network.input_shape, dtype=np.float32)
+    assert run(path, image).shape == (1, 10)
+    np.testing.assert_array_equal(run(path, image), run(built(network.name), image))
+
+
+def test_absent_trained_file_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "files", lambda _package: tmp_path)
+    with pytest.raises(MissingWeights, match=r"cifar10_vgg\.onnx is not in the hyps\.models package"):
+        build("cifar10_vgg", tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_the_trained_network() -> None:
+    labels = resources.files("hyps.models").joinpath("cifar10_labels.txt").read_text().splitlines()
+    assert len(labels) == 10
+    assert (labels[0], labels[-1]) == ("airplane", "truck")
