@@ -1,14 +1,14 @@
-"""Where to cut: four planners over cut positions, all of any DAG in a given execution order.
+"""Where to cut any DAG in a given execution order. A cut may carry several tensors.
 
-``mandatory`` and ``pooling`` are Kaboubi's Algorithms 1 and 2 (section 3.2.5), ``layers`` the pre-qualification run of
-section 4.3.1. ``auto`` is a dynamic program over the order: among the plans whose every peak keeps within the budget, the
-one with the fewest cuts between operators that onnxruntime fuses, then the fewest partitions, then the fewest bytes
-across the cuts. A cut may carry several tensors.
+Some cuts are wanted: around operators that were split (Kaboubi's Algorithm 1, section 3.2.5), behind poolings (Algorithm
+2), behind every layer (the pre-qualification run of section 4.3.1). `best_cuts` makes those and adds what the budget needs:
+a dynamic program over the order finds, among the plans whose every peak keeps within the budget, the one with the fewest
+cuts between operators that onnxruntime fuses, then the fewest partitions, then the fewest bytes across the cuts.
 """
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_right
 from collections.abc import Collection
 
 import numpy as np
@@ -19,10 +19,11 @@ from hyps.passes.graph import Graph
 POOLINGS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"})
 
 
-def auto_cuts(costs: Costs, sealed: Collection[int], budget_bytes: int) -> tuple[int, ...] | None:
+def best_cuts(costs: Costs, sealed: Collection[int], wanted: Collection[int], budget_bytes: int) -> tuple[int, ...] | None:
     """The best cut positions within the budget, ends left out; None when no choice of cuts keeps within it.
 
-    ``sealed`` positions separate fused operators: each costs more than any number of partitions.
+    ``wanted`` positions are cut in any case. ``sealed`` ones separate fused operators: each costs more than any number
+    of partitions.
     """
     count = costs.count
     never = np.iinfo(np.int64).max
@@ -30,10 +31,12 @@ def auto_cuts(costs: Costs, sealed: Collection[int], budget_bytes: int) -> tuple
     crossed = np.full(count + 1, never, np.int64)
     came_from = np.zeros(count + 1, np.int64)
     partitions[0] = crossed[0] = 0
+    barriers = [*sorted(wanted), count]
     for start in range(count):
         if partitions[start] == never:
             continue
         reach = int(np.searchsorted(costs.peaks_from(start), budget_bytes, side="right"))
+        reach = min(reach, barriers[bisect_right(barriers, start)] - start)
         if not reach:
             continue
         stops = slice(start + 1, start + 1 + reach)
@@ -79,10 +82,3 @@ def pooling_cuts(graph: Graph) -> tuple[int, ...]:
 def layer_cuts(count: int, sealed: Collection[int]) -> tuple[int, ...]:
     """A cut behind every layer: an operator with what onnxruntime fuses to it."""
     return tuple(position for position in range(1, count) if position not in sealed)
-
-
-def worst_partition(costs: Costs, cuts: tuple[int, ...]) -> tuple[int, int, int]:
-    """The partition with the highest predicted peak: (start, stop, peak in bytes)."""
-    ends = itertools.pairwise((0, *cuts, costs.count))
-    peaks = ((start, stop, int(costs.peaks_from(start)[stop - start - 1])) for start, stop in ends)
-    return max(peaks, key=lambda part: part[2])

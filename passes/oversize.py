@@ -116,6 +116,6 @@ def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix
         ratio = alone / threshold.budget_bytes
         return (
             f"mandatory: {operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
-            f"{ratio:.1f} times the budget"
+            f"{ratio:.2f} times the budget"
         )
     return f"mandatory: {operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"

@@ -14,8 +14,8 @@ from hyps.passes.plan import Partition
 from hyps.passes.units import megabytes
 
 
-def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], mandatory: Mapping[int, str]) -> tuple[Partition, ...]:
-    """The partitions between ``cuts``; ``mandatory`` gives the reason of each cut that must be there, by position."""
+def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, str]) -> tuple[Partition, ...]:
+    """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position."""
     lives = lifetimes(graph)
     parts = []
     for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
@@ -35,18 +35,21 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], mandatory: Map
                 activation_bytes=activations,
                 peak_bytes=int(costs.peaks_from(start)[stop - start - 1]),
                 leaving_bytes=int(costs.crossing[stop]),
-                reason=mandatory.get(start) or _reason(graph, costs, start),
+                reason=_reason(graph, costs, start, reasons.get(start, "budget")),
             )
         )
     return tuple(parts)
 
 
-def _reason(graph: Graph, costs: Costs, start: int) -> str:
+def _reason(graph: Graph, costs: Costs, start: int, kind: str) -> str:
+    """A whole sentence is kept; a ``kind`` alone is completed by where the cut is and what crosses it."""
     if start == 0:
         return "first: starts at the model's input"
+    if ":" in kind:
+        return kind
     before = graph.operators[start - 1]
     where = "behind pooling" if before.op_type in POOLINGS else f"behind {before.op_type}"
-    return f"optional: {where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+    return f"{kind}: {where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
 
 
 def _file_name(operator: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyps.passes.costs import Costs, costs
-from hyps.passes.cuts import auto_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak, worst_partition
+from hyps.passes.cuts import best_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.footprint import footprints
 from hyps.passes.fusion import sealed_positions
@@ -24,6 +24,7 @@ Split = Literal["auto", "mandatory", "pooling", "layers"]
 
 #: Budgets are proposed to users in steps of this many bytes.
 BUDGET_STEP_BYTES = 100_000
+_UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,7 @@ def plan(model: Model, request: Request) -> Planned:
     cuts = _cuts(sharded, request)
     if cuts is None:
         raise _does_not_fit(model, whole, sharded, request)
-    if request.budget_bytes is not None:
-        _refuse_over_budget(sharded, cuts, request)
-    parts = partitions(sharded.graph, sharded.costs, cuts, _mandatory_reasons(sharded))
+    parts = partitions(sharded.graph, sharded.costs, cuts, _reasons(sharded, request))
     peak = max(part.peak_bytes for part in parts)
     result = Plan(
         partitions=parts,
@@ -114,47 +113,41 @@ def _shard(model: Model, graph: Graph, whole: Costs, request: Request) -> _Shard
 
 def _cuts(sharded: _Sharded, request: Request) -> tuple[int, ...] | None:
     sealed = sealed_positions(sharded.graph)
+    budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED
+    return best_cuts(sharded.costs, sealed, _wanted_cuts(sharded, sealed, request), budget)
+
+
+def _wanted_cuts(sharded: _Sharded, sealed: frozenset[int], request: Request) -> frozenset[int]:
+    """The positions that are cut whatever the budget; without a budget, ``auto`` has none but the mandatory ones."""
     count = len(sharded.graph.operators)
-    mandatory = mandatory_cuts([span for _, span in _shard_spans(sharded)], count)
-    if request.split == "auto" and request.budget_bytes is not None:
-        return auto_cuts(sharded.costs, sealed, request.budget_bytes)
+    mandatory = frozenset(mandatory_cuts([span for _, span in _shard_spans(sharded)], count))
     if request.split == "layers":
-        return tuple(sorted({*mandatory, *layer_cuts(count, sealed)}))
+        return mandatory.union(layer_cuts(count, sealed))
     if request.split == "pooling":
-        return tuple(sorted({*mandatory, *(set(pooling_cuts(sharded.graph)) - sealed)}))
-    return mandatory
+        return mandatory.union(pooling_cuts(sharded.graph)) - sealed
+    return frozenset() if request.split == "auto" and request.budget_bytes is not None else mandatory
 
 
 def _shard_spans(sharded: _Sharded) -> Iterator[tuple[Oversize, tuple[int, int]]]:
-    """For every shard, in order: the split it belongs to and the indices of its first and last operator."""
+    """For every shard, in order: the split it belongs to and the indices of its first and last operator.
+
+    The last shard of an operator takes the Concat with it.
+    """
     index = {operator.name: position for position, operator in enumerate(sharded.graph.operators)}
     for split in sharded.splits:
         starts = [index[shard_name(split.operator, shard, split.shards)] for shard in range(split.shards)]
-        stops = [*starts[1:], index[f"{split.operator}/concat"]]
+        stops = [*starts[1:], index[f"{split.operator}/concat"] + 1]
         for first, stop in zip(starts, stops, strict=True):
             yield split, (first, stop - 1)
 
 
-def _mandatory_reasons(sharded: _Sharded) -> Mapping[int, str]:
-    """The reason of every cut before or behind a shard, by position."""
-    reasons: dict[int, str] = {}
+def _reasons(sharded: _Sharded, request: Request) -> Mapping[int, str]:
+    """The reason of every cut that is there whatever the budget, by position."""
+    wanted = _wanted_cuts(sharded, sealed_positions(sharded.graph), request)
+    reasons = dict.fromkeys(wanted, {"pooling": "optional", "layers": "layer"}.get(request.split, ""))
     for split, (first, last) in _shard_spans(sharded):
         reasons |= dict.fromkeys((first, last + 1), f"{split.reason}: {split.shards} shards")
     return reasons
-
-
-def _refuse_over_budget(sharded: _Sharded, cuts: tuple[int, ...], request: Request) -> None:
-    start, stop, peak = worst_partition(sharded.costs, cuts)
-    assert request.budget_bytes is not None
-    if peak > request.budget_bytes:
-        first, last = sharded.graph.operators[start].name, sharded.graph.operators[stop - 1].name
-        raise DoesNotFit(
-            f"with --split {request.split} the partition from {first!r} to {last!r} needs {megabytes(peak)}, the budget is "
-            f"{megabytes(request.budget_bytes)}; use --split auto, or a budget of {megabytes(_round_up(peak))}",
-            operator=last,
-            needed_bytes=peak,
-            smallest_budget_bytes=_round_up(peak),
-        )
 
 
 def _does_not_fit(model: Model, whole: tuple[Graph, Costs], sharded: _Sharded, request: Request) -> DoesNotFit:

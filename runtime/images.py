@@ -40,16 +40,19 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
 
 
 def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
-    """Resize, crop and normalise an upright picture: (pixel x scale - mean) / std in float32."""
+    """Resize, crop and normalise an upright picture: (pixel x scale - mean) / std in float32.
+
+    The long side is rounded to the nearest pixel, the centre crop's corner down.
+    """
     height, width = recipe.size
     resampling = Image.Resampling[recipe.interpolation.upper()]
     if recipe.resize is None:
         picture = picture.resize((width, height), resampling)
     else:
         short = min(picture.size)
-        scaled = tuple(recipe.resize if side == short else int(recipe.resize * side / short) for side in picture.size)
+        scaled = tuple(round(recipe.resize * side / short) for side in picture.size)
         picture = picture.resize((scaled[0], scaled[1]), resampling)
-        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
         picture = picture.crop((left, top, left + width, top + height))
     pixels = np.asarray(picture, np.float32).reshape(height, width, -1)
     if recipe.colour == "BGR":

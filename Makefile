@@ -1,0 +1,39 @@
+# Everything a user or a developer runs; 'make' alone lists it. Each target does its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test regression bench lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,dev]'
+	@touch $@
+
+demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that names what is in it
+	$(BIN)/python -m tests.demo
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans)
+	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update)
+
+bench: $(READY) ## memory and latency beside what a user would pick instead, as ratios within one run
+	$(BIN)/python -m tests.bench.main
+
+lint: $(READY) ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .types/hyps tests
+	$(BIN)/lint-imports
+
+clean: ## remove the environment and everything generated
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

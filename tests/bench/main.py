@@ -1,0 +1,142 @@
+"""``make bench``: what HyPS costs, beside what a user would pick instead; ratios within one run, for machines are noisy."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+from hyps.models.catalogue import NETWORKS, build
+from tests.bench.contender import Contender, Measured, race, ratio
+
+BUDGETS_MB = (96, 128, 256, 512)
+ROUNDS = 12
+HYPSC = Path(sys.executable).with_name("hypsc")
+
+out = Console(width=110, highlight=False)
+
+
+def main() -> None:
+    """Run every benchmark in a temporary folder."""
+    out.print(f"{platform.machine()}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, 1 thread")
+    with tempfile.TemporaryDirectory(prefix="hyps-bench-") as scratch:
+        folder = Path(scratch)
+        values = folder / "image.npy"
+        np.save(values, np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32))
+        build("vgg16", folder / "inside.onnx")
+        build("vgg16", folder / "beside.onnx", external_data=True)
+        compilation(folder)
+        latency(folder, values)
+        prediction(folder, values)
+
+
+def compilation(folder: Path) -> None:
+    """Compiling VGG16 against copying its file: seconds in turn, and the compiler's own peak memory."""
+    table = _table("VGG16 (553 MB): compile against cp", "model", "cp s", "compile s", "ratio", "compiler's peak MB")
+    for name, files in (("inside.onnx", ["inside.onnx"]), ("beside.onnx", ["beside.onnx", "beside.onnx.data"])):
+        copies, compiles = [], []
+        for _ in range(5):
+            started = time.perf_counter()
+            for file in files:
+                subprocess.run(["cp", folder / file, folder / f"copy-{file}"], check=True)
+            copies.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            compile_bundle(folder / name, folder / "compiled", "128MB")
+            compiles.append(time.perf_counter() - started)
+        peak = compiler_peak_bytes(folder / name, folder / "compiled")
+        ratios = [b / a for a, b in zip(copies, compiles, strict=True)]
+        cells = (statistics.median(copies), statistics.median(compiles), statistics.median(ratios), peak / 1e6)
+        table.add_row(name, *(f"{cell:.2f}" for cell in cells))
+    out.print(table)
+
+
+def latency(folder: Path, values: Path) -> None:
+    """VGG16 whole and in bundles: memory at the peak, and time in turn."""
+    contenders = [
+        Contender(label="whole, mapped, no prepacking", mode="mapped", path=folder / "beside.onnx"),
+        Contender(label="whole, external data, default", mode="default", path=folder / "beside.onnx"),
+        Contender(label="whole, one file, default", mode="default", path=folder / "inside.onnx"),
+    ]
+    for budget in BUDGETS_MB:
+        bundle = folder / f"vgg16-{budget}"
+        compile_bundle(folder / "beside.onnx", bundle, f"{budget}MB")
+        contenders.append(Contender(label=f"bundle, budget {budget} MB", mode="bundle", path=bundle))
+    measured = race(contenders, values, threads=1, rounds=ROUNDS)
+    columns = ("VGG16", "peak MB", "anonymous", "file", "open s", "first s", "warm s", "warm ratio")
+    table = _table(f"warm: median of {ROUNDS - 1}, all in turn; ratio to the first row", *columns)
+    for row in measured:
+        table.add_row(row.contender.label, *_memory_cells(row), *_time_cells(row), f"{ratio(row, measured[0]):.2f}")
+    out.print(table)
+
+
+def prediction(folder: Path, values: Path) -> None:
+    """Predicted against measured peak for every seeded reference network and budget."""
+    table = _table("peak memory, MB", "network", "budget", "partitions", "predicted", "measured", "excess %")
+    excesses = []
+    for name in (network.name for network in NETWORKS.values() if not network.trained):
+        model = folder / f"{name}.onnx"
+        build(name, model)
+        for budget in BUDGETS_MB:
+            plan = compile_bundle(model, folder / "plan", f"{budget}MB")
+            [row] = race([Contender(label=name, mode="bundle", path=folder / "plan")], values, threads=1, rounds=2)
+            predicted = plan["peak_bytes"]
+            excess = 100 * (predicted - row.peak_bytes) / row.peak_bytes
+            excesses.append(excess)
+            cells = (f"{predicted / 1e6:.1f}", f"{row.peak_bytes / 1e6:.1f}", f"{excess:.1f}")
+            table.add_row(name, str(budget), str(len(plan["partitions"])), *cells)
+        model.unlink()
+    out.print(table)
+    out.print(f"median excess {statistics.median(excesses):.1f} %, least {min(excesses):.1f} %")
+
+
+def compile_bundle(model: Path, bundle: Path, memory: str) -> dict[str, list[object] | int]:
+    """Compile with the command, as a user would; its summary."""
+    shutil.rmtree(bundle, ignore_errors=True)
+    summary: dict[str, list[object] | int] = json.loads(_output(_compile_command(model, bundle, memory)))
+    return summary
+
+
+def compiler_peak_bytes(model: Path, bundle: Path) -> int:
+    """The peak resident memory of ``hypsc compile``."""
+    shutil.rmtree(bundle, ignore_errors=True)
+    command = [sys.executable, "-m", "tests.bench.peak", *_compile_command(model, bundle, "128MB")]
+    return int(_output(command).splitlines()[-1])
+
+
+def _compile_command(model: Path, bundle: Path, memory: str) -> list[str]:
+    return [str(HYPSC), "compile", str(model), "--memory", memory, "--threads", "1", "-o", str(bundle), "--json"]
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
+    for column in columns:
+        table.add_column(column, justify="left" if column is columns[0] else "right")
+    return table
+
+
+def _memory_cells(row: Measured) -> Iterable[str]:
+    return (f"{nbytes / 1e6:.1f}" for nbytes in (row.peak_bytes, row.anonymous_bytes, row.file_bytes))
+
+
+def _time_cells(row: Measured) -> Iterable[str]:
+    return (f"{seconds:.3f}" for seconds in (row.load_s, row.first_s, row.warm_s))
+
+
+if __name__ == "__main__":
+    main()

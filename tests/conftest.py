@@ -1,0 +1,35 @@
+"""What all tests share: where things are, and the option that rewrites golden plans."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the golden plans instead of comparing with them")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def bin_folder() -> Path:
+    """Where the installed commands are."""
+    return Path(sys.executable).parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real models and photographs; a test that needs it is skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("../shared/data, the real models and photographs, is not here")
+    return folder
