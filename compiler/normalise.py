@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import reads
+from hyps.passes.graph import STANDARD_DOMAINS, reads
 
 #: The first IR version in which an initializer need not be an input as well.
 SEPARATE_INITIALIZERS = 4
@@ -20,6 +21,7 @@ def normalise(proto: ModelProto) -> ModelProto:
     _drop_initializer_inputs(proto)
     _refuse_constant_outputs(proto)
     _drop_dead_nodes(proto)
+    _drop_unread_outputs(proto)
     _name_nodes(proto)
     return proto
 
@@ -78,6 +80,22 @@ def _drop_dead_nodes(proto: ModelProto) -> None:
     for index in reversed(range(len(proto.graph.initializer))):
         if proto.graph.initializer[index].name not in wanted:
             del proto.graph.initializer[index]
+
+
+def _drop_unread_outputs(proto: ModelProto) -> None:
+    """Leave out optional outputs that nothing reads, such as Dropout's mask: some have no inferable shape."""
+    opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS)
+    wanted = {name for node in proto.graph.node for name in reads(node)} | {value.name for value in proto.graph.output}
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    for node in proto.graph.node:
+        if len(node.output) < 2 or wanted.issuperset(node.output):
+            continue
+        formal = onnx.defs.get_schema(node.op_type, opset, "").outputs
+        for index, parameter in enumerate(formal[: len(node.output)]):
+            if parameter.option == optional and node.output[index] not in wanted:
+                node.output[index] = ""
+        while not node.output[-1]:
+            del node.output[-1]
 
 
 def _name_nodes(proto: ModelProto) -> None:

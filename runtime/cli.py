@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyps.runtime.inputs import Source, Tensors
 
 #: Kept free of the budget when a picture is decoded.
-ROOM_MARGIN_BYTES = 4_000_000
+ROOM_MARGIN_BYTES = 3_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,6 +93,7 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
     from hyps.runtime.inputs import read_tensors
     from hyps.runtime.results import Result, profile_lines, result_lines, top_classes
 
+    executor.trim()
     room = executor.manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
     tensors = read_tensors(source, executor.manifest, room)
     profiles: list[StepProfile] = []

@@ -49,6 +49,10 @@ class Executor:
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self._open = opener
         self._code = CodePages()
+        self.trim()
+
+    def trim(self) -> None:
+        """Give back resident pages that nothing needs between steps (see `CodePages`)."""
         self._code.release()
 
     def run(
@@ -69,7 +73,7 @@ class Executor:
         session = self._open(self._bundle / step.model.path, self.threads)
         opened = time.perf_counter()
         if step is self.manifest.steps[0]:
-            self._code.release()
+            self.trim()
         held |= session.run(step.outputs, {name: held[name] for name in step.inputs})
         done = time.perf_counter()
         if watch:

@@ -18,15 +18,16 @@ from PIL import Image
 pytestmark = pytest.mark.regression
 
 CLASSIFIERS = [
-    pytest.param("derived_squeezenet11_fp32", "imagenet-caffe", 0, id="squeezenet"),
-    pytest.param("derived_mobilenet_v1_025", "tf", 1, id="mobilenet"),  # its class 0 is the background
+    pytest.param("derived_squeezenet11_fp32", "imagenet-caffe", "66MB", 0, id="squeezenet"),
+    pytest.param("derived_mobilenet_v1_025", "tf", "65MB", 1, id="mobilenet"),  # its class 0 is the background
 ]
 
 
-@pytest.mark.parametrize(("model", "preprocess", "first_class"), CLASSIFIERS)
+@pytest.mark.parametrize(("model", "preprocess", "memory", "first_class"), CLASSIFIERS)
 def test_top5_of_every_photograph(
     model: str,
     preprocess: str,
+    memory: str,
     first_class: int,
     shared_data: Path,
     command: Callable[..., subprocess.CompletedProcess[str]],
@@ -38,7 +39,7 @@ def test_top5_of_every_photograph(
         "compile",
         path,
         "--memory",
-        "80MB",
+        memory,
         "--split",
         "pooling",
         "--preprocess",
@@ -53,6 +54,7 @@ def test_top5_of_every_photograph(
     assert validated.returncode == 0, validated.stdout + validated.stderr
     comparison = json.loads(validated.stdout)
     ran = command("hyps-run", bundle, shared_data / "images", "--json")
+    assert ran.returncode == 0, ran.stderr
     results = {Path(line["input"]).name: line for line in map(json.loads, ran.stdout.splitlines())}
     with (shared_data / "images.csv").open() as stream:
         expected = {row["file"]: [int(index) for index in row[f"{model}:top5"].split()] for row in csv.DictReader(stream)}
