@@ -11,7 +11,7 @@ the operator that runs. DESIGN.md section 5 measured the sum to hold within 3 % 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,16 +32,21 @@ PROCESS_BYTES = 61_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Per operator and cut, what `peaks` adds up. Arrays are indexed by operator, ``crossing`` by cut position."""
+    """Per operator and cut, what `peaks_from` adds up.
+
+    ``resident``, ``live``, ``workspace``, ``reused`` and ``reused_born`` are indexed by operator, ``crossing`` by cut
+    position. ``shared`` has a row for every further reader of a weight (operator, reader before it, bytes), ``lives`` one
+    for every tensor (born, last, bytes), ascending by birth.
+    """
 
     resident: Bytes
-    shared: tuple[tuple[int, int, int], ...]
+    shared: Bytes
     live: Bytes
     workspace: Bytes
     reused: Bytes
     reused_born: Bytes
     crossing: Bytes
-    lives: tuple[tuple[int, int, int], ...]
+    lives: Bytes
 
     @property
     def count(self) -> int:
@@ -50,20 +55,19 @@ class Costs:
 
     def weights_from(self, start: int) -> Bytes:
         """Resident weights of the partitions ``[start, stop)`` for stop = start+1 .. count; each weight counts once."""
+        operator, previous, nbytes = self.shared.T
+        again = (previous < start) & (operator >= start)
         resident = self.resident[start:].copy()
-        for operator, previous, nbytes in self.shared:
-            if previous < start <= operator:
-                resident[operator - start] += nbytes
+        np.add.at(resident, operator[again] - start, nbytes[again])
         return np.cumsum(resident)
 
     def activations_from(self, start: int) -> Bytes:
         """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. count."""
-        bypass = np.zeros(self.count - start + 1, np.int64)
-        for born, last, nbytes in self.lives:
-            if born < start <= last:
-                bypass[0] += nbytes
-                bypass[min(last + 1, self.count) - start] -= nbytes
-        bypass = np.cumsum(bypass)[:-1]
+        _, last, nbytes = self.lives[: np.searchsorted(self.lives[:, 0], start)].T
+        crosses = last >= start
+        dying = np.zeros(self.count + 2 - start, np.int64)
+        np.add.at(dying, last[crosses] + 1 - start, nbytes[crosses])
+        bypass = self.crossing[start] - np.cumsum(dying)[: self.count - start]
         reused = np.where(self.reused_born[start:] >= start, self.reused[start:], 0)
         live = self.crossing[start] + self.live[start:] - bypass - reused + self.workspace[start:]
         return np.maximum.accumulate(live)
@@ -72,9 +76,11 @@ class Costs:
         """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. count; never falls."""
         return PROCESS_BYTES + self.weights_from(start) + self.activations_from(start)
 
-    def alone(self, operator: int) -> int:
-        """The predicted process peak of an operator that is a partition by itself."""
-        return int(self.peaks_from(operator)[0])
+    def alone(self) -> Bytes:
+        """The predicted process peak of every operator as a partition by itself."""
+        resident = self.resident.copy()
+        np.add.at(resident, self.shared[:, 0], self.shared[:, 2])
+        return PROCESS_BYTES + resident + self.live + self.workspace
 
 
 def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
@@ -82,7 +88,7 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
     lives = lifetimes(graph)
     count = len(graph.operators)
     prints = [footprints[operator.name] for operator in graph.operators]
-    resident = np.array([p.copied_bytes + NODE_BYTES for p in prints], np.int64).reshape(count)
+    resident = _array(p.copied_bytes + NODE_BYTES for p in prints)
     previous: dict[str, int] = {}
     shared = []
     for index, operator in enumerate(graph.operators):
@@ -93,25 +99,29 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
             else:
                 resident[index] += nbytes
             previous[name] = index
-    spans = tuple((life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items())
+    spans = sorted((life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items())
     crossing, live = _sums(spans, count)
     return Costs(
         resident=resident,
-        shared=tuple(shared),
+        shared=_array(shared).reshape(-1, 3),
         live=live,
-        workspace=np.array([p.workspace_bytes for p in prints], np.int64),
-        reused=np.array([p.reused_bytes for p in prints], np.int64),
-        reused_born=np.array([_born(lives, p.reused) for p in prints], np.int64),
+        workspace=_array(p.workspace_bytes for p in prints),
+        reused=_array(p.reused_bytes for p in prints),
+        reused_born=_array(_born(lives, p.reused) for p in prints),
         crossing=crossing,
-        lives=spans,
+        lives=_array(spans).reshape(-1, 3),
     )
+
+
+def _array(values: Iterable[int | tuple[int, ...]]) -> Bytes:
+    return np.array(list(values), np.int64)
 
 
 def _born(lives: Mapping[str, Lifetime], name: str | None) -> int:
     return lives[name].born if name is not None else -1
 
 
-def _sums(spans: tuple[tuple[int, int, int], ...], count: int) -> tuple[Bytes, Bytes]:
+def _sums(spans: Iterable[tuple[int, int, int]], count: int) -> tuple[Bytes, Bytes]:
     """Bytes across every cut position (0..count) and live at every operator (0..count-1)."""
     crossing, live = np.zeros(count + 2, np.int64), np.zeros(count + 2, np.int64)
     for born, last, nbytes in spans:

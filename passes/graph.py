@@ -17,6 +17,8 @@ from hyps.passes.weights import Model
 
 #: Domains under which the standard operators are written.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+#: How many elements of the types below a byte lie in one; by name, because older onnx lacks some of them.
+_PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,10 @@ class Graph:
 
 def element_bytes(data_type: int, count: int) -> int:
     """Bytes of ``count`` elements of an ONNX type; types below a byte are packed (onnx.proto, TensorProto.raw_data)."""
-    if data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
-        return -(-count // 2)
+    if data_type not in TensorProto.DataType.values() or data_type == TensorProto.UNDEFINED:
+        raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
+    if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
+        return -(-count // per_byte)
     if data_type == TensorProto.STRING:
         raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
     itemsize: int = helper.tensor_dtype_to_np_dtype(data_type).itemsize

@@ -49,11 +49,11 @@ def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> 
     nodes = {node.name: node for node in model.proto.graph.node}
     shapes = {name: weight.shape for name, weight in graph.weights.items()}
     found = []
-    for index, operator in enumerate(graph.operators):
+    for operator, alone in zip(graph.operators, costs.alone().tolist(), strict=True):
         weights = [graph.weights[name] for name in operator.weights]
         params = sum(math.prod(weight.shape) for weight in weights)
         many = threshold.max_params is not None and params >= threshold.max_params
-        big = threshold.budget_bytes is not None and costs.alone(index) > threshold.budget_bytes
+        big = threshold.budget_bytes is not None and alone > threshold.budget_bytes
         if not (many or big):
             continue
         try:
@@ -65,13 +65,13 @@ def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> 
                 f"{operator.name!r} has {params:,} parameters, --max-params is {threshold.max_params:,}, and {error}; "
                 "raise --max-params",
                 operator=operator.name,
-                needed_bytes=costs.alone(index),
+                needed_bytes=alone,
                 smallest_budget_bytes=None,
             ) from None
         matrix = graph.weights[nodes[operator.name].input[1]]
-        count = _fewest(threshold, width, params, costs.alone(index), matrix.nbytes)
+        count = _fewest(threshold, width, params, alone, matrix.nbytes)
         if count > 1:
-            reason = _reason(threshold, operator.name, params, costs.alone(index), matrix.nbytes)
+            reason = _reason(threshold, operator.name, params, alone, matrix.nbytes)
             found.append(Oversize(operator=operator.name, width=width, shards=count, reason=reason))
     return tuple(found)
 

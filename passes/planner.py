@@ -153,14 +153,14 @@ def _reasons(sharded: _Sharded, request: Request) -> Mapping[int, str]:
 def _does_not_fit(model: Model, whole: tuple[Graph, Costs], sharded: _Sharded, request: Request) -> DoesNotFit:
     assert request.budget_bytes is not None
     smallest = smallest_budget(model, whole, request)
-    needs = [sharded.costs.alone(index) for index in range(sharded.costs.count)]
-    worst = max(range(len(needs)), key=needs.__getitem__)
+    needs = sharded.costs.alone()
+    worst = int(needs.argmax())
     operator = sharded.graph.operators[worst]
     return DoesNotFit(
-        f"{operator.op_type} {operator.name!r} needs {megabytes(needs[worst])} by itself, the budget is "
+        f"{operator.op_type} {operator.name!r} needs {megabytes(int(needs[worst]))} by itself, the budget is "
         f"{megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
         operator=operator.name,
-        needed_bytes=needs[worst],
+        needed_bytes=int(needs[worst]),
         smallest_budget_bytes=smallest,
     )
 

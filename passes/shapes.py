@@ -51,8 +51,12 @@ def infer_shapes(model: Model) -> Model:
             )
     bare = skeleton(model)
     del bare.graph.value_info[:]
+    inputs = {value.name: value for value in bare.graph.input}
     for value in bare.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.name in inputs:
+            value.type.CopyFrom(inputs[value.name].type)
+        elif value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:

@@ -64,7 +64,7 @@ class Weight:
         return replace(self, row_bytes=row, rows=shape[0], stride_bytes=row, row_scale=scale)
 
     def _contiguous_bytes(self) -> int:
-        if self.rows != 1:
+        if self.rows != 1 or self.row_scale is not None:
             raise ValueError("only a contiguous, unscaled weight can be sliced or scaled")
         return self.nbytes
 

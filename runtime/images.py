@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from hyps.runtime.errors import InputError
 from hyps.runtime.manifest import Preprocess
 
-#: Pillow holds a colour picture in four bytes a pixel; a progressive JPEG's coefficients take six more while decoding.
-_PIXEL_BYTES, _PROGRESSIVE_BYTES = 4, 6
+#: Pillow holds a colour picture in four bytes a pixel.
+_PIXEL_BYTES = 4
+#: What a decoder holds beside the picture, in bytes a pixel (measured: tests/runtime/test_image_memory.py). A progressive
+#: JPEG's coefficients are two bytes a pixel and band, whatever the scale it is decoded at.
+_DECODER_BYTES = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "PPM": 0, "GIF": 4, "TIFF": 4}
+_OTHER_DECODER_BYTES, _COEFFICIENT_BYTES = 16, 2
 _ORIENTATION_TAG = 0x0112
 
 # Sizes are bounded below by the memory there is, which is stricter than Pillow's constant.
@@ -28,15 +33,15 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
     size needed. Raises `InputError` for what is no image, is damaged, or does not fit even so.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            _fit(picture, name, recipe, room_bytes)
-            upright = ImageOps.exif_transpose(picture)
-            return to_tensor(upright.convert("L" if recipe.colour == "L" else "RGB"), recipe)
+        upright = _decode(source, name, recipe, room_bytes)
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"{name} is no image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"cannot read image {name}: {reason}") from None
+    except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"cannot read image {name}: {reason.splitlines()[0]}") from None
+    return to_tensor(upright, recipe)
 
 
 def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
@@ -45,13 +50,8 @@ def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
     The long side is rounded to the nearest pixel, the centre crop's corner down.
     """
     height, width = recipe.size
-    resampling = Image.Resampling[recipe.interpolation.upper()]
-    if recipe.resize is None:
-        picture = picture.resize((width, height), resampling)
-    else:
-        short = min(picture.size)
-        scaled = tuple(round(recipe.resize * side / short) for side in picture.size)
-        picture = picture.resize((scaled[0], scaled[1]), resampling)
+    picture = picture.resize(_scaled(picture.size, recipe), Image.Resampling[recipe.interpolation.upper()])
+    if recipe.resize is not None:
         left, top = (picture.width - width) // 2, (picture.height - height) // 2
         picture = picture.crop((left, top, left + width, top + height))
     pixels = np.asarray(picture, np.float32).reshape(height, width, -1)
@@ -68,22 +68,69 @@ def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
     return np.ascontiguousarray(values[None], dtype)
 
 
+def _decode(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:
+    """The upright picture, in the recipe's number of channels."""
+    with (
+        warnings.catch_warnings(action="ignore"),  # of odd metadata: the picture counts
+        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
+    ):
+        _fit(picture, name, recipe, room_bytes)
+        picture.load()
+        _fit(picture, name, recipe, room_bytes)  # a PNG may tell its orientation only behind its pixels
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _in_colour(picture, "L" if recipe.colour == "L" else "RGB")
+
+
+def _scaled(size: tuple[int, int], recipe: Preprocess) -> tuple[int, int]:
+    """(width, height) that a picture of ``size`` is resized to before the crop."""
+    height, width = recipe.size
+    if recipe.resize is None:
+        return width, height
+    short = min(size)
+    return round(recipe.resize * size[0] / short), round(recipe.resize * size[1] / short)
+
+
+def _in_colour(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in ``mode``, itself where it is so already; of 16 bits a pixel the upper 8 (Pillow would clip them)."""
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
 def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -> None:
     """Make sure that decoding fits, with libjpeg's scaling where that helps (``Image.draft``)."""
-    if _decoding_bytes(picture) <= room_bytes:
+    full = picture.size
+    if _needed_bytes(picture, full, recipe) <= room_bytes:
         return
     side = recipe.resize or max(recipe.size)
     picture.draft("RGB", (side, side))
-    if _decoding_bytes(picture) > room_bytes:
+    needed_bytes = _needed_bytes(picture, full, recipe)
+    if needed_bytes > room_bytes:
         raise InputError(
-            f"image {name} of {picture.width} x {picture.height} pixels needs {_decoding_bytes(picture) / 1e6:.1f} MB to "
-            f"decode, {max(room_bytes, 0) / 1e6:.1f} MB are left of the budget; scale it down, or compile with more memory"
+            f"image {name} of {full[0]} x {full[1]} pixels needs {needed_bytes / 1e6:.1f} MB to decode and resize, "
+            f"{max(room_bytes, 0) / 1e6:.1f} MB are left of the budget; scale it down, or compile with more memory"
         )
 
 
-def _decoding_bytes(picture: Image.Image) -> int:
-    """Bytes that decoding, turning upright and converting take at most together."""
-    pixel_bytes = _PIXEL_BYTES + (_PROGRESSIVE_BYTES if picture.info.get("progressive") else 0)
-    if picture.mode not in ("RGB", "L") or picture.getexif().get(_ORIENTATION_TAG, 1) != 1:
-        pixel_bytes += _PIXEL_BYTES
-    return picture.width * picture.height * pixel_bytes
+def _needed_bytes(picture: Image.Image, full: tuple[int, int], recipe: Preprocess) -> int:
+    """Bytes that decoding a picture of ``full`` size, turning it upright, converting and resizing it take at most."""
+    width, height = picture.size
+    scaled = _scaled(picture.size, recipe)
+    pixels_bytes = width * height * _PIXEL_BYTES
+    decoder_bytes = width * height * _DECODER_BYTES.get(picture.format or "", _OTHER_DECODER_BYTES)
+    if picture.info.get("progressive"):
+        decoder_bytes += full[0] * full[1] * len(picture.getbands()) * _COEFFICIENT_BYTES
+    plain = picture.mode == ("L" if recipe.colour == "L" else "RGB")
+    upright = _orientation(picture) == 1
+    # Pillow resizes one direction first: full height, final width.
+    between = max(scaled[0] * height, scaled[1] * width)
+    resizing_bytes = (between + scaled[0] * scaled[1]) * _PIXEL_BYTES
+    tensor_bytes = 3 * np.dtype(np.float32).itemsize * recipe.size[0] * recipe.size[1] * 3
+    return pixels_bytes + max(decoder_bytes, (0 if plain and upright else pixels_bytes), resizing_bytes, tensor_bytes)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation as far as it is known without decoding (which Pillow's ``getexif`` of a PNG would do)."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1
+    return int(picture.getexif().get(_ORIENTATION_TAG, 1))
