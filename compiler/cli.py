@@ -18,7 +18,6 @@ from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target, load_target, target_names, target_toml
-from hyps.compiler.validate import file_inputs, random_inputs, validate
 from hyps.models.catalogue import NETWORKS, build
 from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
@@ -130,6 +129,8 @@ def validate_command(
     json: Json = False,
 ) -> None:
     """Run the whole model and the bundle on the same inputs and compare; exit code 1 beyond the tolerance."""
+    from hyps.compiler.validate import file_inputs, random_inputs, validate  # onnxruntime, which compiling does not need
+
     if sum(choice is not None for choice in (inputs, images, random)) > 1:
         raise OptionError("--inputs, --images and --random exclude each other; give one")
     manifest = read_manifest(bundle)

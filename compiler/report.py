@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +16,11 @@ from rich.table import Table
 
 from hyps.compiler.copying import Progress as Advance
 from hyps.compiler.pipeline import Compiled
-from hyps.compiler.validate import Validation
 from hyps.passes.units import megabytes
 from hyps.runtime.manifest import Manifest, Step
+
+if TYPE_CHECKING:
+    from hyps.compiler.validate import Validation
 
 #: Tables are made for terminals of at least this width, and for files.
 WIDTH = 100

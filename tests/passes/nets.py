@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -17,7 +19,7 @@ from hyps.compiler.extract import Extractor
 from hyps.models.layers import Layers, Value
 from hyps.models.vgg import vgg16
 from hyps.passes.costs import costs
-from hyps.passes.footprint import footprints
+from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.graph import Graph, Operator, Tensor, view
 from hyps.passes.partitions import partitions
 from hyps.passes.plan import Partition
@@ -61,6 +63,37 @@ def drawn(text: str, *, inputs: str, outputs: str, sizes: Mapping[str, int] | No
 
 def _flat(name: str, nbytes: int) -> Tensor:
     return Tensor(name=name, dtype="uint8", shape=(nbytes,), nbytes=nbytes)
+
+
+@st.composite
+def drawn_graphs(draw: st.DrawFn, max_operators: int = 9) -> Graph:
+    """Any small graph: several inputs, some unread; operators with several outputs; weights that are read twice."""
+    sizes = st.sampled_from([1, 3, 10, 40, 70_000])
+    tensors = [f"x{index}" for index in range(draw(st.integers(1, 2)))]
+    weights = draw(st.lists(st.sampled_from(["W0", "W1", "W2"]), unique=True))
+    inputs, lines = " ".join(tensors), []
+    for index in range(draw(st.integers(1, max_operators))):
+        reads = draw(st.lists(st.sampled_from(tensors), min_size=1, max_size=3, unique=True))
+        reads += draw(st.lists(st.sampled_from(weights), max_size=2, unique=True)) if weights else []
+        writes = [f"t{index}", *([f"u{index}"] if draw(st.booleans()) else [])]
+        kind = draw(st.sampled_from(["Relu", "Add", "Conv", "MaxPool", "Concat", "Sigmoid"]))
+        lines.append(f"n{index} {kind} {' '.join(reads)} -> {' '.join(writes)}")
+        tensors += writes
+    outputs = draw(st.lists(st.sampled_from(tensors), min_size=1, max_size=3, unique=True))
+    names = [*tensors, *weights]
+    return drawn("\n".join(lines), inputs=inputs, outputs=" ".join(outputs), sizes={name: draw(sizes) for name in names})
+
+
+@st.composite
+def measured_graphs(draw: st.DrawFn, max_operators: int = 9) -> tuple[Graph, Mapping[str, Footprint]]:
+    """Any small graph with footprints: real reuse of buffers, drawn workspaces and copies."""
+    graph = draw(drawn_graphs(max_operators))
+    spare = st.sampled_from([0, 0, 5, 100])
+    prints = {
+        name: replace(value, workspace_bytes=draw(spare), copied_bytes=draw(spare))
+        for name, value in footprints(graph, 1).items()
+    }
+    return graph, prints
 
 
 class Net:

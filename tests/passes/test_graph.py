@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import Graph, element_bytes, reads, subgraphs, type_name, view
@@ -13,15 +13,15 @@ from tests.passes.nets import Net, drawn
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 
-def info(name: str, *shape: int, data_type: int = FLOAT) -> helper.ValueInfoProto:
+def info(name: str, *shape: int, data_type: int = FLOAT) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, data_type, list(shape))
 
 
-def branch(name: str, *nodes: helper.NodeProto, output: str = "r") -> helper.GraphProto:
+def branch(name: str, *nodes: NodeProto, output: str = "r") -> GraphProto:
     return helper.make_graph(list(nodes), name, [], [info(output, 4)])
 
 
-def loaded(graph: helper.GraphProto) -> Model:
+def loaded(graph: GraphProto) -> Model:
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return Model(proto=model, weights={})
 
@@ -134,7 +134,7 @@ def test_captured_tensor_that_comes_later_is_refused() -> None:
         view(loaded(graph))
 
 
-def sequence_between() -> helper.GraphProto:
+def sequence_between() -> GraphProto:
     nodes = [
         helper.make_node("SequenceConstruct", ["x", "x"], ["s"], "make"),
         helper.make_node("SequenceAt", ["s", "i"], ["y"], "take"),
@@ -144,7 +144,7 @@ def sequence_between() -> helper.GraphProto:
     return graph
 
 
-def optional_input() -> helper.GraphProto:
+def optional_input() -> GraphProto:
     tensor = helper.make_tensor_type_proto(FLOAT, [4])
     value = helper.make_value_info("s", helper.make_optional_type_proto(tensor))
     node = helper.make_node("OptionalGetElement", ["s"], ["y"], "get")
@@ -156,7 +156,7 @@ def optional_input() -> helper.GraphProto:
     [(sequence_between(), "sequence_type"), (optional_input(), "optional_type")],
     ids=["sequence between operators", "optional input"],
 )
-def test_values_that_are_no_tensors_are_refused(graph: helper.GraphProto, kind: str) -> None:
+def test_values_that_are_no_tensors_are_refused(graph: GraphProto, kind: str) -> None:
     with pytest.raises(UnsupportedModel) as caught:
         view(loaded(graph))
     assert str(caught.value) == f"value 's' is no tensor but a {kind}; sequences and optionals are not supported"

@@ -1,0 +1,64 @@
+"""When tensors are born and last read, and which cross a cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from hyps.passes.graph import Graph
+from hyps.passes.liveness import Lifetime, crossing, lifetimes
+from tests.passes.nets import drawn, drawn_graphs
+
+#: x -> a -> b -> c, and a again into c:  x - a - b - c
+#:                                             \_____/
+RESIDUAL = drawn("a Conv x W -> a\nb Conv a W -> b\nc Add b a -> c", inputs="x", outputs="c")
+TABLE = {
+    "chain": (
+        drawn("a Relu x -> a\nb Relu a -> b", inputs="x", outputs="b"),
+        {"x": (-1, 0), "a": (0, 1), "b": (1, 2)},
+    ),
+    "residual": (RESIDUAL, {"x": (-1, 0), "a": (0, 2), "b": (1, 2), "c": (2, 3)}),
+    "output in the middle": (
+        drawn("a Relu x -> a\nb Relu a -> b\nc Relu b -> c", inputs="x", outputs="a c"),
+        {"x": (-1, 0), "a": (0, 3), "b": (1, 2), "c": (2, 3)},
+    ),
+    "input that is an output": (
+        drawn("a Relu x -> a", inputs="x", outputs="a x"),
+        {"x": (-1, 1), "a": (0, 1)},
+    ),
+    "input that nothing reads": (
+        drawn("a Relu x -> a", inputs="x z", outputs="a"),
+        {"x": (-1, 0), "z": (-1, -1), "a": (0, 1)},
+    ),
+    "output that nothing reads": (
+        drawn("a Split x -> a b\nc Relu a -> c", inputs="x", outputs="c"),
+        {"x": (-1, 0), "a": (0, 1), "b": (0, 0), "c": (1, 2)},
+    ),
+    "input that is read late": (
+        drawn("a Relu x -> a\nb Add a z -> b", inputs="x z", outputs="b"),
+        {"x": (-1, 0), "z": (-1, 1), "a": (0, 1), "b": (1, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("graph", "expected"), TABLE.values(), ids=TABLE)
+def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
+    assert lifetimes(graph) == {name: Lifetime(born=born, last=last) for name, (born, last) in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("position", "names"), [(0, ("x",)), (1, ("a",)), (2, ("a", "b")), (3, ("c",))], ids=lambda value: str(value)
+)
+def test_crossing(position: int, names: tuple[str, ...]) -> None:
+    assert crossing(lifetimes(RESIDUAL), position) == names
+
+
+@given(drawn_graphs())
+def test_what_crosses_is_what_the_rest_needs(graph: Graph) -> None:
+    """Across each cut goes exactly what was there before it and something behind it reads, or the caller gets."""
+    lives = lifetimes(graph)
+    for position in range(len(graph.operators) + 1):
+        before, behind = graph.operators[:position], graph.operators[position:]
+        there = {*graph.inputs, *(name for operator in before for name in operator.outputs)}
+        wanted = {*graph.outputs, *(name for operator in behind for name in operator.inputs)}
+        assert set(crossing(lives, position)) == there & wanted
