@@ -24,10 +24,10 @@ from hyps.passes.liveness import Lifetime, lifetimes
 Bytes = NDArray[np.int64]
 
 #: Resident bytes of a ``hyps-run`` process with its libraries, Pillow's included, apart from a step's weights and
-#: activations. Method: over the reference networks at budgets of 64 to 512 MB, x86-64, onnxruntime 1.31, the largest
-#: VmHWM less weights and activations is 55.5 MB with tensors and 58.3 MB with a photograph; rounded up for what varies
-#: between machines.
-PROCESS_BYTES = 61_000_000
+#: activations. Method: the reference networks at budgets of 64 to 256 MB, x86-64, onnxruntime 1.31, VmHWM less the
+#: largest step's weights and activations: at most 52.1 MB with tensors, 56.7 MB after 80 photographs, and 2.6 MB more after
+#: 1,600, where it stays; rounded up.
+PROCESS_BYTES = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which operators onnxruntime computes as one: a cut between them would change its arithmetic, or its speed.
 
 onnxruntime's basic and extended levels fuse Conv and Gemm with what follows (ConvBNFusion, ConvAddActivationFusion,
-ConvActivationFusion, GemmActivationFusion, MatMulAddFusion). When both sides of a residual Add are convolutions, it picks
+ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), and x * Sigmoid(x). When both sides of a residual Add are convolutions, it picks
 one of them; the group here holds both, so that the pick cannot differ between the whole model and a partition.
 """
 
@@ -14,9 +14,14 @@ import networkx as nx
 
 from hyps.passes.graph import Graph, Operator
 
-ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "HardSwish"})
+ACTIVATIONS = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "HardSwish"}
+    | {"Selu", "Softplus", "Softsign", "ThresholdedRelu"}
+)
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
+#: What becomes the third operand, or the weights, of a product before it.
+_JOINS = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
 
 def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
@@ -46,18 +51,22 @@ def sealed_positions(graph: Graph) -> frozenset[int]:
 def _follows(operator: Operator, head: str, before: Operator) -> bool:
     """Whether ``operator`` is computed with its producer ``before``, whose fused chain so far is called ``head``."""
     kind = operator.op_type
+    if kind == "Mul" and before.op_type == "Sigmoid":
+        return before.inputs[0] in operator.inputs
     if head in _CONVOLUTIONS:
         return kind in ACTIVATIONS or kind in {"BatchNormalization", "Add"} or (kind == "Mul" and bool(operator.weights))
     if head == "Conv+Add":
         return kind in ACTIVATIONS
     if head in _PRODUCTS:
-        return kind in ACTIVATIONS or (kind == "Add" and before.op_type == "MatMul" and bool(operator.weights))
+        return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ())
     return False
 
 
 def _joined_head(operator: Operator, head: str) -> str:
-    if operator.op_type in {"BatchNormalization", "Mul"}:
-        return head
+    if operator.op_type in ACTIVATIONS:
+        return "done"
+    if head in _PRODUCTS:
+        return "Gemm"
     if operator.op_type == "Add":
-        return "Gemm" if head in _PRODUCTS else ("Conv" if operator.weights else "Conv+Add")
-    return "done"
+        return "Conv" if operator.weights else "Conv+Add"
+    return head

@@ -9,6 +9,7 @@ from typing import Literal
 from hyps.passes.costs import Costs, costs
 from hyps.passes.cuts import best_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak
 from hyps.passes.errors import DoesNotFit
+from hyps.passes.exactness import inexact_reason
 from hyps.passes.footprint import footprints
 from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
@@ -16,7 +17,7 @@ from hyps.passes.oversize import Oversize, Threshold, finest, oversize
 from hyps.passes.partitions import partitions
 from hyps.passes.plan import Plan, check_plan
 from hyps.passes.rewrite import Rewritten, run_rewrites
-from hyps.passes.shard import WIDTH_STEP, ShardByOutput, shard_name
+from hyps.passes.shard import ShardByOutput, shard_name
 from hyps.passes.units import megabytes
 from hyps.passes.weights import Model
 
@@ -75,7 +76,7 @@ def plan(model: Model, request: Request) -> Planned:
         threads=request.threads,
         whole_peak_bytes=int(whole[1].peaks_from(0)[-1]),
         smallest_budget_bytes=smallest_budget(model, whole, request),
-        inexact_reason=_inexact_reason(sharded, cuts),
+        inexact_reason=inexact_reason(model, whole[0], sharded.splits, sharded.graph, cuts, request.threads),
     )
     check_plan(sharded.graph, result)
     return Planned(model=sharded.rewritten.model, graph=sharded.graph, plan=result)
@@ -163,16 +164,6 @@ def _does_not_fit(model: Model, whole: tuple[Graph, Costs], sharded: _Sharded, r
         needed_bytes=int(needs[worst]),
         smallest_budget_bytes=smallest,
     )
-
-
-def _inexact_reason(sharded: _Sharded, cuts: tuple[int, ...]) -> str | None:
-    if parted := sorted(sealed_positions(sharded.graph) & set(cuts)):
-        before, behind = sharded.graph.operators[parted[0] - 1], sharded.graph.operators[parted[0]]
-        return f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
-    for split in sharded.splits:
-        if split.width % WIDTH_STEP:
-            return f"{split.operator!r} has {split.width} outputs, no multiple of {WIDTH_STEP}, and is split"
-    return None
 
 
 def _round_up(nbytes: int) -> int:

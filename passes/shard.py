@@ -96,7 +96,8 @@ class _Split:
     def __init__(self, graph: gs.Graph, weights: dict[str, Weight]) -> None:
         self.weights = weights
         self._graph = graph
-        self._cuts: dict[str, gs.Constant] = {}
+        self._own = {id(node) for node in graph.nodes}
+        self._cuts: dict[tuple[str, int, int, int], gs.Constant] = {}
 
     def split(self, node: gs.Node, count: int) -> None:
         transposed = node.op == "Gemm" and bool(node.attrs.get("transB", 0))
@@ -109,8 +110,11 @@ class _Split:
             cut = _Cut(start=start, columns=columns, width=width, index=index, count=count)
             value = node.inputs[0]
             for member, source in zip(chain, incoming, strict=True):
-                axis = 0 if transposed and member is node else -1
-                operands = [value if operand is source else self._cut(operand, cut, axis) for operand in member.inputs]
+                rows = 1 if transposed and member is node else None  # the operand whose rows are the columns of the result
+                operands = [
+                    value if operand is source else self._cut(operand, cut, 0 if position == rows else -1)
+                    for position, operand in enumerate(member.inputs)
+                ]
                 value = gs.Variable(shard_name(member.outputs[0].name, index, count), dtype=result.dtype)
                 nodes.append(
                     gs.Node(member.op, shard_name(member.name, index, count), dict(member.attrs), operands, [value])
@@ -120,7 +124,7 @@ class _Split:
         place = next(i for i, member in enumerate(self._graph.nodes) if member is chain[-1])
         for member in chain:
             member.outputs.clear()
-        nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": -1}, parts, [result]))
+        nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": len(result.shape) - 1}, parts, [result]))
         old = {id(member) for member in chain}
         ordered = [*self._graph.nodes[:place], *nodes, *self._graph.nodes[place:]]
         self._graph.nodes[:] = [member for member in ordered if id(member) not in old]
@@ -131,6 +135,8 @@ class _Split:
         result = node.outputs[0]
         while len(result.outputs) == 1 and result not in self._graph.outputs:
             after = result.outputs[0]
+            if id(after) not in self._own:  # it stands in a branch or a loop
+                break
             others = [operand for operand in after.inputs if operand is not result]
             biased = after.op == "Add" and node.op == "MatMul" and all(_is_column_bias(other, width) for other in others)
             activated = after.op in ACTIVATIONS and all(isinstance(other, gs.Constant) for other in others)
@@ -140,15 +146,18 @@ class _Split:
             result = after.outputs[0]
         return tail
 
-    def _cut(self, tensor: gs.Constant, cut: _Cut, axis: int) -> gs.Constant:
+    def _cut(self, tensor: gs.Tensor, cut: _Cut, axis: int) -> gs.Tensor:
         """The columns of a constant along ``axis``; one that is broadcast there is shared."""
-        shape = tuple(tensor.shape)
-        if not shape or shape[axis] != cut.width:
+        if not isinstance(tensor, gs.Constant) or not tensor.shape or tensor.shape[axis] != cut.width:
             return tensor
-        name = shard_name(tensor.name, cut.index, cut.count)
-        if name not in self._cuts:
-            self._cuts[name] = self._cut_constant(tensor, cut, axis, name)
-        return self._cuts[name]
+        axis %= len(tensor.shape)
+        key = (tensor.name, axis, cut.index, cut.count)
+        if key not in self._cuts:
+            name = shard_name(tensor.name, cut.index, cut.count)
+            if (tensor.name, 1 - axis, cut.index, cut.count) in self._cuts:  # a square matrix, read transposed as well
+                name += "/transposed"
+            self._cuts[key] = self._cut_constant(tensor, cut, axis, name)
+        return self._cuts[key]
 
     def _cut_constant(self, tensor: gs.Constant, cut: _Cut, axis: int, name: str) -> gs.Constant:
         stop = cut.start + cut.columns

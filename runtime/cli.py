@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         sys.exit(141)
 
 
@@ -61,9 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
     return number
 
 
@@ -75,6 +76,8 @@ def _run(options: argparse.Namespace) -> int:
     found = list(sources(options.inputs))
     if options.save and len(found) != 1:
         raise InputError(f"--save keeps the outputs of one input, not of {len(found)}; run them one by one")
+    if options.save and not options.save.name:
+        raise OutputError(f"--save '{options.save}' names no file; give one such as outputs.npz")
     status = 0
     for source in found:
         try:
@@ -122,22 +125,39 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
 
 
 def _save(path: Path, outputs: Tensors) -> None:
-    import numpy as np
+    """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
+    import zipfile
+
+    from numpy.lib import format as npy_format
 
     partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **outputs)
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, values in outputs.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    npy_format.write_array(member, values, allow_pickle=False)
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _print(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    for line in lines:
-        print(line, file=stream or sys.stdout, flush=True)
+    try:
+        for line in lines:
+            print(line, file=stream or sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        raise OutputError(f"cannot print the result: {error.strerror}") from None
+
+
+def _drop_stdout() -> None:
+    """Let go of an output that takes no more, or Python tries again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: object) -> int:

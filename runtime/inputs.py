@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -40,14 +43,17 @@ def sources(arguments: Iterable[str]) -> Iterator[Source]:
     """
     for argument in arguments:
         path = Path(argument)
-        if argument == "-":
-            yield Source(name="standard input", content=_read_stdin())
-        elif path.is_dir():
-            yield from _folder(path)
-        elif path.exists():
-            yield Source(name=argument, content=path)
-        else:
-            raise InputError(f"{argument} does not exist; name an image, a .npy or .npz file, a folder, or - for stdin")
+        try:
+            if argument == "-":
+                yield Source(name="standard input", content=_read_stdin())
+            elif path.is_dir():
+                yield from _folder(path)
+            elif path.exists():
+                yield _file(path)
+            else:
+                raise InputError(f"{argument} does not exist; name an image, a .npy or .npz file, a folder, or - for stdin")
+        except OSError as error:
+            raise InputError(f"cannot read {argument}: {error.strerror}") from None
 
 
 def read_tensors(source: Source, manifest: Manifest, room_bytes: int) -> Tensors:
@@ -75,7 +81,12 @@ def _folder(path: Path) -> Iterator[Source]:
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
     if not found:
         raise InputError(f"{path} holds no images and no .npy or .npz files")
-    yield from (Source(name=str(file), content=file) for file in found)
+    yield from map(_file, found)
+
+
+def _file(path: Path) -> Source:
+    """A file; where its name is no UTF-8, people see replacement characters."""
+    return Source(name=os.fsencode(path).decode(errors="replace"), content=path)
 
 
 def _read_stdin() -> bytes:
@@ -107,25 +118,22 @@ def _read_npy(source: Source, manifest: Manifest) -> Tensors:
 
 
 def _read_npz(source: Source, manifest: Manifest) -> Tensors:
-    try:
-        with _open(source) as stream, zipfile.ZipFile(stream) as archive:
-            members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            tensors = {}
-            for name, member in members.items():
-                if name not in manifest.inputs:
-                    takes = ", ".join(manifest.inputs)
-                    raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
-                with archive.open(member) as inner:
-                    tensors[name] = _read_array(inner, source.name, name, manifest)
-            return tensors
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{source.name} is a damaged .npz file: {error}") from None
+    with _parsing(f"{source.name} is a damaged .npz file"), _open(source) as stream, zipfile.ZipFile(stream) as archive:
+        members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        tensors = {}
+        for name, member in members.items():
+            if name not in manifest.inputs:
+                takes = ", ".join(manifest.inputs)
+                raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
+            with archive.open(member) as inner:
+                tensors[name] = _read_array(inner, source.name, name, manifest)
+        return tensors
 
 
 def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest) -> NDArray[Any]:
     """One array in .npy form, its header checked first; no pickled objects."""
     record = manifest.tensors[name]
-    try:
+    with _parsing(f"{source} is a damaged .npy file"):
         version = npy_format.read_magic(stream)
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
@@ -134,5 +142,16 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest) -
         order = tuple(reversed(shape)) if fortran else shape
         array = np.frombuffer(data, dtype).reshape(order)
         return np.ascontiguousarray(array.T if fortran else array).astype(dtype.newbyteorder("="), copy=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} is a damaged .npy file: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _parsing(damaged: str) -> Iterator[None]:
+    """Make an `InputError` of whatever zipfile, its decompressors and numpy raise on bytes that nobody vouches for."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{damaged}: {reason.splitlines()[0]}") from None

@@ -23,8 +23,8 @@ MANIFEST_LIMIT_BYTES = 64 << 20
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=255)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
 
 
@@ -113,7 +113,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     budget_bytes: Positive
     exact: bool
     inputs: tuple[Name, ...]
-    outputs: tuple[OutputRecord, ...]
+    outputs: Annotated[tuple[OutputRecord, ...], Meta(min_length=1)]
     tensors: dict[str, TensorRecord]
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     preprocess: Preprocess | None = None
@@ -150,6 +150,7 @@ def read_manifest(bundle: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: {error}; compile the model again") from None
     _check_schedule(path, manifest)
+    _check_picture(path, manifest)
     return manifest
 
 
@@ -184,6 +185,23 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: $.steps: two entries share a file; compile the model again")
 
 
+def _check_picture(path: Path, manifest: Manifest) -> None:
+    """Preprocessing makes the model's only input, and there is a label for each class."""
+    if recipe := manifest.preprocess:
+        channels = 1 if recipe.colour == "L" else 3
+        shape = (1, channels, *recipe.size) if recipe.layout == "NCHW" else (1, *recipe.size, channels)
+        if [manifest.tensors[name] for name in manifest.inputs] != [TensorRecord(dtype=recipe.dtype, shape=shape)]:
+            raise BundleError(f"{path}: $.preprocess: does not make the model's input; compile the model again")
+        if not {len(recipe.mean), len(recipe.std)} <= {1, channels} or 0.0 in recipe.std:
+            raise BundleError(
+                f"{path}: $.preprocess: mean and std need 1 or {channels} numbers, std none that is 0; "
+                "compile the model again"
+            )
+    classes = max(manifest.tensors[manifest.outputs[0].name].shape, default=1)
+    if manifest.labels is not None and len(manifest.labels) != classes:
+        raise BundleError(f"{path}: $.labels: {len(manifest.labels)} labels for {classes} classes; compile the model again")
+
+
 def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> None:
     """Check that every file is there, plain, of its size and, with ``hashes``, unchanged.
 
@@ -191,16 +209,24 @@ def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> Non
     """
     for file in manifest.files:
         path = bundle / file.path
-        if not path.resolve().is_relative_to(bundle.resolve()):
-            raise BundleError(f"{path} leads out of the bundle; copy the bundle again, without links")
-        if path.is_symlink() or not path.is_file():
-            what = "is no plain file" if path.exists() else "is missing"
-            raise BundleError(f"{path} {what}; copy the bundle again, or compile the model again")
-        size = path.stat().st_size
-        if size != file.size_bytes:
-            raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}; copy the bundle again")
-        if hashes and _sha256(path) != file.sha256:
-            raise BundleError(f"{path} was changed: its sha256 is not the manifest's; copy the bundle again")
+        try:
+            _check_file(bundle, path, file, hashes)
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BundleError(f"cannot read {path}: {reason}; copy the bundle again") from None
+
+
+def _check_file(bundle: Path, path: Path, file: FileRecord, hashes: bool) -> None:
+    if not path.resolve().is_relative_to(bundle.resolve()):
+        raise BundleError(f"{path} leads out of the bundle; copy the bundle again, without links")
+    if path.is_symlink() or not path.is_file():
+        what = "is no plain file" if path.exists() else "is missing"
+        raise BundleError(f"{path} {what}; copy the bundle again, or compile the model again")
+    size = path.stat().st_size
+    if size != file.size_bytes:
+        raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}; copy the bundle again")
+    if hashes and _sha256(path) != file.sha256:
+        raise BundleError(f"{path} was changed: its sha256 is not the manifest's; copy the bundle again")
 
 
 def _sha256(path: Path) -> str:

@@ -75,21 +75,21 @@ def storage_bytes_read() -> int:
 
 
 class CodePages:
-    """The code of the libraries that are loaded by now."""
+    """The code and constants of the libraries that are loaded by now."""
 
     def __init__(self) -> None:
         self._ranges = _code_ranges()
         self._madvise = getattr(ctypes.CDLL(None), "madvise", None)
 
     def release(self) -> None:
-        """Give the resident pages of that code back to the page cache; does nothing where the kernel is not Linux."""
+        """Give the resident pages of these back to the page cache; does nothing where the kernel is not Linux."""
         if self._madvise is not None:
             for start, length in self._ranges:
                 self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)
 
 
 def _code_ranges() -> list[tuple[int, int]]:
-    """(address, bytes) of every executable mapping of a file of which no page was written to (``/proc/self/smaps``)."""
+    """(address, bytes) of every read-only mapping of a file of which no page was written to (``/proc/self/smaps``)."""
     try:
         lines = Path("/proc/self/smaps").read_text().splitlines()
     except OSError:
@@ -100,7 +100,7 @@ def _code_ranges() -> list[tuple[int, int]]:
         fields = line.split()
         if "-" in fields[0] and not fields[0].endswith(":"):
             first, last = (int(address, 16) for address in fields[0].split("-"))
-            of_file = fields[1] == "r-xp" and len(fields) > 5 and fields[5].startswith("/")
+            of_file = fields[1] in ("r-xp", "r--p") and len(fields) > 5 and fields[5].startswith("/")
             start, length = (first, last - first) if of_file else (0, 0)
         elif fields[0] == "Anonymous:" and length and fields[1] == "0":
             ranges.append((start, length))

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.errors import BundleError
+from hyps.runtime.errors import BundleError, InputError
 
 #: A tensor between steps: an onnxruntime value, which is handed on without a copy, or a numpy array.
 Value = Any
@@ -45,7 +45,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, too
     return options
 
 
@@ -56,14 +56,24 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exception classes have no common public base
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"onnxruntime cannot open {path}: {reason}") from None
+            raise BundleError(f"onnxruntime cannot open {path}: {_reason(error)}") from None
+        self._path = path
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Compute the named ``outputs``; values stay onnxruntime's own, without a copy."""
+        """Compute the named ``outputs``; values stay onnxruntime's own, without a copy.
+
+        Raises `InputError` for values that an operator refuses, such as an index beyond a table's end.
+        """
         feeds = {name: to_ort(value) for name, value in inputs.items()}
-        results = self._session.run_with_ort_values(list(outputs), feeds)
+        try:
+            results = self._session.run_with_ort_values(list(outputs), feeds)
+        except Exception as error:  # as above
+            raise InputError(f"onnxruntime cannot run {self._path} on this input: {_reason(error)}") from None
         return dict(zip(outputs, results, strict=True))
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def open_session(path: Path, threads: int) -> Session:
