@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -249,6 +250,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hypsc``; exits with 0, 1 (validation failed), 2 after one line on stderr, or 130 on ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
         status = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()

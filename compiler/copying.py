@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 import numpy as np
@@ -19,13 +20,13 @@ BLOCK_BYTES = 1 << 20
 Progress = Callable[[int], None]
 
 
-def hash_files(paths: Iterable[Path]) -> str:
-    """The sha256 of files, one after the other."""
+def hash_files(paths: Iterable[Path], stop: Event) -> str:
+    """The sha256 of files, one after the other; meaningless once ``stop`` is set, which ends it early."""
     digest = hashlib.sha256()
     block = memoryview(bytearray(BLOCK_BYTES))
     for path in paths:
         with path.open("rb", buffering=0) as stream:
-            while count := stream.readinto(block):
+            while not stop.is_set() and (count := stream.readinto(block)):
                 digest.update(block[:count])
     return digest.hexdigest()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 
 from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
 from hyps.compiler.copying import Progress, hash_files
@@ -66,8 +67,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda total: nullco
     Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
     """
     check_destination(job.output, force=job.force)
-    with load_model(job.model) as loaded, ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(hash_files, loaded.files)
+    with load_model(job.model) as loaded, _hashing(loaded.files) as digest:
         planned = plan_model(loaded, job)
         records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
         preprocess = _preprocess(job, planned.graph, records)
@@ -81,7 +81,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda total: nullco
                 created_by=f"hyps {version('hyps')}",
                 model=ModelRecord(
                     name=loaded.name,
-                    sha256=hashing.result(),
+                    sha256=digest(),
                     parameters=planned.graph.parameters,
                     weight_bytes=planned.graph.weight_bytes,
                 ),
@@ -100,6 +100,18 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda total: nullco
             )
             (folder / MANIFEST_NAME).write_bytes(encode(manifest))
     return Compiled(plan=planned.plan, manifest=manifest, graph=planned.graph)
+
+
+@contextmanager
+def _hashing(paths: tuple[Path, ...]) -> Iterator[Callable[[], str]]:
+    """Hash files beside other work; yields the function that waits for the digest. Leaving early does not wait."""
+    stop = Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(hash_files, paths, stop)
+        try:
+            yield future.result
+        finally:
+            stop.set()
 
 
 def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:

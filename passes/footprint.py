@@ -64,7 +64,9 @@ def mapped_bytes(nbytes: int) -> int:
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     """Anonymous copies that onnxruntime makes of an operator's weights while it loads."""
     weights = [graph.weights[name] for name in operator.weights]
-    total = sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
+    total = 2 * operator.embedded_bytes + sum(
+        2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
+    )
     if not operator.inputs:  # constant folding: the results become weights too
         total += sum(graph.tensors[name].nbytes for name in operator.outputs)
     if rewritten:
@@ -91,9 +93,9 @@ def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritte
 
 
 def _workspace_bytes(graph: Graph, operator: Operator, activation_bytes: int, threads: int) -> int:
-    if operator.op_type in {"Conv", "FusedConv"} and operator.weights:
+    if operator.op_type in {"Conv", "FusedConv"} and operator.weights and operator.inputs:
         return _convolution_bytes(graph, operator, threads)
-    if operator.op_type == "ConvTranspose" and operator.weights:
+    if operator.op_type == "ConvTranspose" and operator.weights and operator.inputs:
         kernel = graph.weights[operator.weights[0]].shape
         positions = math.prod(graph.tensors[operator.inputs[0]].shape[2:])
         return 4 * math.prod(kernel[1:]) * positions

@@ -1,8 +1,10 @@
 """Which operators onnxruntime computes as one: a cut between them would change its arithmetic, or its speed.
 
-onnxruntime's basic and extended levels fuse Conv and Gemm with what follows (ConvBNFusion, ConvAddActivationFusion,
-ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), and x * Sigmoid(x). When both sides of a residual Add are convolutions, it picks
-one of them; the group here holds both, so that the pick cannot differ between the whole model and a partition.
+onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
+ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), and x * Sigmoid(x)
+(QuickGeluFusion). When both sides of a residual Add are convolutions, it picks one of them; the group here holds both, so
+that the pick cannot differ between the whole model and a partition. Fusions that only transformers have (Gelu,
+LayerNormalization in pieces, SkipLayerNormalization, a scaled MatMul) are not known here yet.
 """
 
 from __future__ import annotations

@@ -33,13 +33,17 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """One node: the activations and weights it reads (subgraphs included) and the tensors it writes."""
+    """One node: the activations and weights it reads (subgraphs included) and the tensors it writes.
+
+    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory.
+    """
 
     name: str
     op_type: str
     inputs: tuple[str, ...]
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
+    embedded_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,7 @@ def view(model: Model) -> Graph:
                 inputs=tuple(name for name in names if name not in weights),
                 weights=tuple(name for name in names if name in weights),
                 outputs=tuple(name for name in node.output if name),
+                embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
             )
         )
         tensors |= {name: _tensor(typed[name]) for name in node.output if name}

@@ -212,7 +212,7 @@ def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> Non
         try:
             _check_file(bundle, path, file, hashes)
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
             raise BundleError(f"cannot read {path}: {reason}; copy the bundle again") from None
 
 

@@ -481,7 +481,10 @@ def test_links_in_a_circle_are_refused(bundle: Path, manifest: Manifest) -> None
     (bundle / "partitions").symlink_to("partitions")
     with pytest.raises(BundleError) as caught:
         check_files(bundle, manifest)
-    assert str(caught.value).count(str(bundle / FIRST)) == 1
+    assert str(caught.value) in (
+        f"cannot read {bundle / FIRST}: links in a circle; copy the bundle again",
+        IS_MISSING.replace("F", str(bundle / FIRST), 1),  # as pathlib says since Python 3.13
+    )
 
 
 def test_a_file_that_cannot_be_read_is_refused(bundle: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
