@@ -22,20 +22,25 @@ from hyps.passes.planner import Planned
 from hyps.passes.units import megabytes
 from hyps.runtime.manifest import MANIFEST_NAME, Step
 
+#: The folder of a bundle that holds its partitions and their weights.
+PARTITIONS = "partitions"
 #: Copying and hashing release the interpreter lock; two threads keep two cores busy.
 WRITERS = 2
 
 
 def check_destination(path: Path, *, force: bool) -> None:
     """Raise `OutputError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with -o")
-    if not path.exists():
-        return
-    if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST_NAME).is_file()):
-        raise OutputError(f"{path} exists and is no bundle; name another folder with -o")
-    if not force:
-        raise OutputError(f"{path} exists; replace it with --force, or name another folder with -o")
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with -o")
+        if not path.exists():
+            return
+        if not path.is_dir() or (any(path.iterdir()) and not _is_bundle(path)):
+            raise OutputError(f"{path} exists and is no bundle; name another folder with -o")
+        if not force:
+            raise OutputError(f"{path} exists; replace it with --force, or name another folder with -o")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; name another folder with -o") from None
 
 
 @contextmanager
@@ -50,7 +55,7 @@ def staged(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from None
     try:
         folder.chmod(0o755)
-        (folder / "partitions").mkdir()
+        (folder / PARTITIONS).mkdir()
         yield folder
         _replace(folder, path)
     except OSError as error:
@@ -88,7 +93,7 @@ def write_partitions(folder: Path, planned: Planned, progress: Progress) -> tupl
 
 
 def _write_partition(folder: Path, extractor: Extractor, partition: Partition, progress: Progress) -> Step:
-    stem = f"partitions/{partition.name}"
+    stem = f"{PARTITIONS}/{partition.name}"
     extracted = extractor.extract(partition, f"{partition.name}.weights")
     model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
     weights = write_weights(folder, f"{stem}.weights", extracted.weights, progress) if extracted.weights else None
@@ -107,17 +112,24 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
     )
 
 
+def _is_bundle(path: Path) -> bool:
+    """Whether a folder looks like a bundle, whole or damaged; ``manifest.json`` alone may be anything's."""
+    return (path / MANIFEST_NAME).is_file() and (path / PARTITIONS).is_dir()
+
+
 def _replace(folder: Path, path: Path) -> None:
     """Put ``folder`` in the place of ``path``; an older bundle there is kept until the new one stands."""
     if not path.exists():
         folder.rename(path)
         return
     older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    path.rename(older / path.name)
     try:
+        path.rename(older / path.name)
         folder.rename(path)
     except BaseException:
-        (older / path.name).rename(path)
+        if not path.exists():
+            (older / path.name).rename(path)
         raise
     finally:
-        shutil.rmtree(older, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(older, ignore_errors=True)

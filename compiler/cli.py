@@ -258,7 +258,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CompilerError, PassError, RuntimeFault, ModelError) as error:
         sys.exit(_say(str(error)))
     except _UsageError as error:
-        sys.exit(_say(f"{error.format_message()} (see 'hypsc --help')"))  # type: ignore[attr-defined]
+        message: str = error.format_message()  # type: ignore[attr-defined]
+        if "\n" in message:  # a group without a command: its help
+            sys.stderr.write(f"{message}\n")
+            sys.exit(2)
+        sys.exit(_say(f"{message} (see 'hypsc --help')"))
     except typer.Abort:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away

@@ -15,6 +15,8 @@ from hyps.runtime.manifest import Preprocess, TensorRecord
 
 #: Labels and preprocessing files larger than this are refused.
 FILE_LIMIT_BYTES = 4 << 20
+#: The smallest and the largest normal float32: what the runtime computes with.
+FLOAT32_MIN, FLOAT32_MAX = 2.0**-126, 3.4e38
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,12 +60,18 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
     colour: Literal["RGB", "BGR", "L"] = recipe.colour or ("L" if channels == 1 else "RGB")
     if (colour == "L") != (channels == 1):
         raise OptionError(f"--preprocess {choice}: colour {colour} does not fit input {name!r} with {channels} channels")
+    if channels not in (1, 3):
+        raise OptionError(f"--preprocess {choice}: input {name!r} has {channels} channels as {layout}; an image has 1 or 3")
+    if recipe.dtype not in (None, record.dtype):
+        raise OptionError(f"--preprocess {choice}: dtype {recipe.dtype} is not that of input {name!r}, {record.dtype}")
     size = recipe.size or (height, width)
     if size != (height, width):
         raise OptionError(f"--preprocess {choice}: size {size} is not that of input {name!r}, {(height, width)}")
     for key, values in (("mean", recipe.mean), ("std", recipe.std)):
-        if len(values) not in (1, channels) or (key == "std" and 0.0 in values):
+        if len(values) not in (1, channels) or (key == "std" and any(abs(value) < FLOAT32_MIN for value in values)):
             raise OptionError(f"--preprocess {choice}: {key} needs one number, or {channels}; std must not be 0")
+    if not all(abs(value) <= FLOAT32_MAX for value in (recipe.scale, *recipe.mean, *recipe.std)):
+        raise OptionError(f"--preprocess {choice}: scale, mean and std are finite numbers, within those of float32")
     try:
         return msgspec.convert(
             {
@@ -100,15 +108,17 @@ def _read_recipe(choice: str) -> Recipe:
         raise OptionError(f"--preprocess {choice!r}: use {', '.join(PRESETS)}, or a .toml file")
     try:
         return msgspec.convert(tomllib.loads(_read_text(path, "--preprocess")), Recipe)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except ValueError as error:  # no TOML, an endless number, or what a recipe does not hold
         raise OptionError(f"--preprocess: {path}: {error}") from None
+    except RecursionError:
+        raise OptionError(f"--preprocess: {path} nests too deeply") from None
 
 
 def _read_text(path: Path, option: str) -> str:
     try:
         if path.stat().st_size > FILE_LIMIT_BYTES:
             raise OptionError(f"{option}: {path} is larger than {FILE_LIMIT_BYTES} bytes")
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise OptionError(f"{option}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from hyps.compiler.copying import Progress as Advance
 from hyps.compiler.pipeline import Compiled
@@ -28,7 +29,7 @@ WIDTH = 100
 
 def console() -> Console:
     """Where reports go: standard output, coloured only on a terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, emoji=False, soft_wrap=False)
 
 
 def table(columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
@@ -37,7 +38,7 @@ def table(columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]], ti
     for heading, numeric in columns:
         drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))  # cells are names and numbers, never markup
     return drawn
 
 
@@ -56,7 +57,7 @@ def print_compiled(compiled: Compiled, output: str) -> None:
     out.print(f"result           {exact}", markup=False)
     out.print(f"highest peak     {megabytes(plan.peak_bytes)} of {megabytes(plan.budget_bytes)}")
     out.print(f"smallest budget  {megabytes(plan.smallest_budget_bytes)} would work")
-    out.print(f"written to       {output}", markup=False)
+    _prose(out, f"written to       {output}")
 
 
 def compiled_data(compiled: Compiled, output: str) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.compiler.errors import OptionError
+from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.runtime.executor import check_inputs, load
 from hyps.runtime.inputs import read_tensors, sources
 from hyps.runtime.manifest import Manifest
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.sessions import Session, open_session, to_numpy
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -24,6 +24,7 @@ Tensors = Mapping[str, NDArray[Any]]
 INEXACT_TOLERANCE = 1e-5
 #: Decoding a picture may take this much here; the device's own bound is its budget.
 _ROOM_BYTES = 1 << 30
+_IS_IT_THE_MODEL = "is it the model that the bundle was made of?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +56,22 @@ class Validation:
 def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
 
-    Raises `OptionError` without inputs, and the runtime's errors for a bundle or an input that is damaged.
+    Raises `OptionError` without inputs or with another model, and the runtime's errors for a bundle or an input that is damaged.
     """
+    if not model.is_file():
+        raise ModelFileError(f"{model} is no file; name the .onnx file that the bundle was made of")
     executor = load(bundle)
     names = [output.name for output in executor.manifest.outputs]
     whole = open_session(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
-        expected = whole.run(names, sample)
+        expected = _run_whole(model, whole, names, sample)
         found = executor.run(sample)
         for name in names:
-            pairs[name].append((to_numpy(expected[name]), found[name]))
+            if expected[name].shape != found[name].shape:
+                raise OptionError(f"output {name!r} of {model} has another shape than the bundle's; {_IS_IT_THE_MODEL}")
+            pairs[name].append((expected[name], found[name]))
     samples = len(pairs[names[0]])
     if not samples:
         raise OptionError("there are no inputs to compare on; give --inputs, --random or --images")
@@ -74,6 +79,13 @@ def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: fl
         tolerance = 0.0 if executor.manifest.exact else INEXACT_TOLERANCE
     outputs = tuple(_deviation(name, pairs[name]) for name in names)
     return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
+
+
+def _run_whole(model: Path, whole: Session, names: list[str], sample: Tensors) -> dict[str, NDArray[Any]]:
+    try:
+        return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
+    except Exception as error:  # onnxruntime's exception classes have no common public base
+        raise OptionError(f"{model} cannot run the bundle's inputs ({str(error).splitlines()[0]}); {_IS_IT_THE_MODEL}") from None
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Tensors]:

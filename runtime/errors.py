@@ -15,10 +15,6 @@ class InputError(RuntimeFault):
     """An input is no image or tensor that the bundle's network takes."""
 
 
-class StepError(RuntimeFault):
-    """onnxruntime refused to compute a step on these inputs, or ran out of memory."""
-
-
 class BudgetError(RuntimeFault):
     """What was asked for would exceed the memory budget."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.errors import BundleError, StepError, InputError
+from hyps.runtime.errors import BundleError, InputError
 
 #: A tensor between steps: an onnxruntime value, which is handed on without a copy, or a numpy array.
 Value = Any
@@ -55,7 +55,6 @@ class OrtSession:
     def __init__(self, path: Path, threads: int) -> None:
         try:
             self._session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
-            self._path = path
         except Exception as error:  # onnxruntime's exception classes have no common public base
             raise BundleError(f"onnxruntime cannot open {path}: {_reason(error)}") from None
         self._path = path
@@ -67,10 +66,7 @@ class OrtSession:
         """
         feeds = {name: to_ort(value) for name, value in inputs.items()}
         try:
-            try:
             results = self._session.run_with_ort_values(list(outputs), feeds)
-        except Exception as error:  # see above
-            raise StepError(f"onnxruntime failed in {self._path.name}: {str(error).splitlines()[0]}") from None
         except Exception as error:  # as above
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_reason(error)}") from None
         return dict(zip(outputs, results, strict=True))
