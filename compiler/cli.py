@@ -95,7 +95,7 @@ def compile_command(
         labels=labels,
         force=force,
     )
-    compiled = compile_model(job, report.copying_bar)
+    compiled = compile_model(job, report.progress)
     if json:
         _print_json(report.compiled_data(compiled, str(output)))
     else:
@@ -137,7 +137,8 @@ def validate_command(
     manifest = read_manifest(bundle)
     path = inputs or images
     samples = file_inputs(manifest, path) if path else random_inputs(manifest, random or 3)
-    validation = validate(model, bundle, samples, tolerance)
+    with report.progress("comparing", None):
+        validation = validate(model, bundle, samples, tolerance)
     if json:
         _print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
     else:
@@ -207,7 +208,8 @@ def models_build(
 ) -> None:
     """Write a reference network as ONNX."""
     try:
-        build(name, output, external_data=external_data, seed=seed)
+        with report.progress("building", None):
+            build(name, output, external_data=external_data, seed=seed)
     except OSError as error:
         raise OptionError(f"cannot write {output}: {error.strerror or error}") from None
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, inliner, numpy_helper
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, TensorProto, inliner, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
 from hyps.compiler.normalise import normalise
@@ -45,10 +47,13 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     says that HyPS cannot carry through.
     """
     proto = _parse(path)
-    _check_operators(path, proto)
+    _check_names(path, proto.graph)
+    opset = _check_opset(path, proto)
     if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+        proto = _inline(path, proto)
+    _check_operators(proto.graph, opset)
     proto = normalise(proto)
+    _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
         model = _reference_weights(path, proto, spilled)
@@ -62,21 +67,45 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
 
 
 def _parse(path: Path) -> ModelProto:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelFileError(f"{path} {what}; name an .onnx file")
     try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise ModelFileError(f"{path} {what}; name an .onnx file")
+        path.name.encode()
         proto: ModelProto = ModelProto.FromString(read_structure(path))
     except DecodeError:
         raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
+    except UnicodeEncodeError:
+        raise ModelFileError(f"the file name {path.name!r} is no UTF-8 text; rename the model") from None
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; name an .onnx file") from None
     if not proto.graph.node or not proto.graph.output:
         raise ModelFileError(f"{path} holds no network (no operators or no outputs); is it an ONNX model?")
     return proto
 
 
-def _check_operators(path: Path, proto: ModelProto) -> None:
+def _check_names(path: Path, graph: GraphProto) -> None:
+    """Raise `ModelFileError` unless every name is text: protobuf hands over what is no UTF-8 as bytes."""
+    if any(isinstance(name, bytes) for name in _names(graph)):
+        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
+
+
+def _names(graph: GraphProto) -> Iterator[str | bytes]:
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        for inner in subgraphs(node):
+            yield from _names(inner)
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        yield value.name
+        yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
+
+
+def _check_opset(path: Path, proto: ModelProto) -> int:
+    """The opset of the standard operators, which must be a supported one."""
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     opset = max((opsets[domain] for domain in STANDARD_DOMAINS if domain in opsets), default=0)
     newest = onnx.defs.onnx_opset_version()
@@ -85,13 +114,22 @@ def _check_operators(path: Path, proto: ModelProto) -> None:
             f"{path} uses opset {opset}; opsets {OLDEST_OPSET} to {newest} are supported: convert it with "
             "onnx.version_converter, or export it with another opset"
         )
-    functions = {(function.domain, function.name) for function in proto.functions}
-    pending = list(proto.graph.node)
+    return opset
+
+
+def _inline(path: Path, proto: ModelProto) -> ModelProto:
+    try:
+        return inliner.inline_local_functions(proto)
+    except (RuntimeError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFileError(f"the local functions of {path} cannot be inlined: {reason}; export it again") from None
+
+
+def _check_operators(graph: GraphProto, opset: int) -> None:
+    pending = list(graph.node)
     while pending:
         node = pending.pop()
-        pending += [inner for graph in subgraphs(node) for inner in graph.node]
-        if (node.domain, node.op_type) in functions:
-            continue
+        pending += [node for inner in subgraphs(node) for node in inner.node]
         if node.domain not in STANDARD_DOMAINS:
             raise UnsupportedModel(
                 f"operator {node.op_type!r} of domain {node.domain!r} is a custom operator; export the model with standard "
@@ -99,6 +137,20 @@ def _check_operators(path: Path, proto: ModelProto) -> None:
             )
         if not onnx.defs.has(node.op_type, opset, ""):
             raise UnsupportedModel(f"operator {node.op_type!r} is not in opset {opset}; export the model again")
+
+
+def _check_inner_tensors(graph: GraphProto) -> None:
+    """Raise `UnsupportedModel` where an attribute, or a graph in one, holds a tensor that lies outside the model."""
+    for node in graph.node:
+        inner = list(subgraphs(node))
+        tensors = [tensor for graph in inner for tensor in graph.initializer]
+        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
+            raise UnsupportedModel(
+                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
+            )
+        for graph_inside in inner:
+            _check_inner_tensors(graph_inside)
 
 
 def _reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
@@ -109,8 +161,9 @@ def _reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
         if tensor.data_location == TensorProto.EXTERNAL:
             weight = _external(path, tensor, nbytes)
         elif nbytes >= REFERENCE_BYTES:
-            weight = _spill(tensor, spilled)
+            weight = _spill(_values(path, tensor), spilled)
         else:
+            _values(path, tensor)
             continue
         if nbytes < REFERENCE_BYTES:
             _read_inside(tensor, weight)
@@ -123,18 +176,15 @@ def _reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
 def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
     """Where an external tensor's bytes lie, once it is sure that they are there and in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    folder = path.parent.resolve()
-    file = path.parent / location
-    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
-        raise ModelFileError(f"weight {tensor.name!r} of {path} lies in {location!r}, outside the model's folder; refused")
-    if not file.is_file():
-        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it beside the model")
+    damaged = ModelFileError(f"weight {tensor.name!r} of {path} has a damaged reference; export the model again")
     try:
+        file = _data_file(path, tensor.name, entries.get("location", ""))
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
-    except ValueError:
-        raise ModelFileError(f"weight {tensor.name!r} of {path} has a damaged reference; export the model again") from None
-    if length != nbytes or offset < 0:
+    except (OSError, RuntimeError, ValueError):  # an impossible name, links in a circle, no numbers
+        raise damaged from None
+    if offset < 0:
+        raise damaged
+    if length != nbytes:
         raise ModelFileError(
             f"weight {tensor.name!r} of {path} has {length} bytes, its shape needs {nbytes}; export it again"
         )
@@ -143,9 +193,33 @@ def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
     return Weight(path=str(file), offset=offset, row_bytes=length)
 
 
-def _spill(tensor: TensorProto, spilled: Path) -> Weight:
+def _data_file(path: Path, weight: str, location: str) -> Path:
+    if location == path.name:  # the model itself, which may be a link to anywhere
+        return path
+    file = path.parent / location
+    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise ModelFileError(
+            f"weight {weight!r} of {path} lies in {location!r}, outside the model's folder; save the model again with its "
+            "data beside it"
+        )
+    if not file.is_file():
+        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it beside the model")
+    return file
+
+
+def _values(path: Path, tensor: TensorProto) -> NDArray[Any]:
+    """The values of a weight inside the model, once it is sure that they are as many as its shape says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        raise ModelFileError(
+            f"weight {tensor.name!r} of {path} has not the values its shape needs; export it again"
+        ) from None
+
+
+def _spill(values: NDArray[Any], spilled: Path) -> Weight:
     """Write a large weight that is encoded number by number (int32_data and the like) as raw bytes to ``spilled``."""
-    raw = numpy_helper.to_array(tensor).tobytes()
+    raw = numpy_helper.from_array(values).raw_data  # types below a byte are packed
     with spilled.open("ab") as stream:
         offset = stream.tell()
         stream.write(raw)

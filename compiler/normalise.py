@@ -43,6 +43,8 @@ def _lift_constants(proto: ModelProto) -> None:
 
 def _constant(node: NodeProto) -> TensorProto | None:
     """The tensor of a Constant node (onnx operator specification, Constant); None for sparse tensors and strings."""
+    if len(node.attribute) != 1 or len(node.output) != 1:
+        return None  # damaged: the checker says how
     attribute = node.attribute[0]
     kinds = {"value_float": TensorProto.FLOAT, "value_floats": TensorProto.FLOAT}
     kinds |= {"value_int": TensorProto.INT64, "value_ints": TensorProto.INT64}
@@ -94,7 +96,7 @@ def _drop_unread_outputs(proto: ModelProto) -> None:
         for index, parameter in enumerate(formal[: len(node.output)]):
             if parameter.option == optional and node.output[index] not in wanted:
                 node.output[index] = ""
-        while not node.output[-1]:
+        while node.output and not node.output[-1]:
             del node.output[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,12 +16,14 @@ from hyps.compiler.copying import Progress, hash_files
 from hyps.compiler.errors import OptionError
 from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.passes.errors import UnsupportedModel
 from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph
 from hyps.passes.plan import Plan
 from hyps.passes.planner import Planned, Request, plan
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
+from hyps.passes.weights import Model
 from hyps.runtime.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -32,8 +35,11 @@ from hyps.runtime.manifest import (
     encode,
 )
 
-#: Opens a progress display of so many bytes and gives the function to tell it of each block.
-ProgressBar = Callable[[int], AbstractContextManager[Progress]]
+#: Opens a progress display of what is done, out of so many (None: unknown), and gives the function that advances it.
+ProgressBar = Callable[[str, int | None], AbstractContextManager[Progress]]
+
+#: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow what plans add up.
+MOST_ELEMENTS = 1 << 50
 
 _PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
@@ -61,21 +67,22 @@ class Compiled:
     graph: Graph
 
 
-def compile_model(job: Compilation, progress: ProgressBar = lambda total: nullcontext(lambda count: None)) -> Compiled:
+def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: nullcontext(lambda count: None)) -> Compiled:
     """Compile a model into a bundle.
 
     Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
     """
     check_destination(job.output, force=job.force)
     with load_model(job.model) as loaded, _hashing(loaded.files) as digest:
-        planned = plan_model(loaded, job)
+        with progress("planning", None):
+            planned = plan_model(loaded, job)
         records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
         preprocess = _preprocess(job, planned.graph, records)
         labels = _labels(job, planned.graph, records)
         total = sum(weight.nbytes for weight in planned.model.weights.values())
         check_space(job.output, total)
         with staged(job.output) as folder:
-            with progress(total) as advance:
+            with progress("writing", total) as advance:
                 steps = write_partitions(folder, planned, advance)
             manifest = Manifest(
                 created_by=f"hyps {version('hyps')}",
@@ -117,8 +124,21 @@ def _hashing(paths: tuple[Path, ...]) -> Iterator[Callable[[], str]]:
 def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
     model = infer_shapes(fix_input_shapes(loaded.model, job.input_shapes))
+    _refuse_impossible_shapes(model)
     folded = run_rewrites(model, [FoldBatchNormalization()])
     return plan(folded.model, job.request)
+
+
+def _refuse_impossible_shapes(model: Model) -> None:
+    """Raise `UnsupportedModel` for a tensor without elements or with more than any device holds: no plan can weigh it."""
+    graph = model.proto.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        if not 0 < math.prod(shape) < MOST_ELEMENTS:
+            raise UnsupportedModel(
+                f"tensor {value.name!r} of shape {shape} is empty or larger than any device's memory; fix the inputs with "
+                "--input-shape, or export it again"
+            )
 
 
 def _boundary(planned: Planned) -> dict[str, None]:

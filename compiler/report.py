@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -124,12 +124,12 @@ def print_validation(validation: Validation) -> None:
 
 
 @contextmanager
-def copying_bar(total: int) -> Iterator[Advance]:
-    """A progress bar of bytes on standard error, if that is a terminal."""
-    columns = (TextColumn("writing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("writing", total=total)
-        yield lambda count: progress.advance(task, count)
+def progress(what: str, total: int | None) -> Iterator[Advance]:
+    """A progress bar with the time left (a moving one without ``total``) on standard error, if that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def _print_facts(out: Console, manifest: Manifest, whole: str | None = None) -> None:

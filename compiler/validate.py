@@ -56,7 +56,7 @@ class Validation:
 def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
 
-    Raises `OptionError` without inputs or with another model, and the runtime's errors for a bundle or an input that is damaged.
+    Raises `OptionError` without inputs or with another model, and the runtime's errors for a damaged bundle or input.
     """
     if not model.is_file():
         raise ModelFileError(f"{model} is no file; name the .onnx file that the bundle was made of")
@@ -85,7 +85,9 @@ def _run_whole(model: Path, whole: Session, names: list[str], sample: Tensors) -
     try:
         return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
     except Exception as error:  # onnxruntime's exception classes have no common public base
-        raise OptionError(f"{model} cannot run the bundle's inputs ({str(error).splitlines()[0]}); {_IS_IT_THE_MODEL}") from None
+        raise OptionError(
+            f"{model} cannot run the bundle's inputs ({str(error).splitlines()[0]}); {_IS_IT_THE_MODEL}"
+        ) from None
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Tensors]:

@@ -96,7 +96,7 @@ def cifar_bundle(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folde
     """The trained CIFAR-10 network, compiled for 72 MB."""
     folder = tmp_path_factory.mktemp("cifar10") / "bundle"
     models = root / "models"
-    options = ["--memory", "72MB", "--preprocess", "cifar10", "--labels", models / "cifar10_labels.txt"]
+    options: list[str | Path] = ["--memory", "72MB", "--preprocess", "cifar10", "--labels", models / "cifar10_labels.txt"]
     subprocess.run(
         [bin_folder / "hypsc", "compile", models / "cifar10_vgg.onnx", "-o", folder, *options],
         check=True,
