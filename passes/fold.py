@@ -63,12 +63,15 @@ class _Folding:
         convolution = self._writer[norm.input[0]]
         parameters = [self._small(name) for name in norm.input[1:5]]
         kernel = self._constants.get(convolution.input[1])
-        bias = self._small(convolution.input[2]) if len(convolution.input) > 2 and convolution.input[2] else None
-        has_bias = len(convolution.input) > 2 and bool(convolution.input[2])
+        has_bias = len(convolution.input) > 2
+        bias = self._small(convolution.input[2]) if has_bias else None
         trains = any(a.name == "training_mode" and a.i for a in norm.attribute) or len(norm.output) > 1
         if kernel is None or kernel.data_type != TensorProto.FLOAT or trains or (has_bias and bias is None):
             return None
-        if any(parameter is None for parameter in parameters) or self._readers[convolution.input[1]] != 1:
+        channels = (kernel.dims[0],)  # opset 7 allows statistics of every position: spatial = 0
+        if any(parameter is None or parameter.shape != channels for parameter in parameters):
+            return None
+        if self._readers[convolution.input[1]] != 1:
             return None
         gamma, beta, mean, variance = (parameter for parameter in parameters if parameter is not None)
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)

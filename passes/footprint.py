@@ -105,6 +105,8 @@ def _workspace_bytes(graph: Graph, operator: Operator, activation_bytes: int, th
 def _convolution_bytes(graph: Graph, operator: Operator, threads: int) -> int:
     kernel = graph.weights[operator.weights[0]].shape
     source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
+    if len(kernel) < len(source):  # only the bias is constant, the kernel is computed
+        kernel = graph.tensors[operator.inputs[1]].shape
     positions, taps = math.prod(result[2:]), math.prod(kernel[1:])
     if math.prod(kernel[2:]) == 1 and source[2:] == result[2:]:
         return THREAD_BUFFER_BYTES  # pointwise: a GEMM on the input itself
@@ -115,13 +117,15 @@ def _convolution_bytes(graph: Graph, operator: Operator, threads: int) -> int:
 
 
 def _rewritten_weights(graph: Graph, readers: Counter[str]) -> frozenset[str]:
-    """Convolutions whose weights a load-time fusion rewrites: a lone BatchNormalization, Mul or Add by weights follows."""
+    """Operators whose weights a load-time fusion rewrites: a lone BatchNormalization, Mul or Add by weights follows."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
     followed = set()
     for operator in graph.operators:
         before = writer.get(operator.inputs[0]) if operator.inputs else None
-        if before is None or before.op_type not in {"Conv", "ConvTranspose"} or readers[operator.inputs[0]] != 1:
+        if before is None or readers[operator.inputs[0]] != 1:
             continue
-        if operator.op_type == "BatchNormalization" or (operator.op_type in {"Mul", "Add"} and operator.weights):
+        convolves = before.op_type in {"Conv", "ConvTranspose"}
+        normalised = operator.op_type == "BatchNormalization" and (convolves or before.op_type == "MatMul")
+        if normalised or (convolves and operator.op_type in {"Mul", "Add"} and operator.weights):
             followed.add(before.name)
     return frozenset(followed)

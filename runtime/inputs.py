@@ -24,6 +24,8 @@ from hyps.runtime.manifest import Manifest
 Tensors = dict[str, NDArray[Any]]
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
+#: How numpy packs; of other methods zipfile unpacks as much as there is, whatever it is asked for.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Standard input beyond this is refused.
 STDIN_LIMIT_BYTES = 64 << 20
 
@@ -125,6 +127,8 @@ def _read_npz(source: Source, manifest: Manifest) -> Tensors:
             if name not in manifest.inputs:
                 takes = ", ".join(manifest.inputs)
                 raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
+            if archive.getinfo(member).compress_type not in _BOUNDED:
+                raise InputError(f"{source.name} is packed by another method than numpy's; save it with numpy.savez")
             with archive.open(member) as inner:
                 tensors[name] = _read_array(inner, source.name, name, manifest)
         return tensors

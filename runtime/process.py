@@ -25,6 +25,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "glibc.malloc.trim_threshold=131072:glibc.malloc.hugetlb=1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "HYPS_LEAN": "1",
 }
 _MADV_DONTNEED = 4
 
@@ -48,7 +49,7 @@ def restart_lean() -> None:
 
     Call first of all: before numpy and onnxruntime are imported and before standard input is read.
     """
-    if sys.platform == "linux" and any(os.environ.get(key) != value for key, value in _ENVIRONMENT.items()):
+    if sys.platform == "linux" and os.environ.get("HYPS_LEAN") != "1":  # set by us: never a second time
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **_ENVIRONMENT})  # noqa: S606
 
 

@@ -37,9 +37,34 @@ def main() -> None:
         np.save(values, np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32))
         build("vgg16", folder / "inside.onnx")
         build("vgg16", folder / "beside.onnx", external_data=True)
+        dependencies()
         compilation(folder)
         latency(folder, values)
         prediction(folder, values)
+
+
+def dependencies() -> None:
+    """What each library that the runtime imports adds to the process: resident MB, one after the other."""
+    table = _table("resident MB, import after import", "imported", "resident", "adds")
+    code = (
+        "import importlib, sys\nfrom hyps.runtime.process import memory, restart_lean\nrestart_lean()\n"
+        "for name in sys.argv[1:]: importlib.import_module(name); print(memory().resident_bytes)"
+    )
+    names = [
+        "hyps.runtime.process",
+        "msgspec",
+        "hyps.runtime.manifest",
+        "numpy",
+        "onnxruntime",
+        "PIL.Image",
+        "hyps.runtime.cli",
+    ]
+    before = 0
+    for name, line in zip(names, _output([sys.executable, "-c", code, *names]).splitlines(), strict=True):
+        label = "Python itself" if name == names[0] else name
+        table.add_row(label, f"{int(line) / 1e6:.1f}", f"{(int(line) - before) / 1e6:.1f}")
+        before = int(line)
+    out.print(table)
 
 
 def compilation(folder: Path) -> None:

@@ -53,7 +53,8 @@ def read(content: bytes, recipe: Preprocess, room_bytes: int = ROOM_BYTES) -> ND
 def channels_last(tensor: NDArray[Any]) -> NDArray[Any]:
     """[1, C, H, W] to [H, W, C]."""
     assert tensor.shape[0] == 1
-    return tensor[0].transpose(1, 2, 0)
+    picture: NDArray[Any] = tensor[0].transpose(1, 2, 0)
+    return picture
 
 
 def refusal(content: bytes | Path, recipe: Preprocess, room_bytes: int = ROOM_BYTES) -> str:

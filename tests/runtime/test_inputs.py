@@ -90,8 +90,6 @@ WHOLE = {
     "big-endian fortran order": npy(np.asfortranarray(IMAGE.astype(">f4"))),
     "npz": npz(image=IMAGE),
     "npz compressed": npz(compressed=True, image=IMAGE),
-    "npz of bzip2": zipped(npy(IMAGE), kind=zipfile.ZIP_BZIP2),
-    "npz of lzma": zipped(npy(IMAGE), kind=zipfile.ZIP_LZMA),
     "npz without suffix": zipped(npy(IMAGE), name="image"),
 }
 
@@ -182,11 +180,16 @@ def test_a_changed_byte_in_an_npz_is_noticed(manifest: Manifest) -> None:
     assert "Bad CRC-32" in refusal(bytes(content), manifest)
 
 
-@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_compressed_npz_is_refused(manifest: Manifest, kind: int) -> None:
-    content = bytearray(zipped(npy(IMAGE), kind=kind))
+def test_a_damaged_compressed_npz_is_refused(manifest: Manifest) -> None:
+    content = bytearray(npz(compressed=True, image=IMAGE))
     content[60:120] = bytes(60)
-    refusal(bytes(content), manifest)
+    assert refusal(bytes(content), manifest).startswith("x.npz is a damaged .np")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_that_cannot_be_unpacked_piece_by_piece_is_refused(manifest: Manifest, kind: int) -> None:
+    content = zipped(npy(IMAGE) + bytes(20_000_000), kind=kind)
+    assert refusal(content, manifest) == "x.npz is packed by another method than numpy's; save it with numpy.savez"
 
 
 def test_a_zip_bomb_is_not_inflated(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +205,7 @@ def test_a_zip_bomb_is_not_inflated(manifest: Manifest, monkeypatch: pytest.Monk
     monkeypatch.setattr(zipfile.ZipExtFile, "read", watched)
     np.testing.assert_array_equal(read(content, manifest)["image"], IMAGE)
     assert asked
-    assert 0 <= min(asked)
+    assert min(asked) >= 0
     assert max(asked) <= IMAGE.nbytes
 
 
