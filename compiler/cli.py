@@ -8,18 +8,18 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
 from hyps.compiler import report
 from hyps.compiler.errors import CompilerError, OptionError
+from hyps.compiler.listings import Json, models_app, targets_app
 from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.sizes import parse_size
-from hyps.compiler.targets import Target, load_target, target_names, target_toml
-from hyps.models.catalogue import NETWORKS, build
+from hyps.compiler.targets import Target, load_target
 from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
 from hyps.passes.planner import Request
@@ -34,8 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-targets_app = typer.Typer(help="The devices that hypsc knows.", no_args_is_help=True, rich_markup_mode=None)
-models_app = typer.Typer(help="Reference networks to try it on.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(targets_app, name="targets")
 app.add_typer(models_app, name="models")
 
@@ -50,9 +48,6 @@ class SplitChoice(StrEnum):
     mandatory = "mandatory"
     pooling = "pooling"
     layers = "layers"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 
 
 @app.command("compile")
@@ -97,7 +92,7 @@ def compile_command(
     )
     compiled = compile_model(job, report.progress)
     if json:
-        _print_json(report.compiled_data(compiled, str(output)))
+        report.print_json(report.compiled_data(compiled, str(output)))
     else:
         report.print_compiled(compiled, str(output))
 
@@ -111,7 +106,7 @@ def inspect(
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
     if json:
-        _print_json(manifest)
+        report.print_json(manifest)
     else:
         report.print_manifest(manifest)
 
@@ -140,78 +135,11 @@ def validate_command(
     with report.progress("comparing", None):
         validation = validate(model, bundle, samples, tolerance)
     if json:
-        _print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
+        report.print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
     else:
         report.print_validation(validation)
     if not validation.passed:
         raise typer.Exit(1)
-
-
-@targets_app.command("list")
-def targets_list(json: Json = False) -> None:
-    """The built-in devices."""
-    targets = [load_target(name) for name in target_names()]
-    if json:
-        _print_json([msgspec.to_builtins(target) | {"budget_bytes": target.budget_bytes} for target in targets])
-        return
-    columns = [
-        ("name", False),
-        ("device", False),
-        ("memory", True),
-        ("budget", True),
-        ("cores", True),
-        ("storage /s", True),
-    ]
-    rows = [
-        [
-            t.name,
-            t.title,
-            megabytes(t.memory_bytes),
-            megabytes(t.budget_bytes),
-            str(t.cores),
-            megabytes(t.storage_read_bytes_per_s),
-        ]
-        for t in targets
-    ]
-    report.console().print(report.table(columns, rows))
-
-
-@targets_app.command("show")
-def targets_show(name: Annotated[str, typer.Argument(help="A device's name, or a TOML file.")]) -> None:
-    """A device's TOML file, with the source of each figure: a template for your own."""
-    load_target(name)
-    typer.echo(target_toml(name), nl=False)
-
-
-@models_app.command("list")
-def models_list(json: Json = False) -> None:
-    """The reference networks."""
-    networks = NETWORKS.values()
-    if json:
-        fields = ("name", "description", "parameters", "weights_bytes", "input_shape", "preprocess", "trained")
-        _print_json([{field: getattr(network, field) for field in fields} for network in networks])
-        return
-    columns = [("name", False), ("parameters", True), ("weights", True), ("trained", False), ("source", False)]
-    rows = [
-        [n.name, f"{n.parameters:,}", megabytes(n.weights_bytes), "yes" if n.trained else "no: seeded", n.description]
-        for n in networks
-    ]
-    report.console().print(report.table(columns, rows))
-
-
-@models_app.command("build")
-def models_build(
-    name: Annotated[str, typer.Argument(help="A network's name, from 'hypsc models list'.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    external_data: Annotated[bool, typer.Option("--external-data", help="Weights in a file of their own.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
-) -> None:
-    """Write a reference network as ONNX."""
-    try:
-        with report.progress("building", None):
-            build(name, output, external_data=external_data, seed=seed)
-    except OSError as error:
-        raise OptionError(f"cannot write {output}: {error.strerror or error}") from None
 
 
 def _budget(device: Target | None, memory: str | None, max_params: int | None) -> int | None:
@@ -240,10 +168,6 @@ def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not colon or not name or min(sizes, default=1) < 1:
         raise OptionError(f"--input-shape {text!r} is not of the form name:1,3,224,224")
     return name, sizes
-
-
-def _print_json(data: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
 
 
 #: The base of the errors that typer itself raises for wrong options; its module is private.

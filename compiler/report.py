@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -40,6 +41,11 @@ def table(columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]], ti
     for row in rows:
         drawn.add_row(*map(Text, row))  # cells are names and numbers, never markup
     return drawn
+
+
+def print_json(data: Any) -> None:
+    """Data for scripts, on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
 
 
 def print_compiled(compiled: Compiled, output: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.compiler.errors import ModelFileError, OptionError
+from hyps.runtime.errors import InputError
 from hyps.runtime.executor import check_inputs, load
 from hyps.runtime.inputs import read_tensors, sources
 from hyps.runtime.manifest import Manifest
@@ -66,7 +67,7 @@ def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: fl
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
-        expected = _run_whole(model, whole, names, sample)
+        expected = _run_whole(whole, names, sample)
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
@@ -81,13 +82,11 @@ def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: fl
     return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
 
 
-def _run_whole(model: Path, whole: Session, names: list[str], sample: Tensors) -> dict[str, NDArray[Any]]:
+def _run_whole(whole: Session, names: list[str], sample: Tensors) -> dict[str, NDArray[Any]]:
     try:
         return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
-    except Exception as error:  # onnxruntime's exception classes have no common public base
-        raise OptionError(
-            f"{model} cannot run the bundle's inputs ({str(error).splitlines()[0]}); {_IS_IT_THE_MODEL}"
-        ) from None
+    except InputError as error:
+        raise OptionError(f"{error}; {_IS_IT_THE_MODEL}") from None
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Tensors]:

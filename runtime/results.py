@@ -44,7 +44,8 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     if not classifies or scores.ndim != 1 or scores.size < 2:
         return ()
     if not record.probabilities:
-        scores = np.exp(scores - scores.max())
+        with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
+            scores = np.exp(scores - scores.max())
         scores /= scores.sum()
     best = np.argsort(-scores, kind="stable")[:count]
     labels = manifest.labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hyps.passes.costs import Costs, costs
 from hyps.passes.cuts import POOLINGS, best_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak
+from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.planner import Request, plan
@@ -72,8 +73,8 @@ def test_best_cuts_are_the_best_of_all(data: st.DataObject) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(measured_graphs(9))
-def test_smallest_peak_is_the_least_of_all(measured: tuple[Graph, dict[str, object]]) -> None:
-    found = costs(*measured)  # type: ignore[arg-type]
+def test_smallest_peak_is_the_least_of_all(measured: tuple[Graph, Mapping[str, Footprint]]) -> None:
+    found = costs(*measured)
     smallest = smallest_peak(found)
     assert smallest == min(peak(found, cuts) for cuts in all_choices(found.count, ()))
     assert best_cuts(found, (), (), smallest) is not None
@@ -90,8 +91,6 @@ CHAIN = drawn(
 
 
 def chain_costs() -> Costs:
-    from hyps.passes.footprint import footprints
-
     return costs(CHAIN, footprints(CHAIN, 1))
 
 

@@ -1,0 +1,139 @@
+"""Runs the commands, compiles small models, and tells what a folder holds and how much memory a process took."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import ModelProto
+
+from hyps.compiler.pipeline import Compilation, Compiled, compile_model
+from hyps.passes.planner import Request
+from tests.compiler.onnxes import big_model, classifier, saved
+
+Completed = subprocess.CompletedProcess[str]
+Command = Callable[..., Completed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A compiled bundle, the model it was made of, and what the compiler said of it."""
+
+    model: Path
+    folder: Path
+    compiled: Compiled
+
+    @property
+    def partitions(self) -> list[Path]:
+        """The partitions' models, in the order in which they run."""
+        return [self.folder / step.model.path for step in self.compiled.manifest.steps]
+
+
+Compile = Callable[..., Bundle]
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Compile:
+    """Compile a model, given as file or structure, into ``tmp_path / "bundle"``: without a tight budget, but for options."""
+
+    def call(source: ModelProto | Path, *, budget_bytes: int = 10**9, split: Any = "auto", **options: Any) -> Bundle:
+        model = source if isinstance(source, Path) else saved(tmp_path / "model.onnx", source)
+        request = Request(budget_bytes=budget_bytes, split=split, threads=2)
+        job = Compilation(model=model, output=tmp_path / "bundle", request=request, target_name="test", **options)
+        return Bundle(model=model, folder=job.output, compiled=compile_model(job))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def classifier_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The small classifier, cut behind each pooling; not to be changed."""
+    folder = tmp_path_factory.mktemp("classifier")
+    model = saved(folder / "classifier.onnx", classifier())
+    job = Compilation(
+        model=model,
+        output=folder / "bundle",
+        request=Request(budget_bytes=10**9, split="pooling", threads=2),
+        target_name="test",
+    )
+    return Bundle(model=model, folder=job.output, compiled=compile_model(job))
+
+
+@pytest.fixture(scope="session")
+def hypsc(bin_folder: Path) -> Command:
+    """Run ``hypsc`` as a user does."""
+    return _command(bin_folder / "hypsc")
+
+
+@pytest.fixture(scope="session")
+def hyps_run(bin_folder: Path) -> Command:
+    """Run ``hyps-run`` as a user does."""
+    return _command(bin_folder / "hyps-run")
+
+
+def _command(program: Path) -> Command:
+    def call(*arguments: object, **options: Any) -> Completed:
+        return subprocess.run([program, *map(str, arguments)], check=False, capture_output=True, text=True, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def measured() -> Command:
+    """Run Python code in a process of its own that prints, as its last word, its peak resident bytes (VmHWM)."""
+
+    def call(code: str, *arguments: object, **options: Any) -> Completed:
+        return subprocess.run(
+            [sys.executable, "-c", f"{code}\n{_PEAK}", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+    return call
+
+
+_PEAK = """
+from pathlib import Path
+lines = Path("/proc/self/status").read_text().splitlines()
+print(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")))
+"""
+
+
+@pytest.fixture(scope="session")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 600 MB in one sparse file."""
+    return big_model(tmp_path_factory.mktemp("big") / "big.onnx", 6)
+
+
+@pytest.fixture
+def unchanged() -> Iterator[Callable[[Path], None]]:
+    """Call it with a folder before the test acts: after the test that folder must hold the same, hidden files too."""
+    before: dict[Path, dict[str, bytes | None]] = {}
+    yield lambda folder: before.update({folder: listing(folder)})
+    for folder, content in before.items():
+        assert listing(folder) == content
+
+
+def listing(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder by relative path: a file's content (its first 4 MB), None for a folder, a link's target."""
+    found: dict[str, bytes | None] = {}
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(root) / name
+            key = str(path.relative_to(folder))
+            if path.is_symlink():
+                found[key] = os.fsencode(path.readlink())
+            elif path.is_file():
+                with path.open("rb") as stream:
+                    found[key] = stream.read(4 << 20)
+            else:
+                found[key] = None
+    return found
