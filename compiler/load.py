@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, inliner, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
-from hyps.compiler.normalise import normalise
+from hyps.compiler.normalise import SEPARATE_INITIALIZERS, normalise
 from hyps.compiler.wire import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
@@ -32,11 +32,19 @@ OLDEST_OPSET = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model and the files it came from: the ``.onnx`` file first, then its data files by name."""
+    """A model and the files it came from: the ``.onnx`` file first, then its data files by name.
+
+    ``parameters`` are the elements of its weights, as networks are published: without shapes, scalars and the running
+    statistics of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the
+    last bits.
+    """
 
     model: Model
     name: str
     files: tuple[Path, ...]
+    parameters: int
+    weight_bytes: int
+    inexact_reason: str | None
 
 
 @contextmanager
@@ -52,6 +60,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     _check_operators(proto.graph, opset)
+    inexact_reason = _overridable_weights(proto)
     proto = normalise(proto)
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
@@ -63,7 +72,31 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
         except onnx.checker.ValidationError as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield LoadedModel(model=model, name=path.stem, files=(path, *sorted(sources)))
+        yield LoadedModel(
+            model=model,
+            name=path.stem,
+            files=(path, *sorted(sources)),
+            parameters=_parameters(proto.graph),
+            weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
+            inexact_reason=inexact_reason,
+        )
+
+
+def _parameters(graph: GraphProto) -> int:
+    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    integers = (TensorProto.INT64, TensorProto.BOOL)
+    counted = (t for t in graph.initializer if t.dims and t.data_type not in integers and t.name not in statistics)
+    return sum(math.prod(tensor.dims) for tensor in counted)
+
+
+def _overridable_weights(proto: ModelProto) -> str | None:
+    """Why the whole model computes otherwise than one with constant weights: they are inputs, too (onnx IR, version 4)."""
+    inputs = {value.name for value in proto.graph.input}
+    if proto.ir_version < SEPARATE_INITIALIZERS or inputs.isdisjoint(tensor.name for tensor in proto.graph.initializer):
+        return None
+    return (
+        "the model lists weights among its inputs, so that onnxruntime fuses less of it; the bundle takes them as constants"
+    )
 
 
 def _parse(path: Path) -> ModelProto:

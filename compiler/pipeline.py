@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -16,6 +16,7 @@ from hyps.compiler.copying import Progress, hash_files
 from hyps.compiler.errors import OptionError
 from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.passes.constants import FoldReshapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph
@@ -60,11 +61,10 @@ class Compilation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A written bundle: its plan, its manifest, and the whole model's graph (shapes known, nothing split)."""
+    """A written bundle: its plan and its manifest."""
 
     plan: Plan
     manifest: Manifest
-    graph: Graph
 
 
 def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: nullcontext(lambda count: None)) -> Compiled:
@@ -89,8 +89,8 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
                 model=ModelRecord(
                     name=loaded.name,
                     sha256=digest(),
-                    parameters=planned.graph.parameters,
-                    weight_bytes=planned.graph.weight_bytes,
+                    parameters=loaded.parameters,
+                    weight_bytes=loaded.weight_bytes,
                 ),
                 target=TargetRecord(name=job.target_name, threads=job.request.threads),
                 budget_bytes=planned.plan.budget_bytes,
@@ -106,7 +106,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
                 labels=labels,
             )
             (folder / MANIFEST_NAME).write_bytes(encode(manifest))
-    return Compiled(plan=planned.plan, manifest=manifest, graph=planned.graph)
+    return Compiled(plan=planned.plan, manifest=manifest)
 
 
 @contextmanager
@@ -125,8 +125,10 @@ def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
     model = infer_shapes(fix_input_shapes(loaded.model, job.input_shapes))
     _refuse_impossible_shapes(model)
-    folded = run_rewrites(model, [FoldBatchNormalization()])
-    return plan(folded.model, job.request)
+    folded = run_rewrites(model, [FoldReshapes(), FoldBatchNormalization()])
+    planned = plan(folded.model, job.request)
+    reason = loaded.inexact_reason or planned.plan.inexact_reason
+    return replace(planned, plan=replace(planned.plan, inexact_reason=reason))
 
 
 def _refuse_impossible_shapes(model: Model) -> None:

@@ -21,7 +21,7 @@ ACTIVATIONS = frozenset(
     | {"Selu", "Softplus", "Softsign", "ThresholdedRelu"}
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-_PRODUCTS = frozenset({"Gemm", "MatMul"})
+PRODUCTS = frozenset({"Gemm", "MatMul"})
 #: What becomes the third operand, or the weights, of a product before it.
 _JOINS = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
@@ -37,7 +37,11 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
         head[index] = operator.op_type
         for name in operator.inputs:
             before = writer.get(name)
-            if before is None or readers[name] != 1 or not _follows(operator, head[before], graph.operators[before]):
+            if before is None:
+                continue
+            if not graph.operators[before].inputs:  # computed from constants: onnxruntime folds it while loading
+                joined.add_edge(before, index)
+            if readers[name] != 1 or not _follows(operator, head[before], graph.operators[before]):
                 continue
             joined.add_edge(before, index)
             head[index] = _joined_head(operator, head[before])
@@ -59,7 +63,7 @@ def _follows(operator: Operator, head: str, before: Operator) -> bool:
         return kind in ACTIVATIONS or kind in {"BatchNormalization", "Add"} or (kind == "Mul" and bool(operator.weights))
     if head == "Conv+Add":
         return kind in ACTIVATIONS
-    if head in _PRODUCTS:
+    if head in PRODUCTS:
         return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ())
     return False
 
@@ -67,7 +71,7 @@ def _follows(operator: Operator, head: str, before: Operator) -> bool:
 def _joined_head(operator: Operator, head: str) -> str:
     if operator.op_type in ACTIVATIONS:
         return "done"
-    if head in _PRODUCTS:
+    if head in PRODUCTS:
         return "Gemm"
     if operator.op_type == "Add":
         return "Conv" if operator.weights else "Conv+Add"

@@ -48,23 +48,13 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """A model's operators in execution order, its tensors, and its parameters."""
+    """A model's operators in execution order, its tensors and its weights."""
 
     operators: tuple[Operator, ...]
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-
-    @property
-    def parameters(self) -> int:
-        """The number of elements of all floating or quantised weights (constants such as shapes are left out)."""
-        return sum(math.prod(w.shape) for w in self.weights.values() if not w.dtype.startswith(("int64", "bool")))
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights, each counted once."""
-        return sum(weight.nbytes for weight in self.weights.values())
 
 
 def element_bytes(data_type: int, count: int) -> int:

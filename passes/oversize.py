@@ -15,9 +15,10 @@ from onnx import NodeProto
 
 from hyps.passes.costs import Costs
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
-from hyps.passes.footprint import mapped_bytes
+from hyps.passes.footprint import NODE_BYTES, mapped_bytes
+from hyps.passes.fusion import PRODUCTS, fusion_groups
 from hyps.passes.graph import Graph
-from hyps.passes.shard import WIDTH_STEP, most_shards, shard_widths, shardable_width
+from hyps.passes.shard import most_shards, shard_widths, shardable_width
 from hyps.passes.units import megabytes
 from hyps.passes.weights import Model
 
@@ -49,11 +50,12 @@ def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> 
     nodes = {node.name: node for node in model.proto.graph.node}
     shapes = {name: weight.shape for name, weight in graph.weights.items()}
     found = []
-    for operator, alone in zip(graph.operators, costs.alone().tolist(), strict=True):
+    needs = zip(costs.alone().tolist(), _fused_needs(graph, costs), strict=True)
+    for operator, (alone, fused) in zip(graph.operators, needs, strict=True):
         weights = [graph.weights[name] for name in operator.weights]
         params = sum(math.prod(weight.shape) for weight in weights)
         many = threshold.max_params is not None and params >= threshold.max_params
-        big = threshold.budget_bytes is not None and alone > threshold.budget_bytes
+        big = threshold.budget_bytes is not None and fused > threshold.budget_bytes
         if not (many or big):
             continue
         try:
@@ -69,23 +71,25 @@ def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> 
                 smallest_budget_bytes=None,
             ) from None
         matrix = graph.weights[nodes[operator.name].input[1]]
-        count = _fewest(threshold, width, params, alone, matrix.nbytes)
+        fewest = (_fewest(threshold, width, params, need, matrix.nbytes) for need in (fused, alone))
+        count = next((count for count in fewest if count is not None), 1)
         if count > 1:
-            reason = _reason(threshold, operator.name, params, alone, matrix.nbytes)
+            reason = _reason(threshold, operator.name, params, fused, matrix.nbytes)
             found.append(Oversize(operator=operator.name, width=width, shards=count, reason=reason))
     return tuple(found)
 
 
 def finest(model: Model, graph: Graph, costs: Costs) -> Costs:
     """The costs as they would be with every splittable operator in the most shards: a lower bound for any budget."""
-    resident = costs.resident.copy()
+    resident, fused = costs.resident.copy(), dict(_fused_products(graph))
     for index, matrix, width in _splittable(model, graph):
-        resident[index] -= matrix - mapped_bytes(_largest_shard(matrix, width, most_shards(width)))
-    return replace(costs, resident=resident)
+        resident[index : fused.get(index, index) + 1] = NODE_BYTES
+        resident[index] += mapped_bytes(_largest_shard(matrix, width, most_shards(width)))
+    return replace(costs, resident=resident, shared=costs.shared[:0])
 
 
 def _splittable(model: Model, graph: Graph) -> Iterator[tuple[int, int, int]]:
-    """(operator index, resident bytes of its matrix, output columns) of each operator that can be split by output."""
+    """(operator index, bytes of its matrix, output columns) of each operator that can be split by output."""
     nodes: Mapping[str, NodeProto] = {node.name: node for node in model.proto.graph.node}
     shapes = {name: weight.shape for name, weight in graph.weights.items()}
     for index, operator in enumerate(graph.operators):
@@ -93,22 +97,43 @@ def _splittable(model: Model, graph: Graph) -> Iterator[tuple[int, int, int]]:
             width = shardable_width(nodes[operator.name], shapes)
         except UnsupportedModel:
             continue
-        yield index, mapped_bytes(graph.weights[nodes[operator.name].input[1]].nbytes), width
+        yield index, graph.weights[nodes[operator.name].input[1]].nbytes, width
 
 
 def _largest_shard(matrix_bytes: int, width: int, count: int) -> int:
     return matrix_bytes // width * max(shard_widths(width, count))
 
 
-def _fewest(threshold: Threshold, width: int, params: int, alone: int, matrix_bytes: int) -> int:
-    """The fewest shards of which each is below the threshold; 1 where none are enough."""
+def _fewest(threshold: Threshold, width: int, params: int, need: int, matrix_bytes: int) -> int | None:
+    """The fewest shards of which each is below the threshold, of an operator that needs so much whole; None without."""
+    others = need - mapped_bytes(matrix_bytes)
     for count in range(1, most_shards(width) + 1):
-        shard = _largest_shard(matrix_bytes, width, count)
-        fits = threshold.budget_bytes is None or alone - matrix_bytes + shard + WIDTH_STEP <= threshold.budget_bytes
+        shard = mapped_bytes(_largest_shard(matrix_bytes, width, count))
+        fits = threshold.budget_bytes is None or others + shard <= threshold.budget_bytes
         few = threshold.max_params is None or params * max(shard_widths(width, count)) < threshold.max_params * width
         if fits and few:
             return count
-    return 1
+    return None
+
+
+def _fused_needs(graph: Graph, costs: Costs) -> list[int]:
+    """The predicted peak of every operator; of a product, with what onnxruntime fuses to it behind it."""
+    needs: list[int] = costs.alone().tolist()
+    for first, last in _fused_products(graph):
+        needs[first] = int(costs.peaks_from(first)[last - first])
+    return needs
+
+
+def _fused_products(graph: Graph) -> Iterator[tuple[int, int]]:
+    """(first, last) of each product and the operators fused to it that follow it at once."""
+    for group in fusion_groups(graph):
+        for first in group:
+            if graph.operators[first].op_type not in PRODUCTS:
+                continue
+            last = first
+            while last + 1 in group and graph.operators[last + 1].op_type not in PRODUCTS:
+                last += 1
+            yield first, last
 
 
 def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> str:

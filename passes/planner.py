@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -83,17 +84,22 @@ def plan(model: Model, request: Request) -> Planned:
 
 
 def smallest_budget(model: Model, whole: tuple[Graph, Costs], request: Request) -> int:
-    """The least budget, in steps of `BUDGET_STEP_BYTES`, that some plan keeps within; found by planning for it.
+    """The least budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within; found by planning for it.
 
-    Starts at a bound that no plan can beat (every splittable operator in its smallest shards) and goes up.
+    Starts at a bound that no plan can beat (every splittable operator in its smallest shards), goes up until a plan
+    succeeds, and closes in on the first that does.
     """
-    budget = -(-smallest_peak(finest(model, *whole)) // BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES
-    step = BUDGET_STEP_BYTES
-    while True:
-        wanted = replace(request, budget_bytes=budget, max_params=None, split="auto")
-        if _cuts(_shard(model, *whole, wanted), wanted) is not None:
-            return budget
-        budget, step = budget + step, step * 2
+
+    def works(steps: int) -> bool:
+        wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)
+        return _cuts(_shard(model, *whole, wanted), wanted) is not None
+
+    fails = -(-smallest_peak(finest(model, *whole)) // BUDGET_STEP_BYTES) - 1
+    stride = 1
+    while not works(fails + stride):
+        fails, stride = fails + stride, stride * 2
+    candidates = range(fails + 1, fails + stride)
+    return (candidates.start + bisect_left(candidates, True, key=works)) * BUDGET_STEP_BYTES
 
 
 def _measured(model: Model, threads: int) -> tuple[Graph, Costs]:

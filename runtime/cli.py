@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,18 +71,18 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from hyps.runtime.executor import load
-    from hyps.runtime.inputs import sources
+    from hyps.runtime.inputs import STDIN_LIMIT_BYTES, sources
 
     executor = load(options.bundle, threads=options.threads, verify=not options.no_verify)
-    found = list(sources(options.inputs))
+    found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
     if options.save and len(found) != 1:
         raise InputError(f"--save keeps the outputs of one input, not of {len(found)}; run them one by one")
     if options.save and not options.save.name:
         raise OutputError(f"--save '{options.save}' names no file; give one such as outputs.npz")
     status = 0
-    for source in found:
+    while found:
         try:
-            _run_one(executor, source, options)
+            _run_one(executor, found.popleft(), options)
         except InputError as error:  # the other inputs are still worth running
             status = _say(error)
     peak, budget = memory().peak_bytes, executor.manifest.budget_bytes
@@ -96,9 +97,8 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
     from hyps.runtime.inputs import read_tensors
     from hyps.runtime.results import Result, profile_lines, result_lines, top_classes
 
-    executor.trim()
-    room = executor.manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
-    tensors = read_tensors(source, executor.manifest, room)
+    name, tensors = source.name, read_tensors(source, executor.manifest, _room_bytes(executor))
+    del source  # a picture from standard input is not needed any more
     profiles: list[StepProfile] = []
     seconds, outputs = [], {}
     for _ in range(options.repeat):
@@ -109,7 +109,7 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
     if options.save:
         _save(options.save, outputs)
     result = Result(
-        input=source.name,
+        input=name,
         top=top_classes(executor.manifest, outputs, options.top),
         outputs={name: tuple(values.shape) for name, values in outputs.items()},
         latency_s=statistics.median(seconds),
@@ -122,6 +122,12 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
         _print(result_lines(result, outputs, options.repeat))
     if options.profile:
         _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+
+
+def _room_bytes(executor: Executor) -> int:
+    """What is left of the budget for reading an input."""
+    executor.trim()
+    return executor.manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
 
 
 def _save(path: Path, outputs: Tensors) -> None:

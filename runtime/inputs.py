@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import warnings
@@ -24,6 +25,7 @@ from hyps.runtime.manifest import Manifest
 Tensors = dict[str, NDArray[Any]]
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
+_PIECE_BYTES = 1 << 20
 #: How numpy packs; of other methods zipfile unpacks as much as there is, whatever it is asked for.
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Standard input beyond this is refused.
@@ -38,16 +40,16 @@ class Source:
     content: Path | bytes
 
 
-def sources(arguments: Iterable[str]) -> Iterator[Source]:
+def sources(arguments: Iterable[str], stdin_limit_bytes: int = STDIN_LIMIT_BYTES) -> Iterator[Source]:
     """The inputs that the arguments name, folders expanded in the order of their file names.
 
-    Raises `InputError` for what does not exist and for a folder without pictures or tensors.
+    Raises `InputError` for what does not exist, a folder without pictures or tensors, and too long a standard input.
     """
     for argument in arguments:
         path = Path(argument)
         try:
             if argument == "-":
-                yield Source(name="standard input", content=_read_stdin())
+                yield Source(name="standard input", content=_read_stdin(stdin_limit_bytes))
             elif path.is_dir():
                 yield from _folder(path)
             elif path.exists():
@@ -61,12 +63,12 @@ def sources(arguments: Iterable[str]) -> Iterator[Source]:
 def read_tensors(source: Source, manifest: Manifest, room_bytes: int) -> Tensors:
     """The model's inputs by name, read from ``source``; each is checked against the manifest before its data are read.
 
-    ``room_bytes`` bounds the memory that decoding a picture may take. Raises `InputError`.
+    ``room_bytes`` bounds the memory that this may take. Raises `InputError`.
     """
     if _starts_with(source, _NPY_MAGIC):
-        return _read_npy(source, manifest)
+        return _read_npy(source, manifest, room_bytes)
     if _starts_with(source, _ZIP_MAGIC):
-        return _read_npz(source, manifest)
+        return _read_npz(source, manifest, room_bytes)
     if manifest.preprocess is None:
         raise InputError(
             f"{source.name} is no .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
@@ -91,10 +93,10 @@ def _file(path: Path) -> Source:
     return Source(name=os.fsencode(path).decode(errors="replace"), content=path)
 
 
-def _read_stdin() -> bytes:
-    content = sys.stdin.buffer.read(STDIN_LIMIT_BYTES + 1)
-    if len(content) > STDIN_LIMIT_BYTES:
-        raise InputError(f"standard input is larger than {STDIN_LIMIT_BYTES} bytes; give a file instead")
+def _read_stdin(limit_bytes: int) -> bytes:
+    content = sys.stdin.buffer.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise InputError(f"standard input is larger than {limit_bytes / 1e6:.1f} MB; give a file instead")
     return content
 
 
@@ -112,17 +114,17 @@ def _starts_with(source: Source, magic: bytes) -> bool:
         return stream.read(len(magic)) == magic
 
 
-def _read_npy(source: Source, manifest: Manifest) -> Tensors:
+def _read_npy(source: Source, manifest: Manifest, room_bytes: int) -> Tensors:
     if len(manifest.inputs) != 1:
         raise InputError(f"{source.name} is one tensor, the model takes {len(manifest.inputs)}; give an .npz file")
     with _open(source) as stream:
-        return {manifest.inputs[0]: _read_array(stream, source.name, manifest.inputs[0], manifest)}
+        return {manifest.inputs[0]: _read_array(stream, source.name, manifest.inputs[0], manifest, room_bytes)}
 
 
-def _read_npz(source: Source, manifest: Manifest) -> Tensors:
+def _read_npz(source: Source, manifest: Manifest, room_bytes: int) -> Tensors:
     with _parsing(f"{source.name} is a damaged .npz file"), _open(source) as stream, zipfile.ZipFile(stream) as archive:
         members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        tensors = {}
+        tensors: Tensors = {}
         for name, member in members.items():
             if name not in manifest.inputs:
                 takes = ", ".join(manifest.inputs)
@@ -130,11 +132,12 @@ def _read_npz(source: Source, manifest: Manifest) -> Tensors:
             if archive.getinfo(member).compress_type not in _BOUNDED:
                 raise InputError(f"{source.name} is packed by another method than numpy's; save it with numpy.savez")
             with archive.open(member) as inner:
-                tensors[name] = _read_array(inner, source.name, name, manifest)
+                left_bytes = room_bytes - sum(array.nbytes for array in tensors.values())
+                tensors[name] = _read_array(inner, source.name, name, manifest, left_bytes)
         return tensors
 
 
-def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest) -> NDArray[Any]:
+def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, room_bytes: int) -> NDArray[Any]:
     """One array in .npy form, its header checked first; no pickled objects."""
     record = manifest.tensors[name]
     with _parsing(f"{source} is a damaged .npy file"):
@@ -142,10 +145,29 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest) -
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
         check_tensor(name, record, dtype, shape)
-        data = stream.read(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
-        order = tuple(reversed(shape)) if fortran else shape
-        array = np.frombuffer(data, dtype).reshape(order)
-        return np.ascontiguousarray(array.T if fortran else array).astype(dtype.newbyteorder("="), copy=False)
+        needed_bytes = dtype.itemsize * math.prod(shape) * (2 if fortran else 1)
+        if needed_bytes > room_bytes:
+            raise InputError(
+                f"tensor {name!r} of {source} needs {needed_bytes / 1e6:.1f} MB to read, {max(room_bytes, 0) / 1e6:.1f} MB "
+                "are left of the budget; save it in C order, give a file, or compile with more memory"
+            )
+        if dtype.hasobject:
+            raise InputError(f"{source} holds Python objects; give numbers")
+        array = np.empty(tuple(reversed(shape)) if fortran else shape, dtype)
+        _fill(array.reshape(-1).view(np.uint8), stream)
+        if not dtype.isnative:
+            array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+        return np.ascontiguousarray(array.T) if fortran else array
+
+
+def _fill(data: NDArray[np.uint8], stream: IO[bytes]) -> None:
+    """Read ``data`` piece by piece: a zip archive's members come as copies."""
+    for start in range(0, data.size, _PIECE_BYTES):
+        piece = data[start : start + _PIECE_BYTES]
+        content = stream.read(piece.size)
+        if len(content) < piece.size:
+            raise EOFError(f"it ends after {start + len(content)} of {data.size} bytes")
+        piece[:] = np.frombuffer(content, np.uint8)
 
 
 @contextmanager

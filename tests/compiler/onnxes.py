@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def value(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> ValueI
 
 def weight(name: str, *shape: int, seed: int = 0) -> TensorProto:
     """Seeded normal float32 weights in raw_data, scaled down with their fan-in."""
-    values = np.random.default_rng((seed, len(name))).standard_normal(shape) / max(1, np.prod(shape[1:])) ** 0.5
+    values = np.random.default_rng((seed, len(name))).standard_normal(shape) / math.sqrt(math.prod(shape[1:]) or 1)
     return numpy_helper.from_array(values.astype(np.float32), name)
 
 
@@ -106,11 +106,6 @@ def referred(name: str, shape: Sequence[int], entries: Mapping[str, object], kin
     for key, text in entries.items():
         tensor.external_data.add(key=key, value=str(text))
     return tensor
-
-
-def pieces(text: str) -> tuple[str, ...]:
-    """The words of a message, for comparing it without its punctuation."""
-    return tuple(re.findall(r"[\w.-]+", text))
 
 
 def big_model(path: Path, layers: int) -> Path:

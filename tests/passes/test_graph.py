@@ -40,19 +40,6 @@ def test_operator_tells_activations_from_weights() -> None:
     assert graph.tensors["c"].shape == (1, 4, 6, 6)
     assert graph.tensors["c"].nbytes == 4 * 4 * 36
     assert graph.weights["c.w"].nbytes == 4 * 4 * 3 * 9
-    assert graph.weight_bytes == 4 * (4 * 27 + 4 + 1)
-
-
-def test_parameters_are_counted_once_and_leave_shapes_and_masks_out() -> None:
-    net = Net()
-    net.input("x", 2, 8)
-    net.weight("w", 8, 8)
-    net.node("MatMul", "x", "w", to="a")
-    net.node("MatMul", "a", "w", to="b")
-    net.node("Reshape", "b", net.constant("shape", [4, 4], "int64"), to="c")
-    net.node("Where", net.constant("mask", [True, False, True, True], "bool"), "c", "c", to="y")
-    net.output("y")
-    assert view(net.model()).parameters == 64
 
 
 def test_a_name_that_is_read_twice_counts_once() -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from PIL import Image
 
 from hyps.runtime.cli import _save
@@ -34,13 +36,16 @@ def labels(root: Path) -> list[str]:
     return (root / "models/cifar10_labels.txt").read_text().split()
 
 
-@pytest.fixture(scope="module")
-def expected(root: Path, photograph: Path) -> NDArray[Any]:
-    """The scores of the whole model, under the same session options."""
-    session = ort.InferenceSession(root / "models/cifar10_vgg.onnx", session_options(1))
-    tensor = read_image(photograph, "", CIFAR10, 10**8)
+def whole(root: Path, tensor: NDArray[Any], threads: int) -> NDArray[Any]:
+    """The scores of the whole model under the session options of a bundle; their last bits depend on the threads."""
+    session = ort.InferenceSession(root / "models/cifar10_vgg.onnx", session_options(threads))
     scores: NDArray[Any] = session.run(["scores"], {"image": tensor})[0]
     return scores
+
+
+@pytest.fixture(scope="module")
+def expected(root: Path, photograph: Path) -> NDArray[Any]:
+    return whole(root, read_image(photograph, "", CIFAR10, 10**8), 1)
 
 
 @pytest.fixture
@@ -101,18 +106,19 @@ def test_repeat_tells_the_median(cifar_bundle: Path, photograph: Path, hyps_run:
     assert_matches(TIMING.replace(" s,", r" s \(median of 3\),"), done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
 def test_saved_outputs_are_the_whole_models_bit_for_bit(
-    cifar_bundle: Path, photograph: Path, hyps_run: Run, expected: NDArray[Any], tmp_path: Path, threads: str
+    cifar_bundle: Path, photograph: Path, hyps_run: Run, root: Path, tmp_path: Path, threads: int
 ) -> None:
     path = tmp_path / "outputs.npz"
     path.write_text("what was there before is replaced")
-    done = hyps_run(cifar_bundle, photograph, "--save", path, "--threads", threads)
+    done = hyps_run(cifar_bundle, photograph, "--save", path, "--threads", str(threads))
     assert (done.returncode, done.stderr) == (0, "")
     with np.load(path) as saved:
         assert saved.files == ["scores"]
         assert saved["scores"].dtype == np.float32
-        np.testing.assert_array_equal(saved["scores"], expected)
+        tensor = read_image(photograph, "", CIFAR10, 10**8)
+        np.testing.assert_array_equal(saved["scores"], whole(root, tensor, threads))
     assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
 
 
@@ -120,10 +126,10 @@ def test_what_was_saved_can_be_run_on(cifar_bundle: Path, hyps_run: Run, root: P
     """Tensors by name, in and out."""
     tensor = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
     np.savez(tmp_path / "in.npz", image=tensor)
-    assert hyps_run(cifar_bundle, tmp_path / "in.npz", "--save", tmp_path / "out.npz").returncode == 0
-    whole = ort.InferenceSession(root / "models/cifar10_vgg.onnx", session_options(1))
+    done = hyps_run(cifar_bundle, tmp_path / "in.npz", "--save", tmp_path / "out.npz", "--threads", "2")
+    assert done.returncode == 0
     with np.load(tmp_path / "out.npz") as saved:
-        np.testing.assert_array_equal(saved["scores"], whole.run(["scores"], {"image": tensor})[0])
+        np.testing.assert_array_equal(saved["scores"], whole(root, tensor, 2))
 
 
 PROFILE_HEAD = "  step         load ms     run ms    read MB  resident MB"
@@ -165,7 +171,7 @@ def test_a_picture_larger_than_the_budget_is_refused_and_a_jpeg_is_scaled(
     picture.save(tmp_path / "large.jpg")
     done = hyps_run(cifar_bundle, tmp_path / "large.png", tmp_path / "large.jpg", "--json")
     assert done.returncode == 2
-    assert f"image {tmp_path / 'large.png'} of 5000 x 4000 pixels needs 80.0 MB to decode" in done.stderr
+    assert f"image {tmp_path / 'large.png'} of 5000 x 4000 pixels needs 80.6 MB to decode" in done.stderr
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["peak_rss_bytes"] <= 72_000_000
 
@@ -182,6 +188,58 @@ def test_pictures_as_large_as_the_room_keep_within_the_budget(cifar_bundle: Path
     assert 1 <= len(peaks) <= len(paths)
     assert max(peaks) <= 72_000_000
     assert "exceeded the budget" not in done.stderr
+
+
+def test_standard_input_is_let_go_once_it_is_read(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
+    """Fifteen megabytes behind the picture do not fit beside the network."""
+    done = hyps_run(cifar_bundle, "-", "--json", stdin=photograph.read_bytes() + bytes(15_000_000))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["peak_rss_bytes"] <= 72_000_000
+
+
+def test_more_standard_input_than_there_is_room_for_is_refused(cifar_bundle: Path, hyps_run: Run) -> None:
+    done = hyps_run(cifar_bundle, "-", stdin=bytes(50_000_000))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_matches(r"hyps-run: standard input is larger than [23]\d\.\d MB; give a file instead\n", done.stderr)
+
+
+@pytest.fixture(scope="module")
+def wide_bundle(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
+    """A network with an input of 48 MB, compiled for the smallest budget."""
+    folder = tmp_path_factory.mktemp("wide")
+    weights = np.ones((4, 3, 8, 8), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "W"], ["c"], strides=[8, 8]), helper.make_node("GlobalMaxPool", ["c"], ["y"])],
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 2000, 2000])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 1, 1])],
+        [helper.make_tensor("W", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "wide.onnx")
+    command: list[str | Path] = [bin_folder / "hypsc", "compile", folder / "wide.onnx", "-o", folder / "bundle", "--json"]
+    first = subprocess.run([*command, "--memory", "1GB"], capture_output=True, check=True, timeout=60)
+    budget = f"{json.loads(first.stdout)['smallest_budget_bytes']}B"
+    subprocess.run([*command, "--memory", budget, "--force"], capture_output=True, check=True, timeout=60)
+    return folder / "bundle"
+
+
+def test_large_tensors_are_read_within_the_budget(wide_bundle: Path, hyps_run: Run, tmp_path: Path) -> None:
+    tensor = np.zeros((1, 3, 2000, 2000), np.float32)
+    tensor[0, :, 8:16, 8:16] = 0.5
+    np.save(tmp_path / "a.npy", tensor)
+    np.savez(tmp_path / "b.npz", x=tensor)
+    np.save(tmp_path / "c.npy", tensor.astype(">f4"))
+    np.save(tmp_path / "d.npy", np.asfortranarray(tensor))
+    for name in ("a.npy", "b.npz", "c.npy"):
+        done = hyps_run(wide_bundle, tmp_path / name, "--json", "--save", tmp_path / "y.npz", "--repeat", "2")
+        assert (done.returncode, done.stderr) == (0, ""), name
+        result = json.loads(done.stdout)
+        assert result["peak_rss_bytes"] <= result["budget_bytes"], name
+        with np.load(tmp_path / "y.npz") as saved:
+            assert saved["y"].ravel().tolist() == [0.5 * 3 * 8 * 8] * 4
+    refused = hyps_run(wide_bundle, tmp_path / "d.npy")
+    assert "save it in C order" in refused.stderr
 
 
 FLAGS: dict[str, tuple[list[str], str]] = {
@@ -313,7 +371,7 @@ def test_interrupted_it_ends_quietly(
     """It is stopped while it waits for a picture from a pipe."""
     pipe = tmp_path / "picture.jpg"
     os.mkfifo(pipe)
-    command = [bin_folder / "hyps-run", cifar_bundle, pipe, "--save", tmp_path / "x.npz"]
+    command: list[str | Path] = [bin_folder / "hyps-run", cifar_bundle, pipe, "--save", tmp_path / "x.npz"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             with pipe.open("wb"):  # waits until the other side reads
@@ -385,6 +443,7 @@ def test_a_missing_tensor(cifar_bundle: Path, hyps_run: Run, tmp_path: Path) -> 
     np.savez(tmp_path / "none.npz")
     done = hyps_run(cifar_bundle, tmp_path / "none.npz")
     assert done.returncode == 2
+    assert str(tmp_path / "none.npz") in done.stderr
 
 
 # What needs no process of its own.

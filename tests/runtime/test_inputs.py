@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from hyps.runtime import inputs as inputs_module
 from hyps.runtime.errors import InputError
 from hyps.runtime.inputs import Source, read_tensors, sources
 from hyps.runtime.manifest import Manifest, OutputRecord, TensorRecord
@@ -170,7 +169,8 @@ def test_objects_are_never_unpickled(manifest: Manifest, tmp_path: Path) -> None
 
     content = npy(np.full((1, 3, 4, 4), Trap(), object))
     tensors = manifest.tensors | {"image": TensorRecord(dtype="object", shape=(1, 3, 4, 4))}
-    assert refusal(content, msgspec.structs.replace(manifest, tensors=tensors)).startswith("x.npz is a damaged")
+    message = refusal(content, msgspec.structs.replace(manifest, tensors=tensors))
+    assert message == "x.npz holds Python objects; give numbers"
     assert not (tmp_path / "sprung").exists()
 
 
@@ -207,6 +207,39 @@ def test_a_zip_bomb_is_not_inflated(manifest: Manifest, monkeypatch: pytest.Monk
     assert asked
     assert min(asked) >= 0
     assert max(asked) <= IMAGE.nbytes
+
+
+@pytest.mark.parametrize(
+    ("content", "needed"),
+    [(npy(IMAGE), 192), (npz(image=IMAGE), 192), (npy(np.asfortranarray(IMAGE)), 384)],
+    ids=["npy", "npz", "fortran order"],
+)
+def test_tensors_are_read_only_into_the_room_there_is(manifest: Manifest, content: bytes, needed: int) -> None:
+    source = Source(name="x", content=content)
+    np.testing.assert_array_equal(read_tensors(source, manifest, needed)["image"], IMAGE)
+    with pytest.raises(InputError) as caught:
+        read_tensors(source, manifest, needed - 1)
+    assert str(caught.value) == (
+        "tensor 'image' of x needs 0.0 MB to read, 0.0 MB are left of the budget; save it in C order, give a file, or "
+        "compile with more memory"
+    )
+
+
+def test_several_tensors_share_the_room(text_model: Manifest) -> None:
+    source = Source(name="x", content=npz(image=IMAGE, ids=IDS))
+    assert len(read_tensors(source, text_model, IMAGE.nbytes + IDS.nbytes)) == 2
+    with pytest.raises(InputError, match="tensor 'ids' of x needs"):
+        read_tensors(source, text_model, IMAGE.nbytes + IDS.nbytes - 1)
+
+
+def test_tensors_of_many_pieces_are_whole(manifest: Manifest) -> None:
+    """They are read a megabyte at a time."""
+    large = np.random.default_rng(0).standard_normal((1, 3, 400, 500)).astype(np.float32)
+    tensors = manifest.tensors | {"image": TensorRecord(dtype="float32", shape=large.shape)}
+    model = msgspec.structs.replace(manifest, tensors=tensors)
+    for content in (npy(large), npz(image=large), npz(compressed=True, image=large)):
+        np.testing.assert_array_equal(read(content, model)["image"], large)
+    assert refusal(npy(large)[:-1], model) == ("x.npz is a damaged .npy file: it ends after 2399999 of 2400000 bytes")
 
 
 def test_an_encrypted_npz_is_refused(manifest: Manifest) -> None:
@@ -353,10 +386,11 @@ def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         buffer = io.BytesIO(bytes(101))
 
     monkeypatch.setattr(sys, "stdin", Stdin)
-    monkeypatch.setattr(inputs_module, "STDIN_LIMIT_BYTES", 100)
     with pytest.raises(InputError) as caught:
-        list(sources(["-"]))
-    assert str(caught.value) == "standard input is larger than 100 bytes; give a file instead"
+        list(sources(["-"], 100))
+    assert str(caught.value) == "standard input is larger than 0.0 MB; give a file instead"
+    Stdin.buffer.seek(0)
+    assert [source.content for source in sources(["-"], 101)] == [bytes(101)]
 
 
 def test_standard_input_takes_images_and_tensors(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:

@@ -1,0 +1,86 @@
+"""A device has numpy, onnxruntime, Pillow and msgspec, and nothing of the compiler's: the runtime needs no more."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hyps.runtime
+
+ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch", "skimage")
+OURS = ("hyps.compiler", "hyps.passes", "hyps.models")
+MODULES = sorted(module.name for module in pkgutil.iter_modules(hyps.runtime.__path__, "hyps.runtime."))
+#: Makes modules unimportable for the rest of the process.
+BLOCKER = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == absent or name.startswith(absent + ".") for absent in {ABSENT + OURS}):
+            raise ModuleNotFoundError(f"{{name}} is not on a device", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def on_a_device(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKER + script, *arguments],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_modules_are_all_found() -> None:
+    folder = Path(hyps.runtime.__path__[0])
+    assert {f"hyps.runtime.{path.stem}" for path in folder.glob("*.py")} == {*MODULES, "hyps.runtime.__init__"}
+
+
+@pytest.mark.parametrize("absent", ABSENT + OURS)
+def test_the_blocker_blocks(absent: str) -> None:
+    done = on_a_device(f"import {absent}")
+    assert f"ModuleNotFoundError: {absent} is not on a device" in done.stderr
+
+
+def test_every_module_imports() -> None:
+    done = on_a_device("import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *MODULES)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports_on_its_own(module: str) -> None:
+    """So that no module needs another to have been imported first."""
+    done = on_a_device(f"import {module}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_bundle_runs(cifar_bundle: Path, photograph: Path) -> None:
+    done = on_a_device("from hyps.runtime.cli import main\nmain()", cifar_bundle, photograph)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 7
+
+
+def test_the_command_imports_what_is_heavy_only_when_it_runs() -> None:
+    """So that ``--help`` is quick and the lean restart comes before numpy's threads."""
+    script = "import hyps.runtime.cli\nprint(sorted({'numpy', 'onnxruntime', 'PIL', 'msgspec'} & set(sys.modules)))"
+    assert on_a_device(script).stdout == "[]\n"
+
+
+def test_running_a_bundle_imports_no_heavy_part_of_numpy(cifar_bundle: Path, tmp_path: Path) -> None:
+    """``numpy.random`` alone is 6.5 MB."""
+    script = """
+import numpy as np
+from pathlib import Path
+from hyps.runtime.executor import load
+load(Path(sys.argv[1])).run({"image": np.zeros((1, 3, 32, 32), np.float32)})
+print(sorted({"numpy.random", "numpy.testing", "numpy.f2py", "PIL"} & set(sys.modules)))
+"""
+    done = on_a_device(script, cifar_bundle)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
