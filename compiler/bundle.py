@@ -50,6 +50,7 @@ def staged(path: Path) -> Iterator[Path]:
     Raises `OutputError` when the disk is full or cannot be written.
     """
     try:
+        replaces = path.exists()
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from None
@@ -57,7 +58,10 @@ def staged(path: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         (folder / PARTITIONS).mkdir()
         yield folder
-        _replace(folder, path)
+        if replaces:
+            _replace(folder, path)
+        else:
+            folder.rename(path)  # fails where something appeared meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OutputError(f"no space left to write {path}; free some, or name another disk with -o") from None
@@ -118,10 +122,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _replace(folder: Path, path: Path) -> None:
-    """Put ``folder`` in the place of ``path``; an older bundle there is kept until the new one stands."""
-    if not path.exists():
-        folder.rename(path)
-        return
+    """Put ``folder`` in the place of the older bundle at ``path``, which is kept until the new one stands."""
     older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
     try:
         path.rename(older / path.name)

@@ -22,7 +22,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (root / name).is_file() and not (root / name).is_symlink():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((root / name).read_bytes())
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", output, source]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(output.glob("*.whl"))

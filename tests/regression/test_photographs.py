@@ -70,4 +70,4 @@ def test_top5_of_every_photograph(
 
 def _is_upright(path: Path) -> bool:
     with Image.open(path) as picture:
-        return picture.getexif().get(0x0112, 1) == 1
+        return bool(picture.getexif().get(0x0112, 1) == 1)
