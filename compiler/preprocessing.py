@@ -64,6 +64,10 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
         raise OptionError(f"--preprocess {choice}: input {name!r} has {channels} channels as {layout}; an image has 1 or 3")
     if recipe.dtype not in (None, record.dtype):
         raise OptionError(f"--preprocess {choice}: dtype {recipe.dtype} is not that of input {name!r}, {record.dtype}")
+    if choice in PRESETS and choice != "raw" and "int" in record.dtype:
+        raise OptionError(
+            f"--preprocess {choice}: input {name!r} takes whole numbers, {record.dtype}; use raw, or a .toml file"
+        )
     size = recipe.size or (height, width)
     if size != (height, width):
         raise OptionError(f"--preprocess {choice}: size {size} is not that of input {name!r}, {(height, width)}")

@@ -73,10 +73,12 @@ def mandatory_cuts(groups: Collection[tuple[int, int]], count: int) -> tuple[int
     return tuple(sorted(positions - {0, count}))
 
 
-def pooling_cuts(graph: Graph) -> tuple[int, ...]:
-    """Kaboubi's Algorithm 2: a cut behind every pooling operator."""
+def pooling_cuts(graph: Graph, sealed: Collection[int]) -> tuple[int, ...]:
+    """Kaboubi's Algorithm 2: a cut behind every pooling operator, and behind what onnxruntime fuses to it."""
+    count = len(graph.operators)
     behind = (index + 1 for index, operator in enumerate(graph.operators) if operator.op_type in POOLINGS)
-    return tuple(position for position in behind if position < len(graph.operators))
+    free = {next(p for p in range(position, count + 1) if p not in sealed) for position in behind}
+    return tuple(sorted(free - {count}))
 
 
 def layer_cuts(count: int, sealed: Collection[int]) -> tuple[int, ...]:

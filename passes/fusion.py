@@ -10,6 +10,7 @@ LayerNormalization in pieces, SkipLayerNormalization, a scaled MatMul) are not k
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 
 import networkx as nx
@@ -39,7 +40,7 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
             before = writer.get(name)
             if before is None:
                 continue
-            if not graph.operators[before].inputs:  # computed from constants: onnxruntime folds it while loading
+            if _is_inseparable(graph, graph.operators[before], operator):
                 joined.add_edge(before, index)
             if readers[name] != 1 or not _follows(operator, head[before], graph.operators[before]):
                 continue
@@ -54,9 +55,25 @@ def sealed_positions(graph: Graph) -> frozenset[int]:
     return frozenset(itertools.chain.from_iterable(range(first + 1, last + 1) for first, last in spans))
 
 
+def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
+    """Whether onnxruntime computes ``before`` with each operator that reads it.
+
+    It folds constants, fuses DequantizeLinear, and lets a product transpose and scale what it reads (MatmulTransposeFusion,
+    GemmTransposeFusion, MatMulScaleFusion).
+    """
+    if not before.inputs or before.op_type == "DequantizeLinear":
+        return True
+    if before.op_type == "Transpose":
+        return reader.op_type in PRODUCTS
+    scales = before.op_type == "Mul" and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
+    return scales and bool(before.weights) and reader.op_type in {"MatMul", "Transpose"}
+
+
 def _follows(operator: Operator, head: str, before: Operator) -> bool:
     """Whether ``operator`` is computed with its producer ``before``, whose fused chain so far is called ``head``."""
     kind = operator.op_type
+    if kind == "QuantizeLinear":  # what is computed between DequantizeLinear and this becomes one 8-bit operator
+        return True
     if kind == "Mul" and before.op_type == "Sigmoid":
         return before.inputs[0] in operator.inputs
     if head in _CONVOLUTIONS:
@@ -64,7 +81,8 @@ def _follows(operator: Operator, head: str, before: Operator) -> bool:
     if head == "Conv+Add":
         return kind in ACTIVATIONS
     if head in PRODUCTS:
-        return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ())
+        scales = kind == "Mul" and before.op_type == "MatMul" and bool(operator.weights)
+        return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ()) or scales
     return False
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from hyps.passes.costs import Costs
+from hyps.passes.costs import PROCESS_BYTES, Costs
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.footprint import NODE_BYTES, mapped_bytes
 from hyps.passes.fusion import PRODUCTS, fusion_groups
@@ -50,7 +50,7 @@ def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> 
     nodes = {node.name: node for node in model.proto.graph.node}
     shapes = {name: weight.shape for name, weight in graph.weights.items()}
     found = []
-    needs = zip(costs.alone().tolist(), _fused_needs(graph, costs), strict=True)
+    needs = zip(costs.alone().tolist(), _fused_needs(graph, costs, threshold.budget_bytes), strict=True)
     for operator, (alone, fused) in zip(graph.operators, needs, strict=True):
         weights = [graph.weights[name] for name in operator.weights]
         params = sum(math.prod(weight.shape) for weight in weights)
@@ -116,11 +116,14 @@ def _fewest(threshold: Threshold, width: int, params: int, need: int, matrix_byt
     return None
 
 
-def _fused_needs(graph: Graph, costs: Costs) -> list[int]:
-    """The predicted peak of every operator; of a product, with what onnxruntime fuses to it behind it."""
-    needs: list[int] = costs.alone().tolist()
+def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[int]:
+    """The predicted peak of every operator; of a product that might exceed the budget so, with what is fused to it."""
+    alone = costs.alone()
+    needs: list[int] = alone.tolist()
     for first, last in _fused_products(graph):
-        needs[first] = int(costs.peaks_from(first)[last - first])
+        at_most = int(alone[first : last + 1].sum()) - (last - first) * PROCESS_BYTES
+        if budget_bytes is not None and at_most > budget_bytes:
+            needs[first] = int(costs.peaks_from(first)[last - first])
     return needs
 
 

@@ -131,7 +131,7 @@ def _wanted_cuts(sharded: _Sharded, sealed: frozenset[int], request: Request) ->
     if request.split == "layers":
         return mandatory.union(layer_cuts(count, sealed))
     if request.split == "pooling":
-        return mandatory.union(pooling_cuts(sharded.graph)) - sealed
+        return mandatory.union(pooling_cuts(sharded.graph, sealed))
     return frozenset() if request.split == "auto" and request.budget_bytes is not None else mandatory
 
 

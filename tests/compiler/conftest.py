@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from onnx import ModelProto
 
+from hyps.compiler.cli import main
 from hyps.compiler.pipeline import Compilation, Compiled, compile_model
 from hyps.passes.planner import Request
 from tests.compiler.onnxes import big_model, classifier, saved
@@ -69,6 +71,22 @@ def classifier_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def hypsc(bin_folder: Path) -> Command:
     """Run ``hypsc`` as a user does."""
     return _command(bin_folder / "hypsc")
+
+
+@pytest.fixture
+def hypsc_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``hypsc`` in this process, in the folder ``tmp_path``: for commands that only print, and there are many."""
+
+    def call(*arguments: object) -> Completed:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+        words = list(map(str, arguments))
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        out, errors = capsys.readouterr()
+        return Completed(words, int(str(caught.value.code)), out, errors)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,14 @@ def test_mandatory_cuts(groups: list[tuple[int, int]], count: int, cuts: Cuts) -
 )
 def test_pooling_cuts(text: str, cuts: Cuts) -> None:
     """Algorithm 2: behind each pooling."""
-    assert pooling_cuts(drawn(text, inputs="x", outputs="y")) == cuts
+    assert pooling_cuts(drawn(text, inputs="x", outputs="y"), ()) == cuts
+
+
+def test_pooling_cuts_move_behind_what_is_fused() -> None:
+    """In an 8-bit model the pooling's result is what its QuantizeLinear writes."""
+    graph = drawn("a MaxPool x -> a\nb QuantizeLinear a -> b\nc Relu b -> y", inputs="x", outputs="y")
+    assert pooling_cuts(graph, {1}) == (2,)
+    assert pooling_cuts(graph, {1, 2}) == ()
 
 
 def test_all_onnx_poolings_are_poolings() -> None:

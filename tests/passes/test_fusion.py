@@ -60,8 +60,19 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
     "a convolution that is an output is not fused": ("c Conv x W -> c\ny Relu c -> y", "c y", ()),
     "x Sigmoid(x)": ("s Sigmoid x -> s\ny Mul x s -> y", "y", ((0, 1),)),
     "z Sigmoid(x) is not fused": ("s Sigmoid x -> s\ny Mul r s -> y", "y", ()),
+    "MatMul, Mul by weights": ("m MatMul x W -> m\ny Mul m S -> y", "y", ((0, 1),)),
+    "Mul by a number, two MatMul": ("s Mul x S -> s\nm MatMul s W -> m\ny MatMul s V -> y", "m y", ((0, 1, 2),)),
+    "Mul by a number, Transpose, MatMul": ("s Mul x S -> s\nt Transpose s -> t\ny MatMul t W -> y", "y", ((0, 1, 2),)),
+    "Transpose, Relu is not fused": ("t Transpose x -> t\ny Relu t -> y", "y", ()),
+    "Mul by a vector, MatMul is not fused": ("s Mul x W -> s\ny MatMul s V -> y", "y", ()),
+    "Mul by a number, Relu is not fused": ("s Mul x S -> s\ny Relu s -> y", "y", ()),
     "Gemm, Add is not fused": ("g Gemm x W -> g\ny Add g B -> y", "y", ()),
     "a second activation is not fused": ("c Conv x W -> c\na Relu c -> a\ny Relu a -> y", "y", ((0, 1),)),
+    "a sum of activations takes no normalisation in": (
+        "c Conv x W -> c\na Add c x -> a\ny BatchNormalization a S -> y",
+        "y",
+        ((0, 1),),
+    ),
     "a pooling is not fused": ("c Conv x W -> c\ny MaxPool c -> y", "y", ()),
     "an input is not fused": ("y Relu x -> y", "y", ()),
     "nor is what stands before a convolution": ("n BatchNormalization x S -> n\ny Conv n W -> y", "y", ()),
@@ -70,7 +81,7 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
 
 @pytest.mark.parametrize(("text", "outputs", "groups"), TABLE.values(), ids=TABLE)
 def test_groups(text: str, outputs: str, groups: Groups) -> None:
-    assert fusion_groups(drawn(text, inputs="x r", outputs=outputs)) == groups
+    assert fusion_groups(drawn(text, inputs="x r", outputs=outputs, sizes={"S": 1})) == groups
 
 
 def test_sealed_positions_are_those_inside_a_group() -> None:
@@ -193,6 +204,21 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
     return build
 
 
+def scaled(*between: str) -> Callable[[], Net]:
+    """A number times what a MatMul reads."""
+
+    def build() -> Net:
+        net = Net()
+        net.input("x", *((600, 8) if between else (8, 600)))
+        value = net.node("Mul", "x", net.constant("s", 0.3, np.float32), to="scaled")
+        for kind in between:
+            value = net.node(kind, value, to=kind)
+        net.node("MatMul", value, net.weight("w", 600, 96), to="y")
+        return net
+
+    return build
+
+
 CASES: dict[str, Callable[[], Net]] = {
     "Conv, BN, Relu": conv_norm_relu,
     "Conv, Add, Relu": conv_add_relu,
@@ -209,6 +235,9 @@ CASES: dict[str, Callable[[], Net]] = {
     "Gemm, Sum r": product("Gemm", "Sum r"),
     "Gemm, Sum r, Relu": product("Gemm", "Sum r", "Relu"),
     "Gemm, BN": product("Gemm", "BatchNormalization"),
+    "Mul, MatMul": scaled(),
+    "Mul, Transpose, MatMul": scaled("Transpose"),
+    "MatMul, Mul r": product("MatMul", "Mul r"),
     "MatMul, Relu": product("MatMul", "Relu"),
     "MatMul, Add, Relu": product("MatMul", "Add", "Relu"),
     "MatMul, Add, Softplus": product("MatMul", "Add", "Softplus"),

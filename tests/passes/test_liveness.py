@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from hyps.passes.graph import Graph
 from hyps.passes.liveness import Lifetime, crossing, lifetimes
@@ -53,6 +53,7 @@ def test_crossing(position: int, names: tuple[str, ...]) -> None:
     assert crossing(lifetimes(RESIDUAL), position) == names
 
 
+@settings(deadline=None)
 @given(drawn_graphs())
 def test_what_crosses_is_what_the_rest_needs(graph: Graph) -> None:
     """Across each cut goes exactly what was there before it and something behind it reads, or the caller gets."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from hyps.passes.costs import PROCESS_BYTES
 from hyps.passes.errors import DoesNotFit
@@ -228,10 +228,10 @@ def test_message_says_what_needs_how_much_and_what_would_work() -> None:
 def test_layers_need_more_than_auto_and_are_told_so() -> None:
     """Neg overwrites what Concat wrote, but not across a cut: layer by layer both tensors are there."""
     net = Net()
-    net.input("x", 1, 100_000)
-    net.node("Concat", *["x"] * 20, to="t", axis=1)
+    net.input("x", 1, 1, 100_000)
+    net.node("Concat", *["x"] * 20, to="t", axis=2)
     net.node("Neg", "t", to="n")
-    net.node("ReduceSum", "n", net.constant("axes", [1], "int64"), to="y")
+    net.node("GlobalMaxPool", "n", to="y")
     net.output("y")
     model = net.model()
     auto, layers = smallest(model, "auto"), smallest(model, "layers")
@@ -256,7 +256,7 @@ def test_shards_are_so_small_that_nothing_fused_is_parted() -> None:
     for after in (("Relu",), ("Sigmoid",)):
         model = wide_layer(1, *after)
         together = plan(model, Request()).plan.peak_bytes
-        for spare in range(1, 40_000, 3_000):
+        for spare in range(1, 40_000, 7_000):
             assert plan(model, Request(budget_bytes=together - spare)).plan.exact, spare
 
 
@@ -366,6 +366,26 @@ class TestExactness:
         whole = run(model, feeds, tmp_path)
         assert not same_bits(run_partitions(planned.model, planned.plan.partitions, feeds, tmp_path), whole)
 
+    def test_operators_that_were_not_measured(self) -> None:
+        net = Net()
+        net.input("x", 1, 64)
+        net.node("Gemm", net.node("Erf", "x", to="e"), net.weight("w", 64, 64), to="y")
+        net.output("y")
+        model = net.model()
+        reason = self.reason(model, Request(split="layers"))
+        assert reason == "it is not known whether cuts leave every bit of Erf as it is"
+        assert plan(model, Request()).plan.exact, "nothing is cut"
+
+    def test_sixteen_bit_floats(self) -> None:
+        net = Net()
+        net.input("x", 1, 64, data_type=TensorProto.FLOAT16)
+        net.node("Relu", net.node("Add", "x", "x", to="a"), to="y")
+        net.output("y", data_type=TensorProto.FLOAT16)
+        model = net.model()
+        reason = self.reason(model, Request(split="layers"))
+        assert reason == "onnxruntime computes 16-bit floats in 32 bits from operator to operator, and a cut rounds them"
+        assert plan(model, Request()).plan.exact, "nothing is cut"
+
     def test_split_with_activation_is_exact(self, tmp_path: Path) -> None:
         net = Net()
         net.input("x", 2, 600)
@@ -398,7 +418,8 @@ def test_subgraphs_are_planned_as_one_operator(tmp_path: Path) -> None:
     net.node("If", "flag", to="y", then_branch=then, else_branch=other)
     net.output("y")
     model = net.model(tmp_path)
-    planned = plan(model, Request(split="layers"))
-    assert planned.plan.partitions[-1].operators == ("y",)
-    assert set(planned.plan.partitions[-1].inputs) == {"flag", "g"}
-    assert_computes_the_same(model, planned, tmp_path)
+    parts = plan(model, Request(split="layers")).plan.partitions
+    assert parts[-1].operators == ("y",)
+    assert set(parts[-1].inputs) == {"flag", "g"}
+    feeds = random_feeds(model)
+    assert same_bits(run_partitions(model, parts, feeds, tmp_path), run(model, feeds, tmp_path))

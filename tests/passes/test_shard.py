@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -335,6 +335,7 @@ def test_shardable_width(shape: tuple[int, ...], attributes: dict[str, Any], wid
     assert shardable_width(node, {"w": shape}) == width
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.data())
 def test_shard_widths(width: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, most_shards(width)))
@@ -388,6 +389,15 @@ class TestExactness:
             assert same_bits(found, whole)
         difference = np.abs(found["y"] - whole["y"]).max() / np.abs(whole["y"]).max()
         assert difference <= self.TOLERANCE
+
+    @pytest.mark.parametrize(("depth", "narrowest"), [(16, 8), (128, 8), (129, 80), (200, 80), (1000, 80)])
+    def test_depth_up_to_which_sums_are_made_at_once(self, depth: int, narrowest: int, tmp_path: Path) -> None:
+        model = product("plain", 3, depth, 320).model(tmp_path)
+        graph, feeds = view(model), random_feeds(model)
+        found = narrowest_exact(model.proto.graph.node[0], graph.tensors["x"], graph.weights["w"], 1)
+        assert found == narrowest
+        split = sharded(model, {"y": 320 // narrowest})
+        assert same_bits(run(split, feeds, tmp_path), run(model, feeds, tmp_path))
 
     @MEASURED_HERE
     def test_narrow_shards_of_several_rows_do_differ(self, tmp_path: Path) -> None:
