@@ -4,9 +4,10 @@ The process peak of a partition that runs operators ``start .. stop-1`` is
 
     process + weights of these operators + the most that is live while they run,
 
-where *live* holds every tensor that crosses the cut at ``start`` until the step ends (the executor owns a session's inputs
-while it runs, and keeps what later steps need), what the partition itself produced and still needs, and the workspace of
-the operator that runs. DESIGN.md section 5 measured the sum to hold within 3 % of VmHWM.
+where *live* holds the model's inputs (their caller keeps them throughout), every tensor that crosses the cut at ``start``
+until the step ends (the executor owns a session's inputs while it runs, and keeps what later steps need), what the
+partition itself produced and still needs, and the workspace of the operator that runs. DESIGN.md section 5 measured the sum
+to hold within 3 % of VmHWM.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Costs:
     """Per operator and cut, what `peaks_from` adds up.
 
     ``resident``, ``live``, ``workspace``, ``reused`` and ``reused_born`` are indexed by operator, ``crossing`` by cut
-    position. ``shared`` has a row for every further reader of a weight (operator, reader before it, bytes), ``lives`` one
-    for every tensor (born, last, bytes), ascending by birth.
+    position; so is ``held``, which leaves the model's inputs out. ``shared`` has a row for every further reader of a weight
+    (operator, reader before it, bytes), ``lives`` one for every tensor but the inputs (born, last, bytes), by birth.
     """
 
     resident: Bytes
@@ -46,6 +47,8 @@ class Costs:
     reused: Bytes
     reused_born: Bytes
     crossing: Bytes
+    input_bytes: int
+    held: Bytes
     lives: Bytes
 
     @property
@@ -67,10 +70,10 @@ class Costs:
         crosses = last >= start
         dying = np.zeros(self.count + 2 - start, np.int64)
         np.add.at(dying, last[crosses] + 1 - start, nbytes[crosses])
-        bypass = self.crossing[start] - np.cumsum(dying)[: self.count - start]
+        bypass = self.held[start] - np.cumsum(dying)[: self.count - start]
         reused = np.where(self.reused_born[start:] >= start, self.reused[start:], 0)
-        live = self.crossing[start] + self.live[start:] - bypass - reused + self.workspace[start:]
-        return np.maximum.accumulate(live)
+        live = self.held[start] + self.live[start:] - bypass - reused + self.workspace[start:]
+        return self.input_bytes + np.maximum.accumulate(live)
 
     def peaks_from(self, start: int) -> Bytes:
         """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. count; never falls."""
@@ -80,7 +83,7 @@ class Costs:
         """The predicted process peak of every operator as a partition by itself."""
         resident = self.resident.copy()
         np.add.at(resident, self.shared[:, 0], self.shared[:, 2])
-        return PROCESS_BYTES + resident + self.live + self.workspace
+        return PROCESS_BYTES + self.input_bytes + resident + self.live + self.workspace
 
 
 def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
@@ -100,7 +103,8 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
                 resident[index] += nbytes
             previous[name] = index
     spans = sorted((life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items())
-    crossing, live = _sums(spans, count)
+    made = [span for span in spans if span[0] >= 0]
+    held, live = _sums(made, count)
     return Costs(
         resident=resident,
         shared=_array(shared).reshape(-1, 3),
@@ -108,8 +112,10 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
         workspace=_array(p.workspace_bytes for p in prints),
         reused=_array(p.reused_bytes for p in prints),
         reused_born=_array(_born(lives, p.reused) for p in prints),
-        crossing=crossing,
-        lives=_array(spans).reshape(-1, 3),
+        crossing=_sums(spans, count)[0],
+        input_bytes=sum(graph.tensors[name].nbytes for name in graph.inputs),
+        held=held,
+        lives=_array(made).reshape(-1, 3),
     )
 
 
