@@ -39,10 +39,11 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     bundle says neither labels nor preprocessing nor probabilities, so that nothing tells that these are classes.
     """
     record = manifest.outputs[0]
-    scores = np.squeeze(np.asarray(outputs[record.name])).astype(np.float64)
+    values = np.squeeze(np.asarray(outputs[record.name]))
     classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities
-    if not classifies or scores.ndim != 1 or scores.size < 2:
+    if not classifies or values.ndim != 1 or values.size < 2:
         return ()
+    scores = values.astype(np.float64)
     if not record.probabilities:
         with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
             scores = np.exp(scores - scores.max())
