@@ -8,6 +8,7 @@ is bit for bit the whole operator's (DESIGN.md section 5).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ class ShardByOutput:
             split.split(node, count)
             what = f"split by output into {count} shards"
             changes.append(Change(operator=node.name, what=what, why=self.reasons[node.name]))
+        split.finish()
         proto = gs.export_onnx(graph, do_type_check=False)
         proto.ir_version = model.proto.ir_version
         kept = {tensor.name for tensor in proto.graph.initializer}
@@ -98,8 +100,10 @@ class _Split:
         self._graph = graph
         self._own = {id(node) for node in graph.nodes}
         self._cuts: dict[tuple[str, int, int, int], gs.Constant] = {}
+        self._replacements: dict[int, list[gs.Node]] = {}
 
     def split(self, node: gs.Node, count: int) -> None:
+        """Make the shards of ``node`` and what goes with it."""
         transposed = node.op == "Gemm" and bool(node.attrs.get("transB", 0))
         width = node.inputs[1].shape[0 if transposed else -1]
         chain = [node, *self._tail(node, width)]
@@ -121,13 +125,16 @@ class _Split:
                 )
             parts.append(value)
             start += columns
-        place = next(i for i, member in enumerate(self._graph.nodes) if member is chain[-1])
         for member in chain:
             member.outputs.clear()
+            self._replacements[id(member)] = []
         nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": len(result.shape) - 1}, parts, [result]))
-        old = {id(member) for member in chain}
-        ordered = [*self._graph.nodes[:place], *nodes, *self._graph.nodes[place:]]
-        self._graph.nodes[:] = [member for member in ordered if id(member) not in old]
+        self._replacements[id(chain[-1])] = nodes
+
+    def finish(self) -> None:
+        """Put the shards where the nodes that were split stood."""
+        nodes = [self._replacements.get(id(node), [node]) for node in self._graph.nodes]
+        self._graph.nodes[:] = list(itertools.chain.from_iterable(nodes))
 
     def _tail(self, node: gs.Node, width: int) -> list[gs.Node]:
         """What follows ``node`` alone and works column by column: a constant Add behind a MatMul, activations."""

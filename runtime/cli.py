@@ -100,7 +100,8 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
     name, tensors = source.name, read_tensors(source, executor.manifest, _room_bytes(executor))
     del source  # a picture from standard input is not needed any more
     profiles: list[StepProfile] = []
-    seconds, outputs = [], {}
+    seconds = []
+    outputs: Tensors = {}
     for _ in range(options.repeat):
         profiles.clear()
         outputs = {}  # the last round's are not held while the next computes
