@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
@@ -22,6 +23,7 @@ def normalise(proto: ModelProto) -> ModelProto:
     _refuse_constant_outputs(proto)
     _drop_dead_nodes(proto)
     _drop_unread_outputs(proto)
+    _delay_constants(proto)
     _name_nodes(proto)
     return proto
 
@@ -36,9 +38,7 @@ def _lift_constants(proto: ModelProto) -> None:
             tensor.name = node.output[0]
             proto.graph.initializer.append(tensor)
     if len(kept) < len(proto.graph.node):
-        kept = [_copy(node) for node in kept]
-        del proto.graph.node[:]
-        proto.graph.node.extend(kept)
+        _set_nodes(proto, kept)
 
 
 def _constant(node: NodeProto) -> TensorProto | None:
@@ -98,6 +98,40 @@ def _drop_unread_outputs(proto: ModelProto) -> None:
                 node.output[index] = ""
         while node.output and not node.output[-1]:
             del node.output[-1]
+
+
+def _delay_constants(proto: ModelProto) -> None:
+    """Move what is computed from constants to its first reader: onnxruntime folds it into that, no cut may part them."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    waiting: dict[str, int] = {}
+    order: list[int] = []
+    for index, node in enumerate(proto.graph.node):
+        if constants.issuperset(reads(node)):
+            constants.update(node.output)
+            waiting |= dict.fromkeys(node.output, index)
+        else:
+            order += [*_take(proto, waiting, reads(node)), index]
+    order += _take(proto, waiting, list(waiting))  # what the model itself puts out
+    if order != sorted(order):
+        _set_nodes(proto, [proto.graph.node[index] for index in order])
+
+
+def _take(proto: ModelProto, waiting: dict[str, int], names: Iterable[str]) -> list[int]:
+    """Take the nodes that write ``names``, and those that these depend on, out of ``waiting``; in their order."""
+    taken: set[int] = set()
+    pending = list(names)
+    while pending:
+        index = waiting.pop(pending.pop(), None)
+        if index is not None and index not in taken:
+            taken.add(index)
+            pending += reads(proto.graph.node[index])
+    return sorted(taken)
+
+
+def _set_nodes(proto: ModelProto, nodes: list[NodeProto]) -> None:
+    copies = [_copy(node) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
 
 
 def _name_nodes(proto: ModelProto) -> None:

@@ -485,6 +485,21 @@ class TestNormalised:
         assert [n.name for n in found.graph.node] == ["captured", "y"]
         assert [t.name for t in found.graph.initializer] == ["w"]
 
+    def test_what_constants_make_comes_right_before_its_reader(self, tmp_path: Path) -> None:
+        """Also in a chain, for a second reader, and where the model itself is the reader."""
+        nodes = [
+            node("Neg", "w", "c1"),
+            node("Neg", "c1", "c2"),
+            node("Abs", "w", "late"),
+            node("Exp", "w", "constant"),
+            node("Relu", "x", "r"),
+            node("Add", "r c2", "s"),
+            node("Add", "s c1", "t"),
+            node("Add", "t late", "y"),
+        ]
+        found = loaded(model(nodes, [X], [Y, value("constant", 1, 4)], [weight("w", 1, 4)]), tmp_path)
+        assert [n.name for n in found.graph.node] == ["r", "c1", "c2", "s", "t", "late", "y", "constant"]
+
     def test_unread_optional_outputs_are_left_out(self, tmp_path: Path) -> None:
         nodes = [node("Dropout", "x", "kept mask"), node("Dropout", "kept", "y used_mask")]
         outputs = [Y, value("used_mask", 1, 4, kind=TensorProto.BOOL)]

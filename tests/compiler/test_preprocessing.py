@@ -117,6 +117,12 @@ def test_short_side_of_a_wide_input() -> None:
     assert resolve_preprocess("cifar10", "x", CIFAR).resize == 32
 
 
+def test_crop_of_a_wide_input_lies_within_the_picture(recipe: Any) -> None:
+    """A portrait's short side is its width: it must be as long as the crop is wide."""
+    message = refusal(recipe("resize = 319"), TensorRecord(dtype="float32", shape=(1, 3, 240, 320)))
+    assert "resize to 319 is smaller than the crop of 320" in message
+
+
 def test_whole_file(recipe: Any) -> None:
     path = recipe(
         'size = [224, 224]\nresize = 300\ncrop = "centre"\ninterpolation = "lanczos"\ncolour = "BGR"\nscale = 0.5\n'
