@@ -59,7 +59,7 @@ def infer_shapes(model: Model) -> Model:
             value.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
-    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise UnsupportedModel(f"shape inference failed: {_first_line(error)}; check that the model runs") from None
     known = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
     typed = ModelProto()

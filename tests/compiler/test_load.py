@@ -21,7 +21,6 @@ from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.planner import Request
-from hyps.passes.weights import REFERENCE_BYTES
 from tests.compiler.onnxes import Array, classifier, field, linear, model, node, referred, saved, value, weight
 
 BYTES = 4 * 200 * 100
@@ -564,36 +563,58 @@ def run(proto: ModelProto, **inputs: Array) -> dict[str, Array]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-@pytest.fixture(scope="module")
-def content() -> bytes:
+#: The largest weight of the classifier: what a data file must hold.
+LARGEST_BYTES = 4 * 300 * 1024
+
+
+def everything() -> bytes:
     """A model with most of what a file can hold, small enough that most changes meet its structure."""
     inner = helper.make_graph([node("Relu", "fc1", "inside")], "branch", [], [value("inside", 1, 300)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.own", 1)]
+    function = helper.make_function("my.own", "Act", ["a"], ["b"], [node("Relu", "a", "b")], opsets)
     proto = classifier()
-    for tensor in proto.graph.initializer:
-        if tensor.name in ("w2", "w3"):
-            tensor.CopyFrom(
-                referred(tensor.name, tensor.dims, {"location": "w.bin", "offset": 0, "length": REFERENCE_BYTES})
-            )
+    proto.graph.node[4].CopyFrom(node("Act", "conv2", "relu2", domain="my.own"))
     proto.graph.node[9].CopyFrom(node("If", "c", "relu3", then_branch=inner, else_branch=inner))
     proto.graph.input.append(value("c", kind=TensorProto.BOOL))
-    del proto.graph.node[-1].attribute[:]
-    proto.graph.initializer[4].CopyFrom(weight("b3", 300))
+    proto.functions.append(function)
+    proto.opset_import.append(opsets[1])
+    for tensor in proto.graph.initializer:
+        length = len(tensor.raw_data)
+        tensor.CopyFrom(referred(tensor.name, tensor.dims, {"location": "w.bin", "offset": 0, "length": length}))
     return bytes(proto.SerializeToString())
 
 
-@settings(max_examples=500, deadline=None)
-@given(changes=st.dictionaries(st.integers(0, 1 << 30), st.integers(0, 255), min_size=1, max_size=4), classify=st.booleans())
-def test_changed_bytes(content: bytes, changes: dict[int, int], classify: bool) -> None:
-    """A damaged file is refused in one line, by the loader or by the passes, or is a model: never anything else."""
-    changed = bytearray(classifier().SerializeToString()[:1_400] if classify else content)
-    for position, byte in changes.items():
-        changed[position % len(changed)] = byte
+def whole_or_refused(content: bytes) -> bool:
+    """Whether these bytes are a model that can be planned; if not, they must be refused in one line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "m.onnx")
-        path.write_bytes(changed)
-        Path(folder, "w.bin").write_bytes(bytes(REFERENCE_BYTES))
+        path.write_bytes(content)
+        with Path(folder, "w.bin").open("wb") as stream:
+            stream.truncate(LARGEST_BYTES)
         try:
             with load_model(path) as found:
                 plan_model(found, job(path))
         except (CompilerError, PassError) as error:
             assert "\n" not in str(error)
+            return False
+        return True
+
+
+def test_everything_unchanged_is_a_model() -> None:
+    assert whole_or_refused(everything())
+
+
+@settings(max_examples=600, deadline=None)
+@given(changes=st.dictionaries(st.integers(0, len(everything()) - 1), st.integers(0, 255), min_size=1, max_size=4))
+def test_changed_bytes(changes: dict[int, int]) -> None:
+    """A damaged file is refused, by the loader or by the passes, or is another model: never anything else."""
+    changed = bytearray(everything())
+    for position, byte in changes.items():
+        changed[position] = byte
+    whole_or_refused(bytes(changed))
+
+
+@settings(max_examples=150, deadline=None)
+@given(length=st.integers(0, len(everything()) - 1))
+def test_truncated_anywhere(length: int) -> None:
+    whole_or_refused(everything()[:length])

@@ -9,7 +9,9 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +366,15 @@ def test_a_name_that_is_no_text(cifar_bundle: Path, photograph: Path, bin_folder
         assert "caf\ufffd.jpg" in done.stdout.decode()
 
 
+def opened_for_writing(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
+    """A file descriptor of ``pipe`` as soon as ``reader`` has opened the other end."""
+    while reader.poll() is None:
+        with suppress(OSError):  # nobody reads yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+    pytest.fail(f"it ended with {reader.returncode} before it read")
+
+
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_quietly(
     cifar_bundle: Path, bin_folder: Path, tmp_path: Path, signalled: signal.Signals
@@ -372,11 +383,17 @@ def test_interrupted_it_ends_quietly(
     pipe = tmp_path / "picture.jpg"
     os.mkfifo(pipe)
     command: list[str | Path] = [bin_folder / "hyps-run", cifar_bundle, pipe, "--save", tmp_path / "x.npz"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+    def heed() -> None:
+        """In the background of a script ctrl-C is ignored, and children inherit that."""
+        signal.signal(signalled, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         try:
-            with pipe.open("wb"):  # waits until the other side reads
-                process.send_signal(signalled)
-                output, errors = process.communicate(timeout=60)
+            writing = opened_for_writing(pipe, process)
+            process.send_signal(signalled)
+            output, errors = process.communicate(timeout=60)
+            os.close(writing)
         finally:
             process.kill()
     assert (output, errors) == (b"", b"")

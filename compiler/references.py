@@ -1,0 +1,99 @@
+"""Where a model's weights lie: each large initializer becomes a reference to bytes that are really there.
+
+External data stays in the model's folder and inside its files; what is encoded number by number is written out as bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from hyps.compiler.errors import ModelFileError
+from hyps.passes.graph import element_bytes
+from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
+
+
+def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
+    """Turn every large initializer into a reference."""
+    weights: dict[str, Weight] = {}
+    for tensor in proto.graph.initializer:
+        nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
+        if tensor.data_location == TensorProto.EXTERNAL:
+            weight = _external(path, tensor, nbytes)
+        elif nbytes >= REFERENCE_BYTES:
+            weight = _spill(_values(path, tensor), spilled)
+        else:
+            _values(path, tensor)
+            continue
+        if nbytes < REFERENCE_BYTES:
+            _read_inside(tensor, weight)
+            continue
+        weights[tensor.name] = weight
+        tensor.CopyFrom(placeholder(tensor.name, tensor.data_type, tuple(tensor.dims)))
+    return Model(proto=proto, weights=weights)
+
+
+def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
+    """Where an external tensor's bytes lie, once it is sure that they are there and in the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    damaged = ModelFileError(f"weight {tensor.name!r} of {path} has a damaged reference; export the model again")
+    try:
+        file = _data_file(path, tensor.name, entries.get("location", ""))
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
+    except (OSError, RuntimeError, ValueError):  # an impossible name, links in a circle, no numbers
+        raise damaged from None
+    if offset < 0:
+        raise damaged
+    if length != nbytes:
+        raise ModelFileError(
+            f"weight {tensor.name!r} of {path} has {length} bytes, its shape needs {nbytes}; export it again"
+        )
+    if offset + length > file.stat().st_size:
+        raise ModelFileError(f"{file} is too short for weight {tensor.name!r} of {path}; copy it again")
+    return Weight(path=str(file), offset=offset, row_bytes=length)
+
+
+def _data_file(path: Path, weight: str, location: str) -> Path:
+    if location == path.name:  # the model itself, which may be a link to anywhere
+        return path
+    file = path.parent / location
+    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise ModelFileError(
+            f"weight {weight!r} of {path} lies in {location!r}, outside the model's folder; save the model again with its "
+            "data beside it"
+        )
+    if not file.is_file():
+        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it beside the model")
+    return file
+
+
+def _values(path: Path, tensor: TensorProto) -> NDArray[Any]:
+    """The values of a weight inside the model, once it is sure that they are as many as its shape says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        raise ModelFileError(
+            f"weight {tensor.name!r} of {path} has not the values its shape needs; export it again"
+        ) from None
+
+
+def _spill(values: NDArray[Any], spilled: Path) -> Weight:
+    """Write a large weight that is encoded number by number (int32_data and the like) as raw bytes to ``spilled``."""
+    raw = numpy_helper.from_array(values).raw_data  # types below a byte are packed
+    with spilled.open("ab") as stream:
+        offset = stream.tell()
+        stream.write(raw)
+    return Weight(path=str(spilled), offset=offset, row_bytes=len(raw))
+
+
+def _read_inside(tensor: TensorProto, weight: Weight) -> None:
+    """Bring a small external weight into the model."""
+    with Path(weight.path).open("rb") as stream:
+        stream.seek(weight.offset)
+        tensor.raw_data = stream.read(weight.nbytes)
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
