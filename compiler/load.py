@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
 from hyps.compiler.normalise import SEPARATE_INITIALIZERS, normalise
@@ -54,7 +54,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     says that HyPS cannot carry through.
     """
     proto = _parse(path)
-    _check_names(path, proto.graph)
+    _check_names(path, proto)
     opset = _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
@@ -116,18 +116,32 @@ def _parse(path: Path) -> ModelProto:
     return proto
 
 
-def _check_names(path: Path, graph: GraphProto) -> None:
+def _check_names(path: Path, proto: ModelProto) -> None:
     """Raise `ModelFileError` unless every name is text: protobuf hands over what is no UTF-8 as bytes."""
-    if any(isinstance(name, bytes) for name in _names(graph)):
+    if any(isinstance(name, bytes) for name in _names(proto)):
         raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
 
 
-def _names(graph: GraphProto) -> Iterator[str | bytes]:
-    for node in graph.node:
+def _names(proto: ModelProto) -> Iterator[str | bytes]:
+    yield from (entry.domain for entry in proto.opset_import)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+        yield from (entry.domain for entry in function.opset_import)
+        yield from _node_names(function.node)
+    yield from _graph_names(proto.graph)
+
+
+def _node_names(nodes: Iterable[NodeProto]) -> Iterator[str | bytes]:
+    for node in nodes:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
         for inner in subgraphs(node):
-            yield from _names(inner)
+            yield from _graph_names(inner)
+
+
+def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
+    yield from (graph.name, graph.doc_string)
+    yield from _node_names(graph.node)
     for tensor in graph.initializer:
         yield tensor.name
         yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
