@@ -105,6 +105,7 @@ def _parse(path: Path) -> ModelProto:
             raise ModelFileError(f"{path} {what}; name an .onnx file")
         path.name.encode()
         proto: ModelProto = ModelProto.FromString(read_structure(path))
+        proto.DiscardUnknownFields()  # not every pass would carry them through
     except DecodeError:
         raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
     except UnicodeEncodeError:

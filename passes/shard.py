@@ -9,8 +9,9 @@ is bit for bit the whole operator's (DESIGN.md section 5).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -76,7 +77,7 @@ class ShardByOutput:
         """Split; see the module."""
         if not self.counts:
             return Rewritten(model=model)
-        graph = gs.import_onnx(model.proto)
+        graph = _translated(gs.import_onnx, model.proto)
         split = _Split(graph, dict(model.weights))
         changes = []
         for node in [node for node in graph.nodes if node.name in self.counts]:
@@ -85,11 +86,20 @@ class ShardByOutput:
             what = f"split by output into {count} shards"
             changes.append(Change(operator=node.name, what=what, why=self.reasons[node.name]))
         split.finish()
-        proto = gs.export_onnx(graph, do_type_check=False)
+        proto = _translated(gs.export_onnx, graph, do_type_check=False)
         proto.ir_version = model.proto.ir_version
         kept = {tensor.name for tensor in proto.graph.initializer}
         weights = {name: weight for name, weight in split.weights.items() if name in kept}
         return Rewritten(model=Model(proto=proto, weights=weights), changes=tuple(changes))
+
+
+def _translated(translate: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What graphsurgeon makes of a model. It raises anything on types and names that the checker lets pass."""
+    try:
+        return translate(*arguments, **options)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnsupportedModel(f"onnx-graphsurgeon cannot read the model ({reason}); export it again") from None
 
 
 class _Split:

@@ -391,6 +391,7 @@ def test_interrupted_it_ends_quietly(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         try:
             writing = opened_for_writing(pipe, process)
+            time.sleep(0.1)  # a signal between opening and reading would be noticed only after reading
             process.send_signal(signalled)
             output, errors = process.communicate(timeout=60)
             os.close(writing)
