@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from hyps.compiler import report
 from hyps.compiler.errors import CompilerError, OptionError
@@ -177,6 +178,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hypsc``; exits with 0, 1 (validation failed), 2 after one line on stderr, or 130 on ctrl-C."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
+    G_LOGGER.severity = G_LOGGER.CRITICAL  # graphsurgeon would warn on standard output
     try:
         status = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -197,5 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _say(message: str) -> int:
-    sys.stderr.write(f"hypsc: {message}\n")
+    """One line, whatever names a file holds: line ends and terminal codes are spelt out."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+    sys.stderr.write(f"hypsc: {line}\n")
     return 2

@@ -27,6 +27,8 @@ from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
 from hyps.passes.weights import Model, skeleton
 
 OLDEST_OPSET = 7
+#: Inlining stops short of this; the largest models have a tenth.
+MOST_OPERATORS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +168,35 @@ def _check_opset(path: Path, proto: ModelProto) -> int:
 
 def _inline(path: Path, proto: ModelProto) -> ModelProto:
     try:
+        if _inlined_size(proto) > MOST_OPERATORS:
+            raise UnsupportedModel(
+                f"{path} has more than {MOST_OPERATORS:,} operators, its local functions inlined; export it without functions"
+            )
         return inliner.inline_local_functions(proto)
     except (RuntimeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(f"the local functions of {path} cannot be inlined: {reason}; export it again") from None
+
+
+def _inlined_size(proto: ModelProto) -> int:
+    """How many operators inlining makes: a few functions that call each other twice are enough for billions.
+
+    Raises `RecursionError`, a `RuntimeError`, for a chain of thousands of functions.
+    """
+    bodies = {(function.domain, function.name): function.node for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in bodies and key not in sizes:
+                sizes[key] = 1  # until it is known; a circle is refused by the inliner
+                sizes[key] = size(bodies[key])
+            total += sizes.get(key, 1) + sum(size(inner.node) for inner in subgraphs(node))
+        return total
+
+    return size(proto.graph.node)
 
 
 def _check_operators(graph: GraphProto, opset: int) -> None:

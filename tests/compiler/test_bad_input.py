@@ -114,6 +114,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     ),
     "no network": (content(b"\x08\x08"), ("holds no network", "is it an ONNX model?")),
     "data missing": (external({"location": "none.bin"}), ("none.bin", "is missing", "copy it beside the model")),
+    "data whose name has two lines": (external({"location": "a\nb\x1b[2J"}), ("a\\nb\\x1b[2J, which holds", "is missing")),
     "data in the parent": (
         external({"location": "../w.bin", "length": 80_000}),
         ("'../w.bin'", "outside the model's folder", "beside it"),

@@ -92,6 +92,14 @@ class TestCompile:
                 found = getattr(step, key)
                 assert part[key] == (list(found) if isinstance(found, tuple) else found)
 
+    def test_nothing_but_json_on_standard_output(self, hypsc: Command, tmp_path: Path) -> None:
+        """Libraries have their own ideas: onnx-graphsurgeon warns of types that numpy lacks, when an operator is split."""
+        nodes = [node("Gemm", "x w", "fc", transB=1), node("Cast", "fc", "half", to=16), node("Cast", "half", "y", to=1)]
+        proto = model(nodes, [value("x", 1, 2_000)], [value("y", 1, 1_600)], [weight("w", 1_600, 2_000)])
+        result = hypsc("compile", saved(tmp_path / "m.onnx", proto), "--memory", "66MB", "-o", tmp_path / "b", "--json")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert len(json.loads(result.stdout)["changes"]) == 1
+
     def test_default_output(self, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
         assert hypsc_here("compile", path, "--memory", "1GB").returncode == 0
         assert sorted(found.name for found in tmp_path.iterdir()) == ["bundle", "m.onnx"]

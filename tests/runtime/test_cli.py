@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -391,7 +392,7 @@ def test_interrupted_it_ends_quietly(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         try:
             writing = opened_for_writing(pipe, process)
-            time.sleep(0.1)  # a signal between opening and reading would be noticed only after reading
+            time.sleep(0.3)  # a signal between opening and reading would be noticed only after reading
             process.send_signal(signalled)
             output, errors = process.communicate(timeout=60)
             os.close(writing)
@@ -400,6 +401,22 @@ def test_interrupted_it_ends_quietly(
     assert (output, errors) == (b"", b"")
     assert process.returncode == (130 if signalled == signal.SIGINT else -signal.SIGTERM)
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has glibc's tunables")
+def test_it_runs_in_a_lean_environment(cifar_bundle: Path, bin_folder: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "picture.jpg"
+    os.mkfifo(pipe)
+    stock = {key: value for key, value in os.environ.items() if key not in ("HYPS_LEAN", "GLIBC_TUNABLES")}
+    with subprocess.Popen([bin_folder / "hyps-run", cifar_bundle, pipe], env=stock) as process:
+        try:
+            writing = opened_for_writing(pipe, process)
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+        finally:
+            process.kill()
+    os.close(writing)
+    assert b"OPENBLAS_NUM_THREADS=1" in environment
+    assert any(entry.startswith(b"GLIBC_TUNABLES=glibc.malloc.arena_max=1") for entry in environment)
 
 
 # Bundles that are not whole are refused before anything is computed.
