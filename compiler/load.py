@@ -170,7 +170,7 @@ def _inline(path: Path, proto: ModelProto) -> ModelProto:
     try:
         if _inlined_size(proto) > MOST_OPERATORS:
             raise UnsupportedModel(
-                f"{path} has more than {MOST_OPERATORS:,} operators, its local functions inlined; export it without functions"
+                f"{path} has more than {MOST_OPERATORS:,} operators, its local functions inlined; export it without them"
             )
         return inliner.inline_local_functions(proto)
     except (RuntimeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:

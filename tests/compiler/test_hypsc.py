@@ -282,12 +282,16 @@ class TestUsage:
 
 
 class TestStopped:
-    """Ctrl-C and SIGTERM while 600 MB are written: the folder is as it was before."""
+    """Ctrl-C and SIGTERM while 600 MB are written: nothing is left, of temporary files neither."""
 
     def start(self, program: Path, arguments: list[Any], folder: Path) -> subprocess.Popen[str]:
         """Start compiling, and wait until weights are being written."""
         process = subprocess.Popen(
-            [program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [program, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TMPDIR": str(folder / "scratch")},
         )
         deadline = time.monotonic() + 20
         while not any(path.stat().st_size > 5_000_000 for path in folder.glob(".bundle-*/partitions/*.weights")):
@@ -313,6 +317,7 @@ class TestStopped:
     ) -> None:
         if there:
             shutil.copytree(classifier_bundle.folder, tmp_path / "bundle")
+        (tmp_path / "scratch").mkdir()
         before = listing(tmp_path)
         arguments = ["compile", big, "--memory", "200MB", "-o", tmp_path / "bundle", *(["--force"] if there else [])]
         process = self.start(bin_folder / "hypsc", arguments, tmp_path)

@@ -622,7 +622,7 @@ def test_everything_unchanged_is_a_model() -> None:
     assert whole_or_refused(everything())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(changes=st.dictionaries(st.integers(0, len(everything()) - 1), st.integers(0, 255), min_size=1, max_size=4))
 def test_changed_bytes(changes: dict[int, int]) -> None:
     """A damaged file is refused, by the loader or by the passes, or is another model: never anything else."""
