@@ -26,6 +26,7 @@ from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model
 from hyps.runtime.manifest import (
+    FORMAT_VERSION,
     MANIFEST_NAME,
     Manifest,
     ModelRecord,
@@ -85,6 +86,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
             with progress("writing", total) as advance:
                 steps = write_partitions(folder, planned, advance)
             manifest = Manifest(
+                version=FORMAT_VERSION,
                 created_by=f"hyps {version('hyps')}",
                 model=ModelRecord(
                     name=loaded.name,

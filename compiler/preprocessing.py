@@ -55,6 +55,8 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
     Raises `OptionError` when the input takes no image or the file is wrong.
     """
     recipe = PRESETS[choice] if choice in PRESETS else _read_recipe(choice)
+    if recipe.crop == "none" and recipe.resize != "stretch":
+        raise OptionError(f'--preprocess {choice}: without a crop the picture is stretched; say resize = "stretch"')
     layout = recipe.layout or _layout(name, record.shape)
     height, width, channels = _image_shape(name, record.shape, layout)
     colour: Literal["RGB", "BGR", "L"] = recipe.colour or ("L" if channels == 1 else "RGB")
@@ -80,7 +82,7 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
         return msgspec.convert(
             {
                 "size": size,
-                "resize": _short_side(choice, recipe.resize, size) if recipe.crop == "centre" else None,
+                "resize": _short_side(choice, recipe.resize, size),
                 "interpolation": recipe.interpolation,
                 "colour": colour,
                 "scale": recipe.scale,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import time
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-run``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
     options = _parser().parse_args(arguments)
     restart_lean()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
         sys.exit(_run(options))
     except RuntimeFault as error:

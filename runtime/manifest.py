@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from hyps.runtime.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 #: A manifest of 100,000 operators stays below this many bytes.
 MANIFEST_LIMIT_BYTES = 64 << 20
@@ -106,7 +106,7 @@ class Preprocess(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options."""
 
-    version: Literal[1] = 1
+    version: Literal[1]
     created_by: str
     model: ModelRecord
     target: TargetRecord

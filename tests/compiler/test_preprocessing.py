@@ -152,7 +152,7 @@ def test_what_a_file_leaves_out_follows_from_the_input(text: str, recipe: Any) -
         ("resize = 224", 224),
         ('resize = "300/224"', 300),
         ('resize = "stretch"', None),
-        ('resize = 300\ncrop = "none"', None),
+        ('crop = "none"', None),
     ],
 )
 def test_resize(text: str, side: int | None, recipe: Any) -> None:
@@ -186,6 +186,7 @@ def test_resize(text: str, side: int | None, recipe: Any) -> None:
         ('resize = "1/0"', "a factor such as"),
         ('resize = "123456/1"', "a factor such as"),
         ("resize = 1.5", "Expected `int | str`, got `float` - at `$.resize`"),
+        ('resize = 300\ncrop = "none"', 'without a crop the picture is stretched; say resize = "stretch"'),
         ('crop = "left"', "Invalid enum value 'left' - at `$.crop`"),
         ('interpolation = "cubic"', "Invalid enum value 'cubic' - at `$.interpolation`"),
         ('colour = "rgb"', "Invalid enum value 'rgb' - at `$.colour`"),

@@ -196,6 +196,15 @@ class TestMeasures:
         zeros = {"x": np.zeros((1, 50), np.float32)}
         assert validate(made.model, made.folder, [zeros], None).outputs[0].max_rel == 0.0
 
+    def test_large_integers_that_differ_by_one(self, compiled: Compile) -> None:
+        """As 64-bit floats both would be 2^53."""
+        nodes, ends = [node("Add", "x k", "y")], [value(name, 3, kind=TensorProto.INT64) for name in "xy"]
+        made = compiled(model(nodes, ends[:1], ends[1:], [numpy_helper.from_array(np.array(1 << 53), "k")]))
+        (path,) = made.partitions
+        rewritten(path, path.read_bytes().replace(np.int64(1 << 53).tobytes(), np.int64((1 << 53) + 1).tobytes()))
+        sample = {"x": np.zeros(3, np.int64)}
+        assert validate(made.model, made.folder, [sample], None).outputs[0].max_abs == 1.0
+
     @pytest.mark.parametrize(("width", "top1", "top5"), [(1, None, None), (2, 1.0, None), (4, 1.0, None), (5, 1.0, 1.0)])
     def test_classes_are_compared_where_there_are_so_many(
         self, width: int, top1: float | None, top5: float | None, compiled: Compile

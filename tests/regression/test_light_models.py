@@ -71,4 +71,4 @@ def test_weights_that_are_inputs_are_said_to_be_inexact(
     compiled = command("hypsc", "compile", light("resnet50"), "--memory", "96MB", "-o", bundle, "--json")
     assert "weights among its inputs" in json.loads(compiled.stdout)["inexact_reason"]
     validated = json.loads(command("hypsc", "validate", light("resnet50"), bundle, "--random", 1, "--json").stdout)
-    assert validated["passed"] and validated["tolerance"] == 1e-5
+    assert validated["passed"] and validated["tolerance"] == 1e-4

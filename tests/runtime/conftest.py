@@ -59,6 +59,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
 def manifest() -> Manifest:
     """Two steps: image -> hidden -> scores."""
     return Manifest(
+        version=1,
         created_by="hyps test",
         model=ModelRecord(name="tiny", sha256="0" * 64, parameters=10, weight_bytes=36),
         target=TargetRecord(name="custom", threads=2),

@@ -271,7 +271,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
 
 #: Hypothesis takes no fixtures that change.
 FUZZED = msgspec.json.decode(
-    b"""{"created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
+    b"""{"version": 1, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
     "target": {"name": "", "threads": 1}, "budget_bytes": 1, "exact": true, "inputs": ["image"],
     "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},

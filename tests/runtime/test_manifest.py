@@ -252,6 +252,7 @@ def test_grey_and_channels_last_pictures_fit(bundle: Path, manifest: Manifest) -
 NOT_JSON = {
     "empty": b"",
     "text": b"hello",
+    "without a version": b'{"created_by": "hyps test"}',
     "half": b'{"version": 1, "created_by": ',
     "two documents": b'{"version": 1}{"version": 1}',
     "a list": b"[1]",
