@@ -6,20 +6,49 @@ A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, be
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from hyps.runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_NAME = "manifest.json"
 #: A manifest of 100,000 operators stays below this many bytes.
 MANIFEST_LIMIT_BYTES = 64 << 20
+
+#: Streamed weights are counted and placed in whole huge pages of Linux.
+HUGE_PAGE_BYTES = 2 << 20
+
+
+class Storage(NamedTuple):
+    """How a weight's elements lie in memory (numpy dtype name, bytes each) and what they are (ONNX's ``DataType``)."""
+
+    storage: str
+    item_bytes: int
+    onnx: int
+
+
+STORAGE_TYPES: Mapping[str, Storage] = {
+    "float32": Storage("float32", 4, 1),
+    "uint8": Storage("uint8", 1, 2),
+    "int8": Storage("int8", 1, 3),
+    "uint16": Storage("uint16", 2, 4),
+    "int16": Storage("int16", 2, 5),
+    "int32": Storage("int32", 4, 6),
+    "int64": Storage("int64", 8, 7),
+    "bool": Storage("bool", 1, 9),
+    "float16": Storage("float16", 2, 10),
+    "float64": Storage("float64", 8, 11),
+    "uint32": Storage("uint32", 4, 12),
+    "uint64": Storage("uint64", 8, 13),
+    "bfloat16": Storage("uint16", 2, 16),
+}
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
@@ -70,19 +99,48 @@ class FileRecord(Record, frozen=True, kw_only=True):
     sha256: Sha256
 
 
+class WeightRecord(Record, frozen=True, kw_only=True):
+    """A weight in a weights file: the initializer's name, a type of `STORAGE_TYPES`, its shape, and its first byte."""
+
+    name: Name
+    dtype: str
+    shape: tuple[Count, ...]
+    offset: Count
+
+    @property
+    def elements(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+
+class WeightsRecord(FileRecord, frozen=True, kw_only=True):
+    """The file that holds a step's large weights. Those of a type that is not listed onnxruntime reads itself."""
+
+    tensors: tuple[WeightRecord, ...]
+
+
 class Step(Record, frozen=True, kw_only=True):
-    """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it."""
+    """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it.
+
+    The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
+    step's weights may be there while this one runs; ``kept``: its session stays open. ``peak_bytes`` is the process peak
+    that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions and reading ahead.
+    """
 
     name: Name
     model: FileRecord
-    weights: FileRecord | None
+    weights: WeightsRecord | None
     inputs: tuple[Name, ...]
     outputs: tuple[Name, ...]
     live: tuple[Name, ...]
     operators: tuple[str, ...]
     weight_bytes: Count
     activation_bytes: Count
+    alone_bytes: Count
     peak_bytes: Count
+    pinned_bytes: Count
+    ahead_bytes: Count
+    kept: bool
     reason: str
 
 
@@ -106,7 +164,7 @@ class Preprocess(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options."""
 
-    version: Literal[1]
+    version: Literal[2]
     created_by: str
     model: ModelRecord
     target: TargetRecord
@@ -150,6 +208,7 @@ def read_manifest(bundle: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: {error}; compile the model again") from None
     _check_schedule(path, manifest)
+    _check_weights(path, manifest)
     _check_picture(path, manifest)
     return manifest
 
@@ -185,6 +244,23 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: $.steps: two entries share a file; compile the model again")
 
 
+def _check_weights(path: Path, manifest: Manifest) -> None:
+    """Every weight lies within its file, and every step within the budget."""
+    for index, step in enumerate(manifest.steps):
+        where = f"{path}: $.steps[{index}]"
+        size = step.weights.size_bytes if step.weights else 0
+        for weight in step.weights.tensors if step.weights else ():
+            if weight.dtype not in STORAGE_TYPES:
+                raise BundleError(f"{where}.weights: {weight.name!r} is of unknown type {weight.dtype!r}; compile again")
+            item = STORAGE_TYPES[weight.dtype].item_bytes
+            if weight.offset % item or weight.offset + weight.elements * item > size:
+                raise BundleError(f"{where}.weights: {weight.name!r} does not lie within its file; compile the model again")
+        if step.pinned_bytes > size:
+            raise BundleError(f"{where}.pinned_bytes: more than its weights; compile the model again")
+        if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
+            raise BundleError(f"{where}.peak_bytes: more than the budget; compile the model again")
+
+
 def _check_picture(path: Path, manifest: Manifest) -> None:
     """Preprocessing makes the model's only input, and there is a label for each class."""
     if recipe := manifest.preprocess:
@@ -200,35 +276,3 @@ def _check_picture(path: Path, manifest: Manifest) -> None:
     classes = max(manifest.tensors[manifest.outputs[0].name].shape, default=1)
     if manifest.labels is not None and len(manifest.labels) != classes:
         raise BundleError(f"{path}: $.labels: {len(manifest.labels)} labels for {classes} classes; compile the model again")
-
-
-def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> None:
-    """Check that every file is there, plain, of its size and, with ``hashes``, unchanged.
-
-    Raises `BundleError` with the file's name. Reading is a megabyte at a time: memory does not grow with the bundle.
-    """
-    for file in manifest.files:
-        path = bundle / file.path
-        try:
-            _check_file(bundle, path, file, hashes)
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            raise BundleError(f"cannot read {path}: {reason}; copy the bundle again") from None
-
-
-def _check_file(bundle: Path, path: Path, file: FileRecord, hashes: bool) -> None:
-    if not path.resolve().is_relative_to(bundle.resolve()):
-        raise BundleError(f"{path} leads out of the bundle; copy the bundle again, without links")
-    if path.is_symlink() or not path.is_file():
-        what = "is no plain file" if path.exists() else "is missing"
-        raise BundleError(f"{path} {what}; copy the bundle again, or compile the model again")
-    size = path.stat().st_size
-    if size != file.size_bytes:
-        raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}; copy the bundle again")
-    if hashes and _sha256(path) != file.sha256:
-        raise BundleError(f"{path} was changed: its sha256 is not the manifest's; copy the bundle again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb", buffering=0) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -75,6 +75,15 @@ def storage_bytes_read() -> int:
     return int(dict(line.split(": ") for line in lines)["read_bytes"])
 
 
+def lock_pages(address: int, nbytes: int) -> None:
+    """Ask for pages that are never swapped out; does nothing where the limit on locked memory forbids it."""
+    mlock = getattr(ctypes.CDLL(None), "mlock", None)
+    if mlock is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        mlock(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
+
+
 class CodePages:
     """The code and constants of the libraries that are loaded by now."""
 

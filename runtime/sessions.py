@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,8 +32,8 @@ class Session(Protocol):
 class SessionOpener(Protocol):
     """The seam between the executor and onnxruntime."""
 
-    def __call__(self, path: Path, threads: int) -> Session:
-        """Open the partition at ``path``."""
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> Session:
+        """Open the partition at ``path``; ``weights`` lie in memory already."""
         ...
 
 
@@ -52,12 +53,16 @@ def session_options(threads: int) -> ort.SessionOptions:
 class OrtSession:
     """One partition in onnxruntime; dropping it releases its weights and workspace."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> None:
+        options = session_options(threads)
+        for name, value in weights.items():
+            options.add_initializer(name, value)
         try:
-            self._session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exception classes have no common public base
             raise BundleError(f"onnxruntime cannot open {path}: {_reason(error)}") from None
         self._path = path
+        self._weights = weights  # onnxruntime refers to their memory
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Compute the named ``outputs``; values stay onnxruntime's own, without a copy.
@@ -76,9 +81,9 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def open_session(path: Path, threads: int) -> Session:
-    """Open the partition at ``path`` (the executor's default `SessionOpener`)."""
-    return OrtSession(path, threads)
+def open_session(path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({})) -> Session:
+    """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
+    return OrtSession(path, threads, weights)
 
 
 def to_ort(value: Value) -> ort.OrtValue:

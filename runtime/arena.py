@@ -1,0 +1,74 @@
+"""Where each step's weights lie in memory: buffers of our own, so that what is resident is known to the byte.
+
+A step whose weights stay resident has a buffer to itself. All others share one *arena*: as only two of them are there at a
+time, the one that runs and the next, which is being read, they take turns at its start and at its end. So a step's weights
+always lie at the same address, its session can stay open, and pages are used again without the kernel clearing them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hyps.runtime.manifest import HUGE_PAGE_BYTES
+from hyps.runtime.process import lock_pages
+
+#: An arena as large as this is worth huge pages: fewer page faults, and fewer misses of the processor's page cache.
+HUGE_FROM_BYTES = 8 * HUGE_PAGE_BYTES
+
+
+class Buffer:
+    """Anonymous private memory that takes no page before it is written to; nothing evicts it but swap."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self._map = mmap.mmap(-1, nbytes, flags=flags)
+        if nbytes >= HUGE_FROM_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self.view = memoryview(self._map)
+
+    def lock(self, nbytes: int) -> None:
+        """Keep the first ``nbytes`` from being swapped out, as far as the system's limits on locked memory allow."""
+        lock_pages(ctypes.addressof(ctypes.c_char.from_buffer(self.view)), nbytes)
+
+    def release(self, start: int, stop: int) -> None:
+        """Give the pages wholly within ``start..stop`` back to the kernel; they read as zeros from then on."""
+        start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < stop:
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where in the arena each streamed step's weights start, in the order of the steps, and how long the arena is."""
+
+    starts: tuple[int, ...]
+    nbytes: int
+
+
+def layout(sizes: Sequence[int]) -> Layout:
+    """Place steps of these weight bytes so that no step overlaps the one before it or the one behind it, in a circle."""
+    rounded = [-(-size // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES for size in sizes]
+    if len(rounded) < 2:
+        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded))
+    neighbours = [a + b for a, b in zip(rounded, [*rounded[1:], rounded[0]], strict=True)]
+    between = len(rounded) % 2 == 1  # the last one is a neighbour of two that lie at the ends
+    nbytes = max(*neighbours, (rounded[0] + rounded[-1] + rounded[-2]) if between else 0)
+    starts = [0 if index % 2 == 0 else nbytes - size for index, size in enumerate(rounded)]
+    if between:
+        starts[-1] = rounded[0]
+    return Layout(starts=tuple(starts), nbytes=nbytes)
+
+
+def gaps(nbytes: int, kept: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What of ``0..nbytes`` lies outside of every (start, stop) in ``kept``."""
+    end = 0
+    for start, stop in sorted(kept):
+        if end < start:
+            yield end, start
+        end = max(end, stop)
+    if end < nbytes:
+        yield end, nbytes

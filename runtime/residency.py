@@ -1,0 +1,130 @@
+"""Which weights are in memory while a step runs: the pinned ones, its own, and what is being read ahead of the next.
+
+The manifest says for every step how many bytes of its weights are *pinned* (read once, never given back) and how many bytes
+of the next step's may be there while it runs. A thread reads those ahead, so that storage and processor work at the same
+time; the rest follows when the step's turn comes. Pinned bytes have their place in the budget from the beginning: they are
+read ahead without a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Event, Thread
+
+import onnxruntime as ort
+
+from hyps.runtime.arena import Buffer, gaps, layout
+from hyps.runtime.manifest import Step
+from hyps.runtime.weights import StepWeights
+
+
+class Residency:
+    """All weights of a bundle. `enter` a step before it runs, `leave` it behind; in the order of the steps."""
+
+    def __init__(
+        self, bundle: Path, steps: Sequence[Step], budget_bytes: int, *, verify: bool = True, keep_cached: bool = True
+    ) -> None:
+        self._steps = steps
+        self._budget_bytes = budget_bytes
+        self._ahead: _Ahead | None = None
+        streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
+        placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)])
+        self._arena = Buffer(placed.nbytes) if streamed else None
+        starts = dict(zip(streamed, placed.starts, strict=True))
+        self._weights: Mapping[int, StepWeights] = {
+            index: StepWeights(
+                bundle,
+                step,
+                step.weights,
+                self._arena if self._arena and index in starts else Buffer(step.weights.size_bytes),
+                starts.get(index, 0),
+                verify=verify,
+                keep_cached=keep_cached,
+            )
+            for index, step in enumerate(steps)
+            if step.weights
+        }
+
+    def values(self, index: int) -> dict[str, ort.OrtValue]:
+        """The weights of a step as onnxruntime values; they hold what they should from `enter` to `leave`."""
+        weights = self._weights.get(index)
+        return weights.values() if weights else {}
+
+    def enter(self, index: int, *, again: bool) -> None:
+        """Make the weights of a step resident, then read on beside it what comes next.
+
+        ``again``: the first step follows behind the last. Raises `BundleError` for what cannot be read or was changed.
+        """
+        self._stop_reading()
+        following = list(self._following(index, again=again))
+        self._trim(index, following)
+        weights = self._weights.get(index)
+        if weights:
+            weights.fetch(weights.nbytes)
+        if any(each.filled < stop for each, stop in following):
+            self._ahead = _Ahead(following)
+
+    def leave(self, index: int) -> None:
+        """What is not pinned of a step's weights may be overwritten from now on."""
+        if weights := self._weights.get(index):
+            weights.give_back()
+
+    def release(self) -> None:
+        """Give back everything that can be read again, to make room for something else."""
+        self._stop_reading()
+        for weights in self._weights.values():
+            weights.give_back()
+        if self._arena:
+            self._arena.release(0, self._arena.nbytes)
+
+    def _following(self, index: int, *, again: bool) -> Iterator[tuple[StepWeights, int]]:
+        """What may be read while step ``index`` runs: pinned bytes up to the next streamed step, and of that so many."""
+        order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
+        for weights in (self._weights[other] for other in order if other in self._weights):
+            if weights.streamed_bytes:
+                yield weights, weights.pinned_bytes + min(self._steps[index].ahead_bytes, weights.streamed_bytes)
+                return
+            yield weights, weights.nbytes
+
+    def _trim(self, index: int, following: Sequence[tuple[StepWeights, int]]) -> None:
+        """Give back what older steps left in the arena, where the budget has no room for it."""
+        if self._arena is None:
+            return
+        own = self._weights.get(index)
+        kept = [*((each, stop) for each, stop in following), *([(own, own.nbytes)] if own else [])]
+        left = list(gaps(self._arena.nbytes, [(w.start, w.start + stop) for w, stop in kept if w.buffer is self._arena]))
+        if self._steps[index].peak_bytes + sum(stop - start for start, stop in left) > self._budget_bytes:
+            for start, stop in left:
+                self._arena.release(start, stop)
+
+    def _stop_reading(self) -> None:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, None
+            ahead.stop()
+
+
+class _Ahead(Thread):
+    """Reads (weights, up to so many bytes) one after the other beside the main thread, until stopped."""
+
+    def __init__(self, wanted: Sequence[tuple[StepWeights, int]]) -> None:
+        super().__init__(daemon=True)
+        self._wanted = wanted
+        self._cancelled = Event()
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Read (called by the thread)."""
+        try:
+            for weights, stop in self._wanted:
+                weights.fetch(stop, self._cancelled)
+        except Exception as error:  # raised where it is waited for
+            self._error = error
+
+    def stop(self) -> None:
+        """Stop after the block that is being read; raises what went wrong."""
+        self._cancelled.set()
+        self.join()
+        if self._error:
+            raise self._error
