@@ -2,7 +2,7 @@
 
 A step whose weights stay resident has a buffer to itself. All others share one *arena*: as only two of them are there at a
 time, the one that runs and the next, which is being read, they take turns at its start and at its end. So a step's weights
-always lie at the same address, its session can stay open, and pages are used again without the kernel clearing them.
+always lie at the same address, and pages are used again without the kernel clearing them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hyps.runtime.manifest import HUGE_PAGE_BYTES
 from hyps.runtime.process import lock_pages
 
-#: An arena as large as this is worth huge pages: fewer page faults, and fewer misses of the processor's page cache.
-HUGE_FROM_BYTES = 8 * HUGE_PAGE_BYTES
+#: Steps start at multiples of this, in the arena as in their files.
+ALIGNMENT_BYTES = 1 << 16
+HUGE_PAGE_BYTES = 2 << 20
+#: Memory as large as this is worth huge pages: fewer page faults, and fewer misses of the processor's page cache.
+HUGE_FROM_BYTES = 4 * HUGE_PAGE_BYTES
 
 
 class Buffer:
@@ -26,9 +28,15 @@ class Buffer:
         self.nbytes = nbytes
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         self._map = mmap.mmap(-1, nbytes, flags=flags)
-        if nbytes >= HUGE_FROM_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self._map)
+
+    def use_huge_pages(self, start: int, stop: int) -> None:
+        """Ask for huge pages in a range that is filled as a whole; a partly used one would take memory for nothing."""
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.view))
+        start = -(-(address + start) // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES - address
+        stop = (address + stop) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES - address
+        if stop - start >= HUGE_FROM_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._map.madvise(mmap.MADV_HUGEPAGE, start, stop - start)
 
     def lock(self, nbytes: int) -> None:
         """Keep the first ``nbytes`` from being swapped out, as far as the system's limits on locked memory allow."""
@@ -43,24 +51,30 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where in the arena each streamed step's weights start, in the order of the steps, and how long the arena is."""
+    """Where in the arena each streamed step's weights start, in the order of the steps, and how long the arena is.
+
+    ``common`` are the (start, stop) that every other step fills.
+    """
 
     starts: tuple[int, ...]
     nbytes: int
+    common: tuple[tuple[int, int], ...]
 
 
 def layout(sizes: Sequence[int]) -> Layout:
     """Place steps of these weight bytes so that no step overlaps the one before it or the one behind it, in a circle."""
-    rounded = [-(-size // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES for size in sizes]
+    rounded = [-(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes]
     if len(rounded) < 2:
-        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded))
+        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded), common=((0, sum(sizes)),))
     neighbours = [a + b for a, b in zip(rounded, [*rounded[1:], rounded[0]], strict=True)]
     between = len(rounded) % 2 == 1  # the last one is a neighbour of two that lie at the ends
     nbytes = max(*neighbours, (rounded[0] + rounded[-1] + rounded[-2]) if between else 0)
     starts = [0 if index % 2 == 0 else nbytes - size for index, size in enumerate(rounded)]
     if between:
         starts[-1] = rounded[0]
-    return Layout(starts=tuple(starts), nbytes=nbytes)
+    paired = sizes[: len(sizes) - between]
+    common = ((0, min(paired[::2])), (nbytes - min(rounded[1 : len(paired) : 2]), nbytes - ALIGNMENT_BYTES))
+    return Layout(starts=tuple(starts), nbytes=nbytes, common=common)
 
 
 def gaps(nbytes: int, kept: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

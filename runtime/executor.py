@@ -1,14 +1,15 @@
 """The executor: for each step open its session, run it, release it and every tensor past its last use.
 
 It knows nothing of shards or of why the model was cut where it was; the manifest says what to run on what and what to
-keep. Kaboubi, section 3.3.1.3 (Algorithm 3), for a batch of one.
+keep, and what of the weights stays in memory (`hyps.runtime.residency`).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.errors import BudgetError, InputError
-from hyps.runtime.manifest import Manifest, Step, TensorRecord, check_files, read_manifest
-from hyps.runtime.process import CodePages, memory, storage_bytes_read
-from hyps.runtime.sessions import SessionOpener, Value, open_session, to_numpy
+from hyps.runtime.integrity import check_files
+from hyps.runtime.manifest import Manifest, TensorRecord, read_manifest
+from hyps.runtime.process import CodePages, available_bytes, memory, storage_bytes_read
+from hyps.runtime.residency import Residency
+from hyps.runtime.sessions import Session, SessionOpener, Value, open_session, to_numpy
+
+Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """What one step took: seconds to open its session and to run it, bytes fetched from storage, resident bytes."""
+    """What one step took: seconds until its weights and session were there and to run it, bytes fetched from storage
+    until then, resident bytes.
+    """
 
     name: str
     load_s: float
@@ -37,7 +44,13 @@ class Executor:
     """Runs a checked bundle. Not thread-safe: one inference at a time."""
 
     def __init__(
-        self, bundle: Path, manifest: Manifest, *, threads: int | None = None, opener: SessionOpener = open_session
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        *,
+        threads: int | None = None,
+        opener: SessionOpener = open_session,
+        verify: bool = True,
     ) -> None:
         if threads is not None and not 1 <= threads <= manifest.target.threads:
             raise BudgetError(
@@ -48,6 +61,15 @@ class Executor:
         self._bundle = bundle
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self._open = opener
+        self._sessions: dict[int, Session] = {}
+        streamed_bytes = sum(step.weights.size_bytes - step.pinned_bytes for step in manifest.steps if step.weights)
+        self._residency = Residency(
+            bundle,
+            manifest.steps,
+            manifest.budget_bytes,
+            verify=verify,
+            keep_cached=manifest.budget_bytes + streamed_bytes <= available_bytes(),
+        )
         self._code = CodePages()
         self.trim()
 
@@ -55,50 +77,82 @@ class Executor:
         """Give back resident pages that nothing needs between steps (see `CodePages`)."""
         self._code.release()
 
+    def make_room(self) -> None:
+        """Give back everything between two inferences that can be read again."""
+        self._residency.release()
+        self.trim()
+
     def run(
-        self, inputs: Mapping[str, NDArray[Any]], watch: Callable[[StepProfile], None] | None = None
-    ) -> dict[str, NDArray[Any]]:
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        watch: Callable[[StepProfile], None] | None = None,
+        *,
+        again: bool = False,
+    ) -> Outputs:
         """Compute the model's outputs by name from its ``inputs`` by name; ``watch`` is told of each step.
 
+        ``again`` says that another inference follows, so that its first weights are read beside the last step.
         Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
         check_inputs(self.manifest, inputs)
         held: dict[str, Value] = dict(inputs)
-        for step in self.manifest.steps:
-            self._run_step(step, held, watch)
-        return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
+        for index, step in enumerate(self.manifest.steps):
+            started, read_before = time.perf_counter(), storage_bytes_read() if watch else 0
+            with self.step(index, again=again) as run:
+                opened = time.perf_counter()
+                run(held)
+                if watch:
+                    watch(
+                        StepProfile(
+                            name=step.name,
+                            load_s=opened - started,
+                            run_s=time.perf_counter() - opened,
+                            read_bytes=storage_bytes_read() - read_before,
+                            resident_bytes=memory().resident_bytes,
+                        )
+                    )
+        return self.outputs(held)
 
-    def _run_step(self, step: Step, held: dict[str, Value], watch: Callable[[StepProfile], None] | None) -> None:
-        started, read_before = time.perf_counter(), storage_bytes_read() if watch else 0
-        session = self._open(self._bundle / step.model.path, self.threads)
-        opened = time.perf_counter()
-        if step is self.manifest.steps[0]:
+    @contextmanager
+    def step(self, index: int, *, again: bool) -> Iterator[Callable[[MutableMapping[str, Value]], None]]:
+        """Make one step ready; yields the function that runs it on the tensors of an inference, which it brings up to date.
+
+        ``again``: the first step follows behind the last.
+        """
+        step = self.manifest.steps[index]
+        self._residency.enter(index, again=again)
+        session = self._sessions.get(index)
+        if session is None:
+            session = self._open(self._bundle / step.model.path, self.threads, self._residency.values(index))
+            if step.kept:
+                self._sessions[index] = session
+        if index == 0:
             self.trim()
-        held |= session.run(step.outputs, {name: held[name] for name in step.inputs})
-        done = time.perf_counter()
-        if watch:
-            watch(
-                StepProfile(
-                    name=step.name,
-                    load_s=opened - started,
-                    run_s=done - opened,
-                    read_bytes=storage_bytes_read() - read_before,
-                    resident_bytes=memory().resident_bytes,
-                )
-            )
-        del session
-        for name in held.keys() - set(step.live):
-            del held[name]
+
+        def run(held: MutableMapping[str, Value]) -> None:
+            held |= session.run(step.outputs, {name: held[name] for name in step.inputs})
+            for name in held.keys() - set(step.live):
+                del held[name]
+
+        try:
+            yield run
+        finally:
+            del session, run
+            self._residency.leave(index)
+
+    def outputs(self, held: Mapping[str, Value]) -> Outputs:
+        """The model's outputs of what is held behind the last step."""
+        return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
 
 
 def load(bundle: Path, *, threads: int | None = None, verify: bool = True) -> Executor:
-    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked first.
+    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before it is used.
 
-    Raises `BundleError` when it is not whole.
+    That of a model is checked here, that of weights when they are first read. Raises `BundleError` when it is not whole.
     """
     manifest = read_manifest(bundle)
-    check_files(bundle, manifest, hashes=verify)
-    return Executor(bundle, manifest, threads=threads)
+    check_files(bundle, manifest, models=verify, weights=False)
+    return Executor(bundle, manifest, threads=threads, verify=verify)
 
 
 def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -9,15 +9,17 @@ from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import FileRecord, Manifest
 
 
-def check_files(bundle: Path, manifest: Manifest, *, hashes: bool = True) -> None:
-    """Check that every file is there, plain, of its size and, with ``hashes``, unchanged.
+def check_files(bundle: Path, manifest: Manifest, *, models: bool = True, weights: bool = True) -> None:
+    """Check that every file is there, plain and of its size; with ``models`` and ``weights``, that those are unchanged.
 
     Raises `BundleError` with the file's name. Reading is a megabyte at a time: memory does not grow with the bundle.
     """
+    hashed = {step.model.path for step in manifest.steps if models}
+    hashed |= {step.weights.path for step in manifest.steps if weights and step.weights}
     for file in manifest.files:
         path = bundle / file.path
         try:
-            _check_file(bundle, path, file, hashes)
+            _check_file(bundle, path, file, file.path in hashed)
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
             raise BundleError(f"cannot read {path}: {reason}; copy the bundle again") from None

@@ -22,10 +22,6 @@ MANIFEST_NAME = "manifest.json"
 #: A manifest of 100,000 operators stays below this many bytes.
 MANIFEST_LIMIT_BYTES = 64 << 20
 
-#: Streamed weights are counted and placed in whole huge pages of Linux.
-HUGE_PAGE_BYTES = 2 << 20
-
-
 class Storage(NamedTuple):
     """How a weight's elements lie in memory (numpy dtype name, bytes each) and what they are (ONNX's ``DataType``)."""
 

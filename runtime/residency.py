@@ -31,13 +31,15 @@ class Residency:
         streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
         placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)])
         self._arena = Buffer(placed.nbytes) if streamed else None
+        for start, stop in placed.common if self._arena else ():
+            self._arena.use_huge_pages(start, stop)
         starts = dict(zip(streamed, placed.starts, strict=True))
         self._weights: Mapping[int, StepWeights] = {
             index: StepWeights(
                 bundle,
                 step,
                 step.weights,
-                self._arena if self._arena and index in starts else Buffer(step.weights.size_bytes),
+                self._arena if self._arena and index in starts else _own_buffer(step.weights.size_bytes),
                 starts.get(index, 0),
                 verify=verify,
                 keep_cached=keep_cached,
@@ -60,6 +62,9 @@ class Residency:
         following = list(self._following(index, again=again))
         self._trim(index, following)
         weights = self._weights.get(index)
+        for other in self._weights.values():  # what is read from here on may overwrite them
+            if other is not weights and other.buffer is self._arena and other not in [each for each, _ in following]:
+                other.filled = 0
         if weights:
             weights.fetch(weights.nbytes)
         if any(each.filled < stop for each, stop in following):
@@ -102,6 +107,12 @@ class Residency:
         if self._ahead:
             ahead, self._ahead = self._ahead, None
             ahead.stop()
+
+
+def _own_buffer(nbytes: int) -> Buffer:
+    buffer = Buffer(nbytes)
+    buffer.use_huge_pages(0, nbytes)
+    return buffer
 
 
 class _Ahead(Thread):

@@ -1,0 +1,120 @@
+"""Tensors that wait for a later step: in memory within a limit, beyond it in a temporary file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.runtime.errors import OutputError
+from hyps.runtime.sessions import Value, to_numpy
+
+
+class _Spilled(NamedTuple):
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class TensorStore:
+    """Sets of tensors by number. What does not fit into ``limit_bytes`` goes to a file without a name, made when needed."""
+
+    def __init__(self) -> None:
+        self.limit_bytes = 0
+        self.spilled_bytes = 0
+        self._held_bytes = 0
+        self._sets: dict[int, dict[str, Value | _Spilled]] = {}
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._free: dict[int, list[int]] = defaultdict(list)
+
+    def put(self, number: int, tensors: Mapping[str, Value]) -> None:
+        """Keep ``tensors``; raises `OutputError` when the temporary file cannot be written."""
+        self._sets[number] = kept = {}
+        for name, value in tensors.items():
+            array = to_numpy(value)
+            fits = self._held_bytes + array.nbytes <= self.limit_bytes
+            self._held_bytes += array.nbytes if fits else 0
+            kept[name] = value if fits else self._spill(array)
+
+    def take(self, number: int) -> dict[str, Value]:
+        """Tensors that were kept, which are not kept any longer."""
+        return {name: self._give(entry) for name, entry in self._sets.pop(number).items()}
+
+    def set_limit(self, nbytes: int) -> None:
+        """Keep at most this many bytes in memory from now on."""
+        self.limit_bytes = max(0, nbytes)
+        for tensors in self._sets.values():
+            for name, entry in tensors.items():
+                if self._held_bytes <= self.limit_bytes:
+                    return
+                if not isinstance(entry, _Spilled):
+                    array = to_numpy(entry)
+                    tensors[name] = self._spill(array)
+                    self._held_bytes -= array.nbytes
+
+    def close(self) -> None:
+        """Drop everything."""
+        self._sets.clear()
+        if self._file:
+            self._file.close()
+
+    def _spill(self, array: NDArray[Any]) -> _Spilled:
+        if self._file is None:
+            self._file = _temporary_file()
+        if self._free[array.nbytes]:
+            offset = self._free[array.nbytes].pop()
+        else:
+            offset, self._end = self._end, self._end + array.nbytes
+        _write(self._file, array, offset)
+        self.spilled_bytes += array.nbytes
+        return _Spilled(offset, array.dtype, array.shape)
+
+    def _give(self, entry: Value | _Spilled) -> Value:
+        if not isinstance(entry, _Spilled):
+            self._held_bytes -= to_numpy(entry).nbytes
+            return entry
+        assert self._file is not None
+        array = np.empty(entry.shape, entry.dtype)
+        self._free[array.nbytes].append(entry.offset)
+        _read(self._file, array, entry.offset)
+        return array
+
+
+def _temporary_file() -> IO[bytes]:
+    """A file without a name; in ``/var/tmp``, which lies on storage where ``/tmp`` may lie in memory, unless TMPDIR says."""
+    import tempfile  # most runs need none
+
+    durable = "/var/tmp"  # noqa: S108: nameless
+    folder = durable if "TMPDIR" not in os.environ and os.access(durable, os.W_OK) else None
+    try:
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+    except OSError as error:
+        raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to a folder that can be written") from None
+
+
+def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(file.fileno(), data[done:], offset + done)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "free some space, set TMPDIR to another disk, or use a smaller --batch" if full else "use a smaller --batch"
+        raise OutputError(f"cannot write a temporary file: {error.strerror}; {mend}") from None
+
+
+def _read(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
+    data = memoryview(array.reshape(-1).view(np.uint8))
+    done = 0
+    while done < len(data):
+        count = os.preadv(file.fileno(), [data[done:]], offset + done)
+        if not count:
+            raise OutputError("a temporary file became shorter; use a smaller --batch")
+        done += count
