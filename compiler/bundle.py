@@ -20,7 +20,7 @@ from hyps.compiler.extract import Extractor
 from hyps.passes.plan import Partition
 from hyps.passes.planner import Planned
 from hyps.passes.units import megabytes
-from hyps.runtime.manifest import MANIFEST_NAME, Step
+from hyps.runtime.manifest import MANIFEST_NAME, Step, WeightsRecord
 
 #: The folder of a bundle that holds its partitions and their weights.
 PARTITIONS = "partitions"
@@ -100,7 +100,10 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
     stem = f"{PARTITIONS}/{partition.name}"
     extracted = extractor.extract(partition, f"{partition.name}.weights")
     model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
-    weights = write_weights(folder, f"{stem}.weights", extracted.weights, progress) if extracted.weights else None
+    weights = None
+    if extracted.weights:
+        file = write_weights(folder, f"{stem}.weights", extracted.weights, progress)
+        weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
     return Step(
         name=partition.name,
         model=model,
@@ -111,7 +114,11 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         operators=partition.operators,
         weight_bytes=partition.weight_bytes,
         activation_bytes=partition.activation_bytes,
+        alone_bytes=partition.alone_bytes,
         peak_bytes=partition.peak_bytes,
+        pinned_bytes=partition.pinned_bytes,
+        ahead_bytes=partition.ahead_bytes,
+        kept=partition.kept,
         reason=partition.reason,
     )
 

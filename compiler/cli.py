@@ -26,7 +26,7 @@ from hyps.passes.errors import PassError
 from hyps.passes.planner import Request
 from hyps.passes.units import megabytes
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.manifest import check_files, read_manifest
+from hyps.runtime.integrity import check_files, read_manifest
 
 app = typer.Typer(
     name="hypsc",

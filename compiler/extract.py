@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -10,14 +10,22 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from hyps.passes.graph import reads
 from hyps.passes.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
+from hyps.runtime.manifest import STORAGE_TYPES, WeightRecord
+
+#: The runtime's name of each of ONNX's types of weights.
+_TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """A partition's model, and what its weights file holds: (offset in the file, weight), ascending."""
+    """A partition's model, and what its weights file holds: (offset in the file, weight), ascending.
+
+    ``tensors`` describes those whose type the runtime knows.
+    """
 
     model: ModelProto
     weights: tuple[tuple[int, Weight], ...]
+    tensors: tuple[WeightRecord, ...]
 
 
 class Extractor:
@@ -48,7 +56,7 @@ class Extractor:
         model = helper.make_model(
             graph, opset_imports=source.opset_import, ir_version=source.ir_version, producer_name="hyps"
         )
-        return Extracted(model=model, weights=placed)
+        return Extracted(model=model, weights=placed, tensors=tuple(_records(initializers)))
 
     def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
         """The initializers, large ones with their place in the weights file: each at a multiple of 64 KiB."""
@@ -66,3 +74,11 @@ class Extractor:
                     tensor.external_data.add(key=key, value=str(value))
             initializers.append(tensor)
         return initializers, tuple(placed)
+
+
+def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:
+    for tensor in initializers:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place and tensor.data_type in _TYPE_NAMES:
+            dtype = _TYPE_NAMES[tensor.data_type]
+            yield WeightRecord(name=tensor.name, dtype=dtype, shape=tuple(tensor.dims), offset=int(place["offset"]))

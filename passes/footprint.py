@@ -57,8 +57,13 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
 
 
 def mapped_bytes(nbytes: int) -> int:
-    """What a weight's mapped pages hold resident: whole pages; a small weight lies in anonymous memory, twice."""
-    return -(-nbytes // 4096) * 4096 if nbytes >= REFERENCE_BYTES else 2 * nbytes
+    """What a weight holds resident: its part of the file; a small one lies inside the model and is held twice."""
+    return file_bytes(nbytes) if nbytes >= REFERENCE_BYTES else 2 * nbytes
+
+
+def file_bytes(nbytes: int) -> int:
+    """What a weight takes of its file, which is read as a whole: each starts at a multiple of `REFERENCE_BYTES`."""
+    return -(-nbytes // REFERENCE_BYTES) * REFERENCE_BYTES
 
 
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:

@@ -33,7 +33,11 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 live=live,
                 weight_bytes=weights,
                 activation_bytes=activations,
+                alone_bytes=int(costs.peaks_from(start)[stop - start - 1]),
                 peak_bytes=int(costs.peaks_from(start)[stop - start - 1]),
+                pinned_bytes=0,
+                ahead_bytes=0,
+                kept=False,
                 leaving_bytes=int(costs.crossing[stop]),
                 reason=_reason(graph, costs, start, reasons.get(start, "budget")),
             )

@@ -14,6 +14,7 @@ from hyps.passes.rewrite import Change
 class Partition:
     """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
 
+    The peak is given alone, and with what else stays in memory (`hyps.passes.residency`).
     ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reason`` says why it starts where it does.
     """
 
@@ -24,7 +25,11 @@ class Partition:
     live: tuple[str, ...]
     weight_bytes: int
     activation_bytes: int
+    alone_bytes: int
     peak_bytes: int
+    pinned_bytes: int
+    ahead_bytes: int
+    kept: bool
     leaving_bytes: int
     reason: str
 

@@ -7,6 +7,7 @@ to read, and to *pinned* weights: a byte pinned is a byte less to read for every
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,9 +46,7 @@ class Residences:
     latency_s: float
 
 
-def residences(
-    needs: Sequence[StepNeeds], budget_bytes: int, storage_bytes_per_s: float, step_s: float
-) -> Residences:
+def residences(needs: Sequence[StepNeeds], budget_bytes: int, storage_bytes_per_s: float, step_s: float) -> Residences:
     """Fill the budget; see the module. The shares of pinned weights and of reading ahead are those that take least time."""
     kept = _kept(needs, budget_bytes)
     sessions = sum(need.session_bytes for need, keep in zip(needs, kept, strict=True) if keep)
@@ -88,19 +87,21 @@ def _pinned(needs: Sequence[StepNeeds], bases: Sequence[int], budget_bytes: int,
     Pinning a step's own weights does not raise its peak, but that of every other.
     """
     pinned = [0] * len(needs)
-    resident = 0
-    for index in sorted(range(len(needs)), key=lambda index: (-bases[index], index)):
-        others = max((base - pinned[other] for other, base in enumerate(bases) if other != index), default=0)
-        room = min(budget_bytes - resident - others, budget_bytes - resident - bases[index] + needs[index].weights_bytes)
-        pinned[index] = max(0, min(needs[index].weights_bytes, room, limit_bytes - resident))
+    order = sorted(range(len(needs)), key=lambda index: (-bases[index], index))
+    resident = largest_before = 0
+    for index, after in itertools.zip_longest(order, order[1:]):
+        others = max(largest_before, bases[after] if after is not None else 0)
+        room = min(budget_bytes - others, limit_bytes) - resident
+        pinned[index] = max(0, min(needs[index].weights_bytes, room))
         resident += pinned[index]
         if pinned[index] < needs[index].weights_bytes:
             break
+        largest_before = max(largest_before, bases[index] - pinned[index])
     return pinned
 
 
 def _ahead(needs: Sequence[StepNeeds], bases: Sequence[int], pinned: Sequence[int], budget_bytes: int) -> list[int]:
-    """Bytes of the next streamed step's weights that have room beside each step; what is there must fit beside all between."""
+    """Bytes of the next streamed step's weights that have room beside each step, and beside all steps between."""
     count, resident = len(needs), sum(pinned)
     ahead = [0] * count
     following = later = 0
@@ -111,6 +112,9 @@ def _ahead(needs: Sequence[StepNeeds], bases: Sequence[int], pinned: Sequence[in
         room = budget_bytes - bases[index] - resident + pinned[index]
         later = max(0, min(later, room))
         ahead[index] = later if later == following else later // AHEAD_STEP_BYTES * AHEAD_STEP_BYTES
+    streamed_steps = [index for index in range(count) if needs[index].weights_bytes > pinned[index]]
+    if len(streamed_steps) == 1:  # it is read again only when it has run
+        ahead[streamed_steps[0]] = 0
     return ahead
 
 

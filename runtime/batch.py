@@ -6,8 +6,10 @@ a temporary file.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -46,6 +48,16 @@ def streams(manifest: Manifest) -> bool:
     return any(step.weights and step.pinned_bytes < step.weights.size_bytes for step in manifest.steps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of the input with this number: its outputs, or why there are none; seconds of its own computing."""
+
+    number: int
+    outputs: Outputs
+    error: InputError | None
+    compute_s: float
+
+
 class Batch:
     """Runs inputs in groups through an executor of a `batch_manifest`."""
 
@@ -63,44 +75,42 @@ class Batch:
         self._store.set_limit(0)
         self._executor.trim()
 
-    def run(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[tuple[int, Outputs | InputError]]:
-        """The outputs of each of ``inputs`` with its number, as soon as they are there; or why it could not be computed.
+    def run(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[Done]:
+        """What becomes of each of ``inputs``, as soon as it is known; an input is read when the first step gets to it.
 
-        An input is read when the first step gets to it. Raises as `Executor.run` does for what is wrong with all of them.
+        Raises as `Executor.run` does for what is wrong with the bundle.
         """
         manifest = self._executor.manifest
         last = len(manifest.steps) - 1
-        numbers: list[int] = []
+        seconds: dict[int, float] = {}
         with closing(self._store):
-            for index in range(len(manifest.steps)):
-                arriving = self._arriving(numbers, inputs) if index == 0 else self._waiting(numbers)
+            for index, step in enumerate(manifest.steps):
+                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes
+                self._store.set_limit(room_bytes)
                 with self._executor.step(index, again=False) as run:
-                    for number, held in arriving:
+                    for number, held in self._arriving(inputs, seconds) if index == 0 else self._waiting(seconds):
+                        started = time.perf_counter()
                         try:
                             run(held)
                         except InputError as error:
-                            numbers.remove(number)
-                            yield number, error
+                            yield Done(number=number, outputs={}, error=error, compute_s=seconds.pop(number))
                             continue
+                        seconds[number] += time.perf_counter() - started
                         if index == last:
-                            yield number, self._executor.outputs(held)
+                            outputs = self._executor.outputs(held)
+                            yield Done(number=number, outputs=outputs, error=None, compute_s=seconds[number])
                         else:
-                            self._store.set_limit(self._room_bytes(manifest.steps[index]))
+                            self._store.set_limit(room_bytes)
                             self._store.put(number, held)
-                if index < last:
-                    self._store.set_limit(self._room_bytes(manifest.steps[index + 1]))
 
     def _arriving(
-        self, numbers: list[int], inputs: Iterable[Mapping[str, NDArray[Any]]]
+        self, inputs: Iterable[Mapping[str, NDArray[Any]]], seconds: dict[int, float]
     ) -> Iterator[tuple[int, dict[str, Value]]]:
         for number, sample in enumerate(inputs):
             check_inputs(self._executor.manifest, sample)
-            numbers.append(number)
+            seconds[number] = 0.0
             yield number, dict(sample)
 
-    def _waiting(self, numbers: list[int]) -> Iterator[tuple[int, dict[str, Value]]]:
-        for number in [*numbers]:
+    def _waiting(self, seconds: Iterable[int]) -> Iterator[tuple[int, dict[str, Value]]]:
+        for number in [*seconds]:
             yield number, self._store.take(number)
-
-    def _room_bytes(self, step: Step) -> int:
-        return self._executor.manifest.budget_bytes - step.alone_bytes - step.ahead_bytes

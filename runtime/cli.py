@@ -9,12 +9,12 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from hyps.runtime.errors import InputError, OutputError, RuntimeFault
+from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--top", type=_positive, default=5, metavar="K", help="print the K best classes (default 5)")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
     parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
     parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
     parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
@@ -72,10 +73,18 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from hyps.runtime.batch import batch_manifest, streams
     from hyps.runtime.executor import load
     from hyps.runtime.inputs import STDIN_LIMIT_BYTES, sources
 
-    executor = load(options.bundle, threads=options.threads, verify=not options.no_verify)
+    batches = options.batch > 1
+    if batches and (options.repeat > 1 or options.profile or options.save):
+        raise InputError("--batch goes neither with --repeat nor with --profile nor with --save; leave one out")
+    executor = (
+        load(options.bundle, threads=options.threads, verify=not options.no_verify, adapt=batch_manifest)
+        if batches
+        else load(options.bundle, threads=options.threads, verify=not options.no_verify)
+    )
     found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
     if options.save and len(found) != 1:
         raise InputError(f"--save keeps the outputs of one input, not of {len(found)}; run them one by one")
@@ -84,7 +93,11 @@ def _run(options: argparse.Namespace) -> int:
     status = 0
     while found:
         try:
-            _run_one(executor, found.popleft(), options)
+            if batches and streams(executor.manifest):
+                group = [found.popleft() for _ in range(min(options.batch, len(found)))]
+                status = max(status, _run_batch(executor, group, options))
+            else:
+                _run_one(executor, found.popleft(), options, more=bool(found))
         except InputError as error:  # the other inputs are still worth running
             status = _say(error)
     peak, budget = memory().peak_bytes, executor.manifest.budget_bytes
@@ -93,30 +106,78 @@ def _run(options: argparse.Namespace) -> int:
     return status
 
 
-def _run_one(executor: Executor, source: Source, options: argparse.Namespace) -> None:
-    import msgspec
+def _run_one(executor: Executor, source: Source, options: argparse.Namespace, *, more: bool) -> None:
+    from hyps.runtime.results import profile_lines
 
-    from hyps.runtime.inputs import read_tensors
-    from hyps.runtime.results import Result, profile_lines, result_lines, top_classes
-
-    name, tensors = source.name, read_tensors(source, executor.manifest, _room_bytes(executor))
+    name, tensors = source.name, _read(source, executor, executor.make_room)
     del source  # a picture from standard input is not needed any more
     profiles: list[StepProfile] = []
     seconds = []
     outputs: Tensors = {}
-    for _ in range(options.repeat):
+    for left in reversed(range(options.repeat)):
         profiles.clear()
         outputs = {}  # the last round's are not held while the next computes
         started = time.perf_counter()
-        outputs = executor.run(tensors, profiles.append if options.profile else None)
+        outputs = executor.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
     if options.save:
         _save(options.save, outputs)
+    _report(executor, name, outputs, statistics.median(seconds), options)
+    if options.profile:
+        _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+
+
+def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Namespace) -> int:
+    """Run inputs step by step; those that cannot be read are told of and left out."""
+    from hyps.runtime.batch import Batch
+
+    batch, names, status = Batch(executor), list[str](), 0
+
+    def arriving() -> Iterator[Tensors]:
+        nonlocal status
+        for source in group:
+            try:
+                tensors = _read(source, executor, batch.make_room)
+            except InputError as error:
+                status = _say(error)
+            else:
+                names.append(source.name)
+                yield tensors
+
+    started = time.perf_counter()
+    for done in batch.run(arriving()):
+        if done.error:
+            status = _say(f"{names[done.number]}: {done.error}")
+        else:
+            _report(executor, names[done.number], done.outputs, done.compute_s, options)
+    seconds = time.perf_counter() - started
+    if names and not options.json:
+        spilled = f"; {batch.spilled_bytes / 1e6:.1f} MB went through a temporary file" if batch.spilled_bytes else ""
+        _print([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each{spilled}"])
+    return status
+
+
+def _read(source: Source, executor: Executor, make_room: Callable[[], None]) -> Tensors:
+    """The tensors of an input; where they do not fit, once more after making room."""
+    from hyps.runtime.inputs import read_tensors
+
+    try:
+        return read_tensors(source, executor.manifest, _room_bytes(executor))
+    except RoomError:
+        make_room()
+        return read_tensors(source, executor.manifest, _room_bytes(executor))
+
+
+def _report(executor: Executor, name: str, outputs: Tensors, latency_s: float, options: argparse.Namespace) -> None:
+    import msgspec
+
+    from hyps.runtime.results import Result, result_lines, top_classes
+
     result = Result(
         input=name,
         top=top_classes(executor.manifest, outputs, options.top),
         outputs={name: tuple(values.shape) for name, values in outputs.items()},
-        latency_s=statistics.median(seconds),
+        latency_s=latency_s,
         peak_rss_bytes=memory().peak_bytes,
         budget_bytes=executor.manifest.budget_bytes,
     )
@@ -124,14 +185,11 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace) ->
         _print([msgspec.json.encode(result).decode()])
     else:
         _print(result_lines(result, outputs, options.repeat))
-    if options.profile:
-        _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
 def _room_bytes(executor: Executor) -> int:
-    """What is left of the budget for reading an input."""
-    executor.trim()
-    return executor.manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
+    """What an input may take to read."""
+    return executor.room_bytes() - ROOM_MARGIN_BYTES
 
 
 def _save(path: Path, outputs: Tensors) -> None:

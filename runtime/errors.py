@@ -15,6 +15,10 @@ class InputError(RuntimeFault):
     """An input is no image or tensor that the bundle's network takes."""
 
 
+class RoomError(InputError):
+    """An input needs more memory to read than is left of the budget."""
+
+
 class BudgetError(RuntimeFault):
     """What was asked for would exceed the memory budget."""
 

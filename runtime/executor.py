@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.errors import BudgetError, InputError
-from hyps.runtime.integrity import check_files
-from hyps.runtime.manifest import Manifest, TensorRecord, read_manifest
+from hyps.runtime.integrity import check_files, read_manifest
+from hyps.runtime.manifest import Manifest, Step, TensorRecord
 from hyps.runtime.process import CodePages, available_bytes, memory, storage_bytes_read
 from hyps.runtime.residency import Residency
 from hyps.runtime.sessions import Session, SessionOpener, Value, open_session, to_numpy
@@ -29,8 +29,9 @@ Outputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """What one step took: seconds until its weights and session were there and to run it, bytes fetched from storage
-    until then, resident bytes.
+    """What one step took: seconds until weights and session were there, and to run; bytes read from storage; resident bytes.
+
+    What is read for the next step while this one runs counts here.
     """
 
     name: str
@@ -38,6 +39,25 @@ class StepProfile:
     run_s: float
     read_bytes: int
     resident_bytes: int
+
+
+class _Ready:
+    """A step whose weights and session are there: call it to run it."""
+
+    def __init__(self, session: Session, step: Step) -> None:
+        self._session: Session | None = session
+        self._step = step
+
+    def __call__(self, held: MutableMapping[str, Value]) -> None:
+        """Run the step on the tensors of one inference, and drop those that nothing needs any more."""
+        assert self._session
+        held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
+        for name in held.keys() - set(self._step.live):
+            del held[name]
+
+    def release(self) -> None:
+        """Let the session go."""
+        self._session = None
 
 
 class Executor:
@@ -77,6 +97,12 @@ class Executor:
         """Give back resident pages that nothing needs between steps (see `CodePages`)."""
         self._code.release()
 
+    def room_bytes(self) -> int:
+        """What is left of the budget between two inferences, what is being read ahead counted as if it were there."""
+        pending = self._residency.pending_bytes()  # first of all: it turns into resident bytes, never the reverse
+        self.trim()
+        return self.manifest.budget_bytes - pending - memory().resident_bytes
+
     def make_room(self) -> None:
         """Give back everything between two inferences that can be read again."""
         self._residency.release()
@@ -114,30 +140,26 @@ class Executor:
         return self.outputs(held)
 
     @contextmanager
-    def step(self, index: int, *, again: bool) -> Iterator[Callable[[MutableMapping[str, Value]], None]]:
-        """Make one step ready; yields the function that runs it on the tensors of an inference, which it brings up to date.
+    def step(self, index: int, *, again: bool) -> Iterator[_Ready]:
+        """Make one step ready to run on the tensors of as many inferences as wanted.
 
         ``again``: the first step follows behind the last.
         """
         step = self.manifest.steps[index]
         self._residency.enter(index, again=again)
-        session = self._sessions.get(index)
-        if session is None:
-            session = self._open(self._bundle / step.model.path, self.threads, self._residency.values(index))
-            if step.kept:
-                self._sessions[index] = session
-        if index == 0:
-            self.trim()
-
-        def run(held: MutableMapping[str, Value]) -> None:
-            held |= session.run(step.outputs, {name: held[name] for name in step.inputs})
-            for name in held.keys() - set(step.live):
-                del held[name]
-
         try:
-            yield run
+            session = self._sessions.get(index)
+            if session is None:
+                session = self._open(self._bundle / step.model.path, self.threads, self._residency.values(index))
+                if step.kept:
+                    self._sessions[index] = session
+            if index == 0:
+                self.trim()
+            ready = _Ready(session, step)
+            del session
+            yield ready
+            ready.release()
         finally:
-            del session, run
             self._residency.leave(index)
 
     def outputs(self, held: Mapping[str, Value]) -> Outputs:
@@ -145,12 +167,19 @@ class Executor:
         return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
 
 
-def load(bundle: Path, *, threads: int | None = None, verify: bool = True) -> Executor:
+def load(
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before it is used.
 
-    That of a model is checked here, that of weights when they are first read. Raises `BundleError` when it is not whole.
+    That of a model is checked here, that of weights when they are first read. ``adapt`` may change the schedule. Raises
+    `BundleError` when the bundle is not whole.
     """
-    manifest = read_manifest(bundle)
+    manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=False)
     return Executor(bundle, manifest, threads=threads, verify=verify)
 

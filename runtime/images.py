@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hyps.runtime.errors import InputError
+from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.manifest import Preprocess
 
 #: Pillow holds a colour picture in four bytes a pixel.
@@ -106,7 +106,7 @@ def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -
     picture.draft("RGB", (side, side))
     needed_bytes = _needed_bytes(picture, full, recipe)
     if needed_bytes > room_bytes:
-        raise InputError(
+        raise RoomError(
             f"image {name} of {full[0]} x {full[1]} pixels needs {needed_bytes / 1e6:.1f} MB to decode and resize, "
             f"{max(room_bytes, 0) / 1e6:.1f} MB are left of the budget; scale it down, or compile with more memory"
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from hyps.runtime.errors import InputError
+from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.executor import check_tensor
 from hyps.runtime.manifest import Manifest
 
@@ -147,7 +147,7 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, r
         check_tensor(name, record, dtype, shape)
         needed_bytes = dtype.itemsize * math.prod(shape) * (2 if fortran else 1)
         if needed_bytes > room_bytes:
-            raise InputError(
+            raise RoomError(
                 f"tensor {name!r} of {source} needs {needed_bytes / 1e6:.1f} MB to read, {max(room_bytes, 0) / 1e6:.1f} MB "
                 "are left of the budget; save it in C order, give a file, or compile with more memory"
             )

@@ -67,7 +67,7 @@ def memory() -> Memory:
 
 
 def available_bytes() -> int:
-    """Memory that the system could give to processes and file caches without swapping; a guess of 0 where it does not say."""
+    """Memory that the system could give to processes and file caches without swapping; 0 where it does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

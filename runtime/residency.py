@@ -31,8 +31,9 @@ class Residency:
         streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
         placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)])
         self._arena = Buffer(placed.nbytes) if streamed else None
-        for start, stop in placed.common if self._arena else ():
-            self._arena.use_huge_pages(start, stop)
+        if self._arena:
+            for start, stop in placed.common:
+                self._arena.use_huge_pages(start, stop)
         starts = dict(zip(streamed, placed.starts, strict=True))
         self._weights: Mapping[int, StepWeights] = {
             index: StepWeights(
@@ -83,6 +84,10 @@ class Residency:
         if self._arena:
             self._arena.release(0, self._arena.nbytes)
 
+    def pending_bytes(self) -> int:
+        """Bytes that are still being read ahead."""
+        return self._ahead.pending_bytes() if self._ahead else 0
+
     def _following(self, index: int, *, again: bool) -> Iterator[tuple[StepWeights, int]]:
         """What may be read while step ``index`` runs: pinned bytes up to the next streamed step, and of that so many."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
@@ -132,6 +137,10 @@ class _Ahead(Thread):
                 weights.fetch(stop, self._cancelled)
         except Exception as error:  # raised where it is waited for
             self._error = error
+
+    def pending_bytes(self) -> int:
+        """What is left to read."""
+        return sum(max(0, stop - weights.filled) for weights, stop in self._wanted)
 
     def stop(self) -> None:
         """Stop after the block that is being read; raises what went wrong."""

@@ -90,16 +90,18 @@ def _temporary_file() -> IO[bytes]:
     """A file without a name; in ``/var/tmp``, which lies on storage where ``/tmp`` may lie in memory, unless TMPDIR says."""
     import tempfile  # most runs need none
 
-    durable = "/var/tmp"  # noqa: S108: nameless
+    durable = "/var/tmp"  # noqa: S108 (the file has no name)
     folder = durable if "TMPDIR" not in os.environ and os.access(durable, os.W_OK) else None
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)
     except OSError as error:
-        raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to a folder that can be written") from None
+        raise OutputError(
+            f"cannot make a temporary file: {error.strerror}; set TMPDIR to a folder that can be written"
+        ) from None
 
 
 def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    data = _bytes(np.ascontiguousarray(array))
     try:
         done = 0
         while done < len(data):
@@ -111,10 +113,14 @@ def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
 
 
 def _read(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = memoryview(array.reshape(-1).view(np.uint8))
+    data = _bytes(array)
     done = 0
     while done < len(data):
         count = os.preadv(file.fileno(), [data[done:]], offset + done)
         if not count:
             raise OutputError("a temporary file became shorter; use a smaller --batch")
         done += count
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data

@@ -1,4 +1,4 @@
-"""One step's weights in memory: read from their file into a buffer of our own, hashed as they pass, handed to onnxruntime."""
+"""One step's weights in memory: read from their file into a buffer of ours, hashed as they pass, given to onnxruntime."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from hyps.compiler import copying, pipeline
 from hyps.compiler.bundle import check_destination, check_space, staged
 from hyps.compiler.errors import OutputError
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.manifest import MANIFEST_NAME, check_files, read_manifest
+from hyps.runtime.integrity import check_files, read_manifest
+from hyps.runtime.manifest import MANIFEST_NAME
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, saved
 

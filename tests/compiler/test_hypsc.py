@@ -18,7 +18,7 @@ import pytest
 
 from hyps.compiler.targets import load_target, target_names
 from hyps.models.catalogue import NETWORKS
-from hyps.runtime.manifest import read_manifest
+from hyps.runtime.integrity import read_manifest
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
 

@@ -21,7 +21,7 @@ from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
 from hyps.passes.planner import Request
 from hyps.runtime.executor import load
-from hyps.runtime.manifest import check_files, read_manifest
+from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.sessions import session_options
 from tests.compiler.conftest import Command, Compile
 from tests.compiler.onnxes import BIG_SIDE, classifier, linear, model, node, saved, value, weight

@@ -21,7 +21,8 @@ from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.validate import INEXACT_TOLERANCE, Validation, file_inputs, random_inputs, validate
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.executor import load
-from hyps.runtime.manifest import MANIFEST_NAME, read_manifest
+from hyps.runtime.integrity import read_manifest
+from hyps.runtime.manifest import MANIFEST_NAME
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
 

@@ -264,7 +264,11 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
         live=graph.outputs,
         weight_bytes=0,
         activation_bytes=0,
+        alone_bytes=0,
         peak_bytes=0,
+        pinned_bytes=0,
+        ahead_bytes=0,
+        kept=False,
         leaving_bytes=0,
         reason="the whole model",
     )

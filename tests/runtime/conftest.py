@@ -21,6 +21,8 @@ from hyps.runtime.manifest import (
     Step,
     TargetRecord,
     TensorRecord,
+    WeightRecord,
+    WeightsRecord,
     encode,
 )
 
@@ -39,18 +41,28 @@ def _file(path: str) -> FileRecord:
     return FileRecord(path=path, size_bytes=len(CONTENTS[path]), sha256=hashlib.sha256(CONTENTS[path]).hexdigest())
 
 
+def _weights(path: str) -> WeightsRecord:
+    file = _file(path)
+    tensor = WeightRecord(name="w", dtype="uint8", shape=(2, 9), offset=0)
+    return WeightsRecord(path=path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=(tensor,))
+
+
 def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tuple[str, ...]) -> Step:
     return Step(
         name=name,
         model=_file(f"partitions/{name}.onnx"),
-        weights=_file(f"partitions/{name}.weights"),
+        weights=_weights(f"partitions/{name}.weights"),
         inputs=inputs,
         outputs=outputs,
         live=live,
         operators=("conv",),
         weight_bytes=18,
         activation_bytes=100,
+        alone_bytes=60_000_000,
         peak_bytes=60_000_000,
+        pinned_bytes=0,
+        ahead_bytes=0,
+        kept=False,
         reason="first",
     )
 
@@ -59,7 +71,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
 def manifest() -> Manifest:
     """Two steps: image -> hidden -> scores."""
     return Manifest(
-        version=1,
+        version=2,
         created_by="hyps test",
         model=ModelRecord(name="tiny", sha256="0" * 64, parameters=10, weight_bytes=36),
         target=TargetRecord(name="custom", threads=2),

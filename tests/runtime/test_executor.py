@@ -17,7 +17,17 @@ from onnx import TensorProto, helper
 
 from hyps.runtime.errors import BudgetError, BundleError, InputError
 from hyps.runtime.executor import Executor, StepProfile, load
-from hyps.runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, OutputRecord, Step, TensorRecord, encode
+from hyps.runtime.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    OutputRecord,
+    Step,
+    TensorRecord,
+    WeightRecord,
+    WeightsRecord,
+    encode,
+)
 
 #: Steps as (inputs, outputs, live after the step).
 Schedule = Sequence[tuple[str, str, str]]
@@ -83,7 +93,7 @@ class FakeRuntime:
         self.tensors: dict[str, weakref.ref[Any]] = {}
         self.tensors_at_opening: list[set[str]] = []
 
-    def __call__(self, path: Path, threads: int) -> FakeSession:
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Any]) -> FakeSession:
         self.opened.append((path, threads))
         self.sessions_at_opening.append(len(self.sessions))
         self.tensors_at_opening.append(self.alive())
@@ -148,11 +158,11 @@ def test_an_executor_runs_again_and_leaves_the_inputs_alone(manifest: Manifest) 
 
 def test_after_a_failure_it_runs_again(manifest: Manifest) -> None:
     class Failing(FakeRuntime):
-        def __call__(self, path: Path, threads: int) -> FakeSession:
+        def __call__(self, path: Path, threads: int, weights: Mapping[str, Any]) -> FakeSession:
             if len(self.opened) == 1:
                 self.opened.append((path, threads))
                 raise BundleError("gone")
-            return super().__call__(path, threads)
+            return super().__call__(path, threads, weights)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Failing())
     with pytest.raises(BundleError):
@@ -265,16 +275,26 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
     return Step(
         name=name,
         model=record(folder, f"partitions/{name}.onnx"),
-        weights=record(folder, f"partitions/{name}.weights"),
+        weights=weights_record(folder, f"partitions/{name}.weights", weights.shape),
         inputs=(read,),
         outputs=(made,),
         live=(made,),
         operators=("product", made),
         weight_bytes=weights.nbytes,
         activation_bytes=0,
+        alone_bytes=0,
         peak_bytes=0,
+        pinned_bytes=0,
+        ahead_bytes=0,
+        kept=False,
         reason="by hand",
     )
+
+
+def weights_record(folder: Path, path: str, shape: tuple[int, ...]) -> WeightsRecord:
+    file = record(folder, path)
+    tensor = WeightRecord(name="W", dtype="float32", shape=shape, offset=0)
+    return WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=(tensor,))
 
 
 def record(folder: Path, path: str) -> FileRecord:
