@@ -38,8 +38,8 @@ class Costs:
 
     ``resident``, ``live``, ``workspace``, ``reused`` and ``reused_born`` are indexed by operator, ``crossing`` by cut
     position. ``shared`` has a column for every further reader of a weight (operator, reader before it, bytes), by operator;
-    ``deaths`` one for every tensor but the model's inputs (born, last, bytes), by ``last``. Both make the work of a partition
-    proportional to its length, whatever lies before and behind it.
+    ``deaths`` one for every tensor but the model's inputs (born, last, bytes), by ``last``. Both make the work of a
+    partition proportional to its length, whatever lies before and behind it.
     """
 
     resident: Bytes
