@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,9 @@ class Costs:
     """Per operator and cut, what `peaks_from` adds up.
 
     ``resident``, ``live``, ``workspace``, ``reused`` and ``reused_born`` are indexed by operator, ``crossing`` by cut
-    position; so is ``held``, which leaves the model's inputs out. ``shared`` has a row for every further reader of a weight
-    (operator, reader before it, bytes), ``lives`` one for every tensor but the inputs (born, last, bytes), by birth.
+    position. ``shared`` has a column for every further reader of a weight (operator, reader before it, bytes), by operator;
+    ``deaths`` one for every tensor but the model's inputs (born, last, bytes), by ``last``. Both make the work of a
+    partition proportional to its length, whatever lies before and behind it.
     """
 
     resident: Bytes
@@ -48,41 +50,43 @@ class Costs:
     reused_born: Bytes
     crossing: Bytes
     input_bytes: int
-    held: Bytes
-    lives: Bytes
+    deaths: Bytes
 
     @property
     def count(self) -> int:
         """The number of operators."""
         return len(self.live)
 
-    def weights_from(self, start: int) -> Bytes:
-        """Resident weights of the partitions ``[start, stop)`` for stop = start+1 .. count; each weight counts once."""
-        operator, previous, nbytes = self.shared.T
-        again = (previous < start) & (operator >= start)
-        resident = self.resident[start:].copy()
+    def weights_from(self, start: int, end: int | None = None) -> Bytes:
+        """Resident weights of the partitions ``[start, stop)`` for stop = start+1 .. end; each weight counts once."""
+        end = self.count if end is None else end
+        first, last = np.searchsorted(self.shared[0], (start, end))
+        operator, previous, nbytes = self.shared[:, first:last]
+        again = previous < start
+        resident = self.resident[start:end].copy()
         np.add.at(resident, operator[again] - start, nbytes[again])
         return np.cumsum(resident)
 
-    def activations_from(self, start: int) -> Bytes:
-        """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. count."""
-        _, last, nbytes = self.lives[: np.searchsorted(self.lives[:, 0], start)].T
-        crosses = last >= start
-        dying = np.zeros(self.count + 2 - start, np.int64)
-        np.add.at(dying, last[crosses] + 1 - start, nbytes[crosses])
-        bypass = self.held[start] - np.cumsum(dying)[: self.count - start]
-        reused = np.where(self.reused_born[start:] >= start, self.reused[start:], 0)
-        live = self.held[start] + self.live[start:] - bypass - reused + self.workspace[start:]
+    def activations_from(self, start: int, end: int | None = None) -> Bytes:
+        """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
+        end = self.count if end is None else end
+        first, last = np.searchsorted(self.deaths[1], (start, end - 1))
+        born, died, nbytes = self.deaths[:, first:last]
+        crossed = born < start
+        kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
+        np.add.at(kept, died[crossed] + 1 - start, nbytes[crossed])
+        reused = np.where(self.reused_born[start:end] >= start, self.reused[start:end], 0)
+        live = np.cumsum(kept) + self.live[start:end] - reused + self.workspace[start:end]
         return self.input_bytes + np.maximum.accumulate(live)
 
-    def peaks_from(self, start: int) -> Bytes:
-        """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. count; never falls."""
-        return PROCESS_BYTES + self.weights_from(start) + self.activations_from(start)
+    def peaks_from(self, start: int, end: int | None = None) -> Bytes:
+        """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""
+        return PROCESS_BYTES + self.weights_from(start, end) + self.activations_from(start, end)
 
     def alone(self) -> Bytes:
         """The predicted process peak of every operator as a partition by itself."""
         resident = self.resident.copy()
-        np.add.at(resident, self.shared[:, 0], self.shared[:, 2])
+        np.add.at(resident, self.shared[0], self.shared[2])
         return PROCESS_BYTES + self.input_bytes + resident + self.live + self.workspace
 
 
@@ -102,25 +106,27 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
             else:
                 resident[index] += nbytes
             previous[name] = index
-    spans = sorted((life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items())
-    made = [span for span in spans if span[0] >= 0]
-    held, live = _sums(made, count)
+    spans = [(life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items()]
+    made = sorted((span for span in spans if span[0] >= 0), key=itemgetter(1))
     return Costs(
         resident=resident,
-        shared=_array(shared).reshape(-1, 3),
-        live=live,
+        shared=_columns(shared),
+        live=_sums(made, count)[1],
         workspace=_array(p.workspace_bytes for p in prints),
         reused=_array(p.reused_bytes for p in prints),
         reused_born=_array(_born(lives, p.reused) for p in prints),
         crossing=_sums(spans, count)[0],
         input_bytes=sum(graph.tensors[name].nbytes for name in graph.inputs),
-        held=held,
-        lives=_array(made).reshape(-1, 3),
+        deaths=_columns(made),
     )
 
 
 def _array(values: Iterable[int | tuple[int, ...]]) -> Bytes:
     return np.array(list(values), np.int64)
+
+
+def _columns(rows: Iterable[tuple[int, int, int]]) -> Bytes:
+    return np.ascontiguousarray(_array(rows).reshape(-1, 3).T)
 
 
 def _born(lives: Mapping[str, Lifetime], name: str | None) -> int:

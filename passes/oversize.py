@@ -85,7 +85,7 @@ def finest(model: Model, graph: Graph, costs: Costs) -> Costs:
     for index, matrix, width in _splittable(model, graph):
         resident[index : fused.get(index, index) + 1] = NODE_BYTES
         resident[index] += mapped_bytes(_largest_shard(matrix, width, most_shards(width)))
-    return replace(costs, resident=resident, shared=costs.shared[:0])
+    return replace(costs, resident=resident, shared=costs.shared[:, :0])
 
 
 def _splittable(model: Model, graph: Graph) -> Iterator[tuple[int, int, int]]:
@@ -123,7 +123,7 @@ def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[i
     for first, last in _fused_products(graph):
         at_most = int(alone[first : last + 1].sum()) - (last - first) * PROCESS_BYTES
         if budget_bytes is not None and at_most > budget_bytes:
-            needs[first] = int(costs.peaks_from(first)[last - first])
+            needs[first] = int(costs.peaks_from(first, last + 1)[-1])
     return needs
 
 

@@ -7,23 +7,27 @@ import re
 from collections.abc import Mapping
 
 from hyps.passes.costs import Costs
-from hyps.passes.cuts import POOLINGS
 from hyps.passes.graph import Graph
-from hyps.passes.liveness import crossing, lifetimes
+from hyps.passes.liveness import lifetimes
 from hyps.passes.plan import Partition
 from hyps.passes.units import megabytes
+from hyps.passes.wanted import POOLINGS
 
 
 def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, str]) -> tuple[Partition, ...]:
     """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position."""
     lives = lifetimes(graph)
+    held = dict.fromkeys(graph.inputs)
     parts = []
     for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
         operators = graph.operators[start:stop]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
-        live = crossing(lives, stop)
-        weights = int(costs.weights_from(start)[stop - start - 1])
-        activations = int(costs.activations_from(start)[stop - start - 1])
+        held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
+        held = {name: None for name in held if lives[name].last >= stop}
+        live = tuple(held)
+        weights = int(costs.weights_from(start, stop)[-1])
+        activations = int(costs.activations_from(start, stop)[-1])
+        peak = int(costs.peaks_from(start, stop)[-1])
         parts.append(
             Partition(
                 name=f"{index:02d}-{_file_name(operators[-1].name)}",
@@ -33,8 +37,8 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 live=live,
                 weight_bytes=weights,
                 activation_bytes=activations,
-                alone_bytes=int(costs.peaks_from(start)[stop - start - 1]),
-                peak_bytes=int(costs.peaks_from(start)[stop - start - 1]),
+                alone_bytes=peak,
+                peak_bytes=peak,
                 pinned_bytes=0,
                 ahead_bytes=0,
                 kept=False,

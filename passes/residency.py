@@ -8,8 +8,10 @@ to read, and to *pinned* weights: a byte pinned is a byte less to read for every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from hyps.passes.device import Device
 
 #: Bytes read ahead are whole huge pages.
 AHEAD_STEP_BYTES = 2 << 20
@@ -46,8 +48,9 @@ class Residences:
     latency_s: float
 
 
-def residences(needs: Sequence[StepNeeds], budget_bytes: int, storage_bytes_per_s: float, step_s: float) -> Residences:
+def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) -> Residences:
     """Fill the budget; see the module. The shares of pinned weights and of reading ahead are those that take least time."""
+    needs = tuple(needs)
     kept = _kept(needs, budget_bytes)
     sessions = sum(need.session_bytes for need, keep in zip(needs, kept, strict=True) if keep)
     bases = [
@@ -59,7 +62,7 @@ def residences(needs: Sequence[StepNeeds], budget_bytes: int, storage_bytes_per_
     for share in shares:
         pinned = _pinned(needs, bases, budget_bytes, share)
         ahead = _ahead(needs, bases, pinned, budget_bytes)
-        plans.append((_latency(needs, pinned, ahead, kept, storage_bytes_per_s, step_s), pinned, ahead))
+        plans.append((_latency(needs, pinned, ahead, kept, device), pinned, ahead))
     latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
     resident = sum(pinned)
     steps = tuple(
@@ -123,8 +126,7 @@ def _latency(
     pinned: Sequence[int],
     ahead: Sequence[int],
     kept: Sequence[bool],
-    storage_bytes_per_s: float,
-    step_s: float,
+    device: Device,
 ) -> float:
     """Estimated seconds of an inference that follows another: reading beside computing, then what is left to read."""
     seconds, read = 0.0, 0.0
@@ -134,9 +136,9 @@ def _latency(
         if turn == len(needs):
             seconds = 0.0
         if streamed[index]:
-            seconds += max(0.0, streamed[index] - read) / storage_bytes_per_s
+            seconds += max(0.0, streamed[index] - read) / device.storage_bytes_per_s
             read = 0.0
-        spent = needs[index].compute_s + (0.0 if kept[index] else step_s)
-        read = min(float(ahead[index]), read + spent * storage_bytes_per_s)
+        spent = needs[index].compute_s + (0.0 if kept[index] else device.step_s)
+        read = min(float(ahead[index]), read + spent * device.storage_bytes_per_s)
         seconds += spent
     return seconds

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.passes.costs import Costs, costs
-from hyps.passes.cuts import POOLINGS, best_cuts, layer_cuts, mandatory_cuts, pooling_cuts, smallest_peak
+from hyps.passes.cuts import best_cuts, smallest_peak
+from hyps.passes.device import Device
 from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
+from hyps.passes.latency import Latency, latency
 from hyps.passes.planner import Request, plan
+from hyps.passes.wanted import POOLINGS, layer_cuts, mandatory_cuts, pooling_cuts
+from hyps.passes.work import compute_s
 from tests.passes.nets import drawn, measured_graphs, vgg16_structure
 
 Cuts = tuple[int, ...]
-Rank = tuple[int, int, int]
+Rank = tuple[int, float]
 
 
 def peak(found: Costs, cuts: Cuts) -> int:
@@ -27,9 +32,20 @@ def peak(found: Costs, cuts: Cuts) -> int:
     return max(int(found.peaks_from(start)[stop - start - 1]) for start, stop in ends)
 
 
-def rank(found: Costs, sealed: Collection[int], cuts: Cuts) -> Rank:
-    """What makes one choice better than another: sealed cuts, partitions, bytes that cross; fewer is better."""
-    return len(set(cuts) & set(sealed)), len(cuts) + 1, sum(int(found.crossing[cut]) for cut in cuts)
+def seconds(graph: Graph, found: Costs, device: Device, cuts: Cuts) -> float:
+    """The estimated latency, added up partition by partition and operator by operator."""
+    total = 0.0
+    for start, stop in itertools.pairwise((0, *cuts, found.count)):
+        reading = int(found.weights_from(start)[stop - start - 1]) / device.storage_bytes_per_s
+        inside = replace(graph, operators=graph.operators[start:stop])
+        computing = float(compute_s(inside, device).sum())
+        total += device.step_s + max(reading, computing) + int(found.crossing[stop]) / device.memory_bytes_per_s
+    return total
+
+
+def rank(graph: Graph, found: Costs, device: Device, sealed: Collection[int], cuts: Cuts) -> Rank:
+    """What makes one choice better than another: sealed cuts, then seconds; fewer is better."""
+    return len(set(cuts) & set(sealed)), seconds(graph, found, device, cuts)
 
 
 def all_choices(count: int, wanted: Collection[int]) -> Iterator[Cuts]:
@@ -40,35 +56,56 @@ def all_choices(count: int, wanted: Collection[int]) -> Iterator[Cuts]:
             yield tuple(sorted((*chosen, *wanted)))
 
 
-def best_rank(found: Costs, sealed: Collection[int], wanted: Collection[int], budget: int) -> Rank | None:
-    fitting = (cuts for cuts in all_choices(found.count, wanted) if peak(found, cuts) <= budget)
-    return min((rank(found, sealed, cuts) for cuts in fitting), default=None)
-
-
 def a_budget(data: st.DataObject, found: Costs) -> int:
     """A budget at, just below or above the peak of some partition."""
     peaks = {int(value) for start in range(found.count) for value in found.peaks_from(start)}
     return data.draw(st.sampled_from(sorted(peaks)), "budget") + data.draw(st.integers(-1, 1), "more")
 
 
+@st.composite
+def devices(draw: st.DrawFn) -> Device:
+    """Devices on which reading, computing, copying or starting a step is slow, in any combination."""
+    rates, steps = st.sampled_from([1e3, 1e6, 1e9]), st.sampled_from([0.0, 1e-6, 1e-3, 1.0])
+    return Device(
+        storage_bytes_per_s=draw(rates),
+        conv_macs_per_s=draw(rates),
+        gemv_bytes_per_s=draw(rates),
+        memory_bytes_per_s=draw(rates),
+        step_s=draw(steps),
+    )
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_best_cuts_are_the_best_of_all(data: st.DataObject) -> None:
-    found = costs(*data.draw(measured_graphs(7)))
+    graph, prints = data.draw(measured_graphs(7))
+    found, device = costs(graph, prints), data.draw(devices(), "device")
     positions = st.integers(1, max(1, found.count - 1))
     inside = range(1, found.count)
     sealed = data.draw(st.sets(positions, max_size=4), "sealed") & set(inside)
     wanted = data.draw(st.sets(positions, max_size=2), "wanted") & set(inside)
     budget = a_budget(data, found)
-    cuts = best_cuts(found, sealed, wanted, budget)
-    expected = best_rank(found, sealed, wanted, budget)
+    cuts = best_cuts(found, latency(graph, found, device), sealed, wanted, budget)
+    fitting = [choice for choice in all_choices(found.count, wanted) if peak(found, choice) <= budget]
     if cuts is None:
-        assert expected is None
+        assert not fitting
         return
     assert cuts == tuple(sorted(set(cuts)))
     assert set(wanted) <= set(cuts) <= set(inside)
     assert peak(found, cuts) <= budget
-    assert rank(found, sealed, cuts) == expected
+    parted, least = min(rank(graph, found, device, sealed, choice) for choice in fitting)
+    assert len(set(cuts) & set(sealed)) == parted
+    assert seconds(graph, found, device, cuts) == pytest.approx(least, rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(measured_graphs(8), devices())
+def test_joining_partitions_never_takes_longer(measured: tuple[Graph, Mapping[str, Footprint]], device: Device) -> None:
+    found = costs(*measured)
+    for cuts in all_choices(found.count, ()):
+        for cut in cuts:
+            joined = tuple(other for other in cuts if other != cut)
+            assert seconds(measured[0], found, device, joined) <= seconds(measured[0], found, device, cuts) * (1 + 1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,8 +114,10 @@ def test_smallest_peak_is_the_least_of_all(measured: tuple[Graph, Mapping[str, F
     found = costs(*measured)
     smallest = smallest_peak(found)
     assert smallest == min(peak(found, cuts) for cuts in all_choices(found.count, ()))
-    assert best_cuts(found, (), (), smallest) is not None
-    assert best_cuts(found, (), (), smallest - 1) is None
+    assert smallest_peak(found, step_bytes=1000) == -(-smallest // 1000) * 1000
+    took = latency(measured[0], found, Device())
+    assert best_cuts(found, took, (), (), smallest) is not None
+    assert best_cuts(found, took, (), (), smallest - 1) is None
 
 
 #: x (100) - a (50) - b (10) - c (50) - y (1); the weights of b and c together are more than the budget below allows.
@@ -90,37 +129,38 @@ CHAIN = drawn(
 )
 
 
-def chain_costs() -> Costs:
-    return costs(CHAIN, footprints(CHAIN, 1))
+def chain_costs() -> tuple[Costs, Latency]:
+    found = costs(CHAIN, footprints(CHAIN, 1))
+    return found, latency(CHAIN, found, Device())
 
 
 def test_one_partition_where_all_fits() -> None:
-    found = chain_costs()
-    assert best_cuts(found, (), (), int(found.peaks_from(0)[-1])) == ()
+    found, took = chain_costs()
+    assert best_cuts(found, took, (), (), int(found.peaks_from(0)[-1])) == ()
 
 
 def test_cut_where_the_least_crosses() -> None:
     """With room for two of four weights there are two partitions; the one cut that leaves two and two is behind b."""
-    found = chain_costs()
-    assert best_cuts(found, (), (), int(found.peaks_from(0)[-1]) - 1) == (2,)
+    found, took = chain_costs()
+    assert best_cuts(found, took, (), (), int(found.peaks_from(0)[-1]) - 1) == (2,)
 
 
 def test_a_sealed_cut_is_the_last_resort() -> None:
     """Two more partitions and more bytes rather than a cut inside a fusion; but a cut there rather than no plan."""
-    found = chain_costs()
+    found, took = chain_costs()
     budget = int(found.peaks_from(0)[2])
-    assert best_cuts(found, {2}, (), budget) in {(1,), (3,)}
+    assert best_cuts(found, took, {2}, (), budget) in {(1,), (3,)}
     tight = smallest_peak(found)
-    cuts = best_cuts(found, {1, 2, 3}, (), tight)
+    cuts = best_cuts(found, took, {1, 2, 3}, (), tight)
     assert cuts is not None
     assert peak(found, cuts) <= tight
-    assert best_cuts(found, {1, 2, 3}, (), tight - 1) is None
+    assert best_cuts(found, took, {1, 2, 3}, (), tight - 1) is None
 
 
 def test_a_wanted_cut_is_made_whatever_the_budget() -> None:
-    found = chain_costs()
-    assert best_cuts(found, (), {3}, 1 << 62) == (3,)
-    assert best_cuts(found, {3}, {1, 3}, 1 << 62) == (1, 3)
+    found, took = chain_costs()
+    assert best_cuts(found, took, (), {3}, 1 << 62) == (3,)
+    assert best_cuts(found, took, {3}, {1, 3}, 1 << 62) == (1, 3)
 
 
 @pytest.mark.parametrize(
