@@ -116,7 +116,7 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         activation_bytes=partition.activation_bytes,
         alone_bytes=partition.alone_bytes,
         peak_bytes=partition.peak_bytes,
-        pinned_bytes=partition.pinned_bytes,
+        pinned_bytes=min(partition.pinned_bytes, weights.size_bytes if weights else 0),
         ahead_bytes=partition.ahead_bytes,
         kept=partition.kept,
         reason=partition.reason,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hyps.passes.costs import Costs, costs
+from hyps.passes.costs import PROCESS_BYTES, Costs, costs
 from hyps.passes.cuts import best_cuts, smallest_peak
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
@@ -33,7 +34,9 @@ Split = Literal["auto", "mandatory", "pooling", "layers"]
 BUDGET_STEP_BYTES = 100_000
 _UNBOUNDED = 1 << 62
 #: Of what the budget has above the least that works, the shares that partitions are tried with; the rest is for weights.
-_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+_CAP_SHARES = (0.0, 0.1, 0.3, 0.6, 1.0)
+#: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
+_SHARD_SHARES = (1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ class _Cut:
     partitions: tuple[Partition, ...]
     budget_bytes: int
     latency_s: float
+    cost_s: float
 
 
 def plan(model: Model, request: Request) -> Planned:
@@ -96,7 +100,7 @@ def plan(model: Model, request: Request) -> Planned:
     found = _cut(whole, request)
     if found is None:
         raise _does_not_fit(whole, _shard(whole, request).measured, request, smallest)
-    best = min(_candidates(whole, request, found, smallest), key=lambda candidate: candidate.latency_s)
+    best = min(_candidates(whole, request, found, smallest), key=lambda candidate: candidate.cost_s)
     sharded = best.sharded
     graph = sharded.measured.graph
     result = Plan(
@@ -119,20 +123,27 @@ def _candidates(whole: _Measured, request: Request, found: _Cut, smallest: int) 
     budget = request.budget_bytes
     if budget is None or request.split != "auto" or len(found.cuts) == 0:
         return
-    for share in _SHARES:
-        cap = smallest + int((budget - smallest) * share)
-        if (other := _cut(whole, request, cap)) is not None:
+    for cap_share, shard_share in itertools.product(_CAP_SHARES, _SHARD_SHARES):
+        cap = smallest + int((budget - smallest) * cap_share)
+        shard = PROCESS_BYTES + int((cap - PROCESS_BYTES) * shard_share)
+        if (other := _cut(whole, request, cap, shard)) is not None:
             yield other
 
 
-def _cut(whole: _Measured, request: Request, cap_bytes: int | None = None) -> _Cut | None:
-    """The best cuts whose partitions need at most ``cap_bytes`` each (the budget by default), and what stays in memory."""
+def _cut(whole: _Measured, request: Request, cap_bytes: int | None = None, shard_bytes: int | None = None) -> _Cut | None:
+    """The best cuts, and what stays in memory; partitions need at most ``cap_bytes`` each, shards ``shard_bytes``.
+
+    Both are the budget by default.
+    """
     capped = replace(request, budget_bytes=cap_bytes or request.budget_bytes)
-    sharded = _shard(whole, capped)
+    sharded = _shard(whole, replace(capped, budget_bytes=shard_bytes or capped.budget_bytes))
     graph, costs, sealed = sharded.measured.graph, sharded.measured.costs, sharded.measured.sealed
     times = latency(graph, costs, request.device)
     limit = capped.budget_bytes if capped.budget_bytes is not None else _UNBOUNDED
-    cuts = best_cuts(costs, times, sealed, _wanted_cuts(sharded, capped), limit)
+    wanted = _wanted_cuts(sharded, capped)
+    if shard_bytes is not None and shard_bytes < limit:  # smaller shards than need be: not to be joined again
+        wanted |= _mandatory_cuts(sharded)
+    cuts = best_cuts(costs, times, sealed, wanted, limit)
     if cuts is None:
         return None
     parts = partitions(graph, costs, cuts, _reasons(sharded, capped))
@@ -153,6 +164,7 @@ def _cut(whole: _Measured, request: Request, cap_bytes: int | None = None) -> _C
         ),
         budget_bytes=budget,
         latency_s=resident.latency_s,
+        cost_s=resident.cost_s,
     )
 
 
@@ -207,12 +219,17 @@ def _wanted_cuts(sharded: _Sharded, request: Request) -> frozenset[int]:
     """The positions that are cut whatever the budget; without a budget, ``auto`` has none but the mandatory ones."""
     graph, sealed = sharded.measured.graph, sharded.measured.sealed
     count = len(graph.operators)
-    mandatory = frozenset(mandatory_cuts([span for _, span in _shard_spans(sharded)], count))
+    mandatory = _mandatory_cuts(sharded)
     if request.split == "layers":
         return mandatory.union(layer_cuts(count, sealed))
     if request.split == "pooling":
         return mandatory.union(pooling_cuts(graph, sealed))
     return frozenset() if request.split == "auto" and request.budget_bytes is not None else mandatory
+
+
+def _mandatory_cuts(sharded: _Sharded) -> frozenset[int]:
+    spans = [span for _, span in _shard_spans(sharded)]
+    return frozenset(mandatory_cuts(spans, len(sharded.measured.graph.operators)))
 
 
 def _shard_spans(sharded: _Sharded) -> Iterator[tuple[Oversize, tuple[int, int]]]:

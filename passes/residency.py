@@ -42,10 +42,14 @@ class Residence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residences:
-    """The decision for every step, and the estimated seconds of one inference after another."""
+    """The decision for every step, and the estimated seconds of one inference after another.
+
+    ``cost_s`` is what plans are compared by: these seconds, and those when the system's file cache holds all weights.
+    """
 
     steps: tuple[Residence, ...]
     latency_s: float
+    cost_s: float
 
 
 def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) -> Residences:
@@ -62,14 +66,16 @@ def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) ->
     for share in shares:
         pinned = _pinned(needs, bases, budget_bytes, share)
         ahead = _ahead(needs, bases, pinned, budget_bytes)
-        plans.append((_latency(needs, pinned, ahead, kept, device), pinned, ahead))
-    latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
+        cold_s = _latency(needs, pinned, ahead, kept, device.storage_bytes_per_s, device.step_s)
+        cached_s = _latency(needs, pinned, ahead, kept, device.memory_bytes_per_s, device.step_s)
+        plans.append((cold_s + cached_s, cold_s, pinned, ahead))
+    cost, latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
     resident = sum(pinned)
     steps = tuple(
         Residence(pinned_bytes=p, ahead_bytes=a, kept=keep, peak_bytes=base + resident - p + a)
         for p, a, keep, base in zip(pinned, ahead, kept, bases, strict=True)
     )
-    return Residences(steps=steps, latency_s=latency)
+    return Residences(steps=steps, latency_s=latency, cost_s=cost)
 
 
 def _kept(needs: Sequence[StepNeeds], budget_bytes: int) -> list[bool]:
@@ -126,7 +132,8 @@ def _latency(
     pinned: Sequence[int],
     ahead: Sequence[int],
     kept: Sequence[bool],
-    device: Device,
+    read_bytes_per_s: float,
+    step_s: float,
 ) -> float:
     """Estimated seconds of an inference that follows another: reading beside computing, then what is left to read."""
     seconds, read = 0.0, 0.0
@@ -136,9 +143,9 @@ def _latency(
         if turn == len(needs):
             seconds = 0.0
         if streamed[index]:
-            seconds += max(0.0, streamed[index] - read) / device.storage_bytes_per_s
+            seconds += max(0.0, streamed[index] - read) / read_bytes_per_s
             read = 0.0
-        spent = needs[index].compute_s + (0.0 if kept[index] else device.step_s)
-        read = min(float(ahead[index]), read + spent * device.storage_bytes_per_s)
+        spent = needs[index].compute_s + (0.0 if kept[index] else step_s)
+        read = min(float(ahead[index]), read + spent * read_bytes_per_s)
         seconds += spent
     return seconds
