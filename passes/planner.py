@@ -12,7 +12,7 @@ from hyps.passes.cuts import best_cuts, smallest_peak
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.exactness import inexact_reason
-from hyps.passes.footprint import file_bytes, footprints
+from hyps.passes.footprint import SESSION_BYTES, file_bytes, footprints
 from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
@@ -179,7 +179,7 @@ def _needs(graph: Graph, parts: Sequence[Partition], computed_s: Seconds) -> Ite
         yield StepNeeds(
             alone_bytes=part.alone_bytes,
             weights_bytes=weights,
-            session_bytes=part.weight_bytes - weights,
+            session_bytes=SESSION_BYTES + part.weight_bytes - weights,
             compute_s=float(computed_s[stop] - computed_s[start]),
         )
 

@@ -51,7 +51,7 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def _check_version(path: Path, document: bytes) -> None:
-    match = re.search(rb'"version"\s*:\s*(-?\d{1,9})\b', document[:200])
+    match = re.search(rb'"version"\s*:\s*(-?\d{1,9})\s*[,}]', document[:200])
     if match and int(match[1]) != FORMAT_VERSION:
         raise BundleError(
             f"{path} has format version {int(match[1])}, this hyps-run reads version {FORMAT_VERSION}; "

@@ -27,10 +27,10 @@ class TensorStore:
     def __init__(self) -> None:
         self.limit_bytes = 0
         self.spilled_bytes = 0
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._sets: dict[int, dict[str, Value | _Spilled]] = {}
         self._file: IO[bytes] | None = None
-        self._end = 0
+        self.file_bytes = 0
         self._free: dict[int, list[int]] = defaultdict(list)
 
     def put(self, number: int, tensors: Mapping[str, Value]) -> None:
@@ -38,8 +38,8 @@ class TensorStore:
         self._sets[number] = kept = {}
         for name, value in tensors.items():
             array = to_numpy(value)
-            fits = self._held_bytes + array.nbytes <= self.limit_bytes
-            self._held_bytes += array.nbytes if fits else 0
+            fits = self.held_bytes + array.nbytes <= self.limit_bytes
+            self.held_bytes += array.nbytes if fits else 0
             kept[name] = value if fits else self._spill(array)
 
     def take(self, number: int) -> dict[str, Value]:
@@ -51,12 +51,12 @@ class TensorStore:
         self.limit_bytes = max(0, nbytes)
         for tensors in self._sets.values():
             for name, entry in tensors.items():
-                if self._held_bytes <= self.limit_bytes:
+                if self.held_bytes <= self.limit_bytes:
                     return
                 if not isinstance(entry, _Spilled):
                     array = to_numpy(entry)
                     tensors[name] = self._spill(array)
-                    self._held_bytes -= array.nbytes
+                    self.held_bytes -= array.nbytes
 
     def close(self) -> None:
         """Drop everything."""
@@ -70,14 +70,14 @@ class TensorStore:
         if self._free[array.nbytes]:
             offset = self._free[array.nbytes].pop()
         else:
-            offset, self._end = self._end, self._end + array.nbytes
+            offset, self.file_bytes = self.file_bytes, self.file_bytes + array.nbytes
         _write(self._file, array, offset)
         self.spilled_bytes += array.nbytes
         return _Spilled(offset, array.dtype, array.shape)
 
     def _give(self, entry: Value | _Spilled) -> Value:
         if not isinstance(entry, _Spilled):
-            self._held_bytes -= to_numpy(entry).nbytes
+            self.held_bytes -= to_numpy(entry).nbytes
             return entry
         assert self._file is not None
         array = np.empty(entry.shape, entry.dtype)
@@ -95,9 +95,7 @@ def _temporary_file() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)
     except OSError as error:
-        raise OutputError(
-            f"cannot make a temporary file: {error.strerror}; set TMPDIR to a folder that can be written"
-        ) from None
+        raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to another folder") from None
 
 
 def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:

@@ -79,6 +79,7 @@ class StepWeights:
         self._hashed = self.filled + len(block)
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:
+                self._digest, self._hashed, self.filled = hashlib.sha256(), 0, 0
                 raise BundleError(f"{self._path} was changed: its sha256 is not the manifest's; copy the bundle again")
             self._digest = None
 

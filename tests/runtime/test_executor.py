@@ -236,15 +236,28 @@ def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
         assert 1_000_000 < profile.resident_bytes < 1 << 40
 
 
-def test_load_checks_the_files_and_with_verify_their_hashes(bundle: Path) -> None:
-    path = bundle / "partitions/01-second.weights"
-    path.write_bytes(b"x" * 18)
+def test_load_checks_the_models(bundle: Path) -> None:
+    path = bundle / "partitions/01-second.onnx"
+    path.write_bytes(b"x" * len(path.read_bytes()))
     with pytest.raises(BundleError, match="was changed"):
         load(bundle)
     assert load(bundle, verify=False, threads=1).threads == 1
     path.unlink()
     with pytest.raises(BundleError, match="is missing"):
         load(bundle, verify=False)
+
+
+def test_weights_are_checked_before_anything_is_computed_with_them(bundle: Path, manifest: Manifest) -> None:
+    (bundle / "partitions/01-second.weights").write_bytes(b"x" * 18)
+    runtime = FakeRuntime()
+    executor = Executor(bundle, manifest, opener=runtime)
+    image = {"image": np.zeros((1, 3, 4, 4), np.float32)}
+    for _ in range(2):
+        with pytest.raises(BundleError, match=r"01-second.weights was changed: its sha256 is not the manifest's"):
+            executor.run(image)
+        assert [path.name for path, _ in runtime.opened] == ["00-first.onnx"]
+        runtime.opened.clear()
+    assert Executor(bundle, manifest, opener=runtime, verify=False).run(image).keys() == {"scores"}
 
 
 # The real thing: two steps of matrix products over whole numbers, so that every sum is exact.
