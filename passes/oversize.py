@@ -129,6 +129,8 @@ def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[i
 
 def _fused_products(graph: Graph) -> Iterator[tuple[int, int]]:
     """(first, last) of each product and the operators fused to it that follow it at once."""
+    if not any(operator.op_type in PRODUCTS for operator in graph.operators):
+        return
     for group in fusion_groups(graph):
         for first in group:
             if graph.operators[first].op_type not in PRODUCTS:

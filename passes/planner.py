@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from onnx import ModelProto
+
 from hyps.passes.costs import Costs, costs
 from hyps.passes.cuts import best_cuts, smallest_peak
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.exactness import inexact_reason
-from hyps.passes.footprint import footprints
-from hyps.passes.fusion import sealed_positions
+from hyps.passes.footprint import Footprint, footprints
+from hyps.passes.fusion import fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
+from hyps.passes.order import lowest_peak_order, reordered
 from hyps.passes.oversize import Oversize, Threshold, finest, oversize
 from hyps.passes.partitions import partitions
 from hyps.passes.plan import Plan, check_plan
@@ -76,7 +79,7 @@ def plan(model: Model, request: Request) -> Planned:
 
     Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
     """
-    whole = _measured(model, request.threads)
+    whole = _ordered(model, request.threads)
     sharded = _shard(whole, request)
     graph, costs, sealed = sharded.measured.graph, sharded.measured.costs, sharded.measured.sealed
     budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED
@@ -114,8 +117,25 @@ def _smallest_budget(whole: _Measured, request: Request) -> int:
 
 def _measured(model: Model, threads: int) -> _Measured:
     graph = view(model)
-    found = costs(graph, footprints(graph, threads))
-    return _Measured(model=model, graph=graph, costs=found, sealed=sealed_positions(graph))
+    return _with_costs(model, graph, footprints(graph, threads))
+
+
+def _with_costs(model: Model, graph: Graph, prints: Mapping[str, Footprint]) -> _Measured:
+    return _Measured(model=model, graph=graph, costs=costs(graph, prints), sealed=sealed_positions(graph))
+
+
+def _ordered(model: Model, threads: int) -> _Measured:
+    """The model with its operators in the order of the lowest peak; untouched where that is the given order."""
+    graph = view(model)
+    prints = footprints(graph, threads)
+    order = lowest_peak_order(graph, prints, fusion_groups(graph)).order
+    if order != tuple(range(len(order))):
+        proto = ModelProto()
+        proto.CopyFrom(model.proto)
+        del proto.graph.node[:]
+        proto.graph.node.extend(model.proto.graph.node[index] for index in order)
+        model, graph = Model(proto=proto, weights=model.weights), reordered(graph, order)
+    return _with_costs(model, graph, prints)
 
 
 def _shard(whole: _Measured, request: Request) -> _Sharded:
