@@ -167,13 +167,13 @@ def test_plans_are_right_and_exact(fill: Callable[[Net], None], split: Split, tm
 
 
 def test_the_branch_that_leaves_least_goes_first(tmp_path: Path) -> None:
-    """The branches of an inception block end in 16, 8 and 8 channels; the widest goes last."""
+    """A block's branches end in 16, 8 and 8 channels, the pooling's holds most meanwhile: that goes first."""
     model = built(inception, tmp_path)
     planned = plan(model, Request())
     names = [node.name for node in planned.model.proto.graph.node]
-    assert names != [node.name for node in model.proto.graph.node]
+    assert names.index("proj0") < names.index("one0")
     given = costs(view(model), footprints(view(model), 1))
-    assert planned.plan.partitions[0].activation_bytes < given.activations_from(0)[-1]
+    assert planned.plan.partitions[0].activation_bytes <= given.activations_from(0)[-1]
     assert_computes_the_same(model, planned, tmp_path)
 
 
