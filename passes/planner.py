@@ -20,9 +20,10 @@ from hyps.passes.latency import latency
 from hyps.passes.order import lowest_peak_order, reordered
 from hyps.passes.oversize import Oversize, Threshold, finest, oversize
 from hyps.passes.partitions import partitions
-from hyps.passes.plan import Plan, check_plan
+from hyps.passes.plan import Partition, Plan, check_plan
 from hyps.passes.reach import first_that, fits
 from hyps.passes.rewrite import Rewritten, run_rewrites
+from hyps.passes.session_order import session_order
 from hyps.passes.shard import ShardByOutput, shard_name
 from hyps.passes.units import megabytes
 from hyps.passes.wanted import layer_cuts, mandatory_cuts, pooling_cuts
@@ -81,12 +82,11 @@ def plan(model: Model, request: Request) -> Planned:
     """
     whole = _ordered(model, request.threads)
     sharded = _shard(whole, request)
-    graph, costs, sealed = sharded.measured.graph, sharded.measured.costs, sharded.measured.sealed
-    budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED
-    cuts = best_cuts(costs, latency(graph, costs, request.device), sealed, _wanted_cuts(sharded, request), budget)
-    if cuts is None:
+    graph = sharded.measured.graph
+    fitting = _fitting(sharded, request)
+    if fitting is None:
         raise _does_not_fit(whole, sharded.measured, request)
-    parts = partitions(graph, costs, cuts, _reasons(sharded, request))
+    cuts, parts = fitting
     result = Plan(
         partitions=parts,
         changes=sharded.rewritten.changes,
@@ -100,16 +100,37 @@ def plan(model: Model, request: Request) -> Planned:
     return Planned(model=sharded.measured.model, graph=graph, plan=result)
 
 
+def _fitting(sharded: _Sharded, request: Request) -> tuple[tuple[int, ...], tuple[Partition, ...]] | None:
+    """The best cuts and their partitions; None when none keep within the budget.
+
+    Where a session's own order needs more than the planned one, cuts for less are tried until that keeps within it, too.
+    """
+    graph, costs, sealed = sharded.measured.graph, sharded.measured.costs, sharded.measured.sealed
+    budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED
+    took, wanted, reasons = latency(graph, costs, request.device), _wanted_cuts(sharded, request), _reasons(sharded, request)
+    spare = 0
+    while (cuts := best_cuts(costs, took, sealed, wanted, budget - spare)) is not None:
+        parts = partitions(graph, costs, cuts, reasons)
+        excess = max(part.peak_bytes for part in parts) - budget
+        if excess <= 0:
+            return cuts, parts
+        spare = max(2 * spare, excess)
+    return None
+
+
 def _smallest_budget(whole: _Measured, request: Request) -> int:
     """The least budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within; found by trying.
 
     Starts at a bound that no plan can beat: every splittable operator in its smallest shards.
     """
+    operators = range(len(whole.graph.operators))
+    runs_as_planned = session_order(whole.graph, operators) == tuple(operators)
 
     def works(steps: int) -> bool:
         wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)
         sharded = _shard(whole, wanted)
-        return fits(sharded.measured.costs, tuple(sorted(_wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
+        found = fits(sharded.measured.costs, tuple(sorted(_wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
+        return found and (runs_as_planned or _fitting(sharded, wanted) is not None)
 
     bound = smallest_peak(finest(whole.model, whole.graph, whole.costs), step_bytes=BUDGET_STEP_BYTES)
     return first_that(works, bound // BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES
