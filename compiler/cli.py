@@ -23,7 +23,7 @@ from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target, load_target
 from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
-from hyps.passes.planner import Request
+from hyps.passes.request import Request
 from hyps.passes.units import megabytes
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest

@@ -21,7 +21,8 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph
 from hyps.passes.plan import Plan
-from hyps.passes.planner import Planned, Request, plan
+from hyps.passes.planner import Planned, plan
+from hyps.passes.request import Request
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model

@@ -25,23 +25,19 @@ from hyps.passes.liveness import Lifetime, lifetimes
 
 Bytes = NDArray[np.int64]
 
-#: Resident bytes of a ``hyps-run`` process with its libraries, Pillow's included, apart from a step's weights and
-#: activations. Method: the reference networks at budgets of 64 to 256 MB, x86-64, onnxruntime 1.31, VmHWM less the
-#: largest step's weights and activations: at most 52.1 MB with tensors, 56.7 MB after 80 photographs, and 2.6 MB more after
-#: 1,600, where it stays; rounded up.
-PROCESS_BYTES = 60_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """Per operator and cut, what `peaks_from` adds up.
 
-    ``resident``, ``live``, ``workspace``, ``reused`` and ``reused_born`` are indexed by operator, ``crossing`` by cut
-    position. ``shared`` has a column for every further reader of a weight (operator, reader before it, bytes), by operator;
-    ``deaths`` one for every tensor but the model's inputs (born, last, bytes), by ``last``. Both make the work of a
-    partition proportional to its length, whatever lies before and behind it.
+    ``process_bytes`` is what the process holds by itself. ``resident``, ``live``, ``workspace``, ``reused`` and
+    ``reused_born`` are indexed by operator, ``crossing`` by cut position. ``shared`` has a column for every further
+    reader of a weight (operator, reader before it, bytes), by operator; ``deaths`` one for every tensor but the model's
+    inputs (born, last, bytes), by ``last``. Both make the work of a partition proportional to its length, whatever lies
+    before and behind it.
     """
 
+    process_bytes: int
     resident: Bytes
     shared: Bytes
     live: Bytes
@@ -81,17 +77,17 @@ class Costs:
 
     def peaks_from(self, start: int, end: int | None = None) -> Bytes:
         """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""
-        return PROCESS_BYTES + self.weights_from(start, end) + self.activations_from(start, end)
+        return self.process_bytes + self.weights_from(start, end) + self.activations_from(start, end)
 
     def alone(self) -> Bytes:
         """The predicted process peak of every operator as a partition by itself."""
         resident = self.resident.copy()
         np.add.at(resident, self.shared[0], self.shared[2])
-        return PROCESS_BYTES + self.input_bytes + resident + self.live + self.workspace
+        return self.process_bytes + self.input_bytes + resident + self.live + self.workspace
 
 
-def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
-    """Add up a graph's footprints in its execution order."""
+def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int = 0) -> Costs:
+    """Add up a graph's footprints in its execution order, in a process that holds so many bytes by itself."""
     lives = lifetimes(graph)
     count = len(graph.operators)
     prints = [footprints[operator.name] for operator in graph.operators]
@@ -109,6 +105,7 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint]) -> Costs:
     spans = [(life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items()]
     made = sorted((span for span in spans if span[0] >= 0), key=itemgetter(1))
     return Costs(
+        process_bytes=process_bytes,
         resident=resident,
         shared=_columns(shared),
         live=_sums(made, count)[1],

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """Rates of one machine: bytes and multiply-adds (macs) per second, and seconds that every step costs.
+    """What the runtime's process holds there by itself, rates in bytes and multiply-adds (macs) a second, seconds a step.
 
     The defaults stand for an unknown device. They were measured on the x86-64 machine of DESIGN.md section 5 with one
     thread (3x3 and 1x1 convolutions, a product of one row, a Relu, a session of one small operator); storage is a stated
     guess, a good SD card's sequential read rate. Only the ratios decide where a model is cut.
     """
 
+    #: Resident bytes of ``hyps-run`` and its libraries, without weights and activations.
+    process_bytes: int = 53_500_000
+    #: What decoding pictures adds: Pillow and its decoders.
+    images_bytes: int = 7_000_000
     #: Sequential reading of weights that are not in memory.
     storage_bytes_per_s: float = 80e6
     #: Convolutions, and products of several rows.

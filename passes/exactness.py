@@ -7,7 +7,7 @@ computes as one, and shards are wide enough. Measured on onnxruntime 1.31, x86-6
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from onnx import NodeProto
 
@@ -32,7 +32,7 @@ _BLOCK_DEPTH, _BLOCK_COLUMNS = 128, 80
 
 
 def inexact_reason(
-    model: Model, whole: Graph, splits: Iterable[Oversize], sharded: Graph, cuts: Collection[int], threads: int
+    model: Model, whole: Graph, splits: Collection[Oversize], sharded: Graph, cuts: Collection[int], threads: int
 ) -> str | None:
     """Why the result may differ from the whole model's in the last bits, in words a user can read; None if it may not.
 
@@ -42,9 +42,9 @@ def inexact_reason(
 
 
 def _reasons(
-    model: Model, whole: Graph, splits: Iterable[Oversize], sharded: Graph, cuts: Collection[int], threads: int
+    model: Model, whole: Graph, splits: Collection[Oversize], sharded: Graph, cuts: Collection[int], threads: int
 ) -> Iterator[str]:
-    for position in sorted(sealed_positions(sharded) & set(cuts)):
+    for position in sorted(sealed_positions(sharded) & set(cuts)) if cuts else ():
         before, behind = sharded.operators[position - 1], sharded.operators[position]
         yield f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
     unknown = sorted({operator.op_type for operator in whole.operators} - _MEASURED)
@@ -54,7 +54,7 @@ def _reasons(
         yield "onnxruntime computes 16-bit floats in 32 bits from operator to operator, and a cut rounds them"
     nodes = {node.name: node for node in model.proto.graph.node}
     left = {operator.name for operator in sharded.operators if operator.op_type not in ACTIVATIONS}
-    groups = [[whole.operators[index].name for index in group] for group in fusion_groups(whole)]
+    groups = [[whole.operators[index].name for index in group] for group in fusion_groups(whole)] if splits else []
     for split in splits:
         if split.width % WIDTH_STEP:
             yield f"{split.operator!r} has {split.width} outputs, no multiple of {WIDTH_STEP}, and is split"

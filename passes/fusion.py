@@ -13,8 +13,6 @@ import itertools
 import math
 from collections import Counter
 
-import networkx as nx
-
 from hyps.passes.graph import Graph, Operator
 
 ACTIVATIONS = frozenset(
@@ -32,7 +30,7 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
     writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
-    joined = nx.Graph()
+    groups = {index: [index] for index in range(len(graph.operators))}
     head: dict[int, str] = {}
     for index, operator in enumerate(graph.operators):
         head[index] = operator.op_type
@@ -41,12 +39,20 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
             if before is None:
                 continue
             if _is_inseparable(graph, graph.operators[before], operator):
-                joined.add_edge(before, index)
+                _join(groups, before, index)
             if readers[name] != 1 or not _follows(operator, head[before], graph.operators[before]):
                 continue
-            joined.add_edge(before, index)
+            _join(groups, before, index)
             head[index] = _joined_head(operator, head[before])
-    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(joined)))
+    return tuple(tuple(sorted(group)) for first, group in groups.items() if len(group) > 1 and first == min(group))
+
+
+def _join(groups: dict[int, list[int]], one: int, other: int) -> None:
+    """Make the groups of two operators one; the smaller is added to the larger."""
+    small, large = sorted((groups[one], groups[other]), key=len)
+    if small is not large:
+        large += small
+        groups |= dict.fromkeys(small, large)
 
 
 def sealed_positions(graph: Graph) -> frozenset[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
@@ -59,16 +60,23 @@ class Graph:
 
 def element_bytes(data_type: int, count: int) -> int:
     """Bytes of ``count`` elements of an ONNX type; types below a byte are packed (onnx.proto, TensorProto.raw_data)."""
+    itemsize, per_byte = _packing(data_type)
+    return -(-count // per_byte) * itemsize
+
+
+@cache
+def _packing(data_type: int) -> tuple[int, int]:
+    """(bytes, elements in them) of an ONNX type."""
     if data_type not in TensorProto.DataType.values() or data_type == TensorProto.UNDEFINED:
         raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
     if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
-        return -(-count // per_byte)
+        return 1, per_byte
     if data_type == TensorProto.STRING:
         raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
-    itemsize: int = helper.tensor_dtype_to_np_dtype(data_type).itemsize
-    return count * itemsize
+    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize), 1
 
 
+@cache
 def type_name(data_type: int) -> str:
     """The numpy name of an ONNX element type."""
     return str(helper.tensor_dtype_to_np_dtype(data_type).name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from hyps.passes.costs import PROCESS_BYTES, Costs
+from hyps.passes.costs import Costs
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.footprint import NODE_BYTES, mapped_bytes
 from hyps.passes.fusion import PRODUCTS, fusion_groups
@@ -121,7 +121,7 @@ def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[i
     alone = costs.alone()
     needs: list[int] = alone.tolist()
     for first, last in _fused_products(graph):
-        at_most = int(alone[first : last + 1].sum()) - (last - first) * PROCESS_BYTES
+        at_most = int(alone[first : last + 1].sum()) - (last - first) * costs.process_bytes
         if budget_bytes is not None and at_most > budget_bytes:
             needs[first] = int(costs.peaks_from(first, last + 1)[-1])
     return needs
@@ -129,6 +129,8 @@ def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[i
 
 def _fused_products(graph: Graph) -> Iterator[tuple[int, int]]:
     """(first, last) of each product and the operators fused to it that follow it at once."""
+    if not any(operator.op_type in PRODUCTS for operator in graph.operators):
+        return
     for group in fusion_groups(graph):
         for first in group:
             if graph.operators[first].op_type not in PRODUCTS:

@@ -10,27 +10,34 @@ from hyps.passes.costs import Costs
 from hyps.passes.graph import Graph
 from hyps.passes.liveness import lifetimes
 from hyps.passes.plan import Partition
+from hyps.passes.session_order import file_order
 from hyps.passes.units import megabytes
 from hyps.passes.wanted import POOLINGS
 
 
 def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, str]) -> tuple[Partition, ...]:
-    """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position."""
+    """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position.
+
+    The operators of each are in the order for its file; it needs what its session's own order does, if that is more.
+    """
     lives = lifetimes(graph)
     held = dict.fromkeys(graph.inputs)
     parts = []
     for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
-        operators = graph.operators[start:stop]
+        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].born >= 0)
+        order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
+        operators = [graph.operators[place] for place in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
         held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
         held = {name: None for name in held if lives[name].last >= stop}
         live = tuple(held)
         weights = int(costs.weights_from(start, stop)[-1])
-        activations = int(costs.activations_from(start, stop)[-1])
-        peak = int(costs.peaks_from(start, stop)[-1])
+        planned = int(costs.activations_from(start, stop)[-1])
+        activations = max(planned, live_bytes)
+        peak = int(costs.peaks_from(start, stop)[-1]) + activations - planned
         parts.append(
             Partition(
-                name=f"{index:02d}-{_file_name(operators[-1].name)}",
+                name=f"{index:02d}-{_file_name(graph.operators[stop - 1].name)}",
                 operators=tuple(operator.name for operator in operators),
                 inputs=tuple(name for name in read if lives[name].born < start),
                 outputs=tuple(name for name in live if lives[name].born >= start),

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from hyps.models.catalogue import NETWORKS, build
 from tests.bench.contender import Contender, Measured, race, ratio
+from tests.bench.planning import timed
 
 BUDGETS_MB = (96, 128, 256, 512)
 ROUNDS = 12
@@ -39,6 +40,7 @@ def main() -> None:
         build("vgg16", folder / "inside.onnx")
         build("vgg16", folder / "beside.onnx", external_data=True)
         dependencies()
+        planning()
         compilation(folder)
         latency(folder, values)
         prediction(folder, values)
@@ -65,6 +67,15 @@ def dependencies() -> None:
         label = "Python itself" if name == names[0] else name
         table.add_row(label, f"{int(line) / 1e6:.1f}", f"{(int(line) - before) / 1e6:.1f}")
         before = int(line)
+    out.print(table)
+
+
+def planning() -> None:
+    """Planning synthetic networks of growing size: near-linear."""
+    table = _table("planning, structure to checked plan", "network", "operators", "partitions", "seconds", "CPU s")
+    for row in timed():
+        cells = (f"{row.operators:,}", str(row.partitions), f"{row.wall_s:.2f}", f"{row.cpu_s:.2f}")
+        table.add_row(row.network, *cells)
     out.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -26,7 +27,7 @@ def residual(count: int) -> Model:
 
 
 def inception(count: int) -> Model:
-    """About ``count`` operators: blocks of four branches (1, 3 and 5 convolutions with their Relus, a pooling) and their sum."""
+    """About ``count`` operators: blocks of four branches (1, 3 and 5 convolutions with Relus, a pooling) and a sum."""
     net = _Net()
     value = "x"
     for block in itertools.count():
@@ -51,7 +52,7 @@ class _Net:
         self.nodes: list[NodeProto] = []
         self._weights: list[str] = []
 
-    def node(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 

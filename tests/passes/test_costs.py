@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hyps.passes.costs import PROCESS_BYTES, costs
+from hyps.passes.costs import costs
 from hyps.passes.footprint import NODE_BYTES, Footprint, footprints
 from hyps.passes.graph import Graph
 from tests.passes.nets import drawn, measured_graphs
@@ -49,15 +49,15 @@ def crossed(graph: Graph, position: int) -> int:
 
 
 def assert_as_walked(graph: Graph, prints: Mapping[str, Footprint]) -> None:
-    found, count = costs(graph, prints), len(graph.operators)
+    found, count = costs(graph, prints, 1000), len(graph.operators)
     assert found.count == count
     assert [int(value) for value in found.crossing] == [crossed(graph, position) for position in range(count + 1)]
     for start in range(count):
         walks = [walked(graph, prints, start, stop) for stop in range(start + 1, count + 1)]
         assert [int(value) for value in found.weights_from(start)] == [weights for weights, _ in walks]
         assert [int(value) for value in found.activations_from(start)] == [most for _, most in walks]
-        assert [int(value) for value in found.peaks_from(start)] == [PROCESS_BYTES + sum(walk) for walk in walks]
-        assert int(found.alone()[start]) == PROCESS_BYTES + sum(walks[0])
+        assert [int(value) for value in found.peaks_from(start)] == [1000 + sum(walk) for walk in walks]
+        assert int(found.alone()[start]) == 1000 + sum(walks[0])
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyps.passes import cuts as cuts_module
 from hyps.passes.costs import Costs, costs
 from hyps.passes.cuts import best_cuts, smallest_peak
 from hyps.passes.device import Device
@@ -17,7 +18,8 @@ from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import Latency, latency
-from hyps.passes.planner import Request, plan
+from hyps.passes.planner import plan
+from hyps.passes.request import Request
 from hyps.passes.wanted import POOLINGS, layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.work import compute_s
 from tests.passes.nets import drawn, measured_graphs, vgg16_structure
@@ -96,6 +98,40 @@ def test_best_cuts_are_the_best_of_all(data: st.DataObject) -> None:
     parted, least = min(rank(graph, found, device, sealed, choice) for choice in fitting)
     assert len(set(cuts) & set(sealed)) == parted
     assert seconds(graph, found, device, cuts) == pytest.approx(least, rel=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_long_graph_has_a_plan_whenever_there_is_one(data: st.DataObject) -> None:
+    """Where not every position is weighed a plan may take longer, but it fits, and parts what is fused no more often."""
+    graph, prints = data.draw(measured_graphs(9))
+    found = costs(graph, prints)
+    inside = range(1, found.count)
+    sealed = data.draw(st.sets(st.integers(1, 8), max_size=4), "sealed") & set(inside)
+    wanted = data.draw(st.sets(st.integers(1, 8), max_size=2), "wanted") & set(inside)
+    budget = a_budget(data, found)
+    took = latency(graph, found, Device())
+    exact = best_cuts(found, took, sealed, wanted, budget)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuts_module, "EXACT_OPERATORS", 3)
+        cuts = best_cuts(found, took, sealed, wanted, budget)
+    assert (cuts is None) == (exact is None)
+    if cuts is None or exact is None:
+        return
+    assert set(wanted) <= set(cuts) <= set(inside)
+    assert peak(found, cuts) <= budget
+    assert len(set(cuts) & sealed) == len(set(exact) & sealed)
+    assert seconds(graph, found, Device(), cuts) >= seconds(graph, found, Device(), exact) * (1 - 1e-9)
+
+
+def test_a_later_start_may_need_more() -> None:
+    """
+    x (1) - a (50) - b (1) - c (50) - y: cut behind a, it stays until b and c ran; the furthest reach is not the best.
+    """
+    text = "a Conv x -> a\nb Pool a -> b\nc Conv b -> c\ny Pool c -> y"
+    graph = drawn(text, inputs="x", outputs="y", sizes={"a": 5000, "b": 1, "c": 5000})
+    found = costs(graph, footprints(graph, 1))
+    assert found.activations_from(1)[1] > found.activations_from(0)[2]
 
 
 @settings(max_examples=100, deadline=None)

@@ -33,6 +33,7 @@ def made(graph: Graph, cuts: tuple[int, ...]) -> Plan:
         threads=1,
         whole_peak_bytes=peak,
         smallest_budget_bytes=peak,
+        latency_s=0.0,
         inexact_reason=None,
     )
 

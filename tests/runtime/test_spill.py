@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime import spill
 from hyps.runtime.errors import OutputError
 from hyps.runtime.sessions import to_numpy
 from hyps.runtime.spill import TensorStore
@@ -70,7 +69,7 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(spill.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     store = TensorStore()
     with pytest.raises(OutputError) as caught:
         store.put(0, {"a": np.ones(1000, np.float32)})

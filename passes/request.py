@@ -1,0 +1,30 @@
+"""What the user asks of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hyps.passes.device import Device
+
+Split = Literal["auto", "mandatory", "pooling", "layers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
+
+    ``images``: the runtime will decode pictures, which takes more memory than reading tensors.
+    """
+
+    budget_bytes: int | None = None
+    max_params: int | None = None
+    split: Split = "auto"
+    threads: int = 1
+    images: bool = False
+    device: Device = field(default_factory=Device)
+
+    @property
+    def process_bytes(self) -> int:
+        """What the runtime's process holds besides weights and activations."""
+        return self.device.process_bytes + (self.device.images_bytes if self.images else 0)
