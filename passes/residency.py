@@ -15,6 +15,8 @@ from hyps.passes.device import Device
 
 #: Bytes read ahead are whole huge pages.
 AHEAD_STEP_BYTES = 2 << 20
+#: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused.
+PINNED_SHARES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) ->
         need.alone_bytes + sessions - (need.session_bytes if keep else 0) for need, keep in zip(needs, kept, strict=True)
     ]
     total = sum(need.weights_bytes for need in needs)
-    shares = sorted({total * share // 32 for share in range(33)}, reverse=True)
+    shares = sorted({total * share // PINNED_SHARES for share in range(PINNED_SHARES + 1)}, reverse=True)
     plans = []
     for share in shares:
         pinned = _pinned(needs, bases, budget_bytes, share)

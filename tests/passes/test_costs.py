@@ -37,7 +37,7 @@ def walked(graph: Graph, prints: Mapping[str, Footprint], start: int, stop: int)
         made &= wanted_from(index + 1)
     names = {name for operator in inside for name in operator.weights}
     sizes = [graph.weights[name].nbytes for name in names]
-    mapped = sum(-(-n // 4096) * 4096 if n >= 65536 else 2 * n for n in sizes)
+    mapped = sum(-(-n // 65536) * 65536 if n >= 65536 else 2 * n for n in sizes)
     return mapped + sum(prints[operator.name].copied_bytes + NODE_BYTES for operator in inside), most
 
 
@@ -112,12 +112,12 @@ TABLE: dict[str, tuple[str, str, str, dict[str, int], dict[tuple[int, int], tupl
         {"W": 8, "V": 1},
         {(0, 1): (16, 8), (0, 2): (16, 12), (1, 3): (18, 16), (2, 3): (18, 12), (0, 3): (18, 12)},
     ),
-    "mapped weights are whole pages, small ones are held twice": (
+    "weights take whole 64 KiB, small ones are held twice": (
         "a Gemm x W V -> a",
         "x",
         "a",
         {"W": 65537, "V": 100},
-        {(0, 1): (17 * 4096 + 200, 8)},
+        {(0, 1): (2 * 65536 + 200, 8)},
     ),
 }
 

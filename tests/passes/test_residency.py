@@ -1,0 +1,104 @@
+"""What stays in memory keeps within the budget, leaves little of it unused, and saves reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyps.passes.device import Device
+from hyps.passes.residency import Residence, Residences, StepNeeds, residences
+
+MB = 1_000_000
+#: Reading a megabyte takes as long as computing for ten milliseconds.
+SLOW = Device(storage_bytes_per_s=100e6, step_s=0.0)
+
+
+def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> StepNeeds:
+    """A step that needs ``base`` besides its weights and its session, all in MB."""
+    return StepNeeds(
+        alone_bytes=(base + weights + session) * MB,
+        weights_bytes=weights * MB,
+        session_bytes=session * MB,
+        compute_s=compute_s,
+    )
+
+
+def peaks(needs: Sequence[StepNeeds], stays: Sequence[Residence]) -> list[int]:
+    """The peak of each step, added up from what is decided."""
+    pinned = sum(each.pinned_bytes for each in stays)
+    sessions = sum(need.session_bytes for need, each in zip(needs, stays, strict=True) if each.kept)
+    found = []
+    for need, each in zip(needs, stays, strict=True):
+        own_session = need.session_bytes if each.kept else 0
+        found.append(need.alone_bytes + sessions - own_session + pinned - each.pinned_bytes + each.ahead_bytes)
+    return found
+
+
+NEEDS = st.lists(
+    st.builds(step, st.integers(0, 40), st.integers(0, 60), st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=8
+)
+
+
+@given(needs=NEEDS, spare=st.integers(0, 300), rate=st.sampled_from([1e6, 20e6, 1e9, 1e10]))
+def test_the_budget_is_kept_and_used(needs: list[StepNeeds], spare: int, rate: float) -> None:
+    budget = max(need.alone_bytes for need in needs) + spare * MB
+    found = residences(needs, budget, Device(storage_bytes_per_s=rate)).steps
+    assert [each.peak_bytes for each in found] == peaks(needs, found)
+    assert max(each.peak_bytes for each in found) <= budget
+    assert all(0 <= each.pinned_bytes <= need.weights_bytes for need, each in zip(needs, found, strict=True))
+    total = sum(need.weights_bytes for need in needs)
+    streamed = total - sum(each.pinned_bytes for each in found)
+    unused = budget - max(each.peak_bytes for each in found)
+    reads_ahead_in_full = all(each.ahead_bytes for each in found)
+    assert streamed == 0 or unused <= 0.02 * total + 4 * MB or reads_ahead_in_full
+
+
+@given(needs=NEEDS, spare=st.integers(0, 300))
+def test_what_is_read_ahead_fits_beside_every_step_until_it_is_used(needs: list[StepNeeds], spare: int) -> None:
+    budget = max(need.alone_bytes for need in needs) + spare * MB
+    found = residences(needs, budget, SLOW).steps
+    for (need, each), after in zip(zip(needs[1:], found[1:], strict=True), found, strict=False):
+        if need.weights_bytes > each.pinned_bytes:
+            assert after.ahead_bytes <= need.weights_bytes - each.pinned_bytes
+        else:
+            assert after.ahead_bytes <= each.ahead_bytes
+
+
+def decided(needs: Sequence[StepNeeds], budget: int, device: Device = SLOW) -> Residences:
+    return residences(needs, budget * MB, device)
+
+
+def test_with_room_for_all_everything_stays() -> None:
+    needs = [step(10, 20, 1), step(5, 40, 1), step(20, 30, 1)]
+    found = decided(needs, 10_000)
+    assert [each.pinned_bytes for each in found.steps] == [20 * MB, 40 * MB, 30 * MB]
+    assert all(each.kept for each in found.steps)
+    assert found.latency_s == pytest.approx(0.03)
+
+
+def test_without_room_nothing_stays() -> None:
+    needs = [step(10, 40), step(10, 40), step(10, 40)]
+    found = decided(needs, 50)
+    assert [(each.pinned_bytes, each.ahead_bytes) for each in found.steps] == [(0, 0)] * 3
+    assert found.latency_s == pytest.approx(3 * 0.4 + 0.03)
+
+
+def test_pinning_saves_what_the_budget_leaves() -> None:
+    """Kept = budget - working set: 10 + 40 of 90 are needed, 40 stay of 160."""
+    needs = [step(10, 40, compute_s=0.0)] * 4
+    found = decided(needs, 90)
+    assert sum(each.pinned_bytes for each in found.steps) == pytest.approx(40 * MB, abs=0.02 * 160 * MB)
+
+
+def test_where_computing_hides_reading_it_is_read_ahead() -> None:
+    """Each step computes for as long as the next one's weights take to read."""
+    needs = [step(10, 40, compute_s=0.4)] * 4
+    assert decided(needs, 90).latency_s == pytest.approx(4 * 0.4, rel=0.02)
+
+
+def test_a_step_alone_reads_nothing_ahead_of_itself() -> None:
+    (found,) = decided([step(10, 40)], 50).steps
+    assert found.ahead_bytes == 0
