@@ -1,8 +1,8 @@
 """The order in which onnxruntime runs the operators of a file, which is not the file's; and what is live then.
 
 By default (``ExecutionOrder.DEFAULT``) a session walks back from the operators that nobody reads and runs each behind what
-it reads, the producer with the highest index first (onnxruntime 1.31: ``GraphViewer``, ``Graph::ReverseDFSFrom``). Indices are
-those of the file, but what a fusion makes while the session loads gets the next free one, in the order of such a walk. So
+it reads, the producer with the highest index first (onnxruntime 1.31, ``Graph::ReverseDFSFrom``). Indices are those of the
+file, but what a fusion makes while the session loads gets the next free one, in the order of such a walk. So
 of branches that join, those that end in a fused operator (Conv and Relu) run first, in the file's order, then the others,
 in reverse. ``PRIORITY_BASED`` takes the lowest index that is ready: the file's order, but the reverse of what is fused.
 
