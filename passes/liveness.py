@@ -35,8 +35,3 @@ def lifetimes(graph: Graph) -> Mapping[str, Lifetime]:
     for name in graph.outputs:
         last[name] = len(graph.operators)
     return {name: Lifetime(born=born[name], last=last[name]) for name in born}
-
-
-def crossing(lives: Mapping[str, Lifetime], position: int) -> tuple[str, ...]:
-    """The tensors that cross a cut at ``position``: written before it, read (or owed as outputs) behind it."""
-    return tuple(name for name, life in lives.items() if life.born < position <= life.last)

@@ -133,7 +133,7 @@ def _smallest_budget(whole: Measured, request: Request) -> int:
     Starts at a bound that no plan can beat: every splittable operator in its smallest shards.
     """
     operators = range(len(whole.graph.operators))
-    runs_as_planned = session_order(whole.graph, operators) == tuple(operators)
+    runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
 
     def works(steps: int) -> bool:
         wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)

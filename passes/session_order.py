@@ -1,9 +1,9 @@
 """The order in which onnxruntime runs the operators of a file, which is not the file's; and what is live then.
 
 By default (``ExecutionOrder.DEFAULT``) a session walks back from the operators that nobody reads and runs each behind what
-it reads, the producer with the highest index first (onnxruntime 1.31: ``GraphViewer``, ``Graph::ReverseDFSFrom``). Indices
-are those of the file, but what a fusion makes while the session loads gets the next free one, in the order of such a walk.
-So of branches that join, those that end in a fused operator (Conv and Relu) run first, in the file's order, then the others,
+it reads, the producer with the highest index first (onnxruntime 1.31, ``Graph::ReverseDFSFrom``). Indices are those of the
+file, but what a fusion makes while the session loads gets the next free one, in the order of such a walk. So
+of branches that join, those that end in a fused operator (Conv and Relu) run first, in the file's order, then the others,
 in reverse. ``PRIORITY_BASED`` takes the lowest index that is ready: the file's order, but the reverse of what is fused.
 
 Checked against the profiles of sessions: right for branched networks of Conv, Gemm and activations (GoogLeNet, SqueezeNet,
@@ -13,7 +13,7 @@ NanoDet, YuNet); not always where onnxruntime fuses the sum of two convolutions 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hyps.passes.costs import Costs
 from hyps.passes.graph import Graph, Operator
@@ -26,9 +26,9 @@ _ACTIVATIONS: Mapping[str, frozenset[str]] = {
 }
 
 
-def session_order(graph: Graph, indices: Sequence[int]) -> tuple[int, ...]:
-    """The operators ``indices`` of a graph in the order in which a session of a file with them in this order runs them."""
-    walk = _Walk([graph.operators[index] for index in indices], graph.outputs)
+def session_order(graph: Graph, indices: Sequence[int], owed: Collection[str]) -> tuple[int, ...]:
+    """The operators ``indices`` as a session runs a file that holds them in this order and has the outputs ``owed``."""
+    walk = _Walk([graph.operators[index] for index in indices], owed)
     walk.fuse(walk.sum_and_relu)
     walk.fuse(walk.activation)
     return tuple(indices[place] for head in walk.order() for place in walk.members[head])
@@ -43,10 +43,12 @@ def file_order(
     ``entering_bytes`` cross the cut before the partition, without the model's inputs.
     """
     given = tuple(span)
-    run = session_order(graph, given)
+    made = (name for index in given for name in graph.operators[index].outputs)
+    owed = {name for name in made if lives[name].last >= span.stop}
+    run = session_order(graph, given, owed)
     if run == given:
         return given, int(costs.activations_from(span.start, span.stop)[-1])
-    ways = ((given, run), (run, session_order(graph, run)))
+    ways = ((given, run), (run, session_order(graph, run, owed)))
     needs = [_most_made(graph, costs, lives, order, span) for _, order in ways]
     best = needs.index(min(needs))
     return ways[best][0], costs.input_bytes + entering_bytes + needs[best]
@@ -71,7 +73,7 @@ def _most_made(graph: Graph, costs: Costs, lives: Mapping[str, Lifetime], order:
 class _Walk:
     """Operators by their place in a file, and the fused ones they become; a fused one is called by its first."""
 
-    def __init__(self, operators: Sequence[Operator], outputs: Iterable[str]) -> None:
+    def __init__(self, operators: Sequence[Operator], owed: Collection[str]) -> None:
         self.members = {place: [place] for place in range(len(operators))}
         self._operators = operators
         self._head = list(range(len(operators)))
@@ -82,7 +84,7 @@ class _Walk:
         for place, operator in enumerate(operators):
             for name in operator.inputs:
                 self._readers.setdefault(name, []).append(place)
-        self._owed = frozenset(outputs)
+        self._owed = owed
 
     def order(self) -> list[int]:
         """The walk: every operator behind what it reads, the highest index first."""

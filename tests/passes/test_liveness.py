@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
+from hyps.passes.costs import costs
+from hyps.passes.footprint import footprints
 from hyps.passes.graph import Graph
-from hyps.passes.liveness import Lifetime, crossing, lifetimes
+from hyps.passes.liveness import Lifetime, lifetimes
+from hyps.passes.partitions import partitions
 from tests.passes.nets import drawn, drawn_graphs
 
 #: x -> a -> b -> c, and a again into c:  x - a - b - c
@@ -46,20 +49,23 @@ def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
     assert lifetimes(graph) == {name: Lifetime(born=born, last=last) for name, (born, last) in expected.items()}
 
 
-@pytest.mark.parametrize(
-    ("position", "names"), [(0, ("x",)), (1, ("a",)), (2, ("a", "b")), (3, ("c",))], ids=lambda value: str(value)
-)
-def test_crossing(position: int, names: tuple[str, ...]) -> None:
-    assert crossing(lifetimes(RESIDUAL), position) == names
+def live_after(graph: Graph, position: int) -> tuple[str, ...]:
+    """What is kept behind the partition that ends at ``position``."""
+    cuts = (position,) if position < len(graph.operators) else ()
+    return partitions(graph, costs(graph, footprints(graph, 1)), cuts, {})[0].live
+
+
+@pytest.mark.parametrize(("position", "names"), [(1, ("a",)), (2, ("a", "b")), (3, ("c",))], ids=str)
+def test_what_is_kept(position: int, names: tuple[str, ...]) -> None:
+    assert live_after(RESIDUAL, position) == names
 
 
 @settings(deadline=None)
 @given(drawn_graphs())
 def test_what_crosses_is_what_the_rest_needs(graph: Graph) -> None:
     """Across each cut goes exactly what was there before it and something behind it reads, or the caller gets."""
-    lives = lifetimes(graph)
-    for position in range(len(graph.operators) + 1):
+    for position in range(1, len(graph.operators) + 1):
         before, behind = graph.operators[:position], graph.operators[position:]
         there = {*graph.inputs, *(name for operator in before for name in operator.outputs)}
         wanted = {*graph.outputs, *(name for operator in behind for name in operator.inputs)}
-        assert set(crossing(lives, position)) == there & wanted
+        assert set(live_after(graph, position)) == there & wanted
