@@ -35,7 +35,7 @@ from hyps.runtime.rates import GRAPHS
 PHOTOGRAPH = (640, 480)
 _SIDE = 224
 _RUNS, _ENOUGH_S, _LIMIT_S = 3, 3.0, 120.0
-_COMMAND = (sys.executable, "-c", "from hyps.runtime.cli import main; main()")
+_COMMAND = (sys.executable, "-P", "-c", "from hyps.runtime.cli import main; main()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,13 @@
 """``hyps-run calibrate``: measure this device and write it down as a target for ``hypsc compile --target``.
 
 Kaboubi (section 4.2.3.1) loads ever larger layers on a board until one fails, and takes that for the threshold. Here
-nothing has to fail: the kernel tells how much memory is free, the runtime's own process tells how much of it it needs, and
-what is left is for the network.
+nothing has to fail: the kernel tells how much memory is free (and a process may try it: `hyps.runtime.touch`), the runtime's
+own process tells how much of it it needs, and what is left is for the network.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -16,14 +17,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import onnxruntime as ort
 
-from hyps.runtime.baseline import PHOTOGRAPH, Baseline, baseline
-from hyps.runtime.errors import OutputError
+from hyps.runtime.errors import DeviceError, OutputError
 from hyps.runtime.probes import MemoryRoom, Processor, Storage, board, memory_room, processor, storage
-from hyps.runtime.rates import Rates, rates
+from hyps.runtime.touch import PIECE_BYTES, touchable_bytes
+
+if TYPE_CHECKING:
+    from hyps.runtime.baseline import Baseline
+    from hyps.runtime.rates import Rates
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _NETWORK_NOTE = "# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n"
@@ -48,25 +52,43 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
 
 
-def calibrate(output: Path, name: str | None, folder: Path, *, as_json: bool = False) -> Iterable[str]:
+def calibrate(
+    output: Path, name: str | None, folder: Path, *, test_memory: bool = False, as_json: bool = False
+) -> Iterable[str]:
     """Measure, write the target file ``output`` and return what to print; storage is measured in ``folder``.
 
-    The target's name is the file's unless ``name`` says otherwise. Raises `OutputError` where the file cannot be, before
-    anything is measured, and `DeviceError` where the device does not let itself be measured; nothing is left then.
+    The target's name is the file's unless ``name`` says otherwise; with ``test_memory`` what is free is really taken once.
+    Raises `OutputError` where the file cannot be, before anything is measured, and `DeviceError` where the device does
+    not let itself be measured; nothing is left then.
     """
     name = _checked(output, name)
-    room = memory_room()  # first of all: what is imported and measured below takes some of it
-    cores = processor()
     with _progress() as tell:
+        tell("memory")
+        room = memory_room()  # before this process takes some of it by its imports
+        room = tested(room) if test_memory else room
         tell("storage")
         disk = storage(folder)
+        from hyps.runtime.baseline import baseline
+        from hyps.runtime.rates import rates
+
         tell("compute")
+        cores = processor()
         speed = rates(cores.cores, cores.cache_bytes, room.available_bytes)
         tell("the runtime's own memory")
         own = baseline(speed.threads, room.total_bytes)
     found = _calibration(name, folder, room, cores, disk, speed, own)
     _write(output, toml_text(found))
     return [_json_line(found, output)] if as_json else summary(found, speed, output)
+
+
+def tested(room: MemoryRoom) -> MemoryRoom:
+    """The same where a process could take all that is free, or what it could take; raises `DeviceError` if nothing."""
+    touched = touchable_bytes(room.available_bytes)
+    if touched == 0:
+        raise DeviceError("a process that tried to take the free memory got none: stop what else runs here, then try again")
+    if touched + PIECE_BYTES > room.available_bytes:
+        return dataclasses.replace(room, bound=f"{room.bound} (a process took all of it)")
+    return dataclasses.replace(room, available_bytes=touched, bound="a process that took all it could in a minute")
 
 
 def toml_text(found: Calibration) -> str:
@@ -94,7 +116,7 @@ def summary(found: Calibration, speed: Rates, output: Path) -> Iterable[str]:
     yield found.title
     for what, value, meaning in rows:
         yield f"  {what:13}  {value:>14}  {meaning}"
-    yield f"written to {output}; on your computer: hypsc compile MODEL --target {output.name} -o BUNDLE"
+    yield f"written to {_shown(output)}; on your computer: hypsc compile MODEL --target {_shown(output.name)} -o BUNDLE"
 
 
 def _checked(output: Path, name: str | None) -> str:
@@ -116,6 +138,10 @@ def _checked(output: Path, name: str | None) -> str:
 def _calibration(
     name: str, folder: Path, room: MemoryRoom, cores: Processor, disk: Storage, speed: Rates, own: Baseline
 ) -> Calibration:
+    import onnxruntime as ort
+
+    from hyps.runtime.baseline import PHOTOGRAPH
+
     stamp = (
         f"measured by hyps-run calibrate on {datetime.datetime.now().astimezone().date()}, kernel {platform.release()}, "
         f"onnxruntime {ort.__version__}"
@@ -125,7 +151,7 @@ def _calibration(
         "memory": "MemTotal of /proc/meminfo: without what firmware and kernel keep",
         "reserved": f"MemTotal less what {room.bound} leaves, with all that ran then",
         "cores": "those that the process may use",
-        "storage": f"cold sequential read of {disk.file_bytes / 1e6:.0f} MB in {folder.absolute()}",
+        "storage": f"cold sequential read of {disk.file_bytes / 1e6:.0f} MB in {_shown(folder.absolute())}",
         "process": f"VmHWM of hyps-run on a tiny network, on a tensor and on a picture of {PHOTOGRAPH[0]} x {PHOTOGRAPH[1]}",
         "threads": f"1e9 multiply-adds a second of the Conv by threads: {tried}",
         "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
@@ -153,12 +179,16 @@ def _toml_value(value: str | int) -> str:
     """A number with its digits grouped, or a basic string: JSON's escapes are TOML's, except that it must escape DEL."""
     if isinstance(value, int):
         return f"{value:_}"
-    text = value.encode(errors="replace").decode()
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _shown(path: Path | str) -> str:
+    """A path as text that any file or terminal takes: names of files may hold bytes that are no UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _json_line(found: Calibration, output: Path) -> str:
-    fields = {"budget_bytes": found.memory_bytes - found.reserved_bytes, "file": str(output)}
+    fields = {"budget_bytes": found.memory_bytes - found.reserved_bytes, "file": _shown(output)}
     return msgspec.json.encode(msgspec.structs.asdict(found) | fields).decode()
 
 

@@ -84,6 +84,12 @@ def _calibrate_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, default=Path(), metavar="DIR", help="measure the storage that holds DIR (default: here)"
     )
+    parser.add_argument(
+        "--test-memory",
+        action="store_true",
+        help="see whether the free memory can really be had: a process takes it all for a moment, and is the first that "
+        "the kernel kills if it cannot; empties the device's file cache",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     return parser
 
@@ -98,7 +104,8 @@ def _positive(text: str) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.calibrate import calibrate
 
-    _print(calibrate(options.output, options.name, options.folder, as_json=options.json))
+    settings = {"test_memory": options.test_memory, "as_json": options.json}
+    _print(calibrate(options.output, options.name, options.folder, **settings))
     return 0
 
 
