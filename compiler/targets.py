@@ -1,7 +1,8 @@
 """Target profiles: what a device offers to a model, built in by name or from a TOML file of your own.
 
-To describe your own device, save what ``hypsc targets show NAME`` prints under a new name that ends in ``.toml``,
-change the figures, and give the file's path wherever a target's name is asked for::
+To describe your own device, run ``hyps-run calibrate -o my-board.toml`` on it, which measures these figures; or save what
+``hypsc targets show NAME`` prints under a new name that ends in ``.toml`` and change the figures. Give the file's path
+wherever a target's name is asked for::
 
     name = "my-board"                   # letters, digits, '.', '_' and '-'; appears in reports and in the bundle
     title = "My board"                  # for people
@@ -10,10 +11,20 @@ change the figures, and give the file's path wherever a target's name is asked f
     cores = 4                           # processor cores
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
+
+    # All of these are optional: a file leaves out what nobody measured, and no built-in target states the last six.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
+    process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
+                                            # tiny session on a tensor: what the runtime costs apart from any network
+    process_images_bytes = 57_000_000       # the same where Pillow decoded one photograph of 640 x 480 pixels
+    threads = 4                             # the number of threads with which a convolution is fastest
+    conv_macs_per_s = 9_000_000_000         # multiply-adds a second of a 3x3 Conv (128 channels), with these threads
+    gemm_macs_per_s = 12_000_000_000        # the same of a matrix-matrix Gemm (256 x 256 x 256) in the caches
+    gemv_bytes_per_s = 2_500_000_000        # weight bytes a second of a Gemm of one row (transB = 1) over weights larger
+                                            # than the caches, in memory: bound by the memory, not by the processor
 
     [sources]                           # optional in your own file: where each figure is from
-    memory = "product brief"            # also: reserved, cores, storage, network
+    memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates)
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -34,6 +45,19 @@ import msgspec
 from hyps.compiler.errors import TargetError
 
 _LARGEST_FILE_BYTES = 64 * 1024
+#: Figures that are above 0 where they are stated.
+_POSITIVE = (
+    "memory_bytes",
+    "cores",
+    "storage_read_bytes_per_s",
+    "network_bytes_per_s",
+    "process_bytes",
+    "process_images_bytes",
+    "threads",
+    "conv_macs_per_s",
+    "gemm_macs_per_s",
+    "gemv_bytes_per_s",
+)
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -47,10 +71,13 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     cores: str = ""
     storage: str = ""
     network: str = ""
+    process: str = ""
+    threads: str = ""
+    compute: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A device profile; the fields and their units are those of the file, described above.
+    """A device profile; the fields and their units are those of the file, described above. None: nobody measured it.
 
     Raises `ValueError` where a figure is not positive (``reserved_bytes`` may be 0) or all memory is reserved.
     """
@@ -62,12 +89,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cores: int
     cpu: Text
     storage_read_bytes_per_s: int
-    network_bytes_per_s: int
+    network_bytes_per_s: int | None = None
+    process_bytes: int | None = None
+    process_images_bytes: int | None = None
+    threads: int | None = None
+    conv_macs_per_s: int | None = None
+    gemm_macs_per_s: int | None = None
+    gemv_bytes_per_s: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:
-        for field in ("memory_bytes", "cores", "storage_read_bytes_per_s", "network_bytes_per_s"):
-            if (value := getattr(self, field)) <= 0:
+        for field in _POSITIVE:
+            if (value := getattr(self, field)) is not None and value <= 0:
                 raise ValueError(f"{field} is {value}: write a number above 0")
         if self.reserved_bytes < 0:
             raise ValueError(f"reserved_bytes is {self.reserved_bytes}: write 0 or more")

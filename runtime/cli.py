@@ -1,4 +1,4 @@
-"""``hyps-run``: run a bundle on photographs or tensors."""
+"""``hyps-run``: run a bundle on photographs or tensors; ``hyps-run calibrate``: measure this device."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ ROOM_MARGIN_BYTES = 3_000_000
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-run``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    calibrates = given[:1] == ["calibrate"]
+    options = _calibrate_parser().parse_args(given[1:]) if calibrates else _parser().parse_args(given)
     restart_lean()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
-        sys.exit(_run(options))
+        sys.exit(_calibrate(options) if calibrates else _run(options))
     except RuntimeFault as error:
         sys.exit(_say(error))
     except KeyboardInterrupt:
@@ -49,7 +51,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hyps-run", description="Run a bundle within its memory budget.")
+    parser = _Parser(
+        prog="hyps-run",
+        description="Run a bundle within its memory budget.",
+        epilog="'hyps-run calibrate' measures this device for hypsc (see 'hyps-run calibrate --help'); a bundle in a "
+        "folder of that name is ./calibrate.",
+    )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
@@ -65,11 +72,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _calibrate_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hyps-run calibrate",
+        description="Measure this device, in about ten seconds, and write a target file for 'hypsc compile --target'. "
+        "Let nothing else run meanwhile that will not run beside the network.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("board.toml"), metavar="FILE.toml", help="default: board.toml"
+    )
+    parser.add_argument("--name", metavar="NAME", help="the target's name (default: the file's)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), metavar="DIR", help="measure the storage that holds DIR (default: here)"
+    )
+    parser.add_argument(
+        "--test-memory",
+        action="store_true",
+        help="see whether the free memory can really be had: a process takes it all for a moment, and is the first that "
+        "the kernel kills if it cannot; empties the device's file cache",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
+
+
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
     return number
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from hyps.runtime.calibrate import calibrate
+
+    settings = {"test_memory": options.test_memory, "as_json": options.json}
+    _print(calibrate(options.output, options.name, options.folder, **settings))
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

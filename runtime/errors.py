@@ -25,3 +25,7 @@ class BudgetError(RuntimeFault):
 
 class OutputError(RuntimeFault):
     """The outputs cannot be written where they should be."""
+
+
+class DeviceError(RuntimeFault):
+    """The device, or the folder that was given, does not let itself be measured."""

@@ -24,6 +24,14 @@ NAMES = (
     "rpizero2w",
 )
 KNOWN = ", ".join(NAMES)
+MEASURED = (
+    "process_bytes",
+    "process_images_bytes",
+    "threads",
+    "conv_macs_per_s",
+    "gemm_macs_per_s",
+    "gemv_bytes_per_s",
+)
 OWN = """\
 name = "own"
 title = "My board"
@@ -57,13 +65,33 @@ def test_built_in_is_whole(name: str) -> None:
     assert target.cpu
     assert target.reserved_bytes > 0
     assert 0 < target.budget_bytes < target.memory_bytes
-    assert min(target.cores, target.storage_read_bytes_per_s, target.network_bytes_per_s) > 0
+    assert min(target.cores, target.storage_read_bytes_per_s, target.network_bytes_per_s or 0) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("figure", Sources.__struct_fields__)
+@pytest.mark.parametrize("figure", ["memory", "reserved", "cores", "storage", "network"])
 def test_built_in_figure_has_a_source(name: str, figure: str) -> None:
     assert len(getattr(load_target(name).sources, figure)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_in_states_nothing_that_only_the_device_itself_can_tell(name: str) -> None:
+    target = load_target(name)
+    assert [getattr(target, field) for field in MEASURED] == [None] * len(MEASURED)
+    assert (target.sources.process, target.sources.threads, target.sources.compute) == ("", "", "")
+
+
+@pytest.mark.parametrize("field", ["network_bytes_per_s", *MEASURED])
+def test_what_nobody_measured_may_be_left_out_but_not_be_nothing(field: str, tmp_path: Path) -> None:
+    bare = OWN.replace("network_bytes_per_s = 1_000_000\n", "")
+    path = tmp_path / "own.toml"
+    path.write_text(bare)
+    assert getattr(load_target(str(path)), field) is None
+    path.write_text(f"{bare}{field} = 7\n")
+    assert getattr(load_target(str(path)), field) == 7
+    for value in (0, -1):
+        path.write_text(f"{bare}{field} = {value}\n")
+        assert message_of(path) == f"target file {str(path)!r}: {field} is {value}: write a number above 0"
 
 
 @pytest.mark.parametrize(

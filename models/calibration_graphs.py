@@ -1,0 +1,76 @@
+"""The graphs that ``hyps-run calibrate`` runs: ``python -m hyps.models.calibration_graphs FOLDER`` writes them anew.
+
+They lie in the package of the runtime (``runtime/calibration``), because a device has no onnx to build them with. The
+weights of `conv` and `gemm` are inputs, so that a file is a few hundred bytes and the runtime chooses the sizes; with
+prepacking off onnxruntime computes such weights as it computes those of a bundle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+
+Shapes = Mapping[str, Sequence[int | str]]
+_OPSET, _IR_VERSION = 13, 8
+
+
+def conv() -> ModelProto:
+    """A 3x3 convolution that keeps height and width: x [N, I, H, W], w [O, I, 3, 3]."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    return _model([node], {"x": ["N", "I", "H", "W"], "w": ["O", "I", 3, 3]}, {"y": ["N", "O", "H", "W"]})
+
+
+def gemm() -> ModelProto:
+    """A Gemm with the weight as exporters write it, transposed: x [M, K], w [N, K]."""
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1)
+    return _model([node], {"x": ["M", "K"], "w": ["N", "K"]}, {"y": ["M", "N"]})
+
+
+def tiny() -> ModelProto:
+    """The smallest network that takes a picture: Conv, Relu, mean, Gemm from image [1, 3, 224, 224] to scores [1, 2].
+
+    It holds its few weights itself, so that it is a partition of a bundle.
+    """
+    nodes = [
+        helper.make_node("Conv", ["image", "filters"], ["seen"], name="conv", kernel_shape=[3, 3], strides=[16, 16]),
+        helper.make_node("Relu", ["seen"], ["rectified"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["rectified"], ["mean"], name="mean"),
+        helper.make_node("Flatten", ["mean"], ["features"], name="flatten"),
+        helper.make_node("Gemm", ["features", "weights"], ["scores"], name="gemm", transB=1),
+    ]
+    weights = {"filters": np.full((2, 3, 3, 3), 1 / 27, np.float32), "weights": np.eye(2, dtype=np.float32)}
+    return _model(nodes, {"image": [1, 3, 224, 224]}, {"scores": [1, 2]}, weights)
+
+
+GRAPHS: Mapping[str, Callable[[], ModelProto]] = MappingProxyType({"conv": conv, "gemm": gemm, "tiny": tiny})
+
+
+def write(folder: Path) -> None:
+    """Write every graph to ``folder``, each as NAME.onnx."""
+    for name, build in GRAPHS.items():
+        (folder / f"{name}.onnx").write_bytes(build().SerializeToString(deterministic=True))
+
+
+def _model(
+    nodes: Sequence[NodeProto], inputs: Shapes, outputs: Shapes, weights: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "calibration",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    model = helper.make_model(graph, producer_name="hyps", opset_imports=[helper.make_opsetid("", _OPSET)])
+    model.ir_version = _IR_VERSION
+    checker.check_model(model, full_check=True)
+    return model
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""The graphs in the runtime's package are those that the script builds, and compute what their names say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from hyps.models.calibration_graphs import GRAPHS, write
+
+
+def test_those_of_the_runtime_are_what_the_script_writes(root: Path, tmp_path: Path) -> None:
+    """Otherwise: python -m hyps.models.calibration_graphs runtime/calibration."""
+    write(tmp_path)
+    shipped = root / "runtime" / "calibration"
+    assert {path.name for path in shipped.iterdir()} == {f"{name}.onnx" for name in GRAPHS}
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_they_are_small(name: str) -> None:
+    assert GRAPHS[name]().ByteSize() < 1000
+
+
+def session(name: str) -> ort.InferenceSession:
+    return ort.InferenceSession(GRAPHS[name]().SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_conv_keeps_height_and_width() -> None:
+    x, w = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+    (y,) = session("conv").run(None, {"x": x, "w": w})
+    assert y.shape == (1, 3, 5, 6)
+    assert y[0, 0, 2, 2] == 2 * 3 * 3
+    assert y[0, 0, 0, 0] == 2 * 2 * 2
+
+
+def test_gemm_takes_the_weight_transposed() -> None:
+    x, w = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(12, dtype=np.float32).reshape(4, 3)
+    (y,) = session("gemm").run(None, {"x": x, "w": w})
+    assert np.array_equal(y, x @ w.T)
+
+
+def test_tiny_takes_a_picture() -> None:
+    (y,) = session("tiny").run(None, {"image": np.full((1, 3, 224, 224), 0.5, np.float32)})
+    np.testing.assert_allclose(y, [[0.5, 0.5]], rtol=1e-6)
