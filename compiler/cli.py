@@ -22,6 +22,7 @@ from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target, load_target
 from hyps.models.errors import ModelError
+from hyps.passes.device import Device
 from hyps.passes.errors import PassError
 from hyps.passes.request import Request
 from hyps.passes.units import megabytes
@@ -84,6 +85,8 @@ def compile_command(
             max_params=max_params,
             split=split.value,
             threads=threads or (device.cores if device else DEFAULT_THREADS),
+            images=preprocess is not None,
+            device=device.device() if device else Device(),
         ),
         target_name=device.name if device else "custom",
         input_shapes=dict(_input_shape(text) for text in input_shape or ()),

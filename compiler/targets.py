@@ -35,6 +35,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -43,8 +44,13 @@ from typing import Annotated
 import msgspec
 
 from hyps.compiler.errors import TargetError
+from hyps.passes.device import Device
 
 _LARGEST_FILE_BYTES = 64 * 1024
+#: By how much starts differ, as measured on x86-64.
+TOUCHED_BYTES = 2_000_000
+#: What other pictures than the one that calibration decodes add: further decoders and their buffers.
+DECODERS_BYTES = 3_000_000
 #: Figures that are above 0 where they are stated.
 _POSITIVE = (
     "memory_bytes",
@@ -109,6 +115,21 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}: "
                 "write less"
             )
+
+    def device(self) -> Device:
+        """What the planner needs to know; where the file does not say, the defaults of an unknown device."""
+        known = {
+            "storage_bytes_per_s": self.storage_read_bytes_per_s,
+            "conv_macs_per_s": self.conv_macs_per_s,
+            "gemv_bytes_per_s": self.gemv_bytes_per_s,
+        }
+        device = replace(Device(), **{name: float(value) for name, value in known.items() if value is not None})
+        if self.process_bytes is not None:
+            device = replace(device, process_bytes=self.process_bytes, start_bytes=self.process_bytes + TOUCHED_BYTES)
+            if self.process_images_bytes is not None:
+                pictures = self.process_images_bytes - self.process_bytes
+                device = replace(device, images_bytes=max(0, pictures) + DECODERS_BYTES)
+        return device
 
     @property
     def budget_bytes(self) -> int:

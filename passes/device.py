@@ -14,7 +14,9 @@ class Device:
     guess, a good SD card's sequential read rate. Only the ratios decide where a model is cut.
     """
 
-    #: Resident bytes of ``hyps-run`` and its libraries, without weights and activations.
+    #: The peak of ``hyps-run`` while it starts: what it imports, before it gives back the pages of code that ran once.
+    start_bytes: int = 59_500_000
+    #: Resident bytes of ``hyps-run`` and its libraries from then on, without weights and activations.
     process_bytes: int = 53_500_000
     #: What decoding pictures adds: Pillow and its decoders.
     images_bytes: int = 7_000_000

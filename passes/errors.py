@@ -12,9 +12,9 @@ class UnsupportedModel(PassError):
 
 
 class DoesNotFit(PassError):
-    """No plan keeps within the budget: says which operator, what it needs and the smallest budget that would work."""
+    """No plan keeps within the budget: says which operator (None: the runtime itself), what it needs and the smallest budget that would work."""
 
-    def __init__(self, message: str, *, operator: str, needed_bytes: int, smallest_budget_bytes: int | None) -> None:
+    def __init__(self, message: str, *, operator: str | None, needed_bytes: int, smallest_budget_bytes: int | None) -> None:
         super().__init__(message)
         self.operator = operator
         self.needed_bytes = needed_bytes

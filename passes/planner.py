@@ -46,12 +46,14 @@ class _Candidate:
     fitting: Fitting
     budget_bytes: int
     residences: Residences
+    start_bytes: int
 
     def partitions(self) -> Iterator[Partition]:
+        """The partitions with what stays in memory; no step needs less than the process did to start."""
         for part, stays in zip(self.fitting.partitions, self.residences.steps, strict=True):
             yield replace(
                 part,
-                peak_bytes=stays.peak_bytes,
+                peak_bytes=max(stays.peak_bytes, self.start_bytes),
                 pinned_bytes=stays.pinned_bytes,
                 ahead_bytes=stays.ahead_bytes,
                 kept=stays.kept,
@@ -90,7 +92,7 @@ def plan(model: Model, request: Request) -> Planned:
 def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: int) -> Iterator[_Candidate]:
     """Plans within the budget. Those that need less of it leave room to weights that stay: which is best is tried."""
     found = fitting(sharded, request)
-    if found is None:
+    if found is None or (request.budget_bytes or request.start_bytes) < request.start_bytes:
         return
     yield _candidate(sharded, found, request)
     if request.budget_bytes is None or request.split != "auto" or not found.cuts:
@@ -105,10 +107,10 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
 
 def _candidate(sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
-    budget = request.budget_bytes if request.budget_bytes is not None else peak
+    budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
     needs = _needs(sharded.measured.graph, found)
     stays = residences(needs, budget, request.device)
-    return _Candidate(sharded=sharded, fitting=found, budget_bytes=budget, residences=stays)
+    return _Candidate(sharded=sharded, fitting=found, budget_bytes=budget, residences=stays, start_bytes=request.start_bytes)
 
 
 def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
@@ -142,11 +144,20 @@ def _smallest_budget(whole: Measured, request: Request) -> int:
         return found and (runs_as_planned or fitting(sharded, wanted) is not None)
 
     bound = smallest_peak(finest(whole.model, whole.graph, whole.costs), step_bytes=BUDGET_STEP_BYTES)
-    return first_that(works, bound // BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES
+    bound = max(bound, request.start_bytes)
+    return first_that(works, -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
 
 
 def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNotFit:
     assert request.budget_bytes is not None
+    if request.budget_bytes < request.start_bytes:
+        raise DoesNotFit(
+            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes(request.start_bytes)} to start, the budget is "
+            f"{megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
+            operator=None,
+            needed_bytes=request.start_bytes,
+            smallest_budget_bytes=smallest,
+        )
     needs = sharded.costs.alone()
     worst = int(needs.argmax())
     operator = sharded.graph.operators[worst]

@@ -28,3 +28,8 @@ class Request:
     def process_bytes(self) -> int:
         """What the runtime's process holds besides weights and activations."""
         return self.device.process_bytes + (self.device.images_bytes if self.images else 0)
+
+    @property
+    def start_bytes(self) -> int:
+        """What the runtime's process holds at most while it starts: no budget can be less."""
+        return max(self.device.start_bytes, self.process_bytes)

@@ -79,11 +79,15 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         operators=("conv", "relu", "mean", "flatten", "gemm"),
         weight_bytes=0,
         activation_bytes=0,
+        alone_bytes=budget_bytes,
         peak_bytes=budget_bytes,
+        pinned_bytes=0,
+        ahead_bytes=0,
+        kept=False,
         reason="calibration",
     )
     manifest = Manifest(
-        version=1,
+        version=2,
         created_by="hyps-run calibrate",
         model=ModelRecord(name="tiny", sha256=digest, parameters=58, weight_bytes=232),
         target=TargetRecord(name="calibration", threads=threads),
