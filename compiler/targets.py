@@ -118,12 +118,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def device(self) -> Device:
         """What the planner needs to know; where the file does not say, the defaults of an unknown device."""
-        known = {
-            "storage_bytes_per_s": self.storage_read_bytes_per_s,
-            "conv_macs_per_s": self.conv_macs_per_s,
-            "gemv_bytes_per_s": self.gemv_bytes_per_s,
-        }
-        device = replace(Device(), **{name: float(value) for name, value in known.items() if value is not None})
+        default = Device()
+        device = Device(
+            storage_bytes_per_s=self.storage_read_bytes_per_s,
+            conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
+            gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
+        )
         if self.process_bytes is not None:
             device = replace(device, process_bytes=self.process_bytes, start_bytes=self.process_bytes + TOUCHED_BYTES)
             if self.process_images_bytes is not None:

@@ -12,7 +12,10 @@ class UnsupportedModel(PassError):
 
 
 class DoesNotFit(PassError):
-    """No plan keeps within the budget: says which operator (None: the runtime itself), what it needs and the smallest budget that would work."""
+    """No plan keeps within the budget: says which operator, what it needs and the smallest budget that would work.
+
+    The operator is None where the runtime itself needs more.
+    """
 
     def __init__(self, message: str, *, operator: str | None, needed_bytes: int, smallest_budget_bytes: int | None) -> None:
         super().__init__(message)

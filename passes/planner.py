@@ -152,8 +152,8 @@ def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNot
     assert request.budget_bytes is not None
     if request.budget_bytes < request.start_bytes:
         raise DoesNotFit(
-            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes(request.start_bytes)} to start, the budget is "
-            f"{megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
+            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes(request.start_bytes)} to start, the budget "
+            f"is {megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
             operator=None,
             needed_bytes=request.start_bytes,
             smallest_budget_bytes=smallest,
