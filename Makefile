@@ -23,8 +23,8 @@ demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that n
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest
 
-regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans)
-	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update)
+regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
+	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
 
 bench: $(READY) ## memory and latency beside what a user would pick instead, as ratios within one run
 	$(BIN)/python -m tests.bench.main

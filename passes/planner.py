@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,8 @@ BUDGET_STEP_BYTES = 100_000
 _CAP_SHARES = (0.0, 0.1, 0.3, 0.6, 1.0)
 #: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
 _SHARD_SHARES = (1.0, 0.5, 0.25)
+#: Larger models are tried with the first of the shares alone.
+_MANY_OPERATORS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +98,17 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
     yield _candidate(sharded, found, request)
     if request.budget_bytes is None or request.split != "auto" or not found.cuts:
         return
-    for cap_share, shard_share in itertools.product(_CAP_SHARES, _SHARD_SHARES):
-        cap = smallest + int((request.budget_bytes - smallest) * cap_share)
-        process = request.process_bytes
-        other = shard(whole, replace(request, budget_bytes=process + int((cap - process) * shard_share)))
-        if (found := fitting(other, replace(request, budget_bytes=cap), apart=shard_share < 1)) is not None:
-            yield _candidate(other, found, request)
+    shares = _CAP_SHARES if len(whole.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
+    for cap in (smallest + int((request.budget_bytes - smallest) * share) for share in shares):
+        tried = set()
+        for share in _SHARD_SHARES:
+            process = request.process_bytes
+            other = shard(whole, replace(request, budget_bytes=process + int((cap - process) * share)))
+            if other.splits in tried:
+                continue
+            tried.add(other.splits)
+            if (found := fitting(other, replace(request, budget_bytes=cap), apart=share < 1)) is not None:
+                yield _candidate(other, found, request)
 
 
 def _candidate(sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
