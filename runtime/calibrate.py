@@ -65,7 +65,7 @@ def calibrate(
     with _progress() as tell:
         tell("memory")
         room = memory_room()  # before this process takes some of it by its imports
-        room = tested(room) if test_memory else room
+        room = tried(room) if test_memory else room
         tell("storage")
         disk = storage(folder)
         from hyps.runtime.baseline import baseline
@@ -81,7 +81,7 @@ def calibrate(
     return [_json_line(found, output)] if as_json else summary(found, speed, output)
 
 
-def tested(room: MemoryRoom) -> MemoryRoom:
+def tried(room: MemoryRoom) -> MemoryRoom:
     """The same where a process could take all that is free, or what it could take; raises `DeviceError` if nothing."""
     touched = touchable_bytes(room.available_bytes)
     if touched == 0:

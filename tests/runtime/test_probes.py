@@ -44,7 +44,10 @@ def lay_out(root: Path, files: dict[str, str]) -> Path:
         (ARM_CORE.format(index=0, part="0xD08"), "cortex-a72"),
         (ARM_CORE.format(index=0, part="0xd05") + ARM_CORE.format(index=1, part="0xd0b"), "cortex-a76"),
         (ARM_CORE.format(index=0, part="0xfff"), "arm part 0xfff"),
-        ("processor\t: 0\nmodel name\t: ARMv7 Processor rev 4 (v7l)\n" + ARM_CORE.format(index=0, part="0xd03"), "cortex-a53"),
+        (
+            "processor\t: 0\nmodel name\t: ARMv7 Processor rev 4 (v7l)\n" + ARM_CORE.format(index=0, part="0xd03"),
+            "cortex-a53",
+        ),
         ("processor : 0\nmodel : 2\nmodel name\t: AMD EPYC\n", "AMD EPYC"),
         (ARM_CORE.format(index=0, part="0x001").replace("0x41", "0x61"), os.uname().machine),
         ("", os.uname().machine),
@@ -83,7 +86,9 @@ def test_name_of_the_board(tmp_path: Path) -> None:
 def group(folder: str, version: int, limit: object, usage: int = 0, idle: int = 0) -> dict[str, str]:
     mount = "sys/fs/cgroup/memory" if version == 1 else "sys/fs/cgroup"
     names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
-    stat = f"cache 9\ninactive_file {0 if version == 1 else idle}\n" + (f"total_inactive_file {idle}\n" if version == 1 else "")
+    stat = f"cache 9\ninactive_file {0 if version == 1 else idle}\n" + (
+        f"total_inactive_file {idle}\n" if version == 1 else ""
+    )
     contents = {names[0]: f"{limit}\n", names[1]: f"{usage}\n", "memory.stat": stat}
     return {f"{mount}/{folder}/{name}": content for name, content in contents.items()}
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from hyps.runtime import rates as module
-from hyps.runtime.rates import CONV_MACS, GEMM_MACS, best_s, conv_by_threads, fastest, gemv_weight_bytes, rates, thread_counts
+from hyps.runtime.rates import (
+    CONV_MACS,
+    GEMM_MACS,
+    best_s,
+    conv_by_threads,
+    fastest,
+    gemv_weight_bytes,
+    rates,
+    thread_counts,
+)
 
 MIB = 1 << 20
 
