@@ -102,14 +102,14 @@ def toml_text(found: Calibration) -> str:
 def summary(found: Calibration, speed: Rates, output: Path) -> Iterable[str]:
     """A table for people."""
     available = found.memory_bytes - found.reserved_bytes
-    others = ", ".join(f"{rate / 1e9:.1f} with {n}" for n, rate in speed.conv_by_threads.items() if n != found.threads)
+    others = ", ".join(f"{count}: {rate / 1e9:.1f}" for count, rate in speed.conv_by_threads.items())
     rows = [
         ("memory", f"{available / 1e6:.1f} MB", f"available of {found.memory_bytes / 1e6:.1f} MB"),
         ("runtime", f"{found.process_bytes / 1e6:.1f} MB", "of it, before any network"),
         ("with pictures", f"{found.process_images_bytes / 1e6:.1f} MB", "the same, having decoded a photograph"),
         ("storage", f"{found.storage_read_bytes_per_s / 1e6:.1f} MB/s", "read cold"),
         ("threads", f"{found.threads}", f"the fastest of 1 to {found.cores}"),
-        ("Conv", f"{found.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds{f'; {others} threads' if others else ''}"),
+        ("Conv", f"{found.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds; by threads {others}"),
         ("Gemm", f"{found.gemm_macs_per_s / 1e9:.1f} G/s", "multiply-adds, in cache"),
         ("Gemm, one row", f"{found.gemv_bytes_per_s / 1e6:.1f} MB/s", "of weights, from memory"),
     ]

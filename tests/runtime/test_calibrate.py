@@ -117,7 +117,7 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
         "  with pictures         57.0 MB  the same, having decoded a photograph",
         "  storage             22.0 MB/s  read cold",
         f"  threads                     3  the fastest of 1 to {cores}",
-        "  Conv                  9.0 G/s  multiply-adds; 3.0 with 1, 6.0 with 2, 8.0 with 4 threads",
+        "  Conv                  9.0 G/s  multiply-adds; by threads 1: 3.0, 2: 6.0, 3: 9.0, 4: 8.0",
         "  Gemm                 12.0 G/s  multiply-adds, in cache",
         "  Gemm, one row     2500.0 MB/s  of weights, from memory",
         f"written to {tmp_path}/board.toml; on your computer: hypsc compile MODEL --target board.toml -o BUNDLE",
