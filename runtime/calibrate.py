@@ -65,7 +65,7 @@ def calibrate(
     with _progress() as tell:
         tell("memory")
         room = memory_room()  # before this process takes some of it by its imports
-        room = tested(room) if test_memory else room
+        room = tried(room) if test_memory else room
         tell("storage")
         disk = storage(folder)
         from hyps.runtime.baseline import baseline
@@ -81,7 +81,7 @@ def calibrate(
     return [_json_line(found, output)] if as_json else summary(found, speed, output)
 
 
-def tested(room: MemoryRoom) -> MemoryRoom:
+def tried(room: MemoryRoom) -> MemoryRoom:
     """The same where a process could take all that is free, or what it could take; raises `DeviceError` if nothing."""
     touched = touchable_bytes(room.available_bytes)
     if touched == 0:
@@ -102,14 +102,14 @@ def toml_text(found: Calibration) -> str:
 def summary(found: Calibration, speed: Rates, output: Path) -> Iterable[str]:
     """A table for people."""
     available = found.memory_bytes - found.reserved_bytes
-    others = ", ".join(f"{rate / 1e9:.1f} with {n}" for n, rate in speed.conv_by_threads.items() if n != found.threads)
+    others = ", ".join(f"{count}: {rate / 1e9:.1f}" for count, rate in speed.conv_by_threads.items())
     rows = [
         ("memory", f"{available / 1e6:.1f} MB", f"available of {found.memory_bytes / 1e6:.1f} MB"),
         ("runtime", f"{found.process_bytes / 1e6:.1f} MB", "of it, before any network"),
         ("with pictures", f"{found.process_images_bytes / 1e6:.1f} MB", "the same, having decoded a photograph"),
         ("storage", f"{found.storage_read_bytes_per_s / 1e6:.1f} MB/s", "read cold"),
         ("threads", f"{found.threads}", f"the fastest of 1 to {found.cores}"),
-        ("Conv", f"{found.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds{f'; {others} threads' if others else ''}"),
+        ("Conv", f"{found.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds; by threads {others}"),
         ("Gemm", f"{found.gemm_macs_per_s / 1e9:.1f} G/s", "multiply-adds, in cache"),
         ("Gemm, one row", f"{found.gemv_bytes_per_s / 1e6:.1f} MB/s", "of weights, from memory"),
     ]

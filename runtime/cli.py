@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_say(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:  # extension modules turn into it whatever a signal raises while they are initialised
+        if isinstance(error.__cause__, SystemExit):
+            sys.exit(error.__cause__.code)
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            sys.exit(130)
+        raise
     except BrokenPipeError:  # the reader of our output went away
         _drop_stdout()
         sys.exit(141)
@@ -47,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(_say(f"{message} (see 'hyps-run --help')"))
+        self.exit(_say(f"{message} (see '{self.prog} --help')"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _calibrate_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hyps-run calibrate",
-        description="Measure this device, in about ten seconds, and write a target file for 'hypsc compile --target'. "
+        description="Measure this device, in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
         "Let nothing else run meanwhile that will not run beside the network.",
     )
     parser.add_argument(

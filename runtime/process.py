@@ -1,10 +1,12 @@
 """This process's memory: how to keep it small, and what the kernel says it was.
 
-Three things cost a process memory that its work does not need (measured with ``make bench``):
+Four things cost a process memory that its work does not need (measured with ``make bench``):
 
 - glibc keeps an arena a thread and raises its mmap threshold as blocks are freed, so that a released session's memory
   stays resident; fixed thresholds and one arena give it back at once. With huge pages a large activation costs few page
   faults. These are tunables read at process start, hence `restart_lean`.
+- onnxruntime's wheels (1.31, and some before) report to their maker what they run: a thread, 3 MB, a database in
+  ``~/.cache/Microsoft`` and a file among the temporary ones (https://github.com/microsoft/onnxruntime/pull/27379).
 - OpenBLAS, under numpy, starts a thread and a buffer per core that nothing here uses.
 - Pages of library code stay resident after they ran once; most of onnxruntime's run only while a session is opened.
   `CodePages.release` gives them back: they are clean pages of files, and come back from the page cache when needed.
@@ -25,6 +27,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "glibc.malloc.trim_threshold=131072:glibc.malloc.hugetlb=1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "HYPS_LEAN": "1",
 }
 _MADV_DONTNEED = 4

@@ -31,9 +31,10 @@ def test_commands_of_the_readme(root: Path, bin_folder: Path, folder: Path) -> N
     for command in commands:
         done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        if command.startswith("hyps-run") and "--json" not in command:
+        if command.startswith("hyps-run bundle") and "--json" not in command:
             assert "cat" in done.stdout
     assert (folder / "outputs.npz").is_file()
+    assert (folder / "board.toml").is_file()
 
 
 def test_make_targets_of_the_readme_exist(root: Path) -> None:

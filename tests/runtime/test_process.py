@@ -134,7 +134,7 @@ print(os.environ["GLIBC_TUNABLES"])
 
 def stock() -> dict[str, str]:
     """The environment without what `restart_lean` sets."""
-    lean = ("GLIBC_TUNABLES", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "HYPS_LEAN")
+    lean = ("GLIBC_TUNABLES", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "HYPS_LEAN")
     return {key: value for key, value in os.environ.items() if key not in lean}
 
 
@@ -168,6 +168,18 @@ subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]], check=True, inp
 """
     run(script, tmp_path / "log", SCRIPT, env=stock())
     assert len((tmp_path / "log").read_text().split()) == 1
+
+
+@linux
+def test_onnxruntime_reports_to_nobody_and_leaves_no_file(tmp_path: Path) -> None:
+    """As they come, its wheels write a file among the temporary ones and a database in the cache."""
+    script = """
+from hyps.runtime.process import restart_lean
+restart_lean()
+import hyps.runtime.sessions
+"""
+    run(script, env=stock() | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    assert not list(tmp_path.iterdir())
 
 
 @linux
