@@ -9,7 +9,7 @@ ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 .PHONY: help setup demo test regression test-arm bench lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
