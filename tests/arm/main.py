@@ -23,11 +23,12 @@ ROWS = (
     Row(memory_mib=1024, mode="bundle", budget_mb=512),
     Row(memory_mib=512, mode="mapped", expected="fails"),
     Row(memory_mib=512, mode="mapped", overcommit=True),
+    Row(memory_mib=512, mode="lean"),
     Row(memory_mib=512, mode="bundle", budget_mb=256),
-    Row(memory_mib=256, mode="mapped", expected="fails"),
-    Row(memory_mib=256, mode="mapped", overcommit=True),
+    Row(memory_mib=256, mode="lean", expected="fails"),
+    Row(memory_mib=256, mode="lean", overcommit=True),
     Row(memory_mib=256, mode="bundle", budget_mb=128),
-    Row(memory_mib=256, mode="mapped", overcommit=True, images=8),
+    Row(memory_mib=256, mode="lean", overcommit=True, images=8),
     Row(memory_mib=256, mode="bundle", budget_mb=128, images=8),
 )
 #: Two boards at a time cost this machine's two cores no more time than one.

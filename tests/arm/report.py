@@ -19,7 +19,7 @@ from tests.arm.rows import TOLERANCE, Record, Row
 PAGE = ROOT / "docs" / "arm.md"
 _RECORDS = CACHE / "records"
 _COLUMNS = ("budget", "predicted", "peak", "anonymous", "file", "read", "in the run", "s", "run s", "deviation")
-_WHOLE = {"inside": "whole, one file", "mapped": "whole, mapped"}
+_WHAT = {"inside": "whole, one file", "mapped": "whole, mapped", "lean": "whole, mapped, lean", "bundle": "bundle"}
 
 _TEXT = """# VGG16 on emulated boards
 
@@ -38,9 +38,9 @@ Host: {host}.
 {table}```
 
 - *whole, one file*: weights inside the .onnx, onnxruntime's default session. *whole, mapped*: weights in a file of their
-  own, no prepacking, no arena: the best a user can pick without HyPS; *overcommit* is
-  `vm.overcommit_memory=1`, which a board's owner must set. *bundle*: `hyps-run BUNDLE IMAGE --json --profile`, which checks
-  the sha256 of all weights first.
+  own, no prepacking. *lean*: without arena and memory patterns, too, as a bundle is run: the best a user can pick without
+  HyPS. *overcommit*: with `vm.overcommit_memory=1`, which a board's owner must set. *bundle*: `hyps-run BUNDLE IMAGE --json
+  --profile`, which reads all weights once before the inference, to check their sha256.
 - All memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64. *peak*: VmHWM of the process.
   *anonymous* and *file*: at the largest of the samples taken four times a second.
 - *read*: MB that both disks delivered from the process's start to its end, Python and libraries (42 MB) included;
@@ -98,8 +98,9 @@ def _table(rows: Sequence[Row], records: Mapping[str, Record]) -> str:
 
 
 def _what(row: Row) -> str:
-    what = "bundle" if row.mode == "bundle" else _WHOLE[row.mode]
-    return what + (", overcommit" if row.overcommit else "") + (f", {row.images} images" if row.images > 1 else "")
+    return (
+        _WHAT[row.mode] + (", overcommit" if row.overcommit else "") + (f", {row.images} images" if row.images > 1 else "")
+    )
 
 
 def _cells(row: Row, record: Record) -> list[str]:

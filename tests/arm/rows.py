@@ -27,12 +27,12 @@ ALLOW_OVERCOMMIT = {"/proc/sys/vm/overcommit_memory": "1"}
 class Row:
     """A board, what it runs on how many images, and how that must end.
 
-    ``mode`` is ``inside`` (whole model, one file, default session), ``mapped`` (whole, external data, no prepacking) or
-    ``bundle`` (within ``budget_mb``).
+    ``mode`` is ``bundle`` (within ``budget_mb``), or how the whole model is run: ``inside``, ``mapped`` or ``lean`` (see
+    whole.py; all but the first have their weights in a file of their own).
     """
 
     memory_mib: int
-    mode: Literal["inside", "mapped", "bundle"]
+    mode: Literal["inside", "mapped", "lean", "bundle"]
     budget_mb: int = 0
     images: int = 1
     overcommit: bool = False
@@ -71,7 +71,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 def prepare(row: Row, network: Network) -> Disk:
     """The disk that the row's board needs."""
-    return network.bundle(row.budget_mb) if row.mode == "bundle" else network.whole(external_data=row.mode == "mapped")
+    return network.bundle(row.budget_mb) if row.mode == "bundle" else network.whole(external_data=row.mode != "inside")
 
 
 def execute(row: Row, network: Network, parts: Parts) -> Outcome:
@@ -116,8 +116,7 @@ def now() -> str:
 def _command(row: Row) -> tuple[str, ...]:
     if row.mode != "bundle":
         inputs = (f"/data/images/{name}.npy" for name in IMAGES[: row.images])
-        mode = "default" if row.mode == "inside" else "mapped"
-        return ("python3", "/opt/board/whole.py", mode, "/data/model.onnx", SAVED, *inputs)
+        return ("python3", "/opt/board/whole.py", row.mode, "/data/model.onnx", SAVED, *inputs)
     if row.images > 1:
         return ("hyps-run", "/data/bundle", "/data/images", "--batch", str(row.images), "--json")
     return ("hyps-run", "/data/bundle", f"/data/images/{IMAGES[0]}.npy", "--json", "--profile", "--save", SAVED)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.arm
 
 NETWORK = Network("squeezenet")
 BUNDLE = Row(memory_mib=256, mode="bundle", budget_mb=66)
-WHOLE = Row(memory_mib=256, mode="mapped")
+WHOLE = Row(memory_mib=256, mode="lean")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """On the board: a whole model in onnxruntime, on one input file after the other; says what it read and how long it took.
 
-    whole.py default|mapped MODEL.onnx OUTPUTS.npz INPUT.npy ...
+    whole.py inside|mapped|lean MODEL.onnx OUTPUTS.npz INPUT.npy ...
 
-``default`` is onnxruntime as it comes; ``mapped`` is what a user would pick on a small device: external data, no prepacking,
-no arena. The outputs are saved as they are computed, named after the input files.
+``inside`` is onnxruntime as it comes. ``mapped`` is what a user would pick on a small device: external data, no prepacking.
+``lean`` also goes without the arena and without memory patterns, which reserve a block as large as the weights: as a bundle
+is run. The outputs are named after the input files.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ def main() -> None:
 
 def _options(mode: str) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    if mode == "mapped":
+    if mode != "inside":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if mode == "lean":
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
     return options
