@@ -39,7 +39,8 @@ class Job:
 class Outcome:
     """What became of a job. ``anonymous_bytes`` and ``file_bytes`` are sampled, ``peak_bytes`` is the kernel's own.
 
-    ``exit`` is negative for a signal; ``read_bytes`` is what both disks delivered while the command ran.
+    ``exit`` is negative for a signal; ``read_bytes`` is what both disks delivered while the command ran, ``major_faults`` how
+    often it waited for a page of a file.
     """
 
     exit: int
@@ -48,6 +49,7 @@ class Outcome:
     peak_bytes: int
     anonymous_bytes: int
     file_bytes: int
+    major_faults: int
     read_bytes: int
     memory_bytes: int
     available_bytes: int
@@ -85,6 +87,7 @@ def boot(parts: Parts, job: Job) -> Outcome:
                 "peak_bytes",
                 "anonymous_bytes",
                 "file_bytes",
+                "major_faults",
                 "memory_bytes",
                 "available_bytes",
                 "stdout",

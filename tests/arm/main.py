@@ -44,7 +44,7 @@ def main(keys: list[str]) -> int:
     rows = [row for row in ROWS if not keys or row.key in keys]
     if not _has_batch():
         for row in (row for row in rows if row.images > 1):
-            save_record(Record(key=row.key, result="skipped: hyps-run has no --batch yet", date=now()))
+            save_record(Record(key=row.key, result="skipped: no --batch yet", date=now()))
         rows = [row for row in rows if row.images == 1]
     parts = make_parts()
     out.print(f"boards with {', '.join(f'{name} {version}' for name, version in sorted(parts.versions.items()))}")

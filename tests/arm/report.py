@@ -18,8 +18,8 @@ from tests.arm.rows import TOLERANCE, Record, Row
 
 PAGE = ROOT / "docs" / "arm.md"
 _RECORDS = CACHE / "records"
-_COLUMNS = ("budget", "predicted", "peak", "anonymous", "file", "read", "in the run", "s", "run s", "deviation")
-_WHAT = {"inside": "whole, one file", "mapped": "whole, mapped", "lean": "whole, mapped, lean", "bundle": "bundle"}
+_COLUMNS = ("budget", "predicted", "peak", "anon", "file", "read", "run read", "faults", "s", "run s", "deviation")
+_WHAT = {"inside": "one file", "mapped": "mapped", "lean": "lean", "bundle": "bundle"}
 
 _TEXT = """# VGG16 on emulated boards
 
@@ -37,15 +37,15 @@ Host: {host}.
 ```
 {table}```
 
-- *whole, one file*: weights inside the .onnx, onnxruntime's default session. *whole, mapped*: weights in a file of their
-  own, no prepacking. *lean*: without arena and memory patterns, too, as a bundle is run: the best a user can pick without
+- *one file*: the whole model, weights inside the .onnx, onnxruntime's default session. *mapped*: the whole model, weights in a
+  file of their own, no prepacking. *lean*: without arena and memory patterns, too, as a bundle is run: the best a user can pick without
   HyPS. *overcommit*: with `vm.overcommit_memory=1`, which a board's owner must set. *bundle*: `hyps-run BUNDLE IMAGE --json
   --profile`, which reads all weights once before the inference, to check their sha256.
-- All memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64. *peak*: VmHWM of the process.
-  *anonymous* and *file*: at the largest of the samples taken four times a second.
+- *board* is what QEMU was given, in MiB. All other memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64. *peak*: VmHWM of the process.
+  *anon* and *file*: at the largest of the samples taken four times a second.
 - *read*: MB that both disks delivered from the process's start to its end, Python and libraries (42 MB) included;
-  *in the run*: what the inference alone read.
-- *s*: from the process's start to its end; *run s*: the inference alone. Two boards ran at a time on the host.
+  *run read*: what the inference alone read. *faults*: how often the process waited for a page from a disk.
+- *s*: seconds from the process's start to its end; *run s*: of the inference alone. Two boards ran at a time on the host.
 - *deviation*: largest difference from the whole model on x86-64, over the largest output ({tolerance:.0e} is allowed).
 """
 
@@ -87,11 +87,11 @@ def write_page(rows: Sequence[Row], records: Mapping[str, Record], versions: Map
 def _table(rows: Sequence[Row], records: Mapping[str, Record]) -> str:
     table = Table(box=None, title="VGG16 (553 MB of weights); memory and reads in MB", title_justify="left")
     for column in ("board", "what", "result", *_COLUMNS):
-        table.add_column(column, justify="right" if column in _COLUMNS else "left")
+        table.add_column(column, no_wrap=True, justify="right" if column in _COLUMNS else "left")
     for row in rows:
         if row.key in records:
             record = records[row.key]
-            table.add_row(f"{row.memory_mib} MB", _what(row), record.result, *_cells(row, record))
+            table.add_row(str(row.memory_mib), _what(row), record.result, *_cells(row, record))
     file = io.StringIO()
     Console(file=file, width=150, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
@@ -110,15 +110,12 @@ def _cells(row: Row, record: Record) -> list[str]:
     sizes = (record.predicted_bytes, record.peak_bytes, record.anonymous_bytes, record.file_bytes, record.read_bytes)
     return [
         budget,
-        *(_number(nbytes / 1e6 if nbytes is not None else None) for nbytes in (*sizes, record.run_read_bytes)),
-        _number(record.seconds),
-        _number(record.run_s),
+        *("" if nbytes is None else f"{nbytes / 1e6:.1f}" for nbytes in (*sizes, record.run_read_bytes)),
+        str(record.major_faults),
+        f"{record.seconds:.0f}",
+        "" if record.run_s is None else f"{record.run_s:.0f}",
         "" if record.deviation is None else f"{record.deviation:.0e}",
     ]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
 
 
 def _host() -> str:

@@ -60,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     anonymous_bytes: int = 0
     file_bytes: int = 0
+    major_faults: int = 0
     available_bytes: int = 0
     read_bytes: int = 0
     run_read_bytes: int | None = None
@@ -98,6 +99,7 @@ def judge(row: Row, outcome: Outcome, predicted_bytes: int | None, expected: Map
         peak_bytes=outcome.peak_bytes,
         anonymous_bytes=outcome.anonymous_bytes,
         file_bytes=outcome.file_bytes,
+        major_faults=outcome.major_faults,
         available_bytes=outcome.available_bytes,
         read_bytes=outcome.read_bytes,
         run_read_bytes=run_read_bytes,
@@ -128,7 +130,7 @@ def _result(outcome: Outcome) -> str:
     if outcome.exit == 0:
         return "ran"
     if "bad_alloc" in outcome.stderr:
-        return "failed: std::bad_alloc"
+        return "std::bad_alloc"
     return f"failed: {outcome.stderr.strip().splitlines()[-1] if outcome.stderr.strip() else f'exit {outcome.exit}'}"[:100]
 
 

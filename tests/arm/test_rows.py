@@ -34,6 +34,7 @@ RAN = Outcome(
     peak_bytes=57_000_000,
     anonymous_bytes=28_000_000,
     file_bytes=27_000_000,
+    major_faults=900,
     read_bytes=47_000_000,
     memory_bytes=238_000_000,
     available_bytes=205_000_000,
