@@ -39,8 +39,8 @@ class Job:
 class Outcome:
     """What became of a job. ``anonymous_bytes`` and ``file_bytes`` are sampled, ``peak_bytes`` is the kernel's own.
 
-    ``exit`` is negative for a signal; ``read_bytes`` is what both disks delivered while the command ran, ``major_faults`` how
-    often it waited for a page of a file.
+    ``exit`` is negative for a signal; ``read_bytes`` is what both disks delivered while the command ran, ``major_faults``
+    how often it waited for a page of a file.
     """
 
     exit: int

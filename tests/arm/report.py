@@ -27,9 +27,9 @@ Written by `make test-arm` (measured {first} to {last}); do not edit. On demand,
 `make test-arm FAST=1` checks a small network on the smallest board in about a minute.
 
 The boards are QEMU's `virt` machine with {cores} cortex-a53 cores under software emulation, without swap, with Debian's own
-kernel; their limits of memory are real, their speed is not: a Raspberry Pi computes some hundred times faster. Both disks
-(root and weights) share a throttle of {rate:.0f} MB/s, a microSD card's rate. The runtime wheel is installed with the
-aarch64 wheels of its requirements, and nothing else. No other program runs: {available}.
+kernel. Their limits of memory are real, their speed is not: compare times within the table alone. Both disks (root and
+weights) share a throttle of {rate:.0f} MB/s, a microSD card's rate. The runtime wheel is installed with the aarch64
+wheels of its requirements, and no other program runs: {available}.
 
 Boards: {versions}.
 Host: {host}.
@@ -37,13 +37,13 @@ Host: {host}.
 ```
 {table}```
 
-- *one file*: the whole model, weights inside the .onnx, onnxruntime's default session. *mapped*: the whole model, weights in a
-  file of their own, no prepacking. *lean*: without arena and memory patterns, too, as a bundle is run: the best a user can pick without
-  HyPS. *overcommit*: with `vm.overcommit_memory=1`, which a board's owner must set. *bundle*: `hyps-run BUNDLE IMAGE --json
-  --profile`, which reads all weights once before the inference, to check their sha256.
-- *board* is what QEMU was given, in MiB. All other memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64. *peak*: VmHWM of the process.
-  *anon* and *file*: at the largest of the samples taken four times a second.
-- *read*: MB that both disks delivered from the process's start to its end, Python and libraries (42 MB) included;
+- *one file*: the whole model, weights inside the .onnx, onnxruntime's default session. *mapped*: the whole model, weights in
+  a file of their own, no prepacking. *lean*: the same without arena and memory patterns, as a bundle is run: the best that a
+  user can pick without HyPS. *overcommit*: with `vm.overcommit_memory=1`, which a board's owner must set. *bundle*:
+  `hyps-run BUNDLE IMAGE --json --profile`, which reads all weights once before the inference, to check their sha256.
+- *board* is MiB given to QEMU. All other memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64.
+  *peak*: VmHWM of the process. *anon* and *file*: at the largest of the samples taken four times a second.
+- *read*: MB that both disks delivered from the process's start to its end, Python and libraries (about 40 MB) included;
   *run read*: what the inference alone read. *faults*: how often the process waited for a page from a disk.
 - *s*: seconds from the process's start to its end; *run s*: of the inference alone. Two boards ran at a time on the host.
 - *deviation*: largest difference from the whole model on x86-64, over the largest output ({tolerance:.0e} is allowed).
