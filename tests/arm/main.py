@@ -55,7 +55,6 @@ def main(keys: list[str]) -> int:
         for done in as_completed([pool.submit(_measure, row, parts) for row in rows]):
             record = done.result()
             out.print(f"{record.key:30} {record.result}, {record.seconds:.0f} s {' '.join(record.wrong)}")
-            save_record(record)
     records = load_records(ROWS)
     out.print(write_page(ROWS, records, parts.versions))
     return 1 if any(record.wrong for record in records.values()) else 0
@@ -63,7 +62,9 @@ def main(keys: list[str]) -> int:
 
 def _measure(row: Row, parts: Parts) -> Record:
     outcome = execute(row, NETWORK, parts)
-    return judge(row, outcome, prepare(row, NETWORK).predicted_bytes, NETWORK.reference())
+    record = judge(row, outcome, prepare(row, NETWORK).predicted_bytes, NETWORK.reference())
+    save_record(record)
+    return record
 
 
 def _has_batch() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from hyps.runtime.sessions import open_session, to_numpy
@@ -78,14 +79,9 @@ def _bundle(name: str, budget_mb: int) -> Disk:
 @cache
 def _reference(name: str) -> dict[str, Values]:
     path = _model(name, True)
-    session, output = open_session(path, 2), _output(path)
+    output = str(onnx.load(path, load_external_data=False).graph.output[0].name)
+    session = open_session(path, 2)
     return {key: to_numpy(session.run([output], {"image": values})[output]) for key, values in _images().items()}
-
-
-def _output(path: Path) -> str:
-    import onnx
-
-    return str(onnx.load(path, load_external_data=False).graph.output[0].name)
 
 
 def _images() -> dict[str, Values]:
