@@ -46,8 +46,8 @@ Host: {host}.
 - *read*: MB that both disks delivered from the process's start to its end, Python and libraries (about 40 MB) included;
   *run read*: what the inference alone read. *faults*: how often the process waited for a page from a disk.
 - *s*: seconds from the process's start to its end; *run s*: of the inference alone. Two boards ran at a time on the host.
-  Where the mapped model is much larger than memory it takes twice the time though it reads and waits no more often than on
-  1024 MB; the cause was not looked for, and may be the emulation.
+  Where memory is smaller than the weights the mapped model takes two to three times as long, though it reads and waits no
+  more often than on 1024 MB; the cause was not looked for, and may be the emulation.
 - *deviation*: largest difference from the whole model on x86-64, over the largest output ({tolerance:.0e} is allowed).
 """
 
