@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test regression bench lint clean
+.PHONY: help setup demo test regression test-arm bench lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
@@ -25,6 +26,11 @@ test: $(READY) ## the tests
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
+
+test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1: one small network; ROWS="...": these rows)
+	@dpkg -s $(ARM_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(ARM_PACKAGES); } \
+		|| { echo "make test-arm needs Debian's $(ARM_PACKAGES): install them as root"; exit 2; }
+	$(BIN)/python -m $(if $(FAST),pytest -m arm,tests.arm.main $(ROWS))
 
 bench: $(READY) ## memory and latency beside what a user would pick instead, as ratios within one run
 	$(BIN)/python -m tests.bench.main
