@@ -40,9 +40,9 @@ class Peaks:
 def compiled(model: Path, bundle: Path, budget_bytes: int, *options: str) -> dict[str, Any] | None:
     """The summary of ``hypsc compile``; None where the model or the budget is refused."""
     shape = INPUT_SHAPES.get(model.stem)
-    command = [BIN / "hypsc", "compile", model, "--memory", f"{budget_bytes / 1e6}MB", "-o", bundle, "--force", "--json"]
+    command = ["compile", model, "--memory", f"{budget_bytes / 1e6}MB", "-o", bundle, "--force", "--json", *options]
     command += ["--input-shape", shape] if shape else []
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run([BIN / "hypsc", *map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 2), done.stderr
     return json.loads(done.stdout) if done.returncode == 0 else None
 
@@ -51,7 +51,7 @@ def inputs(bundle: Path, folder: Path, count: int) -> list[Path]:
     """Seeded inputs for a bundle, as files."""
     paths = [folder / f"input{number}.npz" for number in range(count)]
     for path, sample in zip(paths, random_inputs(read_manifest(bundle), count), strict=True):
-        np.savez(path, **sample)
+        np.savez(path, **dict(sample))
     return paths
 
 
