@@ -77,16 +77,17 @@ def compile_command(
 ) -> None:
     """Compile MODEL into a bundle for a device (--target), a budget (--memory), or both."""
     device = load_target(target) if target else None
+    budget = _budget(device, memory, max_params)
     job = Compilation(
         model=model,
         output=output,
         request=Request(
-            budget_bytes=_budget(device, memory, max_params),
+            budget_bytes=budget,
             max_params=max_params,
             split=split.value,
             threads=threads or (device.cores if device else DEFAULT_THREADS),
             images=preprocess is not None,
-            device=device.device() if device else Device(),
+            device=device.device(budget or device.budget_bytes) if device else Device(),
         ),
         target_name=device.name if device else "custom",
         input_shapes=dict(_input_shape(text) for text in input_shape or ()),

@@ -97,6 +97,8 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
                 ),
                 target=TargetRecord(name=job.target_name, threads=job.request.threads),
                 budget_bytes=planned.plan.budget_bytes,
+                huge_pages=planned.plan.huge_pages,
+                steady=planned.plan.steady,
                 exact=planned.plan.exact,
                 inputs=planned.graph.inputs,
                 outputs=tuple(

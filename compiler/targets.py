@@ -116,10 +116,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "write less"
             )
 
-    def device(self) -> Device:
-        """What the planner needs to know; where the file does not say, the defaults of an unknown device."""
+    def device(self, budget_bytes: int) -> Device:
+        """What the planner needs to know of the device, with so much of it for the process.
+
+        Where the file does not say, it is as an unknown device.
+        """
         default = Device()
         device = Device(
+            cache_bytes=max(0, self.budget_bytes - budget_bytes),
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,6 +21,8 @@ class Device:
     process_bytes: int = 53_500_000
     #: What decoding pictures adds: Pillow and its decoders.
     images_bytes: int = 7_000_000
+    #: Memory that the system has for its file cache beside the process; unknown: as much as it takes.
+    cache_bytes: float = math.inf
     #: Sequential reading of weights that are not in memory.
     storage_bytes_per_s: float = 80e6
     #: Convolutions, and products of several rows.

@@ -51,6 +51,8 @@ class Plan:
     whole_peak_bytes: int
     smallest_budget_bytes: int
     latency_s: float
+    huge_pages: bool
+    steady: bool
     inexact_reason: str | None
 
     @property

@@ -70,7 +70,7 @@ def plan(model: Model, request: Request) -> Planned:
     sharded = shard(whole, request)
     smallest = _smallest_budget(whole, request)
     candidates = _candidates(whole, sharded, request, smallest)
-    best = min(candidates, key=lambda candidate: candidate.residences.cost_s, default=None)
+    best = min(candidates, key=lambda candidate: candidate.residences.cost, default=None)
     if best is None:
         raise _does_not_fit(sharded.measured, request, smallest)
     graph = best.sharded.measured.graph
@@ -82,6 +82,8 @@ def plan(model: Model, request: Request) -> Planned:
         whole_peak_bytes=int(whole.costs.peaks_from(0)[-1]),
         smallest_budget_bytes=smallest,
         latency_s=best.residences.latency_s,
+        huge_pages=best.residences.huge_pages,
+        steady=best.residences.steady,
         inexact_reason=inexact_reason(
             whole.model, whole.graph, best.sharded.splits, graph, best.fitting.cuts, request.threads
         ),

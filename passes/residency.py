@@ -8,13 +8,17 @@ to read, and to *pinned* weights: a byte pinned is a byte less to read for every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hyps.passes.device import Device
 
 #: Bytes read ahead are whole huge pages.
 AHEAD_STEP_BYTES = 2 << 20
+#: What the last huge pages of two steps' weights hold besides them at most.
+HUGE_SLACK_BYTES = 2 * AHEAD_STEP_BYTES
+#: Reading into pages that the kernel must find and clear first (measured on the x86-64 machine, a virtual one).
+FRESH_PAGES_BYTES_PER_S, FRESH_HUGE_PAGES_BYTES_PER_S = 2.5e9, 4e9
 #: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused.
 PINNED_SHARES = 64
 
@@ -46,38 +50,113 @@ class Residence:
 class Residences:
     """The decision for every step, and the estimated seconds of one inference after another.
 
-    ``cost_s`` is what plans are compared by: these seconds, and those when the system's file cache holds all weights.
+    Plans are compared by ``cost``: these seconds where the device's file cache cannot hold what is streamed, else the
+    seconds with all of it there; a hundredth of the other breaks ties. ``steady``: the memory that streamed weights
+    take turns in stays resident, for two steps' weights at a time; else pages are given back and taken anew at every
+    step. ``huge_pages``: the peaks leave room for partly used huge pages.
     """
 
     steps: tuple[Residence, ...]
     latency_s: float
-    cost_s: float
+    cost: float
+    steady: bool
+    huge_pages: bool
 
 
 def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) -> Residences:
     """Fill the budget; see the module. The shares of pinned weights and of reading ahead are those that take least time."""
-    needs = tuple(needs)
-    kept = _kept(needs, budget_bytes)
-    sessions = sum(need.session_bytes for need, keep in zip(needs, kept, strict=True) if keep)
-    bases = [
-        need.alone_bytes + sessions - (need.session_bytes if keep else 0) for need, keep in zip(needs, kept, strict=True)
-    ]
-    total = sum(need.weights_bytes for need in needs)
-    shares = sorted({total * share // PINNED_SHARES for share in range(PINNED_SHARES + 1)}, reverse=True)
-    plans = []
-    for share in shares:
-        pinned = _pinned(needs, bases, budget_bytes, share)
-        ahead = _ahead(needs, bases, pinned, budget_bytes)
-        cold_s = _latency(needs, pinned, ahead, kept, device.storage_bytes_per_s, device.step_s)
-        cached_s = _latency(needs, pinned, ahead, kept, device.memory_bytes_per_s, device.step_s)
-        plans.append((cold_s + cached_s, cold_s, pinned, ahead))
-    cost, latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
-    resident = sum(pinned)
-    steps = tuple(
-        Residence(pinned_bytes=p, ahead_bytes=a, kept=keep, peak_bytes=base + resident - p + a)
-        for p, a, keep, base in zip(pinned, ahead, kept, bases, strict=True)
-    )
-    return Residences(steps=steps, latency_s=latency, cost_s=cost)
+    plan = _Filling(tuple(needs), budget_bytes, device)
+    found = [plan.turning(0), *plan.steady()]
+    if max(plan.bases) + HUGE_SLACK_BYTES <= budget_bytes:
+        found.append(plan.turning(HUGE_SLACK_BYTES))
+    return min(found, key=lambda each: each.cost)
+
+
+class _Filling:
+    """The ways to fill one budget."""
+
+    def __init__(self, needs: Sequence[StepNeeds], budget_bytes: int, device: Device) -> None:
+        self.needs = needs
+        self._budget_bytes = budget_bytes
+        self._device = device
+        self._kept = _kept(needs, budget_bytes)
+        sessions = sum(need.session_bytes for need, keep in zip(needs, self._kept, strict=True) if keep)
+        self.bases = [
+            need.alone_bytes + sessions - (need.session_bytes if keep else 0)
+            for need, keep in zip(needs, self._kept, strict=True)
+        ]
+        total = sum(need.weights_bytes for need in needs)
+        self._shares = sorted({total * share // PINNED_SHARES for share in range(PINNED_SHARES + 1)}, reverse=True)
+
+    def turning(self, slack_bytes: int) -> Residences:
+        """Streamed weights come and go: what one step does not need, another has. ``slack_bytes`` are for huge pages."""
+        room = self._budget_bytes - slack_bytes
+        plans = []
+        for share in self._shares:
+            pinned = _pinned(self.needs, self.bases, room, share)
+            ahead = _ahead(self.needs, self.bases, pinned, room)
+            fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
+            cached_bytes_per_s = min(self._device.memory_bytes_per_s, fresh)
+            plans.append((*self._cost(pinned, ahead, cached_bytes_per_s), pinned, ahead))
+        cost, latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
+        resident = sum(pinned)
+        peaks = [
+            base + resident - pin + read + slack_bytes for base, pin, read in zip(self.bases, pinned, ahead, strict=True)
+        ]
+        return self._residences(pinned, ahead, peaks, latency, cost, huge_pages=slack_bytes > 0, steady=False)
+
+    def steady(self) -> Iterator[Residences]:
+        """The memory for two steps' weights stays resident, the next step's are read in full; the largest are pinned."""
+        order = sorted(range(len(self.needs)), key=lambda index: (-self.needs[index].weights_bytes, index))
+        pinned = [0] * len(self.needs)
+        for index in (None, *order):
+            if index is not None:
+                pinned[index] = self.needs[index].weights_bytes
+            streamed = [need.weights_bytes - pin for need, pin in zip(self.needs, pinned, strict=True)]
+            arena = arena_bytes(streamed)
+            peaks = [base - own + arena for base, own in zip(self.bases, streamed, strict=True)]
+            peaks = [peak + sum(pinned) - pin for peak, pin in zip(peaks, pinned, strict=True)]
+            if max(peaks) <= self._budget_bytes:
+                ahead = _ahead(self.needs, [0] * len(pinned), pinned, 1 << 62)
+                cost, latency = self._cost(pinned, ahead, self._device.memory_bytes_per_s)
+                yield self._residences(pinned, ahead, peaks, latency, cost, huge_pages=True, steady=True)
+
+    def _cost(self, pinned: Sequence[int], ahead: Sequence[int], cached_bytes_per_s: float) -> tuple[float, float]:
+        cold_s = _latency(self.needs, pinned, ahead, self._kept, self._device.storage_bytes_per_s, self._device.step_s)
+        cached_s = _latency(self.needs, pinned, ahead, self._kept, cached_bytes_per_s, self._device.step_s)
+        streamed = sum(need.weights_bytes for need in self.needs) - sum(pinned)
+        if streamed > self._device.cache_bytes:
+            return cold_s + cached_s / 100, cold_s
+        return cached_s + cold_s / 100, cold_s
+
+    def _residences(
+        self,
+        pinned: Sequence[int],
+        ahead: Sequence[int],
+        peaks: Sequence[int],
+        latency_s: float,
+        cost: float,
+        *,
+        huge_pages: bool,
+        steady: bool,
+    ) -> Residences:
+        steps = tuple(
+            Residence(pinned_bytes=p, ahead_bytes=a, kept=keep, peak_bytes=peak)
+            for p, a, keep, peak in zip(pinned, ahead, self._kept, peaks, strict=True)
+        )
+        return Residences(steps=steps, latency_s=latency_s, cost=cost, steady=steady, huge_pages=huge_pages)
+
+
+def arena_bytes(streamed: Sequence[int]) -> int:
+    """What the memory needs in which the streamed weights of steps take turns, two neighbours (in a circle) at a time.
+
+    An odd one out lies between the others, beside the first and the last but one (`hyps.runtime.arena`).
+    """
+    sizes = [-(-size // AHEAD_STEP_BYTES) * AHEAD_STEP_BYTES for size in streamed if size]
+    if len(sizes) < 2:
+        return sum(sizes)
+    pairs = [a + b for a, b in zip(sizes, [*sizes[1:], sizes[0]], strict=True)]
+    return max(*pairs, sizes[0] + sizes[-1] + sizes[-2] if len(sizes) % 2 else 0)
 
 
 def _kept(needs: Sequence[StepNeeds], budget_bytes: int) -> list[bool]:

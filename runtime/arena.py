@@ -16,27 +16,26 @@ from hyps.runtime.process import lock_pages
 
 #: Steps start at multiples of this, in the arena as in their files.
 ALIGNMENT_BYTES = 1 << 16
+#: Huge pages cost a five-hundredth of the page faults, and the processor misses fewer of them in its cache.
 HUGE_PAGE_BYTES = 2 << 20
-#: Memory as large as this is worth huge pages: fewer page faults, and fewer misses of the processor's page cache.
-HUGE_FROM_BYTES = 4 * HUGE_PAGE_BYTES
 
 
 class Buffer:
-    """Anonymous private memory that takes no page before it is written to; nothing evicts it but swap."""
+    """Anonymous private memory that takes no page before it is written to; nothing evicts it but swap.
 
-    def __init__(self, nbytes: int) -> None:
+    With ``huge`` pages it starts at a multiple of `HUGE_PAGE_BYTES`; what does not fill the last is in small pages.
+    """
+
+    def __init__(self, nbytes: int, *, huge: bool) -> None:
         self.nbytes = nbytes
+        huge = huge and hasattr(mmap, "MADV_HUGEPAGE")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        self._map = mmap.mmap(-1, nbytes, flags=flags)
-        self.view = memoryview(self._map)
-
-    def use_huge_pages(self, start: int, stop: int) -> None:
-        """Ask for huge pages in a range that is filled as a whole; a partly used one would take memory for nothing."""
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self.view))
-        start = -(-(address + start) // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES - address
-        stop = (address + stop) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES - address
-        if stop - start >= HUGE_FROM_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE, start, stop - start)
+        self._map = mmap.mmap(-1, nbytes + (HUGE_PAGE_BYTES if huge else 0), flags=flags)
+        self._first = -ctypes.addressof(ctypes.c_char.from_buffer(self._map)) % HUGE_PAGE_BYTES if huge else 0
+        filled = nbytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        if huge and filled:
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._first, filled)
+        self.view = memoryview(self._map)[self._first : self._first + nbytes]
 
     def lock(self, nbytes: int) -> None:
         """Keep the first ``nbytes`` from being swapped out, as far as the system's limits on locked memory allow."""
@@ -44,43 +43,42 @@ class Buffer:
 
     def release(self, start: int, stop: int) -> None:
         """Give the pages wholly within ``start..stop`` back to the kernel; they read as zeros from then on."""
-        start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        start = -(-(self._first + start) // mmap.PAGESIZE) * mmap.PAGESIZE
+        stop = (self._first + stop) // mmap.PAGESIZE * mmap.PAGESIZE
         if start < stop:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where in the arena each streamed step's weights start, in the order of the steps, and how long the arena is.
-
-    ``common`` are the (start, stop) that every other step fills.
-    """
+    """Where in the arena each streamed step's weights start, in the order of the steps, and how long the arena is."""
 
     starts: tuple[int, ...]
     nbytes: int
-    common: tuple[tuple[int, int], ...]
 
 
-def layout(sizes: Sequence[int]) -> Layout:
-    """Place steps of these weight bytes so that no step overlaps the one before it or the one behind it, in a circle."""
-    rounded = [-(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes]
+def layout(sizes: Sequence[int], *, huge: bool) -> Layout:
+    """Place steps of these weight bytes so that no step overlaps the one before it or the one behind it, in a circle.
+
+    They start at multiples of `HUGE_PAGE_BYTES` when pages are ``huge``, else of `ALIGNMENT_BYTES`.
+    """
+    unit = HUGE_PAGE_BYTES if huge else ALIGNMENT_BYTES
+    rounded = [-(-size // unit) * unit for size in sizes]
     if len(rounded) < 2:
-        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded), common=((0, sum(sizes)),))
+        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded))
     neighbours = [a + b for a, b in zip(rounded, [*rounded[1:], rounded[0]], strict=True)]
     between = len(rounded) % 2 == 1  # the last one is a neighbour of two that lie at the ends
     nbytes = max(*neighbours, (rounded[0] + rounded[-1] + rounded[-2]) if between else 0)
     starts = [0 if index % 2 == 0 else nbytes - size for index, size in enumerate(rounded)]
     if between:
         starts[-1] = rounded[0]
-    paired = sizes[: len(sizes) - between]
-    common = ((0, min(paired[::2])), (nbytes - min(rounded[1 : len(paired) : 2]), nbytes - ALIGNMENT_BYTES))
-    return Layout(starts=tuple(starts), nbytes=nbytes, common=common)
+    return Layout(starts=tuple(starts), nbytes=nbytes)
 
 
-def gaps(nbytes: int, kept: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What of ``0..nbytes`` lies outside of every (start, stop) in ``kept``."""
+def gaps(nbytes: int, kept: Sequence[tuple[int, int]], unit: int) -> Iterator[tuple[int, int]]:
+    """What of ``0..nbytes`` lies outside of every (start, stop) in ``kept``, whose ends are rounded up to a ``unit``."""
     end = 0
-    for start, stop in sorted(kept):
+    for start, stop in sorted((start, -(-stop // unit) * unit) for start, stop in kept):
         if end < start:
             yield end, start
         end = max(end, stop)

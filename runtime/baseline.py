@@ -92,6 +92,8 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         model=ModelRecord(name="tiny", sha256=digest, parameters=58, weight_bytes=232),
         target=TargetRecord(name="calibration", threads=threads),
         budget_bytes=budget_bytes,
+        huge_pages=False,
+        steady=False,
         exact=True,
         inputs=("image",),
         outputs=(OutputRecord(name="scores", probabilities=False),),

@@ -40,7 +40,7 @@ def batch_manifest(manifest: Manifest) -> Manifest:
             step, pinned_bytes=0, ahead_bytes=ahead, kept=False, peak_bytes=manifest.budget_bytes
         )
         steps.append(changed)
-    return msgspec.structs.replace(manifest, steps=tuple(reversed(steps)))
+    return msgspec.structs.replace(manifest, steps=tuple(reversed(steps)), huge_pages=False, steady=False)
 
 
 def streams(manifest: Manifest) -> bool:

@@ -87,6 +87,8 @@ class Executor:
             bundle,
             manifest.steps,
             manifest.budget_bytes,
+            huge=manifest.huge_pages,
+            steady=manifest.steady,
             verify=verify,
             keep_cached=manifest.budget_bytes + streamed_bytes <= available_bytes(),
         )

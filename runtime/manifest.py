@@ -153,13 +153,19 @@ class Preprocess(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options."""
+    """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options.
+
+    ``huge_pages``: the peaks leave room for weights in huge pages, the last of which are partly unused. ``steady``: they
+    count the whole arena (`hyps.runtime.arena`), which is kept then.
+    """
 
     version: Literal[2]
     created_by: str
     model: ModelRecord
     target: TargetRecord
     budget_bytes: Positive
+    huge_pages: bool
+    steady: bool
     exact: bool
     inputs: tuple[Name, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Meta(min_length=1)]

@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 import onnxruntime as ort
 
-from hyps.runtime.arena import Buffer, gaps, layout
+from hyps.runtime.arena import HUGE_PAGE_BYTES, Buffer, gaps, layout
 from hyps.runtime.manifest import Step
 from hyps.runtime.weights import StepWeights
 
@@ -23,24 +23,31 @@ class Residency:
     """All weights of a bundle. `enter` a step before it runs, `leave` it behind; in the order of the steps."""
 
     def __init__(
-        self, bundle: Path, steps: Sequence[Step], budget_bytes: int, *, verify: bool = True, keep_cached: bool = True
+        self,
+        bundle: Path,
+        steps: Sequence[Step],
+        budget_bytes: int,
+        *,
+        huge: bool = False,
+        steady: bool = False,
+        verify: bool = True,
+        keep_cached: bool = True,
     ) -> None:
         self._steps = steps
         self._budget_bytes = budget_bytes
         self._ahead: _Ahead | None = None
+        self._steady = steady
+        self._unit = HUGE_PAGE_BYTES if huge else 1
         streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
-        placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)])
-        self._arena = Buffer(placed.nbytes) if streamed else None
-        if self._arena:
-            for start, stop in placed.common:
-                self._arena.use_huge_pages(start, stop)
+        placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)], huge=huge)
+        self._arena = Buffer(placed.nbytes, huge=huge) if streamed else None
         starts = dict(zip(streamed, placed.starts, strict=True))
         self._weights: Mapping[int, StepWeights] = {
             index: StepWeights(
                 bundle,
                 step,
                 step.weights,
-                self._arena if self._arena and index in starts else _own_buffer(step.weights.size_bytes),
+                self._arena if self._arena and index in starts else Buffer(step.weights.size_bytes, huge=huge),
                 starts.get(index, 0),
                 verify=verify,
                 keep_cached=keep_cached,
@@ -99,11 +106,12 @@ class Residency:
 
     def _trim(self, index: int, following: Sequence[tuple[StepWeights, int]]) -> None:
         """Give back what older steps left in the arena, where the budget has no room for it."""
-        if self._arena is None:
+        if self._arena is None or self._steady:
             return
         own = self._weights.get(index)
         kept = [*((each, stop) for each, stop in following), *([(own, own.nbytes)] if own else [])]
-        left = list(gaps(self._arena.nbytes, [(w.start, w.start + stop) for w, stop in kept if w.buffer is self._arena]))
+        ranges = [(each.start, each.start + stop) for each, stop in kept if each.buffer is self._arena]
+        left = list(gaps(self._arena.nbytes, ranges, self._unit))
         if self._steps[index].peak_bytes + sum(stop - start for start, stop in left) > self._budget_bytes:
             for start, stop in left:
                 self._arena.release(start, stop)
@@ -112,12 +120,6 @@ class Residency:
         if self._ahead:
             ahead, self._ahead = self._ahead, None
             ahead.stop()
-
-
-def _own_buffer(nbytes: int) -> Buffer:
-    buffer = Buffer(nbytes)
-    buffer.use_huge_pages(0, nbytes)
-    return buffer
 
 
 class _Ahead(Thread):

@@ -1,10 +1,11 @@
 """One contender of a benchmark in a process of its own: runs once for every line on standard input, answers in JSON.
 
     python -m tests.bench.worker bundle DIR INPUT.npy THREADS
-    python -m tests.bench.worker default|external|mapped MODEL.onnx INPUT.npy THREADS
+    python -m tests.bench.worker default|external|mapped|lean MODEL.onnx INPUT.npy THREADS
 
 ``default`` and ``external`` are onnxruntime as it comes (weights inside the model, or in a file beside it); ``mapped`` is
-what a user would pick on a small device: external data, no prepacking.
+what a user would pick on a small device: external data, no prepacking. ``lean`` has a bundle's own session options and
+environment.
 """
 
 from __future__ import annotations
@@ -46,12 +47,16 @@ def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
     import numpy as np
     import onnxruntime as ort
 
+    from hyps.runtime.sessions import session_options
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if mode == "mapped":
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if mode == "lean":
+        options = session_options(threads)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: np.load(values)}
 
@@ -65,7 +70,7 @@ def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
 def main() -> None:
     """Serve one contender."""
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    if mode == "bundle":
+    if mode in ("bundle", "lean"):
         restart_lean()
     started = time.perf_counter()
     run = bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads)

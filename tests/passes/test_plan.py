@@ -34,6 +34,8 @@ def made(graph: Graph, cuts: tuple[int, ...]) -> Plan:
         whole_peak_bytes=peak,
         smallest_budget_bytes=peak,
         latency_s=0.0,
+        huge_pages=False,
+        steady=False,
         inexact_reason=None,
     )
 

@@ -51,7 +51,7 @@ def inputs(bundle: Path, folder: Path, count: int) -> list[Path]:
     """Seeded inputs for a bundle, as files."""
     paths = [folder / f"input{number}.npz" for number in range(count)]
     for path, sample in zip(paths, random_inputs(read_manifest(bundle), count), strict=True):
-        np.savez(path, **dict(sample))
+        np.savez(path, allow_pickle=False, **sample)
     return paths
 
 

@@ -76,6 +76,8 @@ def manifest() -> Manifest:
         model=ModelRecord(name="tiny", sha256="0" * 64, parameters=10, weight_bytes=36),
         target=TargetRecord(name="custom", threads=2),
         budget_bytes=64_000_000,
+        huge_pages=False,
+        steady=False,
         exact=True,
         inputs=("image",),
         outputs=(OutputRecord(name="scores", probabilities=False),),

@@ -8,54 +8,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.runtime.arena import ALIGNMENT_BYTES, Buffer, gaps, layout
+from hyps.runtime.arena import ALIGNMENT_BYTES, HUGE_PAGE_BYTES, Buffer, gaps, layout
 from hyps.runtime.process import memory
 
 MB = 1 << 20
 
 
-@given(sizes=st.lists(st.integers(1, 50 * MB), max_size=9))
-def test_neighbours_do_not_overlap(sizes: list[int]) -> None:
+@given(sizes=st.lists(st.integers(1, 50 * MB), max_size=9), huge=st.booleans())
+def test_neighbours_do_not_overlap(sizes: list[int], huge: bool) -> None:
     """Nor do the last and the first: the one is read while the other runs."""
-    placed = layout(sizes)
+    placed = layout(sizes, huge=huge)
+    unit = HUGE_PAGE_BYTES if huge else ALIGNMENT_BYTES
     ranges = [(start, start + size) for start, size in zip(placed.starts, sizes, strict=True)]
-    assert all(start >= 0 and stop <= placed.nbytes and start % ALIGNMENT_BYTES == 0 for start, stop in ranges)
+    assert all(start >= 0 and stop <= placed.nbytes and start % unit == 0 for start, stop in ranges)
     pairs = list(itertools.pairwise([*ranges, *ranges[:1]])) if len(ranges) > 1 else []
     assert all(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
-    assert placed.nbytes <= sum(sorted(sizes)[-3:]) + 3 * ALIGNMENT_BYTES
+    assert placed.nbytes <= sum(sorted(sizes)[-3:]) + 3 * unit
 
 
 @given(sizes=st.lists(st.integers(1, 50 * MB), min_size=2, max_size=8).filter(lambda sizes: len(sizes) % 2 == 0))
 def test_an_even_number_of_steps_needs_no_more_than_its_largest_pair(sizes: list[int]) -> None:
     largest = max(a + b for a, b in itertools.pairwise([*sizes, sizes[0]]))
-    assert layout(sizes).nbytes <= largest + 2 * ALIGNMENT_BYTES
-
-
-@given(sizes=st.lists(st.integers(ALIGNMENT_BYTES, 50 * MB), min_size=2, max_size=9))
-def test_huge_pages_lie_where_every_other_step_fills_them(sizes: list[int]) -> None:
-    placed = layout(sizes)
-    paired = len(sizes) - len(sizes) % 2
-    for parity, (start, stop) in enumerate(placed.common):
-        for index in range(parity, paired, 2):
-            assert placed.starts[index] <= start
-            assert stop <= placed.starts[index] + sizes[index]
+    assert layout(sizes, huge=False).nbytes <= largest + 2 * ALIGNMENT_BYTES
 
 
 @given(
     nbytes=st.integers(0, 100),
     kept=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted).map(tuple), max_size=4),
+    unit=st.sampled_from([1, 7]),
 )
-def test_gaps_are_what_nothing_keeps(nbytes: int, kept: list[tuple[int, int]]) -> None:
+def test_gaps_are_what_nothing_keeps(nbytes: int, kept: list[tuple[int, int]], unit: int) -> None:
     kept = [(min(start, nbytes), min(stop, nbytes)) for start, stop in kept]
-    left = {byte for start, stop in gaps(nbytes, kept) for byte in range(start, stop)}
-    assert left == set(range(nbytes)) - {byte for start, stop in kept for byte in range(start, stop)}
+    left = {byte for start, stop in gaps(nbytes, kept, unit) for byte in range(start, stop)}
+    rounded = [(start, -(-stop // unit) * unit) for start, stop in kept]
+    assert left == set(range(nbytes)) - {byte for start, stop in rounded for byte in range(start, stop)}
 
 
+@pytest.mark.parametrize("huge", [True, False])
 @pytest.mark.parametrize("nbytes", [3 * MB, 40 * MB])
-def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int) -> None:
+def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int, huge: bool) -> None:
     before = memory().anonymous_bytes
-    buffer = Buffer(nbytes)
-    buffer.use_huge_pages(0, nbytes)
+    buffer = Buffer(nbytes, huge=huge)
     assert memory().anonymous_bytes - before < MB
     buffer.view[:] = b"\x01" * nbytes
     full = memory().anonymous_bytes - before

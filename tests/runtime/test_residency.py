@@ -87,7 +87,9 @@ def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_p
     folder = tmp_path_factory.mktemp("steps")
     steps = bundle(folder, template, sizes, plans)
     tight = data.draw(st.booleans(), "tight")
-    residency = Residency(folder, steps, 1 if tight else 1 << 40, keep_cached=data.draw(st.booleans(), "cached"))
+    steady = data.draw(st.booleans(), "steady")
+    huge, cached = data.draw(st.booleans(), "huge"), data.draw(st.booleans(), "cached")
+    residency = Residency(folder, steps, 1 if tight else 1 << 40, huge=huge, steady=steady, keep_cached=cached)
     for again, stop in data.draw(st.lists(st.tuples(st.booleans(), st.integers(1, 7)), max_size=5), "inferences"):
         for index in range(min(stop, len(sizes))):
             residency.enter(index, again=again)
