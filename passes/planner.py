@@ -79,7 +79,7 @@ def plan(model: Model, request: Request) -> Planned:
         changes=best.sharded.rewritten.changes,
         budget_bytes=best.budget_bytes,
         threads=request.threads,
-        whole_peak_bytes=int(whole.costs.peaks_from(0)[-1]),
+        whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=smallest,
         latency_s=best.residences.latency_s,
         huge_pages=best.residences.huge_pages,

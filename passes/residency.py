@@ -109,17 +109,31 @@ class _Filling:
         """The memory for two steps' weights stays resident, the next step's are read in full; the largest are pinned."""
         order = sorted(range(len(self.needs)), key=lambda index: (-self.needs[index].weights_bytes, index))
         pinned = [0] * len(self.needs)
+        most: list[int] | None = None
         for index in (None, *order):
             if index is not None:
                 pinned[index] = self.needs[index].weights_bytes
-            streamed = [need.weights_bytes - pin for need, pin in zip(self.needs, pinned, strict=True)]
-            arena = arena_bytes(streamed)
-            peaks = [base - own + arena for base, own in zip(self.bases, streamed, strict=True)]
-            peaks = [peak + sum(pinned) - pin for peak, pin in zip(peaks, pinned, strict=True)]
-            if max(peaks) <= self._budget_bytes:
-                ahead = _ahead(self.needs, [0] * len(pinned), pinned, 1 << 62)
-                cost, latency = self._cost(pinned, ahead, self._device.memory_bytes_per_s)
-                yield self._residences(pinned, ahead, peaks, latency, cost, huge_pages=True, steady=True)
+            if (found := self._steady(pinned)) is not None:
+                most = [*pinned]
+                yield found
+        for index in order if most else ():
+            assert most
+            tried = [*most]
+            tried[index] = self.needs[index].weights_bytes
+            if tried != most and (found := self._steady(tried)) is not None:
+                most = tried
+                yield found
+
+    def _steady(self, pinned: Sequence[int]) -> Residences | None:
+        """What follows from pinning so many bytes of each step; None when it does not fit."""
+        streamed = [need.weights_bytes - pin for need, pin in zip(self.needs, pinned, strict=True)]
+        beside = arena_bytes(streamed) + sum(pinned)
+        peaks = [base - own - pin + beside for base, own, pin in zip(self.bases, streamed, pinned, strict=True)]
+        if max(peaks) > self._budget_bytes:
+            return None
+        ahead = _ahead(self.needs, [0] * len(pinned), pinned, 1 << 62)
+        cost, latency = self._cost(pinned, ahead, self._device.memory_bytes_per_s)
+        return self._residences(pinned, ahead, peaks, latency, cost, huge_pages=True, steady=True)
 
     def _cost(self, pinned: Sequence[int], ahead: Sequence[int], cached_bytes_per_s: float) -> tuple[float, float]:
         cold_s = _latency(self.needs, pinned, ahead, self._kept, self._device.storage_bytes_per_s, self._device.step_s)

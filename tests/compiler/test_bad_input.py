@@ -145,7 +145,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     ),
     "budget no cut reaches": (
         proto(classifier(), "--memory", "20MB", "-o", "bundle"),
-        ("by itself, the budget is 20.0 MB; the smallest budget that works is",),
+        ("to start, the budget is 20.0 MB; the smallest budget that works is",),
     ),
     "bundle exists": (
         beside("bundle/manifest.json", b"{}", *TO),

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyps.passes.device import Device
-from hyps.passes.residency import Residence, Residences, StepNeeds, residences
+from hyps.passes.residency import HUGE_SLACK_BYTES, Residences, StepNeeds, arena_bytes, residences
 
 MB = 1_000_000
 #: Reading a megabyte takes as long as computing for ten milliseconds.
-SLOW = Device(storage_bytes_per_s=100e6, step_s=0.0)
+SLOW = Device(storage_bytes_per_s=100e6, step_s=0.0, cache_bytes=0)
 
 
 def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> StepNeeds:
@@ -26,15 +26,18 @@ def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> 
     )
 
 
-def peaks(needs: Sequence[StepNeeds], stays: Sequence[Residence]) -> list[int]:
+def peaks(needs: Sequence[StepNeeds], found: Residences) -> list[int]:
     """The peak of each step, added up from what is decided."""
-    pinned = sum(each.pinned_bytes for each in stays)
-    sessions = sum(need.session_bytes for need, each in zip(needs, stays, strict=True) if each.kept)
-    found = []
-    for need, each in zip(needs, stays, strict=True):
+    pinned = sum(each.pinned_bytes for each in found.steps)
+    sessions = sum(need.session_bytes for need, each in zip(needs, found.steps, strict=True) if each.kept)
+    streamed = [need.weights_bytes - each.pinned_bytes for need, each in zip(needs, found.steps, strict=True)]
+    peaks = []
+    for need, each, own in zip(needs, found.steps, streamed, strict=True):
         own_session = need.session_bytes if each.kept else 0
-        found.append(need.alone_bytes + sessions - own_session + pinned - each.pinned_bytes + each.ahead_bytes)
-    return found
+        turns = arena_bytes(streamed) - own if found.steady else each.ahead_bytes
+        slack = HUGE_SLACK_BYTES if found.huge_pages and not found.steady else 0
+        peaks.append(need.alone_bytes + sessions - own_session + pinned - each.pinned_bytes + turns + slack)
+    return peaks
 
 
 NEEDS = st.lists(
@@ -45,21 +48,25 @@ NEEDS = st.lists(
 @given(needs=NEEDS, spare=st.integers(0, 300), rate=st.sampled_from([1e6, 20e6, 1e9, 1e10]))
 def test_the_budget_is_kept_and_used(needs: list[StepNeeds], spare: int, rate: float) -> None:
     budget = max(need.alone_bytes for need in needs) + spare * MB
-    found = residences(needs, budget, Device(storage_bytes_per_s=rate)).steps
-    assert [each.peak_bytes for each in found] == peaks(needs, found)
+    decision = residences(needs, budget, Device(storage_bytes_per_s=rate))
+    found = decision.steps
+    assert [each.peak_bytes for each in found] == peaks(needs, decision)
     assert max(each.peak_bytes for each in found) <= budget
     assert all(0 <= each.pinned_bytes <= need.weights_bytes for need, each in zip(needs, found, strict=True))
     total = sum(need.weights_bytes for need in needs)
     streamed = total - sum(each.pinned_bytes for each in found)
     unused = budget - max(each.peak_bytes for each in found)
-    reads_ahead_in_full = all(each.ahead_bytes for each in found)
-    assert streamed == 0 or unused <= 0.02 * total + 4 * MB or reads_ahead_in_full
+    smallest = min(
+        (n.weights_bytes for n, e in zip(needs, found, strict=True) if n.weights_bytes > e.pinned_bytes), default=0
+    )
+    assert streamed == 0 or unused <= max(0.02 * total + 8 * MB, smallest if decision.steady else 0)
 
 
 @given(needs=NEEDS, spare=st.integers(0, 300))
 def test_what_is_read_ahead_fits_beside_every_step_until_it_is_used(needs: list[StepNeeds], spare: int) -> None:
     budget = max(need.alone_bytes for need in needs) + spare * MB
-    found = residences(needs, budget, SLOW).steps
+    decision = residences(needs, budget, SLOW)
+    found = decision.steps
     for (need, each), after in zip(zip(needs[1:], found[1:], strict=True), found, strict=False):
         if need.weights_bytes > each.pinned_bytes:
             assert after.ahead_bytes <= need.weights_bytes - each.pinned_bytes
@@ -90,7 +97,7 @@ def test_pinning_saves_what_the_budget_leaves() -> None:
     """Kept = budget - working set: 10 + 40 of 90 are needed, 40 stay of 160."""
     needs = [step(10, 40, compute_s=0.0)] * 4
     found = decided(needs, 90)
-    assert sum(each.pinned_bytes for each in found.steps) == pytest.approx(40 * MB, abs=0.02 * 160 * MB)
+    assert sum(each.pinned_bytes for each in found.steps) == pytest.approx(40 * MB, abs=0.02 * 160 * MB + HUGE_SLACK_BYTES)
 
 
 def test_where_computing_hides_reading_it_is_read_ahead() -> None:
