@@ -48,6 +48,7 @@ class _Candidate:
     budget_bytes: int
     residences: Residences
     start_bytes: int
+    inexact_reason: str | None
 
     def partitions(self) -> Iterator[Partition]:
         """The partitions with what stays in memory; no step needs less than the process did to start."""
@@ -70,7 +71,9 @@ def plan(model: Model, request: Request) -> Planned:
     sharded = shard(whole, request)
     smallest = _smallest_budget(whole, request)
     candidates = _candidates(whole, sharded, request, smallest)
-    best = min(candidates, key=lambda candidate: candidate.residences.cost, default=None)
+    best = min(
+        candidates, key=lambda candidate: (candidate.inexact_reason is not None, candidate.residences.cost), default=None
+    )
     if best is None:
         raise _does_not_fit(sharded.measured, request, smallest)
     graph = best.sharded.measured.graph
@@ -84,9 +87,7 @@ def plan(model: Model, request: Request) -> Planned:
         latency_s=best.residences.latency_s,
         huge_pages=best.residences.huge_pages,
         steady=best.residences.steady,
-        inexact_reason=inexact_reason(
-            whole.model, whole.graph, best.sharded.splits, graph, best.fitting.cuts, request.threads
-        ),
+        inexact_reason=best.inexact_reason,
     )
     check_plan(graph, result)
     return Planned(model=best.sharded.measured.model, graph=graph, plan=result)
@@ -97,7 +98,7 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
     found = fitting(sharded, request)
     if found is None or (request.budget_bytes or request.start_bytes) < request.start_bytes:
         return
-    yield _candidate(sharded, found, request)
+    yield _candidate(whole, sharded, found, request)
     if request.budget_bytes is None or request.split != "auto" or not found.cuts:
         return
     shares = _CAP_SHARES if len(whole.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
@@ -110,15 +111,23 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
                 continue
             tried.add(other.splits)
             if (found := fitting(other, replace(request, budget_bytes=cap), apart=share < 1)) is not None:
-                yield _candidate(other, found, request)
+                yield _candidate(whole, other, found, request)
 
 
-def _candidate(sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
+def _candidate(whole: Measured, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
     needs = _needs(sharded.measured.graph, found)
     stays = residences(needs, budget, request.device)
-    return _Candidate(sharded=sharded, fitting=found, budget_bytes=budget, residences=stays, start_bytes=request.start_bytes)
+    graph = sharded.measured.graph
+    return _Candidate(
+        sharded=sharded,
+        fitting=found,
+        budget_bytes=budget,
+        residences=stays,
+        start_bytes=request.start_bytes,
+        inexact_reason=inexact_reason(whole.model, whole.graph, sharded.splits, graph, found.cuts, request.threads),
+    )
 
 
 def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
