@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from hyps.models.catalogue import NETWORKS, build
+from tests.bench import throttled
 from tests.bench.contender import Contender, Measured, race, ratio
 from tests.bench.planning import timed
+from tests.regression.budgets import peaks
 
 BUDGETS_MB = (96, 128, 256, 512)
 ROUNDS = 12
@@ -43,7 +45,8 @@ def main() -> None:
         planning()
         compilation(folder)
         latency(folder, values)
-        prediction(folder, values)
+        slow_storage(folder, values)
+        prediction(folder)
 
 
 def dependencies() -> None:
@@ -102,6 +105,7 @@ def compilation(folder: Path) -> None:
 def latency(folder: Path, values: Path) -> None:
     """VGG16 whole and in bundles: memory at the peak, and time in turn."""
     contenders = [
+        Contender(label="whole, a bundle's session options", mode="lean", path=folder / "beside.onnx"),
         Contender(label="whole, mapped, no prepacking", mode="mapped", path=folder / "beside.onnx"),
         Contender(label="whole, external data, default", mode="default", path=folder / "beside.onnx"),
         Contender(label="whole, one file, default", mode="default", path=folder / "inside.onnx"),
@@ -111,28 +115,46 @@ def latency(folder: Path, values: Path) -> None:
         compile_bundle(folder / "beside.onnx", bundle, f"{budget}MB")
         contenders.append(Contender(label=f"bundle, budget {budget} MB", mode="bundle", path=bundle))
     measured = race(contenders, values, threads=1, rounds=ROUNDS)
-    columns = ("VGG16", "peak MB", "anonymous", "file", "open s", "first s", "warm s", "warm ratio")
-    table = _table(f"warm: median of {ROUNDS - 1}, all in turn; ratio to the first row", *columns)
+    columns = ("VGG16", "peak MB", "anonymous", "file", "open s", "first s", "warm s", "ratio", "to mapped")
+    table = _table(f"warm: median of {ROUNDS - 1}, all in turn; ratio to the first row, and to the second", *columns)
     for row in measured:
-        table.add_row(row.contender.label, *_memory_cells(row), *_time_cells(row), f"{ratio(row, measured[0]):.2f}")
+        ratios = (f"{ratio(row, measured[0]):.2f}", f"{ratio(row, measured[1]):.2f}")
+        table.add_row(row.contender.label, *_memory_cells(row), *_time_cells(row), *ratios)
     out.print(table)
 
 
-def prediction(folder: Path, values: Path) -> None:
-    """Predicted against measured peak for every seeded reference network and budget."""
+def slow_storage(folder: Path, values: Path) -> None:
+    """VGG16 where storage is slow and memory small: what is read, and how long that takes."""
+    contenders = {"whole, a bundle's session options": ["lean", str(folder / "beside.onnx")]}
+    contenders |= {f"bundle, budget {budget} MB": ["bundle", str(folder / f"vgg16-{budget}")] for budget in (128, 256)}
+    rate, memory = throttled.READ_BYTES_PER_S, throttled.MEMORY_BYTES
+    title = f"storage of {rate / 1e6:.0f} MB/s, {memory / 1e6:.0f} MB for the process and its cached files; median of 3"
+    table = _table(title, "VGG16", "peak MB", "read MB", "s", "s / (read / rate)", "faster than whole")
+    whole = 0.0
+    try:
+        for row in throttled.race({label: [*args, str(values), "1"] for label, args in contenders.items()}, folder):
+            whole = whole or row.seconds
+            cells = (row.peak_bytes / 1e6, row.read_bytes / 1e6, row.seconds)
+            shares = (row.seconds / (row.read_bytes / rate), whole / row.seconds)
+            table.add_row(row.label, *(f"{cell:.1f}" for cell in cells), *(f"{share:.2f}" for share in shares))
+    except OSError as error:
+        out.print(f"no slow storage here, as control groups (cgroup v1) cannot be made: {error}")
+    else:
+        out.print(table)
+
+
+def prediction(folder: Path) -> None:
+    """Predicted against measured peak for every seeded reference network, at six budgets each."""
     table = _table("peak memory, MB", "network", "budget", "partitions", "predicted", "measured", "excess %")
     excesses = []
     for name in (network.name for network in NETWORKS.values() if not network.trained):
         model = folder / f"{name}.onnx"
         build(name, model)
-        for budget in BUDGETS_MB:
-            plan = compile_bundle(model, folder / "plan", f"{budget}MB")
-            [row] = race([Contender(label=name, mode="bundle", path=folder / "plan")], values, threads=1, rounds=2)
-            predicted = plan["peak_bytes"]
-            excess = 100 * (predicted - row.peak_bytes) / row.peak_bytes
-            excesses.append(excess)
-            cells = (f"{predicted / 1e6:.1f}", f"{row.peak_bytes / 1e6:.1f}", f"{excess:.1f}")
-            table.add_row(name, str(budget), str(len(plan["partitions"])), *cells)
+        for each in peaks(model, folder):
+            excesses.append(100 * each.excess)
+            cells = (each.budget_bytes, each.predicted_bytes, each.measured_bytes)
+            budget, predicted, measured = (f"{cell / 1e6:.1f}" for cell in cells)
+            table.add_row(name, budget, str(each.partitions), predicted, measured, f"{100 * each.excess:.1f}")
         model.unlink()
     out.print(table)
     out.print(f"median excess {statistics.median(excesses):.1f} %, least {min(excesses):.1f} %")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyps.runtime.process import Memory, memory, restart_lean
+from hyps.runtime.process import Memory, memory, restart_lean, storage_bytes_read
 
 Run = Callable[[], Memory]
 
@@ -76,11 +76,13 @@ def main() -> None:
     run = bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads)
     load_s = time.perf_counter() - started
     for _ in sys.stdin:
+        read_before = storage_bytes_read()
         started = time.perf_counter()
         reading = run()
         answer = {
             "load_s": load_s,
             "run_s": time.perf_counter() - started,
+            "read_bytes": storage_bytes_read() - read_before,
             "peak_bytes": memory().peak_bytes,
             "anonymous_bytes": reading.anonymous_bytes,
             "file_bytes": reading.file_bytes,
