@@ -20,7 +20,7 @@ HUGE_SLACK_BYTES = 2 * AHEAD_STEP_BYTES
 #: Reading into pages that the kernel must find and clear first (measured on the x86-64 machine, a virtual one).
 FRESH_PAGES_BYTES_PER_S, FRESH_HUGE_PAGES_BYTES_PER_S = 2.5e9, 4e9
 #: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused.
-PINNED_SHARES = 64
+PINNED_SHARES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

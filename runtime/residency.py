@@ -68,6 +68,8 @@ class Residency:
         """
         self._stop_reading()
         following = list(self._following(index, again=again))
+        for each, stop in following:  # more may be there, which has no room beside this step
+            each.filled = min(each.filled, stop)
         self._trim(index, following)
         weights = self._weights.get(index)
         for other in self._weights.values():  # what is read from here on may overwrite them
