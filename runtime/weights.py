@@ -73,9 +73,10 @@ class StepWeights:
             self.buffer.lock(self.pinned_bytes)
 
     def _check(self, block: memoryview) -> None:
-        if self._digest is None or self.filled < self._hashed:
+        known = self._hashed - self.filled
+        if self._digest is None or known >= len(block):
             return
-        self._digest.update(block)
+        self._digest.update(block[max(0, known) :])
         self._hashed = self.filled + len(block)
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:

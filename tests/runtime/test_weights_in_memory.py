@@ -78,7 +78,7 @@ def template(request: pytest.FixtureRequest) -> Step:
 SIZES = st.integers(0, 6).map(lambda units: units * ALIGNMENT_BYTES // 2)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Over several inferences, some of which break off at a step and some with their successors' weights read ahead."""
