@@ -40,7 +40,7 @@ Host: {host}.
 - *one file*: the whole model, weights inside the .onnx, onnxruntime's default session. *mapped*: the whole model, weights in
   a file of their own, no prepacking. *lean*: the same without arena and memory patterns, as a bundle is run: the best that a
   user can pick without HyPS. *overcommit*: with `vm.overcommit_memory=1`, which a board's owner must set. *bundle*:
-  `hyps-run BUNDLE IMAGE --json --profile`, which reads all weights once before the inference, to check their sha256.
+  `hyps-run BUNDLE IMAGE --json --profile`, which checks the weights as it reads them.
 - *board* is MiB given to QEMU. All other memory is in MB (10^6 bytes). *predicted*: by the compiler, calibrated on x86-64.
   *peak*: VmHWM of the process. *anon* and *file*: at the largest of the samples taken four times a second.
 - *read*: MB that both disks delivered from the process's start to its end, Python and libraries (about 40 MB) included;
