@@ -21,8 +21,11 @@ FOUR_GB = (24_576, 24_576, 16_384, 1_000)
 SPARSENESS = 1_024
 
 
-def build_heavy(path: Path, sides: Sequence[int] = FOUR_GB) -> Path:
-    """Write the model to ``path`` and its weights to ``data_path(path)``; the same bytes every time."""
+def build_heavy(path: Path, sides: Sequence[int] = FOUR_GB, sparseness: int = SPARSENESS) -> Path:
+    """Write the model to ``path`` and its weights to ``data_path(path)``; the same bytes every time.
+
+    One row in ``sparseness`` holds values: 1 leaves no holes.
+    """
     graph = GraphProto(name="heavy")
     random = np.random.default_rng(0)
     end = 0
@@ -37,7 +40,7 @@ def build_heavy(path: Path, sides: Sequence[int] = FOUR_GB) -> Path:
             )
             for key, value in (("location", data_path(path).name), ("offset", end), ("length", size)):
                 tensor.external_data.add(key=key, value=str(value))
-            for row in range(index, rows, SPARSENESS):
+            for row in range(index % sparseness, rows, sparseness):
                 data.seek(end + 4 * row * columns)
                 data.write(random.standard_normal(columns, np.float32).data)
             end += size
