@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -146,3 +148,60 @@ def test_hashing_stops_when_told(tmp_path: Path) -> None:
     stop = Event()
     stop.set()
     hash_files([path], stop)
+
+
+class TestHoles:
+    """Where a sparse file stores nothing the copy stores nothing either; hashes are those of the zeros all the same."""
+
+    BLOCKS = 6
+
+    @pytest.fixture
+    def sparse(self, tmp_path: Path) -> Weight:
+        """Six blocks, of which the second and the last hold values."""
+        path = tmp_path / "sparse"
+        with path.open("wb") as stream:
+            for block in (1, 5):
+                stream.seek(block * copying.BLOCK_BYTES)
+                stream.write(np.random.default_rng(block).bytes(1_000))
+            stream.truncate(self.BLOCKS * copying.BLOCK_BYTES)
+        return Weight(path=str(path), offset=0, row_bytes=self.BLOCKS * copying.BLOCK_BYTES)
+
+    @pytest.mark.parametrize("shift", [0, 1, 4_096, 500_000])
+    def test_copied(self, shift: int, sparse: Weight, tmp_path: Path) -> None:
+        weight = Weight(path=sparse.path, offset=shift, row_bytes=sparse.nbytes - shift)
+        assert written(tmp_path, (0, weight)) == Path(sparse.path).read_bytes()[shift:]
+        assert 512 * (tmp_path / "weights").stat().st_blocks <= 4 * copying.BLOCK_BYTES
+
+    def test_at_the_end(self, sparse: Weight, tmp_path: Path) -> None:
+        """The copy is as long as the weight, whether or not its last bytes are stored."""
+        weight = Weight(path=sparse.path, offset=0, row_bytes=5 * copying.BLOCK_BYTES)
+        assert written(tmp_path, (0, weight)) == Path(sparse.path).read_bytes()[: weight.nbytes]
+
+    def test_between_weights(self, sparse: Weight, source: Weight, matrix: Array, tmp_path: Path) -> None:
+        content = written(tmp_path, (0, source), (65_536, sparse), (65_536 + sparse.nbytes, source))
+        assert content[65_536:-4_800] == Path(sparse.path).read_bytes()
+        assert content[-4_800:] == content[:4_800] == matrix.tobytes()
+
+    def test_hashed(self, sparse: Weight) -> None:
+        path = Path(sparse.path)
+        assert hash_files([path], Event()) == hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("ab") as stream:
+            stream.truncate(sparse.nbytes + 3 * copying.BLOCK_BYTES + 5)
+        assert hash_files([path, path], Event()) == hashlib.sha256(path.read_bytes() * 2).hexdigest()
+
+    def test_file_that_became_shorter(self, sparse: Weight, tmp_path: Path) -> None:
+        """What is beyond its end is no hole."""
+        with Path(sparse.path).open("r+b") as stream:
+            stream.truncate(4 * copying.BLOCK_BYTES)
+        with pytest.raises(OSError, match="became shorter"):
+            write_weights(tmp_path, "weights", [(0, sparse)], lambda count: None)
+
+    def test_file_system_without_holes(self, sparse: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*arguments: int) -> int:
+            raise OSError(errno.EINVAL, "no such whence")
+
+        monkeypatch.setattr(os, "lseek", refuse)
+        record = write_weights(tmp_path, "weights", [(0, sparse)], lambda count: None)
+        monkeypatch.undo()
+        assert record.sha256 == hashlib.sha256(Path(sparse.path).read_bytes()).hexdigest()
+        assert (tmp_path / "weights").read_bytes() == Path(sparse.path).read_bytes()
