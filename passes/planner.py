@@ -23,9 +23,9 @@ from hyps.passes.weights import REFERENCE_BYTES, Model
 #: Budgets are proposed to users in steps of this many bytes.
 BUDGET_STEP_BYTES = 100_000
 #: Of what the budget has above the least that works, the shares that partitions are tried with; the rest is for weights.
-_CAP_SHARES = (0.0, 0.1, 0.3, 1.0)
+_CAP_SHARES = (0.0, 0.1, 0.4)
 #: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
-_SHARD_SHARES = (1.0, 0.5, 0.25)
+_SHARD_SHARES = (1.0, 0.5)
 #: Larger models are tried with the first of the shares alone.
 _MANY_OPERATORS = 2_000
 

@@ -7,6 +7,7 @@ to read, and to *pinned* weights: a byte pinned is a byte less to read for every
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ AHEAD_STEP_BYTES = 2 << 20
 HUGE_SLACK_BYTES = 2 * AHEAD_STEP_BYTES
 #: Reading into pages that the kernel must find and clear first (measured on the x86-64 machine, a virtual one).
 FRESH_PAGES_BYTES_PER_S, FRESH_HUGE_PAGES_BYTES_PER_S = 2.5e9, 4e9
-#: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused.
-PINNED_SHARES = 50
+#: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused: every so many
+#: of them, then those near the best.
+PINNED_SHARES, PINNED_STRIDE = 50, 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,8 @@ class Residences:
 def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) -> Residences:
     """Fill the budget; see the module. The shares of pinned weights and of reading ahead are those that take least time."""
     plan = _Filling(tuple(needs), budget_bytes, device)
-    found = [plan.turning(0), *plan.steady()]
-    if max(plan.bases) + HUGE_SLACK_BYTES <= budget_bytes:
-        found.append(plan.turning(HUGE_SLACK_BYTES))
-    return min(found, key=lambda each: each.cost)
+    slack_fits = max(plan.bases) + HUGE_SLACK_BYTES <= budget_bytes
+    return min([plan.turning(HUGE_SLACK_BYTES if slack_fits else 0), *plan.steady()], key=lambda each: each.cost)
 
 
 class _Filling:
@@ -85,20 +85,23 @@ class _Filling:
             need.alone_bytes + sessions - (need.session_bytes if keep else 0)
             for need, keep in zip(needs, self._kept, strict=True)
         ]
-        total = sum(need.weights_bytes for need in needs)
-        self._shares = sorted({total * share // PINNED_SHARES for share in range(PINNED_SHARES + 1)}, reverse=True)
 
     def turning(self, slack_bytes: int) -> Residences:
         """Streamed weights come and go: what one step does not need, another has. ``slack_bytes`` are for huge pages."""
         room = self._budget_bytes - slack_bytes
-        plans = []
-        for share in self._shares:
-            pinned = _pinned(self.needs, self.bases, room, share)
+        fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
+        cached_bytes_per_s = min(self._device.memory_bytes_per_s, fresh)
+        total = sum(need.weights_bytes for need in self.needs)
+
+        @functools.cache
+        def tried(share: int) -> tuple[float, float, list[int], list[int]]:
+            pinned = _pinned(self.needs, self.bases, room, total * share // PINNED_SHARES)
             ahead = _ahead(self.needs, self.bases, pinned, room)
-            fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
-            cached_bytes_per_s = min(self._device.memory_bytes_per_s, fresh)
-            plans.append((*self._cost(pinned, ahead, cached_bytes_per_s), pinned, ahead))
-        cost, latency, pinned, ahead = min(plans, key=lambda plan: plan[0])
+            return (*self._cost(pinned, ahead, cached_bytes_per_s), pinned, ahead)
+
+        coarse = min(range(PINNED_SHARES, -1, -PINNED_STRIDE), key=lambda share: tried(share)[0])
+        near = range(min(PINNED_SHARES, coarse + PINNED_STRIDE - 1), max(0, coarse - PINNED_STRIDE + 1) - 1, -1)
+        cost, latency, pinned, ahead = min(map(tried, near), key=lambda plan: plan[0])
         resident = sum(pinned)
         peaks = [
             base + resident - pin + read + slack_bytes for base, pin, read in zip(self.bases, pinned, ahead, strict=True)
