@@ -69,7 +69,7 @@ def residences(needs: Iterable[StepNeeds], budget_bytes: int, device: Device) ->
     """Fill the budget; see the module. The shares of pinned weights and of reading ahead are those that take least time."""
     plan = _Filling(tuple(needs), budget_bytes, device)
     slack_fits = max(plan.bases) + HUGE_SLACK_BYTES <= budget_bytes
-    return min([plan.turning(HUGE_SLACK_BYTES if slack_fits else 0), *plan.steady()], key=lambda each: each.cost)
+    return min([*plan.steady(), plan.turning(HUGE_SLACK_BYTES if slack_fits else 0)], key=lambda each: each.cost)
 
 
 class _Filling:
