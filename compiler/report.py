@@ -62,6 +62,10 @@ def print_compiled(compiled: Compiled, output: str) -> None:
     exact = "bit for bit the whole model's, same session options" if plan.exact else f"inexact: {plan.inexact_reason}"
     out.print(f"result           {exact}", markup=False)
     out.print(f"highest peak     {megabytes(plan.peak_bytes)} of {megabytes(plan.budget_bytes)}")
+    out.print(
+        f"weights          {megabytes(_pinned_bytes(manifest))} stay in memory, {_streamed(manifest)} for every inference"
+    )
+    out.print(f"estimated time   {plan.latency_s:.2g} s an inference, weights read from storage")
     out.print(f"smallest budget  {megabytes(plan.smallest_budget_bytes)} would work")
     _prose(out, f"written to       {output}")
 
@@ -74,6 +78,9 @@ def compiled_data(compiled: Compiled, output: str) -> dict[str, Any]:
         "target": manifest.target,
         "budget_bytes": plan.budget_bytes,
         "whole_peak_bytes": plan.whole_peak_bytes,
+        "pinned_bytes": _pinned_bytes(manifest),
+        "streamed_bytes": _streamed_bytes(manifest),
+        "latency_s": plan.latency_s,
         "peak_bytes": plan.peak_bytes,
         "smallest_budget_bytes": plan.smallest_budget_bytes,
         "exact": plan.exact,
@@ -143,7 +150,7 @@ def _print_facts(out: Console, manifest: Manifest, whole: str | None = None) -> 
     out.print(f"model            {model.name}", markup=False)
     out.print(f"parameters       {model.parameters:,} ({megabytes(model.weight_bytes)} of weights)")
     if whole:
-        out.print(f"whole-model peak {whole} (predicted, mapped weights)")
+        out.print(f"whole-model peak {whole} (predicted, one partition)")
     out.print(f"target           {manifest.target.name}, {manifest.target.threads} threads", markup=False)
     out.print(f"budget           {megabytes(manifest.budget_bytes)}")
 
@@ -167,6 +174,8 @@ def _steps_table(steps: Iterable[Step], leaving: Iterable[int]) -> Table:
         ("operators", True),
         ("weights", True),
         ("activations", True),
+        ("pinned", True),
+        ("read ahead", True),
         ("process peak", True),
         ("leaves", True),
     ]
@@ -176,12 +185,29 @@ def _steps_table(steps: Iterable[Step], leaving: Iterable[int]) -> Table:
             str(len(step.operators)),
             megabytes(step.weight_bytes),
             megabytes(step.activation_bytes),
+            megabytes(step.pinned_bytes),
+            megabytes(step.ahead_bytes),
             megabytes(step.peak_bytes),
             megabytes(nbytes),
         ]
         for step, nbytes in zip(steps, leaving, strict=True)
     ]
     return table(columns, rows)
+
+
+def _pinned_bytes(manifest: Manifest) -> int:
+    """Weights that are read once."""
+    return sum(step.pinned_bytes for step in manifest.steps)
+
+
+def _streamed_bytes(manifest: Manifest) -> int:
+    """Weights that are read for every inference."""
+    return sum(step.weights.size_bytes for step in manifest.steps if step.weights) - _pinned_bytes(manifest)
+
+
+def _streamed(manifest: Manifest) -> str:
+    streamed = _streamed_bytes(manifest)
+    return f"{megabytes(streamed)} are read" if streamed else "none are read"
 
 
 def _nbytes(manifest: Manifest, name: str) -> int:

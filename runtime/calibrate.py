@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hyps.runtime.errors import DeviceError, OutputError
-from hyps.runtime.probes import MemoryRoom, Processor, Storage, board, memory_room, processor, storage
+from hyps.runtime.probes import Processor, Storage, board, processor, storage
+from hyps.runtime.room import MemoryRoom, memory_room
 from hyps.runtime.touch import PIECE_BYTES, touchable_bytes
 
 if TYPE_CHECKING:

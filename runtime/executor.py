@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.errors import BudgetError, InputError
+from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import Manifest, Step, TensorRecord
-from hyps.runtime.process import CodePages, available_bytes, memory, storage_bytes_read
+from hyps.runtime.process import CodePages, memory, storage_bytes_read
 from hyps.runtime.residency import Residency
+from hyps.runtime.room import memory_room
 from hyps.runtime.sessions import Session, SessionOpener, Value, open_session, to_numpy
 
 Outputs = dict[str, NDArray[Any]]
@@ -90,7 +91,7 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=manifest.budget_bytes + streamed_bytes <= available_bytes(),
+            keep_cached=_has_room(manifest.budget_bytes + streamed_bytes),
         )
         self._code = CodePages()
         self.trim()
@@ -184,6 +185,14 @@ def load(
     manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=False)
     return Executor(bundle, manifest, threads=threads, verify=verify)
+
+
+def _has_room(nbytes: int) -> bool:
+    """Whether memory has room for so much; not where that is unknown."""
+    try:
+        return nbytes <= memory_room().available_bytes
+    except DeviceError:
+        return False
 
 
 def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -69,15 +69,6 @@ def memory() -> Memory:
     return Memory(peak_bytes=peak, anonymous_bytes=anonymous, file_bytes=file)
 
 
-def available_bytes() -> int:
-    """Memory that the system could give to processes and file caches without swapping; 0 where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
-
-
 def storage_bytes_read() -> int:
     """Bytes this process made the kernel fetch from storage so far; 0 where the kernel does not tell."""
     try:

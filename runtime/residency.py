@@ -72,8 +72,9 @@ class Residency:
             each.filled = min(each.filled, stop)
         self._trim(index, following)
         weights = self._weights.get(index)
+        kept = {id(weights), *(id(each) for each, _ in following)}
         for other in self._weights.values():  # what is read from here on may overwrite them
-            if other is not weights and other.buffer is self._arena and other not in [each for each, _ in following]:
+            if other.buffer is self._arena and id(other) not in kept:
                 other.filled = 0
         if weights:
             weights.fetch(weights.nbytes)

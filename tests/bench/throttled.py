@@ -38,7 +38,7 @@ def race(contenders: dict[str, list[str]], folder: Path) -> Iterator[Slow]:
     """Run each contender (arguments of `tests.bench.worker`) by itself, from a cold cache."""
     with _groups(folder) as enter:
         for label, arguments in contenders.items():
-            _forget(folder)
+            forget(folder)
             command = ["sh", "-c", f'{enter}; exec "$@"', "sh", sys.executable, "-m", "tests.bench.worker", *arguments]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
                 said = [_run(worker) for _ in range(ROUNDS + 1)]
@@ -80,7 +80,7 @@ def _groups(folder: Path) -> Iterator[str]:
                 group.rmdir()
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Have the kernel drop the folder's files from its cache."""
     os.sync()
     for path in folder.rglob("*"):

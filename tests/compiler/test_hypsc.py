@@ -47,7 +47,7 @@ class TestCompile:
         manifest = read_manifest(folder)
         assert facts["model"] == "m"
         assert facts["parameters"] == "329,828 (1.3 MB of weights)"
-        assert re.fullmatch(r"\d+\.\d MB \(predicted, mapped weights\)", facts["whole-model peak"])
+        assert re.fullmatch(r"\d+\.\d MB \(predicted, one partition\)", facts["whole-model peak"])
         assert facts["target"] == "custom, 2 threads"
         assert facts["budget"] == "100.0 MB"
         assert facts["result"] == "bit for bit the whole model's, same session options"

@@ -64,14 +64,14 @@ def test_smallest_budget_is_kept_too(network: Callable[[str], Path], pixels: Pat
 
 def _essence(summary: dict[str, Any]) -> dict[str, Any]:
     """What a golden plan keeps: where the cuts are, why, and what each partition needs."""
-    keys = ("name", "weight_bytes", "activation_bytes", "peak_bytes", "leaving_bytes", "reason")
+    keys = ("name", "weight_bytes", "activation_bytes", "pinned_bytes", "ahead_bytes", "kept", "peak_bytes", "leaving_bytes")
     return {
         "whole_peak_bytes": summary["whole_peak_bytes"],
         "smallest_budget_bytes": summary["smallest_budget_bytes"],
         "changes": [change for change in summary["changes"] if "shards" in change["what"]],
         "partitions": [
             {"operators": f"{len(part['operators'])}: {part['operators'][0]} .. {part['operators'][-1]}"}
-            | {key: part[key] for key in keys}
+            | {key: part[key] for key in (*keys, "reason")}
             for part in summary["partitions"]
         ],
     }

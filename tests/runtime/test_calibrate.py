@@ -25,8 +25,9 @@ from hyps.runtime import cli
 from hyps.runtime.baseline import Baseline
 from hyps.runtime.calibrate import Calibration, calibrate, toml_text, tried
 from hyps.runtime.errors import DeviceError, OutputError
-from hyps.runtime.probes import MemoryRoom, Storage
+from hyps.runtime.probes import Storage
 from hyps.runtime.rates import Rates
+from hyps.runtime.room import MemoryRoom
 from hyps.runtime.touch import PIECE_BYTES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,7 +10,8 @@ import pytest
 
 from hyps.runtime import probes
 from hyps.runtime.errors import DeviceError
-from hyps.runtime.probes import board, memory_room, processor, storage
+from hyps.runtime.probes import board, processor, storage
+from hyps.runtime.room import memory_room
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
