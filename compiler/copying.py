@@ -28,20 +28,19 @@ _ZEROS = memoryview(bytes(BLOCK_BYTES))
 Progress = Callable[[int], None]
 
 
-def hash_files(paths: Iterable[Path], stop: Event) -> str:
-    """The sha256 of files, one after the other; meaningless once ``stop`` is set, which ends it early."""
+def hash_file(path: Path, stop: Event) -> str:
+    """The sha256 of a file; meaningless once ``stop`` is set, which ends it early."""
     digest = hashlib.sha256()
     block = memoryview(bytearray(BLOCK_BYTES))
-    for path in paths:
-        with path.open("rb", buffering=0) as stream:
-            source, offset = stream.fileno(), 0
-            while not stop.is_set():
-                hole = _is_hole(source, offset, BLOCK_BYTES)
-                count = BLOCK_BYTES if hole else os.preadv(source, [block], offset)
-                if not count:
-                    break
-                digest.update((_ZEROS if hole else block)[:count])
-                offset += count
+    with path.open("rb", buffering=0) as stream:
+        source, offset = stream.fileno(), 0
+        while not stop.is_set():
+            hole = _is_hole(source, offset, BLOCK_BYTES)
+            count = BLOCK_BYTES if hole else os.preadv(source, [block], offset)
+            if not count:
+                break
+            digest.update((_ZEROS if hole else block)[:count])
+            offset += count
     return digest.hexdigest()
 
 

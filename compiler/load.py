@@ -33,7 +33,7 @@ MOST_OPERATORS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model and the files it came from: the ``.onnx`` file first, then its data files by name.
+    """A model and what its file says of it.
 
     ``parameters`` are the elements of its weights, as networks are published: without shapes, scalars and the running
     statistics of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the
@@ -42,7 +42,6 @@ class LoadedModel:
 
     model: Model
     name: str
-    files: tuple[Path, ...]
     parameters: int
     weight_bytes: int
     inexact_reason: str | None
@@ -67,7 +66,6 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
         model = reference_weights(path, proto, spilled)
-        sources = {Path(weight.path) for weight in model.weights.values()} - {path, spilled}
         try:
             onnx.checker.check_model(skeleton(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # what it quotes may be no text
@@ -76,7 +74,6 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
         yield LoadedModel(
             model=model,
             name=path.stem,
-            files=(path, *sorted(sources)),
             parameters=_parameters(proto.graph),
             weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
             inexact_reason=inexact_reason,

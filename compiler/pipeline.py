@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
-from hyps.compiler.copying import Progress, hash_files
+from hyps.compiler.copying import Progress, hash_file
 from hyps.compiler.errors import OptionError
 from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
@@ -75,7 +75,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
     Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
     """
     check_destination(job.output, force=job.force)
-    with load_model(job.model) as loaded, _hashing(loaded.files) as digest:
+    with load_model(job.model) as loaded, _hashing(job.model) as digest:
         with progress("planning", None):
             planned = plan_model(loaded, job)
         records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
@@ -115,11 +115,11 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
 
 
 @contextmanager
-def _hashing(paths: tuple[Path, ...]) -> Iterator[Callable[[], str]]:
-    """Hash files beside other work; yields the function that waits for the digest. Leaving early does not wait."""
+def _hashing(path: Path) -> Iterator[Callable[[], str]]:
+    """Hash a file beside other work; yields the function that waits for the digest. Leaving early does not wait."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(hash_files, paths, stop)
+        future = pool.submit(hash_file, path, stop)
         try:
             yield future.result
         finally:

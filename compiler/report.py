@@ -62,10 +62,9 @@ def print_compiled(compiled: Compiled, output: str) -> None:
     exact = "bit for bit the whole model's, same session options" if plan.exact else f"inexact: {plan.inexact_reason}"
     out.print(f"result           {exact}", markup=False)
     out.print(f"highest peak     {megabytes(plan.peak_bytes)} of {megabytes(plan.budget_bytes)}")
-    out.print(
-        f"weights          {megabytes(_pinned_bytes(manifest))} stay in memory, {_streamed(manifest)} for every inference"
-    )
-    out.print(f"estimated time   {plan.latency_s:.2g} s an inference, weights read from storage")
+    out.print(f"stay in memory   {megabytes(_pinned_bytes(manifest))} of the weights")
+    out.print(f"read every time  {megabytes(_streamed_bytes(manifest))} of the weights")
+    out.print(f"estimated time   {plan.latency_s:.2g} s an inference, what is read coming from storage")
     out.print(f"smallest budget  {megabytes(plan.smallest_budget_bytes)} would work")
     _prose(out, f"written to       {output}")
 
@@ -203,11 +202,6 @@ def _pinned_bytes(manifest: Manifest) -> int:
 def _streamed_bytes(manifest: Manifest) -> int:
     """Weights that are read for every inference."""
     return sum(step.weights.size_bytes for step in manifest.steps if step.weights) - _pinned_bytes(manifest)
-
-
-def _streamed(manifest: Manifest) -> str:
-    streamed = _streamed_bytes(manifest)
-    return f"{megabytes(streamed)} are read" if streamed else "none are read"
 
 
 def _nbytes(manifest: Manifest, name: str) -> int:

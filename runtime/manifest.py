@@ -53,7 +53,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelRecord(Record, frozen=True, kw_only=True):
-    """The model that was compiled: its name and the sha256 of its file and data files, one after the other."""
+    """The model that was compiled: its name and the sha256 of its file, as ``sha256sum`` prints it.
+
+    External data is not part of it; every partition's weights have a sha256 of their own.
+    """
 
     name: str
     sha256: Sha256

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hyps.compiler import copying
-from hyps.compiler.copying import hash_files, write_bytes, write_weights
+from hyps.compiler.copying import hash_file, write_bytes, write_weights
 from hyps.passes.weights import Weight
 from tests.compiler.onnxes import Array
 
@@ -133,12 +133,11 @@ def test_write_bytes(tmp_path: Path) -> None:
     assert (record.path, record.size_bytes, record.sha256) == ("file", 7, hashlib.sha256(b"content").hexdigest())
 
 
-def test_hash_of_files_one_after_the_other(tmp_path: Path) -> None:
-    contents = [np.random.default_rng(0).bytes(copying.BLOCK_BYTES * 2 + 5), b"", b"tail"]
-    paths = [tmp_path / str(index) for index in range(3)]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content)
-    assert hash_files(paths, Event()) == hashlib.sha256(b"".join(contents)).hexdigest()
+@pytest.mark.parametrize("content", [np.random.default_rng(0).bytes(copying.BLOCK_BYTES * 2 + 5), b""], ids=len)
+def test_hash_of_a_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert hash_file(path, Event()) == hashlib.sha256(content).hexdigest()
 
 
 def test_hashing_stops_when_told(tmp_path: Path) -> None:
@@ -147,7 +146,7 @@ def test_hashing_stops_when_told(tmp_path: Path) -> None:
         stream.truncate(1 << 40)
     stop = Event()
     stop.set()
-    hash_files([path], stop)
+    hash_file(path, stop)
 
 
 class TestHoles:
@@ -184,10 +183,10 @@ class TestHoles:
 
     def test_hashed(self, sparse: Weight) -> None:
         path = Path(sparse.path)
-        assert hash_files([path], Event()) == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert hash_file(path, Event()) == hashlib.sha256(path.read_bytes()).hexdigest()
         with path.open("ab") as stream:
             stream.truncate(sparse.nbytes + 3 * copying.BLOCK_BYTES + 5)
-        assert hash_files([path, path], Event()) == hashlib.sha256(path.read_bytes() * 2).hexdigest()
+        assert hash_file(path, Event()) == hashlib.sha256(path.read_bytes()).hexdigest()
 
     def test_file_that_became_shorter(self, sparse: Weight, tmp_path: Path) -> None:
         """What is beyond its end is no hole."""

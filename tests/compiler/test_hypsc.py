@@ -55,7 +55,12 @@ class TestCompile:
         assert re.fullmatch(r"\d+\.\d MB would work", facts["smallest budget"])
         assert facts["written to"] == str(folder), "a path can be copied from the report: it is not wrapped"
         table = lines.index(next(line for line in lines if line.startswith("partition ")))
-        assert lines[table].split() == ["partition", "operators", "weights", "activations", "process", "peak", "leaves"]
+        assert lines[table].split()[:4] == ["partition", "operators", "weights", "activations"]
+        assert lines[table].split()[4:] == ["pinned", "read", "ahead", "process", "peak", "leaves"]
+        pinned = sum(step.pinned_bytes for step in manifest.steps)
+        assert facts["stay in memory"] == f"{pinned / 1e6:.1f} MB of the weights"
+        assert facts["read every time"] == "0.000 MB of the weights"
+        assert re.fullmatch(r"[\d.e-]+ s an inference, what is read coming from storage", facts["estimated time"])
         assert [line.split()[0] for line in lines[table + 1 :][:3]] == [step.name for step in manifest.steps]
         reasons = [line for line in lines if line.startswith("cut before")]
         assert len(reasons) == 2
