@@ -6,6 +6,7 @@ a temporary file.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -112,5 +113,8 @@ class Batch:
             yield number, dict(sample)
 
     def _waiting(self, seconds: Iterable[int]) -> Iterator[tuple[int, dict[str, Value]]]:
-        for number in [*seconds]:
-            yield number, self._store.take(number)
+        for number, after in itertools.zip_longest([*seconds], [*seconds][1:]):
+            tensors = self._store.take(number)
+            if after is not None:
+                self._store.expect(after)
+            yield number, tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -45,6 +46,14 @@ class TensorStore:
     def take(self, number: int) -> dict[str, Value]:
         """Tensors that were kept, which are not kept any longer."""
         return {name: self._give(entry) for name, entry in self._sets.pop(number).items()}
+
+    def expect(self, number: int) -> None:
+        """Have the kernel read what was spilled of this set, beside whatever is computed until it is taken."""
+        if self._file and hasattr(os, "posix_fadvise"):
+            for entry in self._sets[number].values():
+                if isinstance(entry, _Spilled):
+                    nbytes = math.prod(entry.shape) * entry.dtype.itemsize
+                    os.posix_fadvise(self._file.fileno(), entry.offset, nbytes, os.POSIX_FADV_WILLNEED)
 
     def set_limit(self, nbytes: int) -> None:
         """Keep at most this many bytes in memory from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.errors import OutputError
+from hyps.runtime.process import storage_bytes_read
 from hyps.runtime.sessions import to_numpy
 from hyps.runtime.spill import TensorStore
 
@@ -35,6 +37,7 @@ def test_what_is_put_is_taken(limits: list[int], kinds: list[tuple[str, tuple[in
         store.set_limit(limits[(round_number + 1) % len(limits)])
         assert store.held_bytes <= store.limit_bytes
         for number, array in enumerate(arrays):
+            store.expect(number)
             for value in store.take(number).values():
                 found = to_numpy(value)
                 assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
@@ -52,6 +55,22 @@ def test_places_in_the_file_are_used_again() -> None:
     assert store.spilled_bytes == 50 * 2 * 4000
     assert store.file_bytes == 2 * 4000
     store.close()
+
+
+def test_what_is_expected_is_read_before_it_is_taken() -> None:
+    array = np.random.default_rng(0).random(1 << 20)
+    with closing(TensorStore()) as store:
+        store.put(0, {"a": array})
+        assert store._file
+        os.fsync(store._file.fileno())
+        os.posix_fadvise(store._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = storage_bytes_read()
+        store.expect(0)
+        expected = storage_bytes_read() - before
+        np.testing.assert_array_equal(store.take(0)["a"], array)
+        if storage_bytes_read() == before:
+            pytest.skip("the temporary file lies in memory")
+        assert expected >= 0.9 * array.nbytes  # the kernel may leave a little
 
 
 def test_within_the_limit_there_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
