@@ -20,13 +20,25 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.executor import Executor, Outputs, check_inputs
 from hyps.runtime.manifest import Manifest, Step
 from hyps.runtime.sessions import Value
-from hyps.runtime.spill import TensorStore
+from hyps.runtime.spill import SET_BYTES, TensorStore
+
+#: Inputs of a batch that is never refused.
+_FEW = 64
 
 
-def batch_manifest(manifest: Manifest) -> Manifest:
-    """The schedule for a batch: nothing is pinned, as weights are read once for all; the next step's are read ahead.
+def most_inputs(manifest: Manifest) -> int:
+    """How many inputs a batch may have: more would not fit even if all their tensors went to the temporary file.
 
-    A manifest whose weights all stay in memory is left as it is.
+    A few are always allowed; what they take (32 KB) is less than a process's size varies by.
+    """
+    room_bytes = manifest.budget_bytes - max(step.alone_bytes for step in manifest.steps)
+    return max(_FEW, room_bytes // SET_BYTES)
+
+
+def batch_manifest(manifest: Manifest, count: int) -> Manifest:
+    """The schedule for a batch of ``count`` inputs: nothing is pinned, as weights are read once for all.
+
+    The next step's are read ahead. A manifest whose weights all stay in memory is left as it is.
     """
     if not streams(manifest):
         return manifest
@@ -36,7 +48,7 @@ def batch_manifest(manifest: Manifest) -> Manifest:
         step, after = manifest.steps[index], manifest.steps[index + 1 : index + 2]
         if after and after[0].weights:
             ahead = after[0].weights.size_bytes
-        ahead = min(ahead, manifest.budget_bytes - step.alone_bytes)
+        ahead = max(0, min(ahead, manifest.budget_bytes - step.alone_bytes - SET_BYTES * count))
         changed = msgspec.structs.replace(
             step, pinned_bytes=0, ahead_bytes=ahead, kept=False, peak_bytes=manifest.budget_bytes
         )

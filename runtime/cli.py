@@ -20,6 +20,7 @@ from hyps.runtime.process import memory, restart_lean
 if TYPE_CHECKING:
     from hyps.runtime.executor import Executor, StepProfile
     from hyps.runtime.inputs import Source, Tensors
+    from hyps.runtime.manifest import Manifest
 
 #: Kept free of the budget when a picture is decoded.
 ROOM_MARGIN_BYTES = 3_000_000
@@ -117,15 +118,20 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from hyps.runtime.batch import batch_manifest, streams
+    from hyps.runtime.batch import batch_manifest, most_inputs, streams
     from hyps.runtime.executor import load
     from hyps.runtime.inputs import STDIN_LIMIT_BYTES, sources
 
     batches = options.batch > 1
     if batches and (options.repeat > 1 or options.profile or options.save):
         raise InputError("--batch goes neither with --repeat nor with --profile nor with --save; leave one out")
+
+    def batched(manifest: Manifest) -> Manifest:
+        options.batch = min(options.batch, most_inputs(manifest))
+        return batch_manifest(manifest, options.batch)
+
     executor = (
-        load(options.bundle, threads=options.threads, verify=not options.no_verify, adapt=batch_manifest)
+        load(options.bundle, threads=options.threads, verify=not options.no_verify, adapt=batched)
         if batches
         else load(options.bundle, threads=options.threads, verify=not options.no_verify)
     )

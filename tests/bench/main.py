@@ -32,6 +32,7 @@ BUDGETS_MB = (96, 128, 256, 512)
 #: What is compiled against cp.
 BUDGET = "128MB"
 ROUNDS = 12
+BATCH = 64
 HYPSC = Path(sys.executable).with_name("hypsc")
 
 out = Console(width=110, highlight=False)
@@ -51,6 +52,7 @@ def main() -> None:
         compilation(folder)
         latency(folder, values)
         slow_storage(folder, values)
+        slow_batch(folder, values)
         prediction(folder)
 
 
@@ -174,6 +176,24 @@ def slow_storage(folder: Path, values: Path) -> None:
         out.print(f"no slow storage here, as control groups (cgroup v1) cannot be made: {error}")
     else:
         out.print(table)
+
+
+def slow_batch(folder: Path, values: Path) -> None:
+    """A batch on slow storage: the weights are read once for all, beside computing."""
+    inputs = folder / "inputs"
+    inputs.mkdir()
+    for number in range(BATCH):
+        shutil.copy(values, inputs / f"{number:02}.npy")
+    columns = ("VGG16", "images", "peak MB", "read MB an image", "s an image", "s / computing alone")
+    table = _table("the same storage and memory, one batch by hyps-run, start-up included", *columns)
+    try:
+        row = throttled.batch(folder / "vgg16-128", inputs)
+    except OSError:
+        return  # said above
+    shares = (row.read_bytes / 1e6 / row.images, row.seconds / row.images, row.seconds / row.compute_s)
+    cells = (str(row.images), f"{row.peak_bytes / 1e6:.1f}", *(f"{share:.2f}" for share in shares))
+    table.add_row("bundle, budget 128 MB", *cells)
+    out.print(table)
 
 
 def prediction(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_random_draws(network: Callable[[str], Path], tmp_path: Path, request: p
             known[name] = whole["smallest_budget_bytes"], whole["peak_bytes"]
         smallest, most = known[name]
         budget = rng.randint(smallest, int(1.1 * most))
-        threads, batch, count = rng.choice([1, 2]), rng.choice([1, 2, 4]), rng.choice([1, 3])
+        threads, (batch, count) = rng.choice([1, 2]), rng.choice([(1, 1), (1, 3), (2, 3), (4, 4), (20, 20), (64, 70)])
         split = rng.choice(["auto", "auto", "pooling", "layers"])
         summary = compiled(model, bundle, budget, "--threads", str(threads), "--split", split)
         if summary is None:  # pooling and layers need more than auto

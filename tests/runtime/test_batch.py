@@ -18,6 +18,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.executor import Executor
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.manifest import Manifest
+from hyps.runtime.spill import SET_BYTES, TENSOR_BYTES
 from tests.runtime.test_executor import SCHEDULES, FakeRuntime, FakeSession, Schedule, scheduled
 
 Run = Callable[..., CompletedProcess[str]]
@@ -92,9 +93,10 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 
 def batched(manifest: Manifest) -> Manifest:
-    """The fake schedule as a batch has it: one tensor of 4 bytes fits beside each step."""
+    """The fake schedule as a batch has it: one tensor fits beside each step."""
+    room = 4 * SET_BYTES + TENSOR_BYTES + 4
     steps = tuple(
-        msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - 4, ahead_bytes=0) for step in manifest.steps
+        msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
     )
     return msgspec.structs.replace(manifest, steps=steps)
 
@@ -154,7 +156,7 @@ def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest)
 def test_a_batch_pins_nothing_and_reads_ahead_what_fits(layered: Path) -> None:
     manifest = read_manifest(layered)
     assert streams(manifest)
-    changed = batch_manifest(manifest)
+    changed = batch_manifest(manifest, 64)
     assert all((step.pinned_bytes, step.kept) == (0, False) for step in changed.steps)
     for step, after in zip(changed.steps, changed.steps[1:], strict=False):
         assert step.alone_bytes + step.ahead_bytes <= manifest.budget_bytes
@@ -166,6 +168,6 @@ def test_a_batch_pins_nothing_and_reads_ahead_what_fits(layered: Path) -> None:
 def test_where_all_weights_stay_there_is_nothing_to_change(cifar_bundle: Path, hyps_run: Run, pictures: Path) -> None:
     manifest = read_manifest(cifar_bundle)
     assert not streams(manifest)
-    assert batch_manifest(manifest) is manifest
+    assert batch_manifest(manifest, 64) is manifest
     done = hyps_run(cifar_bundle, pictures, "--batch", "4", "--json")
     assert (done.returncode, len(told(done))) == (0, 12)
