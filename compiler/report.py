@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -101,7 +99,7 @@ def print_manifest(manifest: Manifest) -> None:
     out.print(f"preprocessing    {manifest.preprocess or 'none: takes .npy and .npz'}", markup=False)
     out.print(f"labels           {len(manifest.labels) if manifest.labels else 'none'}")
     out.print()
-    sizes = {name: _nbytes(manifest, name) for name in manifest.tensors}
+    sizes = {name: record.nbytes for name, record in manifest.tensors.items()}
     out.print(_steps_table(manifest.steps, [sum(sizes[name] for name in step.live) for step in manifest.steps]))
     out.print()
     _print_reasons(out, manifest.steps)
@@ -202,8 +200,3 @@ def _pinned_bytes(manifest: Manifest) -> int:
 def _streamed_bytes(manifest: Manifest) -> int:
     """Weights that are read for every inference."""
     return sum(step.weights.size_bytes for step in manifest.steps if step.weights) - _pinned_bytes(manifest)
-
-
-def _nbytes(manifest: Manifest, name: str) -> int:
-    record = manifest.tensors[name]
-    return math.prod(record.shape) * np.dtype(record.dtype).itemsize

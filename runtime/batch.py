@@ -98,7 +98,9 @@ class Batch:
         seconds: dict[int, float] = {}
         with closing(self._store):
             for index, step in enumerate(manifest.steps):
-                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes
+                leaving_bytes = sum(manifest.tensors[name].nbytes for name in step.live)
+                copying_bytes = max(0, 2 * leaving_bytes - step.activation_bytes)
+                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes - copying_bytes
                 self._store.set_limit(room_bytes)
                 with self._executor.step(index, again=False) as run:
                     for number, held in self._arriving(inputs, seconds) if index == 0 else self._waiting(seconds):

@@ -77,6 +77,12 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     dtype: str
     shape: tuple[Count, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Its bytes; of a rare type, such as a complex one, at most."""
+        known = STORAGE_TYPES.get(self.dtype)
+        return math.prod(self.shape) * (known.item_bytes if known else 16)
+
 
 class OutputRecord(Record, frozen=True, kw_only=True):
     """An output of the model; ``probabilities`` when the network ends in a softmax itself."""

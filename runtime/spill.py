@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import errno
+import math
+import mmap
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.errors import OutputError
-from hyps.runtime.sessions import Value, to_numpy
+from hyps.runtime.sessions import Value, to_numpy, to_ort
 
 #: What a set costs besides its tensors, wherever they are: the entries by number (measured: 0.3 KB).
 SET_BYTES = 512
-#: What a tensor in memory costs besides its bytes: an onnxruntime value and its name (measured: 0.7 to 1.4 KB).
-TENSOR_BYTES = 1536
-#: From here on malloc takes whole pages (`hyps.runtime.process`).
-_MAPPED_BYTES, _PAGE_BYTES = 131_072, 4096
+_PAGE_BYTES = mmap.PAGESIZE
 
 
 class _Layout(NamedTuple):
-    """(name, dtype, shape) of the tensors of a set, one after the other in the file, and their bytes together."""
+    """(name, dtype, shape) of the tensors of a set, which lie one after the other, and their bytes together."""
 
     tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
     nbytes: int
@@ -32,15 +31,17 @@ class _Layout(NamedTuple):
 class TensorStore:
     """Sets of tensors by number. What does not fit into ``limit_bytes`` goes to a file without a name, made when needed.
 
-    Sets are taken in the order in which they were put: the one put last is needed last, and is the first to go.
+    A set in memory has pages of its own: tensors that come and go by the dozen in malloc's heap would leave holes, and
+    what is resident would not be known. Sets are taken in the order in which they were put: the one put last is needed
+    last, and is the first to go to the file.
     """
 
     def __init__(self) -> None:
         self.limit_bytes = 0
         self.spilled_bytes = 0
         self.file_bytes = 0
-        self._tensor_bytes = 0
-        self._held: dict[int, Mapping[str, Value]] = {}
+        self._page_bytes = 0
+        self._held: dict[int, tuple[mmap.mmap, _Layout]] = {}
         self._spilled: dict[int, tuple[int, _Layout]] = {}
         self._layouts: dict[_Layout, _Layout] = {}
         self._file: IO[bytes] | None = None
@@ -49,24 +50,33 @@ class TensorStore:
     @property
     def held_bytes(self) -> int:
         """Memory that the sets take."""
-        return self._tensor_bytes + SET_BYTES * (len(self._held) + len(self._spilled))
+        return self._page_bytes + SET_BYTES * (len(self._held) + len(self._spilled))
 
     def put(self, number: int, tensors: Mapping[str, Value]) -> None:
-        """Keep ``tensors``; raises `OutputError` when the temporary file cannot be written."""
-        nbytes = _held_bytes(tensors)
-        if self.held_bytes + SET_BYTES + nbytes <= self.limit_bytes:
-            self._held[number] = dict(tensors)
-            self._tensor_bytes += nbytes
+        """Keep copies of ``tensors``; raises `OutputError` when the temporary file cannot be written."""
+        arrays = {name: to_numpy(value) for name, value in tensors.items()}
+        layout = self._layout(arrays)
+        if self.held_bytes + SET_BYTES + _pages(layout.nbytes) <= self.limit_bytes:
+            pages, offset = mmap.mmap(-1, _pages(layout.nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), 0
+            for array in arrays.values():
+                pages[offset : offset + array.nbytes] = _bytes(np.ascontiguousarray(array))
+                offset += array.nbytes
+            self._held[number] = pages, layout
+            self._page_bytes += len(pages)
         else:
-            self._spill(number, tensors)
+            self._spilled[number] = self._place(layout), layout
+            offset = self._spilled[number][0]
+            for array in arrays.values():
+                self._write(_bytes(np.ascontiguousarray(array)), offset)
+                offset += array.nbytes
             self.set_limit(self.limit_bytes)
 
     def take(self, number: int) -> dict[str, Value]:
         """Tensors that were kept, which are not kept any longer."""
         if number in self._held:
-            tensors = dict(self._held.pop(number))
-            self._tensor_bytes -= _held_bytes(tensors)
-            return tensors
+            pages, layout = self._held.pop(number)
+            self._page_bytes -= len(pages)
+            return {name: to_ort(array) for name, array in _views(pages, layout)}
         assert self._file is not None
         offset, layout = self._spilled.pop(number)
         self._free[_place_bytes(layout.nbytes)].append(offset)
@@ -87,9 +97,10 @@ class TensorStore:
         """Take at most this many bytes of memory from now on, as far as tensors can go to the file."""
         self.limit_bytes = max(0, nbytes)
         while self._held and self.held_bytes > self.limit_bytes:
-            number, tensors = self._held.popitem()
-            self._tensor_bytes -= _held_bytes(tensors)
-            self._spill(number, tensors)
+            number, (pages, layout) = self._held.popitem()
+            self._page_bytes -= len(pages)
+            self._spilled[number] = self._place(layout), layout
+            self._write(memoryview(pages)[: layout.nbytes], self._spilled[number][0])
 
     def close(self) -> None:
         """Drop everything."""
@@ -98,33 +109,39 @@ class TensorStore:
         if self._file:
             self._file.close()
 
-    def _spill(self, number: int, tensors: Mapping[str, Value]) -> None:
-        arrays = {name: to_numpy(value) for name, value in tensors.items()}
-        layout = _Layout(
-            tuple((name, array.dtype, array.shape) for name, array in arrays.items()),
-            sum(array.nbytes for array in arrays.values()),
-        )
-        layout = self._layouts.setdefault(layout, layout)
-        if self._file is None:
-            self._file = _temporary_file()
+    def _layout(self, arrays: Mapping[str, NDArray[Any]]) -> _Layout:
+        """The layout of a set, the same object for all that have it."""
+        tensors = tuple((name, array.dtype, array.shape) for name, array in arrays.items())
+        layout = _Layout(tensors, sum(array.nbytes for array in arrays.values()))
+        return self._layouts.setdefault(layout, layout)
+
+    def _place(self, layout: _Layout) -> int:
+        """Where in the file a set may lie."""
         size = _place_bytes(layout.nbytes)
         if self._free[size]:
-            start = self._free[size].pop()
-        else:
-            start, self.file_bytes = self.file_bytes, self.file_bytes + size
-        offset = start
-        for array in arrays.values():
-            _write(self._file, array, offset)
-            offset += array.nbytes
-        self.spilled_bytes += layout.nbytes
-        self._spilled[number] = (start, layout)
+            return self._free[size].pop()
+        self.file_bytes += size
+        return self.file_bytes - size
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        if self._file is None:
+            self._file = _temporary_file()
+        _write(self._file, data, offset)
+        self.spilled_bytes += len(data)
 
 
-def _held_bytes(tensors: Mapping[str, Value]) -> int:
-    """What a set's tensors take in memory."""
-    sizes = [to_numpy(value).nbytes for value in tensors.values()]
-    pages = (-(-size // _PAGE_BYTES) * _PAGE_BYTES if size >= _MAPPED_BYTES else size for size in sizes)
-    return sum(pages) + TENSOR_BYTES * len(sizes)
+def _pages(nbytes: int) -> int:
+    """So many bytes in whole pages, one at least."""
+    return max(1, -(-nbytes // _PAGE_BYTES)) * _PAGE_BYTES
+
+
+def _views(pages: mmap.mmap, layout: _Layout) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The tensors of a set in memory, by name."""
+    offset = 0
+    for name, dtype, shape in layout.tensors:
+        array = np.frombuffer(pages, dtype, math.prod(shape), offset).reshape(shape)
+        yield name, array
+        offset += array.nbytes
 
 
 def _place_bytes(nbytes: int) -> int:
@@ -145,8 +162,7 @@ def _temporary_file() -> IO[bytes]:
         raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to another folder") from None
 
 
-def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = _bytes(np.ascontiguousarray(array))
+def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
     try:
         done = 0
         while done < len(data):

@@ -141,8 +141,9 @@ def _run_costs(row: Row, outcome: Outcome) -> tuple[float | None, int | None]:
     said = [json.loads(line) for line in outcome.stdout.splitlines()]
     if row.mode != "bundle":
         return said[0]["run_s"], said[0]["run_read_bytes"]
-    seconds = said[0]["latency_s"] if len(said) == 1 else None
-    steps = outcome.stderr.splitlines()[1:]  # --profile's table: the last but one column is MB read
+    seconds = sum(line["latency_s"] for line in said)  # of a batch: computing alone
+    told = (line for line in outcome.stderr.splitlines()[1:] if not line.startswith("hyps-run:"))
+    steps = [line for line in told if line]  # --profile's table: the last but one column is MB read
     return seconds, round(sum(float(line.split()[-2]) for line in steps) * 1e6) if steps else None
 
 

@@ -61,7 +61,7 @@ def measured_bytes(bundle: Path, paths: list[Path], *options: str) -> int:
         [BIN / "hyps-run", bundle, *paths, "--json", *options], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return int(json.loads(done.stdout.splitlines()[-1])["peak_rss_bytes"])
 
 

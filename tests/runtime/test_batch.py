@@ -18,7 +18,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.executor import Executor
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.manifest import Manifest
-from hyps.runtime.spill import SET_BYTES, TENSOR_BYTES
+from hyps.runtime.spill import SET_BYTES
 from tests.runtime.test_executor import SCHEDULES, FakeRuntime, FakeSession, Schedule, scheduled
 
 Run = Callable[..., CompletedProcess[str]]
@@ -94,7 +94,7 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 def batched(manifest: Manifest) -> Manifest:
     """The fake schedule as a batch has it: one tensor fits beside each step."""
-    room = 4 * SET_BYTES + TENSOR_BYTES + 4
+    room = 4 * SET_BYTES + 4096
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
     )

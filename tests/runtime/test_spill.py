@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hyps.runtime.errors import OutputError
 from hyps.runtime.process import storage_bytes_read
 from hyps.runtime.sessions import to_numpy
-from hyps.runtime.spill import SET_BYTES, TENSOR_BYTES, TensorStore
+from hyps.runtime.spill import SET_BYTES, TensorStore
 
 SHAPES = [(3,), (2, 5), (), (4, 1, 2)]
 
 
 @settings(deadline=None)
 @given(
-    limits=st.lists(st.integers(0, 20_000), min_size=1, max_size=4),
+    limits=st.lists(st.integers(0, 40_000), min_size=1, max_size=4),
     kinds=st.lists(st.tuples(st.sampled_from(["f4", "f2", "i8", "?"]), st.sampled_from(SHAPES)), min_size=1, max_size=8),
 )
 def test_what_is_put_is_taken(limits: list[int], kinds: list[tuple[str, tuple[int, ...]]]) -> None:
@@ -77,7 +77,7 @@ def test_within_the_limit_there_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     store = TensorStore()
-    store.set_limit(4000 + SET_BYTES + TENSOR_BYTES)
+    store.set_limit(4096 + SET_BYTES)
     store.put(0, {"a": np.ones(1000, np.float32)})
     assert store.spilled_bytes == 0
     with pytest.raises(OutputError, match=r"cannot make a temporary file: .*; set TMPDIR to another folder"):
