@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hyps.runtime.process import lock_pages
@@ -33,6 +34,9 @@ class Buffer:
         self._map = mmap.mmap(-1, nbytes + (HUGE_PAGE_BYTES if huge else 0), flags=flags)
         self._first = -ctypes.addressof(ctypes.c_char.from_buffer(self._map)) % HUGE_PAGE_BYTES if huge else 0
         filled = nbytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # where the kernel gives huge pages unasked, the last would be one, too
+            with suppress(OSError):  # a kernel without them
+                self._map.madvise(mmap.MADV_NOHUGEPAGE)
         if huge and filled:
             self._map.madvise(mmap.MADV_HUGEPAGE, self._first, filled)
         self.view = memoryview(self._map)[self._first : self._first + nbytes]

@@ -87,7 +87,7 @@ def open_session(path: Path, threads: int, weights: Mapping[str, Value] = Mappin
 
 
 def to_ort(value: Value) -> ort.OrtValue:
-    """An onnxruntime value; a numpy array is copied into one."""
+    """An onnxruntime value; that of a numpy array lies in the array's memory."""
     return ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.errors import OutputError
-from hyps.runtime.sessions import Value, to_numpy, to_ort
+from hyps.runtime.sessions import Value, to_numpy
 
 #: What a set costs besides its tensors, wherever they are: the entries by number (measured: 0.3 KB).
 SET_BYTES = 512
@@ -76,7 +76,7 @@ class TensorStore:
         if number in self._held:
             pages, layout = self._held.pop(number)
             self._page_bytes -= len(pages)
-            return {name: to_ort(array) for name, array in _views(pages, layout)}
+            return {name: array.copy() for name, array in _views(pages, layout)}
         assert self._file is not None
         offset, layout = self._spilled.pop(number)
         self._free[_place_bytes(layout.nbytes)].append(offset)

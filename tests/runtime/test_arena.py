@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -58,3 +60,21 @@ def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int, huge
     assert buffer.view[MB - 1] == 1
     assert buffer.view[MB] == buffer.view[nbytes - 1] == 0
     buffer.lock(MB)  # does nothing where it is not allowed
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages")
+@pytest.mark.parametrize("huge", [True, False])
+def test_a_kernel_that_gives_huge_pages_unasked_gives_none_beyond_what_is_used(huge: bool) -> None:
+    """As Debian's does. What the kernel may do with a mapping is in its flags: ``hg``, huge pages; ``nh``, none."""
+    buffer = Buffer(3 * MB, huge=huge)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer.view))
+    flags = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if (words := line.split())[0] == "VmFlags:":
+            flags |= {
+                name: words for name, offset in (("start", 0), ("end", 3 * MB - 1)) if start <= address + offset < stop
+            }
+        elif not words[0].endswith(":"):
+            start, stop = (int(each, 16) for each in words[0].split("-"))
+    assert ("hg" in flags["start"], "nh" in flags["start"]) == (huge, not huge)
+    assert "nh" in flags["end"]
