@@ -68,13 +68,19 @@ def test_a_kernel_that_gives_huge_pages_unasked_gives_none_beyond_what_is_used(h
     """As Debian's does. What the kernel may do with a mapping is in its flags: ``hg``, huge pages; ``nh``, none."""
     buffer = Buffer(3 * MB, huge=huge)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer.view))
-    flags = {}
+    first, last = flags_of(address), flags_of(address + 3 * MB - 1)
+    assert ("hg" in first, "nh" in first) == (huge, not huge)
+    assert "nh" in last
+
+
+def flags_of(address: int) -> list[str]:
+    """The flags of the mapping with this address."""
+    inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        if (words := line.split())[0] == "VmFlags:":
-            flags |= {
-                name: words for name, offset in (("start", 0), ("end", 3 * MB - 1)) if start <= address + offset < stop
-            }
-        elif not words[0].endswith(":"):
+        words = line.split()
+        if inside and words[0] == "VmFlags:":
+            return words[1:]
+        if not words[0].endswith(":"):
             start, stop = (int(each, 16) for each in words[0].split("-"))
-    assert ("hg" in flags["start"], "nh" in flags["start"]) == (huge, not huge)
-    assert "nh" in flags["end"]
+            inside = start <= address < stop
+    raise AssertionError(f"nothing is mapped at {address:x}")
