@@ -185,7 +185,8 @@ def slow_batch(folder: Path, values: Path) -> None:
     for number in range(BATCH):
         shutil.copy(values, inputs / f"{number:02}.npy")
     columns = ("VGG16", "images", "peak MB", "read MB an image", "s an image", "s / computing alone")
-    table = _table("the same storage and memory, one batch by hyps-run, start-up included", *columns)
+    rate = throttled.BATCH_READ_BYTES_PER_S / 1e6
+    table = _table(f"storage of {rate:.0f} MB/s, the same memory, one batch by hyps-run, start-up included", *columns)
     try:
         row = throttled.batch(folder / "vgg16-128", inputs)
     except OSError:
