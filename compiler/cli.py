@@ -183,6 +183,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hypsc``; exits with 0, 1 (validation failed), 2 after one line on stderr, or 130 on ctrl-C."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
     gc.freeze()  # what was imported stays: looking through it for garbage would cost a tenth of the start-up
     G_LOGGER.severity = G_LOGGER.CRITICAL  # graphsurgeon would warn on standard output
     try:
