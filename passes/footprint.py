@@ -14,17 +14,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hyps.passes.calibration import calibrated_bytes
 from hyps.passes.fusion import ACTIVATIONS
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.weights import REFERENCE_BYTES
 
 #: One thread's expansion buffer in a segmented convolution, with what its GEMM packs (floats of 4 bytes).
-THREAD_BUFFER_BYTES = 1 << 18
-#: What a session keeps for one node besides tensors: its definition, kernel and edges (measured: about 2 KB on chains of
-#: 1,900 MatMul, Relu and Add).
-NODE_BYTES = 8 << 10
-#: What an open session keeps besides its nodes and weights (measured: 163 KB on shards of VGG16's fc6, 29 of them).
-SESSION_BYTES = 192 << 10
+THREAD_BUFFER_BYTES = calibrated_bytes("thread_buffer_bytes")
+#: What a session keeps for one node besides tensors: its definition, kernel and edges.
+NODE_BYTES = calibrated_bytes("node_bytes")
+#: What an open session keeps besides its nodes and weights.
+SESSION_BYTES = calibrated_bytes("session_bytes")
 
 #: Gates of a recurrent operator, and how many of its states onnxruntime keeps while it runs.
 _GATES = {"LSTM": (4, 11), "GRU": (3, 6), "RNN": (1, 0)}

@@ -12,14 +12,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hyps.passes.calibration import calibrated
 from hyps.passes.device import Device
 
 #: Bytes read ahead are whole huge pages.
 AHEAD_STEP_BYTES = 2 << 20
 #: What the last huge pages of two steps' weights hold besides them at most.
 HUGE_SLACK_BYTES = 2 * AHEAD_STEP_BYTES
-#: Reading into pages that the kernel must find and clear first (measured on the x86-64 machine, a virtual one).
-FRESH_PAGES_BYTES_PER_S, FRESH_HUGE_PAGES_BYTES_PER_S = 2.5e9, 4e9
+#: Reading into pages that the kernel must find and clear first.
+FRESH_PAGES_BYTES_PER_S = calibrated("fresh_pages_bytes_per_s")
+FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
 #: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused: every so many
 #: of them, then those near the best.
 PINNED_SHARES, PINNED_STRIDE = 50, 7

@@ -62,5 +62,5 @@ def check(model: Path, threads: int, folder: Path) -> None:
 
 
 def _not_there(footprint: Footprint, eight_bits: bool) -> int:
-    """What is counted for the float output of an operator that runs in 8 bits: its sums of 4 bytes lie there, so to speak."""
+    """What is counted for the float output of an operator that runs in 8 bits, whose sums of 4 bytes take no more."""
     return footprint.output_bytes if eight_bits else 0
