@@ -26,6 +26,9 @@ NODE_BYTES = 8 << 10
 #: What an open session keeps besides its nodes and weights (measured: 163 KB on shards of VGG16's fc6, 29 of them).
 SESSION_BYTES = 192 << 10
 
+#: Types below a byte, which onnxruntime maps itself, beside the buffer into which the whole weights file is read.
+_MAPPED_TOO = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
+
 _ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 _IN_PLACE = ACTIVATIONS | _ALIASES | {"Add", "Mul", "Sub", "Div", "Sum", "Exp", "Sqrt", "Neg", "Abs"}
 _NO_WORKSPACE = _IN_PLACE | frozenset(
@@ -74,6 +77,7 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     total = 2 * operator.embedded_bytes + sum(
         2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
     )
+    total += sum(weight.nbytes for weight in weights if weight.dtype in _MAPPED_TOO and weight.nbytes >= REFERENCE_BYTES)
     if not operator.inputs:  # constant folding: the results become weights too
         total += sum(graph.tensors[name].nbytes for name in operator.outputs)
     if rewritten:

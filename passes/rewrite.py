@@ -9,8 +9,9 @@ from typing import Protocol
 import onnx
 
 from hyps.passes.errors import PassError, PassFailed
+from hyps.passes.foreign import checkable
 from hyps.passes.shapes import infer_shapes
-from hyps.passes.weights import Model, skeleton
+from hyps.passes.weights import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
 def _checked(name: str, before: Model, after: Model) -> Model:
     try:
         typed = infer_shapes(after)
-        onnx.checker.check_model(skeleton(typed))
+        onnx.checker.check_model(checkable(typed))
     except (PassError, onnx.checker.ValidationError) as error:
         raise PassFailed(f"rewrite {name} left an invalid model: {error}") from error
     if _interface(before) != _interface(typed):

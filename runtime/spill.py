@@ -6,19 +6,19 @@ import errno
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hyps.runtime.errors import OutputError
-from hyps.runtime.sessions import Value, to_numpy
+from hyps.runtime.sessions import Kind, Value, empty, kind_of, memory_of
 
 
 class _Spilled(NamedTuple):
     offset: int
-    dtype: np.dtype[Any]
+    nbytes: int
     shape: tuple[int, ...]
+    kind: Kind
 
 
 class TensorStore:
@@ -37,10 +37,10 @@ class TensorStore:
         """Keep ``tensors``; raises `OutputError` when the temporary file cannot be written."""
         self._sets[number] = kept = {}
         for name, value in tensors.items():
-            array = to_numpy(value)
-            fits = self.held_bytes + array.nbytes <= self.limit_bytes
-            self.held_bytes += array.nbytes if fits else 0
-            kept[name] = value if fits else self._spill(array)
+            nbytes = len(memory_of(value))
+            fits = self.held_bytes + nbytes <= self.limit_bytes
+            self.held_bytes += nbytes if fits else 0
+            kept[name] = value if fits else self._spill(value)
 
     def take(self, number: int) -> dict[str, Value]:
         """Tensors that were kept, which are not kept any longer."""
@@ -54,9 +54,8 @@ class TensorStore:
                 if self.held_bytes <= self.limit_bytes:
                     return
                 if not isinstance(entry, _Spilled):
-                    array = to_numpy(entry)
-                    tensors[name] = self._spill(array)
-                    self.held_bytes -= array.nbytes
+                    tensors[name] = spilled = self._spill(entry)
+                    self.held_bytes -= spilled.nbytes
 
     def close(self) -> None:
         """Drop everything."""
@@ -64,26 +63,28 @@ class TensorStore:
         if self._file:
             self._file.close()
 
-    def _spill(self, array: NDArray[Any]) -> _Spilled:
+    def _spill(self, value: Value) -> _Spilled:
         if self._file is None:
             self._file = _temporary_file()
-        if self._free[array.nbytes]:
-            offset = self._free[array.nbytes].pop()
+        data = memory_of(value)
+        if self._free[len(data)]:
+            offset = self._free[len(data)].pop()
         else:
-            offset, self.file_bytes = self.file_bytes, self.file_bytes + array.nbytes
-        _write(self._file, array, offset)
-        self.spilled_bytes += array.nbytes
-        return _Spilled(offset, array.dtype, array.shape)
+            offset, self.file_bytes = self.file_bytes, self.file_bytes + len(data)
+        _write(self._file, data, offset)
+        self.spilled_bytes += len(data)
+        shape = value.shape if isinstance(value, np.ndarray) else value.shape()
+        return _Spilled(offset, len(data), tuple(shape), kind_of(value))
 
     def _give(self, entry: Value | _Spilled) -> Value:
         if not isinstance(entry, _Spilled):
-            self.held_bytes -= to_numpy(entry).nbytes
+            self.held_bytes -= len(memory_of(entry))
             return entry
         assert self._file is not None
-        array = np.empty(entry.shape, entry.dtype)
-        self._free[array.nbytes].append(entry.offset)
-        _read(self._file, array, entry.offset)
-        return array
+        value = empty(entry.shape, entry.kind)
+        self._free[entry.nbytes].append(entry.offset)
+        _read(self._file, memory_of(value), entry.offset)
+        return value
 
 
 def _temporary_file() -> IO[bytes]:
@@ -98,8 +99,7 @@ def _temporary_file() -> IO[bytes]:
         raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to another folder") from None
 
 
-def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = _bytes(np.ascontiguousarray(array))
+def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
     try:
         done = 0
         while done < len(data):
@@ -110,15 +110,10 @@ def _write(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
         raise OutputError(f"cannot write a temporary file: {error.strerror}; {mend}") from None
 
 
-def _read(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = _bytes(array)
+def _read(file: IO[bytes], data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         count = os.preadv(file.fileno(), [data[done:]], offset + done)
         if not count:
             raise OutputError("a temporary file became shorter; use a smaller --batch")
         done += count
-
-
-def _bytes(array: NDArray[Any]) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
