@@ -23,13 +23,14 @@ from hyps.compiler.normalise import SEPARATE_INITIALIZERS, normalise
 from hyps.compiler.references import reference_weights
 from hyps.compiler.wire import read_structure
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.foreign import checkable, standard_opset
-from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.foreign import all_nodes, checkable, standard_opset
+from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
 from hyps.passes.weights import Model
 
 OLDEST_OPSET = 7
 #: Inlining stops short of this; the largest models have a tenth.
 MOST_OPERATORS = 1_000_000
+_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
     proto = normalise(proto)
+    inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
@@ -98,6 +100,16 @@ def _overridable_weights(proto: ModelProto) -> str | None:
     return (
         "the model lists weights among its inputs, so that onnxruntime fuses less of it; the bundle takes them as constants"
     )
+
+
+def _draws(proto: ModelProto) -> str | None:
+    """Why no two runs need agree: an operator draws random numbers."""
+    zeros = {tensor.name for tensor in proto.graph.initializer if not any(tensor.raw_data) and not any(tensor.int32_data)}
+    for node in all_nodes(proto.graph):
+        drops = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in zeros
+        if drops or (node.op_type in _RANDOM and node.domain in STANDARD_DOMAINS):
+            return f"{node.op_type} {node.name!r} draws random numbers; two runs of the whole model differ, too"
+    return None
 
 
 def _parse(path: Path) -> ModelProto:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
-from hyps.passes.foreign import all_nodes, is_foreign, standard_opset
+from hyps.passes.foreign import all_nodes, foreign_outputs, is_foreign, standard_opset
 from hyps.passes.graph import reads
 
 #: The first IR version in which an initializer need not be an input as well.
@@ -161,8 +161,7 @@ def _name_nodes(proto: ModelProto) -> None:
 
 def _drop_types(proto: ModelProto) -> None:
     """Leave out types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
-    opset = standard_opset(proto)
-    made = {name for node in proto.graph.node if is_foreign(node, opset) for name in node.output}
+    made = foreign_outputs(proto)
     kept = [value for value in proto.graph.value_info if value.name in made]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.errors import OptionError
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.foreign import all_nodes, is_foreign, standard_opset
+from hyps.passes.foreign import all_nodes, foreign_outputs, is_foreign, standard_opset
 from hyps.passes.weights import Model, skeleton
 
 _TENSOR_TYPE = re.compile(r"tensor\((\w+)\)\Z")
@@ -34,7 +34,9 @@ class OrtShapes:
         """
         proto = skeleton(model)
         made = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
-        del proto.graph.output[:]  # what exporters wrote may be another shape than is asked for
+        foreign = foreign_outputs(proto)  # many do not say what shapes they make: then the file's own word counts
+        proto.graph.value_info.extend(value for value in proto.graph.output if value.name in foreign)
+        del proto.graph.output[:]
         proto.graph.output.extend(ValueInfoProto(name=name) for name in made)
         found = {name: helper.make_tensor_value_info(name, *kind) for name, kind in self._types(proto).items()}
         if scalars := [name for name, value in found.items() if not value.type.tensor_type.shape.dim]:

@@ -197,6 +197,6 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
 def _ends_in_softmax(graph: Graph, output: str) -> bool:
     """Whether a softmax computes this output, reshaping aside."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
-    while output in writer and writer[output].op_type in _PASS_THROUGH:
+    while output in writer and writer[output].op_type in _PASS_THROUGH and writer[output].inputs:
         output = writer[output].inputs[0]
     return output in writer and writer[output].op_type == "Softmax"

@@ -46,6 +46,12 @@ def has_foreign(proto: ModelProto) -> bool:
     return any(is_foreign(node, opset) for node in all_nodes(proto.graph))
 
 
+def foreign_outputs(proto: ModelProto) -> set[str]:
+    """What operators that onnx does not know put out."""
+    opset = standard_opset(proto)
+    return {name for node in proto.graph.node if is_foreign(node, opset) for name in node.output}
+
+
 def checkable(model: Model) -> ModelProto:
     """The structure of a model, weights apart, in which onnx can check and infer all that it knows."""
     bare = skeleton(model)

@@ -9,6 +9,7 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.foreign import checkable, has_foreign
+from hyps.passes.loops import carried, changing
 from hyps.passes.weights import Model
 
 #: Tells the types of a model's tensors, by name, where onnx cannot infer them.
@@ -55,15 +56,16 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
                 f"--input-shape {value.name}:{_example(value)}"
             )
     made = {name: node for node in model.proto.graph.node for name in node.output if name}
-    known = _inferred(model)
+    states = carried(model.proto)
+    known = _inferred(model, states.values(), data_prop=True)
     missing = _missing(made, known)
     if ask and (missing or has_foreign(model.proto)):
-        _add(known, missing, ask(model))
+        _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
         _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
         if missing := _missing(made, known):
-            _add(known, missing, _inferred(model, known.values()))
-    missing = _missing(made, known)
+            _add(known, missing, _inferred(model, known.values(), data_prop=False))
+    missing = _missing(made, known) | changing(model.proto, known)
     for name in (name for name in made if name in missing):
         shape = _describe(known[name]) if name in known else "unknown"
         raise UnsupportedModel(
@@ -82,8 +84,18 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     return Model(proto=typed, weights=model.weights)
 
 
-def _inferred(model: Model, given: Collection[ValueInfoProto] = ()) -> dict[str, ValueInfoProto]:
-    """What onnx infers from the inputs and the small constants; or from the types of tensors that are ``given``."""
+def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.value_info.extend(values)
+    return Model(proto=proto, weights=model.weights)
+
+
+def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: bool) -> dict[str, ValueInfoProto]:
+    """What onnx infers from the inputs, small constants, and the types of tensors that are ``given``.
+
+    ``data_prop`` follows the values of shapes through the graph; with many given types it errs.
+    """
     bare = checkable(model)
     del bare.graph.value_info[:]
     bare.graph.value_info.extend(value for value in given if _is_fixed(value))
@@ -94,7 +106,7 @@ def _inferred(model: Model, given: Collection[ValueInfoProto] = ()) -> dict[str,
         elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
-        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=not given)
+        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=data_prop)
     except (shape_inference.InferenceError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise UnsupportedModel(f"shape inference failed: {_first_line(error)}; check that the model runs") from None
     return {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
