@@ -46,7 +46,6 @@ class OrtShapes:
 
     def _unknown_ranks(self, proto: ModelProto, names: Sequence[str]) -> Iterator[str]:
         """Those of ``names`` of which onnxruntime does not know that they are scalars: it shows both alike."""
-        del proto.graph.output[:]
         proto.graph.node.extend(helper.make_node("Shape", [name], [f"{name}/rank"]) for name in names)
         proto.graph.output.extend(ValueInfoProto(name=f"{name}/rank") for name in names)
         ranks = self._types(proto)
@@ -87,7 +86,9 @@ def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
                 f"neither onnx nor onnxruntime knows an operator {op_type!r} {whose}; name the library that has it with "
                 "--custom-ops, or export the model with standard operators"
             )
-    return UnsupportedModel(f"onnxruntime itself refuses the model with these input shapes: {reason}; check that it runs")
+    return UnsupportedModel(
+        f"onnxruntime itself refuses the model with these input shapes: {reason}; export it for these shapes alone"
+    )
 
 
 def _reason(error: Exception) -> str:
