@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hyps.passes.errors import PassError
 from hyps.passes.request import Request
 from hyps.runtime.executor import load
 from hyps.runtime.manifest import Manifest
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.sessions import Value, open_session, to_numpy
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -60,6 +61,20 @@ class Outcome:
     shards: int = 0
 
 
+class _Shaped:
+    """A partition's session; what it makes has the types that the plan was made for."""
+
+    def __init__(self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, Value]) -> None:
+        self._session = open_session(path, threads, weights)
+        self._manifest = manifest
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Value]) -> dict[str, Value]:
+        values = self._session.run(outputs, inputs)
+        for name, value in values.items():
+            assert tuple(value.shape()) == self._manifest.tensors[name].shape, name
+        return values
+
+
 def outcome(case: Case, **options: Any) -> Outcome:
     """Compile a case in this process, run it beside the whole model, and compare; a mismatch is an `AssertionError`.
 
@@ -72,7 +87,8 @@ def outcome(case: Case, **options: Any) -> Outcome:
             return Outcome(name=case.name, result=REFUSED, reason=str(error).replace(str(case.model), case.model.name))
         manifest = compiled.manifest
         sample = case.inputs or next(random_inputs(manifest, 1))
-        whole, found = _whole(case.model, manifest, sample), load(Path(folder) / "bundle", threads=1).run(sample)
+        whole = _whole(case.model, manifest, sample)
+        found = load(Path(folder) / "bundle", threads=1, opener=partial(_Shaped, manifest)).run(sample)
         for path in (Path(folder) / "bundle").rglob("*.onnx"):
             _check(path)
     for name, array in whole.items():
