@@ -122,6 +122,8 @@ def _parse(path: Path) -> ModelProto:
         proto.DiscardUnknownFields()  # not every pass would carry them through
     except DecodeError:
         raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
+    except UnicodeDecodeError:  # protobuf's implementation in Python does not hand over such names
+        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again") from None
     except UnicodeEncodeError:
         raise ModelFileError(f"the file name {path.name!r} is no UTF-8 text; rename the model") from None
     except OSError as error:

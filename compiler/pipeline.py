@@ -20,6 +20,7 @@ from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.passes.batch_size import assume_batch
+from hyps.passes.branches import take_branches
 from hyps.passes.constants import FoldReshapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.fold import FoldBatchNormalization
@@ -135,14 +136,26 @@ def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
     fixed = fix_input_shapes(loaded.model, job.input_shapes)
     assumed = Rewritten(model=fixed) if job.input_shapes else assume_batch(fixed)
-    model = infer_shapes(assumed.model, OrtShapes(custom_ops=job.custom_ops))
+    typed = _typed(assumed.model, OrtShapes(custom_ops=job.custom_ops))
+    model = typed.model
     _refuse_impossible_shapes(model)
     _refuse_unwritable_types(model)
     folded = run_rewrites(model, [FoldReshapes(), FoldBatchNormalization()])
     planned = plan(folded.model, job.request)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
-    changes = (*assumed.changes, *planned.plan.changes)
+    changes = (*assumed.changes, *typed.changes, *planned.plan.changes)
     return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+
+
+def _typed(model: Model, ask: OrtShapes) -> Rewritten:
+    """The model with all shapes; where that fails, without the branches that its fixed inputs never take."""
+    try:
+        return Rewritten(model=infer_shapes(model, ask))
+    except UnsupportedModel:
+        taken = take_branches(model)
+        if not taken.modified:
+            raise
+        return Rewritten(model=infer_shapes(taken.model, ask), changes=taken.changes)
 
 
 def _refuse_impossible_shapes(model: Model) -> None:

@@ -283,6 +283,27 @@ def normalising(opset: int) -> ModelProto:
     )
 
 
+def ranked() -> ModelProto:
+    """Inside a branch, an If on the last size of an input that is left open; for 1 its other branch is wrong."""
+    then = [node("Squeeze", "a last", "q"), node("MatMul", "q small", "t")]
+    sized = chosen("one", then, [node("MatMul", "a small", "e")], "p")
+    for attribute in sized.attribute:
+        attribute.g.output[0].type.tensor_type.ClearField("shape")
+    inner = [node("Shape", "a", "s"), node("Gather", "s last", "g"), node("Equal", "g unit", "one"), sized]
+    return model(
+        [
+            node("ReduceMax", "x", "top", keepdims=0),
+            node("Greater", "top high", "c"),
+            node("Relu", "x", "a"),
+            chosen("c", [node("Reshape", "a shape", "t")], [*inner, node("Tanh", "p", "e")], "i"),
+            node("Tanh", "i", "y"),
+        ],
+        [value("x", "rows", "columns", "depth")],
+        [value("y", "rows", "columns")],
+        [weight("small", 200, 200), ints("last", -1), ints("unit", 1), ints("shape", 200, 200), scalar("high", 1000)],
+    )
+
+
 def positive(name: str, *shape: int) -> TensorProto:
     return numpy_helper.from_array(np.abs(numpy_helper.to_array(weight("", *shape))) + 1, name)
 

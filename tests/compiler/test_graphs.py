@@ -14,7 +14,7 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.runtime.executor import load
 from hyps.runtime.sessions import open_session, to_numpy
 from tests.compiler.conftest import Bundle, Compile
-from tests.compiler.graphs import BOOL, RIGHT, SQUARE, chosen, growing, scalar
+from tests.compiler.graphs import BOOL, RIGHT, SQUARE, chosen, growing, ranked, scalar
 from tests.compiler.onnxes import model, node, value, weight
 
 
@@ -46,6 +46,17 @@ def test_computes_the_same(name: str, split: str, compiled: Compile) -> None:
         part = onnx.load(path, load_external_data=False)
         assert part.ir_version == whole.ir_version
         assert {("", whole.opset_import[0].version)} <= {(entry.domain, entry.version) for entry in part.opset_import}
+
+
+@pytest.mark.parametrize("split", ["layers", "auto"])
+def test_a_branch_that_is_never_taken_may_be_wrong(split: str, compiled: Compile) -> None:
+    """onnxruntime takes the model with open sizes only; the bundle has fixed ones."""
+    made = compiled(ranked(), split=split, input_shapes={"x": (200, 200, 1)})
+    (change,) = made.compiled.plan.changes
+    assert (change.operator, change.what) == ("p", "replaced by the branch it always takes")
+    outputs_of(made)
+    with pytest.raises(UnsupportedModel, match="shape inference failed"):
+        compiled(ranked(), split=split, input_shapes={"x": (200, 100, 2)}, force=True)
 
 
 def test_a_weight_is_stored_once_in_each_partition_that_reads_it(compiled: Compile) -> None:

@@ -120,16 +120,16 @@ def test_light_models(light: Callable[[str], Path], section: Section, tmp_path: 
 def test_trained_models(shared_data: Path, section: Section) -> None:
     rows = []
     for path in sorted((shared_data / "models").glob("*.onnx")):
-        found = []
-        for number, case in enumerate(_trained(shared_data, path)):
+        made: dict[str, list[Outcome]] = defaultdict(list)
+        for case in _trained(shared_data, path):
             for options in ({"budget_bytes": "smallest"}, {"budget_bytes": 10**11, "split": "layers"}):
-                if number == 0 or "split" not in options:
-                    started = time.process_time()
-                    found.append(outcome(case, **options))
-                    assert time.process_time() - started <= 2 * PLANNING_S, path.stem
-        reasons = dict.fromkeys(made.reason for made in found if made.result == REFUSED)
-        expected = dict.fromkeys(made.expected or "none" for made in found if made.result != REFUSED)
-        rows.append((path.stem, _result(found[0]), _result(found[1]), ", ".join(expected), "; ".join(reasons)))
+                started = time.process_time()
+                made[case.name].append(outcome(case, **options))
+                assert time.process_time() - started <= 2 * PLANNING_S, case.name
+        for name, found in made.items():
+            reasons = dict.fromkeys(each.reason for each in found if each.result == REFUSED)
+            expected = dict.fromkeys(each.expected or "none" for each in found if each.result != REFUSED)
+            rows.append((name, _result(found[0]), _result(found[1]), ", ".join(expected), "; ".join(reasons)))
     headings = ("model", "under the smallest budget", "cut behind every layer", "its own reference", "refused because")
     section("Trained models", table(rows, headings))
 
@@ -142,6 +142,11 @@ def _trained(shared_data: Path, path: Path) -> Iterator[Case]:
             inputs = {name[3:]: arrays[name] for name in arrays if name.startswith("in:")}
             expected = {name[4:]: arrays[name] for name in arrays if name.startswith("out:")}
         yield Case(name=path.stem, model=path, inputs=inputs, expected=expected)
+        if (
+            path.stem == "silero_vad"
+        ):  # its reference is at 16 kHz, where its branch for 8 kHz is wrong, which is the other If
+            slow = {"input": inputs["input"][:, ::2].copy(), "sr": np.array(8000), "state": inputs["state"]}
+            yield Case(name="silero_vad, 8 kHz", model=path, inputs=slow)
         return
     proto = onnx.load(path, load_external_data=False)
     weights = {tensor.name for tensor in proto.graph.initializer}
