@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.errors import OptionError
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.foreign import all_nodes, foreign_outputs, is_foreign, standard_opset
+from hyps.passes.foreign import foreign_kinds, foreign_outputs, standard_opset
 from hyps.passes.weights import Model, skeleton
 
 _TENSOR_TYPE = re.compile(r"tensor\((\w+)\)\Z")
@@ -78,8 +78,7 @@ class OrtShapes:
 
 def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
     opset = standard_opset(proto)
-    foreign = {(node.domain, node.op_type) for node in all_nodes(proto.graph) if is_foreign(node, opset)}
-    for domain, op_type in sorted(foreign):
+    for domain, op_type in sorted(foreign_kinds(proto)):
         if re.search(rf"\b{re.escape(op_type)}\b.* is not a registered|No Op registered for {re.escape(op_type)}\b", reason):
             whose = f"of domain {domain!r}" if domain else f"in opset {opset}"
             return UnsupportedModel(

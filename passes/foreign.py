@@ -40,10 +40,10 @@ def is_foreign(node: NodeProto, opset: int) -> bool:
     return node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, opset, "")
 
 
-def has_foreign(proto: ModelProto) -> bool:
-    """Whether onnx does not know one of the operators, those of inner graphs included."""
+def foreign_kinds(proto: ModelProto) -> set[tuple[str, str]]:
+    """The (domain, operator type) of every operator that onnx does not know, those of inner graphs included."""
     opset = standard_opset(proto)
-    return any(is_foreign(node, opset) for node in all_nodes(proto.graph))
+    return {(node.domain, node.op_type) for node in all_nodes(proto.graph) if is_foreign(node, opset)}
 
 
 def foreign_outputs(proto: ModelProto) -> set[str]:

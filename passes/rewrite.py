@@ -8,8 +8,8 @@ from typing import Protocol
 
 import onnx
 
-from hyps.passes.errors import PassError, PassFailed
-from hyps.passes.foreign import checkable
+from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
+from hyps.passes.foreign import checkable, foreign_kinds
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
 
@@ -60,6 +60,8 @@ def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
 
 def _checked(name: str, before: Model, after: Model) -> Model:
     try:
+        if made := foreign_kinds(after.proto) - foreign_kinds(before.proto):
+            raise UnsupportedModel(f"onnx knows no operators {sorted(made)}")
         typed = infer_shapes(after)
         onnx.checker.check_model(checkable(typed))
     except (PassError, onnx.checker.ValidationError) as error:

@@ -8,7 +8,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.foreign import checkable, has_foreign
+from hyps.passes.foreign import checkable, foreign_kinds
 from hyps.passes.loops import carried, changing
 from hyps.passes.weights import Model
 
@@ -59,7 +59,7 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     states = carried(model.proto)
     known = _inferred(model, states.values(), data_prop=True)
     missing = _missing(made, known)
-    if ask and (missing or has_foreign(model.proto)):
+    if ask and (missing or foreign_kinds(model.proto)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
         _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
