@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test regression test-arm bench lint clean
+.PHONY: help setup demo test regression coverage test-arm bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(READY) ## the tests
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
+
+coverage: $(READY) ## write docs/coverage.md: what of third-party suites compiles, what is refused and why
+	$(BIN)/python -m pytest -m regression tests/regression/test_suites.py --update
 
 test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1: one small network; ROWS="...": these rows)
 	@dpkg -s $(ARM_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(ARM_PACKAGES); } \

@@ -44,6 +44,11 @@ app.add_typer(models_app, name="models")
 DEFAULT_THREADS = 4
 
 
+CustomOps = Annotated[
+    Path | None, typer.Option(help="A library (.so) with operators of the model's own, as onnxruntime loads it.")
+]
+
+
 class SplitChoice(StrEnum):
     """How to cut; see `hyps.passes.cuts`."""
 
@@ -73,6 +78,7 @@ def compile_command(
         str | None, typer.Option(help=f"How photographs become the input: {', '.join(PRESETS)}, or a TOML file.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, line k for class k.")] = None,
+    custom_ops: CustomOps = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -94,6 +100,7 @@ def compile_command(
         input_shapes=dict(_input_shape(text) for text in input_shape or ()),
         preprocess=preprocess,
         labels=labels,
+        custom_ops=custom_ops,
         force=force,
     )
     compiled = compile_model(job, report.progress)
@@ -128,6 +135,7 @@ def validate_command(
         float | None,
         typer.Option(min=0, help="Allowed difference over the largest output (default: the bundle's promise)."),
     ] = None,
+    custom_ops: CustomOps = None,
     json: Json = False,
 ) -> None:
     """Run the whole model and the bundle on the same inputs and compare; exit code 1 beyond the tolerance."""
@@ -139,7 +147,7 @@ def validate_command(
     path = inputs or images
     samples = file_inputs(manifest, path) if path else random_inputs(manifest, random or 3)
     with report.progress("comparing", None):
-        validation = validate(model, bundle, samples, tolerance)
+        validation = validate(model, bundle, samples, tolerance, custom_ops)
     if json:
         report.print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
     else:

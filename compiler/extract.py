@@ -29,10 +29,15 @@ class Extracted:
 
 
 class Extractor:
-    """Extracts partitions from one planned model; looks each node, tensor and weight up once."""
+    """Extracts partitions from one planned model; looks each node, tensor and weight up once.
 
-    def __init__(self, model: Model) -> None:
+    The partition called ``first`` carries the model's own description: its version, documentation and metadata, which may
+    be large.
+    """
+
+    def __init__(self, model: Model, first: str | None = None) -> None:
         graph = model.proto.graph
+        self._first = first
         self._model = model
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
         self._constants: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
@@ -56,6 +61,8 @@ class Extractor:
         model = helper.make_model(
             graph, opset_imports=source.opset_import, ir_version=source.ir_version, producer_name="hyps"
         )
+        if partition.name == self._first:
+            _describe(model, source)
         return Extracted(model=model, weights=placed, tensors=tuple(_records(initializers)))
 
     def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
@@ -74,6 +81,13 @@ class Extractor:
                     tensor.external_data.add(key=key, value=str(value))
             initializers.append(tensor)
         return initializers, tuple(placed)
+
+
+def _describe(model: ModelProto, source: ModelProto) -> None:
+    """Let ``model`` carry what ``source`` says of itself for people and programs."""
+    model.domain, model.model_version = source.domain, source.model_version
+    model.doc_string, model.graph.doc_string = source.doc_string, source.graph.doc_string
+    model.metadata_props.extend(source.metadata_props)
 
 
 def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:

@@ -23,12 +23,14 @@ from hyps.compiler.normalise import SEPARATE_INITIALIZERS, normalise
 from hyps.compiler.references import reference_weights
 from hyps.compiler.wire import read_structure
 from hyps.passes.errors import UnsupportedModel
+from hyps.passes.foreign import all_nodes, checkable, standard_opset
 from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
-from hyps.passes.weights import Model, skeleton
+from hyps.passes.weights import Model
 
 OLDEST_OPSET = 7
 #: Inlining stops short of this; the largest models have a tenth.
 MOST_OPERATORS = 1_000_000
+_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +58,18 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     """
     proto = _parse(path)
     _check_names(path, proto)
-    opset = _check_opset(path, proto)
+    _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
-    _check_operators(proto.graph, opset)
     inexact_reason = _overridable_weights(proto)
     proto = normalise(proto)
+    inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
         model = reference_weights(path, proto, spilled)
         try:
-            onnx.checker.check_model(skeleton(model))
+            onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # what it quotes may be no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
@@ -97,6 +99,16 @@ def _overridable_weights(proto: ModelProto) -> str | None:
     )
 
 
+def _draws(proto: ModelProto) -> str | None:
+    """Why no two runs need agree: an operator draws random numbers."""
+    zeros = {tensor.name for tensor in proto.graph.initializer if not any(tensor.raw_data) and not any(tensor.int32_data)}
+    for node in all_nodes(proto.graph):
+        drops = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in zeros
+        if drops or (node.op_type in _RANDOM and node.domain in STANDARD_DOMAINS):
+            return f"{node.op_type} {node.name!r} draws random numbers; two runs of the whole model differ, too"
+    return None
+
+
 def _parse(path: Path) -> ModelProto:
     try:
         if not path.is_file():
@@ -107,6 +119,8 @@ def _parse(path: Path) -> ModelProto:
         proto.DiscardUnknownFields()  # not every pass would carry them through
     except DecodeError:
         raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
+    except UnicodeDecodeError:  # protobuf's implementation in Python does not hand over such names
+        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again") from None
     except UnicodeEncodeError:
         raise ModelFileError(f"the file name {path.name!r} is no UTF-8 text; rename the model") from None
     except OSError as error:
@@ -150,17 +164,15 @@ def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
         yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
 
 
-def _check_opset(path: Path, proto: ModelProto) -> int:
-    """The opset of the standard operators, which must be a supported one."""
-    opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    opset = max((opsets[domain] for domain in STANDARD_DOMAINS if domain in opsets), default=0)
+def _check_opset(path: Path, proto: ModelProto) -> None:
+    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported."""
+    opset = standard_opset(proto)
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedModel(
             f"{path} uses opset {opset}; opsets {OLDEST_OPSET} to {newest} are supported: convert it with "
             "onnx.version_converter, or export it with another opset"
         )
-    return opset
 
 
 def _inline(path: Path, proto: ModelProto) -> ModelProto:
@@ -194,20 +206,6 @@ def _inlined_size(proto: ModelProto) -> int:
         return total
 
     return size(proto.graph.node)
-
-
-def _check_operators(graph: GraphProto, opset: int) -> None:
-    pending = list(graph.node)
-    while pending:
-        node = pending.pop()
-        pending += [node for inner in subgraphs(node) for node in inner.node]
-        if node.domain not in STANDARD_DOMAINS:
-            raise UnsupportedModel(
-                f"operator {node.op_type!r} of domain {node.domain!r} is a custom operator; export the model with standard "
-                "operators only"
-            )
-        if not onnx.defs.has(node.op_type, opset, ""):
-            raise UnsupportedModel(f"operator {node.op_type!r} is not in opset {opset}; export the model again")
 
 
 def _check_inner_tensors(graph: GraphProto) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
-from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import STANDARD_DOMAINS, reads
+from hyps.passes.foreign import all_nodes, foreign_outputs, is_foreign, standard_opset
+from hyps.passes.graph import reads
 
 #: The first IR version in which an initializer need not be an input as well.
 SEPARATE_INITIALIZERS = 4
+#: The domain of the operators that onnxruntime adds.
+CONTRIBUTED = "com.microsoft"
 
 
 def normalise(proto: ModelProto) -> ModelProto:
@@ -20,11 +22,13 @@ def normalise(proto: ModelProto) -> ModelProto:
     proto.ir_version = max(proto.ir_version, SEPARATE_INITIALIZERS)
     _lift_constants(proto)
     _drop_initializer_inputs(proto)
-    _refuse_constant_outputs(proto)
+    _compute_constant_outputs(proto)
     _drop_dead_nodes(proto)
     _drop_unread_outputs(proto)
     _delay_constants(proto)
     _name_nodes(proto)
+    _drop_types(proto)
+    _import_contributed(proto)
     return proto
 
 
@@ -64,11 +68,19 @@ def _drop_initializer_inputs(proto: ModelProto) -> None:
             del proto.graph.input[index]
 
 
-def _refuse_constant_outputs(proto: ModelProto) -> None:
-    names = {tensor.name for tensor in proto.graph.initializer}
-    for value in proto.graph.output:
-        if value.name in names:
-            raise UnsupportedModel(f"output {value.name!r} is a constant; remove it from the model's outputs")
+def _compute_constant_outputs(proto: ModelProto) -> None:
+    """Let an operator put out what is a constant, under another name: every output is some partition's."""
+    outputs = {value.name for value in proto.graph.output}
+    used = {name for node in all_nodes(proto.graph) for name in (*node.input, *node.output)}
+    copies = []
+    for tensor in proto.graph.initializer:
+        if tensor.name in outputs:
+            name = tensor.name
+            while tensor.name in outputs | used:
+                tensor.name += "/constant"
+            copies.append(helper.make_node("Identity", [tensor.name], [name]))
+    if copies:
+        _set_nodes(proto, [*copies, *proto.graph.node])
 
 
 def _drop_dead_nodes(proto: ModelProto) -> None:
@@ -86,11 +98,11 @@ def _drop_dead_nodes(proto: ModelProto) -> None:
 
 def _drop_unread_outputs(proto: ModelProto) -> None:
     """Leave out optional outputs that nothing reads, such as Dropout's mask: some have no inferable shape."""
-    opset = max(entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS)
+    opset = standard_opset(proto)
     wanted = {name for node in proto.graph.node for name in reads(node)} | {value.name for value in proto.graph.output}
     optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     for node in proto.graph.node:
-        if len(node.output) < 2 or wanted.issuperset(node.output):
+        if len(node.output) < 2 or wanted.issuperset(node.output) or is_foreign(node, opset):
             continue
         formal = onnx.defs.get_schema(node.op_type, opset, "").outputs
         for index, parameter in enumerate(formal[: len(node.output)]):
@@ -145,6 +157,21 @@ def _name_nodes(proto: ModelProto) -> None:
             node.name = name = f"{base}_{numbers[base]}"
         node.name = name
         taken.add(name)
+
+
+def _drop_types(proto: ModelProto) -> None:
+    """Leave out types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
+    made = foreign_outputs(proto)
+    kept = [value for value in proto.graph.value_info if value.name in made]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+
+
+def _import_contributed(proto: ModelProto) -> None:
+    """Name the domain of onnxruntime's own operators, which onnxruntime alone knows without being told."""
+    domains = {node.domain for node in all_nodes(proto.graph)}
+    if CONTRIBUTED in domains - {entry.domain for entry in proto.opset_import}:
+        proto.opset_import.add(domain=CONTRIBUTED, version=1)
 
 
 def _copy(node: NodeProto) -> NodeProto:

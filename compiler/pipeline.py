@@ -11,19 +11,24 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
+import numpy as np
+
 from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
 from hyps.compiler.copying import Progress, hash_file
 from hyps.compiler.errors import OptionError
 from hyps.compiler.load import LoadedModel, load_model
+from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.passes.batch_size import assume_batch
+from hyps.passes.branches import take_branches
 from hyps.passes.constants import FoldReshapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.fold import FoldBatchNormalization
-from hyps.passes.graph import Graph
+from hyps.passes.graph import Graph, type_name
 from hyps.passes.plan import Plan
 from hyps.passes.planner import Planned, plan
 from hyps.passes.request import Request
-from hyps.passes.rewrite import run_rewrites
+from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model
 from hyps.runtime.manifest import (
@@ -58,6 +63,7 @@ class Compilation:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     preprocess: str | None = None
     labels: Path | None = None
+    custom_ops: Path | None = None
     force: bool = False
 
 
@@ -128,24 +134,52 @@ def _hashing(path: Path) -> Iterator[Callable[[], str]]:
 
 def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
-    model = infer_shapes(fix_input_shapes(loaded.model, job.input_shapes))
+    fixed = fix_input_shapes(loaded.model, job.input_shapes)
+    assumed = Rewritten(model=fixed) if job.input_shapes else assume_batch(fixed)
+    typed = _typed(assumed.model, OrtShapes(custom_ops=job.custom_ops))
+    model = typed.model
     _refuse_impossible_shapes(model)
+    _refuse_unwritable_types(model)
     folded = run_rewrites(model, [FoldReshapes(), FoldBatchNormalization()])
     planned = plan(folded.model, job.request)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
-    return replace(planned, plan=replace(planned.plan, inexact_reason=reason))
+    changes = (*assumed.changes, *typed.changes, *planned.plan.changes)
+    return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+
+
+def _typed(model: Model, ask: OrtShapes) -> Rewritten:
+    """The model with all shapes; where that fails, without the branches that its fixed inputs never take."""
+    try:
+        return Rewritten(model=infer_shapes(model, ask))
+    except UnsupportedModel:
+        taken = take_branches(model)
+        if not taken.modified:
+            raise
+        return Rewritten(model=infer_shapes(taken.model, ask), changes=taken.changes)
 
 
 def _refuse_impossible_shapes(model: Model) -> None:
-    """Raise `UnsupportedModel` for a tensor without elements or with more than any device holds: no plan can weigh it."""
+    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: no plan can weigh it."""
     graph = model.proto.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        if not 0 < math.prod(shape) < MOST_ELEMENTS:
+        if not math.prod(shape) < MOST_ELEMENTS:
             raise UnsupportedModel(
-                f"tensor {value.name!r} of shape {shape} is empty or larger than any device's memory; fix the inputs with "
+                f"tensor {value.name!r} of shape {shape} is larger than any device's memory; fix the inputs with "
                 "--input-shape, or export it again"
             )
+
+
+def _refuse_unwritable_types(model: Model) -> None:
+    """Raise `UnsupportedModel` for an input or output of a type that numpy and its files do not know."""
+    for what, values in (("input", model.proto.graph.input), ("output", model.proto.graph.output)):
+        for value in values:
+            kind = value.type.tensor_type.elem_type
+            if value.type.HasField("tensor_type") and kind and np.dtype(type_name(kind)).isbuiltin != 1:
+                raise UnsupportedModel(
+                    f"{what} {value.name!r} is of type {type_name(kind)}, which numpy and its files do not know; export the "
+                    f"model with a Cast between it and a float32 {what}"
+                )
 
 
 def _boundary(planned: Planned) -> dict[str, None]:
@@ -176,6 +210,6 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
 def _ends_in_softmax(graph: Graph, output: str) -> bool:
     """Whether a softmax computes this output, reshaping aside."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
-    while output in writer and writer[output].op_type in _PASS_THROUGH:
+    while output in writer and writer[output].op_type in _PASS_THROUGH and writer[output].inputs:
         output = writer[output].inputs[0]
     return output in writer and writer[output].op_type == "Softmax"

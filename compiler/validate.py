@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,19 @@ class Validation:
         return all(output.max_rel <= self.tolerance for output in self.outputs)
 
 
-def validate(model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None) -> Validation:
+def validate(
+    model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None, custom_ops: Path | None = None
+) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
 
     Raises `OptionError` without inputs or with another model, and the runtime's errors for a damaged bundle or input.
     """
     if not model.is_file():
         raise ModelFileError(f"{model} is no file; name the .onnx file that the bundle was made of")
-    executor = load(bundle)
+    opener = partial(open_session, custom_ops=custom_ops)
+    executor = load(bundle, opener=opener)
     names = [output.name for output in executor.manifest.outputs]
-    whole = open_session(model, executor.threads)
+    whole = opener(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)

@@ -28,6 +28,9 @@ SESSION_BYTES = calibrated_bytes("session_bytes")
 
 #: Gates of a recurrent operator, and how many of its states onnxruntime keeps while it runs.
 _GATES = {"LSTM": (4, 11), "GRU": (3, 6), "RNN": (1, 0)}
+#: Types below a byte, which onnxruntime maps itself, beside the buffer into which the whole weights file is read.
+_MAPPED_TOO = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
+
 _ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 _IN_PLACE = ACTIVATIONS | _ALIASES | {"Add", "Mul", "Sub", "Div", "Sum", "Exp", "Sqrt", "Neg", "Abs"}
 _NO_WORKSPACE = _IN_PLACE | frozenset(
@@ -76,6 +79,7 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     total = 2 * operator.embedded_bytes + sum(
         2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
     )
+    total += sum(weight.nbytes for weight in weights if weight.dtype in _MAPPED_TOO and weight.nbytes >= REFERENCE_BYTES)
     if not operator.inputs:  # constant folding: the results become weights too
         total += sum(graph.tensors[name].nbytes for name in operator.outputs)
     if rewritten:

@@ -152,7 +152,9 @@ def _weight(tensor: TensorProto) -> Tensor:
 def _tensor(value: ValueInfoProto) -> Tensor:
     if not value.type.HasField("tensor_type"):
         kind = value.type.WhichOneof("value")
-        raise UnsupportedModel(f"value {value.name!r} is no tensor but a {kind}; sequences and optionals are not supported")
+        raise UnsupportedModel(
+            f"value {value.name!r} is no tensor but a {kind}, whose size no plan knows; export the model without it"
+        )
     data_type = value.type.tensor_type.elem_type
     shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
     nbytes = element_bytes(data_type, math.prod(shape))

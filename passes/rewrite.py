@@ -8,9 +8,10 @@ from typing import Protocol
 
 import onnx
 
-from hyps.passes.errors import PassError, PassFailed
+from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
+from hyps.passes.foreign import checkable, foreign_kinds
 from hyps.passes.shapes import infer_shapes
-from hyps.passes.weights import Model, skeleton
+from hyps.passes.weights import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,10 @@ def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
 
 def _checked(name: str, before: Model, after: Model) -> Model:
     try:
+        if made := foreign_kinds(after.proto) - foreign_kinds(before.proto):
+            raise UnsupportedModel(f"onnx knows no operators {sorted(made)}")
         typed = infer_shapes(after)
-        onnx.checker.check_model(skeleton(typed))
+        onnx.checker.check_model(checkable(typed))
     except (PassError, onnx.checker.ValidationError) as error:
         raise PassFailed(f"rewrite {name} left an invalid model: {error}") from error
     if _interface(before) != _interface(typed):

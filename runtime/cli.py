@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
     parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with operators of the model's own")
     parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
     parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -121,19 +123,21 @@ def _run(options: argparse.Namespace) -> int:
     from hyps.runtime.batch import batch_manifest, most_inputs, streams
     from hyps.runtime.executor import load
     from hyps.runtime.inputs import STDIN_LIMIT_BYTES, sources
+    from hyps.runtime.sessions import open_session
 
     batches = options.batch > 1
     if batches and (options.repeat > 1 or options.profile or options.save):
         raise InputError("--batch goes neither with --repeat nor with --profile nor with --save; leave one out")
+    opener = partial(open_session, custom_ops=options.custom_ops)
 
     def batched(manifest: Manifest) -> Manifest:
         options.batch = min(options.batch, most_inputs(manifest))
         return batch_manifest(manifest, options.batch)
 
     executor = (
-        load(options.bundle, threads=options.threads, verify=not options.no_verify, adapt=batched)
+        load(options.bundle, threads=options.threads, verify=not options.no_verify, opener=opener, adapt=batched)
         if batches
-        else load(options.bundle, threads=options.threads, verify=not options.no_verify)
+        else load(options.bundle, threads=options.threads, verify=not options.no_verify, opener=opener)
     )
     found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
     if options.save and len(found) != 1:

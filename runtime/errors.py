@@ -11,6 +11,10 @@ class BundleError(RuntimeFault):
     """The bundle is damaged, changed, of another version, or no bundle."""
 
 
+class LibraryError(RuntimeFault):
+    """A library of custom operators cannot be loaded."""
+
+
 class InputError(RuntimeFault):
     """An input is no image or tensor that the bundle's network takes."""
 

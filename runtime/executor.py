@@ -176,6 +176,7 @@ def load(
     threads: int | None = None,
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+    opener: SessionOpener = open_session,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before it is used.
 
@@ -184,7 +185,7 @@ def load(
     """
     manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=False)
-    return Executor(bundle, manifest, threads=threads, verify=verify)
+    return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
 
 
 def _has_room(nbytes: int) -> bool:

@@ -39,6 +39,10 @@ STORAGE_TYPES: Mapping[str, Storage] = {
     "uint32": Storage("uint32", 4, 12),
     "uint64": Storage("uint64", 8, 13),
     "bfloat16": Storage("uint16", 2, 16),
+    "float8_e4m3fn": Storage("uint8", 1, 17),
+    "float8_e4m3fnuz": Storage("uint8", 1, 18),
+    "float8_e5m2": Storage("uint8", 1, 19),
+    "float8_e5m2fnuz": Storage("uint8", 1, 20),
 }
 
 Count = Annotated[int, Meta(ge=0)]

@@ -6,6 +6,7 @@ optimisation at most EXTENDED (ALL rewrites convolution weights into the layout 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,10 +16,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.errors import BundleError, InputError
+from hyps.runtime.errors import BundleError, InputError, LibraryError
 
+#: What onnxruntime says of an operator that it does not know.
+_UNREGISTERED = "is not a registered"
 #: A tensor between steps: an onnxruntime value, which is handed on without a copy, or a numpy array.
 Value = Any
+#: The type of a value's elements: numpy's, or for onnxruntime's own values ONNX's, some of which numpy does not know.
+Kind = np.dtype[Any] | int
 
 
 class Session(Protocol):
@@ -37,8 +42,11 @@ class SessionOpener(Protocol):
         ...
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """The options of every session of a bundle, and of the whole model when the two are compared bit for bit."""
+def session_options(threads: int, custom_ops: Path | None = None) -> ort.SessionOptions:
+    """The options of every session of a bundle, and of the whole model when the two are compared bit for bit.
+
+    ``custom_ops`` is a library with operators of the user's own. Raises `LibraryError` where it cannot be loaded.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.disable_prepacking", "1")
@@ -47,20 +55,26 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised, too
+    if custom_ops:
+        try:
+            options.register_custom_ops_library(str(custom_ops))
+        except Exception as error:  # onnxruntime's exception classes have no common public base
+            raise LibraryError(f"--custom-ops {custom_ops} cannot be loaded: {_reason(error)}") from None
     return options
 
 
 class OrtSession:
     """One partition in onnxruntime; dropping it releases its weights and workspace."""
 
-    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> None:
-        options = session_options(threads)
+    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value], custom_ops: Path | None) -> None:
+        options = session_options(threads, custom_ops)
         for name, value in weights.items():
             options.add_initializer(name, value)
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exception classes have no common public base
-            raise BundleError(f"onnxruntime cannot open {path}: {_reason(error)}") from None
+        except Exception as error:  # as above
+            mend = "; name the library of its operators with --custom-ops" if _UNREGISTERED in str(error) else ""
+            raise BundleError(f"onnxruntime cannot open {path}: {_reason(error)}{mend}") from None
         self._path = path
         self._weights = weights  # onnxruntime refers to their memory
 
@@ -81,14 +95,39 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def open_session(path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({})) -> Session:
+def open_session(
+    path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({}), *, custom_ops: Path | None = None
+) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights)
+    return OrtSession(path, threads, weights, custom_ops)
 
 
 def to_ort(value: Value) -> ort.OrtValue:
     """An onnxruntime value; that of a numpy array lies in the array's memory."""
     return ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def memory_of(value: Value) -> memoryview:
+    """The bytes of a value that is kept elsewhere, whatever its type; without a copy where they lie in one piece."""
+    if isinstance(value, np.ndarray):
+        array = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+        return array.reshape(-1).view(np.uint8).data
+    return memoryview((ctypes.c_ubyte * value.tensor_size_in_bytes()).from_address(value.data_ptr())).cast("B")
+
+
+def kind_of(value: Value) -> Kind:
+    """What `empty` makes a value of the same type from."""
+    return value.dtype if isinstance(value, np.ndarray) else int(value.element_type())
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """The shape of a value."""
+    return tuple(value.shape if isinstance(value, np.ndarray) else value.shape())
+
+
+def empty(shape: Sequence[int], kind: Kind) -> Value:
+    """A value whose bytes are still to be written."""
+    return ort.OrtValue.ortvalue_from_shape_and_type(shape, kind) if isinstance(kind, int) else np.empty(shape, kind)
 
 
 def to_numpy(value: Value) -> NDArray[Any]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import errno
-import math
 import mmap
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import IO, Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from typing import IO, NamedTuple
 
 from hyps.runtime.errors import OutputError
-from hyps.runtime.sessions import Value, to_numpy
+from hyps.runtime.sessions import Kind, Value, empty, kind_of, memory_of, shape_of
 
 #: What a set costs besides its tensors, wherever they are: the entries by number (measured: 0.3 KB).
 SET_BYTES = 512
@@ -22,9 +18,9 @@ _PAGE_BYTES = mmap.PAGESIZE
 
 
 class _Layout(NamedTuple):
-    """(name, dtype, shape) of the tensors of a set, which lie one after the other, and their bytes together."""
+    """(name, type, shape, bytes) of the tensors of a set, which lie one after the other, and their bytes together."""
 
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+    tensors: tuple[tuple[str, Kind, tuple[int, ...], int], ...]
     nbytes: int
 
 
@@ -54,37 +50,42 @@ class TensorStore:
 
     def put(self, number: int, tensors: Mapping[str, Value]) -> None:
         """Keep copies of ``tensors``; raises `OutputError` when the temporary file cannot be written."""
-        arrays = {name: to_numpy(value) for name, value in tensors.items()}
-        layout = self._layout(arrays)
+        layout = self._layout(tensors)
         if self.held_bytes + SET_BYTES + _pages(layout.nbytes) <= self.limit_bytes:
             pages, offset = mmap.mmap(-1, _pages(layout.nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), 0
-            for array in arrays.values():
-                pages[offset : offset + array.nbytes] = _bytes(np.ascontiguousarray(array))
-                offset += array.nbytes
+            for value in tensors.values():
+                data = memory_of(value)
+                pages[offset : offset + len(data)] = data
+                offset += len(data)
             self._held[number] = pages, layout
             self._page_bytes += len(pages)
         else:
             self._spilled[number] = self._place(layout), layout
             offset = self._spilled[number][0]
-            for array in arrays.values():
-                self._write(_bytes(np.ascontiguousarray(array)), offset)
-                offset += array.nbytes
+            for value in tensors.values():
+                self._write(data := memory_of(value), offset)
+                offset += len(data)
             self.set_limit(self.limit_bytes)
 
     def take(self, number: int) -> dict[str, Value]:
         """Tensors that were kept, which are not kept any longer."""
+        found: dict[str, Value] = {}
         if number in self._held:
             pages, layout = self._held.pop(number)
             self._page_bytes -= len(pages)
-            return {name: array.copy() for name, array in _views(pages, layout)}
+            start = 0
+            for name, kind, shape, nbytes in layout.tensors:
+                found[name] = value = empty(shape, kind)
+                memory_of(value)[:] = memoryview(pages)[start : start + nbytes]
+                start += nbytes
+            return found
         assert self._file is not None
-        offset, layout = self._spilled.pop(number)
-        self._free[_place_bytes(layout.nbytes)].append(offset)
-        found: dict[str, Value] = {}
-        for name, dtype, shape in layout.tensors:
-            found[name] = array = np.empty(shape, dtype)
-            _read(self._file, array, offset)
-            offset += array.nbytes
+        start, layout = self._spilled.pop(number)
+        self._free[_place_bytes(layout.nbytes)].append(start)
+        for name, kind, shape, nbytes in layout.tensors:
+            found[name] = value = empty(shape, kind)
+            _read(self._file, memory_of(value), start)
+            start += nbytes
         return found
 
     def expect(self, number: int) -> None:
@@ -109,10 +110,10 @@ class TensorStore:
         if self._file:
             self._file.close()
 
-    def _layout(self, arrays: Mapping[str, NDArray[Any]]) -> _Layout:
+    def _layout(self, values: Mapping[str, Value]) -> _Layout:
         """The layout of a set, the same object for all that have it."""
-        tensors = tuple((name, array.dtype, array.shape) for name, array in arrays.items())
-        layout = _Layout(tensors, sum(array.nbytes for array in arrays.values()))
+        tensors = tuple((name, kind_of(value), shape_of(value), len(memory_of(value))) for name, value in values.items())
+        layout = _Layout(tensors, sum(nbytes for *_, nbytes in tensors))
         return self._layouts.setdefault(layout, layout)
 
     def _place(self, layout: _Layout) -> int:
@@ -133,15 +134,6 @@ class TensorStore:
 def _pages(nbytes: int) -> int:
     """So many bytes in whole pages, one at least."""
     return max(1, -(-nbytes // _PAGE_BYTES)) * _PAGE_BYTES
-
-
-def _views(pages: mmap.mmap, layout: _Layout) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The tensors of a set in memory, by name."""
-    offset = 0
-    for name, dtype, shape in layout.tensors:
-        array = np.frombuffer(pages, dtype, math.prod(shape), offset).reshape(shape)
-        yield name, array
-        offset += array.nbytes
 
 
 def _place_bytes(nbytes: int) -> int:
@@ -173,15 +165,10 @@ def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
         raise OutputError(f"cannot write a temporary file: {error.strerror}; {mend}") from None
 
 
-def _read(file: IO[bytes], array: NDArray[Any], offset: int) -> None:
-    data = _bytes(array)
+def _read(file: IO[bytes], data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         count = os.preadv(file.fileno(), [data[done:]], offset + done)
         if not count:
             raise OutputError("a temporary file became shorter; use a smaller --batch")
         done += count
-
-
-def _bytes(array: NDArray[Any]) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data

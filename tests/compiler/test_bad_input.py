@@ -84,7 +84,7 @@ def custom(kind: str, domain: str) -> onnx.ModelProto:
 
 RELU = [node("Relu", "x", "y")]
 VALUES = [value("x", 1, 4)], [value("y", 1, 4)]
-DYNAMIC = model(RELU, [value("x", "N", 4)], [value("y", "N", 4)])
+DYNAMIC = model(RELU, [value("x", 4, "N")], [value("y", 4, "N")])
 DATA_DEPENDENT = model([node("NonZero", "x", "y")], VALUES[0], [value("y", 2, "n", kind=TensorProto.INT64)])
 RECURSIVE = model(
     [node("F", "x", "y", domain="own")],
@@ -127,20 +127,23 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "data too short": (external({"location": "short.bin"}), ("short.bin is too short", "copy it again")),
     "custom operator": (
         proto(custom("Odd", "my.own")),
-        ("'Odd'", "custom operator", "export the model with standard operators"),
+        ("'Odd'", "onnxruntime knows an operator", "export the model with standard operators"),
     ),
-    "unknown operator": (proto(custom("Odd", "")), ("'Odd' is not in opset 17", "export the model again")),
+    "unknown operator": (proto(custom("Odd", "")), ("knows an operator 'Odd' in opset 17", "export the model")),
     "recursive function": (proto(RECURSIVE), ("cannot be inlined", "export it again")),
     "opset too old": (proto(model(RELU, *VALUES, opset=6)), ("uses opset 6", "convert it with onnx.version_converter")),
     "opset too new": (
         proto(model(RELU, *VALUES, opset=NEWEST + 1)),
         (f"opset {NEWEST + 1}", "convert it with", "another opset"),
     ),
-    "dynamic input": (proto(DYNAMIC), ("input 'x' has a dynamic shape [N, 4]", "--input-shape x:1,4")),
-    "dynamic tensor": (proto(DATA_DEPENDENT), ("tensor 'y' (output of NonZero 'y') has no fixed shape", "--input-shape")),
-    "input that does not exist": (proto(DYNAMIC, *TO, "--input-shape", "z:1,4"), ("names 'z'", "inputs are 'x'")),
+    "dynamic input": (proto(DYNAMIC), ("input 'x' has a dynamic shape [4, N]", "--input-shape x:4,1")),
+    "dynamic tensor": (
+        proto(DATA_DEPENDENT),
+        ("tensor 'y' (output of NonZero 'y') has no fixed shape", "cut the model"),
+    ),
+    "input that does not exist": (proto(DYNAMIC, *TO, "--input-shape", "z:4,1"), ("names 'z'", "inputs are 'x'")),
     "huge input": (
-        proto(DYNAMIC, *TO, "--input-shape", f"x:{2**60},4"),
+        proto(DYNAMIC, *TO, "--input-shape", f"x:4,{2**60}"),
         ("larger than any device's memory", "--input-shape"),
     ),
     "budget no cut reaches": (

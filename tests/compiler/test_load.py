@@ -311,28 +311,6 @@ class TestWeights:
 class TestOperators:
     """Known operators of known opsets."""
 
-    @pytest.mark.parametrize(
-        ("kind", "domain", "problem"),
-        [
-            ("Attention", "com.microsoft", "operator 'Attention' of domain 'com.microsoft' is a custom operator"),
-            ("Relu", "my.own", "domain 'my.own' is a custom operator; export the model with standard operators only"),
-            ("Relru", "", "operator 'Relru' is not in opset 17; export the model again"),
-            ("Gelu", "", "operator 'Gelu' is not in opset 17"),
-            ("", "", "operator '' is not in opset 17"),
-        ],
-        ids=["microsoft", "own", "misspelt", "of a later opset", "without type"],
-    )
-    def test_unknown(self, kind: str, domain: str, problem: str, tmp_path: Path) -> None:
-        odd = node(kind, "x", "y", domain=domain)
-        path = saved(tmp_path / "m.onnx", model([odd], [X], [Y], domains=[domain] if domain else []))
-        assert problem in refusal(path, UnsupportedModel)
-
-    def test_unknown_in_an_inner_graph(self, tmp_path: Path) -> None:
-        inner = helper.make_graph([node("Odd", "x", "i", domain="my.own")], "branch", [], [value("i", 1, 4)])
-        choice = node("If", "c", "y", then_branch=inner, else_branch=inner)
-        path = saved(tmp_path / "m.onnx", model([choice], [X, value("c", kind=TensorProto.BOOL)], [Y], domains=["my.own"]))
-        assert "operator 'Odd' of domain 'my.own' is a custom operator" in refusal(path, UnsupportedModel)
-
     def test_the_long_name_of_the_standard_domain(self, tmp_path: Path) -> None:
         proto = model([node("Relu", "x", "y")], [X], [Y])
         proto.opset_import[0].domain = "ai.onnx"
@@ -425,13 +403,6 @@ class TestNormalised:
         assert [n.op_type for n in found.graph.node] == ["Add"] * 4
         assert not found.functions
         np.testing.assert_array_equal(run(found, x=np.ones((1, 4), np.float32))["y"], np.full((1, 4), 16, np.float32))
-
-    def test_custom_operator_inside_a_function(self, tmp_path: Path) -> None:
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("corp", 1)]
-        function = helper.make_function("my.own", "F", ["a"], ["b"], [node("Odd", "a", "b", domain="corp")], opsets)
-        proto = model([node("F", "x", "y", domain="my.own")], [X], [Y], functions=[function], domains=["my.own", "corp"])
-        message = refusal(saved(tmp_path / "m.onnx", proto), UnsupportedModel)
-        assert "operator 'Odd' of domain 'corp' is a custom operator" in message
 
     @pytest.mark.parametrize(
         ("calls", "body"),
@@ -552,12 +523,16 @@ class TestNormalised:
         assert load(path).model.weights["w"].path == str(path)
 
     @pytest.mark.parametrize("by_node", [True, False], ids=["Constant", "initializer"])
-    def test_constant_output_is_refused(self, by_node: bool, tmp_path: Path) -> None:
+    def test_constant_output_is_put_out_by_an_operator(self, by_node: bool, tmp_path: Path) -> None:
         tensor = weight("k", 1, 4)
         nodes = [node("Relu", "x", "y"), *([node("Constant", "", "k", value=tensor)] if by_node else [])]
         path = saved(tmp_path / "m.onnx", model(nodes, [X], [Y, value("k", 1, 4)], [] if by_node else [tensor]))
-        message = refusal(path, UnsupportedModel)
-        assert message == "output 'k' is a constant; remove it from the model's outputs"
+        found = load(path).model.proto
+        assert [(n.op_type, *n.input, *n.output) for n in found.graph.node] == [
+            ("Relu", "x", "y"),
+            ("Identity", "k/constant", "k"),
+        ]
+        assert [tensor.name for tensor in found.graph.initializer] == ["k/constant"]
 
     def test_classifier_computes_the_same(self, tmp_path: Path) -> None:
         """All of it at once, on onnxruntime."""

@@ -146,7 +146,7 @@ def optional_input() -> GraphProto:
 def test_values_that_are_no_tensors_are_refused(graph: GraphProto, kind: str) -> None:
     with pytest.raises(UnsupportedModel) as caught:
         view(loaded(graph))
-    assert str(caught.value) == f"value 's' is no tensor but a {kind}; sequences and optionals are not supported"
+    assert str(caught.value) == f"value 's' is no tensor but a {kind}, whose size no plan knows; export the model without it"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def test_shape_that_depends_on_data_names_the_tensor() -> None:
     text = message(lambda: infer_shapes(net.untyped()))
     assert text.startswith("tensor 'where' (output of NonZero 'find') has no fixed shape ([2, ")
     assert text.endswith(
-        "]); fix the inputs with --input-shape, or export the model with fixed shapes if it depends on the data"
+        "]): it depends on the values of the inputs, so that its memory cannot be planned; cut the model before it, or "
+        "export it with fixed shapes"
     )
 
 
@@ -181,7 +182,7 @@ def sequence_output() -> Model:
 
 
 def test_sequence_as_output_is_refused_by_its_kind() -> None:
-    expected = "value 's' is no tensor but a sequence_type; sequences and optionals are not supported"
+    expected = "value 's' is no tensor but a sequence_type, whose size no plan knows; export the model without it"
     assert message(lambda: view(infer_shapes(sequence_output()))) == expected
 
 

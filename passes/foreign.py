@@ -1,0 +1,80 @@
+"""Operators that onnx does not know and onnxruntime may: contributed ones, those of a user's library, experimental ones.
+
+onnx's checker and its shape inference pass over what is in a domain that they do not know. Experimental operators of the
+standard domain, which older converters wrote and onnxruntime still runs, are shown to them as what has the same shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
+from hyps.passes.weights import Model, skeleton
+
+#: The domain of experimental operators in what onnx is shown.
+_EXPERIMENTAL = "hyps.experimental"
+_SHAPE_KEEPING = frozenset({"Affine", "ImageScaler", "ParametricSoftplus", "ScaledTanh"})
+#: The first opset in which Slice takes its bounds as inputs.
+SLICE_BY_INPUTS = 10
+_END = 2**31 - 1
+
+
+def standard_opset(proto: ModelProto) -> int:
+    """The version of the standard operators that a model uses; 0 where it names none."""
+    return max((entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+
+
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """Every node of a graph and of the graphs in its nodes' attributes."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)
+
+
+def is_foreign(node: NodeProto, opset: int) -> bool:
+    """Whether onnx does not know this operator."""
+    return node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, opset, "")
+
+
+def foreign_kinds(proto: ModelProto) -> set[tuple[str, str]]:
+    """The (domain, operator type) of every operator that onnx does not know, those of inner graphs included."""
+    opset = standard_opset(proto)
+    return {(node.domain, node.op_type) for node in all_nodes(proto.graph) if is_foreign(node, opset)}
+
+
+def foreign_outputs(proto: ModelProto) -> set[str]:
+    """What operators that onnx does not know put out."""
+    opset = standard_opset(proto)
+    return {name for node in proto.graph.node if is_foreign(node, opset) for name in node.output}
+
+
+def checkable(model: Model) -> ModelProto:
+    """The structure of a model, weights apart, in which onnx can check and infer all that it knows."""
+    bare = skeleton(model)
+    opset = standard_opset(bare)
+    experimental = [node for node in all_nodes(bare.graph) if node.domain in STANDARD_DOMAINS and is_foreign(node, opset)]
+    for node in experimental:
+        _disguise(node, opset)
+    if experimental:
+        bare.opset_import.add(domain=_EXPERIMENTAL, version=1)
+    return bare
+
+
+def _disguise(node: NodeProto, opset: int) -> None:
+    """Turn an experimental operator into a standard one with the same shapes, or into one that onnx passes over."""
+    attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+    if node.op_type in _SHAPE_KEEPING:
+        node.op_type = "Identity"
+        del node.attribute[:]
+    elif node.op_type == "Crop" and opset < SLICE_BY_INPUTS and len(attributes.get("border", ())) == 4:
+        left, top, right, bottom = attributes["border"]
+        height, width = attributes.get("scale", (0, 0))
+        ends = [top + height if height else -bottom or _END, left + width if width else -right or _END]
+        cut = helper.make_node("Slice", node.input, node.output, node.name, axes=[2, 3], starts=[top, left], ends=ends)
+        node.CopyFrom(cut)
+    else:
+        node.domain = _EXPERIMENTAL
