@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper, shape_inference
 
-from hyps.passes.foreign import standard_opset
+from hyps.passes.foreign import all_nodes, standard_opset
 from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
 from hyps.passes.rewrite import Change, Rewritten
 from hyps.passes.weights import REFERENCE_BYTES, Model
@@ -31,7 +31,12 @@ _COMPUTED = frozenset(
 
 
 def take_branches(model: Model) -> Rewritten:
-    """The same model without branches that its fixed inputs never take; those in branches of other operators included."""
+    """The same model without branches that its fixed inputs never take; those in branches of other operators included.
+
+    What a body of a Loop or Scan says of its own inputs is not relied on: they may change from round to round.
+    """
+    if not any(node.op_type == "If" for node in all_nodes(model.proto.graph)):
+        return Rewritten(model=model)
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     walk = _Walk(proto, model)
@@ -54,7 +59,6 @@ class _Walk:
         """Take branches in ``graph``, which sees ``types`` and ``values`` from outside."""
         inner_types: Types = ChainMap({}, types)  # type: ignore[arg-type]
         inner_values: Values = ChainMap({}, values)  # type: ignore[arg-type]
-        inner_types.update({value.name: value.type for value in graph.input})
         self._add_initializers(graph, inner_types, inner_values)
         kept = []
         pending = list(reversed(graph.node))
@@ -86,6 +90,8 @@ class _Walk:
     def _taken(self, graph: GraphProto, node: NodeProto, values: Values) -> GraphProto | None:
         """The branch that an If always takes; None where that is not known, or its weights could not be referred to."""
         if node.op_type != "If" or node.domain not in STANDARD_DOMAINS or node.input[0] not in values:
+            return None
+        if values[node.input[0]].size != 1:
             return None
         name = "then_branch" if values[node.input[0]].item() else "else_branch"
         branch = next(attribute.g for attribute in node.attribute if attribute.name == name)
@@ -138,7 +144,10 @@ class _Walk:
             [onnx.ValueInfoProto(name=node.output[0])],
         )
         model = helper.make_model(graph, opset_imports=self._imports, ir_version=self._ir_version)
-        (found,) = ReferenceEvaluator(model).run(None, feeds)
+        try:
+            (found,) = ReferenceEvaluator(model).run(None, feeds)
+        except (IndexError, RuntimeError, TypeError, ValueError):  # onnxruntime will say what is wrong
+            return None
         return np.asarray(found)
 
 
@@ -157,7 +166,9 @@ def _inlined(graph: GraphProto, choice: NodeProto, branch: GraphProto) -> Iterat
         graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = names[tensor.name]
     for node in branch.node:
-        yield _renamed(node, names)
+        renamed = _renamed(node, names)
+        renamed.name = f"{choice.output[0]}/{node.name or '/'.join(node.output)}"
+        yield renamed
     for output, value in zip(choice.output, branch.output, strict=True):
         if output:
             yield helper.make_node("Identity", [names.get(value.name, value.name)], [output], f"{output}/taken")

@@ -39,7 +39,7 @@ LIGHT = (
     *("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50"),
     *("shufflenet", "squeezenet", "vgg19", "zfnet512"),
 )
-#: Networks whose largest operator is split under the smallest budget; and those that need no four partitions to fit there.
+#: Networks whose largest operator is split under the smallest budget; and those that then fit in fewer than four partitions.
 SHARDED = {"bvlc_alexnet", "vgg19", "zfnet512"}
 SMALL = {"shufflenet", "squeezenet"}
 
@@ -108,12 +108,12 @@ def test_light_models(light: Callable[[str], Path], section: Section, tmp_path: 
         path = light(name)
         assert planning_s(path, tmp_path) <= PLANNING_S, name
         tight = outcome(Case(name=name, model=path), budget_bytes="smallest")
-        parted = outcome(Case(name=name, model=path), budget_bytes=10**11, split="pooling")
+        parted = outcome(Case(name=name, model=path), budget_bytes=10**11, split="layers")
         assert tight.partitions >= 4 or (name in SMALL and parted.partitions >= 4), (name, tight, parted)
         assert tight.shards > 0 or name not in SHARDED, (name, tight)
         rows.append((name, *map(_result, (tight, parted)), "yes" if tight.shards else "none is needed"))
         path.unlink()
-    headings = ("model", "under the smallest budget", "cut behind every pooling", "operators split")
+    headings = ("model", "under the smallest budget", "cut behind every layer", "operators split")
     section("Light models of the onnx package, with seeded weights", table(rows, headings))
 
 
