@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Literal
 
+import numpy as np
 import onnx
 
 from hyps.models.alexnet import alexnet
+from hyps.models.c3d import c3d
+from hyps.models.densenet import densenet121
 from hyps.models.errors import MissingWeights, UnknownNetwork
 from hyps.models.googlenet import googlenet
+from hyps.models.inception import inceptionv3
 from hyps.models.layers import Compose, Layers, Value
 from hyps.models.mobilenet import mobilenetv2
+from hyps.models.network import Network
+from hyps.models.quantise import quantise
 from hyps.models.resnet import resnet50
 from hyps.models.squeezenet import squeezenet
 from hyps.models.staging import staged
+from hyps.models.tagger import lstm_tagger
+from hyps.models.unet import unet
 from hyps.models.vgg import vgg16, vgg19
+from hyps.models.vit import vit_tiny
 from hyps.models.writer import INLINE_BYTES, data_path, write_external, write_inline
+from hyps.models.xception import xception
+from hyps.models.yolo import tiny_yolo
 
 ONE_FILE_BYTES = 10**9
 """Above this, weights go to a file of their own: protobuf cannot hold 2 GiB, and many tools fail earlier."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """One entry of the catalogue.
-
-    ``parameters`` counts what training would learn, ``statistics`` the running means and variances of batch
-    normalisation. A network without ``compose`` is trained and lies in the package as ``<name>.onnx``.
-    """
-
-    name: str
-    description: str
-    parameters: int
-    statistics: int = 0
-    input_shape: tuple[int, int, int, int] = (1, 3, 224, 224)
-    preprocess: Literal["imagenet", "cifar10"] = "imagenet"
-    compose: Compose | None = None
-
-    @property
-    def trained(self) -> bool:
-        """Whether the weights are learned, so that the classes mean something."""
-        return self.compose is None
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of all float32 weights, running statistics included."""
-        return 4 * (self.parameters + self.statistics)
 
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
@@ -104,6 +87,78 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 compose=squeezenet,
             ),
             Network(
+                name="xception",
+                description="Xception, Chollet 2016, as in Keras",
+                parameters=22_855_952,
+                statistics=54_528,
+                input_shape=(1, 3, 299, 299),
+                compose=xception,
+            ),
+            Network(
+                name="densenet121",
+                description="DenseNet-121, Huang et al. 2016, as in torchvision",
+                parameters=7_978_856,
+                statistics=83_648,
+                compose=densenet121,
+            ),
+            Network(
+                name="inceptionv3",
+                description="Inception v3 without auxiliary head, Szegedy et al. 2015, as in torchvision",
+                parameters=23_834_568,
+                statistics=34_432,
+                input_shape=(1, 3, 299, 299),
+                compose=inceptionv3,
+            ),
+            Network(
+                name="unet",
+                description="U-Net, Ronneberger et al. 2015, figure 1",
+                parameters=31_030_658,
+                input_shape=(1, 1, 572, 572),
+                preprocess=None,
+                compose=unet,
+            ),
+            Network(
+                name="tiny_yolo",
+                description="Tiny YOLOv2 for VOC, Redmon and Farhadi 2016, as in darknet",
+                parameters=15_861_773,
+                statistics=6_112,
+                input_shape=(1, 3, 416, 416),
+                preprocess=None,
+                compose=tiny_yolo,
+            ),
+            Network(
+                name="c3d",
+                description="C3D for Sports-1M, Tran et al. 2014: 3-D convolutions on 16 frames",
+                parameters=79_991_015,
+                input_name="clip",
+                input_shape=(1, 3, 16, 112, 112),
+                preprocess=None,
+                compose=c3d,
+            ),
+            Network(
+                name="lstm_tagger",
+                description="Tagger of one bidirectional LSTM, Huang et al. 2015",
+                parameters=3_373_613,
+                input_name="tokens",
+                input_dtype="int64",
+                input_shape=(1, 64),
+                preprocess=None,
+                compose=lstm_tagger,
+            ),
+            Network(
+                name="vit_tiny",
+                description="Vision transformer, Dosovitskiy et al. 2020, DeiT-Ti's size, as in timm",
+                parameters=5_717_416,
+                compose=vit_tiny,
+            ),
+            Network(
+                name="mobilenetv2_int8",
+                description="mobilenetv2 in 8 bits: QDQ, a scale for each channel, by onnxruntime's quantiser",
+                parameters=3_487_816,
+                int8_bytes=3_541_984,
+                quantised_from="mobilenetv2",
+            ),
+            Network(
                 name="cifar10_vgg",
                 description="VGG-style classifier trained on CIFAR-10 by hyps.models.train_cifar10",
                 parameters=1_182_506,
@@ -130,35 +185,55 @@ def build(name: str, path: Path, *, external_data: bool = False, seed: int = 0) 
     network = NETWORKS[name]
     external = external_data or network.weights_bytes > ONE_FILE_BYTES
     with staged(path) as draft:
-        if network.compose is None:
-            _copy_trained(name, draft, external)
-        else:
+        if network.quantised_from is not None:
+            _write_quantised(network.quantised_from, draft, external, seed)
+        elif network.compose is not None:
             _write_composed(network, network.compose, draft, external, seed)
+        else:
+            _copy(_packaged(name), draft, external)
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
-    """The number of learnable parameters: all float tensors but running statistics and scalar constants."""
-    statistics = {name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    """The number of learnable parameters: all weights but running statistics, scales and scalar constants.
+
+    Weights are float tensors and, in a quantised network, what DequantizeLinear reads.
+    """
+    nodes = model.graph.node
+    others = {name for node in nodes if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    others |= {node.input[1] for node in nodes if node.op_type in {"DequantizeLinear", "QuantizeLinear"}}
+    quantised = {node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
     return sum(
         math.prod(tensor.dims)
         for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims and tensor.name not in statistics
+        if (tensor.data_type == onnx.TensorProto.FLOAT or tensor.name in quantised)
+        and tensor.dims
+        and tensor.name not in others
     )
 
 
 def _write_composed(network: Network, compose: Compose, path: Path, external: bool, seed: int) -> None:
-    _, channels, side, _ = network.input_shape
-    net, image = Layers(), Value(name="image", channels=channels, side=side)
-    model = net.model(network.name, image, compose(net, image))
+    net, source = Layers(), Value(name=network.input_name, shape=network.input_shape)
+    source_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(network.input_dtype))
+    model = net.model(network.name, source, compose(net, source), source_type=source_type)
     write = write_external if external else write_inline
     write(path, model, net.weights, seed)
 
 
-def _copy_trained(name: str, path: Path, external: bool) -> None:
+def _write_quantised(name: str, path: Path, external: bool, seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        plain = Path(folder, f"{name}.onnx")
+        build(name, plain, seed=seed)
+        _copy(quantise(plain, NETWORKS[name].input_shape, seed), path, external)
+
+
+def _packaged(name: str) -> bytes:
     resource = resources.files("hyps.models").joinpath(f"{name}.onnx")
     if not resource.is_file():
         raise MissingWeights(resource.name)
-    content = resource.read_bytes()
+    return resource.read_bytes()
+
+
+def _copy(content: bytes, path: Path, external: bool) -> None:
     if not external:
         path.write_bytes(content)
         return

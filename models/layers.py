@@ -1,4 +1,4 @@
-"""A small vocabulary of layers from which the networks are put together."""
+"""A small vocabulary of layers from which the networks are put together; those on sequences are in `sequences`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from hyps.models.moments import STANDARD, Moments
+from hyps.models.moments import STANDARD, Moments, mixed
 from hyps.models.weights import Weight
 
 OPSET = 17
@@ -22,15 +24,27 @@ Without it a rewrite that drops a bias or a running mean would change no result,
 DEPTHWISE_AVERAGE = 0.7
 """What a depthwise filter sums to: near 1 activations grow from block to block, below 0.5 all images look alike."""
 
+Extent = int | tuple[int, ...]
+"""The same along every spatial axis, or one for each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A tensor of the graph under construction: [1, channels, side, side], or [1, channels] where ``side`` is 0."""
+    """A tensor under construction: [1, channels, ...spatial], [1, channels], or [1, tokens, channels] in a sequence."""
 
     name: str
-    channels: int
-    side: int
+    shape: tuple[int, ...]
     moments: Moments = STANDARD
+
+    @property
+    def channels(self) -> int:
+        """The second axis of a feature map or a vector."""
+        return self.shape[1]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The axes behind a feature map's channels."""
+        return self.shape[2:]
 
 
 class Layers:
@@ -49,20 +63,30 @@ class Layers:
         x: Value,
         name: str,
         channels: int,
-        kernel: int,
+        kernel: Extent,
         *,
-        stride: int = 1,
-        pad: int = 0,
+        stride: Extent = 1,
+        pad: Extent = 0,
         bias: bool = True,
         gain: float = 1.0,
+        output: str | None = None,
     ) -> Value:
-        """A square convolution over all channels; its output has mean 0 and deviation ``gain``."""
-        weights = [self._filters(x, name, (channels, x.channels, kernel, kernel), gain)]
+        """A convolution over all channels; its output has mean 0 and deviation ``gain``."""
+        window = _window(x, kernel, stride, pad)
+        weights = [self.filters(x, f"{name}.weight", (channels, x.channels, *window["kernel_shape"]), gain=gain)]
         if bias:
-            weights.append(self._vector(f"{name}.bias", channels))
-        side = (x.side + 2 * pad - kernel) // stride + 1
-        out = Value(name=name, channels=channels, side=side, moments=Moments(mean=0.0, variance=gain**2))
-        return self._node("Conv", [x.name, *weights], out, **_window(kernel, stride, pad))
+            weights.append(self.vector(f"{name}.bias", channels))
+        moments = Moments(mean=0.0, variance=gain**2)
+        out = Value(name=output or name, shape=(1, channels, *_swept(x, window)), moments=moments)
+        return self.node("Conv", [x.name, *weights], out, name=name, **window)
+
+    def up_conv(self, x: Value, name: str, channels: int, factor: int) -> Value:
+        """A transposed convolution that enlarges each side ``factor`` times; no output sees more than one position."""
+        shape = (x.channels, channels, *[factor] * len(x.spatial))
+        axes = tuple(range(1, len(shape)))
+        weights = [self.filters(x, f"{name}.weight", shape, filter_axes=axes), self.vector(f"{name}.bias", channels)]
+        out = Value(name=name, shape=(1, channels, *(factor * side for side in x.spatial)))
+        return self.node("ConvTranspose", [x.name, *weights], out, **_window(x, factor, factor, 0))
 
     def depthwise_conv(self, x: Value, name: str, kernel: int, *, stride: int = 1, pad: int = 0) -> Value:
         """A square convolution of each channel by itself, without bias.
@@ -77,101 +101,154 @@ class Layers:
         )
         self.weights.append(weight)
         moments = replace(x.moments, mean=DEPTHWISE_AVERAGE * x.moments.mean)
-        out = replace(x, name=name, side=(x.side + 2 * pad - kernel) // stride + 1, moments=moments)
-        return self._node("Conv", [x.name, weight.name], out, **_window(kernel, stride, pad), group=x.channels)
+        window = _window(x, kernel, stride, pad)
+        out = Value(name=name, shape=(1, x.channels, *_swept(x, window)), moments=moments)
+        return self.node("Conv", [x.name, weight.name], out, **window, group=x.channels)
 
     def gemm(self, x: Value, name: str, features: int, *, gain: float = 1.0, output: str | None = None) -> Value:
         """A fully connected layer on [1, in], weight [features, in] (transB = 1); moments as of ``conv``."""
-        weights = [self._filters(x, name, (features, x.channels), gain), self._vector(f"{name}.bias", features)]
-        moments = Moments(mean=0.0, variance=gain**2)
-        out = Value(name=output or name, channels=features, side=0, moments=moments)
-        return self._node("Gemm", [x.name, *weights], out, name=name, transB=1)
+        weight = self.filters(x, f"{name}.weight", (features, x.channels), gain=gain)
+        out = Value(name=output or name, shape=(1, features), moments=Moments(mean=0.0, variance=gain**2))
+        return self.node("Gemm", [x.name, weight, self.vector(f"{name}.bias", features)], out, name=name, transB=1)
 
     def batch_norm(self, x: Value, name: str, *, epsilon: float = 1e-5) -> Value:
         """An inference-time normalisation whose statistics are about the expected ones; its output is standardised."""
         weights = [
-            self._vector(f"{name}.weight", x.channels, mean=1.0),
-            self._vector(f"{name}.bias", x.channels),
-            self._vector(f"{name}.running_mean", x.channels, mean=x.moments.mean),
-            self._vector(f"{name}.running_var", x.channels, mean=x.moments.variance),
+            self.vector(f"{name}.weight", x.channels, mean=1.0),
+            self.vector(f"{name}.bias", x.channels),
+            self.vector(f"{name}.running_mean", x.channels, mean=x.moments.mean),
+            self.vector(f"{name}.running_var", x.channels, mean=x.moments.variance),
         ]
         out = replace(x, name=name, moments=STANDARD)
-        return self._node("BatchNormalization", [x.name, *weights], out, epsilon=epsilon)
+        return self.node("BatchNormalization", [x.name, *weights], out, epsilon=epsilon)
 
     def relu(self, x: Value, name: str) -> Value:
         """max(x, 0)."""
-        return self._node("Relu", [x.name], replace(x, name=name, moments=x.moments.rectified()))
+        return self.node("Relu", [x.name], replace(x, name=name, moments=x.moments.rectified()))
 
     def relu6(self, x: Value, name: str) -> Value:
         """min(max(x, 0), 6), as a Clip; so few values exceed 6 that the moments are ReLU's."""
-        bounds = [self._scalar("relu6.min", 0.0), self._scalar("relu6.max", 6.0)]
-        return self._node("Clip", [x.name, *bounds], replace(x, name=name, moments=x.moments.rectified()))
+        bounds = [self.constant("relu6.min", np.float32(0.0)), self.constant("relu6.max", np.float32(6.0))]
+        return self.node("Clip", [x.name, *bounds], replace(x, name=name, moments=x.moments.rectified()))
 
-    def max_pool(self, x: Value, name: str, kernel: int, stride: int, *, pad: int = 0, ceil: bool = False) -> Value:
-        """A square max-pool; ``ceil`` keeps a last, partial window. It raises the moments a little: neglected."""
-        span = x.side + 2 * pad - kernel
-        side = (math.ceil(span / stride) if ceil else span // stride) + 1
-        window = _window(kernel, stride, pad)
-        return self._node("MaxPool", [x.name], replace(x, name=name, side=side), **window, ceil_mode=int(ceil))
+    def leaky_relu(self, x: Value, name: str, slope: float) -> Value:
+        """max(x, slope x), for a slope below 1."""
+        return self.node("LeakyRelu", [x.name], replace(x, name=name, moments=x.moments.rectified(slope)), alpha=slope)
+
+    def max_pool(
+        self,
+        x: Value,
+        name: str,
+        kernel: Extent,
+        stride: Extent,
+        *,
+        pad: Extent = 0,
+        end_pad: Extent | None = None,
+        ceil: bool = False,
+    ) -> Value:
+        """A max-pool, padded at the end as at the beginning unless ``end_pad`` differs; ``ceil`` keeps a partial window.
+
+        It raises the moments a little: neglected.
+        """
+        window = _window(x, kernel, stride, pad, end_pad)
+        out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window, ceil=ceil)))
+        return self.node("MaxPool", [x.name], out, **window, ceil_mode=int(ceil))
+
+    def average_pool(self, x: Value, name: str, kernel: int, stride: int, *, pad: int = 0) -> Value:
+        """An average-pool that counts the padding, as torch does. What it takes off the variance is neglected."""
+        window = _window(x, kernel, stride, pad)
+        out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window)))
+        return self.node("AveragePool", [x.name], out, **window, count_include_pad=1)
 
     def global_average_pool(self, x: Value, name: str) -> Value:
         """The mean over all positions, [1, channels, 1, 1]."""
-        return self._node("GlobalAveragePool", [x.name], replace(x, name=name, side=1))
+        return self.node("GlobalAveragePool", [x.name], replace(x, name=name, shape=(1, x.channels, 1, 1)))
 
     def flatten(self, x: Value, name: str) -> Value:
-        """[1, channels, side, side] to [1, channels * side * side]."""
-        out = replace(x, name=name, channels=x.channels * x.side**2, side=0)
-        return self._node("Flatten", [x.name], out, axis=1)
+        """[1, channels, ...spatial] to [1, channels * spatial]."""
+        return self.node("Flatten", [x.name], replace(x, name=name, shape=(1, math.prod(x.shape))), axis=1)
+
+    def crop(self, x: Value, name: str, spatial: tuple[int, ...]) -> Value:
+        """The middle of a feature map, as a Slice."""
+        starts = [(side - kept) // 2 for side, kept in zip(x.spatial, spatial, strict=True)]
+        ends = [start + kept for start, kept in zip(starts, spatial, strict=True)]
+        axes = range(2, len(x.shape))
+        bounds = [
+            self.constant(f"{name}.{key}", np.array(values, np.int64))
+            for key, values in (("starts", starts), ("ends", ends), ("axes", axes))
+        ]
+        return self.node("Slice", [x.name, *bounds], replace(x, name=name, shape=(1, x.channels, *spatial)))
 
     def add(self, x: Value, y: Value, name: str) -> Value:
         """The sum of two tensors of one shape."""
-        return self._node("Add", [x.name, y.name], replace(x, name=name, moments=x.moments + y.moments))
+        return self.node("Add", [x.name, y.name], replace(x, name=name, moments=x.moments + y.moments))
 
     def concat(self, values: list[Value], name: str) -> Value:
-        """The channels of all values, which must have one side and the same moments, one after the other."""
-        out = replace(values[0], name=name, channels=sum(value.channels for value in values))
-        return self._node("Concat", [value.name for value in values], out, axis=1)
+        """The channels of all values, which must have the same spatial axes, one after the other."""
+        shape = (1, sum(value.channels for value in values), *values[0].spatial)
+        out = Value(name=name, shape=shape, moments=mixed([(value.channels, value.moments) for value in values]))
+        return self.node("Concat", [value.name for value in values], out, axis=1)
 
     def softmax(self, x: Value, name: str) -> Value:
-        """Probabilities over the last axis of [1, channels]."""
-        return self._node("Softmax", [x.name], replace(x, name=name), axis=1)
+        """Probabilities over the last axis."""
+        return self.node("Softmax", [x.name], replace(x, name=name), axis=len(x.shape) - 1)
 
-    def model(self, name: str, image: Value, output: Value) -> ModelProto:
+    def model(self, name: str, source: Value, output: Value, *, source_type: int = TensorProto.FLOAT) -> ModelProto:
         """The network without its weights, which the nodes name and ``self.weights`` describes."""
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info(image.name, TensorProto.FLOAT, [1, image.channels, image.side, image.side])],
-            [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [1, output.channels])],
+            [helper.make_tensor_value_info(source.name, source_type, source.shape)],
+            [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, output.shape)],
             list(self.constants.values()),
         )
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="hyps.models")
 
-    def _node(self, op_type: str, inputs: list[str], out: Value, *, name: str | None = None, **attributes: Any) -> Value:
+    def node(self, op_type: str, inputs: list[str], out: Value, *, name: str | None = None, **attributes: Any) -> Value:
+        """Add any node with one output; returns ``out``."""
         self.nodes.append(helper.make_node(op_type, inputs, [out.name], name or out.name, **attributes))
         return out
 
-    def _filters(self, x: Value, name: str, shape: tuple[int, ...], gain: float) -> str:
+    def filters(
+        self, x: Value, name: str, shape: tuple[int, ...], *, gain: float = 1.0, filter_axes: tuple[int, ...] = (0,)
+    ) -> str:
         """Weights that bring ``x`` to variance gain^2, and remove its mean, which is positive if rectified."""
-        deviation = gain / math.sqrt(math.prod(shape[1:]) * x.moments.variance)
-        weight = Weight(name=f"{name}.weight", shape=shape, deviation=deviation, zero_sum=x.moments.mean > 0)
-        self.weights.append(weight)
-        return weight.name
+        taps = math.prod(size for axis, size in enumerate(shape) if axis not in filter_axes)
+        deviation = gain / math.sqrt(taps * x.moments.variance)
+        return self.weight(name, shape, deviation, zero_sum=x.moments.mean > 0, filter_axes=filter_axes)
 
-    def _vector(self, name: str, channels: int, *, mean: float = 0.0) -> str:
-        self.weights.append(Weight(name=name, shape=(channels,), mean=mean, deviation=JITTER * (mean or 1.0)))
+    def weight(self, name: str, shape: tuple[int, ...], deviation: float, **options: Any) -> str:
+        """Any seeded weight, with the fields of `Weight`."""
+        self.weights.append(Weight(name=name, shape=shape, deviation=deviation, **options))
         return name
 
-    def _scalar(self, name: str, value: float) -> str:
-        self.constants[name] = helper.make_tensor(name, TensorProto.FLOAT, [], [value])
+    def vector(self, name: str, channels: int, *, mean: float = 0.0) -> str:
+        """A bias, or one of a normalisation's vectors."""
+        return self.weight(name, (channels,), JITTER * (mean or 1.0), mean=mean)
+
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
+        """A value that is no parameter; one that is named twice is stored once."""
+        self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
 
-def _window(kernel: int, stride: int, pad: int) -> dict[str, Any]:
-    """The attributes of a square window, padded alike on all four sides."""
-    return {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+def _window(x: Value, kernel: Extent, stride: Extent, pad: Extent, end_pad: Extent | None = None) -> dict[str, Any]:
+    """The attributes of a window over the spatial axes of ``x``."""
+    begin, end = _each(x, pad), _each(x, pad if end_pad is None else end_pad)
+    return {"kernel_shape": _each(x, kernel), "strides": _each(x, stride), "pads": begin + end}
+
+
+def _each(x: Value, extent: Extent) -> list[int]:
+    return [extent] * len(x.spatial) if isinstance(extent, int) else list(extent)
+
+
+def _swept(x: Value, window: dict[str, Any], *, ceil: bool = False) -> tuple[int, ...]:
+    """The spatial axes of what a window makes of ``x``."""
+    pads = [begin + end for begin, end in zip(*np.reshape(window["pads"], (2, -1)).tolist(), strict=True)]
+    spans = [(s + p - k, t) for s, p, k, t in zip(x.spatial, pads, window["kernel_shape"], window["strides"], strict=True)]
+    return tuple((-(-span // stride) if ceil else span // stride) + 1 for span, stride in spans)
 
 
 Compose = Callable[[Layers, Value], Value]
-"""A network: adds its layers behind the image, [1, channels, side, side], and returns its output, [1, classes]."""
+"""A network: adds its layers behind its input, most often an image [1, channels, side, side]; returns its output."""

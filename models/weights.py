@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 class Weight:
     """A float32 tensor of normally distributed values, known by what it takes to draw it.
 
-    ``shape`` is [out, in / groups, kernel, kernel] for a convolution, [out, in] for a Gemm, [channels] for the rest.
+    ``shape`` is [out, in / groups, kernel, kernel] for a convolution, [out, in] for a Gemm, [channels] for a bias or a
+    normalisation; ``filter_axes`` are the axes that number the filters, the others are what a filter sums over.
 
-    ``zero_sum`` makes each filter (all but the first axis) sum to zero. Rectified activations have a positive mean that
+    ``zero_sum`` makes each filter sum to zero. Rectified activations have a positive mean that
     is the same for every image; an ordinary random filter passes it on, layer after layer, until all images look alike
     and fall into one class. A filter that sums to zero removes it and sees only what differs.
     """
@@ -26,6 +27,12 @@ class Weight:
     mean: float = 0.0
     deviation: float
     zero_sum: bool = False
+    filter_axes: tuple[int, ...] = (0,)
+
+    @property
+    def summed_axes(self) -> tuple[int, ...]:
+        """The axes over which a filter sums."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.filter_axes)
 
     @property
     def size_bytes(self) -> int:
@@ -38,7 +45,7 @@ class Weight:
         values = np.empty(self.shape, dtype=np.float32)
         generator.standard_normal(out=values, dtype=np.float32)
         if self.zero_sum:
-            values -= values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
+            values -= values.mean(axis=self.summed_axes, keepdims=True)
         values *= np.float32(self.deviation)
         if self.mean:
             values += np.float32(self.mean)

@@ -188,7 +188,7 @@ class Net:
 def vgg16_structure() -> Model:
     """The catalogue's VGG16 without its 528 MB: small weights are zeros, the others lie nowhere."""
     net = Layers()
-    image = Value(name="image", channels=3, side=224)
+    image = Value(name="image", shape=(1, 3, 224, 224))
     proto = net.model("vgg16", image, vgg16(net, image))
     weights = {}
     for weight in net.weights:
