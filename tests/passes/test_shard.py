@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.exactness import narrowest_exact
+from hyps.passes.summation import narrowest_exact
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.shard import WIDTH_STEP, ShardByOutput, most_shards, shard_name, shard_widths, shardable_width
+from hyps.passes.layouts import WIDTH_STEP, Values, layout, shard_widths
+from hyps.passes.shard import Shard, Split
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
@@ -26,7 +27,8 @@ ROWS, DEPTH, WIDTH = 5, 100, 72
 
 
 def sharded(model: Model, counts: Mapping[str, int]) -> Model:
-    return run_rewrites(model, [ShardByOutput(counts=counts, reasons=dict.fromkeys(counts, "too big"))]).model
+    splits = tuple(Split(operator=name, method="output", count=count, reason="too big") for name, count in counts.items())
+    return run_rewrites(model, [Shard(splits=splits)]).model
 
 
 def assert_same(net: Net, counts: Mapping[str, int], folder: Path, *, reference: int = 512, **feeds: Any) -> Model:
