@@ -53,6 +53,10 @@ class Cutting:
     def __init__(self, model: Model) -> None:
         self.graph: gs.Graph = _translated(gs.import_onnx, model.proto)
         self.nodes: Mapping[str, gs.Node] = {node.name: node for node in self.graph.nodes}
+        #: What wrote each tensor that one operator alone reads, before anything was split.
+        self.writer: Mapping[str, str] = {
+            result.name: node.op for node in self.graph.nodes for result in node.outputs if len(result.outputs) == 1
+        }
         self._model = model
         self._weights: dict[str, Weight] = dict(model.weights)
         self._own = {id(node) for node in self.graph.nodes}

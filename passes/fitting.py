@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
@@ -16,12 +16,13 @@ from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
+from hyps.passes.layouts import Method, how
 from hyps.passes.order import lowest_peak_order, reordered
 from hyps.passes.oversize import Threshold, oversize
 from hyps.passes.partitions import partitions
 from hyps.passes.plan import Partition
 from hyps.passes.request import Request
-from hyps.passes.rewrite import Rewritten, run_rewrites
+from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.shard import Shard, Split
 from hyps.passes.wanted import layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.ways import Ways
@@ -33,13 +34,17 @@ _UNBOUNDED = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A model with its graph, costs, the cut positions that would part fused operators, and how operators can be split."""
+    """A model with its graph, costs, the cut positions that would part fused operators, and how operators can be split.
+
+    ``shards`` are the models that splits made of it, with what was done: many budgets lead to the same splits.
+    """
 
     model: Model
     graph: Graph
     costs: Costs
     sealed: frozenset[int]
     ways: Ways
+    shards: dict[tuple[tuple[str, Method, int], ...], tuple[Measured, tuple[Change, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ class Sharded:
     """A model after horizontal splits, and the operators that were split."""
 
     measured: Measured
-    rewritten: Rewritten
+    changes: tuple[Change, ...]
     splits: tuple[Split, ...]
 
 
@@ -110,9 +115,13 @@ def shard(whole: Measured, request: Request) -> Sharded:
     threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params, methods=request.methods)
     named = [split.operator for split in asked]
     splits = (*asked, *oversize(whole.ways, threshold, request.device, named))
-    rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
-    measured = _measured(rewritten.model, request) if rewritten.modified else whole
-    return Sharded(measured=measured, rewritten=rewritten, splits=splits)
+    counts = tuple((split.operator, split.method, split.count) for split in splits)
+    if counts and counts not in whole.shards:
+        rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
+        whole.shards[counts] = (_measured(rewritten.model, request), rewritten.changes)
+    measured, changes = whole.shards[counts] if counts else (whole, ())
+    told = tuple(replace(change, why=split.reason) for change, split in zip(changes, splits, strict=True))
+    return Sharded(measured=measured, changes=told, splits=splits)
 
 
 def _asked(ways: Ways, request: Request) -> Iterator[Split]:
@@ -123,10 +132,11 @@ def _asked(ways: Ways, request: Request) -> Iterator[Split]:
             known = [operator.name for operator in ways.graph.operators if ways.of(places[operator.name])]
             some = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "") if known else "none"
             raise UnsupportedModel(f"--shard: no operator is called {asked.operator!r}; those that can be split: {some}")
-        most = ways.by(places[asked.operator], asked.method).layout.most
-        if asked.count > most:
+        way = ways.by(places[asked.operator], asked.method)
+        if asked.count > way.layout.most:
             raise UnsupportedModel(
-                f"--shard: {asked.operator!r} can be split {asked.method} into 2 to {most} shards, not {asked.count}"
+                f"--shard: {asked.operator!r} can be split {how(way.node, asked.method)} into 2 to {way.layout.most} shards, "
+                f"not {asked.count}"
             )
         yield Split(operator=asked.operator, method=asked.method, count=asked.count, reason="asked for: --shard")
 

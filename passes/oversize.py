@@ -9,6 +9,7 @@ least time; input and filter splits are the last resort.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -123,11 +124,19 @@ def _rank(way: Way, count: int, device: Device) -> tuple[bool, bool, float]:
 
 def _fewest(way: Way, others: int, threshold: Threshold, params: int) -> int | None:
     """The fewest shards that are below the threshold, besides ``others`` bytes; None if no number is."""
-    for count in range(2, way.layout.most + 1):
-        share = 1.0 if way.layout.method == "spatial" else way.layout.largest(count) / way.layout.width
-        if _is_below(threshold, others + way.bytes(count), params * share):
-            return count
-    return None
+    layout = way.layout
+    divides = layout.method != "spatial"
+
+    def works(count: int) -> bool:
+        share = layout.largest(count) / layout.width if divides else 1.0
+        return _is_below(threshold, others + way.bytes(count), params * share)
+
+    counts = range(2, layout.most + 1)
+    if divides:  # more shards never need more
+        return counts[bisect_left(counts, True, key=works)] if works(layout.most) else None
+    if not _is_below(threshold, others + way.weight_bytes(2) + way.result_bytes, params):
+        return None
+    return next((count for count in counts if works(count)), None)
 
 
 def _is_below(threshold: Threshold, nbytes: int, params: float) -> bool:

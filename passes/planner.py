@@ -79,7 +79,7 @@ def plan(model: Model, request: Request) -> Planned:
     graph = best.sharded.measured.graph
     result = Plan(
         partitions=tuple(best.partitions()),
-        changes=best.sharded.rewritten.changes,
+        changes=best.sharded.changes,
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),

@@ -20,7 +20,7 @@ def tail(cutting: Cutting, node: gs.Node) -> Iterator[gs.Node]:
         others = [operand for operand in after.inputs if operand is not result]
         constant = all(isinstance(other, gs.Constant) for other in others)
         quantised = after.op == "QuantizeLinear" and constant and not after.attrs.get("block_size")
-        added = after.op == "Add" and adds and all(_joins(other, result, node.op) for other in others)
+        added = after.op == "Add" and adds and all(_joins(cutting, other, result, node.op) for other in others)
         if not (quantised or added or (after.op in ACTIVATIONS and constant)):
             return
         yield after
@@ -44,7 +44,7 @@ def shard_tail(
     return value
 
 
-def _joins(other: gs.Tensor, result: gs.Tensor, kind: str) -> bool:
+def _joins(cutting: Cutting, other: gs.Tensor, result: gs.Tensor, kind: str) -> bool:
     """Whether an operand can be added to ``result`` in parts: a constant that does not widen it, or a tensor of its shape.
 
     Not what another ``kind`` makes for this alone: onnxruntime adds the one to the other, and which is not known here.
@@ -52,8 +52,7 @@ def _joins(other: gs.Tensor, result: gs.Tensor, kind: str) -> bool:
     shape, whole = tuple(other.shape), tuple(result.shape)
     if isinstance(other, gs.Constant):
         return len(shape) <= len(whole) and all(size in (1, all_) for size, all_ in zip(shape[::-1], whole[::-1], strict=False))
-    rival = len(other.inputs) == 1 and other.inputs[0].op == kind and len(other.outputs) == 1
-    return shape == whole and not rival
+    return shape == whole and cutting.writer.get(other.name) != kind
 
 
 def _cut(

@@ -328,8 +328,8 @@ class TestExactness:
         assert reason is not None
         return reason
 
-    def test_cut_inside_a_fusion(self) -> None:
-        """Two convolutions, their sum and its activation are one to onnxruntime; the budget holds one of them."""
+    def test_two_convolutions_and_their_sum(self) -> None:
+        """They are one to onnxruntime, which adds the one to the other: which is not known, so no shard takes the sum."""
         net = Net()
         net.input("x", 1, 256, 8, 8)
         net.node("Conv", "x", net.absent("w", 512, 256, 3, 3), to="c")
@@ -338,9 +338,22 @@ class TestExactness:
         net.output("y")
         model = net.model()
         assert self.reason(model, Request(budget_bytes=smallest(model, "auto"))) == (
-            "a cut separates 'c' and 'd', which onnxruntime would compute as one"
+            "'c' is split, 'a' is not, and onnxruntime would compute them as one"
         )
         assert plan(model, Request(split="layers")).plan.exact
+
+    def test_cut_inside_a_fusion(self) -> None:
+        """Of three rows no shard can be made: the budget holds one of the two convolutions."""
+        net = Net()
+        net.input("x", 1, 12, 129, 131)
+        net.node("Conv", "x", net.absent("w", 7, 12, 127, 128), to="c")
+        net.node("Conv", "x", net.absent("v", 7, 12, 127, 128), to="d")
+        net.node("Relu", net.node("Add", "c", "d", to="a"), to="y")
+        net.output("y")
+        model = net.model()
+        assert self.reason(model, Request(budget_bytes=smallest(model, "auto"))) == (
+            "a cut separates 'c' and 'd', which onnxruntime would compute as one"
+        )
 
     def test_split_of_an_odd_width(self) -> None:
         net = Net()
@@ -365,11 +378,24 @@ class TestExactness:
                 f"'fc' is split to {columns} columns, which onnxruntime adds up in another order"
             )
 
-    def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
-        """onnxruntime adds a computed operand within the product; behind a Concat it cannot."""
+    def test_split_of_a_product_and_its_sum(self, tmp_path: Path) -> None:
+        """onnxruntime adds a computed operand within the product: every shard adds its part."""
         net = Net()
         net.input("x", 2, 600)
         net.input("r", 2, 512)
+        net.node("MatMul", "x", net.weight("w", 600, 512), to="m")
+        net.node("Add", "m", "r", to="y")
+        net.output("y")
+        model = net.model(tmp_path)
+        planned = plan(model, Request(max_params=200_000))
+        assert len(planned.plan.partitions) > 1
+        assert_computes_the_same(model, planned, tmp_path)
+
+    def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
+        """A sum that is an output's reshaped operand cannot be added in parts; behind a Concat bits differ."""
+        net = Net()
+        net.input("x", 2, 600)
+        net.input("r", 1, 512)
         net.node("MatMul", "x", net.weight("w", 600, 512), to="m")
         net.node("Add", "m", "r", to="y")
         net.output("y")
