@@ -68,25 +68,28 @@ def finest(ways: Ways, methods: Collection[Method] = METHODS) -> Costs:
     """
     costs = ways.costs
     resident, workspace, live = costs.resident.copy(), costs.workspace.copy(), costs.live.copy()
-    behind = {after: index for index, (_, last) in ways.spans.items() for after in range(index + 1, last + 1)}
-    alone, bound = costs.alone(), 0
-    for index in np.argsort(-alone).tolist():
-        if alone[index] <= bound:
+    lowered = replace(costs, resident=resident, workspace=workspace, live=live, shared=costs.shared[:, :0])
+    owner = {member: index for index, (first, last) in ways.spans.items() for member in range(first, last + 1)}
+    alone, bound, seen = costs.alone(), 0, set()
+    for member in np.argsort(-alone).tolist():
+        if alone[member] <= bound:
             break
-        if index in behind and ways.of(behind[index]):
-            resident[index] = NODE_BYTES
+        index = owner.get(member, member)
         possible = [way for way in ways.of(index) if way.layout.method in methods]
-        if possible:
+        if possible and index not in seen:
+            seen.add(index)
             first, last = ways.spans[index]
-            resident[first:index] = NODE_BYTES
-            resident[index] = NODE_BYTES + min(way.weight_bytes(way.layout.most) for way in possible)
+            resident[first : last + 1] = NODE_BYTES
+            resident[index] += min(way.weight_bytes(way.layout.most) for way in possible)
             workspace[index] = min(workspace[index], *(way.workspace(way.layout.most) for way in possible))
-            live[first : index + 1] -= possible[0].widened_bytes
+            if possible[0].widened_bytes:
+                workspace[first:index] = 0
+                live[first : index + 1] -= possible[0].widened_bytes
             if ways.graph.operators[last].op_type == "QuantizeLinear":  # what comes before it is never there whole
                 live[index : last + 1] -= possible[0].result_bytes
-        needs = resident[index] + live[index] + workspace[index] - costs.reused[index]
+        needs = resident[member] + live[member] + workspace[member] - costs.reused[member]
         bound = max(bound, costs.process_bytes + costs.input_bytes + int(needs))
-    return replace(costs, resident=resident, workspace=workspace, live=live, shared=costs.shared[:, :0])
+    return lowered
 
 
 def _suspects(ways: Ways, threshold: Threshold) -> Iterator[int]:

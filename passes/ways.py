@@ -50,12 +50,12 @@ class Way:
         """What a shard holds resident of ``constants``."""
         part, width = (1, 1) if self.layout.method == "spatial" else (self.layout.largest(count), self.layout.width)
         mapped = sum(mapped_bytes(-(-nbytes * part // width)) for nbytes in self.constants)
-        return mapped + 2 * (self.widened_bytes * part // width)  # as a weight, and as a tensor
+        return mapped + 3 * (self.widened_bytes * part // width)  # as weights, as a tensor, as it is made
 
     @property
     def whole_bytes(self) -> int:
         """What the whole operator holds resident of ``constants``, their floats as a tensor left out."""
-        return self.weight_bytes(1) - self.widened_bytes
+        return self.weight_bytes(1) - 2 * self.widened_bytes
 
     def workspace(self, count: int) -> int:
         """The workspace of a shard."""
@@ -172,6 +172,7 @@ class Ways:
         workspace[index] = 0
         for before in range(span[0], index):
             live[before : index + 1] -= self._widened(before)
+            workspace[before] = 0
         return int(replace(self.costs, workspace=workspace, live=live).peaks_from(span[0], span[1] + 1)[-1])
 
     def _found(self, index: int) -> Iterator[Way]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
 
+from hyps.passes.graph import view
 from tests.passes.nets import Net
 
 ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
@@ -51,6 +53,12 @@ def convolutions(draw: st.DrawFn, *, kind: str = "Conv", groups: tuple[int, ...]
     bias = [net.weight("b", outputs)] if draw(st.booleans()) else []
     net.node(kind, "x", net.weight("w", *filters), *bias, to="c", **attributes)
     value = "c"
+    if draw(st.integers(0, 3)) == 0:  # a residual connection: the input, or a constant a channel
+        whole = deepcopy(net)
+        whole.output("c")
+        shape = view(whole.model()).tensors["c"].shape
+        other = net.input("z", *shape) if draw(st.booleans()) else net.weight("z", shape[1], *[1] * rank)
+        value = net.node("Add", *draw(st.permutations([value, other])), to="added")
     if draw(st.booleans()):
         activation, options = draw(st.sampled_from(ACTIVATIONS))
         value = net.node(activation, value, to="activated", **options)

@@ -343,7 +343,7 @@ class TestExactness:
         assert plan(model, Request(split="layers")).plan.exact
 
     def test_cut_inside_a_fusion(self) -> None:
-        """Of three rows no shard can be made: the budget holds one of the two convolutions."""
+        """Of seven filters no shards are made: the budget holds one of the two convolutions."""
         net = Net()
         net.input("x", 1, 12, 129, 131)
         net.node("Conv", "x", net.absent("w", 7, 12, 127, 128), to="c")
@@ -392,7 +392,7 @@ class TestExactness:
         assert_computes_the_same(model, planned, tmp_path)
 
     def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
-        """A sum that is an output's reshaped operand cannot be added in parts; behind a Concat bits differ."""
+        """A computed row that is added to every row stays behind the Concat; onnxruntime adds it within the product."""
         net = Net()
         net.input("x", 2, 600)
         net.input("r", 1, 512)

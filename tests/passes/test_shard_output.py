@@ -22,6 +22,8 @@ from hyps.passes.layouts import WIDTH_STEP, Layout, Method, Values, layout, shar
 from hyps.passes.shard import Shard, Split
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
+from tests.passes.products import products
+from tests.passes.splitting import assert_split_is_whole, most
 
 ROWS, DEPTH, WIDTH = 5, 100, 72
 
@@ -484,3 +486,11 @@ def product(kind: str, rows: int, depth: int, width: int) -> Net:
         net.node("Gemm", "x", "w", net.weight("b", width), to="y", **attributes)
     net.output("y")
     return net
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(products(), st.data(), st.integers(1, 3), st.sampled_from([512, 1 << 30]))
+def test_any_product(net: Net, data: st.DataObject, threads: int, reference: int) -> None:
+    """With the weight on either side; bit for bit where that is promised, else within the stated tolerance."""
+    count = data.draw(st.integers(2, most(net.model(), "p", "output")), "count")
+    assert_split_is_whole(net, "output", "p", count, threads=threads, reference=reference)
