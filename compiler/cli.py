@@ -78,7 +78,9 @@ def compile_command(
     split: Annotated[SplitChoice, typer.Option(help="Where to cut.")] = SplitChoice.auto,
     shard: Annotated[
         list[str] | None,
-        typer.Option(help="Split an operator: NAME=METHOD:N, METHOD of output, input, channel, filter, spatial; repeatable."),
+        typer.Option(
+            help="Split an operator: NAME=METHOD:N, METHOD of output, input, channel, filter, spatial; repeatable."
+        ),
     ] = None,
     shard_policy: Annotated[
         ShardPolicy, typer.Option(help="The method by which operators that are too big are split.")
@@ -198,7 +200,7 @@ def _shards(texts: Sequence[str]) -> tuple[Asked, ...]:
         count = int(number) if number.isdecimal() else 0
         if not name or method not in _METHODS or count < 2:
             raise OptionError(
-                f"--shard {text!r} is not of the form NAME=METHOD:N with METHOD one of {', '.join(_METHODS)} and N of 2 or more"
+                f"--shard {text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(_METHODS)}, N from 2 on"
             )
         if name in found:
             raise OptionError(f"--shard names {name!r} twice; give one method for each operator")

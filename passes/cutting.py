@@ -1,4 +1,4 @@
-"""What all splits share: cutting operands, copying what belongs to an operator into its shards, putting them in its place."""
+"""What all splits share: operands are cut, what belongs to an operator is copied into its shards, these take its place."""
 
 from __future__ import annotations
 
@@ -138,9 +138,7 @@ class Cutting:
         nodes.append(gs.Node(node.op, name, dict(node.attrs), operands, [result]))
         return result
 
-    def _slice(
-        self, tensor: gs.Tensor, part: Part, axis: int, start: int, stop: int, nodes: list[gs.Node]
-    ) -> gs.Variable:
+    def _slice(self, tensor: gs.Tensor, part: Part, axis: int, start: int, stop: int, nodes: list[gs.Node]) -> gs.Variable:
         name = part.name(f"{part.operator}/{tensor.name}")
         result = gs.Variable(name, dtype=tensor.dtype)
         bounds = {"starts": [start], "ends": [stop], "axes": [axis]}

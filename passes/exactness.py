@@ -17,8 +17,21 @@ from hyps.passes.ways import Ways
 #: and 14 trained models of other origins, without changing a bit; activations are one kind. Others may be: a transposition
 #: that onnxruntime moves across a mean, a fused Gelu, or attention are computed otherwise when a cut comes between.
 _MEASURED = ACTIVATIONS | frozenset(
-    {"Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "DequantizeLinear"}
-    | {"Dropout", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "LRN", "LSTM", "MatMul", "MaxPool", "Mul", "Pad"}
+    {"Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose"}
+    | {
+        "DequantizeLinear",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "GlobalAveragePool",
+        "Identity",
+        "LRN",
+        "LSTM",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Pad",
+    }
     | {"QuantizeLinear", "Reshape", "Resize", "Slice", "Softmax", "Split", "Squeeze", "Sum", "Transpose", "Unsqueeze"}
 )
 
@@ -26,9 +39,7 @@ _MEASURED = ACTIVATIONS | frozenset(
 _ELEMENTWISE = ACTIVATIONS | {"DequantizeLinear"}
 
 
-def inexact_reason(
-    ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]
-) -> str | None:
+def inexact_reason(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> str | None:
     """Why the result may differ from the whole model's in the last bits, in words a user can read; None if it may not.
 
     ``ways`` are those of the whole graph, ``sharded`` is the one after ``splits``, in which ``cuts`` are positions.
@@ -36,9 +47,7 @@ def inexact_reason(
     return next(_reasons(ways, splits, sharded, cuts), None)
 
 
-def _reasons(
-    ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]
-) -> Iterator[str]:
+def _reasons(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> Iterator[str]:
     whole = ways.graph
     for position in sorted(sealed_positions(sharded) & set(cuts)) if cuts else ():
         before, behind = sharded.operators[position - 1], sharded.operators[position]

@@ -130,13 +130,13 @@ def _asked(ways: Ways, request: Request) -> Iterator[Split]:
     for asked in request.shards:
         if asked.operator not in places:
             known = [operator.name for operator in ways.graph.operators if ways.of(places[operator.name])]
-            some = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "") if known else "none"
+            some = ", ".join([*map(repr, known[:5]), *(["..."] if len(known) > 5 else [])]) or "none"
             raise UnsupportedModel(f"--shard: no operator is called {asked.operator!r}; those that can be split: {some}")
         way = ways.by(places[asked.operator], asked.method)
         if asked.count > way.layout.most:
             raise UnsupportedModel(
-                f"--shard: {asked.operator!r} can be split {how(way.node, asked.method)} into 2 to {way.layout.most} shards, "
-                f"not {asked.count}"
+                f"--shard: {asked.operator!r} can be split {how(way.node, asked.method)} into 2 to {way.layout.most} "
+                f"shards, not {asked.count}"
             )
         yield Split(operator=asked.operator, method=asked.method, count=asked.count, reason="asked for: --shard")
 
@@ -159,7 +159,7 @@ def shard_cuts(sharded: Sharded) -> frozenset[int]:
     return frozenset(mandatory_cuts(spans, len(sharded.measured.graph.operators)))
 
 
-def _shard_spans(sharded: Sharded) -> Iterator[tuple[Oversize, tuple[int, int]]]:
+def _shard_spans(sharded: Sharded) -> Iterator[tuple[Split, tuple[int, int]]]:
     """For every shard, in order: the split it belongs to and the indices of its first and last operator.
 
     The last shard of an operator takes the Concat with it, and what onnxruntime computes with what the shard ends in.

@@ -185,9 +185,7 @@ def _products_depth(node: NodeProto, attributes: Mapping[str, Any], weight: int,
     else:
         along = {weight: -2 if weight_rank > 1 else -1, source: -1}
     width = values.shapes[node.input[weight]][along[weight]]
-    return Layout(
-        method="input", axes=along, axis=None, width=width, source=source, weight=weight, attributes=attributes
-    )
+    return Layout(method="input", axes=along, axis=None, width=width, source=source, weight=weight, attributes=attributes)
 
 
 def _channels(node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: Values) -> Layout:
@@ -231,7 +229,9 @@ def _spatial(node: NodeProto, values: Values) -> Layout:
     if max(kernel.before, kernel.after) >= kernel.extent:
         raise _cannot(node, "spatial", "its pads are as long as its kernel")
     rows = values.shapes[node.output[0]][2]
-    return Layout(method="spatial", axes={0: 2}, axis=2, width=rows, step=1, groups=attributes.get("group", 1), attributes=attributes)
+    return Layout(
+        method="spatial", axes={0: 2}, axis=2, width=rows, step=1, groups=attributes.get("group", 1), attributes=attributes
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,9 +261,7 @@ class Window:
             totals = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, stride, extent in sizes]
             small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
             pads = (*small, *large) if automatic == "SAME_UPPER" else (*large, *small)
-        return Window(
-            rows=source[2], extent=extents[0], stride=strides[0], before=pads[0], after=pads[spatial], pads=pads
-        )
+        return Window(rows=source[2], extent=extents[0], stride=strides[0], before=pads[0], after=pads[spatial], pads=pads)
 
     def reads(self, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
         """What rows ``start..stop`` of the result are made of: (first row, row behind the last, pads)."""
@@ -273,4 +271,3 @@ class Window:
         pads = list(self.pads)
         pads[0], pads[spatial] = max(0, -first), max(0, last - self.rows)
         return max(0, first), min(self.rows, last), tuple(pads)
-

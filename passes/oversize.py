@@ -116,7 +116,7 @@ def _chosen(
         counts = ((way, _fewest(way, need - way.whole_bytes, threshold, params)) for way in possible)
         found = [(way, count) for way, count in counts if count is not None]
         if found:
-            return min(found, key=lambda choice: _rank(*choice, device))
+            return min(found, key=lambda choice: _rank(choice[0], choice[1], device))
     return None
 
 

@@ -31,7 +31,8 @@ def inexact_split(node: NodeProto, layout: Layout, values: Values, count: int, t
     if node.op_type in CONVOLUTIONS or layout.weight < layout.source:
         if _same_order(node, layout, values, narrowest, threads):
             return None
-        return f"{node.name!r} is split {how(node, layout.method)} into {count} shards, which onnxruntime adds up in another order"
+        what = f"{node.name!r} is split {how(node, layout.method)} into {count} shards"
+        return f"{what}, which onnxruntime adds up in another order"
     if layout.width % WIDTH_STEP:
         return f"{node.name!r} has {layout.width} outputs, no multiple of {WIDTH_STEP}, and is split"
     if narrowest < narrowest_exact(node, layout, values, threads):

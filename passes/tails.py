@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import onnx_graphsurgeon as gs
@@ -33,7 +34,7 @@ def shard_tail(
     cutting: Cutting, chain: Sequence[gs.Node], value: gs.Tensor, axis: int, part: Part, nodes: list[gs.Node]
 ) -> gs.Tensor:
     """The shard of all but the first of ``chain``, from ``value``, that one's; returns what the last writes."""
-    for before, member in zip(chain, chain[1:], strict=False):
+    for before, member in itertools.pairwise(chain):
         source = before.outputs[0]
         operands = [
             value if operand is source else _cut(cutting, member, operand, source, axis, part, nodes)
@@ -51,7 +52,9 @@ def _joins(cutting: Cutting, other: gs.Tensor, result: gs.Tensor, kind: str) -> 
     """
     shape, whole = tuple(other.shape), tuple(result.shape)
     if isinstance(other, gs.Constant):
-        return len(shape) <= len(whole) and all(size in (1, all_) for size, all_ in zip(shape[::-1], whole[::-1], strict=False))
+        return len(shape) <= len(whole) and all(
+            size in (1, all_) for size, all_ in zip(shape[::-1], whole[::-1], strict=False)
+        )
     return shape == whole and cutting.writer.get(other.name) != kind
 
 

@@ -46,12 +46,9 @@ def convolutions(draw: st.DrawFn, *, kind: str = "Conv", groups: tuple[int, ...]
         attributes["dilations"] = [1] * rank  # onnxruntime refuses others
     batch = draw(st.integers(1, 2))
     net.input("x", batch, inputs, *sizes)
-    if kind == "Conv":
-        filters = (outputs, inputs // group, *kernel)
-    else:
-        filters = (inputs, outputs // group, *kernel)
+    first, second = (outputs, inputs) if kind == "Conv" else (inputs, outputs)
     bias = [net.weight("b", outputs)] if draw(st.booleans()) else []
-    net.node(kind, "x", net.weight("w", *filters), *bias, to="c", **attributes)
+    net.node(kind, "x", net.weight("w", first, second // group, *kernel), *bias, to="c", **attributes)
     value = "c"
     if draw(st.integers(0, 3)) == 0:  # a residual connection: the input, or a constant a channel
         whole = deepcopy(net)

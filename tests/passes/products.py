@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from tests.passes.nets import Net
@@ -29,7 +31,12 @@ def _gemm(draw: st.DrawFn, net: Net, rows: int, depth: int, columns: int) -> Non
     weight = net.weight("w", *((columns, depth) if trans_b else (depth, columns)))
     shapes = [(), (1,), (columns,), (1, columns), (rows, columns), (rows, 1), (1, 1)]
     bias = [net.weight("b", *draw(st.sampled_from(shapes)))] if net.opset < 11 or draw(st.booleans()) else []
-    attributes = {"transA": int(trans_a), "transB": int(trans_b), "alpha": draw(FACTORS), "beta": draw(FACTORS)}
+    attributes: dict[str, Any] = {
+        "transA": int(trans_a),
+        "transB": int(trans_b),
+        "alpha": draw(FACTORS),
+        "beta": draw(FACTORS),
+    }
     net.node("Gemm", "x", weight, *bias, to="p", **attributes)
 
 

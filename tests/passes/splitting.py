@@ -53,7 +53,7 @@ def assert_split_is_whole(
         folder = Path(place)
         model = net.model(folder, reference=reference)
         after = split(model, method, {name: count})
-        values = random_feeds(model) | (feeds or {})
+        values = {**random_feeds(model), **(feeds or {})}
         found, whole = (run(each, values, folder, threads=threads) for each in (after, model))
     if is_exact(model, name, method, count, threads):
         assert same_bits(found, whole), f"{difference(found, whole):.1e} of the largest output"

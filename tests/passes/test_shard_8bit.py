@@ -1,4 +1,4 @@
-"""8-bit operators and what quantises float ones, split by output or channel, compute the whole model's numbers bit for bit."""
+"""8-bit operators, and float ones of 8-bit weights, split by output or channel: the whole model's numbers, bit for bit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 class Quantised:
     """Draws 8-bit constants and scales: one for all, or one a channel."""
 
-    def __init__(self, draw: st.DrawFn, net: Net, channels: int) -> None:
-        self._random = np.random.default_rng(draw(st.integers(0, 9)))
+    def __init__(self, data: st.DataObject, net: Net, channels: int) -> None:
+        self._random = np.random.default_rng(data.draw(st.integers(0, 9)))
         self._net = net
         self._channels = channels
-        self.per_channel = draw(st.booleans())
-        self.dtype = draw(st.sampled_from([np.int8, np.uint8]))
+        self.per_channel = data.draw(st.booleans())
+        self.dtype = data.draw(st.sampled_from([np.int8, np.uint8]))
 
     def input(self, *shape: int) -> NDArray[Any]:
         """An 8-bit input ``x`` and values for it."""
@@ -71,7 +71,7 @@ class Quantised:
 @given(st.data(), st.sampled_from([1, 1, 4, 16]), st.integers(2, 4), st.integers(1, 3))
 def test_qlinear_conv(data: st.DataObject, groups: int, count: int, threads: int) -> None:
     net, inputs, outputs = Net(), 16, 64
-    made = Quantised(data.draw, net, outputs)
+    made = Quantised(data, net, outputs)
     x = made.input(1, inputs, 9, 8)
     weight = made.weight(outputs, inputs // groups, 3, 3)
     scale, zero, result_scale, result_zero = made.rest()
@@ -87,7 +87,7 @@ def test_qlinear_conv(data: st.DataObject, groups: int, count: int, threads: int
 @given(st.data(), st.integers(2, 4), st.integers(1, 3))
 def test_qlinear_matmul(data: st.DataObject, count: int, threads: int) -> None:
     net, depth, columns = Net(), 40, 48
-    made = Quantised(data.draw, net, columns)
+    made = Quantised(data, net, columns)
     x = made.input(3, depth)
     weight, (scale, zero, result_scale, result_zero) = made.weight(depth, columns), made.rest()
     net.node("QLinearMatMul", "x", scale, zero, weight, made.scale(), made.zero(), result_scale, result_zero, to="y")
@@ -99,7 +99,7 @@ def test_qlinear_matmul(data: st.DataObject, count: int, threads: int) -> None:
 @given(st.data(), st.integers(2, 4), st.integers(1, 3))
 def test_matmul_integer(data: st.DataObject, count: int, threads: int) -> None:
     net, depth, columns = Net(), 40, 48
-    made = Quantised(data.draw, net, columns)
+    made = Quantised(data, net, columns)
     x = made.input(2, 3, depth)
     zeros = [made.rest()[1], made.zero()][: data.draw(st.integers(0, 2))]
     net.node("MatMulInteger", "x", made.weight(depth, columns), *zeros, to="y")
@@ -111,7 +111,7 @@ def test_matmul_integer(data: st.DataObject, count: int, threads: int) -> None:
 @given(st.data(), st.sampled_from([1, 4]), st.integers(2, 4), st.integers(1, 3))
 def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int) -> None:
     net, inputs, outputs = Net(), 8, 32
-    made = Quantised(data.draw, net, outputs)
+    made = Quantised(data, net, outputs)
     made.dtype, made.per_channel = np.uint8, False  # all that onnxruntime computes
     x = made.input(1, inputs, 7, 7)
     zeros = [made.rest()[1], made.zero()][: data.draw(st.integers(0, 2))]
@@ -120,12 +120,12 @@ def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
 
-def dequantised(draw: st.DrawFn, kind: str, quantise: bool) -> tuple[Net, NDArray[Any]]:
+def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, NDArray[Any]]:
     """A float operator whose weight, and with ``quantise`` input, bias and result, are 8-bit; as exporters write it."""
     net, outputs = Net(), 48
-    made = Quantised(draw, net, outputs)
+    made = Quantised(data, net, outputs)
     made.dtype = np.int8
-    conv, transposed = kind == "Conv", kind == "Gemm" and draw(st.booleans())
+    conv, transposed = kind == "Conv", kind == "Gemm" and data.draw(st.booleans())
     shape = (outputs, 16, 3, 3) if conv else (outputs, 40) if transposed else (40, outputs)
     axis = 0 if conv or transposed else 1
     x_shape = (1, 16, 9, 9) if conv else (3, 40)
@@ -140,12 +140,13 @@ def dequantised(draw: st.DrawFn, kind: str, quantise: bool) -> tuple[Net, NDArra
         x = np.random.default_rng(0).standard_normal(x_shape).astype(np.float32)
         source = "x"
     bias = []
-    if kind != "MatMul" and draw(st.booleans()):
+    if kind != "MatMul" and data.draw(st.booleans()):
         scales = np.full((outputs,) if made.per_channel else (), 0.0001)
         stored = [net.constant("b", np.arange(outputs), np.int32), net.constant("b.scale", scales, np.float32)]
         bias = [net.node("DequantizeLinear", *stored, to="bf", axis=0)]
-    value = net.node(kind, source, weight, *bias, to="y", **({"transB": 1} if transposed else {}))
-    if draw(st.booleans()):
+    attributes: dict[str, Any] = {"transB": 1} if transposed else {}
+    value = net.node(kind, source, weight, *bias, to="y", **attributes)
+    if data.draw(st.booleans()):
         value = net.node("Relu", value, to="r")
     if quantise:
         value = net.node("QuantizeLinear", value, result_scale, result_zero, to="q")
@@ -161,7 +162,7 @@ def test_dequantised_weight(kind: str, quantise: bool) -> None:
     @SEEDED
     @given(st.data(), st.integers(2, 4), st.integers(1, 3))
     def check(data: st.DataObject, count: int, threads: int) -> None:
-        net, x = dequantised(data.draw, kind, quantise)
+        net, x = dequantised(data, kind, quantise)
         after = assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
         assert kinds(after).count(kind) == count
         assert kinds(after).count("QuantizeLinear") == (count if quantise else 0)
@@ -180,8 +181,12 @@ def test_dequantised_weight_that_exceeds_the_budget(tmp_path: Path) -> None:
         scales = [net.constant(f"{name}.s", 0.03, np.float32), net.constant(f"{name}.z", 0, np.int8)]
         values = random.integers(-128, 128, (512, 64 if name == "a" else 512, 3, 3))
         per_channel = net.constant(f"{name}.w.s", random.uniform(0.001, 0.002, 512), np.float32)
-        source = net.node("DequantizeLinear", net.node("QuantizeLinear", value, *scales, to=f"{name}.q"), *scales, to=f"{name}.d")
-        weight = net.node("DequantizeLinear", net.constant(f"{name}.w", values, np.int8), per_channel, to=f"{name}.wf", axis=0)
+        source = net.node(
+            "DequantizeLinear", net.node("QuantizeLinear", value, *scales, to=f"{name}.q"), *scales, to=f"{name}.d"
+        )
+        weight = net.node(
+            "DequantizeLinear", net.constant(f"{name}.w", values, np.int8), per_channel, to=f"{name}.wf", axis=0
+        )
         value = net.node("Relu", net.node("Conv", source, weight, to=f"{name}.c", pads=[1] * 4), to=f"{name}.r")
     last = [net.constant("y.s", 0.05, np.float32), net.constant("y.z", 0, np.int8)]
     net.node("DequantizeLinear", net.node("QuantizeLinear", value, *last, to="q"), *last, to="y")
