@@ -25,7 +25,8 @@ from hyps.compiler.targets import Target, load_target
 from hyps.models.errors import ModelError
 from hyps.passes.device import Device
 from hyps.passes.errors import PassError
-from hyps.passes.request import Request
+from hyps.passes.layouts import METHODS, Method
+from hyps.passes.request import Asked, Request
 from hyps.passes.units import megabytes
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest
@@ -58,6 +59,21 @@ class SplitChoice(StrEnum):
     layers = "layers"
 
 
+class ShardPolicy(StrEnum):
+    """By which methods operators may be split, in Hadidi's words; see `hyps.passes.layouts`."""
+
+    auto = "auto"
+    output = "output"
+    channel = "channel"
+    input = "input"
+    filter = "filter"
+    spatial = "spatial"
+
+
+#: What convolutions' methods are called, for those of products that are the same.
+_METHODS: dict[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
+
+
 @app.command("compile")
 def compile_command(
     model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
@@ -65,6 +81,15 @@ def compile_command(
     target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
     memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB or 122MiB.")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Where to cut.")] = SplitChoice.auto,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Split an operator: NAME=METHOD:N, METHOD of output, input, channel, filter, spatial; repeatable."
+        ),
+    ] = None,
+    shard_policy: Annotated[
+        ShardPolicy, typer.Option(help="The method by which operators that are too big are split.")
+    ] = ShardPolicy.auto,
     max_params: Annotated[
         int | None, typer.Option(min=1, help="Split operators with this many parameters or more (Kaboubi's threshold).")
     ] = None,
@@ -84,7 +109,7 @@ def compile_command(
 ) -> None:
     """Compile MODEL into a bundle for a device (--target), a budget (--memory), or both."""
     device = load_target(target) if target else None
-    budget = _budget(device, memory, max_params)
+    budget = _budget(device, memory, needless=bool(max_params or shard))
     job = Compilation(
         model=model,
         output=output,
@@ -92,6 +117,8 @@ def compile_command(
             budget_bytes=budget,
             max_params=max_params,
             split=split.value,
+            shards=_shards(shard or ()),
+            policy="auto" if shard_policy is ShardPolicy.auto else _METHODS[shard_policy.value],
             threads=threads or (device.cores if device else DEFAULT_THREADS),
             images=preprocess is not None,
             device=device.device(budget or device.budget_bytes) if device else Device(),
@@ -156,9 +183,9 @@ def validate_command(
         raise typer.Exit(1)
 
 
-def _budget(device: Target | None, memory: str | None, max_params: int | None) -> int | None:
+def _budget(device: Target | None, memory: str | None, *, needless: bool) -> int | None:
     if memory is None:
-        if device is None and max_params is None:
+        if device is None and not needless:
             raise OptionError("say what to compile for: --target NAME (see 'hypsc targets list') or --memory SIZE")
         return device.budget_bytes if device else None
     try:
@@ -171,6 +198,22 @@ def _budget(device: Target | None, memory: str | None, max_params: int | None) -
             f"{megabytes(device.budget_bytes)}; ask for less"
         )
     return budget
+
+
+def _shards(texts: Sequence[str]) -> tuple[Asked, ...]:
+    found: dict[str, Asked] = {}
+    for text in texts:
+        name, _, wanted = text.rpartition("=")
+        method, _, number = wanted.partition(":")
+        count = int(number) if number.isdecimal() else 0
+        if not name or method not in _METHODS or count < 2:
+            raise OptionError(
+                f"--shard {text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(_METHODS)}, N from 2 on"
+            )
+        if name in found:
+            raise OptionError(f"--shard names {name!r} twice; give one method for each operator")
+        found[name] = Asked(operator=name, method=_METHODS[method], count=count)
+    return tuple(found.values())
 
 
 def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:

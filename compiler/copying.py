@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
@@ -119,7 +120,11 @@ def _scaled(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
     for start in range(0, weight.rows, rows):
         count = min(rows, weight.rows - start)
         buffer = bytearray(count * weight.row_bytes)
-        _read_exactly(source, memoryview(buffer), weight.offset + start * weight.row_bytes)
+        part = replace(weight, offset=weight.offset + start * weight.stride_bytes, rows=count)
+        done = 0
+        for offset, length in part.runs():
+            _read_exactly(source, memoryview(buffer)[done : done + length], offset)
+            done += length
         block = np.frombuffer(buffer, "<f4").reshape(count, -1) * scale[start : start + count, None]
         yield memoryview(block).cast("B"), True
 

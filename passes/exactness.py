@@ -6,44 +6,49 @@ computes as one, and shards are wide enough. Measured on onnxruntime 1.31, x86-6
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 
-from onnx import NodeProto
-
 from hyps.passes.fusion import ACTIVATIONS, fusion_groups, sealed_positions
-from hyps.passes.graph import Graph, Tensor
-from hyps.passes.oversize import Oversize
-from hyps.passes.shard import WIDTH_STEP, shard_widths
-from hyps.passes.weights import Model
+from hyps.passes.graph import Graph, Operator
+from hyps.passes.shard import Split
+from hyps.passes.ways import Ways
 
 #: Operators whose neighbours were cut apart (``--split layers``) in the reference networks, the onnx package's light models
 #: and 14 trained models of other origins, without changing a bit; activations are one kind. Others may be: a transposition
 #: that onnxruntime moves across a mean, a fused Gelu, or attention are computed otherwise when a cut comes between.
 _MEASURED = ACTIVATIONS | frozenset(
-    {"Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "DequantizeLinear"}
-    | {"Dropout", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "LRN", "LSTM", "MatMul", "MaxPool", "Mul", "Pad"}
+    {"Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose"}
+    | {
+        "DequantizeLinear",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "GlobalAveragePool",
+        "Identity",
+        "LRN",
+        "LSTM",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Pad",
+    }
     | {"QuantizeLinear", "Reshape", "Resize", "Slice", "Softmax", "Split", "Squeeze", "Sum", "Transpose", "Unsqueeze"}
 )
 
-#: MLAS (MlasSgemmOperation) adds up a product of more inputs than this block by block; the blocks are longer where a thread
-#: has fewer columns than the second number to compute.
-_BLOCK_DEPTH, _BLOCK_COLUMNS = 128, 80
+#: Computed element by element behind a shard as well as within it; copied into every shard.
+_ELEMENTWISE = ACTIVATIONS | {"DequantizeLinear"}
 
 
-def inexact_reason(
-    model: Model, whole: Graph, splits: Collection[Oversize], sharded: Graph, cuts: Collection[int], threads: int
-) -> str | None:
+def inexact_reason(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> str | None:
     """Why the result may differ from the whole model's in the last bits, in words a user can read; None if it may not.
 
-    ``whole`` is the graph of ``model``, ``sharded`` the one after ``splits``, in which ``cuts`` are positions.
+    ``ways`` are those of the whole graph, ``sharded`` is the one after ``splits``, in which ``cuts`` are positions.
     """
-    return next(_reasons(model, whole, splits, sharded, cuts, threads), None)
+    return next(_reasons(ways, splits, sharded, cuts), None)
 
 
-def _reasons(
-    model: Model, whole: Graph, splits: Collection[Oversize], sharded: Graph, cuts: Collection[int], threads: int
-) -> Iterator[str]:
+def _reasons(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> Iterator[str]:
+    whole = ways.graph
     for position in sorted(sealed_positions(sharded) & set(cuts)) if cuts else ():
         before, behind = sharded.operators[position - 1], sharded.operators[position]
         yield f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
@@ -52,30 +57,20 @@ def _reasons(
         yield f"it is not known whether cuts leave every bit of {', '.join(unknown[:3])} as it is"
     if cuts and any(tensor.dtype in ("float16", "bfloat16") for tensor in whole.tensors.values()):
         yield "onnxruntime computes 16-bit floats in 32 bits from operator to operator, and a cut rounds them"
-    nodes = {node.name: node for node in model.proto.graph.node}
-    left = {operator.name for operator in sharded.operators if operator.op_type not in ACTIVATIONS}
-    groups = [[whole.operators[index].name for index in group] for group in fusion_groups(whole)] if splits else []
+    places = {operator.name: place for place, operator in enumerate(whole.operators)}
+    left = {operator.name for operator in sharded.operators}
+    groups = fusion_groups(whole) if splits else ()
     for split in splits:
-        if split.width % WIDTH_STEP:
-            yield f"{split.operator!r} has {split.width} outputs, no multiple of {WIDTH_STEP}, and is split"
-        fused = [name for group in groups if split.operator in group for name in group if name in left]
-        if fused:
-            yield f"{split.operator!r} is split, {fused[0]!r} is not, and onnxruntime would compute them as one"
-        node = nodes[split.operator]
-        if node.input[0] not in whole.tensors:
-            continue  # a product of constants
-        narrowest = narrowest_exact(node, whole.tensors[node.input[0]], whole.weights[node.input[1]], threads)
-        columns = min(shard_widths(split.width, split.shards))
-        if columns < narrowest:
-            yield f"{split.operator!r} is split to {columns} columns, which onnxruntime adds up in another order"
+        place = places[split.operator]
+        if reason := ways.by(place, split.method).inexact_reason(split.count):
+            yield reason
+        group = [whole.operators[index] for group in groups if place in group for index in group]
+        split_up = [one for one in group if one.name not in left and one.op_type != "DequantizeLinear"]
+        kept = [other for other in group if other.name in left and other.op_type not in _ELEMENTWISE]
+        for other in (other for other in kept if any(_touch(other, one) for one in split_up)):
+            yield f"{split.operator!r} is split, {other.name!r} is not, and onnxruntime would compute them as one"
 
 
-def narrowest_exact(node: NodeProto, source: Tensor, matrix: Tensor, threads: int) -> int:
-    """The fewest columns of a shard of ``node``, ``source`` times ``matrix``, whose bits are those of the whole."""
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if "transA" in attributes and attributes["transA"].i:
-        return WIDTH_STEP
-    rows = math.prod(source.shape[:-1]) if len(matrix.shape) == 2 else math.prod(source.shape[-2:-1])
-    plain = all(attributes[name].f == 1 for name in ("alpha", "beta") if name in attributes)
-    one_row = rows == 1 and plain and matrix.dtype == "float32"  # another kernel, without blocks
-    return WIDTH_STEP if one_row or source.shape[-1] <= _BLOCK_DEPTH else _BLOCK_COLUMNS * threads
+def _touch(one: Operator, other: Operator) -> bool:
+    """Whether one of two operators reads what the other writes."""
+    return not {*one.outputs, *other.outputs}.isdisjoint((*one.inputs, *other.inputs))

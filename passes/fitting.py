@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
 from hyps.passes.costs import Costs, costs
 from hyps.passes.cuts import best_cuts
+from hyps.passes.cutting import shard_name
+from hyps.passes.errors import UnsupportedModel
 from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
+from hyps.passes.layouts import Method, how
 from hyps.passes.order import lowest_peak_order, reordered
-from hyps.passes.oversize import Oversize, Threshold, oversize
+from hyps.passes.oversize import Threshold, oversize
 from hyps.passes.partitions import partitions
 from hyps.passes.plan import Partition
 from hyps.passes.request import Request
-from hyps.passes.rewrite import Rewritten, run_rewrites
-from hyps.passes.shard import ShardByOutput, shard_name
+from hyps.passes.rewrite import Change, run_rewrites
+from hyps.passes.shard import Shard, Split
 from hyps.passes.wanted import layer_cuts, mandatory_cuts, pooling_cuts
+from hyps.passes.ways import Ways
 from hyps.passes.weights import Model
 from hyps.passes.work import Seconds
 
@@ -29,12 +34,17 @@ _UNBOUNDED = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A model with its graph, costs, and the cut positions that would part fused operators."""
+    """A model with its graph, costs, the cut positions that would part fused operators, and how operators can be split.
+
+    ``shards`` are the models that splits made of it, with what was done: many budgets lead to the same splits.
+    """
 
     model: Model
     graph: Graph
     costs: Costs
     sealed: frozenset[int]
+    ways: Ways
+    shards: dict[tuple[tuple[str, Method, int], ...], tuple[Measured, tuple[Change, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +52,8 @@ class Sharded:
     """A model after horizontal splits, and the operators that were split."""
 
     measured: Measured
-    rewritten: Rewritten
-    splits: tuple[Oversize, ...]
+    changes: tuple[Change, ...]
+    splits: tuple[Split, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +90,9 @@ def _measured(model: Model, request: Request) -> Measured:
 
 
 def _with_costs(model: Model, graph: Graph, prints: Mapping[str, Footprint], request: Request) -> Measured:
-    return Measured(
-        model=model, graph=graph, costs=costs(graph, prints, request.process_bytes), sealed=sealed_positions(graph)
-    )
+    found = costs(graph, prints, request.process_bytes)
+    ways = Ways(model, graph, found, request.threads)
+    return Measured(model=model, graph=graph, costs=found, sealed=sealed_positions(graph), ways=ways)
 
 
 def ordered(model: Model, request: Request) -> Measured:
@@ -100,14 +110,35 @@ def ordered(model: Model, request: Request) -> Measured:
 
 
 def shard(whole: Measured, request: Request) -> Sharded:
-    """Split the operators that exceed the request's threshold by themselves."""
-    threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params)
-    splits = oversize(whole.model, whole.graph, whole.costs, threshold)
-    counts = {split.operator: split.shards for split in splits}
-    reasons = {split.operator: split.reason for split in splits}
-    rewritten = run_rewrites(whole.model, [ShardByOutput(counts=counts, reasons=reasons)])
-    measured = _measured(rewritten.model, request) if rewritten.modified else whole
-    return Sharded(measured=measured, rewritten=rewritten, splits=splits)
+    """Split the operators that the request names, and those that exceed its threshold by themselves."""
+    asked = tuple(_asked(whole.ways, request))
+    threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params, methods=request.methods)
+    named = [split.operator for split in asked]
+    splits = (*asked, *oversize(whole.ways, threshold, request.device, named))
+    counts = tuple((split.operator, split.method, split.count) for split in splits)
+    if counts and counts not in whole.shards:
+        rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
+        whole.shards[counts] = (_measured(rewritten.model, request), rewritten.changes)
+    measured, changes = whole.shards[counts] if counts else (whole, ())
+    told = tuple(replace(change, why=split.reason) for change, split in zip(changes, splits, strict=True))
+    return Sharded(measured=measured, changes=told, splits=splits)
+
+
+def _asked(ways: Ways, request: Request) -> Iterator[Split]:
+    """The splits that the user asks for; raises `UnsupportedModel` for one that cannot be, with what is possible."""
+    places = {operator.name: index for index, operator in enumerate(ways.graph.operators)}
+    for asked in request.shards:
+        if asked.operator not in places:
+            known = [operator.name for operator in ways.graph.operators if ways.of(places[operator.name])]
+            some = ", ".join([*map(repr, known[:5]), *(["..."] if len(known) > 5 else [])]) or "none"
+            raise UnsupportedModel(f"--shard: no operator is called {asked.operator!r}; those that can be split: {some}")
+        way = ways.by(places[asked.operator], asked.method)
+        if asked.count > way.layout.most:
+            raise UnsupportedModel(
+                f"--shard: {asked.operator!r} can be split {how(way.node, asked.method)} into 2 to {way.layout.most} "
+                f"shards, not {asked.count}"
+            )
+        yield Split(operator=asked.operator, method=asked.method, count=asked.count, reason="asked for: --shard")
 
 
 def wanted_cuts(sharded: Sharded, request: Request) -> frozenset[int]:
@@ -128,17 +159,26 @@ def shard_cuts(sharded: Sharded) -> frozenset[int]:
     return frozenset(mandatory_cuts(spans, len(sharded.measured.graph.operators)))
 
 
-def _shard_spans(sharded: Sharded) -> Iterator[tuple[Oversize, tuple[int, int]]]:
+def _shard_spans(sharded: Sharded) -> Iterator[tuple[Split, tuple[int, int]]]:
     """For every shard, in order: the split it belongs to and the indices of its first and last operator.
 
-    The last shard of an operator takes the Concat with it.
+    The last shard of an operator takes the Concat with it, and what onnxruntime computes with what the shard ends in.
     """
-    index = {operator.name: position for position, operator in enumerate(sharded.measured.graph.operators)}
+    names = [operator.name for operator in sharded.measured.graph.operators]
+    index = {name: position for position, name in enumerate(names)}
     for split in sharded.splits:
-        starts = [index[shard_name(split.operator, shard, split.shards)] for shard in range(split.shards)]
-        stops = [*starts[1:], index[f"{split.operator}/concat"] + 1]
-        for first, stop in zip(starts, stops, strict=True):
-            yield split, (first, stop - 1)
+        starts = []
+        for shard in range(split.count):
+            start = index[shard_name(split.operator, shard, split.count)]
+            while start and names[start - 1].endswith(shard_name("", shard, split.count)):  # copied or sliced for it
+                start -= 1
+            starts.append(start)
+        ends = (f"{split.operator}/concat", shard_name(f"{split.operator}/sum", split.count - 1, split.count))
+        stop = 1 + next((index[end] for end in ends if end in index), index[shard_name(split.operator, shard, split.count)])
+        while stop in sharded.measured.sealed:
+            stop += 1
+        for first, behind in itertools.pairwise([*starts, stop]):
+            yield split, (first, behind - 1)
 
 
 def _reasons(sharded: Sharded, request: Request) -> Mapping[int, str]:
@@ -146,5 +186,5 @@ def _reasons(sharded: Sharded, request: Request) -> Mapping[int, str]:
     wanted = wanted_cuts(sharded, request)
     reasons = dict.fromkeys(wanted, {"pooling": "optional", "layers": "layer"}.get(request.split, ""))
     for split, (first, last) in _shard_spans(sharded):
-        reasons |= dict.fromkeys((first, last + 1), f"{split.reason}: {split.shards} shards")
+        reasons |= dict.fromkeys((first, last + 1), f"{split.reason}: {split.count} shards")
     return reasons

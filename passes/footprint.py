@@ -19,6 +19,8 @@ from hyps.passes.fusion import ACTIVATIONS
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.weights import REFERENCE_BYTES
 
+Shape = tuple[int, ...]
+
 #: One thread's expansion buffer in a segmented convolution, with what its GEMM packs (floats of 4 bytes).
 THREAD_BUFFER_BYTES = calibrated_bytes("thread_buffer_bytes")
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
@@ -106,15 +108,16 @@ def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritte
 
 
 def _workspace_bytes(graph: Graph, operator: Operator, activation_bytes: int, threads: int) -> int:
-    if operator.op_type in {"Conv", "FusedConv"} and operator.weights and operator.inputs:
-        return _convolution_bytes(graph, operator, threads)
-    if operator.op_type == "ConvTranspose" and operator.weights and operator.inputs:
+    kind = operator.op_type
+    if kind in {"Conv", "FusedConv", "ConvTranspose"} and operator.weights and operator.inputs:
         kernel = graph.weights[operator.weights[0]].shape
-        positions = math.prod(graph.tensors[operator.inputs[0]].shape[2:])
-        return 4 * math.prod(kernel[1:]) * positions
-    if operator.op_type in _GATES:
+        source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
+        if len(kernel) < len(source):  # only the bias is constant, the kernel is computed
+            kernel = graph.tensors[operator.inputs[1]].shape
+        return convolution_bytes(kind, kernel, source, result, threads)
+    if kind in _GATES:
         return activation_bytes + _recurrent_bytes(graph, operator)
-    return 0 if operator.op_type in _NO_WORKSPACE else activation_bytes
+    return 0 if kind in _NO_WORKSPACE else activation_bytes
 
 
 def _recurrent_bytes(graph: Graph, operator: Operator) -> int:
@@ -130,11 +133,10 @@ def _recurrent_bytes(graph: Graph, operator: Operator) -> int:
     return 4 * (directions * one + positions * (width + hidden))
 
 
-def _convolution_bytes(graph: Graph, operator: Operator, threads: int) -> int:
-    kernel = graph.weights[operator.weights[0]].shape
-    source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
-    if len(kernel) < len(source):  # only the bias is constant, the kernel is computed
-        kernel = graph.tensors[operator.inputs[1]].shape
+def convolution_bytes(kind: str, kernel: Shape, source: Shape, result: Shape, threads: int) -> int:
+    """The workspace of a float convolution of these shapes."""
+    if kind == "ConvTranspose":
+        return 4 * math.prod(kernel[1:]) * math.prod(source[2:])
     positions, taps = math.prod(result[2:]), math.prod(kernel[1:])
     if math.prod(kernel[2:]) == 1 and source[2:] == result[2:]:
         return THREAD_BUFFER_BYTES  # pointwise: a GEMM on the input itself

@@ -1,144 +1,161 @@
-"""Which operators are too big by themselves, and the fewest shards that make them fit.
+"""Which operators are too big by themselves, by which method they are split, and the fewest shards that make them fit.
 
 Kaboubi's Algorithm 1 (section 3.2.5) calls a layer complex when it alone reaches the threshold; the fewest H-partitions
 follow from section 3.2.4 (each more costs synchronisation). The threshold is a budget in bytes, the thesis's number of
-parameters, or both.
+parameters, or both. Of the methods (Hadidi, section 4.3.5) those that keep every bit come first, then that which takes
+least time; input and filter splits are the last resort.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from onnx import NodeProto
+import numpy as np
 
 from hyps.passes.costs import Costs
-from hyps.passes.errors import DoesNotFit, UnsupportedModel
-from hyps.passes.footprint import NODE_BYTES, mapped_bytes
-from hyps.passes.fusion import PRODUCTS, fusion_groups
-from hyps.passes.graph import Graph
-from hyps.passes.shard import most_shards, shard_widths, shardable_width
+from hyps.passes.device import Device
+from hyps.passes.errors import DoesNotFit
+from hyps.passes.footprint import NODE_BYTES
+from hyps.passes.layouts import METHODS, Method
+from hyps.passes.shard import Split
 from hyps.passes.units import megabytes
-from hyps.passes.weights import Model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oversize:
-    """An operator that must be split: its output columns, into how many shards, and why."""
-
-    operator: str
-    width: int
-    shards: int
-    reason: str
+from hyps.passes.ways import Way, Ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What one operator may need: bytes of process memory, parameters (fewer than), or both."""
+    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and the methods allowed."""
 
     budget_bytes: int | None = None
     max_params: int | None = None
+    methods: Collection[Method] = METHODS
 
 
-def oversize(model: Model, graph: Graph, costs: Costs, threshold: Threshold) -> tuple[Oversize, ...]:
-    """The operators at or over the threshold, each with the fewest shards below it.
+def oversize(ways: Ways, threshold: Threshold, device: Device, left: Collection[str] = ()) -> tuple[Split, ...]:
+    """The operators at or over the threshold, each with the fewest shards below it; those in ``left`` are not looked at.
 
     Raises `DoesNotFit` for an operator that reaches ``max_params`` and cannot be split; one that exceeds only the budget
     is left to the planner, which may still place it.
     """
-    nodes = {node.name: node for node in model.proto.graph.node}
-    shapes = {name: weight.shape for name, weight in graph.weights.items()}
     found = []
-    needs = zip(costs.alone().tolist(), _fused_needs(graph, costs, threshold.budget_bytes), strict=True)
-    for operator, (alone, fused) in zip(graph.operators, needs, strict=True):
-        weights = [graph.weights[name] for name in operator.weights]
-        params = sum(math.prod(weight.shape) for weight in weights)
+    for index in _suspects(ways, threshold):
+        operator = ways.graph.operators[index]
+        params = sum(math.prod(ways.graph.weights[name].shape) for name in operator.weights)
+        first, last = ways.spans.get(index, (index, index))
         many = threshold.max_params is not None and params >= threshold.max_params
-        big = threshold.budget_bytes is not None and fused > threshold.budget_bytes
-        if not (many or big):
+        peak = int(ways.costs.peaks_from(first, last + 1)[-1])
+        big = threshold.budget_bytes is not None and peak > threshold.budget_bytes
+        if operator.name in left or not (many or big):
             continue
-        try:
-            width = shardable_width(nodes[operator.name], shapes)
-        except UnsupportedModel as error:
-            if not many:
-                continue
-            raise DoesNotFit(
-                f"{operator.name!r} has {params:,} parameters, --max-params is {threshold.max_params:,}, and {error}; "
-                "raise --max-params",
-                operator=operator.name,
-                needed_bytes=alone,
-                smallest_budget_bytes=None,
-            ) from None
-        matrix = graph.weights[nodes[operator.name].input[1]]
-        fewest = (_fewest(threshold, width, params, need, matrix.nbytes) for need in (fused, alone))
-        count = next((count for count in fewest if count is not None), 1)
-        if count > 1:
-            reason = _reason(threshold, operator.name, params, fused, matrix.nbytes)
-            found.append(Oversize(operator=operator.name, width=width, shards=count, reason=reason))
+        possible = [way for way in ways.of(index) if way.layout.method in threshold.methods]
+        if many and not possible:
+            raise _too_many(ways, index, params, threshold)
+        chosen = _chosen(ways, index, possible, threshold, params, device)
+        if chosen is not None:
+            way, count = chosen
+            reason = _reason(threshold, operator.name, params, peak, next(iter(way.constants), 0))
+            found.append(Split(operator=operator.name, method=way.layout.method, count=count, reason=reason))
     return tuple(found)
 
 
-def finest(model: Model, graph: Graph, costs: Costs) -> Costs:
-    """The costs as they would be with every splittable operator in the most shards: a lower bound for any budget."""
-    resident, fused = costs.resident.copy(), dict(_fused_products(graph))
-    for index, matrix, width in _splittable(model, graph):
-        resident[index : fused.get(index, index) + 1] = NODE_BYTES
-        resident[index] += mapped_bytes(_largest_shard(matrix, width, most_shards(width)))
-    return replace(costs, resident=resident, shared=costs.shared[:, :0])
+def finest(ways: Ways, methods: Collection[Method] = METHODS) -> Costs:
+    """The costs as they would be with every operator in the most shards: a lower bound for any budget.
+
+    Operators that need less than what another needs at least are left as they are.
+    """
+    costs = ways.costs
+    resident, workspace, live = costs.resident.copy(), costs.workspace.copy(), costs.live.copy()
+    lowered = replace(costs, resident=resident, workspace=workspace, live=live, shared=costs.shared[:, :0])
+    owner = {member: index for index, (first, last) in ways.spans.items() for member in range(first, last + 1)}
+    alone, bound, seen = costs.alone(), 0, set()
+    for member in np.argsort(-alone).tolist():
+        if alone[member] <= bound:
+            break
+        index = owner.get(member, member)
+        possible = [way for way in ways.of(index) if way.layout.method in methods]
+        if possible and index not in seen:
+            seen.add(index)
+            first, last = ways.spans[index]
+            resident[first : last + 1] = NODE_BYTES
+            resident[index] += min(way.weight_bytes(way.layout.most) for way in possible)
+            workspace[index] = min(workspace[index], *(way.workspace(way.layout.most) for way in possible))
+            if possible[0].widened_bytes:
+                workspace[first:index] = 0
+                live[first : index + 1] -= possible[0].widened_bytes
+            if ways.graph.operators[last].op_type == "QuantizeLinear":  # what comes before it is never there whole
+                live[index : last + 1] -= possible[0].result_bytes
+        needs = resident[member] + live[member] + workspace[member] - costs.reused[member]
+        bound = max(bound, costs.process_bytes + costs.input_bytes + int(needs))
+    return lowered
 
 
-def _splittable(model: Model, graph: Graph) -> Iterator[tuple[int, int, int]]:
-    """(operator index, bytes of its matrix, output columns) of each operator that can be split by output."""
-    nodes: Mapping[str, NodeProto] = {node.name: node for node in model.proto.graph.node}
-    shapes = {name: weight.shape for name, weight in graph.weights.items()}
-    for index, operator in enumerate(graph.operators):
-        try:
-            width = shardable_width(nodes[operator.name], shapes)
-        except UnsupportedModel:
-            continue
-        yield index, graph.weights[nodes[operator.name].input[1]].nbytes, width
+def _suspects(ways: Ways, threshold: Threshold) -> Iterator[int]:
+    """The operators that might be at or over the threshold."""
+    if threshold.max_params is not None or threshold.budget_bytes is None:
+        yield from range(ways.costs.count)
+        return
+    yield from np.flatnonzero(ways.at_most > threshold.budget_bytes).tolist()
 
 
-def _largest_shard(matrix_bytes: int, width: int, count: int) -> int:
-    return matrix_bytes // width * max(shard_widths(width, count))
+def _chosen(
+    ways: Ways, index: int, possible: Collection[Way], threshold: Threshold, params: int, device: Device
+) -> tuple[Way, int] | None:
+    """The best way, and the fewest shards, to bring an operator below the threshold; None where it is left whole.
 
-
-def _fewest(threshold: Threshold, width: int, params: int, need: int, matrix_bytes: int) -> int | None:
-    """The fewest shards of which each is below the threshold, of an operator that needs so much whole; None without."""
-    others = need - mapped_bytes(matrix_bytes)
-    for count in range(1, most_shards(width) + 1):
-        shard = mapped_bytes(_largest_shard(matrix_bytes, width, count))
-        fits = threshold.budget_bytes is None or others + shard <= threshold.budget_bytes
-        few = threshold.max_params is None or params * max(shard_widths(width, count)) < threshold.max_params * width
-        if fits and few:
-            return count
+    What onnxruntime computes with it should stay with it; where that never fits, the operator alone should.
+    """
+    first, last = ways.spans.get(index, (index, index))
+    for span in ((first, last), (first, index)):
+        alone = int(ways.costs.peaks_from(span[0], span[1] + 1)[-1])
+        if _is_below(threshold, alone, params):
+            return None
+        need = ways.need(index, span) if possible else 0
+        counts = ((way, _fewest(way, need - way.whole_bytes, threshold, params)) for way in possible)
+        found = [(way, count) for way, count in counts if count is not None]
+        if found:
+            return min(found, key=lambda choice: _rank(choice[0], choice[1], device))
     return None
 
 
-def _fused_needs(graph: Graph, costs: Costs, budget_bytes: int | None) -> list[int]:
-    """The predicted peak of every operator; of a product that might exceed the budget so, with what is fused to it."""
-    alone = costs.alone()
-    needs: list[int] = alone.tolist()
-    for first, last in _fused_products(graph):
-        at_most = int(alone[first : last + 1].sum()) - (last - first) * costs.process_bytes
-        if budget_bytes is not None and at_most > budget_bytes:
-            needs[first] = int(costs.peaks_from(first, last + 1)[-1])
-    return needs
+def _rank(way: Way, count: int, device: Device) -> tuple[bool, bool, float]:
+    inexact = way.inexact_reason(count) is not None
+    return inexact and way.layout.method == "input", inexact, way.seconds(count, device)
 
 
-def _fused_products(graph: Graph) -> Iterator[tuple[int, int]]:
-    """(first, last) of each product and the operators fused to it that follow it at once."""
-    if not any(operator.op_type in PRODUCTS for operator in graph.operators):
-        return
-    for group in fusion_groups(graph):
-        for first in group:
-            if graph.operators[first].op_type not in PRODUCTS:
-                continue
-            last = first
-            while last + 1 in group and graph.operators[last + 1].op_type not in PRODUCTS:
-                last += 1
-            yield first, last
+def _fewest(way: Way, others: int, threshold: Threshold, params: int) -> int | None:
+    """The fewest shards that are below the threshold, besides ``others`` bytes; None if no number is."""
+    layout = way.layout
+    divides = layout.method != "spatial"
+
+    def works(count: int) -> bool:
+        share = layout.largest(count) / layout.width if divides else 1.0
+        return _is_below(threshold, others + way.bytes(count), params * share)
+
+    counts = range(2, layout.most + 1)
+    if divides:  # more shards never need more
+        return counts[bisect_left(counts, True, key=works)] if works(layout.most) else None
+    if not _is_below(threshold, others + way.weight_bytes(2) + way.result_bytes, params):
+        return None
+    return next((count for count in counts if works(count)), None)
+
+
+def _is_below(threshold: Threshold, nbytes: int, params: float) -> bool:
+    fits = threshold.budget_bytes is None or nbytes <= threshold.budget_bytes
+    return fits and (threshold.max_params is None or params < threshold.max_params)
+
+
+def _too_many(ways: Ways, index: int, params: int, threshold: Threshold) -> DoesNotFit:
+    operator = ways.graph.operators[index]
+    return DoesNotFit(
+        f"{operator.name!r} has {params:,} parameters, --max-params is {threshold.max_params:,}, and "
+        f"{ways.refusal(index, threshold.methods)}; raise --max-params",
+        operator=operator.name,
+        needed_bytes=int(ways.costs.alone()[index]),
+        smallest_budget_bytes=None,
+    )
 
 
 def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> str:

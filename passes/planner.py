@@ -79,7 +79,7 @@ def plan(model: Model, request: Request) -> Planned:
     graph = best.sharded.measured.graph
     result = Plan(
         partitions=tuple(best.partitions()),
-        changes=best.sharded.rewritten.changes,
+        changes=best.sharded.changes,
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
@@ -126,7 +126,7 @@ def _candidate(whole: Measured, sharded: Sharded, found: Fitting, request: Reque
         budget_bytes=budget,
         residences=stays,
         start_bytes=request.start_bytes,
-        inexact_reason=inexact_reason(whole.model, whole.graph, sharded.splits, graph, found.cuts, request.threads),
+        inexact_reason=inexact_reason(whole.ways, sharded.splits, graph, found.cuts),
     )
 
 
@@ -160,7 +160,7 @@ def _smallest_budget(whole: Measured, request: Request) -> int:
         found = fits(sharded.measured.costs, tuple(sorted(wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
         return found and (runs_as_planned or fitting(sharded, wanted) is not None)
 
-    bound = smallest_peak(finest(whole.model, whole.graph, whole.costs), step_bytes=BUDGET_STEP_BYTES)
+    bound = smallest_peak(finest(whole.ways, request.methods), step_bytes=BUDGET_STEP_BYTES)
     bound = max(bound, request.start_bytes)
     return first_that(works, -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
 

@@ -45,18 +45,21 @@ class Weight:
         for row in range(self.rows):
             yield self.offset + row * self.stride_bytes, self.row_bytes
 
-    def slice_rows(self, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
-        """Rows ``start..stop`` of the first axis of a contiguous row-major weight of this ``shape``."""
-        row = self._contiguous_bytes() // shape[0]
-        return replace(self, offset=self.offset + start * row, row_bytes=(stop - start) * row)
+    def slice(self, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
+        """Elements ``start..stop`` along ``axis`` (not negative) of a row-major weight of this ``shape``.
 
-    def slice_columns(self, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
-        """Columns ``start..stop`` of the last axis of a contiguous row-major weight of this ``shape``."""
-        rows = math.prod(shape[:-1])
-        row = self._contiguous_bytes() // rows
-        item = row // shape[-1]
-        run = (stop - start) * item
-        return replace(self, offset=self.offset + start * item, row_bytes=run, rows=rows, stride_bytes=row)
+        The weight is contiguous; one with a factor a row can be sliced along its first two axes.
+        """
+        if self.row_scale is None:
+            rows, run = math.prod(shape[:axis]), self._contiguous_bytes() // math.prod(shape[: axis + 1])
+        elif self.stride_bytes == self.row_bytes and axis < 2:
+            rows, run = shape[0] if axis else 1, self.nbytes // math.prod(shape[: axis + 1])
+        else:
+            raise ValueError("only a contiguous weight can be sliced; one with a factor a row along its first two axes")
+        cut = replace(self, offset=self.offset + start * run, row_bytes=(stop - start) * run, rows=rows)
+        if self.row_scale is not None and not axis:  # whole rows, each with its own factor
+            return replace(cut, row_bytes=run, rows=stop - start, row_scale=self.row_scale[4 * start : 4 * stop])
+        return replace(cut, stride_bytes=shape[axis] * run) if axis else cut
 
     def scale_rows(self, scale: bytes, shape: tuple[int, ...]) -> Weight:
         """Multiply each row of the first axis of a contiguous float32 weight of this ``shape`` by its own factor."""
@@ -65,7 +68,7 @@ class Weight:
 
     def _contiguous_bytes(self) -> int:
         if self.rows != 1 or self.row_scale is not None:
-            raise ValueError("only a contiguous, unscaled weight can be sliced or scaled")
+            raise ValueError("only a contiguous, unscaled weight can be scaled, or sliced along any axis")
         return self.nbytes
 
 

@@ -62,11 +62,11 @@ class TestWeights:
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 40), (0, 1), (7, 23), (39, 40)])
     def test_rows(self, start: int, stop: int, source: Weight, matrix: Array, tmp_path: Path) -> None:
-        assert written(tmp_path, (0, source.slice_rows(start, stop, (40, 30)))) == matrix[start:stop].tobytes()
+        assert written(tmp_path, (0, source.slice(0, start, stop, (40, 30)))) == matrix[start:stop].tobytes()
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 30), (0, 1), (8, 16), (29, 30)])
     def test_columns(self, start: int, stop: int, source: Weight, matrix: Array, tmp_path: Path) -> None:
-        assert written(tmp_path, (0, source.slice_columns(start, stop, (40, 30)))) == matrix[:, start:stop].tobytes()
+        assert written(tmp_path, (0, source.slice(1, start, stop, (40, 30)))) == matrix[:, start:stop].tobytes()
 
     def test_scaled(self, source: Weight, matrix: Array, tmp_path: Path) -> None:
         scale = np.linspace(-2, 3, 40, dtype=np.float32)
@@ -76,7 +76,7 @@ class TestWeights:
     def test_gaps_hold_zeros(self, source: Weight, matrix: Array, tmp_path: Path) -> None:
         """Even where the file held something else before."""
         (tmp_path / "weights").write_bytes(b"\xff" * 400_000)
-        columns = source.slice_columns(3, 5, (40, 30))
+        columns = source.slice(1, 3, 5, (40, 30))
         content = written(tmp_path, (0, source), (65_536, columns), (3 * 65_536, source))
         expected = bytearray(3 * 65_536 + matrix.nbytes)
         expected[: matrix.nbytes] = expected[3 * 65_536 :] = matrix.tobytes()
@@ -123,7 +123,7 @@ def test_large_weight_in_real_blocks(tmp_path: Path) -> None:
     scale = np.random.default_rng(1).standard_normal(640, np.float32)
     assert values.nbytes == 2.5 * copying.BLOCK_BYTES
     assert written(tmp_path, (0, weight)) == values.tobytes()
-    assert written(tmp_path, (0, weight.slice_columns(8, 1_016, (640, 1_024)))) == values[:, 8:1_016].tobytes()
+    assert written(tmp_path, (0, weight.slice(1, 8, 1_016, (640, 1_024)))) == values[:, 8:1_016].tobytes()
     assert written(tmp_path, (0, weight.scale_rows(scale.tobytes(), (640, 1_024)))) == (values * scale[:, None]).tobytes()
 
 

@@ -11,14 +11,16 @@ from onnx import TensorProto, helper
 
 from hyps.passes.costs import costs
 from hyps.passes.device import Device
-from hyps.passes.errors import DoesNotFit
+from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.footprint import footprints
 from hyps.passes.graph import view
+from hyps.passes.layouts import Method
 from hyps.passes.plan import check_plan
 from hyps.passes.planner import BUDGET_STEP_BYTES, Planned, plan
-from hyps.passes.request import Request, Split
+from hyps.passes.request import Asked, Policy, Request, Split
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
+from tests.passes.splitting import difference
 
 SPLITS = get_args(Split)
 PROCESS_BYTES, START_BYTES = Device().process_bytes, Device().start_bytes
@@ -111,6 +113,19 @@ def batch(net: Net) -> None:
     net.node("Gemm", value, net.weight("v", 1024, 512), net.weight("c", 4, 512), to="y", alpha=0.5)
 
 
+def wide_convolutions(net: Net) -> None:
+    """Each kind of convolution, too big for the smallest budgets; one with a residual connection."""
+    net.input("x", 1, 64, 10, 10)
+    value = net.node("Relu", net.conv("x", "a", (512, 64, 3, 3), pads=[1] * 4), to="ar")
+    branch = net.conv(value, "b", (512, 512, 3, 3), pads=[1] * 4)
+    value = net.node("Relu", net.node("Add", branch, value, to="sum"), to="br")
+    value = net.node("Relu", net.conv(value, "grouped", (2048, 64, 3, 3), group=8, pads=[1] * 4), to="gr")
+    value = net.conv(value, "depthwise", (2048, 1, 3, 3), group=2048, pads=[1] * 4)
+    value = net.node("ConvTranspose", value, net.weight("t.w", 2048, 256, 2, 2), net.weight("t.b", 256), to="t")
+    value = net.node("Flatten", net.node("GlobalAveragePool", value, to="pool"), to="flat")
+    net.node("MatMul", value, net.weight("v", 256, 1000), to="y")
+
+
 NETS: dict[str, Callable[[Net], None]] = {
     fill.__name__.replace("_", " "): fill
     for fill in (
@@ -123,6 +138,7 @@ NETS: dict[str, Callable[[Net], None]] = {
         output_that_is_an_input,
         shared_weight,
         batch,
+        wide_convolutions,
     )
 }
 
@@ -222,17 +238,22 @@ def wide_layer(rows: int = 1, *after: str) -> Model:
     return net.model()
 
 
-def test_message_says_what_needs_how_much_and_what_would_work() -> None:
+def lookup() -> Model:
+    """A table of 16.8 MB that is read by rows: it cannot be split."""
     net = Net()
-    net.input("x", 1, 64, 8, 8)
-    net.node("Conv", "x", net.absent("w", 1024, 64, 8, 8), to="conv")
-    net.output("conv")
-    error = does_not_fit(net.model(), Request(budget_bytes=START_BYTES + 1_000_000))
-    assert error.operator == "conv"
-    assert error.needed_bytes > PROCESS_BYTES + 1024 * 64 * 64 * 4
+    net.input("ids", 4, data_type=TensorProto.INT64)
+    net.node("Gather", net.absent("w", 65536, 64), "ids", to="rows")
+    net.output("rows")
+    return net.model()
+
+
+def test_message_says_what_needs_how_much_and_what_would_work() -> None:
+    error = does_not_fit(lookup(), Request(budget_bytes=START_BYTES + 1_000_000))
+    assert error.operator == "rows"
+    assert error.needed_bytes > PROCESS_BYTES + 65536 * 64 * 4
     needed, least = error.needed_bytes / 1e6, (error.smallest_budget_bytes or 0) / 1e6
     assert str(error) == (
-        f"Conv 'conv' needs {needed:.1f} MB by itself, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
+        f"Gather 'rows' needs {needed:.1f} MB by itself, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
         f"the smallest budget that works is {least:.1f} MB"
     )
     assert 0 <= least - needed <= 0.1
@@ -273,6 +294,106 @@ def test_shards_are_so_small_that_nothing_fused_is_parted() -> None:
             assert plan(model, Request(budget_bytes=together - spare)).plan.exact, spare
 
 
+@pytest.mark.parametrize(
+    ("policy", "kind", "what"),
+    [
+        ("auto", "Conv", "by channel"),
+        ("output", "Conv", "by channel"),
+        ("input", "Conv", "by filter"),
+        ("auto", "Gemm", "by output"),
+        ("input", "Gemm", "by input"),
+    ],
+)
+def test_policy_restricts_the_methods(policy: Policy, kind: str, what: str, tmp_path: Path) -> None:
+    net = Net()
+    if kind == "Conv":
+        net.input("x", 1, 256, 12, 12)
+        net.conv("x", "big", (1024, 256, 3, 3))
+    else:
+        net.input("x", 1, 2048)
+        net.node("Gemm", "x", net.weight("w", 1024, 2048), net.weight("b", 1024), to="big", transB=1)
+    net.output("big")
+    model = net.model(tmp_path)
+    whole = plan(model, Request(policy=policy)).plan
+    request = Request(budget_bytes=max(whole.smallest_budget_bytes, whole.whole_peak_bytes - 1_000_000), policy=policy)
+    planned = plan(model, request)
+    (change,) = planned.plan.changes
+    assert change.what.startswith(f"split {what} into ")
+    assert planned.plan.exact == (policy != "input")
+    if policy == "input":
+        assert planned.plan.inexact_reason == f"'big' is split {what}: partial sums are added up in another order"
+    else:
+        assert_computes_the_same(model, planned, tmp_path)
+
+
+def test_spatially_where_the_weights_are_not_what_is_too_big(tmp_path: Path) -> None:
+    """A computed kernel cannot be cut; more filters than positions mean that the whole input is unfolded."""
+    net = Net()
+    net.input("x", 1, 64, 26, 26)
+    net.input("w", 512, 64, 7, 7)
+    net.node("Conv", "x", "w", net.weight("b", 512), to="y")
+    net.output("y")
+    model = net.model(tmp_path)
+    whole = plan(model, Request()).plan
+    planned = plan(model, Request(budget_bytes=whole.whole_peak_bytes - 1_500_000))
+    (change,) = planned.plan.changes
+    assert (change.operator, change.what) == ("y", "split spatially into 2 shards")
+    assert_computes_the_same(model, planned, tmp_path)
+
+
+def test_partial_sums_are_the_last_resort(tmp_path: Path) -> None:
+    """Ten outputs make no two shards of eight: only the sums can be parted."""
+    net = Net()
+    net.input("x", 1, 200_000)
+    net.node("Relu", net.node("Gemm", "x", net.weight("w", 10, 200_000), net.weight("b", 10), to="y", transB=1), to="r")
+    net.output("r")
+    model = net.model(tmp_path)
+    planned = plan(model, Request(budget_bytes=START_BYTES))
+    (change,) = planned.plan.changes
+    assert change.what.startswith("split by input into ")
+    assert not planned.plan.exact
+    feeds = random_feeds(model)
+    found = run_partitions(planned.model, planned.plan.partitions, feeds, tmp_path)
+    assert difference(found, run(model, feeds, tmp_path)) <= 1e-5  # measured: 5.6e-6, with sums of 200,000 products
+
+
+class TestAskedFor:
+    """``--shard``: splits that the user names, whatever the budget."""
+
+    @pytest.mark.parametrize("budget", [None, 1 << 40, 75_000_000])
+    @pytest.mark.parametrize(("method", "what"), [("output", "by output"), ("input", "by input")])
+    def test_is_done(self, method: Method, what: str, budget: int | None) -> None:
+        asked = Asked(operator="fc", method=method, count=5)
+        planned = plan(wide_layer(1, "Relu"), Request(shards=(asked,), budget_bytes=budget))
+        (change,) = planned.plan.changes
+        assert (change.operator, change.what, change.why) == ("fc", f"split {what} into 5 shards", "asked for: --shard")
+        if budget is None:
+            assert [part.reason for part in planned.plan.partitions[1:]] == ["asked for: --shard: 5 shards"] * 4
+
+    def refusal(self, operator: str, method: Method, count: int) -> str:
+        asked = Asked(operator=operator, method=method, count=count)
+        with pytest.raises(UnsupportedModel) as caught:
+            plan(wide_layer(1, "Relu"), Request(shards=(asked,)))
+        return str(caught.value)
+
+    def test_unknown_operator(self) -> None:
+        assert self.refusal("fc9", "output", 2) == "--shard: no operator is called 'fc9'; those that can be split: 'fc'"
+
+    def test_too_many_shards(self) -> None:
+        assert self.refusal("fc", "input", 251) == "--shard: 'fc' can be split by input into 2 to 250 shards, not 251"
+
+    def test_impossible_method(self) -> None:
+        assert self.refusal("fc", "spatial", 2) == "Gemm 'fc' cannot be split spatially: only Conv can be"
+        assert self.refusal("relu", "output", 2).startswith("Relu 'relu' cannot be split: only Gemm")
+
+    def test_too_few_shards_for_the_budget(self) -> None:
+        asked = Asked(operator="fc", method="output", count=2)
+        error = does_not_fit(wide_layer(), Request(shards=(asked,), budget_bytes=START_BYTES + 1_000_000))
+        assert error.operator == "fc/shard2of2"
+        assert error.smallest_budget_bytes is not None
+        assert plan(wide_layer(), Request(shards=(asked,), budget_bytes=error.smallest_budget_bytes)).plan.changes
+
+
 def test_every_shard_and_cut_has_its_reason() -> None:
     model = wide_layer(1, "Relu")
     planned = plan(model, Request(budget_bytes=PROCESS_BYTES + 10_000_000, split="mandatory"))
@@ -302,16 +423,12 @@ def test_max_params_and_a_budget_count_both() -> None:
 
 
 def test_max_params_of_what_cannot_be_split() -> None:
-    net = Net()
-    net.input("x", 1, 64, 8, 8)
-    net.node("Conv", "x", net.absent("w", 1024, 64, 8, 8), to="conv")
-    net.output("conv")
-    error = does_not_fit(net.model(), Request(max_params=1_000_000))
+    error = does_not_fit(lookup(), Request(max_params=1_000_000))
     assert str(error) == (
-        "'conv' has 4,194,304 parameters, --max-params is 1,000,000, and Conv 'conv' cannot be split; only Gemm and MatMul "
-        "can be so far; raise --max-params"
+        "'rows' has 4,194,304 parameters, --max-params is 1,000,000, and Gather 'rows' cannot be split: only Gemm, MatMul, "
+        "convolutions and their 8-bit forms can be; raise --max-params"
     )
-    assert (error.operator, error.smallest_budget_bytes) == ("conv", None)
+    assert (error.operator, error.smallest_budget_bytes) == ("rows", None)
 
 
 def test_max_params_beyond_the_finest_split_is_left_whole() -> None:
@@ -327,8 +444,8 @@ class TestExactness:
         assert reason is not None
         return reason
 
-    def test_cut_inside_a_fusion(self) -> None:
-        """Two convolutions, their sum and its activation are one to onnxruntime; the budget holds one of them."""
+    def test_two_convolutions_and_their_sum(self) -> None:
+        """They are one to onnxruntime, which adds the one to the other: which is not known, so no shard takes the sum."""
         net = Net()
         net.input("x", 1, 256, 8, 8)
         net.node("Conv", "x", net.absent("w", 512, 256, 3, 3), to="c")
@@ -337,9 +454,22 @@ class TestExactness:
         net.output("y")
         model = net.model()
         assert self.reason(model, Request(budget_bytes=smallest(model, "auto"))) == (
-            "a cut separates 'c' and 'd', which onnxruntime would compute as one"
+            "'c' is split, 'a' is not, and onnxruntime would compute them as one"
         )
         assert plan(model, Request(split="layers")).plan.exact
+
+    def test_cut_inside_a_fusion(self) -> None:
+        """Of seven filters no shards are made: the budget holds one of the two convolutions."""
+        net = Net()
+        net.input("x", 1, 12, 129, 131)
+        net.node("Conv", "x", net.absent("w", 7, 12, 127, 128), to="c")
+        net.node("Conv", "x", net.absent("v", 7, 12, 127, 128), to="d")
+        net.node("Relu", net.node("Add", "c", "d", to="a"), to="y")
+        net.output("y")
+        model = net.model()
+        assert self.reason(model, Request(budget_bytes=smallest(model, "auto"))) == (
+            "a cut separates 'c' and 'd', which onnxruntime would compute as one"
+        )
 
     def test_split_of_an_odd_width(self) -> None:
         net = Net()
@@ -364,11 +494,24 @@ class TestExactness:
                 f"'fc' is split to {columns} columns, which onnxruntime adds up in another order"
             )
 
-    def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
-        """onnxruntime adds a computed operand within the product; behind a Concat it cannot."""
+    def test_split_of_a_product_and_its_sum(self, tmp_path: Path) -> None:
+        """onnxruntime adds a computed operand within the product: every shard adds its part."""
         net = Net()
         net.input("x", 2, 600)
         net.input("r", 2, 512)
+        net.node("MatMul", "x", net.weight("w", 600, 512), to="m")
+        net.node("Add", "m", "r", to="y")
+        net.output("y")
+        model = net.model(tmp_path)
+        planned = plan(model, Request(max_params=200_000))
+        assert len(planned.plan.partitions) > 1
+        assert_computes_the_same(model, planned, tmp_path)
+
+    def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
+        """A computed row that is added to every row stays behind the Concat; onnxruntime adds it within the product."""
+        net = Net()
+        net.input("x", 2, 600)
+        net.input("r", 1, 512)
         net.node("MatMul", "x", net.weight("w", 600, 512), to="m")
         net.node("Add", "m", "r", to="y")
         net.output("y")

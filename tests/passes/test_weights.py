@@ -53,10 +53,10 @@ def test_slices_are_numpys(data: st.DataObject, shape: tuple[int, ...], dtype: s
     values = np.random.default_rng(0).integers(-100, 100, shape).astype(dtype)
     with tempfile.TemporaryDirectory() as folder:
         weight = stored(Path(folder), values)
-        start, stop = bounds(data, shape[0])
-        assert copied(Path(folder), weight.slice_rows(start, stop, shape)) == values[start:stop].tobytes()
-        start, stop = bounds(data, shape[-1])
-        assert copied(Path(folder), weight.slice_columns(start, stop, shape)) == values[..., start:stop].tobytes()
+        axis = data.draw(st.integers(0, len(shape) - 1), "axis")
+        start, stop = bounds(data, shape[axis])
+        expected = values[(slice(None),) * axis + (slice(start, stop),)]
+        assert copied(Path(folder), weight.slice(axis, start, stop, shape)) == expected.tobytes()
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,7 +80,7 @@ def test_block_size_does_not_matter(block: int, tmp_path: Path, monkeypatch: pyt
     weight = stored(tmp_path, values)
     scale = np.arange(7, dtype=np.float32)
     assert copied(tmp_path, weight) == values.tobytes()
-    assert copied(tmp_path, weight.slice_columns(2, 7, values.shape)) == values[:, 2:7].tobytes()
+    assert copied(tmp_path, weight.slice(1, 2, 7, values.shape)) == values[:, 2:7].tobytes()
     assert copied(tmp_path, weight.scale_rows(scale.tobytes(), values.shape)) == (values * scale[:, None]).tobytes()
 
 
@@ -88,7 +88,7 @@ def test_weights_lie_at_their_offsets_with_zeros_between(tmp_path: Path) -> None
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     weight = stored(tmp_path, values)
     told: list[int] = []
-    placed = [(0, weight.slice_rows(0, 1, (3, 4))), (64, weight.slice_columns(3, 4, (3, 4)))]
+    placed = [(0, weight.slice(0, 0, 1, (3, 4))), (64, weight.slice(1, 3, 4, (3, 4)))]
     record = write_weights(tmp_path, "copy", placed, told.append)
     content = (tmp_path / "copy").read_bytes()
     assert content == values[0].tobytes() + bytes(48) + values[:, 3].tobytes()
@@ -106,25 +106,41 @@ def test_source_that_became_shorter_is_an_error(tmp_path: Path) -> None:
 def test_rows_of_rows_and_columns_of_rows(tmp_path: Path) -> None:
     """A slice of rows is contiguous and can be sliced again."""
     values = np.arange(48, dtype=np.float32).reshape(6, 8)
-    rows = stored(tmp_path, values).slice_rows(1, 5, (6, 8))
-    assert copied(tmp_path, rows.slice_rows(1, 3, (4, 8))) == values[2:4].tobytes()
-    assert copied(tmp_path, rows.slice_columns(3, 6, (4, 8))) == values[1:5, 3:6].tobytes()
+    rows = stored(tmp_path, values).slice(0, 1, 5, (6, 8))
+    assert copied(tmp_path, rows.slice(0, 1, 3, (4, 8))) == values[2:4].tobytes()
+    assert copied(tmp_path, rows.slice(1, 3, 6, (4, 8))) == values[1:5, 3:6].tobytes()
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-def test_a_scaled_weight_is_not_sliced_or_scaled_again(rows: int, tmp_path: Path) -> None:
-    shape, scale = (rows, 2), np.ones(rows, np.float32).tobytes()
+@settings(max_examples=60, deadline=None)
+@given(st.data(), SHAPES)
+def test_slices_of_scaled_rows_are_numpys(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    """Along the rows each keeps its own factor, along the next axis all factors stay."""
+    random = np.random.default_rng(0)
+    values = random.standard_normal(shape).astype(np.float32)
+    scale = random.standard_normal(shape[0]).astype(np.float32)
+    axis = data.draw(st.integers(0, min(1, len(shape) - 1)), "axis")
+    start, stop = bounds(data, shape[axis])
+    with tempfile.TemporaryDirectory() as folder:
+        scaled = stored(Path(folder), values).scale_rows(scale.tobytes(), shape)
+        expected = (values * scale.reshape(-1, *[1] * (len(shape) - 1)))[(slice(None),) * axis + (slice(start, stop),)]
+        assert copied(Path(folder), scaled.slice(axis, start, stop, shape)) == expected.tobytes()
+
+
+def test_a_scaled_weight_is_not_scaled_again_or_sliced_along_other_axes(tmp_path: Path) -> None:
+    shape, scale = (4, 2, 3), np.ones(4, np.float32).tobytes()
     scaled = stored(tmp_path, np.ones(shape, np.float32)).scale_rows(scale, shape)
-    with pytest.raises(ValueError, match="only a contiguous, unscaled weight"):
-        scaled.slice_rows(0, 1, shape)
+    with pytest.raises(ValueError, match="along its first two axes"):
+        scaled.slice(2, 0, 1, shape)
+    with pytest.raises(ValueError, match="along its first two axes"):
+        scaled.slice(1, 0, 1, shape).slice(0, 0, 1, (4, 1, 3))
     with pytest.raises(ValueError, match="only a contiguous, unscaled weight"):
         scaled.scale_rows(scale, shape)
 
 
 def test_columns_are_not_sliced_again(tmp_path: Path) -> None:
-    columns = stored(tmp_path, np.ones((4, 6), np.float32)).slice_columns(1, 3, (4, 6))
+    columns = stored(tmp_path, np.ones((4, 6), np.float32)).slice(1, 1, 3, (4, 6))
     with pytest.raises(ValueError, match="only a contiguous"):
-        columns.slice_columns(0, 1, (4, 2))
+        columns.slice(1, 0, 1, (4, 2))
 
 
 def test_contiguous_runs_are_one_run() -> None:
