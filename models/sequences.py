@@ -54,7 +54,7 @@ def layer_norm(net: Layers, x: Value, name: str, *, epsilon: float = 1e-6) -> Va
 
 
 def gelu(net: Layers, x: Value, name: str) -> Value:
-    """Standardised values by their normal probability, x Phi(x): half of x (1 + erf(x / sqrt(2))), as exporters write it before opset 20."""
+    """The product x Phi(x) of standardised values: half of x (1 + erf(x / sqrt(2))), as exporters write it."""
     inner = replace(x, moments=GELU)
     root = net.constant("gelu.root", np.float32(math.sqrt(2)))
     one, half = net.constant("gelu.one", np.float32(1)), net.constant("gelu.half", np.float32(0.5))

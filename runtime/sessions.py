@@ -20,6 +20,17 @@ from hyps.runtime.errors import BundleError, InputError, LibraryError
 
 #: What onnxruntime says of an operator that it does not know.
 _UNREGISTERED = "is not a registered"
+#: What DLPack can describe; the others, of 8 bits and less, are rare.
+_DLPACK_TYPES = frozenset(
+    f"tensor({kind})"
+    for kind in (
+        "float",
+        "double",
+        "float16",
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
 #: A tensor between steps: an onnxruntime value, which is handed on without a copy, or a numpy array.
 Value = Any
 #: The type of a value's elements: numpy's, or for onnxruntime's own values ONNX's, some of which numpy does not know.
@@ -88,7 +99,17 @@ class OrtSession:
             results = self._session.run_with_ort_values(list(outputs), feeds)
         except Exception as error:  # as above
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_reason(error)}") from None
-        return dict(zip(outputs, results, strict=True))
+        return dict(zip(outputs, map(_by_itself, results), strict=True))
+
+
+def _by_itself(value: Value) -> Value:
+    """The same memory as a value that can be dropped alone.
+
+    What one run returns are references into one vector: the bytes of all of them stay until the last is dropped (1.31).
+    An onnxruntime that is too old for ``from_dlpack`` keeps them so.
+    """
+    shareable = value.data_type() in _DLPACK_TYPES and hasattr(ort.OrtValue, "from_dlpack")
+    return ort.OrtValue.from_dlpack(value) if shareable else value
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from hyps.models import catalogue, writer
 from hyps.models.catalogue import NETWORKS, build, parameter_count
@@ -19,8 +20,9 @@ from hyps.models.errors import MissingWeights, ModelError, UnknownNetwork
 from hyps.models.weights import Weight
 
 Built = Callable[[str], Path]
-COMPOSED = [name for name, network in NETWORKS.items() if not network.trained]
+SEEDED = [name for name, network in NETWORKS.items() if not network.trained]
 SMALL = ["squeezenet", "mobilenetv2"]
+VARIED = ["alexnet", "resnet50", "googlenet", *SMALL, "densenet121", "vit_tiny", "mobilenetv2_int8"]
 PUBLISHED = {
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
@@ -29,13 +31,41 @@ PUBLISHED = {
     "googlenet": 6_624_904,
     "mobilenetv2": 3_504_872,
     "squeezenet": 1_235_496,
+    "xception": 22_855_952,  # Keras: 22,910,480 with running statistics
+    "densenet121": 7_978_856,
+    "inceptionv3": 23_834_568,  # torchvision: 27,161,264 with the auxiliary head's 3,326,696
+    "unet": 31_030_658,  # counted from figure 1: one channel in, two classes out
+    "tiny_yolo": 15_861_773,  # Keras ports: 15,867,885 with running statistics
+    "c3d": 79_991_015,  # counted from figure 3, with 487 classes
+    "lstm_tagger": 20_000 * 128 + 2 * 4 * 256 * (128 + 256 + 2) + 45 * 513,  # as torch.nn.LSTM counts: two biases
+    "vit_tiny": 5_717_416,
+    "mobilenetv2_int8": 3_504_872 - 34_112 + 17_056,  # normalisation is folded into biases
 }
+OUTPUTS = {
+    "vgg16": ("prob", [1, 1000]),
+    "vgg19": ("prob", [1, 1000]),
+    "squeezenet": ("prob", [1, 1000]),
+    "unet": ("logits", [1, 2, 388, 388]),
+    "tiny_yolo": ("boxes", [1, 125, 13, 13]),
+    "c3d": ("prob", [1, 487]),
+    "lstm_tagger": ("logits", [1, 64, 45]),
+}
+"""What differs from logits of 1000 classes."""
 
 
-def run(path: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The only output of the model at ``path`` for ``image``."""
-    (output,) = _session(path).run(None, {"image": image})
+def run(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
+    """The only output of the model at ``path`` for its only input."""
+    session = _session(path)
+    (output,) = session.run(None, {session.get_inputs()[0].name: values})
     return np.asarray(output)
+
+
+def sample(name: str, seed: int) -> NDArray[Any]:
+    """A seeded input of a network: normal values, or word numbers."""
+    rng, network = np.random.default_rng(seed), NETWORKS[name]
+    if network.input_dtype == "int64":
+        return rng.integers(0, 20_000, network.input_shape)
+    return rng.standard_normal(network.input_shape, dtype=np.float32)
 
 
 def _session(path: Path) -> Any:
@@ -48,42 +78,51 @@ def _session(path: Path) -> Any:
 def test_parameters_are_the_published_number(name: str, built: Built) -> None:
     model = onnx.load(built(name))
     assert parameter_count(model) == PUBLISHED[name] == NETWORKS[name].parameters
-    weights = [tensor for tensor in model.graph.initializer if tensor.dims]
-    assert sum(len(tensor.raw_data) for tensor in weights) == NETWORKS[name].weights_bytes
+    scales = {node.input[1] for node in model.graph.node if node.op_type in {"DequantizeLinear", "QuantizeLinear"}}
+    integers = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    weights = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.dims
+        and (tensor.data_type == onnx.TensorProto.FLOAT or tensor.name in integers)
+        and tensor.name not in scales
+    ]
+    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in weights) == NETWORKS[name].weights_bytes
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", SEEDED)
 def test_file_is_valid_and_has_the_stated_input_and_output(name: str, built: Built) -> None:
     onnx.checker.check_model(built(name), full_check=True)
     model = onnx.load(built(name), load_external_data=False)
-    (image,), (output,) = model.graph.input, model.graph.output
-    assert image.name == "image"
-    assert tuple(axis.dim_value for axis in image.type.tensor_type.shape.dim) == NETWORKS[name].input_shape
-    assert output.name == ("prob" if name in ("vgg16", "vgg19", "squeezenet") else "logits")
-    assert [axis.dim_value for axis in output.type.tensor_type.shape.dim] == [1, 1000]
+    (source,), (output,) = model.graph.input, model.graph.output
+    assert source.name == NETWORKS[name].input_name
+    assert tuple(axis.dim_value for axis in source.type.tensor_type.shape.dim) == NETWORKS[name].input_shape
+    shape = [axis.dim_value for axis in output.type.tensor_type.shape.dim]
+    assert (output.name, shape) == OUTPUTS.get(name, ("logits", [1, 1000]))
     assert (model.ir_version, model.opset_import[0].version) == (8, 17)
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", SEEDED)
 def test_output_is_finite_and_unsaturated(name: str, built: Built) -> None:
-    image = np.random.default_rng(1).standard_normal(NETWORKS[name].input_shape, dtype=np.float32)
-    output = run(built(name), image)
-    assert output.shape == (1, 1000)
+    output, other = run(built(name), sample(name, 1)), run(built(name), sample(name, 2))
     assert np.isfinite(output).all()
-    assert output.std() > 0
+    assert output.std() > (0.1 if OUTPUTS.get(name, ("logits",))[0] != "prob" else 0)
+    assert np.abs(output - other).max() > 0.01 * np.abs(output).max()  # it has not forgotten its input
     assert np.abs(output).max() < 50
-    if any(node.op_type == "Softmax" for node in onnx.load(built(name)).graph.node):
+    if OUTPUTS.get(name, ("logits",))[0] == "prob":
         assert output.max() < 0.99
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet50", "googlenet", "mobilenetv2", "squeezenet"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "resnet50", "googlenet", "mobilenetv2", "squeezenet", "densenet121", "vit_tiny", "mobilenetv2_int8"]
+)
 def test_photographs_fall_into_several_classes(name: str, built: Built, photographs: list[NDArray[np.float32]]) -> None:
     session = _session(built(name))
     classes = {int(session.run(None, {"image": image})[0].argmax()) for image in photographs}
     assert len(classes) > 10
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, "mobilenetv2_int8"])
 def test_seed_decides_every_byte(name: str, built: Built, tmp_path: Path) -> None:
     build(name, tmp_path / "same.onnx", seed=0)
     build(name, tmp_path / "other.onnx", seed=1)
@@ -136,7 +175,8 @@ def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     assert isinstance(caught.value, ValueError)
     assert str(caught.value) == (
         "unknown network 'vgg17': choose one of "
-        "vgg16, vgg19, alexnet, resnet50, googlenet, mobilenetv2, squeezenet, cifar10_vgg"
+        "vgg16, vgg19, alexnet, resnet50, googlenet, mobilenetv2, squeezenet, xception, densenet121, inceptionv3, unet, "
+        "tiny_yolo, c3d, lstm_tagger, vit_tiny, mobilenetv2_int8, cifar10_vgg"
     )
 
 
