@@ -29,7 +29,7 @@ def inexact_split(node: NodeProto, layout: Layout, values: Values, count: int, t
         return f"{node.name!r} is split {how(node, layout.method)}: partial sums are added up in another order"
     narrowest = min(layout.widths(count))
     if node.op_type in CONVOLUTIONS or layout.weight < layout.source:
-        if _same_order(node, layout, values, narrowest, threads):
+        if _same_order(node, layout, values, layout.widths(count), threads):
             return None
         what = f"{node.name!r} is split {how(node, layout.method)} into {count} shards"
         return f"{what}, which onnxruntime adds up in another order"
@@ -51,8 +51,8 @@ def narrowest_exact(node: NodeProto, layout: Layout, values: Values, threads: in
     return WIDTH_STEP if one_row or source[-1] <= _BLOCK_DEPTH else _BLOCK_COLUMNS * threads
 
 
-def _same_order(node: NodeProto, layout: Layout, values: Values, narrowest: int, threads: int) -> bool:
-    """Of a convolution, or a product whose first factor is constant, with ``narrowest`` of the width in the last shard."""
+def _same_order(node: NodeProto, layout: Layout, values: Values, widths: tuple[int, ...], threads: int) -> bool:
+    """Of a convolution, or a product whose first factor is constant, in shards of ``widths``."""
     result, weight = values.shapes[node.output[0]], values.shapes[node.input[layout.weight]]
     stored = values.constants.get(node.input[layout.weight])
     if stored is not None and stored.dtype in {"float64", "float16", "bfloat16"}:  # other kernels, not measured
@@ -64,12 +64,23 @@ def _same_order(node: NodeProto, layout: Layout, values: Values, narrowest: int,
     else:
         vector = len(values.shapes[node.input[layout.source]]) == 1
         depth, columns, rows = weight[-1], 1 if vector else result[-1], weight[-2]
-    least_columns = columns // layout.width * narrowest if layout.method == "spatial" else columns
-    least_rows = narrowest if layout.method == "output" and layout.groups == 1 else rows
-    if least_columns == 1 or (least_rows == 1 and rows > 1):
+    spatial = layout.method == "spatial"
+    ranges = {columns, *(columns // layout.width * width for width in widths)} if spatial else {columns}
+    least_rows = min(widths) if layout.method == "output" and layout.groups == 1 else rows
+    if 1 in ranges or (least_rows == 1 and rows > 1):
         return threads == 1 and columns == 1
     if least_rows < 2 * threads and rows != least_rows:  # a thread might have one row
         return False
-    if depth <= _BLOCK_DEPTH or least_columns >= _BLOCK_COLUMNS * threads:
+    if depth <= _BLOCK_DEPTH or all(_are_wide(each, threads) for each in ranges):
         return True
-    return least_columns == columns and least_rows > columns
+    return not spatial and least_rows > columns
+
+
+def _are_wide(columns: int, threads: int) -> bool:
+    """Whether all threads have columns for blocks of the usual length, however many of them share the work.
+
+    A convolution's threads take multiples of 16 columns, the last one the rest (MlasConvExpandThenGemmSegmentedThreaded).
+    """
+    shares = [-(-columns // (16 * number)) * 16 for number in range(1, threads + 1)]
+    rests = [columns % share or share for share in shares]
+    return columns >= _BLOCK_COLUMNS * threads and min(rests) >= _BLOCK_COLUMNS

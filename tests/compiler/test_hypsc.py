@@ -142,6 +142,79 @@ class TestCompile:
         assert "out[/bold]:cat:" in result.stdout
 
 
+def convolutions() -> onnx.ModelProto:
+    """A convolution of 9.4 MB with its batch normalisation, then a Gemm."""
+    random = np.random.default_rng(0)
+    norms = [onnx.numpy_helper.from_array(random.uniform(0.5, 1.5, 1024).astype(np.float32), name) for name in "spmv"]
+    weights = [weight("a", 256, 3, 3, 3), weight("w", 1024, 256, 3, 3), *norms, weight("g", 96, 1024)]
+    nodes = [
+        node("Conv", "x a", "c1", "conv1", pads=[1] * 4),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w", "c2", "conv2", pads=[1] * 4),
+        node("BatchNormalization", "c2 s p m v", "n2"),
+        node("Relu", "n2", "r2"),
+        node("GlobalAveragePool", "r2", "pool"),
+        node("Flatten", "pool", "flat"),
+        node("Gemm", "flat g", "y", "fc", transB=1),
+    ]
+    return model(nodes, [value("x", 1, 3, 12, 12)], [value("y", 1, 96)], weights)
+
+
+class TestShard:
+    """Operators that are too big, or that the user names, are split; the bundle computes what the report says."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        """The convolutions."""
+        return saved(tmp_path / "m.onnx", convolutions())
+
+    @pytest.mark.parametrize(
+        ("options", "changes", "exact"),
+        [
+            ("--memory 62MB --threads 1", {"conv2": "by channel"}, True),
+            ("--memory 62MB --threads 1 --shard-policy filter", {"conv2": "by filter"}, False),
+            ("--memory 62MB --threads 1 --shard fc=input:3", {"fc": "by input", "conv2": "by channel"}, False),
+            ("--shard conv2=spatial:2 --threads 1", {"conv2": "spatially"}, False),
+            ("--shard conv1=spatial:3 --threads 1", {"conv1": "spatially"}, True),
+            ("--shard conv2=output:4 --shard fc=channel:2 --threads 2", {"conv2": "by channel", "fc": "by output"}, True),
+        ],
+    )
+    def test_bundle_is_what_the_report_says(
+        self, options: str, changes: dict[str, str], exact: bool, path: Path, hypsc_here: Command, tmp_path: Path
+    ) -> None:
+        result = hypsc_here("compile", path, *options.split(), "-o", tmp_path / "b", "--json")
+        assert (result.returncode, result.stderr) == (0, "")
+        data = json.loads(result.stdout)
+        told = {change["operator"]: change["what"] for change in data["changes"]}
+        assert {name: what.partition(" into ")[0] for name, what in told.items()} == {
+            name: f"split {method}" for name, method in changes.items()
+        }
+        assert data["exact"] == exact
+        validated = json.loads(hypsc_here("validate", path, tmp_path / "b", "--random", "2", "--json").stdout)
+        assert validated["passed"]
+
+    @pytest.mark.parametrize(
+        ("option", "words"),
+        [
+            ("conv2", "is not of the form NAME=METHOD:N"),
+            ("conv2=channel:1", "is not of the form NAME=METHOD:N"),
+            ("conv2=rows:2", "with METHOD one of output, spatial, input, channel, filter"),
+            ("conv9=channel:2", "no operator is called 'conv9'; those that can be split: 'conv1', 'conv2', 'fc'"),
+            ("conv2=channel:129", "'conv2' can be split by channel into 2 to 128 shards, not 129"),
+            ("conv1=filter:2", "Conv 'conv1' cannot be split by filter: it has only 3 columns or channels"),
+            ("fc=spatial:2", "Gemm 'fc' cannot be split spatially: only Conv can be"),
+            ("r1=output:2", "Relu 'r1' cannot be split: only Gemm, MatMul, convolutions and their 8-bit forms can be"),
+        ],
+    )
+    def test_refused(self, option: str, words: str, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
+        assert words in said(hypsc_here("compile", path, "--shard", option, "-o", tmp_path / "b"))
+        assert not (tmp_path / "b").exists()
+
+    def test_operator_named_twice(self, path: Path, hypsc_here: Command) -> None:
+        twice = ("--shard", "fc=input:2", "--shard", "fc=output:2")
+        assert "--shard names 'fc' twice" in said(hypsc_here("compile", path, *twice))
+
+
 class TestInspect:
     """What a bundle holds."""
 

@@ -43,12 +43,13 @@ def _gemm(draw: st.DrawFn, net: Net, rows: int, depth: int, columns: int) -> Non
 def _matmul(draw: st.DrawFn, net: Net, rows: int, depth: int, columns: int) -> str:
     batch = draw(st.sampled_from([(), (2,), (3, 1)]))
     of_weight = draw(st.sampled_from([(), (), (2,)]))
+    vector = draw(st.integers(0, 4)) == 0
     if draw(st.booleans()):  # the constant on the left, its rows the result's
-        net.input("x", *((depth,) if draw(st.integers(0, 4)) == 0 else (*batch, depth, rows)))
+        net.input("x", *((depth,) if vector else (*batch, depth, rows)))
         net.node("MatMul", net.weight("w", *of_weight, columns, depth), "x", to="p")
-        bias = [net.weight("b", columns, 1)] if draw(st.booleans()) else []
+        bias = [net.weight("b", *((columns,) if vector else (columns, 1)))] if draw(st.booleans()) else []
     else:
-        net.input("x", *((depth,) if draw(st.integers(0, 4)) == 0 else (*batch, rows, depth)))
+        net.input("x", *((depth,) if vector else (*batch, rows, depth)))
         net.node("MatMul", "x", net.weight("w", *of_weight, depth, columns), to="p")
         bias = [net.weight("b", columns)] if draw(st.booleans()) else []
     return net.node("Add", "p", *bias, to="a") if bias else "p"

@@ -18,8 +18,8 @@ from hyps.passes.weights import Model
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
 
 #: Of the largest output: how far results may be apart where the order of additions is another (float32). Measured over
-#: 3,000 random operators: at most 1.0e-6.
-TOLERANCE = 2e-6
+#: 10,000 random operators with sums of up to 3,250 products: at most 2.3e-6.
+TOLERANCE = 5e-6
 
 
 def split(model: Model, method: Method, counts: Mapping[str, int]) -> Model:
@@ -57,8 +57,7 @@ def assert_split_is_whole(
         found, whole = (run(each, values, folder, threads=threads) for each in (after, model))
     if is_exact(model, name, method, count, threads):
         assert same_bits(found, whole), f"{difference(found, whole):.1e} of the largest output"
-    else:
-        assert difference(found, whole) <= TOLERANCE
+    assert difference(found, whole) <= TOLERANCE, f"{difference(found, whole):.1e} of the largest output"
     return after
 
 
