@@ -151,11 +151,12 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
     """The model with all shapes; where that fails, without the branches that its fixed inputs never take."""
     try:
         return Rewritten(model=infer_shapes(model, ask))
-    except UnsupportedModel:
+    except UnsupportedModel as refusal:
         taken = take_branches(model)
-        if not taken.modified:
-            raise
-        return Rewritten(model=infer_shapes(taken.model, ask), changes=taken.changes)
+        try:
+            return Rewritten(model=infer_shapes(taken.model, ask), changes=taken.changes)
+        except UnsupportedModel:
+            raise refusal from None  # it speaks of the model as it was given
 
 
 def _refuse_impossible_shapes(model: Model) -> None:
