@@ -27,9 +27,13 @@ from hyps.passes.ways import Way, Ways
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and the methods allowed."""
+    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and the methods allowed.
+
+    ``given_bytes`` is the user's budget where the planner tries less.
+    """
 
     budget_bytes: int | None = None
+    given_bytes: int | None = None
     max_params: int | None = None
     methods: Collection[Method] = METHODS
 
@@ -160,9 +164,11 @@ def _too_many(ways: Ways, index: int, params: int, threshold: Threshold) -> Does
 
 def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> str:
     if threshold.budget_bytes is not None and alone > threshold.budget_bytes:
-        ratio = alone / threshold.budget_bytes
+        budget = threshold.budget_bytes if threshold.given_bytes is None else threshold.given_bytes
+        if alone <= budget:
+            return f"optional: beside a part of {operator}'s {megabytes(matrix_bytes)} of weights the next can be read"
         return (
             f"mandatory: {operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
-            f"{ratio:.2f} times the budget"
+            f"{alone / budget:.2f} times the budget"
         )
     return f"mandatory: {operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"

@@ -106,7 +106,7 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
         tried = set()
         for share in _SHARD_SHARES:
             process = request.process_bytes
-            other = shard(whole, replace(request, budget_bytes=process + int((cap - process) * share)))
+            other = shard(whole, request, cap, process + int((cap - process) * share))
             if other.splits in tried:
                 continue
             tried.add(other.splits)
