@@ -109,10 +109,16 @@ def ordered(model: Model, request: Request) -> Measured:
     return _with_costs(model, graph, prints, request)
 
 
-def shard(whole: Measured, request: Request) -> Sharded:
-    """Split the operators that the request names, and those that exceed its threshold by themselves."""
+def shard(whole: Measured, request: Request, *, exact: bool = False, product_bytes: int | None = None) -> Sharded:
+    """Split the operators that the request names, and those that exceed its threshold by themselves (see `Threshold`)."""
     asked = tuple(_asked(whole.ways, request))
-    threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params, methods=request.methods)
+    threshold = Threshold(
+        budget_bytes=request.budget_bytes,
+        max_params=request.max_params,
+        methods=request.methods,
+        product_bytes=product_bytes,
+        exact=exact,
+    )
     named = [split.operator for split in asked]
     splits = (*asked, *oversize(whole.ways, threshold, request.device, named))
     counts = tuple((split.operator, split.method, split.count) for split in splits)
