@@ -13,7 +13,7 @@ from hyps.passes.cuts import best_cuts
 from hyps.passes.cutting import shard_name
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.footprint import Footprint, footprints
-from hyps.passes.fusion import PRODUCTS, fusion_groups, sealed_positions
+from hyps.passes.fusion import fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
 from hyps.passes.layouts import Method, how
@@ -109,22 +109,26 @@ def ordered(model: Model, request: Request) -> Measured:
     return _with_costs(model, graph, prints, request)
 
 
-def shard(whole: Measured, request: Request, limit_bytes: int | None = None, product_bytes: int | None = None) -> Sharded:
-    """Split the operators that the request names, and those that exceed its threshold by themselves.
-
-    ``limit_bytes`` is a smaller threshold than the request's, ``product_bytes`` a smaller one for Gemm and MatMul alone,
-    whose parts lose nothing.
-    """
-    limit = request.budget_bytes if limit_bytes is None else limit_bytes
+def shard(
+    whole: Measured,
+    request: Request,
+    *,
+    exact: bool = False,
+    product_bytes: int | None = None,
+    given_bytes: int | None = None,
+) -> Sharded:
+    """Split the operators that the request names, and those that exceed its threshold by themselves (see `Threshold`)."""
+    asked = tuple(_asked(whole.ways, request))
     threshold = Threshold(
-        budget_bytes=limit, given_bytes=request.budget_bytes, max_params=request.max_params, methods=request.methods
+        budget_bytes=request.budget_bytes,
+        max_params=request.max_params,
+        methods=request.methods,
+        product_bytes=product_bytes,
+        given_bytes=given_bytes,
+        exact=exact,
     )
-    splits = tuple(_asked(whole.ways, request))
-    for each, kinds in ((product_bytes, PRODUCTS), (limit, None)):
-        left = {split.operator for split in splits}
-        left |= {one.name for one in whole.graph.operators if kinds is not None and one.op_type not in kinds}
-        if each is not None or kinds is None:
-            splits += oversize(whole.ways, replace(threshold, budget_bytes=each), request.device, left)
+    named = [split.operator for split in asked]
+    splits = (*asked, *oversize(whole.ways, threshold, request.device, named))
     counts = tuple((split.operator, split.method, split.count) for split in splits)
     if counts and counts not in whole.shards:
         rewritten = run_rewrites(whole.model, [Shard(splits=splits)])

@@ -19,7 +19,7 @@ from hyps.passes.costs import Costs
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.footprint import NODE_BYTES
-from hyps.passes.layouts import METHODS, Method
+from hyps.passes.layouts import METHODS, PRODUCTS, Method
 from hyps.passes.shard import Split
 from hyps.passes.units import megabytes
 from hyps.passes.ways import Way, Ways
@@ -27,15 +27,23 @@ from hyps.passes.ways import Way, Ways
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and the methods allowed.
+    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and how it may be split.
 
-    ``given_bytes`` is the user's budget where the planner tries less.
+    Products may need ``product_bytes``, where that is given: their shards cost no more than steps, while a convolution
+    unfolds its input again for each. With ``exact`` what cannot be split without changing bits is left whole.
+    ``given_bytes`` is the user's budget, where the planner tries less.
     """
 
     budget_bytes: int | None = None
     given_bytes: int | None = None
     max_params: int | None = None
     methods: Collection[Method] = METHODS
+    product_bytes: int | None = None
+    exact: bool = False
+
+    def of(self, kind: str) -> Threshold:
+        """The threshold of an operator of this kind."""
+        return self if self.product_bytes is None or kind not in PRODUCTS else replace(self, budget_bytes=self.product_bytes)
 
 
 def oversize(ways: Ways, threshold: Threshold, device: Device, left: Collection[str] = ()) -> tuple[Split, ...]:
@@ -45,8 +53,10 @@ def oversize(ways: Ways, threshold: Threshold, device: Device, left: Collection[
     is left to the planner, which may still place it.
     """
     found = []
-    for index in _suspects(ways, threshold):
+    given = threshold
+    for index in _suspects(ways, given):
         operator = ways.graph.operators[index]
+        threshold = given.of(operator.op_type)
         params = sum(math.prod(ways.graph.weights[name].shape) for name in operator.weights)
         first, last = ways.spans.get(index, (index, index))
         many = threshold.max_params is not None and params >= threshold.max_params
@@ -101,7 +111,9 @@ def _suspects(ways: Ways, threshold: Threshold) -> Iterator[int]:
     if threshold.max_params is not None or threshold.budget_bytes is None:
         yield from range(ways.costs.count)
         return
-    yield from np.flatnonzero(ways.at_most > threshold.budget_bytes).tolist()
+    yield from np.flatnonzero(
+        ways.at_most > min(threshold.budget_bytes, threshold.product_bytes or threshold.budget_bytes)
+    ).tolist()
 
 
 def _chosen(
@@ -119,6 +131,8 @@ def _chosen(
         need = ways.need(index, span) if possible else 0
         counts = ((way, _fewest(way, need - way.whole_bytes, threshold, params)) for way in possible)
         found = [(way, count) for way, count in counts if count is not None]
+        if threshold.exact:
+            found = [(way, count) for way, count in found if way.inexact_reason(count) is None]
         if found:
             return min(found, key=lambda choice: _rank(choice[0], choice[1], device))
     return None

@@ -24,7 +24,7 @@ from hyps.passes.weights import REFERENCE_BYTES, Model
 BUDGET_STEP_BYTES = 100_000
 #: Of what the budget has above the least that works, the shares that partitions are tried with; the rest is for weights.
 _CAP_SHARES = (0.0, 0.1, 0.4)
-#: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
+#: Of what a partition may need beside the process, the shares that a product is tried to be split to.
 _SHARD_SHARES = (1.0, 0.5)
 #: Larger models are tried with the first of the shares alone.
 _MANY_OPERATORS = 2_000
@@ -98,19 +98,26 @@ def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: i
     found = fitting(sharded, request)
     if found is None or (request.budget_bytes or request.start_bytes) < request.start_bytes:
         return
-    yield _candidate(whole, sharded, found, request)
+    first = _candidate(whole, sharded, found, request)
+    yield first
     if request.budget_bytes is None or request.split != "auto" or not found.cuts:
         return
+    exact = first.inexact_reason is None
+    if exact:
+        smallest = _smallest_budget(whole, request, exact=True)
     shares = _CAP_SHARES if len(whole.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
+    smallest = min(smallest, request.budget_bytes)
     for cap in (smallest + int((request.budget_bytes - smallest) * share) for share in shares):
         tried = set()
         for share in _SHARD_SHARES:
             process = request.process_bytes
-            other = shard(whole, request, cap, process + int((cap - process) * share))
+            capped = replace(request, budget_bytes=cap)
+            product_bytes = process + int((cap - process) * share)
+            other = shard(whole, capped, exact=exact, product_bytes=product_bytes, given_bytes=request.budget_bytes)
             if other.splits in tried:
                 continue
             tried.add(other.splits)
-            if (found := fitting(other, replace(request, budget_bytes=cap), apart=share < 1)) is not None:
+            if (found := fitting(other, capped, apart=share < 1)) is not None:
                 yield _candidate(whole, other, found, request)
 
 
@@ -146,19 +153,23 @@ def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
         )
 
 
-def _smallest_budget(whole: Measured, request: Request) -> int:
+def _smallest_budget(whole: Measured, request: Request, *, exact: bool = False) -> int:
     """The least budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within; found by trying.
 
-    Starts at a bound that no plan can beat: every splittable operator in its smallest shards.
+    Starts at a bound that no plan can beat: every splittable operator in its smallest shards. With ``exact``, the least
+    that a plan whose splits and cuts change no bit keeps within.
     """
     operators = range(len(whole.graph.operators))
     runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
 
     def works(steps: int) -> bool:
         wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)
-        sharded = shard(whole, wanted)
+        sharded = shard(whole, wanted, exact=exact)
         found = fits(sharded.measured.costs, tuple(sorted(wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
-        return found and (runs_as_planned or fitting(sharded, wanted) is not None)
+        if not found or (runs_as_planned and not exact):
+            return found
+        best = fitting(sharded, wanted)
+        return best is not None and not (exact and sharded.measured.sealed.intersection(best.cuts))
 
     bound = smallest_peak(finest(whole.ways, request.methods), step_bytes=BUDGET_STEP_BYTES)
     bound = max(bound, request.start_bytes)

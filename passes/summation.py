@@ -16,6 +16,8 @@ from onnx import NodeProto
 from hyps.passes.layouts import CONVOLUTIONS, INTEGER, WIDTH_STEP, Layout, Values, how
 
 _BLOCK_DEPTH, _BLOCK_COLUMNS = 128, 80
+#: Of so many columns or fewer the blocks are longer.
+_NARROW_COLUMNS = 64
 
 
 def inexact_split(node: NodeProto, layout: Layout, values: Values, count: int, threads: int) -> str | None:
@@ -83,4 +85,4 @@ def _are_wide(columns: int, threads: int) -> bool:
     """
     shares = [-(-columns // (16 * number)) * 16 for number in range(1, threads + 1)]
     rests = [columns % share or share for share in shares]
-    return columns >= _BLOCK_COLUMNS * threads and min(rests) >= _BLOCK_COLUMNS
+    return columns >= _BLOCK_COLUMNS * threads and min(rests) > _NARROW_COLUMNS

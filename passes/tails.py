@@ -11,12 +11,12 @@ from hyps.passes.cutting import Cutting, Part
 from hyps.passes.fusion import ACTIVATIONS
 
 #: onnxruntime adds a second operand within these (ConvAddActivationFusion, MatMulAddFusion).
-_ADDING = frozenset({"Conv", "MatMul"})
+ADDING = frozenset({"Conv", "MatMul"})
 
 
 def tail(cutting: Cutting, node: gs.Node) -> Iterator[gs.Node]:
     """The operators behind ``node`` that its shards compute: an Add, activations, a QuantizeLinear at the end."""
-    result, adds = node.outputs[0], node.op in _ADDING
+    result, adds = node.outputs[0], node.op in ADDING
     while (after := cutting.follower(result)) is not None:
         others = [operand for operand in after.inputs if operand is not result]
         constant = all(isinstance(other, gs.Constant) for other in others)

@@ -19,9 +19,10 @@ from hyps.passes.device import Device
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.footprint import NODE_BYTES, convolution_bytes, mapped_bytes
 from hyps.passes.fusion import fusion_groups
-from hyps.passes.graph import Graph
+from hyps.passes.graph import Graph, Operator
 from hyps.passes.layouts import CONVOLUTIONS, METHODS, PRODUCTS, Layout, Method, Values, Window, how, layout
 from hyps.passes.summation import inexact_split
+from hyps.passes.tails import ADDING
 from hyps.passes.weights import Model
 
 _SPLITTABLE = PRODUCTS | CONVOLUTIONS
@@ -32,7 +33,8 @@ class Way:
     """One method by which an operator can be split; all bytes are the whole operator's.
 
     ``constants`` are the bytes of each constant that is cut, or that a spatial shard reads. ``widened_bytes`` of them
-    onnxruntime holds as floats. ``added_bytes`` is what is added to the result and has to be cut with it.
+    onnxruntime holds as floats. ``added_bytes`` is what is added to the result and has to be cut with it; ``parted`` says
+    what should be, and cannot.
     """
 
     node: NodeProto
@@ -45,6 +47,7 @@ class Way:
     added_bytes: int
     workspace_bytes: int
     threads: int
+    parted: str | None
 
     def weight_bytes(self, count: int) -> int:
         """What a shard holds resident of ``constants``."""
@@ -101,7 +104,7 @@ class Way:
 
     def inexact_reason(self, count: int) -> str | None:
         """Why the result of so many shards may differ in the last bits; None if it may not."""
-        return inexact_split(self.node, self.layout, self.values, count, self.threads)
+        return inexact_split(self.node, self.layout, self.values, count, self.threads) or self.parted
 
 
 class Ways:
@@ -206,7 +209,33 @@ class Ways:
             added_bytes=result.nbytes if any(o.op_type == "Add" and len(o.inputs) > 1 for o in behind) else 0,
             workspace_bytes=int(self.costs.workspace[index]),
             threads=self._threads,
+            parted=self._parted(operator),
         )
+
+    @cached_property
+    def _readers(self) -> Mapping[str, tuple[Operator, ...]]:
+        found: dict[str, list[Operator]] = {}
+        for operator in self.graph.operators:
+            for name in operator.inputs:
+                found.setdefault(name, []).append(operator)
+        return {name: tuple(operators) for name, operators in found.items()}
+
+    @cached_property
+    def _writers(self) -> Mapping[str, Operator]:
+        return {name: operator for operator in self.graph.operators for name in operator.outputs}
+
+    def _parted(self, operator: Operator) -> str | None:
+        """Where onnxruntime adds something within ``operator`` that `hyps.passes.tails` leaves behind: what that means."""
+        (result,) = operator.outputs
+        readers = self._readers.get(result, ())
+        if len(readers) != 1 or readers[0].op_type != "Add" or len(readers[0].inputs) < 2 or operator.op_type not in ADDING:
+            return None
+        (other,) = (name for name in readers[0].inputs if name != result)
+        writer = self._writers.get(other)
+        rival = writer is not None and writer.op_type == operator.op_type and len(self._readers[other]) == 1
+        if not rival and self.graph.tensors[other].shape == self.graph.tensors[result].shape:
+            return None
+        return f"{operator.name!r} is split, {readers[0].name!r} is not, and onnxruntime would compute them as one"
 
     def _widened(self, index: int) -> int:
         """The bytes of what an operator makes of constants alone."""

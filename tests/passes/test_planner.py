@@ -453,7 +453,8 @@ class TestExactness:
         net.node("Relu", net.node("Add", "c", "d", to="a"), to="y")
         net.output("y")
         model = net.model()
-        assert self.reason(model, Request(budget_bytes=smallest(model, "auto"))) == (
+        asked = (Asked(operator="c", method="output", count=2),)
+        assert self.reason(model, Request(shards=asked, split="layers")) == (
             "'c' is split, 'a' is not, and onnxruntime would compute them as one"
         )
         assert plan(model, Request(split="layers")).plan.exact
