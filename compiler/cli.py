@@ -53,6 +53,13 @@ class SplitChoice(StrEnum):
     layers = "layers"
 
 
+class TileChoice(StrEnum):
+    """Whether operators may be computed in tiles of rows; see `hyps.passes.tiles`."""
+
+    auto = "auto"
+    off = "off"
+
+
 @app.command("compile")
 def compile_command(
     model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
@@ -60,6 +67,7 @@ def compile_command(
     target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
     memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB or 122MiB.")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Where to cut.")] = SplitChoice.auto,
+    tile: Annotated[TileChoice, typer.Option(help="Compute in tiles of rows where activations need it.")] = TileChoice.auto,
     max_params: Annotated[
         int | None, typer.Option(min=1, help="Split operators with this many parameters or more (Kaboubi's threshold).")
     ] = None,
@@ -86,6 +94,7 @@ def compile_command(
             budget_bytes=budget,
             max_params=max_params,
             split=split.value,
+            tile=tile.value,
             threads=threads or (device.cores if device else DEFAULT_THREADS),
             images=preprocess is not None,
             device=device.device(budget or device.budget_bytes) if device else Device(),

@@ -74,11 +74,6 @@ def fitting(sharded: Sharded, request: Request, *, apart: bool = False) -> Fitti
     return None
 
 
-def _measured(model: Model, request: Request) -> Measured:
-    graph = view(model)
-    return _with_costs(model, graph, footprints(graph, request.threads), request)
-
-
 def _with_costs(model: Model, graph: Graph, prints: Mapping[str, Footprint], request: Request) -> Measured:
     return Measured(
         model=model, graph=graph, costs=costs(graph, prints, request.process_bytes), sealed=sealed_positions(graph)
@@ -99,6 +94,12 @@ def ordered(model: Model, request: Request) -> Measured:
     return _with_costs(model, graph, prints, request)
 
 
+def measured(model: Model, request: Request) -> Measured:
+    """A model whose operators keep their order."""
+    graph = view(model)
+    return _with_costs(model, graph, footprints(graph, request.threads), request)
+
+
 def shard(whole: Measured, request: Request) -> Sharded:
     """Split the operators that exceed the request's threshold by themselves."""
     threshold = Threshold(budget_bytes=request.budget_bytes, max_params=request.max_params)
@@ -106,8 +107,9 @@ def shard(whole: Measured, request: Request) -> Sharded:
     counts = {split.operator: split.shards for split in splits}
     reasons = {split.operator: split.reason for split in splits}
     rewritten = run_rewrites(whole.model, [ShardByOutput(counts=counts, reasons=reasons)])
-    measured = _measured(rewritten.model, request) if rewritten.modified else whole
-    return Sharded(measured=measured, rewritten=rewritten, splits=splits)
+    return Sharded(
+        measured=measured(rewritten.model, request) if rewritten.modified else whole, rewritten=rewritten, splits=splits
+    )
 
 
 def wanted_cuts(sharded: Sharded, request: Request) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from hyps.passes.cuts import smallest_peak
@@ -17,6 +17,7 @@ from hyps.passes.reach import first_that, fits
 from hyps.passes.request import Request
 from hyps.passes.residency import Residences, StepNeeds, residences
 from hyps.passes.session_order import session_order
+from hyps.passes.tiling import Tiling, Tilings
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
@@ -43,6 +44,7 @@ class Planned:
 class _Candidate:
     """A way to split and cut, and what stays in memory then."""
 
+    tiling: Tiling
     sharded: Sharded
     fitting: Fitting
     budget_bytes: int
@@ -68,9 +70,11 @@ def plan(model: Model, request: Request) -> Planned:
     Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
     """
     whole = ordered(model, request)
+    tilings = Tilings(whole, request)
     sharded = shard(whole, request)
-    smallest = _smallest_budget(whole, request)
-    candidates = _candidates(whole, sharded, request, smallest)
+    least = _smallest_budget(whole, request)
+    smallest = _smallest_tiled(tilings, request, least)
+    candidates = [*_candidates(lambda cap: tilings.whole, request, least), *_candidates(tilings.within, request, smallest)]
     best = min(
         candidates, key=lambda candidate: (candidate.inexact_reason is not None, candidate.residences.cost), default=None
     )
@@ -79,7 +83,7 @@ def plan(model: Model, request: Request) -> Planned:
     graph = best.sharded.measured.graph
     result = Plan(
         partitions=tuple(best.partitions()),
-        changes=best.sharded.rewritten.changes,
+        changes=(*best.tiling.changes, *best.sharded.rewritten.changes),
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
@@ -93,40 +97,49 @@ def plan(model: Model, request: Request) -> Planned:
     return Planned(model=best.sharded.measured.model, graph=graph, plan=result)
 
 
-def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: int) -> Iterator[_Candidate]:
-    """Plans within the budget. Those that need less of it leave room to weights that stay: which is best is tried."""
+def _candidates(tiled: Callable[[int], Tiling], request: Request, smallest: int) -> Iterator[_Candidate]:
+    """Plans within the budget. Those that need less of it leave room to weights that stay: which is best is tried.
+
+    ``tiled`` gives the model as it is planned within so many bytes; that works from ``smallest`` on.
+    """
+    budget = request.budget_bytes
+    if budget is not None and budget < smallest:
+        return
+    tiling = tiled(budget or 0)
+    sharded = shard(tiling.measured, request)
     found = fitting(sharded, request)
-    if found is None or (request.budget_bytes or request.start_bytes) < request.start_bytes:
+    if found is not None:
+        yield _candidate(tiling, sharded, found, request)
+    if budget is None or request.split != "auto" or (found is not None and not found.cuts):
         return
-    yield _candidate(whole, sharded, found, request)
-    if request.budget_bytes is None or request.split != "auto" or not found.cuts:
-        return
-    shares = _CAP_SHARES if len(whole.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
-    for cap in (smallest + int((request.budget_bytes - smallest) * share) for share in shares):
+    shares = _CAP_SHARES if len(tiling.measured.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
+    for cap in (smallest + int((budget - smallest) * share) for share in shares):
+        tiling = tiled(cap)
         tried = set()
         for share in _SHARD_SHARES:
             process = request.process_bytes
-            other = shard(whole, replace(request, budget_bytes=process + int((cap - process) * share)))
+            other = shard(tiling.measured, replace(request, budget_bytes=process + int((cap - process) * share)))
             if other.splits in tried:
                 continue
             tried.add(other.splits)
             if (found := fitting(other, replace(request, budget_bytes=cap), apart=share < 1)) is not None:
-                yield _candidate(whole, other, found, request)
+                yield _candidate(tiling, other, found, request)
 
 
-def _candidate(whole: Measured, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
+def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
     needs = _needs(sharded.measured.graph, found)
     stays = residences(needs, budget, request.device)
-    graph = sharded.measured.graph
+    base, graph = tiling.measured, sharded.measured.graph
     return _Candidate(
+        tiling=tiling,
         sharded=sharded,
         fitting=found,
         budget_bytes=budget,
         residences=stays,
         start_bytes=request.start_bytes,
-        inexact_reason=inexact_reason(whole.model, whole.graph, sharded.splits, graph, found.cuts, request.threads),
+        inexact_reason=inexact_reason(base.model, base.graph, sharded.splits, graph, found.cuts, request.threads),
     )
 
 
@@ -151,6 +164,20 @@ def _smallest_budget(whole: Measured, request: Request) -> int:
 
     Starts at a bound that no plan can beat: every splittable operator in its smallest shards.
     """
+    bound = smallest_peak(finest(whole.model, whole.graph, whole.costs), step_bytes=BUDGET_STEP_BYTES)
+    bound = max(bound, request.start_bytes)
+    return first_that(_works(whole, request), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
+
+
+def _smallest_tiled(tilings: Tilings, request: Request, enough: int) -> int:
+    """The least budget, in the same steps, with the tiles that it asks for; ``enough`` works without."""
+    return tilings.smallest(
+        lambda tiled, steps: _works(tiled, request)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
+    )
+
+
+def _works(whole: Measured, request: Request) -> Callable[[int], bool]:
+    """Whether a plan as requested keeps within so many steps of `BUDGET_STEP_BYTES`."""
     operators = range(len(whole.graph.operators))
     runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
 
@@ -160,9 +187,7 @@ def _smallest_budget(whole: Measured, request: Request) -> int:
         found = fits(sharded.measured.costs, tuple(sorted(wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
         return found and (runs_as_planned or fitting(sharded, wanted) is not None)
 
-    bound = smallest_peak(finest(whole.model, whole.graph, whole.costs), step_bytes=BUDGET_STEP_BYTES)
-    bound = max(bound, request.start_bytes)
-    return first_that(works, -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
+    return works
 
 
 def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNotFit:

@@ -8,18 +8,21 @@ from typing import Literal
 from hyps.passes.device import Device
 
 Split = Literal["auto", "mandatory", "pooling", "layers"]
+Tile = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
 
+    ``tile``: operators may be computed in tiles of rows, where ``split`` is ``auto`` and there is a budget to keep within.
     ``images``: the runtime will decode pictures, which takes more memory than reading tensors.
     """
 
     budget_bytes: int | None = None
     max_params: int | None = None
     split: Split = "auto"
+    tile: Tile = "auto"
     threads: int = 1
     images: bool = False
     device: Device = field(default_factory=Device)

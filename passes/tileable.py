@@ -78,9 +78,7 @@ def _plain(graph: Graph, operator: Operator, node: NodeProto) -> bool:
     return floats and result.dtype == "float32" and len(result.shape) > AXIS and result.shape[AXIS] > 1
 
 
-def _sweep(
-    graph: Graph, operator: Operator, node: NodeProto, constants: Mapping[str, Any], threads: int
-) -> Sweep | None:
+def _sweep(graph: Graph, operator: Operator, node: NodeProto, constants: Mapping[str, Any], threads: int) -> Sweep | None:
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     kind = operator.op_type
     source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]

@@ -41,7 +41,7 @@ class TileRegion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One operator's part in a tile. ``inputs``: what the whole operator's are called here; ``made``: which rows it makes.
+    """One operator's part in a tile. ``inputs``: what the whole operator's are called here; ``rows``: which it makes.
 
     Without an ``operator`` it slices its only input; ``rows`` are then counted from the first that is there.
     """
@@ -52,6 +52,11 @@ class Piece:
     result: str
     rows: Rows
     pads: tuple[int, int] = (0, 0)
+
+    @property
+    def output(self) -> str:
+        """The tensor that it writes: the whole one's name, with the tile behind it."""
+        return self.name if self.operator is None else self.result + self.name.removeprefix(self.operator)
 
 
 def pieces(
@@ -169,7 +174,9 @@ class TileRows:
             operators = graph.operators[start:stop]
             tiles = tiles_of(graph, tileable, operators, region.tiles)
             if tuple(operator.name for operator in operators) != region.operators or tiles is None:
-                raise ValueError(f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles")
+                raise ValueError(
+                    f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles"
+                )
             spans[start] = (stop, list(writer.nodes(tiles, operators, tileable)))
             what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of rows"
             changes.append(Change(operator=region.operators[0], what=what, why=region.reason))
@@ -210,7 +217,7 @@ class _Writer:
                     yield self._slice(piece)
                 else:
                     yield self._part(piece, tileable[piece.operator].pads)
-        parts = [self._result(tile[-1]) for tile in tiles]
+        parts = [tile[-1].output for tile in tiles]
         yield helper.make_node("Concat", parts, [last.outputs[0]], f"{last.name}/tiles", axis=AXIS)
 
     def _part(self, piece: Piece, pads: tuple[int, ...] | None) -> NodeProto:
@@ -218,7 +225,7 @@ class _Writer:
         node.CopyFrom(self._nodes[piece.operator or ""])
         node.name = piece.name
         node.input[:] = [piece.inputs.get(name, name) for name in node.input]
-        node.output[:] = [self._result(piece)]
+        node.output[:] = [piece.output]
         if pads is None:
             return node
         rank = len(pads) // 2
@@ -240,15 +247,11 @@ class _Writer:
         if self._opset < _SLICE_INPUTS:
             return helper.make_node("Slice", [source], [piece.name], piece.name, axes=[AXIS], starts=[start], ends=[stop])
         bounds = [
-            self._constant(f"{piece.name}/{what}", [value]) for what, value in (("start", start), ("stop", stop), ("axis", AXIS))
+            self._constant(f"{piece.name}/{what}", [value])
+            for what, value in (("start", start), ("stop", stop), ("axis", AXIS))
         ]
         return helper.make_node("Slice", [source, *bounds], [piece.name], piece.name)
 
     def _constant(self, name: str, values: Sequence[int]) -> str:
         self.constants[name] = numpy_helper.from_array(np.array(values, np.int64), name)
         return name
-
-    def _result(self, piece: Piece) -> str:
-        """The tensor that a piece writes: the whole operator's name, with the tile's behind it."""
-        suffix = piece.name.removeprefix(piece.operator or "")
-        return f"{piece.result}{suffix}"
