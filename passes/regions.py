@@ -1,8 +1,8 @@
-"""Which operators to tile, and into how many tiles, so that a budget holds their activations: the least extra work that does.
+"""Which operators to tile, and into how many tiles, so that a budget holds their activations: with the least extra work.
 
 A dynamic program over the positions between operators that onnxruntime does not fuse. Operators that fit by themselves cost
-nothing; a run with one that does not may become a region, in the fewest tiles that make it fit as a partition of its own; its
-cost is the estimated time beyond that of the whole operators (rows computed twice, slices, the joining of results). What a
+nothing; a run with one that does not may become a region, in the fewest tiles that make it fit as a partition by itself. It
+costs the estimated time beyond that of the whole operators (rows computed twice, slices, the joining of results). What a
 region needs is the weights of all its operators, what is held around it, its finished tiles, and one tile in the middle.
 """
 
@@ -34,7 +34,7 @@ REGION_OPERATORS, TRIED_OPERATORS = 64, 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiled:
-    """A run of operators in some tiles: the most live bytes, those of definitions, and seconds beyond the whole operators'."""
+    """A run of operators in some tiles: the most live bytes, those of definitions, and seconds more than when whole."""
 
     tiles: int
     live_bytes: int
@@ -52,7 +52,7 @@ class Regions:
         self._left = TRIED_OPERATORS
 
     def within(self, budget_bytes: int) -> tuple[TileRegion, ...]:
-        """The regions that make as many operators as possible fit, with the least extra work; none where all fit as they are."""
+        """The regions that make as many operators as can be fit, with the least extra work; none where all fit."""
         hot = self._hot(budget_bytes)
         if not hot.any():
             return ()

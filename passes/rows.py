@@ -8,6 +8,7 @@ whole (Hadidi, section 4.3, spatial splits; Zhao et al., DeepThings, 2018, secti
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class Window:
 def tile_rows(height: int, count: int) -> tuple[Rows, ...]:
     """``height`` rows in ``count`` tiles, as equal as can be."""
     bounds = [height * index // count for index in range(count + 1)]
-    return tuple(zip(bounds, bounds[1:], strict=False))
+    return tuple(itertools.pairwise(bounds))
 
 
 def union(spans: Iterable[Rows]) -> Rows:

@@ -2,12 +2,12 @@
 
 Measured on onnxruntime 1.31, x86-64, against the whole operator with 1, 2 and 4 threads (tests/passes/test_tiles.py):
 
-- MLAS multiplies the filters with columns, one for each output position. With a single column, or where the sum is longer than
-  128 and a thread has 64 columns or fewer, it adds up in another order (``MlasConvOperation``: the blocks of the sum grow as
-  columns become few). So a tile has at least as many columns as keep every thread above that: 65 for one thread. Whether
-  the im2col matrix is made at once or in segments changes no bit by itself.
-- Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN treat the last few numbers of a tensor otherwise than the rest, by a unit in
-  the last place: a tile would end elsewhere than the whole. They are left out, as is what is not known.
+- MLAS multiplies the filters with columns, one for each output position. With a single column, or where the sum is longer
+  than 128 and a thread has 64 columns or fewer, it adds up in another order (``MlasConvOperation``: the blocks of the sum
+  grow as columns become few). So a tile has at least as many columns as keep every thread above that: 65 for one thread.
+  Whether the im2col matrix is made at once or in segments changes no bit by itself.
+- Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN treat the last few numbers of a tensor otherwise than the rest, by a unit
+  in the last place: a tile would end elsewhere than the whole. They are left out, as is what is not known.
 - A sum of two convolutions is left out: onnxruntime joins it to one of them and may choose the other one in a tile.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import NodeProto, helper, numpy_helper
@@ -40,11 +40,11 @@ _BLOCK_DEPTH, _BLOCK_COLUMNS, _THREAD_STEP = 128, 64, 16
 class Sweep:
     """How an operator is computed row by row.
 
-    ``pads`` are the whole operator's paddings, all axes' before and all behind, of those that have any; ``whole`` are the inputs
-    that every tile reads entirely (broadcast along the rows); a tile has at least ``least_rows``.
+    ``pads`` are the whole operator's own, before all axes and behind, where it has any; ``whole`` are the inputs that every
+    tile reads entirely (broadcast along the rows); a tile has at least ``least_rows``.
     """
 
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     pads: tuple[int, ...] | None = None
     whole: frozenset[str] = frozenset()
     least_rows: int = 1
@@ -144,7 +144,7 @@ def _sliding(
 
 
 def _padding(node: NodeProto, source: Tensor, attributes: Mapping[str, Any], constants: Mapping[str, Any]) -> Sweep | None:
-    """A Pad by a constant: a window of one that sees padding. Its amounts are an attribute before opset 11, then an input."""
+    """A Pad by a constant, a window of one that sees padding; its amounts are an attribute (opset < 11) or an input."""
     if attributes.get("mode", b"constant") != b"constant" or (len(node.input) > 3 and node.input[3]):
         return None
     if len(node.input) > 1 and node.input[1] not in constants:

@@ -1,4 +1,4 @@
-"""Spatial tiles: several operators in a row, computed some rows at a time, so that their large tensors never exist as a whole.
+"""Spatial tiles: several operators, computed some rows at a time, so that their large tensors never exist as a whole.
 
 Hadidi, sections 4.2 and 4.3 (spatial splits); fused over layers as in DeepThings (Zhao et al., 2018). A *region* is a run
 of operators, any graph inside, with one result::

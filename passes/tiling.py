@@ -44,7 +44,7 @@ class Tilings:
         return self._made[key]
 
     def smallest(self, works: Callable[[Measured, int], bool], least: int, enough: int, step_bytes: int) -> int:
-        """The least budget in ``least .. enough``, in whole steps, that ``works`` with its tiles; ``enough`` does without."""
+        """The least budget in ``least .. enough``, in whole steps, that ``works`` with tiles; ``enough`` does without."""
 
         def tiled_works(steps: int) -> bool:
             tiling = self.within(steps * step_bytes)
