@@ -74,6 +74,13 @@ class ShardPolicy(StrEnum):
 _METHODS: dict[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
 
 
+class TileChoice(StrEnum):
+    """Whether operators may be computed in tiles of rows; see `hyps.passes.tiles`."""
+
+    auto = "auto"
+    off = "off"
+
+
 @app.command("compile")
 def compile_command(
     model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
@@ -90,6 +97,7 @@ def compile_command(
     shard_policy: Annotated[
         ShardPolicy, typer.Option(help="The method by which operators that are too big are split.")
     ] = ShardPolicy.auto,
+    tile: Annotated[TileChoice, typer.Option(help="Compute in tiles of rows where activations need it.")] = TileChoice.auto,
     max_params: Annotated[
         int | None, typer.Option(min=1, help="Split operators with this many parameters or more (Kaboubi's threshold).")
     ] = None,
@@ -119,6 +127,7 @@ def compile_command(
             split=split.value,
             shards=_shards(shard or ()),
             policy="auto" if shard_policy is ShardPolicy.auto else _METHODS[shard_policy.value],
+            tile=tile.value,
             threads=threads or (device.cores if device else DEFAULT_THREADS),
             images=preprocess is not None,
             device=device.device(budget or device.budget_bytes) if device else Device(),

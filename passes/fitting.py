@@ -84,11 +84,6 @@ def fitting(sharded: Sharded, request: Request, *, apart: bool = False) -> Fitti
     return None
 
 
-def _measured(model: Model, request: Request) -> Measured:
-    graph = view(model)
-    return _with_costs(model, graph, footprints(graph, request.threads), request)
-
-
 def _with_costs(model: Model, graph: Graph, prints: Mapping[str, Footprint], request: Request) -> Measured:
     found = costs(graph, prints, request.process_bytes)
     ways = Ways(model, graph, found, request.threads)
@@ -107,6 +102,12 @@ def ordered(model: Model, request: Request) -> Measured:
         proto.graph.node.extend(model.proto.graph.node[index] for index in order)
         model, graph = Model(proto=proto, weights=model.weights), reordered(graph, order)
     return _with_costs(model, graph, prints, request)
+
+
+def measured(model: Model, request: Request) -> Measured:
+    """A model whose operators keep their order."""
+    graph = view(model)
+    return _with_costs(model, graph, footprints(graph, request.threads), request)
 
 
 def shard(
@@ -132,10 +133,10 @@ def shard(
     counts = tuple((split.operator, split.method, split.count) for split in splits)
     if counts and counts not in whole.shards:
         rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
-        whole.shards[counts] = (_measured(rewritten.model, request), rewritten.changes)
-    measured, changes = whole.shards[counts] if counts else (whole, ())
+        whole.shards[counts] = (measured(rewritten.model, request), rewritten.changes)
+    split, changes = whole.shards[counts] if counts else (whole, ())
     told = tuple(replace(change, why=split.reason) for change, split in zip(changes, splits, strict=True))
-    return Sharded(measured=measured, changes=told, splits=splits)
+    return Sharded(measured=split, changes=told, splits=splits)
 
 
 def _asked(ways: Ways, request: Request) -> Iterator[Split]:

@@ -39,9 +39,9 @@ class Plan:
     """The partitions in execution order, the budget they keep within and the rewrites that made that possible.
 
     ``budget_bytes`` is the user's, or without one the plan's own peak. ``whole_peak_bytes`` is the model as one partition,
-    ``smallest_budget_bytes`` the least that any plan of ours keeps within, ``latency_s`` the estimated seconds of one
-    inference after another on the target. ``exact`` is false, for ``inexact_reason``,
-    when the result may differ from the whole model's in the last bits.
+    ``smallest_budget_bytes`` the least that a plan of ours keeps within (without tiles, where the budget is far from it),
+    ``latency_s`` the estimated seconds of one inference after another on the target. ``exact`` is false, for
+    ``inexact_reason``, when the result may differ from the whole model's in the last bits.
     """
 
     partitions: tuple[Partition, ...]

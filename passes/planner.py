@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from hyps.passes.cuts import smallest_peak
@@ -17,6 +17,7 @@ from hyps.passes.reach import first_that, fits
 from hyps.passes.request import Request
 from hyps.passes.residency import Residences, StepNeeds, residences
 from hyps.passes.session_order import session_order
+from hyps.passes.tiling import Tiling, Tilings
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
@@ -24,8 +25,12 @@ from hyps.passes.weights import REFERENCE_BYTES, Model
 BUDGET_STEP_BYTES = 100_000
 #: Of what the budget has above the least that works, the shares that partitions are tried with; the rest is for weights.
 _CAP_SHARES = (0.0, 0.1, 0.4)
-#: Of what a partition may need beside the process, the shares that a product is tried to be split to.
+#: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
 _SHARD_SHARES = (1.0, 0.5)
+#: Tiles are tried where no plan fits without them, and below so many times the least budget that works without.
+_TIGHT = 1.5
+#: A plan with tiles must be estimated to take less than this share of the time: what they cost besides is not estimated.
+_TILES_WORTH = 0.9
 #: Larger models are tried with the first of the shares alone.
 _MANY_OPERATORS = 2_000
 
@@ -43,12 +48,17 @@ class Planned:
 class _Candidate:
     """A way to split and cut, and what stays in memory then."""
 
+    tiling: Tiling
     sharded: Sharded
     fitting: Fitting
     budget_bytes: int
     residences: Residences
     start_bytes: int
     inexact_reason: str | None
+
+    def rank(self) -> tuple[bool, float]:
+        """The less the better: bits first, then time."""
+        return self.inexact_reason is not None, self.residences.cost / (_TILES_WORTH if self.tiling.changes else 1)
 
     def partitions(self) -> Iterator[Partition]:
         """The partitions with what stays in memory; no step needs less than the process did to start."""
@@ -68,18 +78,24 @@ def plan(model: Model, request: Request) -> Planned:
     Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
     """
     whole = ordered(model, request)
+    tilings = Tilings(whole, request)
     sharded = shard(whole, request)
-    smallest = _smallest_budget(whole, request)
-    candidates = _candidates(whole, sharded, request, smallest)
-    best = min(
-        candidates, key=lambda candidate: (candidate.inexact_reason is not None, candidate.residences.cost), default=None
-    )
+    smallest = least = _smallest_budget(whole, request)
+    candidates = [
+        *_candidates(lambda cap: tilings.whole, request, least, lambda: _smallest_budget(whole, request, exact=True))
+    ]
+    if not candidates or (request.budget_bytes or 0) < _TIGHT * least:
+        smallest = _smallest_tiled(tilings, request, least)
+        candidates += _candidates(
+            tilings.within, request, smallest, lambda: _smallest_tiled(tilings, request, least, exact=True)
+        )
+    best = min(candidates, key=_Candidate.rank, default=None)
     if best is None:
         raise _does_not_fit(sharded.measured, request, smallest)
     graph = best.sharded.measured.graph
     result = Plan(
         partitions=tuple(best.partitions()),
-        changes=best.sharded.changes,
+        changes=(*best.tiling.changes, *best.sharded.changes),
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
@@ -93,47 +109,54 @@ def plan(model: Model, request: Request) -> Planned:
     return Planned(model=best.sharded.measured.model, graph=graph, plan=result)
 
 
-def _candidates(whole: Measured, sharded: Sharded, request: Request, smallest: int) -> Iterator[_Candidate]:
-    """Plans within the budget. Those that need less of it leave room to weights that stay: which is best is tried."""
-    found = fitting(sharded, request)
-    if found is None or (request.budget_bytes or request.start_bytes) < request.start_bytes:
+def _candidates(
+    tiled: Callable[[int], Tiling], request: Request, smallest: int, smallest_exact: Callable[[], int]
+) -> Iterator[_Candidate]:
+    """Plans within the budget. Those that need less of it leave room to weights that stay: which is best is tried.
+
+    ``tiled`` gives the model as it is planned within so many bytes; that works from ``smallest`` on, and without that a
+    bit changes from ``smallest_exact`` on.
+    """
+    budget = request.budget_bytes
+    if budget is not None and budget < smallest:
         return
-    first = _candidate(whole, sharded, found, request)
-    yield first
-    if request.budget_bytes is None or request.split != "auto" or not found.cuts:
+    tiling = tiled(budget or 0)
+    found = fitting(sharded := shard(tiling.measured, request), request)
+    first = _candidate(tiling, sharded, found, request) if found is not None else None
+    if first is not None:
+        yield first
+    if budget is None or request.split != "auto" or (found is not None and not found.cuts):
         return
-    exact = first.inexact_reason is None
-    if exact:
-        smallest = _smallest_budget(whole, request, exact=True)
-    shares = _CAP_SHARES if len(whole.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
-    smallest = min(smallest, request.budget_bytes)
-    for cap in (smallest + int((request.budget_bytes - smallest) * share) for share in shares):
+    exact = first is not None and first.inexact_reason is None
+    smallest = min(smallest_exact(), budget) if exact else smallest
+    shares = _CAP_SHARES if len(tiling.measured.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
+    process = request.process_bytes
+    for cap in (smallest + int((budget - smallest) * share) for share in shares):
+        tiling, capped = tiled(cap), replace(request, budget_bytes=cap)
         tried = set()
-        for share in _SHARD_SHARES:
-            process = request.process_bytes
-            capped = replace(request, budget_bytes=cap)
-            product_bytes = process + int((cap - process) * share)
-            other = shard(whole, capped, exact=exact, product_bytes=product_bytes, given_bytes=request.budget_bytes)
+        for product_bytes in (process + int((cap - process) * share) for share in _SHARD_SHARES):
+            other = shard(tiling.measured, capped, exact=exact, product_bytes=product_bytes, given_bytes=budget)
             if other.splits in tried:
                 continue
             tried.add(other.splits)
-            if (found := fitting(other, capped, apart=share < 1)) is not None:
-                yield _candidate(whole, other, found, request)
+            if (found := fitting(other, capped, apart=product_bytes < cap)) is not None:
+                yield _candidate(tiling, other, found, request)
 
 
-def _candidate(whole: Measured, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
+def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
     needs = _needs(sharded.measured.graph, found)
     stays = residences(needs, budget, request.device)
     graph = sharded.measured.graph
     return _Candidate(
+        tiling=tiling,
         sharded=sharded,
         fitting=found,
         budget_bytes=budget,
         residences=stays,
         start_bytes=request.start_bytes,
-        inexact_reason=inexact_reason(whole.ways, sharded.splits, graph, found.cuts),
+        inexact_reason=inexact_reason(tiling.measured.ways, sharded.splits, graph, found.cuts),
     )
 
 
@@ -159,6 +182,20 @@ def _smallest_budget(whole: Measured, request: Request, *, exact: bool = False) 
     Starts at a bound that no plan can beat: every splittable operator in its smallest shards. With ``exact``, the least
     that a plan whose splits and cuts change no bit keeps within.
     """
+    bound = smallest_peak(finest(whole.ways, request.methods), step_bytes=BUDGET_STEP_BYTES)
+    bound = max(bound, request.start_bytes)
+    return first_that(_works(whole, request, exact=exact), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
+
+
+def _smallest_tiled(tilings: Tilings, request: Request, enough: int, *, exact: bool = False) -> int:
+    """The least budget, in the same steps, with the tiles that it asks for; ``enough`` works without."""
+    return tilings.smallest(
+        lambda tiled, steps: _works(tiled, request, exact=exact)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
+    )
+
+
+def _works(whole: Measured, request: Request, *, exact: bool) -> Callable[[int], bool]:
+    """Whether a plan as requested keeps within so many steps of `BUDGET_STEP_BYTES`."""
     operators = range(len(whole.graph.operators))
     runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
 
@@ -171,9 +208,7 @@ def _smallest_budget(whole: Measured, request: Request, *, exact: bool = False) 
         best = fitting(sharded, wanted)
         return best is not None and not (exact and sharded.measured.sealed.intersection(best.cuts))
 
-    bound = smallest_peak(finest(whole.ways, request.methods), step_bytes=BUDGET_STEP_BYTES)
-    bound = max(bound, request.start_bytes)
-    return first_that(works, -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
+    return works
 
 
 def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNotFit:

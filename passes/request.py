@@ -21,11 +21,15 @@ class Asked:
     count: int
 
 
+Tile = Literal["auto", "off"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
 
     ``shards`` are split so whatever the budget; ``policy`` is the one method by which others may be, or any.
+    ``tile``: operators may be computed in tiles of rows, where ``split`` is ``auto`` and there is a budget to keep within.
     ``images``: the runtime will decode pictures, which takes more memory than reading tensors.
     """
 
@@ -34,6 +38,7 @@ class Request:
     split: Split = "auto"
     shards: tuple[Asked, ...] = ()
     policy: Policy = "auto"
+    tile: Tile = "auto"
     threads: int = 1
     images: bool = False
     device: Device = field(default_factory=Device)

@@ -39,12 +39,23 @@ class Peaks:
 
 def compiled(model: Path, bundle: Path, budget_bytes: int, *options: str) -> dict[str, Any] | None:
     """The summary of ``hypsc compile``; None where the model or the budget is refused."""
+    done = _compile(model, bundle, budget_bytes, *options)
+    assert done.returncode in (0, 2), done.stderr
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def _compile(model: Path, bundle: Path, budget_bytes: int, *options: str) -> subprocess.CompletedProcess[str]:
     shape = INPUT_SHAPES.get(model.stem)
     command = ["compile", model, "--memory", f"{budget_bytes / 1e6}MB", "-o", bundle, "--force", "--json", *options]
     command += ["--input-shape", shape] if shape else []
-    done = subprocess.run([BIN / "hypsc", *map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 2), done.stderr
-    return json.loads(done.stdout) if done.returncode == 0 else None
+    return subprocess.run([BIN / "hypsc", *map(str, command)], capture_output=True, text=True, check=False)
+
+
+def smallest_bytes(model: Path, bundle: Path) -> int:
+    """The smallest budget that works, as the refusal of a smaller one tells."""
+    done = _compile(model, bundle, 10**6)
+    assert done.returncode == 2
+    return round(float(done.stderr.strip().rsplit("is ", 1)[1].removesuffix(" MB")) * 1e6)
 
 
 def inputs(bundle: Path, folder: Path, count: int) -> list[Path]:
@@ -71,7 +82,7 @@ def peaks(model: Path, folder: Path) -> Iterator[Peaks]:
     whole = compiled(model, bundle, 10**11)
     if whole is None:
         return
-    smallest, most = whole["smallest_budget_bytes"], whole["peak_bytes"]
+    smallest, most = smallest_bytes(model, bundle), whole["peak_bytes"]
     for budget in sorted({smallest + int((most - smallest) * share) for share in SHARES}):
         summary = compiled(model, bundle, budget)
         assert summary is not None

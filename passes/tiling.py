@@ -1,0 +1,58 @@
+"""A model with the tiles that a budget asks for, and the smallest budget that tiles make possible."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyps.passes.fitting import Measured, measured
+from hyps.passes.regions import Regions
+from hyps.passes.request import Request
+from hyps.passes.rewrite import Change, run_rewrites
+from hyps.passes.tiles import TileRegion, TileRows
+
+#: Larger models are not tiled: rewriting them again and again would take longer than a plan may.
+MOST_OPERATORS = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """A model, whole or with tiles, and what was changed for them."""
+
+    measured: Measured
+    changes: tuple[Change, ...] = ()
+
+
+class Tilings:
+    """The tilings of one model, each made once."""
+
+    def __init__(self, whole: Measured, request: Request) -> None:
+        self.whole = Tiling(measured=whole)
+        self._request = request
+        self._regions = Regions(whole, request.threads, request.device)
+        self._made: dict[tuple[tuple[tuple[str, ...], int], ...], Tiling] = {(): self.whole}
+        asked = request.tile == "auto" and request.split == "auto" and request.budget_bytes is not None
+        self._allowed = asked and len(whole.graph.operators) <= MOST_OPERATORS
+
+    def within(self, budget_bytes: int) -> Tiling:
+        """The model with the tiles that this budget needs; the whole one where it needs none, or none help."""
+        regions = self._regions.within(budget_bytes) if self._allowed else ()
+        key = tuple((region.operators, region.tiles) for region in regions)
+        if key not in self._made:
+            self._made[key] = self._tiled(regions)
+        return self._made[key]
+
+    def smallest(self, works: Callable[[Measured, int], bool], least: int, enough: int, step_bytes: int) -> int:
+        """The least budget in ``least .. enough``, in whole steps, that ``works`` with tiles; ``enough`` does without."""
+
+        def tiled_works(steps: int) -> bool:
+            tiling = self.within(steps * step_bytes)
+            return tiling is not self.whole and works(tiling.measured, steps)
+
+        steps = range(-(-least // step_bytes), enough // step_bytes)
+        return (steps.start + bisect_left(steps, True, key=tiled_works)) * step_bytes
+
+    def _tiled(self, regions: tuple[TileRegion, ...]) -> Tiling:
+        rewritten = run_rewrites(self.whole.measured.model, [TileRows(regions=regions, threads=self._request.threads)])
+        return Tiling(measured=measured(rewritten.model, self._request), changes=rewritten.changes)
