@@ -24,6 +24,8 @@ from hyps.runtime.spill import SET_BYTES, TensorStore
 
 #: Inputs of a batch that is never refused.
 _FEW = 64
+#: Kept free of the budget: a process's size varies a little from run to run, and a batch would fill every byte.
+_MARGIN_BYTES = 3_000_000
 
 
 def most_inputs(manifest: Manifest) -> int:
@@ -48,7 +50,7 @@ def batch_manifest(manifest: Manifest, count: int) -> Manifest:
         step, after = manifest.steps[index], manifest.steps[index + 1 : index + 2]
         if after and after[0].weights:
             ahead = after[0].weights.size_bytes
-        ahead = max(0, min(ahead, manifest.budget_bytes - step.alone_bytes - SET_BYTES * count))
+        ahead = max(0, min(ahead, manifest.budget_bytes - step.alone_bytes - SET_BYTES * count - _MARGIN_BYTES))
         changed = msgspec.structs.replace(
             step, pinned_bytes=0, ahead_bytes=ahead, kept=False, peak_bytes=manifest.budget_bytes
         )
@@ -100,7 +102,7 @@ class Batch:
             for index, step in enumerate(manifest.steps):
                 leaving_bytes = sum(manifest.tensors[name].nbytes for name in step.live)
                 copying_bytes = max(0, 2 * leaving_bytes - step.activation_bytes)
-                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes - copying_bytes
+                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes - copying_bytes - _MARGIN_BYTES
                 self._store.set_limit(room_bytes)
                 with self._executor.step(index, again=False) as run:
                     for number, held in self._arriving(inputs, seconds) if index == 0 else self._waiting(seconds):

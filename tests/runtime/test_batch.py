@@ -94,7 +94,7 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 def batched(manifest: Manifest) -> Manifest:
     """The fake schedule as a batch has it: one tensor fits beside each step."""
-    room = 4 * SET_BYTES + 4096
+    room = 4 * SET_BYTES + 4096 + 3_000_000
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
     )
