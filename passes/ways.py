@@ -51,9 +51,9 @@ class Way:
 
     def weight_bytes(self, count: int) -> int:
         """What a shard holds resident of ``constants``."""
-        part, width = (1, 1) if self.layout.method == "spatial" else (self.layout.largest(count), self.layout.width)
+        part, width = self._share(count)
         mapped = sum(mapped_bytes(-(-nbytes * part // width)) for nbytes in self.constants)
-        return mapped + 3 * (self.widened_bytes * part // width)  # as weights, as a tensor, as it is made
+        return mapped + 3 * self._widened(count)  # as weights, as a tensor, as it is made
 
     @property
     def whole_bytes(self) -> int:
@@ -63,8 +63,8 @@ class Way:
     def workspace(self, count: int) -> int:
         """The workspace of a shard."""
         kind, method = self.node.op_type, self.layout.method
-        if kind not in {"Conv", "ConvTranspose"} or count == 1:
-            return self.workspace_bytes
+        if kind not in {"Conv", "ConvTranspose"} or self.widened_bytes or count == 1:
+            return max(0, self.workspace_bytes - self.widened_bytes + self._widened(count))
         part, width = self.layout.largest(count), self.layout.width
         names = (self.node.input[1], self.node.input[0], self.node.output[0])
         kernel, source, result = (list(self.values.shapes[name]) for name in names)
@@ -75,6 +75,14 @@ class Way:
                 axis = self.layout.axes[position]
                 shape[axis] = -(-shape[axis] * part // width)
         return convolution_bytes(kind, tuple(kernel), tuple(source), tuple(result), self.threads)
+
+    def _share(self, count: int) -> tuple[int, int]:
+        """The part of the constants that a shard has, out of what."""
+        return (1, 1) if self.layout.method == "spatial" else (self.layout.largest(count), self.layout.width)
+
+    def _widened(self, count: int) -> int:
+        part, width = self._share(count)
+        return self.widened_bytes * part // width
 
     def sliced_bytes(self, count: int) -> int:
         """What Slices copy for a shard."""

@@ -131,6 +131,6 @@ def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     net.output("c")
     assert not is_exact(net.model(), "c", "output", 4, 4)
     assert_split_is_whole(net, "output", "c", 4, threads=4)
-    monkeypatch.setattr(summation, "_BLOCK_COLUMNS", 8)
+    monkeypatch.setattr(summation, "_are_wide", lambda columns, threads: True)
     with pytest.raises(AssertionError, match="of the largest output"):
         assert_split_is_whole(net, "output", "c", 4, threads=4)
