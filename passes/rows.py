@@ -27,13 +27,15 @@ class Source:
 class Window:
     """What an operator reads along the rows; the default is row by row.
 
-    ``pads`` are the operator's own. ``counted``: its padding counts in a mean (AveragePool's ``count_include_pad``).
+    ``pads`` are the operator's own, and may be ``most_pads`` (None: any). ``counted``: its padding counts in a mean
+    (AveragePool's ``count_include_pad``).
     """
 
     kernel: int = 1
     stride: int = 1
     dilation: int = 1
     pads: tuple[int, int] = (0, 0)
+    most_pads: int | None = None
     counted: bool = False
 
     def source(self, rows: Rows, height: int) -> Source | None:
@@ -46,7 +48,7 @@ class Window:
         stop = (rows[1] - 1) * self.stride + (self.kernel - 1) * self.dilation + 1 - self.pads[0]
         before, after = max(0, -first), max(0, stop - height)
         inside = (max(0, first), min(height, stop))
-        refused = (before or after) and max(before, after) >= self.kernel and self.kernel > 1
+        refused = self.most_pads is not None and max(before, after) > self.most_pads
         if inside[0] >= inside[1] or refused or (self.counted and after > self.pads[1]):
             return None
         return Source(rows=inside, pads=(before, after))

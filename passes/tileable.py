@@ -54,6 +54,8 @@ def sweeps(model: Model, graph: Graph, threads: int) -> Mapping[str, Sweep]:
     """The operators that can be tiled when a session has up to so many threads, by name."""
     nodes = {node.name: node for node in model.proto.graph.node}
     constants = {tensor.name: tensor for tensor in model.proto.graph.initializer if tensor.name not in model.weights}
+    if any(_is_misjudged(graph, operator, nodes[operator.name]) for operator in graph.operators):
+        return {}
     joined = set()
     for group in fusion_groups(graph):
         if sum(graph.operators[index].op_type == "Conv" for index in group) > 1:
@@ -66,6 +68,21 @@ def sweeps(model: Model, graph: Graph, threads: int) -> Mapping[str, Sweep]:
         if sweep is not None:
             found[operator.name] = sweep
     return found
+
+
+def _is_misjudged(graph: Graph, operator: Operator, node: NodeProto) -> bool:
+    """Whether a pooling's inferred shape has a window that starts behind its input: onnxruntime leaves that out (ceil_mode).
+
+    Then the shapes of all that follows are not to be trusted.
+    """
+    if not any(attribute.name == "ceil_mode" and attribute.i for attribute in node.attribute) or not operator.inputs:
+        return False
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    source, result = graph.tensors[operator.inputs[0]].shape[AXIS:], graph.tensors[operator.outputs[0]].shape[AXIS:]
+    axes = len(source)
+    strides, pads = attributes.get("strides", [1] * axes), attributes.get("pads", [0] * 2 * axes)
+    spans = zip(source, result, strides, pads[:axes], strict=True)
+    return any((after - 1) * stride >= before + pad for before, after, stride, pad in spans)
 
 
 def _plain(graph: Graph, operator: Operator, node: NodeProto) -> bool:
@@ -135,6 +152,7 @@ def _sliding(
         stride=strides[0],
         dilation=dilations[0],
         pads=(pads[0], pads[axes]),
+        most_pads=kernel[0] - 1,
         counted=bool(attributes.get("count_include_pad", 0)),
     )
     rows, height = result.shape[AXIS], window.height(source.shape[AXIS])
@@ -160,4 +178,4 @@ def _least_rows(kernel: tuple[int, ...], result: Tensor, threads: int) -> int:
     columns = 2
     if math.prod(kernel[1:]) > _BLOCK_DEPTH:
         columns = threads * (_BLOCK_COLUMNS + 1 + _THREAD_STEP * (threads - 1))
-    return -(-columns // math.prod(result.shape[AXIS + 1 :]))
+    return -(-columns // max(1, math.prod(result.shape[AXIS + 1 :])))
