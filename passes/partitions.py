@@ -11,6 +11,7 @@ from hyps.passes.graph import Graph
 from hyps.passes.liveness import lifetimes
 from hyps.passes.plan import Partition
 from hyps.passes.session_order import file_order
+from hyps.passes.tiles import is_tile
 from hyps.passes.units import megabytes
 from hyps.passes.wanted import POOLINGS
 
@@ -49,6 +50,7 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 pinned_bytes=0,
                 ahead_bytes=0,
                 kept=False,
+                reuse=not any(is_tile(operator.name) for operator in operators),
                 leaving_bytes=int(costs.crossing[stop]),
                 reason=_reason(graph, costs, start, reasons.get(start, "budget")),
             )

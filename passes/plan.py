@@ -15,7 +15,8 @@ class Partition:
     """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
 
     The peak is given alone, and with what else stays in memory (`hyps.passes.residency`).
-    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reason`` says why it starts where it does.
+    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reuse``: see `hyps.runtime.manifest.Step`;
+    ``reason`` says why it starts where it does.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Partition:
     pinned_bytes: int
     ahead_bytes: int
     kept: bool
+    reuse: bool
     leaving_bytes: int
     reason: str
 

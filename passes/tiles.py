@@ -14,6 +14,7 @@ other, and a session runs them so: what one made is released before the next sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ from hyps.passes.weights import Model
 
 #: From this opset on, Slice has its bounds as inputs; Pad its amounts.
 _SLICE_INPUTS, _PAD_INPUTS = 10, 11
+_TILE = re.compile(r"/tile\d+of\d+(/|\Z)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +148,25 @@ def tiles_of(
     found = []
     for index, rows in enumerate(tile_rows(height, count)):
         if only in (None, index):
-            tile = pieces(graph, tileable, operators, rows, f"/tile{index + 1}of{count}")
+            tile = pieces(graph, tileable, operators, rows, tile_suffix(index, count))
             if tile is None:
                 return None
             found.append(tile)
     return tuple(found)
+
+
+def tile_suffix(index: int, count: int) -> str:
+    """What the names of a tile's operators and tensors end in, counted from one."""
+    return f"/tile{index + 1}of{count}"
+
+
+def is_tile(name: str) -> bool:
+    """Whether an operator computes rows of one tile.
+
+    onnxruntime keeps the memory of a tensor for the next of its shape, and tiles have each shape again and again: what one
+    tile needs would stay while the next runs, once for every height.
+    """
+    return _TILE.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

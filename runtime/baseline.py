@@ -84,6 +84,7 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         pinned_bytes=0,
         ahead_bytes=0,
         kept=False,
+        reuse=True,
         reason="calibration",
     )
     manifest = Manifest(

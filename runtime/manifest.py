@@ -127,7 +127,8 @@ class Step(Record, frozen=True, kw_only=True):
     """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it.
 
     The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
-    step's weights may be there while this one runs; ``kept``: its session stays open. ``peak_bytes`` is the process peak
+    step's weights may be there while this one runs; ``kept``: its session stays open; ``reuse``: memory of a tensor that is
+    done is kept for another of its size, which is faster, else given back. ``peak_bytes`` is the process peak
     that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions and reading ahead.
     """
 
@@ -145,6 +146,7 @@ class Step(Record, frozen=True, kw_only=True):
     pinned_bytes: Count
     ahead_bytes: Count
     kept: bool
+    reuse: bool
     reason: str
 
 

@@ -48,8 +48,8 @@ class Session(Protocol):
 class SessionOpener(Protocol):
     """The seam between the executor and onnxruntime."""
 
-    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> Session:
-        """Open the partition at ``path``; ``weights`` lie in memory already."""
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool) -> Session:
+        """Open the partition at ``path``; ``weights`` lie in memory already. ``reuse``: see `hyps.runtime.manifest.Step`."""
         ...
 
 
@@ -77,8 +77,11 @@ def session_options(threads: int, custom_ops: Path | None = None) -> ort.Session
 class OrtSession:
     """One partition in onnxruntime; dropping it releases its weights and workspace."""
 
-    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value], custom_ops: Path | None) -> None:
+    def __init__(
+        self, path: Path, threads: int, weights: Mapping[str, Value], custom_ops: Path | None, *, reuse: bool
+    ) -> None:
         options = session_options(threads, custom_ops)
+        options.enable_mem_reuse = reuse
         for name, value in weights.items():
             options.add_initializer(name, value)
         try:
@@ -117,10 +120,15 @@ def _reason(error: Exception) -> str:
 
 
 def open_session(
-    path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({}), *, custom_ops: Path | None = None
+    path: Path,
+    threads: int,
+    weights: Mapping[str, Value] = MappingProxyType({}),
+    *,
+    custom_ops: Path | None = None,
+    reuse: bool = True,
 ) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights, custom_ops)
+    return OrtSession(path, threads, weights, custom_ops, reuse=reuse)
 
 
 def to_ort(value: Value) -> ort.OrtValue:

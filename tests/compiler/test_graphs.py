@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.compiler.onnxes import model, node, value, weight
 
 def outputs_of(made: Bundle, library: Path | None = None) -> None:
     """The bundle's outputs are the whole model's, bit for bit, on two inputs."""
-    executor = load(made.folder, threads=1, opener=lambda *given: open_session(*given, custom_ops=library))
+    executor = load(made.folder, threads=1, opener=partial(open_session, custom_ops=library))
     whole = open_session(made.model, 1, custom_ops=library)
     names = [output.name for output in executor.manifest.outputs]
     for sample in random_inputs(executor.manifest, 2):

@@ -269,6 +269,7 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
         pinned_bytes=0,
         ahead_bytes=0,
         kept=False,
+        reuse=True,
         leaving_bytes=0,
         reason="the whole model",
     )

@@ -63,6 +63,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
         pinned_bytes=0,
         ahead_bytes=0,
         kept=False,
+        reuse=True,
         reason="first",
     )
 

@@ -93,7 +93,7 @@ class FakeRuntime:
         self.tensors: dict[str, weakref.ref[Any]] = {}
         self.tensors_at_opening: list[set[str]] = []
 
-    def __call__(self, path: Path, threads: int, weights: Mapping[str, Any]) -> FakeSession:
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True) -> FakeSession:
         self.opened.append((path, threads))
         self.sessions_at_opening.append(len(self.sessions))
         self.tensors_at_opening.append(self.alive())
@@ -158,11 +158,11 @@ def test_an_executor_runs_again_and_leaves_the_inputs_alone(manifest: Manifest) 
 
 def test_after_a_failure_it_runs_again(manifest: Manifest) -> None:
     class Failing(FakeRuntime):
-        def __call__(self, path: Path, threads: int, weights: Mapping[str, Any]) -> FakeSession:
+        def __call__(self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True) -> FakeSession:
             if len(self.opened) == 1:
                 self.opened.append((path, threads))
                 raise BundleError("gone")
-            return super().__call__(path, threads, weights)
+            return super().__call__(path, threads, weights, reuse=reuse)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Failing())
     with pytest.raises(BundleError):
@@ -300,6 +300,7 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
         pinned_bytes=0,
         ahead_bytes=0,
         kept=False,
+        reuse=True,
         reason="by hand",
     )
 
