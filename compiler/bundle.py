@@ -119,6 +119,7 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         pinned_bytes=min(partition.pinned_bytes, weights.size_bytes if weights else 0),
         ahead_bytes=partition.ahead_bytes,
         kept=partition.kept,
+        tiled=partition.tiled,
         reason=partition.reason,
     )
 

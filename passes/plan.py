@@ -14,7 +14,7 @@ from hyps.passes.rewrite import Change
 class Partition:
     """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
 
-    The peak is given alone, and with what else stays in memory (`hyps.passes.residency`).
+    The peak is given alone, and with what else stays in memory (`hyps.passes.residency`). ``tiled``: it computes in tiles.
     ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reason`` says why it starts where it does.
     """
 
@@ -32,6 +32,7 @@ class Partition:
     kept: bool
     leaving_bytes: int
     reason: str
+    tiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

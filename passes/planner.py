@@ -17,6 +17,7 @@ from hyps.passes.reach import first_that, fits
 from hyps.passes.request import Request
 from hyps.passes.residency import Residences, StepNeeds, residences
 from hyps.passes.session_order import session_order
+from hyps.passes.tiles import is_tile
 from hyps.passes.tiling import Tiling, Tilings
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
@@ -61,6 +62,7 @@ class _Candidate:
                 pinned_bytes=stays.pinned_bytes,
                 ahead_bytes=stays.ahead_bytes,
                 kept=stays.kept,
+                tiled=any(is_tile(name) for name in part.operators),
             )
 
 

@@ -14,6 +14,7 @@ other, and a session runs them so: what one made is released before the next sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,16 @@ from hyps.passes.weights import Model
 
 #: From this opset on, Slice has its bounds as inputs; Pad its amounts.
 _SLICE_INPUTS, _PAD_INPUTS = 10, 11
+
+
+def tile_suffix(index: int, count: int) -> str:
+    """What the names of a tile's operators and tensors have behind those of the whole."""
+    return f"/tile{index + 1}of{count}"
+
+
+def is_tile(name: str) -> bool:
+    """Whether an operator is called like a part of a tile."""
+    return re.search(r"/tile\d+of\d+", name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +157,7 @@ def tiles_of(
     found = []
     for index, rows in enumerate(tile_rows(height, count)):
         if only in (None, index):
-            tile = pieces(graph, tileable, operators, rows, f"/tile{index + 1}of{count}")
+            tile = pieces(graph, tileable, operators, rows, tile_suffix(index, count))
             if tile is None:
                 return None
             found.append(tile)

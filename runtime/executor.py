@@ -152,7 +152,8 @@ class Executor:
         try:
             session = self._sessions.get(index)
             if session is None:
-                session = self._open(self._bundle / step.model.path, self.threads, self._residency.values(index))
+                path, weights = self._bundle / step.model.path, self._residency.values(index)
+                session = self._open(path, self.threads, weights, tiled=step.tiled)
                 if step.kept:
                     self._sessions[index] = session
             if index == 0:

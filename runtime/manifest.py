@@ -115,7 +115,8 @@ class Step(Record, frozen=True, kw_only=True):
 
     The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
     step's weights may be there while this one runs; ``kept``: its session stays open. ``peak_bytes`` is the process peak
-    that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions and reading ahead.
+    that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions and reading ahead. ``tiled``: it
+    computes in tiles, and its session must release every tensor where it is read last.
     """
 
     name: Name
@@ -132,6 +133,7 @@ class Step(Record, frozen=True, kw_only=True):
     pinned_bytes: Count
     ahead_bytes: Count
     kept: bool
+    tiled: bool = False
     reason: str
 
 

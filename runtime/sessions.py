@@ -32,8 +32,8 @@ class Session(Protocol):
 class SessionOpener(Protocol):
     """The seam between the executor and onnxruntime."""
 
-    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> Session:
-        """Open the partition at ``path``; ``weights`` lie in memory already."""
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value], *, tiled: bool) -> Session:
+        """Open the partition at ``path``; ``weights`` lie in memory already. ``tiled``: it computes in tiles."""
         ...
 
 
@@ -53,8 +53,9 @@ def session_options(threads: int) -> ort.SessionOptions:
 class OrtSession:
     """One partition in onnxruntime; dropping it releases its weights and workspace."""
 
-    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value]) -> None:
+    def __init__(self, path: Path, threads: int, weights: Mapping[str, Value], *, tiled: bool = False) -> None:
         options = session_options(threads)
+        options.enable_mem_reuse = not tiled  # it would hold a tile's buffers until the next tile of the same shape
         for name, value in weights.items():
             options.add_initializer(name, value)
         try:
@@ -81,9 +82,11 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def open_session(path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({})) -> Session:
+def open_session(
+    path: Path, threads: int, weights: Mapping[str, Value] = MappingProxyType({}), *, tiled: bool = False
+) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights)
+    return OrtSession(path, threads, weights, tiled=tiled)
 
 
 def to_ort(value: Value) -> ort.OrtValue:

@@ -85,7 +85,7 @@ class _Drawn:
         kernel = [self.draw(st.integers(1, 4)), self.draw(st.integers(1, 4))]
         pads = [self.draw(st.integers(0, taps - 1)) for taps in (*kernel, *kernel)]
         kind = self.draw(st.sampled_from(["MaxPool", "AveragePool"]))
-        counted = {"count_include_pad": self.draw(st.integers(0, 1))} if kind == "AveragePool" else {}
+        counted: dict[str, Any] = {"count_include_pad": self.draw(st.integers(0, 1))} if kind == "AveragePool" else {}
         return self.net.node(
             kind,
             value,
