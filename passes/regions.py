@@ -176,8 +176,11 @@ class Regions:
         )
 
     def _region(self, start: int, stop: int, tiled: Tiled, budget_bytes: int) -> TileRegion:
-        needed = max(int(self._costs.peaks_from(at, at + 1)[-1]) for at in range(start, stop))
-        worst = max(range(start, stop), key=lambda at: int(self._costs.live[at] + self._costs.workspace[at]))
+        worst = max(
+            range(start, stop), key=lambda at: int(self._costs.live[at] + self._costs.workspace[at] - self._costs.reused[at])
+        )
+        first = max(end for end in self._ends if end <= worst)
+        needed = int(self._costs.peaks_from(first, min(end for end in self._ends if end > worst))[-1])
         peak = (
             int(self._costs.process_bytes + self._costs.weights_from(start, stop)[-1]) + tiled.live_bytes + tiled.node_bytes
         )

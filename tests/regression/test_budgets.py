@@ -53,7 +53,7 @@ def test_network_within_budget(
 
 def test_smallest_budget_is_kept_too(network: Callable[[str], Path], pixels: Path, command: Command, tmp_path: Path) -> None:
     """What a refusal proposes works, and is kept at run time."""
-    refused = command("hypsc", "compile", network("vgg16"), "--memory", "70MB", "-o", tmp_path / "no")
+    refused = command("hypsc", "compile", network("vgg16"), "--memory", "62MB", "-o", tmp_path / "no")
     assert refused.returncode == 2
     proposed = refused.stderr.strip().rsplit("is ", 1)[1].replace(" ", "")
     bundle = tmp_path / "bundle"
