@@ -122,7 +122,7 @@ class _Halo:
                 first, stop = self.made.get(name, (0, self.graph.tensors[name].shape[AXIS]))
                 if source.rows == (first, stop):
                     continue
-                inputs[name] = part = f"{name}{self.suffix}/rows{source.rows[0]}to{source.rows[1]}"
+                inputs[name] = part = f"{operators[0].name}{self.suffix}/{name}/rows{source.rows[0]}to{source.rows[1]}"
                 if part not in sliced:
                     sliced.add(part)
                     rows = (source.rows[0] - first, source.rows[1] - first)

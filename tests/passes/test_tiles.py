@@ -212,6 +212,18 @@ def test_one_dimension_and_three(tmp_path: Path) -> None:
     assert_same(finish_flat(net, value), 3, tmp_path)
 
 
+def test_two_regions_that_read_the_same_rows_of_one_tensor(tmp_path: Path) -> None:
+    """As dense networks have them: each has a slice of its own."""
+    net = Net()
+    shared = net.conv(net.input("x", 1, 4, 32, 16), "s", (4, 4, 1, 1))
+    for name in ("a", "b"):
+        net.node("MaxPool", net.conv(shared, f"{name}c", (4, 4, 3, 3), pads=[1] * 4), to=name, kernel_shape=[2, 2])
+    net.output("a", "b")
+    model = net.model()
+    regions = tuple(TileRegion(operators=(f"{name}c", name), tiles=2, reason="test") for name in ("a", "b"))
+    run_rewrites(model, [TileRows(regions=regions, threads=1)])
+
+
 def finish_flat(net: Net, value: str) -> Model:
     net.node("Flatten", value, to="y")
     net.output("y")

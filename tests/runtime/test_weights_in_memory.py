@@ -65,6 +65,7 @@ def template(request: pytest.FixtureRequest) -> Step:
             **dict.fromkeys(("alone_bytes", "peak_bytes", "pinned_bytes", "ahead_bytes", "weight_bytes"), 0),
             "activation_bytes": 0,
             "kept": False,
+            "reuse": True,
             "reason": "",
             "name": "x",
             "model": record,
