@@ -126,13 +126,14 @@ class _Walk:
         if added is None or self._operators[added].op_type != "Add" or self._operators[added].weights:
             return []
         after = self._only_reader(added)
-        free = self._head[added] == added
-        return [added, after] if free and after is not None and self._operators[after].op_type == "Relu" else []
+        return [added, after] if after is not None and self._operators[after].op_type == "Relu" else []
 
     def _only_reader(self, place: int) -> int | None:
+        """The one operator that reads a result, if nothing else took that in."""
         outputs = self._operators[place].outputs
         readers = self._readers.get(outputs[0], [])
-        return readers[0] if len(outputs) == len(readers) == 1 and outputs[0] not in self._owed else None
+        alone = len(outputs) == len(readers) == 1 and outputs[0] not in self._owed
+        return readers[0] if alone and self._head[readers[0]] == readers[0] else None
 
     def _before(self, head: int) -> list[int]:
         """What an operator reads from, by index."""

@@ -68,7 +68,7 @@ def _essence(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "whole_peak_bytes": summary["whole_peak_bytes"],
         "smallest_budget_bytes": summary["smallest_budget_bytes"],
-        "changes": [change for change in summary["changes"] if "shards" in change["what"]],
+        "changes": [change for change in summary["changes"] if any(word in change["what"] for word in ("shards", "tiles"))],
         "partitions": [
             {"operators": f"{len(part['operators'])}: {part['operators'][0]} .. {part['operators'][-1]}"}
             | {key: part[key] for key in (*keys, "reason")}
