@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
+from hyps.runtime.options import calibrate_parser, run_parser, say
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-run``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     calibrates = given[:1] == ["calibrate"]
-    options = _calibrate_parser().parse_args(given[1:]) if calibrates else _parser().parse_args(given)
+    options = calibrate_parser().parse_args(given[1:]) if calibrates else run_parser().parse_args(given)
     restart_lean()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
         sys.exit(_calibrate(options) if calibrates else _run(options))
     except RuntimeFault as error:
-        sys.exit(_say(error))
+        sys.exit(say(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:  # extension modules turn into it whatever a signal raises while they are initialised
@@ -49,66 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away
         _drop_stdout()
         sys.exit(141)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(_say(f"{message} (see '{self.prog} --help')"))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="hyps-run",
-        description="Run a bundle within its memory budget.",
-        epilog="'hyps-run calibrate' measures this device for hypsc (see 'hyps-run calibrate --help'); a bundle in a "
-        "folder of that name is ./calibrate.",
-    )
-    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
-    )
-    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="print the K best classes (default 5)")
-    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
-    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with operators of the model's own")
-    parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
-    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--no-verify", action="store_true", help="do not check the files' sha256 first (sizes are)")
-    return parser
-
-
-def _calibrate_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="hyps-run calibrate",
-        description="Measure this device, in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
-        "Let nothing else run meanwhile that will not run beside the network.",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("board.toml"), metavar="FILE.toml", help="default: board.toml"
-    )
-    parser.add_argument("--name", metavar="NAME", help="the target's name (default: the file's)")
-    parser.add_argument(
-        "--folder", type=Path, default=Path(), metavar="DIR", help="measure the storage that holds DIR (default: here)"
-    )
-    parser.add_argument(
-        "--test-memory",
-        action="store_true",
-        help="see whether the free memory can really be had: a process takes it all for a moment, and is the first that "
-        "the kernel kills if it cannot; empties the device's file cache",
-    )
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
-    return number
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -153,10 +94,10 @@ def _run(options: argparse.Namespace) -> int:
             else:
                 _run_one(executor, found.popleft(), options, more=bool(found))
         except InputError as error:  # the other inputs are still worth running
-            status = _say(error)
+            status = say(error)
     peak, budget = memory().peak_bytes, executor.manifest.budget_bytes
     if peak > budget:
-        _say(f"the peak of {peak / 1e6:.1f} MB exceeded the budget of {budget / 1e6:.1f} MB: a bug; please report it")
+        say(f"the peak of {peak / 1e6:.1f} MB exceeded the budget of {budget / 1e6:.1f} MB: a bug; please report it")
     return status
 
 
@@ -193,7 +134,7 @@ def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Na
             try:
                 tensors = _read(source, executor, batch.make_room)
             except InputError as error:
-                status = _say(error)
+                status = say(error)
             else:
                 names.append(source.name)
                 yield tensors
@@ -201,7 +142,7 @@ def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Na
     started = time.perf_counter()
     for done in batch.run(arriving()):
         if done.error:
-            status = _say(f"{names[done.number]}: {done.error}")
+            status = say(f"{names[done.number]}: {done.error}")
         else:
             _report(executor, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
@@ -280,8 +221,3 @@ def _print(lines: Iterable[str], stream: TextIO | None = None) -> None:
 def _drop_stdout() -> None:
     """Let go of an output that takes no more, or Python tries again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(message: object) -> int:
-    print(f"hyps-run: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    return 2

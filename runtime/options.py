@@ -1,0 +1,76 @@
+"""The command line of ``hyps-run`` and of ``hyps-run calibrate``; a wrong one is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(say(f"{message} (see '{self.prog} --help')"))
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """The options of ``hyps-run``."""
+    parser = _Parser(
+        prog="hyps-run",
+        description="Run a bundle within its memory budget.",
+        epilog="'hyps-run calibrate' measures this device for hypsc (see 'hyps-run calibrate --help'); a bundle in a "
+        "folder of that name is ./calibrate.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
+    )
+    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="print the K best classes (default 5)")
+    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with operators of the model's own")
+    parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
+    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--no-verify", action="store_true", help="do not check the files' sha256 first (sizes are)")
+    return parser
+
+
+def calibrate_parser() -> argparse.ArgumentParser:
+    """The options of ``hyps-run calibrate``."""
+    parser = _Parser(
+        prog="hyps-run calibrate",
+        description="Measure this device, in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
+        "Let nothing else run meanwhile that will not run beside the network.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("board.toml"), metavar="FILE.toml", help="default: board.toml"
+    )
+    parser.add_argument("--name", metavar="NAME", help="the target's name (default: the file's)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), metavar="DIR", help="measure the storage that holds DIR (default: here)"
+    )
+    parser.add_argument(
+        "--test-memory",
+        action="store_true",
+        help="see whether the free memory can really be had: a process takes it all for a moment, and is the first that "
+        "the kernel kills if it cannot; empties the device's file cache",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return number
+
+
+def say(message: object) -> int:
+    """Tell the user one line; the exit code that goes with it."""
+    print(f"hyps-run: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return 2
