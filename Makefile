@@ -25,7 +25,7 @@ test: $(READY) ## the tests
 	$(BIN)/python -m pytest
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
-	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
+	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update,-n 2 --dist worksteal) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
 
 coverage: $(READY) ## write docs/coverage.md: what of third-party suites compiles, what is refused and why
 	$(BIN)/python -m pytest -m regression tests/regression/test_suites.py --update

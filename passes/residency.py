@@ -27,6 +27,10 @@ FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
 PINNED_SHARES, PINNED_STRIDE = 50, 7
 
 
+#: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps.
+LEAST_PINNED_SHARE = 0.25
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeeds:
     """What one step needs: the process peak by itself, its weights file, what its open session holds, and seconds.
@@ -203,6 +207,8 @@ def _pinned(needs: Sequence[StepNeeds], bases: Sequence[int], budget_bytes: int,
         others = max(largest_before, bases[after] if after is not None else 0)
         room = min(budget_bytes - others, limit_bytes) - resident
         pinned[index] = max(0, min(needs[index].weights_bytes, room))
+        if pinned[index] < needs[index].weights_bytes * LEAST_PINNED_SHARE:
+            pinned[index] = 0
         resident += pinned[index]
         if pinned[index] < needs[index].weights_bytes:
             break

@@ -1,8 +1,9 @@
 """Where each step's weights lie in memory: buffers of our own, so that what is resident is known to the byte.
 
 A step whose weights stay resident has a buffer to itself. All others share one *arena*: as only two of them are there at a
-time, the one that runs and the next, which is being read, they take turns at its start and at its end. So a step's weights
-always lie at the same address, and pages are used again without the kernel clearing them.
+time, the one that runs and the next, which is being read, they take turns at its start and at its end; where the next is
+not read before the one that runs has left, it takes its place. So a step's weights always lie at the same address, and pages
+are used again without the kernel clearing them.
 """
 
 from __future__ import annotations
@@ -61,22 +62,41 @@ class Layout:
     nbytes: int
 
 
-def layout(sizes: Sequence[int], *, huge: bool) -> Layout:
-    """Place steps of these weight bytes so that no step overlaps the one before it or the one behind it, in a circle.
+def layout(sizes: Sequence[int], beside: Sequence[bool], *, huge: bool) -> Layout:
+    """Place steps of these weight bytes so that no step overlaps the next, in a circle, where it is there ``beside`` it.
 
     They start at multiples of `HUGE_PAGE_BYTES` when pages are ``huge``, else of `ALIGNMENT_BYTES`.
     """
     unit = HUGE_PAGE_BYTES if huge else ALIGNMENT_BYTES
     rounded = [-(-size // unit) * unit for size in sizes]
-    if len(rounded) < 2:
-        return Layout(starts=(0,) * len(rounded), nbytes=sum(rounded))
-    neighbours = [a + b for a, b in zip(rounded, [*rounded[1:], rounded[0]], strict=True)]
-    between = len(rounded) % 2 == 1  # the last one is a neighbour of two that lie at the ends
-    nbytes = max(*neighbours, (rounded[0] + rounded[-1] + rounded[-2]) if between else 0)
-    starts = [0 if index % 2 == 0 else nbytes - size for index, size in enumerate(rounded)]
+    runs = _runs(beside)
+    tops = [max(rounded[index] for index in run) for run in runs]
+    if len(runs) < 2:
+        return Layout(starts=(0,) * len(rounded), nbytes=max(rounded, default=0))
+    neighbours = [a + b for a, b in zip(tops, [*tops[1:], tops[0]], strict=True)]
+    between = len(runs) % 2 == 1  # the last one is a neighbour of two that lie at the ends
+    nbytes = max(*neighbours, (tops[0] + tops[-1] + tops[-2]) if between else 0)
+    starts = [0] * len(rounded)
+    for number, run in enumerate(runs):
+        for index in run:
+            starts[index] = nbytes - rounded[index] if number % 2 else 0
     if between:
-        starts[-1] = rounded[0]
+        for index in runs[-1]:
+            starts[index] = tops[0]
     return Layout(starts=tuple(starts), nbytes=nbytes)
+
+
+def _runs(beside: Sequence[bool]) -> list[list[int]]:
+    """The steps in a circle, parted behind each that is there beside the next: those of a run can share one place."""
+    count = len(beside)
+    ends = [index for index in range(count) if beside[index]] if count > 1 else []
+    if not ends:
+        return [[*range(count)]] if count else []
+    if len(ends) == 1:  # the last and the first of its only run
+        ends.append((ends[0] - 1) % count)
+    ends.sort()
+    bounds = zip(ends, [*ends[1:], ends[0] + count], strict=True)
+    return [[index % count for index in range(end + 1, following + 1)] for end, following in bounds]
 
 
 def gaps(nbytes: int, kept: Sequence[tuple[int, int]], unit: int) -> Iterator[tuple[int, int]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 
 class RuntimeFault(Exception):
-    """Base of every error of the runtime that its user can mend."""
+    """Base of every error of the runtime that its user can mend. What files and paths put into it stays on one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(r"[\x00-\x1f\x7f]+", " ", message))
 
 
 class BundleError(RuntimeFault):

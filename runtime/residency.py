@@ -39,7 +39,8 @@ class Residency:
         self._steady = steady
         self._unit = HUGE_PAGE_BYTES if huge else 1
         streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
-        placed = layout([record.size_bytes for index in streamed if (record := steps[index].weights)], huge=huge)
+        sizes = [record.size_bytes for index in streamed if (record := steps[index].weights)]
+        placed = layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge=huge)
         self._arena = Buffer(placed.nbytes, huge=huge) if streamed else None
         starts = dict(zip(streamed, placed.starts, strict=True))
         self._weights: Mapping[int, StepWeights] = {
@@ -62,7 +63,7 @@ class Residency:
         return weights.values() if weights else {}
 
     def enter(self, index: int, *, again: bool) -> None:
-        """Make the weights of a step resident, then read on beside it what comes next.
+        """Make the weights of a step resident, and read beside it what comes next: two readers are faster than one.
 
         ``again``: the first step follows behind the last. Raises `BundleError` for what cannot be read or was changed.
         """
@@ -76,10 +77,10 @@ class Residency:
         for other in self._weights.values():  # what is read from here on may overwrite them
             if other.buffer is self._arena and id(other) not in kept:
                 other.filled = 0
-        if weights:
-            weights.fetch(weights.nbytes)
         if any(each.filled < stop for each, stop in following):
             self._ahead = _Ahead(following)
+        if weights:
+            weights.fetch(weights.nbytes)
 
     def leave(self, index: int) -> None:
         """What is not pinned of a step's weights may be overwritten from now on."""

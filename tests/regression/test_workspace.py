@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnxruntime as ort
 import pytest
 
 from hyps.compiler.load import load_model
+from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.validate import random_inputs
 from hyps.models.catalogue import NETWORKS
 from hyps.passes.footprint import Footprint, footprints
-from hyps.passes.graph import view
+from hyps.passes.graph import Operator, view
 from hyps.passes.shapes import infer_shapes
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.sessions import session_options
@@ -47,11 +48,16 @@ def check(model: Path, threads: int, folder: Path) -> None:
     session = ort.InferenceSession(partition, options, providers=["CPUExecutionProvider"])
     session.run(None, next(random_inputs(manifest, 1)))
     with load_model(partition) as loaded:
-        graph = view(infer_shapes(loaded.model))
+        graph = view(infer_shapes(loaded.model, OrtShapes()))
         prints = footprints(graph, threads)
-    eight_bits = {name for each in graph.operators if each.op_type == "DequantizeLinear" for name in each.outputs}
+    widened = {
+        name: prints[each.name].output_bytes
+        for each in graph.operators
+        if each.op_type == "DequantizeLinear"
+        for name in each.outputs
+    }
     counted = {
-        each.name: prints[each.name].workspace_bytes + _not_there(prints[each.name], bool(eight_bits & {*each.inputs}))
+        each.name: prints[each.name].workspace_bytes + _not_there(each, prints[each.name], widened)
         for each in graph.operators
     }
     with told.open() as lines:
@@ -61,6 +67,7 @@ def check(model: Path, threads: int, folder: Path) -> None:
     assert not {name: (temporary[node], counted[name]) for node, name in known.items() if temporary[node] > counted[name]}
 
 
-def _not_there(footprint: Footprint, eight_bits: bool) -> int:
-    """What is counted for the float output of an operator that runs in 8 bits, whose sums of 4 bytes take no more."""
-    return footprint.output_bytes if eight_bits else 0
+def _not_there(operator: Operator, footprint: Footprint, widened: Mapping[str, int]) -> int:
+    """What is counted for an operator that runs in 8 bits, and is not there: the floats that it seems to read and write."""
+    floats = [widened[name] for name in operator.inputs if name in widened]
+    return footprint.output_bytes + sum(floats) if floats else 0

@@ -507,3 +507,7 @@ def test_hashing_is_sha256_of_the_whole_file(bundle: Path, manifest: Manifest) -
     )
     steps = (msgspec.structs.replace(manifest.steps[0], model=model), manifest.steps[1])
     check_files(bundle, msgspec.structs.replace(manifest, steps=steps))
+
+
+def test_a_field_with_a_line_break_in_its_name_is_told_of_in_one_line(fuzzed: Path, valid: bytes) -> None:
+    survives(fuzzed, valid.replace(b'"version"', b'"versi\\n\\u001b[31m"', 1))
