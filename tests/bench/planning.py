@@ -1,12 +1,17 @@
-"""How long planning takes: synthetic networks of 1,000, 10,000 and 100,000 operators, whole and in many partitions."""
+"""How long planning takes: synthetic networks of 1,000, 10,000 and 100,000 operators, and real ones where it is hardest."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from hyps.passes.planner import plan
+from hyps.compiler.load import load_model
+from hyps.compiler.pipeline import Compilation, plan_model
+from hyps.passes.errors import DoesNotFit
+from hyps.passes.planner import Planned, plan
 from hyps.passes.request import Request
 from hyps.passes.weights import Model
 from tests.bench.synthetic import inception, residual
@@ -29,17 +34,36 @@ class Timed:
 
 
 def timed() -> Iterator[Timed]:
-    """Plan every network at every size and budget."""
+    """Plan every synthetic network at every size and budget."""
     for network in NETWORKS:
         for count in COUNTS:
             model = network(count)
             for budget in BUDGETS_BYTES:
-                wall, cpu = time.perf_counter(), time.process_time()
-                planned = plan(model, Request(budget_bytes=budget))
-                yield Timed(
-                    network=network.__name__,
-                    operators=len(planned.graph.operators),
-                    partitions=len(planned.plan.partitions),
-                    wall_s=time.perf_counter() - wall,
-                    cpu_s=time.process_time() - cpu,
-                )
+                yield _timed(network.__name__, partial(plan, model, Request(budget_bytes=budget)))
+
+
+def timed_tight(path: Path) -> Timed:
+    """Plan a model for the smallest budget that works, which takes longest: from its loaded file to the checked plan."""
+    with load_model(path) as loaded:
+
+        def planned(budget_bytes: int) -> Planned:
+            request = Request(budget_bytes=budget_bytes, threads=1)
+            return plan_model(loaded, Compilation(model=path, output=path.parent, request=request, target_name="bench"))
+
+        try:
+            smallest = planned(1).plan.smallest_budget_bytes
+        except DoesNotFit as refusal:
+            smallest = refusal.smallest_budget_bytes or 0
+        return _timed(path.stem, partial(planned, smallest))
+
+
+def _timed(network: str, planning: Callable[[], Planned]) -> Timed:
+    wall, cpu = time.perf_counter(), time.process_time()
+    planned = planning()
+    return Timed(
+        network=network,
+        operators=len(planned.graph.operators),
+        partitions=len(planned.plan.partitions),
+        wall_s=time.perf_counter() - wall,
+        cpu_s=time.process_time() - cpu,
+    )

@@ -26,8 +26,6 @@ from hyps.runtime.sessions import Value, open_session, to_numpy
 
 Tensors = Mapping[str, NDArray[Any]]
 
-#: Planning takes no longer, whatever the suite (seconds).
-PLANNING_S = 5.0
 EXACT, NEAR, REFUSED = "bit for bit", "within the promise", "refused"
 
 

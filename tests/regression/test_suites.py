@@ -9,7 +9,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +23,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
-from hyps.compiler.load import load_model
-from hyps.compiler.pipeline import Compilation, plan_model
-from hyps.passes.request import Request
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.sessions import open_session
-from tests.regression.suites import NEAR, PLANNING_S, REFUSED, Case, Outcome, outcome, read_tensor, table
+from tests.regression.suites import NEAR, REFUSED, Case, Outcome, outcome, read_tensor, table
 
 pytestmark = pytest.mark.regression
 
@@ -88,25 +84,10 @@ def light(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return get
 
 
-def planning_s(model: Path, folder: Path) -> float:
-    """Seconds to plan a model for the smallest budget that works."""
-
-    def plan(budget_bytes: int) -> tuple[float, int]:
-        request = Request(budget_bytes=budget_bytes, threads=1)
-        job = Compilation(model=model, output=folder, request=request, target_name="suite")
-        with load_model(model) as loaded:
-            started = time.process_time()
-            planned = plan_model(loaded, job)
-            return time.process_time() - started, planned.plan.smallest_budget_bytes
-
-    return plan(plan(10**11)[1])[0]
-
-
-def test_light_models(light: Callable[[str], Path], section: Section, tmp_path: Path) -> None:
+def test_light_models(light: Callable[[str], Path], section: Section) -> None:
     rows = []
     for name in LIGHT:
         path = light(name)
-        assert planning_s(path, tmp_path) <= PLANNING_S, name
         tight = outcome(Case(name=name, model=path), budget_bytes="smallest")
         parted = outcome(Case(name=name, model=path), budget_bytes=10**11, split="layers")
         assert tight.partitions >= 4 or (name in SMALL and parted.partitions >= 4), (name, tight, parted)
@@ -123,9 +104,7 @@ def test_trained_models(shared_data: Path, section: Section) -> None:
         made: dict[str, list[Outcome]] = defaultdict(list)
         for case in _trained(shared_data, path):
             for options in ({"budget_bytes": "smallest"}, {"budget_bytes": 10**11, "split": "layers"}):
-                started = time.process_time()
                 made[case.name].append(outcome(case, **options))
-                assert time.process_time() - started <= 2 * PLANNING_S, case.name
         for name, found in made.items():
             reasons = dict.fromkeys(each.reason for each in found if each.result == REFUSED)
             expected = dict.fromkeys(each.expected or "none" for each in found if each.result != REFUSED)
