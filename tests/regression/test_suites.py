@@ -148,8 +148,11 @@ def _kind(reason: str) -> str:
         "cut separates": "a cut inside a fusion",
         "weights among its inputs": "weights are inputs",
         "16-bit": "16-bit floats",
+        "would compute them as one": "a split inside a fusion",
+        "not known": "operators not measured",
+        "draws random": "random numbers",
     }
-    return next((kind for words, kind in kinds.items() if words in reason), "operators not measured")
+    return next((kind for words, kind in kinds.items() if words in reason), "shards")
 
 
 def test_operator_tests(section: Section, tmp_path: Path) -> None:
