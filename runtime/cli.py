@@ -20,6 +20,7 @@ from hyps.runtime.options import calibrate_parser, run_parser, say
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
+    from hyps.runtime.engine import Engine
     from hyps.runtime.executor import Executor, StepProfile
     from hyps.runtime.inputs import Source, Tensors
     from hyps.runtime.manifest import Manifest
@@ -101,10 +102,10 @@ def _run(options: argparse.Namespace) -> int:
     return status
 
 
-def _run_one(executor: Executor, source: Source, options: argparse.Namespace, *, more: bool) -> None:
+def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, more: bool) -> None:
     from hyps.runtime.results import profile_lines
 
-    name, tensors = source.name, _read(source, executor, executor.make_room)
+    name, tensors = source.name, _read(source, engine, engine.make_room)
     del source  # a picture from standard input is not needed any more
     profiles: list[StepProfile] = []
     seconds = []
@@ -113,11 +114,11 @@ def _run_one(executor: Executor, source: Source, options: argparse.Namespace, *,
         profiles.clear()
         outputs = {}  # the last round's are not held while the next computes
         started = time.perf_counter()
-        outputs = executor.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
+        outputs = engine.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
     if options.save:
         _save(options.save, outputs)
-    _report(executor, name, outputs, statistics.median(seconds), options)
+    _report(engine, name, outputs, statistics.median(seconds), options)
     if options.profile:
         _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
@@ -152,29 +153,29 @@ def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Na
     return status
 
 
-def _read(source: Source, executor: Executor, make_room: Callable[[], None]) -> Tensors:
+def _read(source: Source, engine: Engine, make_room: Callable[[], None]) -> Tensors:
     """The tensors of an input; where they do not fit, once more after making room."""
     from hyps.runtime.inputs import read_tensors
 
     try:
-        return read_tensors(source, executor.manifest, _room_bytes(executor))
+        return read_tensors(source, engine.manifest, _room_bytes(engine))
     except RoomError:
         make_room()
-        return read_tensors(source, executor.manifest, _room_bytes(executor))
+        return read_tensors(source, engine.manifest, _room_bytes(engine))
 
 
-def _report(executor: Executor, name: str, outputs: Tensors, latency_s: float, options: argparse.Namespace) -> None:
+def _report(engine: Engine, name: str, outputs: Tensors, latency_s: float, options: argparse.Namespace) -> None:
     import msgspec
 
     from hyps.runtime.results import Result, result_lines, top_classes
 
     result = Result(
         input=name,
-        top=top_classes(executor.manifest, outputs, options.top),
+        top=top_classes(engine.manifest, outputs, options.top),
         outputs={name: tuple(values.shape) for name, values in outputs.items()},
         latency_s=latency_s,
         peak_rss_bytes=memory().peak_bytes,
-        budget_bytes=executor.manifest.budget_bytes,
+        budget_bytes=engine.manifest.budget_bytes,
     )
     if options.json:
         _print([msgspec.json.encode(result).decode()])
@@ -182,9 +183,9 @@ def _report(executor: Executor, name: str, outputs: Tensors, latency_s: float, o
         _print(result_lines(result, outputs, options.repeat))
 
 
-def _room_bytes(executor: Executor) -> int:
+def _room_bytes(engine: Engine) -> int:
     """What an input may take to read."""
-    return executor.room_bytes() - ROOM_MARGIN_BYTES
+    return engine.room_bytes() - ROOM_MARGIN_BYTES
 
 
 def _save(path: Path, outputs: Tensors) -> None:

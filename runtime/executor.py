@@ -62,7 +62,7 @@ class _Ready:
 
 
 class Executor:
-    """Runs a checked bundle. Not thread-safe: one inference at a time."""
+    """Runs a checked bundle: the `hyps.runtime.engine.Engine` of one device. Not thread-safe: one inference at a time."""
 
     def __init__(
         self,

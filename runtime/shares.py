@@ -1,0 +1,110 @@
+"""A share of a bundle: some of its steps, one after the other, as a bundle of its own that the same executor runs.
+
+So a worker's partition (Kaboubi, section 3.3.1.1) is a manifest with these steps, their files and their tensors alone: it
+tells a worker nothing of the rest of the network, and whoever has a bundle can be a manager of others again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.manifest import Manifest, ModelRecord, OutputRecord, Step
+
+
+def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tensors that these steps need from outside, and those they make that others or the user need."""
+    own = [manifest.steps[index] for index in steps]
+    others = [step for index, step in enumerate(manifest.steps) if index not in steps]
+    made = {name for step in own for name in step.outputs}
+    needed = {name for step in others for name in step.inputs} | {output.name for output in manifest.outputs}
+    inputs = dict.fromkeys(name for step in own for name in step.inputs if name not in made)
+    outputs = dict.fromkeys(name for step in own for name in step.outputs if name in needed)
+    return tuple(inputs), tuple(outputs)
+
+
+def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tuple[Manifest, ...]:
+    """A manifest for each run of steps, all loaded in one process of ``budget_bytes``, where one at a time is run.
+
+    Weights are pinned as far as there is room. The steps of a run follow each other in the bundle too, so that no more is
+    live than there and its predictions hold. Raises `BudgetError` where the largest step does not fit.
+    """
+    indices = [index for run in runs for index in run]
+    own = [manifest.steps[index] for index in indices]
+    largest = max(own, key=lambda step: step.alone_bytes)
+    room_bytes = budget_bytes - largest.alone_bytes
+    if room_bytes < 0:
+        needs, has = largest.alone_bytes / 1e6, budget_bytes / 1e6
+        raise BudgetError(f"step {largest.name} needs {needs:.1f} MB, a process may have {has:.1f} MB")
+    sessions_bytes = _sessions_bytes(manifest)
+    keeps = sessions_bytes <= room_bytes
+    room_bytes -= sessions_bytes if keeps else 0
+    pinned = dict(zip(indices, _pinned(own, room_bytes), strict=True))
+    resident_bytes = sum(pinned.values()) + (sessions_bytes if keeps else 0)
+
+    def planned(index: int, live: tuple[str, ...]) -> Step:
+        step, pin = manifest.steps[index], pinned[index]
+        peak_bytes = step.alone_bytes + resident_bytes - pin
+        kept = step.kept and keeps
+        return msgspec.structs.replace(
+            step, live=live, pinned_bytes=pin, ahead_bytes=0, kept=kept, peak_bytes=peak_bytes, reason=""
+        )
+
+    found = []
+    for run in runs:
+        inputs, outputs = boundary(manifest, run)
+        steps = tuple(planned(index, _live(manifest, run, index, outputs)) for index in run)
+        found.append(_bundle(manifest, inputs, outputs, steps, budget_bytes))
+    return tuple(found)
+
+
+def _bundle(
+    manifest: Manifest, inputs: tuple[str, ...], outputs: tuple[str, ...], steps: tuple[Step, ...], budget_bytes: int
+) -> Manifest:
+    names = {name for step in steps for name in (*step.inputs, *step.outputs)}
+    weight_bytes = sum(step.weight_bytes for step in steps)
+    return Manifest(
+        version=manifest.version,
+        created_by=manifest.created_by,
+        model=ModelRecord(name="share", sha256="0" * 64, parameters=0, weight_bytes=weight_bytes),
+        target=manifest.target,
+        budget_bytes=budget_bytes,
+        huge_pages=False,
+        steady=False,
+        exact=manifest.exact,
+        inputs=inputs,
+        outputs=tuple(OutputRecord(name=name, probabilities=False) for name in outputs),
+        tensors={name: record for name, record in manifest.tensors.items() if name in names},
+        steps=steps,
+    )
+
+
+def _sessions_bytes(manifest: Manifest) -> int:
+    """What the bundle's sessions that stay open hold, at most: what a peak has beside the weights that it counts."""
+    if not any(step.kept for step in manifest.steps):
+        return 0
+    pinned = sum(step.pinned_bytes for step in manifest.steps)
+    return max(
+        step.peak_bytes - step.alone_bytes - (pinned - step.pinned_bytes) - step.ahead_bytes for step in manifest.steps
+    )
+
+
+def _pinned(steps: Sequence[Step], room_bytes: int) -> list[int]:
+    """Whole weights files, in the order of the steps, as long as there is room; the others are read for every run."""
+    pinned = []
+    for step in steps:
+        size = step.weights.size_bytes if step.weights else 0
+        pinned.append(size if size <= room_bytes else 0)
+        room_bytes -= pinned[-1]
+    return pinned
+
+
+def _live(manifest: Manifest, run: range, index: int, outputs: Sequence[str]) -> tuple[str, ...]:
+    """What must be kept behind a step of a run: what its later steps read, and the outputs so far."""
+    before = [manifest.steps[each] for each in run if each <= index]
+    later = {name for each in run if each > index for name in manifest.steps[each].inputs}
+    there = {name for step in before for name in (*step.inputs, *step.outputs)}
+    made = {name for step in before for name in step.outputs}
+    return tuple(sorted((later & there) | (made & set(outputs))))

@@ -1,0 +1,182 @@
+"""The frame that tensors travel in: whole, in any order, within bounds, whatever else arrives."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyps.runtime.cluster import frames
+from hyps.runtime.cluster.frames import Arrival, Assembler, Dropped, Key, cut, digest_of, parse
+from hyps.runtime.manifest import TensorRecord
+
+KEY = Key(job="0" * 32, share=3, attempt=0)
+RECORD = TensorRecord(dtype="float32", shape=(1, 25))
+DATA = bytes(range(100))
+LIMIT = 1000
+
+
+def wanted(key: Key, tensor: str) -> TensorRecord:
+    if key.attempt > 1:
+        raise Dropped("from the future")
+    if tensor != "x":
+        raise Dropped("unknown tensor")
+    return RECORD
+
+
+def messages(chunk_bytes: int = 40, **changes: object) -> list[bytes]:
+    sent = list(cut(KEY, "x", RECORD, memoryview(DATA), chunk_bytes))
+    return [changed(message, **changes) for message in sent] if changes else sent
+
+
+def changed(message: bytes, **changes: object) -> bytes:
+    """The message with other fields in its header."""
+    head, chunk = parse(message)
+    header = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
+    return frames.MAGIC + len(header).to_bytes(2, "little") + header + bytes(chunk)
+
+
+def assembler() -> Assembler:
+    return Assembler(wanted, limit_bytes=LIMIT)
+
+
+def feed(target: Assembler, sent: list[bytes]) -> list[Arrival]:
+    return [arrival for message in sent if (arrival := target.add(message))]
+
+
+@given(
+    shape=st.lists(st.integers(0, 6), max_size=4),
+    dtype=st.sampled_from(["float32", "uint8", "int64", "bfloat16", "bool"]),
+    chunk_bytes=st.integers(1, 300),
+    random=st.randoms(use_true_random=False),
+)
+def test_a_tensor_arrives_in_whatever_order(shape: list[int], dtype: str, chunk_bytes: int, random: Random) -> None:
+    record = TensorRecord(dtype=dtype, shape=tuple(shape))
+    data = bytes(index % 251 for index in range(record.nbytes))
+    sent = list(cut(KEY, "x", record, memoryview(data), chunk_bytes))
+    random.shuffle(sent)
+    target = Assembler(lambda key, tensor: record, limit_bytes=10_000_000)
+    if len(sent) > 64:  # of chunks as tiny as these
+        assert feed(target, sent) == []
+        return
+    (arrival,) = feed(target, sent)
+    assert (arrival.key, arrival.tensor, arrival.record) == (KEY, "x", record)
+    assert bytes(arrival.data) == data
+    assert arrival.digest == digest_of(data)
+    assert (target.open_bytes, target.dropped.total()) == (0, 0)
+
+
+CASES = {
+    "oversized": [b"HyPS\x01" + bytes(frames.FRAME_LIMIT_BYTES)],
+    "not a frame": [b"", b"HyPS", b"PK\x03\x04 and more", b"HyPS\x02 and more"],
+    "truncated": [messages()[0][:40], frames.MAGIC + b"\xff\xff" + bytes(70_000)],
+    "bad header": [
+        frames.MAGIC + b"\x04\x00" + b"\xc1\xc1\xc1\xc1",
+        *messages(chunk_bytes=100, index=-1),
+        *messages(chunk_bytes=100, digest=b"short"),
+        *messages(chunk_bytes=100, key=Key(job="../../etc", share=0, attempt=0)),
+        *messages(chunk_bytes=100, shape=(-1, 4)),
+        *messages(chunk_bytes=100, shape=(1 << 60,)),
+        *messages(chunk_bytes=100, tensor=""),
+    ],
+    "wrong type": [*messages(dtype="float64"), *messages(shape=(25,)), *messages(shape=(1 << 40, 1 << 40))],
+    "unknown tensor": messages(tensor="y"),
+    "from the future": messages(key=Key(job="0" * 32, share=3, attempt=2)),
+    "wrong length": [messages()[0][:-1], messages()[0] + b"x", *messages(index=3), *messages(index=(1 << 31) - 1)],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [(reason, message) for reason, sent in CASES.items() for message in sent],
+    ids=[f"{reason} {number}" for reason, sent in CASES.items() for number in range(len(sent))],
+)
+def test_what_is_wrong_is_counted_and_dropped(reason: str, message: bytes) -> None:
+    target = assembler()
+    assert target.add(message) is None
+    assert target.dropped == {reason: 1}
+    assert len(feed(target, messages())) == 1  # and hinders nothing
+
+
+def test_what_is_repeated_is_dropped() -> None:
+    target, sent = assembler(), messages()
+    assert len(feed(target, [sent[0], sent[0], *sent[1:], *sent])) == 1
+    assert target.dropped == {"repeated": 4}
+
+
+def test_chunks_of_two_tensors_do_not_mix() -> None:
+    other = list(cut(KEY, "x", RECORD, memoryview(bytes(100)), 40))
+    target = assembler()
+    arrivals = feed(target, [messages()[0], *other, *messages()[1:]])
+    assert [bytes(arrival.data) for arrival in arrivals] == [DATA]
+    assert target.dropped == {"not of this tensor": 3}
+
+
+def test_damage_is_noticed_and_another_attempt_counts() -> None:
+    target, sent = assembler(), messages()
+    assert feed(target, [sent[0][:-1] + b"\xff", *sent[1:]]) == []
+    assert target.dropped == {"damaged": 1}
+    assert len(feed(target, messages(key=Key(job="0" * 32, share=3, attempt=1)))) == 1
+
+
+def test_memory_is_bounded() -> None:
+    """Ten tensors fit, however many begin; letting go of a job makes room."""
+    target = assembler()
+    for number in range(15):
+        target.add(messages(key=Key(job=f"{number:032x}", share=0, attempt=0))[0])
+    assert (target.open_bytes, target.dropped["no room"]) == (1000, 5)
+    target.forget(f"{3:032x}")
+    target.forget(f"{4:032x}", share=1)
+    assert target.open_bytes == 900
+
+
+def test_chunks_too_tiny_to_keep_count_of() -> None:
+    record = TensorRecord(dtype="uint8", shape=(800,))
+    target = Assembler(lambda key, tensor: record, limit_bytes=LIMIT)
+    assert target.add(next(cut(KEY, "x", record, memoryview(bytes(800)), 1))) is None
+    assert target.dropped == {"tiny chunks": 1}
+
+
+def test_a_newer_attempt_lets_go_of_the_older() -> None:
+    target = assembler()
+    newer = messages(key=Key(job="0" * 32, share=3, attempt=1))
+    target.add(messages()[0])
+    assert feed(target, [newer[0], messages()[1]]) == []
+    assert (target.open_bytes, target.dropped) == (100, {"older attempt": 1})
+    assert len(feed(target, newer[1:])) == 1
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes(message: bytes) -> None:
+    target = assembler()
+    assert target.add(message) is None
+    assert target.add(frames.MAGIC + message) is None
+    assert target.add(frames.MAGIC + len(message).to_bytes(2, "little") + message) is None
+    assert target.dropped.total() == 3
+
+
+@given(place=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_any_byte_of_a_message_changed(place: int, value: int) -> None:
+    """Nothing raises, and what arrives is what was sent."""
+    target, sent = assembler(), messages()
+    first = bytearray(sent[0])
+    first[place % len(first)] = value
+    for arrival in feed(target, [bytes(first), *sent[1:]]):
+        assert bytes(arrival.data) == DATA
+
+
+def test_bytes_that_are_not_the_records() -> None:
+    with pytest.raises(ValueError, match="'x' has 99 bytes, its record says 100"):
+        next(cut(KEY, "x", RECORD, memoryview(DATA[:99])))
+    with pytest.raises(ValueError, match="too long"):
+        next(cut(KEY, "x" * 5000, RECORD, memoryview(DATA)))
+
+
+def test_the_header_is_small_beside_the_chunk() -> None:
+    record = TensorRecord(dtype="float32", shape=(1, 64, 224, 224))
+    sent = list(itertools.islice(cut(KEY, "features.relu1_2_out", record, memoryview(bytes(record.nbytes))), 3))
+    assert max(map(len, sent)) < 1.001 * frames.CHUNK_BYTES
