@@ -38,3 +38,7 @@ class OutputError(RuntimeFault):
 
 class DeviceError(RuntimeFault):
     """The device, or the folder that was given, does not let itself be measured."""
+
+
+class HubError(RuntimeFault):
+    """The hub cannot be reached, refuses us, or is not the one it should be; or its files cannot be made."""

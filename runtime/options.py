@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import NoReturn
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(say(f"{message} (see '{self.prog} --help')"))
+        """Say what is wrong and where the help is."""
+        self.exit(say(f"{message} (see '{self.prog} --help')", self.prog.split()[0]))
 
 
 def run_parser() -> argparse.ArgumentParser:
     """The options of ``hyps-run``."""
-    parser = _Parser(
+    parser = Parser(
         prog="hyps-run",
         description="Run a bundle within its memory budget.",
         epilog="'hyps-run calibrate' measures this device for hypsc (see 'hyps-run calibrate --help'); a bundle in a "
@@ -41,7 +42,7 @@ def run_parser() -> argparse.ArgumentParser:
 
 def calibrate_parser() -> argparse.ArgumentParser:
     """The options of ``hyps-run calibrate``."""
-    parser = _Parser(
+    parser = Parser(
         prog="hyps-run calibrate",
         description="Measure this device, in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
         "Let nothing else run meanwhile that will not run beside the network.",
@@ -70,7 +71,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def say(message: object) -> int:
+def say(message: object, program: str = "hyps-run") -> int:
     """Tell the user one line; the exit code that goes with it."""
-    print(f"hyps-run: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"{program}: {message}", file=sys.stderr, flush=True)  # noqa: T201
     return 2

@@ -33,6 +33,8 @@ MOST_CHUNK_BYTES: Final = 1 << 20
 HEAD_LIMIT_BYTES: Final = 4096
 #: The largest message.
 FRAME_LIMIT_BYTES: Final = len(MAGIC) + 2 + HEAD_LIMIT_BYTES + MOST_CHUNK_BYTES
+#: A message's topic and properties besides its frame.
+ENVELOPE_BYTES: Final = 4096
 _DIGEST_BYTES = 32
 #: Tensors that arrived are remembered, so that what is delivered again is known; two ints and two names each.
 _REMEMBERED = 4096

@@ -1,0 +1,184 @@
+"""A connection to the hub: MQTT 5, no delays by the kernel, certificates checked, messages acknowledged when we say so.
+
+paho-mqtt (``hyps[cluster]``), 5.5 MB resident, does the protocol. It connects again by itself whenever the hub comes back.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.join import Join
+from hyps.runtime.errors import HubError
+
+try:
+    from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+except ImportError:
+    raise HubError("several devices need the paho-mqtt library: pip install 'hyps[cluster]'") from None
+
+#: The hub waits one and a half times as long before it publishes the last will of a device that is silent.
+KEEPALIVE_S = 4
+CONNECT_S = 10
+#: Messages at a time that are not acknowledged yet: what either side holds beside its queues is bounded by that.
+INFLIGHT = 20
+#: CONNACK: bad user name or password, not authorised, banned; DISCONNECT: session taken over.
+_REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
+
+log = logging.getLogger(__name__)
+
+#: Called with topic, payload, and a function that acknowledges the message.
+Receiver = Callable[[str, bytes, Callable[[], None]], None]
+
+
+class Connection:
+    """One user's connection. Callbacks come on its own thread; they must be quick.
+
+    ``connected`` is called after every connect and is the place to subscribe; ``received`` gets every message and must
+    have it acknowledged, at once or later.
+    """
+
+    def __init__(
+        self,
+        join: Join,
+        name: str,
+        *,
+        received: Receiver,
+        connected: Callable[[], None] = lambda: None,
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
+        self.address = join.address
+        self._received = received
+        self._connected = connected
+        self._ready = threading.Event()
+        self._subscribes = False
+        self.refused: str | None = None
+        self.largest_bytes: int | None = None  # the hub's limit on messages
+        self._number = 0
+        client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5, manual_ack=True)
+        client.max_inflight_messages_set(INFLIGHT)
+        client.reconnect_delay_set(1, 4)
+        client.connect_timeout = CONNECT_S
+        if join.password is not None:
+            client.username_pw_set(join.name, join.password)
+        if self.address.tls:
+            client.tls_set_context(_context(join))
+        if will:
+            client.will_set(*will, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = lambda *_: self._ready.set()
+        client.on_message = self._on_message
+        client.on_socket_open = _no_delay
+        self._client = client
+
+    def open(self, wait_s: float = CONNECT_S) -> None:
+        """Connect, and return when that is done and the hub knows the subscriptions. Raises `HubError`."""
+        properties: Any = _properties(PacketTypes.CONNECT)
+        properties.ReceiveMaximum = INFLIGHT
+        properties.MaximumPacketSize = FRAME_LIMIT_BYTES + ENVELOPE_BYTES
+        where = f"the hub at {self.address}"
+        try:
+            self._client.connect(
+                self.address.host, self.address.port, keepalive=KEEPALIVE_S, clean_start=True, properties=properties
+            )
+        except ssl.SSLCertVerificationError as error:
+            raise HubError(f"{where} is not the one of the join file: {error.verify_message}") from None
+        except ssl.SSLError as error:
+            raise HubError(f"{where} does not speak TLS 1.2 or newer: {error.reason}") from None
+        except OSError as error:
+            raise HubError(f"cannot reach {where}: {error.strerror or error}; is it running?") from None
+        self._client.loop_start()
+        if not self._ready.wait(wait_s):
+            self.close()
+            reason = self.refused or f"no answer within {wait_s:.0f} s"
+            raise HubError(f"{where} refuses: {reason}")
+        if self.refused:
+            self.close()
+            raise HubError(f"{where} refuses: {self.refused}")
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for messages on ``topics``; may be called in ``connected``."""
+        if topics:
+            self._subscribes = True
+            self._client.subscribe([(each, _at_least_once()) for each in topics])
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> None:
+        """Hand a message over; it is sent when there is a connection, again until acknowledged (QoS 1)."""
+        properties: Any = None
+        if expiry_s is not None:
+            properties = _properties(PacketTypes.PUBLISH)
+            properties.MessageExpiryInterval = expiry_s
+        self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+
+    def close(self) -> None:
+        """Say good-bye: no last will is published."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self.refused = str(reason)
+            log.warning("the hub refuses: %s", reason)
+            if str(reason) in _REFUSED:
+                self._ready.set()
+            return
+        self.refused = None
+        self.largest_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._number += 1
+        self._subscribes = False
+        self._connected()
+        if not self._subscribes:
+            self._ready.set()
+
+    def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("the hub is gone: %s", reason)
+
+    def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:
+        mid, number = message.mid, self._number
+
+        def acknowledge() -> None:
+            if number == self._number:  # else its number may be another message's by now
+                client.ack(mid, 1)
+
+        try:
+            self._received(message.topic, bytes(message.payload), acknowledge)
+        except Exception:  # else paho's thread ends, and with it every connection
+            log.exception("a bug: a message on %s of %d bytes is dropped", message.topic, len(message.payload))
+            acknowledge()
+
+
+def _properties(kind: int) -> Any:
+    return Properties(kind)  # type: ignore[no-untyped-call]
+
+
+def _at_least_once() -> Any:
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+
+    return SubscribeOptions(qos=1, noLocal=True)
+
+
+def _context(join: Join) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if join.authority:
+        try:
+            context.load_verify_locations(cadata=join.authority)
+        except ssl.SSLError:
+            raise HubError("the join file's authority is no certificate; make the join file again") from None
+    else:
+        context.load_default_certs()
+    return context
+
+
+def _no_delay(client: Client, data: Any, opened: Any) -> None:
+    """Without it a message that ends in a small packet waits 40 ms for the last one's acknowledgement."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,79 @@
+"""``hyps-manager``: a hub's files and credentials."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyps.runtime.cluster.topics import Role
+from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.options import Parser, say
+
+_PROGRAM = "hyps-manager"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``hyps-manager``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.act(options)
+    except RuntimeFault as error:
+        sys.exit(say(error, _PROGRAM))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for its files, secrets among them")
+    init.add_argument(
+        "--host",
+        action="append",
+        metavar="HOST",
+        help="a name or address by which boards reach the hub (repeatable; default: this machine's name)",
+    )
+    init.add_argument("--port", type=_port, default=8883, metavar="N", help="default 8883")
+    init.set_defaults(act=_init_hub)
+    for command, role, what in (
+        ("add-worker", Role.WORKER, "print a join file for a board that is to run partitions"),
+        ("add-client", Role.CLIENT, "print a join file for who submits inputs"),
+    ):
+        add = commands.add_parser(command, help=what, description=f"{what}; it holds a secret.")
+        add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
+        add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
+        add.set_defaults(act=_add, role=role)
+    return parser
+
+
+def _init_hub(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.hub import CONFIGURATION, init_hub
+
+    hosts = options.host or [socket.gethostname()]
+    init_hub(options.folder, [*dict.fromkeys([*hosts, "localhost", "127.0.0.1"])], options.port)
+    _print(f"{options.folder} holds the hub; start it with: mosquitto -c {options.folder / CONFIGURATION}")
+    _print(f"boards reach it at mqtts://{hosts[0]}:{options.port}; a board's join file: hyps-manager add-worker NAME")
+
+
+def _add(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.hub import add_user
+    from hyps.runtime.cluster.join import encode_join
+
+    _print(encode_join(add_user(options.hub_dir, options.role, options.name)).decode(), end="")
+    say(f"a hub that runs must read its files again: kill -HUP its process, to let {options.name} in", _PROGRAM)
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 6 else 0
+    if not 0 < number < 65536:
+        raise argparse.ArgumentTypeError("must be a port, 1 to 65535")
+    return number
+
+
+def _print(text: str, end: str = "\n") -> None:
+    sys.stdout.write(text + end)
+    sys.stdout.flush()

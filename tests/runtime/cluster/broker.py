@@ -1,0 +1,43 @@
+"""The real broker in a process of its own, on loopback, and how to wait for things."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(mosquitto: str, configuration: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A broker in a process of its own, until the end or until it is killed."""
+    log = configuration.with_name("mosquitto.log")
+    with log.open("ab") as output, subprocess.Popen([mosquitto, "-c", configuration], stderr=output) as process:
+        try:
+            wait_for(f"{configuration} listening: {log.read_text()}", lambda: listens(port) or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+            yield process
+        finally:
+            process.terminate()
+            process.wait()

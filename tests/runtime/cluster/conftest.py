@@ -1,0 +1,39 @@
+"""What the cluster's tests share: the real broker, on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.join import Join
+from tests.runtime.cluster.broker import free_port, running
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> str:
+    """The broker's program."""
+    found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        reason = "needs the broker Mosquitto: apt-get install mosquitto"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def open_hub(mosquitto: str, tmp_path: Path) -> Iterator[Join]:
+    """A hub without passwords, with the limits of ours."""
+    port = free_port()
+    configuration = tmp_path / "open.conf"
+    configuration.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+        f"max_packet_size {FRAME_LIMIT_BYTES + ENVELOPE_BYTES}\n"
+    )
+    with running(mosquitto, configuration, port):
+        yield Join(hub=f"mqtt://127.0.0.1:{port}")
