@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test regression coverage test-arm bench lint clean
+.PHONY: help setup demo cluster-demo test regression coverage test-arm bench lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
@@ -20,6 +20,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that names what is in it
 	$(BIN)/python -m tests.demo
+
+cluster-demo: $(READY) ## a hub, a manager and three workers on this machine; one is killed in the middle
+	$(BIN)/python -m tests.cluster_demo
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -76,16 +76,15 @@ def _run(options: argparse.Namespace) -> int:
         options.batch = min(options.batch, most_inputs(manifest))
         return batch_manifest(manifest, options.batch)
 
+    if options.engine or options.join:
+        return _run_at_cluster(options)
     executor = (
         load(options.bundle, threads=options.threads, verify=not options.no_verify, opener=opener, adapt=batched)
         if batches
         else load(options.bundle, threads=options.threads, verify=not options.no_verify, opener=opener)
     )
     found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
-    if options.save and len(found) != 1:
-        raise InputError(f"--save keeps the outputs of one input, not of {len(found)}; run them one by one")
-    if options.save and not options.save.name:
-        raise OutputError(f"--save '{options.save}' names no file; give one such as outputs.npz")
+    _check_save(options, len(found))
     status = 0
     while found:
         try:
@@ -100,6 +99,32 @@ def _run(options: argparse.Namespace) -> int:
     if peak > budget:
         say(f"the peak of {peak / 1e6:.1f} MB exceeded the budget of {budget / 1e6:.1f} MB: a bug; please report it")
     return status
+
+
+def _run_at_cluster(options: argparse.Namespace) -> int:
+    """Have each input computed by a manager and its workers."""
+    from hyps.runtime.cluster.client import ClusterEngine
+    from hyps.runtime.inputs import sources
+
+    if options.batch > 1 or options.profile or options.threads or options.custom_ops:
+        raise InputError("--engine goes neither with --batch nor --profile nor --threads nor --custom-ops; leave them out")
+    found = deque(sources(options.inputs))
+    _check_save(options, len(found))
+    status = 0
+    with closing(ClusterEngine(options.bundle, options.engine, options.join)) as engine:
+        while found:
+            try:
+                _run_one(engine, found.popleft(), options, more=bool(found))
+            except InputError as error:
+                status = say(error)
+    return status
+
+
+def _check_save(options: argparse.Namespace, count: int) -> None:
+    if options.save and count != 1:
+        raise InputError(f"--save keeps the outputs of one input, not of {count}; run them one by one")
+    if options.save and not options.save.name:
+        raise OutputError(f"--save '{options.save}' names no file; give one such as outputs.npz")
 
 
 def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, more: bool) -> None:

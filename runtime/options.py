@@ -32,6 +32,10 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
     parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--engine", metavar="URL", help="compute at a cluster: mqtt://HOST:PORT (see 'hyps-manager --help')")
+    parser.add_argument(
+        "--join", type=Path, metavar="FILE", help="a join file of the cluster's hub (hyps-manager add-client)"
+    )
     parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with operators of the model's own")
     parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
     parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")

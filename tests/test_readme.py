@@ -38,7 +38,7 @@ def test_commands_of_the_readme(root: Path, bin_folder: Path, folder: Path) -> N
 
 
 def test_make_targets_of_the_readme_exist(root: Path) -> None:
-    named = set(re.findall(r"\bmake ([a-z]+)", (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()))
+    named = set(re.findall(r"\bmake ([a-z-]+)", (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()))
     listed = subprocess.run(["make", "--silent", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
     assert named - {"lint"} >= {"demo", "test", "bench", "regression"}
     assert all(re.search(rf"^  {name} ", listed, re.MULTILINE) for name in named)

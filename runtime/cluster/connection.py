@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from hyps.runtime.cluster.join import Join
 from hyps.runtime.errors import HubError
 
 try:
-    from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+    from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5
     from paho.mqtt.enums import CallbackAPIVersion
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
@@ -29,6 +30,8 @@ KEEPALIVE_S = 4
 CONNECT_S = 10
 #: Messages at a time that are not acknowledged yet: what either side holds beside its queues is bounded by that.
 INFLIGHT = 20
+_RETRY_S = 1
+_LINGER_S = 1
 #: CONNACK: bad user name or password, not authorised, banned; DISCONNECT: session taken over.
 _REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
 
@@ -38,11 +41,16 @@ log = logging.getLogger(__name__)
 Receiver = Callable[[str, bytes, Callable[[], None]], None]
 
 
+class _Unreachable(HubError):
+    """There is no hub, for now."""
+
+
 class Connection:
     """One user's connection. Callbacks come on its own thread; they must be quick.
 
     ``connected`` is called after every connect and is the place to subscribe; ``received`` gets every message and must
-    have it acknowledged, at once or later.
+    have it acknowledged, at once or later. The hub keeps what comes for this user for ``session_s`` seconds without a
+    connection, and sends ``inflight`` messages before one is acknowledged.
     """
 
     def __init__(
@@ -53,7 +61,10 @@ class Connection:
         received: Receiver,
         connected: Callable[[], None] = lambda: None,
         will: tuple[str, bytes] | None = None,
+        session_s: int = 0,
+        inflight: int = INFLIGHT,
     ) -> None:
+        self._session_s, self._inflight = session_s, inflight
         self.address = join.address
         self._received = received
         self._connected = connected
@@ -62,6 +73,7 @@ class Connection:
         self.refused: str | None = None
         self.largest_bytes: int | None = None  # the hub's limit on messages
         self._number = 0
+        self._last_sent: MQTTMessageInfo | None = None
         client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5, manual_ack=True)
         client.max_inflight_messages_set(INFLIGHT)
         client.reconnect_delay_set(1, 4)
@@ -79,30 +91,46 @@ class Connection:
         client.on_socket_open = _no_delay
         self._client = client
 
-    def open(self, wait_s: float = CONNECT_S) -> None:
-        """Connect, and return when that is done and the hub knows the subscriptions. Raises `HubError`."""
+    def open(self, wait_s: float = CONNECT_S, *, patient: bool = False) -> None:
+        """Connect, and return when that is done and the hub knows the subscriptions. Raises `HubError`.
+
+        ``patient``: a hub that is not there yet is waited for, without end.
+        """
+        while True:
+            try:
+                self._connect()
+                break
+            except _Unreachable:
+                if not patient:
+                    raise
+                log.warning("waiting for the hub at %s", self.address)
+                time.sleep(_RETRY_S)
+        self._client.loop_start()
+        ready = self._ready.wait(wait_s)
+        if self.refused or not ready:
+            self.close()
+            raise HubError(f"the hub at {self.address} refuses: {self.refused or f'no answer within {wait_s:.0f} s'}")
+
+    def _connect(self) -> None:
         properties: Any = _properties(PacketTypes.CONNECT)
-        properties.ReceiveMaximum = INFLIGHT
+        properties.ReceiveMaximum = self._inflight
         properties.MaximumPacketSize = FRAME_LIMIT_BYTES + ENVELOPE_BYTES
+        properties.SessionExpiryInterval = self._session_s
         where = f"the hub at {self.address}"
         try:
             self._client.connect(
-                self.address.host, self.address.port, keepalive=KEEPALIVE_S, clean_start=True, properties=properties
+                self.address.host,
+                self.address.port,
+                keepalive=KEEPALIVE_S,
+                clean_start=not self._session_s,
+                properties=properties,
             )
         except ssl.SSLCertVerificationError as error:
             raise HubError(f"{where} is not the one of the join file: {error.verify_message}") from None
         except ssl.SSLError as error:
             raise HubError(f"{where} does not speak TLS 1.2 or newer: {error.reason}") from None
         except OSError as error:
-            raise HubError(f"cannot reach {where}: {error.strerror or error}; is it running?") from None
-        self._client.loop_start()
-        if not self._ready.wait(wait_s):
-            self.close()
-            reason = self.refused or f"no answer within {wait_s:.0f} s"
-            raise HubError(f"{where} refuses: {reason}")
-        if self.refused:
-            self.close()
-            raise HubError(f"{where} refuses: {self.refused}")
+            raise _Unreachable(f"cannot reach {where}: {error.strerror or error}; is it running?") from None
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Ask for messages on ``topics``; may be called in ``connected``."""
@@ -116,12 +144,19 @@ class Connection:
         if expiry_s is not None:
             properties = _properties(PacketTypes.PUBLISH)
             properties.MessageExpiryInterval = expiry_s
-        self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        self._last_sent = sent
 
     def close(self) -> None:
-        """Say good-bye: no last will is published."""
+        """Say good-bye, when what was published is acknowledged or a moment has passed: no last will is published."""
+        until = time.monotonic() + _LINGER_S
+        while self._client.is_connected() and self._unsent() and time.monotonic() < until:
+            time.sleep(0.002)
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _unsent(self) -> bool:
+        return self._last_sent is not None and not self._last_sent.is_published()
 
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

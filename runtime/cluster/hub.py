@@ -89,7 +89,8 @@ persistent_client_expiration 1d
 
 # Announced to clients of MQTT 5: a message beyond it is refused, not dropped in silence.
 max_packet_size {FRAME_LIMIT_BYTES + ENVELOPE_BYTES}
-max_inflight_messages 20
+# As many as the client allows.
+max_inflight_messages 0
 max_queued_messages 1000
 max_queued_bytes {64 << 20}
 max_keepalive 60

@@ -1,23 +1,30 @@
-"""``hyps-manager``: a hub's files and credentials."""
+"""``hyps-manager``: serve a bundle with the workers that are there; a hub's files and credentials."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr
 from hyps.runtime.cluster.topics import Role
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.options import Parser, say
 
 _PROGRAM = "hyps-manager"
+_COMMANDS = ("serve", "init-hub", "add-worker", "add-client")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-manager``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and given[0] not in _COMMANDS and not given[0].startswith("-"):
+        given.insert(0, "serve")
+    options = _parser().parse_args(given)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         options.act(options)
     except RuntimeFault as error:
@@ -29,6 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run a bundle for clients; 'hyps-manager DIR' is the same")
+    serve.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    add_hub(serve)
+    serve.add_argument("--journal", type=Path, metavar="DIR", help="where jobs are written down (default: DIR.journal)")
+    serve.add_argument("--workers", type=count, default=1, metavar="N", help="wait for so many at first (default 1)")
+    serve.add_argument("--lease", type=count, default=120, metavar="S", help="seconds for one partition (default 120)")
+    serve.add_argument("--listen", metavar="ADDRESS", help="serve partitions at this address of this machine")
+    serve.set_defaults(act=_serve)
     init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for its files, secrets among them")
     init.add_argument(
@@ -48,6 +63,25 @@ def _parser() -> argparse.ArgumentParser:
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
         add.set_defaults(act=_add, role=role)
     return parser
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.journal import Journal
+    from hyps.runtime.cluster.manager import Manager
+
+    log_to_stderr(_PROGRAM, verbose=options.verbose)
+    join = hub_of(options)
+    bundle: Path = options.bundle
+    journal = Journal(options.journal or bundle.absolute().with_name(f"{bundle.absolute().name}.journal"))
+    Manager(
+        bundle,
+        join,
+        journal,
+        least_workers=options.workers,
+        lease_s=options.lease,
+        listen=options.listen,
+        say=_print,
+    ).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:

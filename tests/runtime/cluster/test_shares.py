@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,6 @@ from hyps.runtime.manifest import MANIFEST_NAME, Manifest, encode
 from hyps.runtime.shares import boundary, shares
 
 MB = 1_000_000
-
-
-@pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The trained CIFAR-10 network cut behind every layer."""
-    folder = tmp_path_factory.mktemp("layers") / "bundle"
-    options: list[str | Path] = ["--memory", "72MB", "--split", "layers", "-o", folder]
-    subprocess.run(
-        [bin_folder / "hypsc", "compile", root / "models/cifar10_vgg.onnx", *options],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return folder
 
 
 def write(bundle: Path, part: Manifest, folder: Path) -> Path:

@@ -1,0 +1,134 @@
+"""The manager's view of its workers: who is there, what each holds, and the orders it was given."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.connection import Connection
+from hyps.runtime.cluster.messages import Orders, ShareOrder, WorkerState
+from hyps.runtime.cluster.placement import Offer, Placement, assign
+from hyps.runtime.cluster.serving import FileServer, local_address
+from hyps.runtime.cluster.topics import Role, topic
+from hyps.runtime.manifest import Manifest, encode
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a worker's message means: it is new here, or gone; what it loads and has loaded of its newest orders.
+
+    ``reconnected``: what was sent to it may not have arrived.
+    """
+
+    joined: bool = False
+    lost: bool = False
+    reconnected: bool = False
+    loading: tuple[int, ...] = ()
+    loaded: tuple[int, ...] = ()
+
+
+class Crew:
+    """All workers."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, listen: str | None) -> None:
+        self._bundle, self._manifest, self._listen = bundle, manifest, listen
+        self.online: dict[str, WorkerState] = {}
+        self._orders: dict[str, Orders] = {}
+        self._parts: dict[str, dict[int, Manifest]] = {}
+        self._epoch = 0
+        self._connection: Connection | None = None
+        self._server: FileServer | None = None
+
+    def open(self, connection: Connection) -> None:
+        """Begin to serve files, at the address by which the hub sees this machine if no other was named."""
+        self._connection = connection
+        address = connection.address
+        self._server = FileServer(self._listen or local_address(address.host, address.port), tls=address.tls)
+
+    def close(self) -> None:
+        """Serve no longer."""
+        if self._server:
+            self._server.close()
+
+    def heard(self, name: str, state: WorkerState) -> Change:
+        """A worker said how it is."""
+        before = self.online.get(name)
+        if not state.online:
+            if before is None or before.session != state.session:  # of a process that is long gone
+                return Change()
+            del self.online[name]
+            return Change(lost=True)
+        self.online[name] = state
+        self._epoch = max(self._epoch, state.epoch)
+        if state.problem and (before is None or before.problem != state.problem):
+            log.warning("%s: %s", name, state.problem)
+        restarted = before is not None and before.session != state.session
+        current = name in self._orders and state.epoch == self._orders[name].epoch
+        return Change(
+            joined=before is None or restarted,
+            lost=restarted,
+            reconnected=before is not None and before.connects != state.connects,
+            loading=state.loading if current else (),
+            loaded=state.loaded if current and not state.loading else (),
+        )
+
+    def offers(self) -> list[Offer]:
+        """What the workers that are there have, in the order of their names."""
+        return [
+            Offer(name=name, memory_bytes=state.memory_bytes, macs_per_s=max(1, state.macs_per_s))
+            for name, state in sorted(self.online.items())
+        ]
+
+    def describe(self, name: str) -> str:
+        """A worker's abilities, for people."""
+        state = self.online[name]
+        return f"{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
+
+    def order(self, placement: Placement) -> None:
+        """Tell every worker what it holds. Raises `BudgetError` where that does not fit."""
+        assert self._server
+        offers = self.offers()
+        parts = assign(self._manifest, placement, offers)
+        self._epoch += 1
+        for offer in offers:
+            documents = {number: encode(part) for number, part in parts[offer.name].items()}
+            hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
+            shelf: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
+            for part in parts[offer.name].values():
+                shelf.update({file.sha256: self._bundle / file.path for file in part.files})
+            self._orders[offer.name] = Orders(
+                epoch=self._epoch,
+                url=self._server.url,
+                token=self._server.grant(offer.name, shelf),
+                authority=self._server.authority,
+                shares=tuple(
+                    ShareOrder(number=number, sha256=hashes[number], size_bytes=len(document))
+                    for number, document in documents.items()
+                ),
+            )
+        self._parts = parts
+        self.order_again()
+
+    def order_again(self) -> None:
+        """Publish the orders, which a hub that was killed has forgotten."""
+        if self._connection:
+            for name, orders in self._orders.items():
+                if name in self.online:
+                    self._connection.publish(topic(Role.WORKER, name, "orders"), messages.encode(orders), retain=True)
+
+    def lines(self, placement: Placement) -> Iterator[str]:
+        """The placement for people: a line for each share."""
+        for number, (run, home, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
+            part = self._parts[home][number]
+            steps = [self._manifest.steps[index].name for index in run]
+            names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+            weights = sum(step.weights.size_bytes for step in part.steps if step.weights)
+            pinned = sum(step.pinned_bytes for step in part.steps)
+            stay = "all stay in memory" if pinned == weights else f"{pinned / 1e6:.1f} MB stay in memory"
+            yield f"share {number} on {home}: {names}; {weights / 1e6:.1f} MB of weights, {stay}; {reason}"

@@ -1,0 +1,135 @@
+"""What is said besides tensors: small JSON messages, checked and bounded before use.
+
+A tensor's frame begins with "HyPS", a message with "{": both may come on one topic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from hyps.runtime.cluster.frames import Dropped, JobId, Key
+from hyps.runtime.manifest import Count, Positive, Sha256
+
+#: The longest message; orders for a thousand shares stay below.
+LIMIT_BYTES = 1 << 18
+Text = Annotated[str, Meta(max_length=500)]
+Session = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+_Message = TypeVar("_Message")
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all of them."""
+
+
+class WorkerState(Message, frozen=True, kw_only=True):
+    """A worker's advertisement, retained: what it has, and which shares of which orders it has loaded.
+
+    ``session`` is another for every start of the process, ``connects`` counts its connections, ``problem`` says why a share
+    could not be loaded. The last will says that it is not ``online``.
+    """
+
+    online: bool
+    session: Session
+    connects: Count = 0
+    memory_bytes: Count = 0
+    threads: Count = 0
+    macs_per_s: Count = 0
+    epoch: Count = 0
+    loading: tuple[Count, ...] = ()
+    loaded: tuple[Count, ...] = ()
+    problem: Text | None = None
+
+
+class ShareOrder(Message, frozen=True, kw_only=True):
+    """A share by its number; its manifest is a document of the manager's with this sha256."""
+
+    number: Count
+    sha256: Sha256
+    size_bytes: Positive
+
+
+class Orders(Message, frozen=True, kw_only=True):
+    """All shares that a worker holds from now on, and where it gets them: retained, so that a restart finds it.
+
+    ``authority`` is the certificate that signs the server's, when ``url`` is of TLS.
+    """
+
+    epoch: Count
+    url: Text
+    token: Text
+    authority: Annotated[str, Meta(max_length=20_000)] | None = None
+    shares: Annotated[tuple[ShareOrder, ...], Meta(max_length=1000)] = ()
+
+
+class Failed(Message, frozen=True, kw_only=True, tag="failed"):
+    """A worker could not compute a share; another would fail as well when it is the ``input``'s fault."""
+
+    key: Key
+    input: bool
+    reason: Text
+
+
+class Submit(Message, frozen=True, kw_only=True, tag="submit"):
+    """A client announces a job whose input tensors follow, for a bundle whose manifest has this sha256."""
+
+    job: JobId
+    bundle: Sha256
+
+
+class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
+    """The client has a job's result: it may be forgotten."""
+
+    job: JobId
+
+
+class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
+    """The manager has a job's input written down: it will be answered."""
+
+    job: JobId
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """There will be no result."""
+
+    job: JobId
+    reason: Text
+
+
+def encode(message: Message) -> bytes:
+    """A message's bytes."""
+    return msgspec.json.encode(message)
+
+
+def decode(payload: bytes, kind: type[_Message]) -> _Message:
+    """The message of this kind; raises `Dropped`."""
+    found: _Message = _decode(payload, kind)
+    return found
+
+
+def decode_request(payload: bytes) -> Submit | Delivered:
+    """What a client says; raises `Dropped`."""
+    found: Submit | Delivered = _decode(payload, Submit | Delivered)
+    return found
+
+
+def decode_reply(payload: bytes) -> Accepted | Refused:
+    """What a client is told; raises `Dropped`."""
+    found: Accepted | Refused = _decode(payload, Accepted | Refused)
+    return found
+
+
+def _decode(payload: bytes, kind: Any) -> Any:
+    if len(payload) > LIMIT_BYTES:
+        raise Dropped("oversized")
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Dropped("bad message") from None
+
+
+def shorten(text: object) -> str:
+    """At most what a `Text` holds."""
+    return str(text)[:500]

@@ -1,0 +1,62 @@
+"""What the cluster's commands share: how to reach the hub, and how to say what happens."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from pathlib import Path
+
+from hyps.runtime.cluster.join import Join, read_join
+from hyps.runtime.errors import HubError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def add_hub(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the hub is."""
+    parser.add_argument("--hub", metavar="URL", help="mqtt://HOST:PORT, or mqtts:// for TLS")
+    parser.add_argument("--join", type=Path, metavar="FILE", help="a join file: the hub, this board's name and its secret")
+    parser.add_argument("--verbose", action="store_true", help="say what happens, on standard error")
+
+
+def hub_of(options: argparse.Namespace) -> Join:
+    """How to reach the hub; an address given besides a join file counts. Raises `HubError`."""
+    join = read_join(options.join) if options.join else None
+    if options.hub is None:
+        if join is None:
+            raise HubError("name the hub: --hub mqtt://HOST:PORT, or --join FILE")
+        return join
+    found = Join(
+        hub=options.hub,
+        name=join.name if join else None,
+        password=join.password if join else None,
+        authority=join.authority if join else None,
+    )
+    if found.password and not found.address.tls:
+        raise HubError("the join file's secret would travel unencrypted: give --hub as mqtts://")
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number, 1 or more."""
+    number = int(text) if text.isdecimal() and len(text) < 7 else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return number
+
+
+def size(text: str) -> int:
+    """Bytes of ``700MB`` or ``1GiB``."""
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.upper())
+    if not match:
+        raise argparse.ArgumentTypeError("must be a size such as 700MB or 1GiB")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def log_to_stderr(program: str, *, verbose: bool) -> None:
+    """Warnings, or with ``verbose`` everything, a line each."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=f"{program}: %(message)s"
+    )

@@ -1,0 +1,18 @@
+"""Between the bytes of a frame and what an executor takes and gives; without a copy."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+
+from hyps.runtime.manifest import STORAGE_TYPES, TensorRecord
+from hyps.runtime.sessions import Value
+
+
+def to_value(data: bytearray | bytes, record: TensorRecord) -> Value:
+    """The tensor over these bytes: numpy's where numpy knows the type, else onnxruntime's."""
+    known = STORAGE_TYPES[record.dtype]
+    array = np.frombuffer(data, known.storage).reshape(record.shape)
+    if known.storage == record.dtype:
+        return array
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, known.onnx)

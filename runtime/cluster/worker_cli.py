@@ -1,0 +1,67 @@
+"""``hyps-worker``: lend this device to a manager."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr, size
+from hyps.runtime.cluster.topics import checked_name
+from hyps.runtime.errors import HubError, RuntimeFault
+from hyps.runtime.options import Parser, say
+from hyps.runtime.process import restart_lean
+
+_PROGRAM = "hyps-worker"
+#: Of what is free: the rest is for the file cache and for what else starts.
+_FREE_SHARE = 0.8
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``hyps-worker``; exits with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
+    options = _parser().parse_args(arguments)
+    restart_lean()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    log_to_stderr(_PROGRAM, verbose=options.verbose)
+    try:
+        _run(options)
+    except RuntimeFault as error:
+        sys.exit(say(error, _PROGRAM))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=_PROGRAM, description="Run partitions of a network for a manager (see 'hyps-manager --help').")
+    add_hub(parser)
+    parser.add_argument("--name", metavar="NAME", help="this board's name (default: the join file's)")
+    parser.add_argument(
+        "--memory", type=size, metavar="SIZE", help="what this process may hold resident (default: 80 %% of what is free)"
+    )
+    parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where partitions are kept (default: ~/.cache/hyps/NAME)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    join = hub_of(options)
+    name = options.name or join.name
+    if name is None:
+        raise HubError("name this board: --name NAME")
+    if join.name not in (None, name):
+        raise HubError(f"the join file is for '{join.name}', not for '{name}'; leave out --name")
+    checked_name(name)
+    from hyps.runtime.cluster.worker import Abilities, Worker
+    from hyps.runtime.rates import conv_by_threads
+    from hyps.runtime.room import memory_room
+
+    cores = os.cpu_count() or 1
+    memory_bytes = options.memory or int(memory_room().available_bytes * _FREE_SHARE)
+    threads = min(options.threads or cores, cores)
+    rate = conv_by_threads((threads,))[threads]
+    cache = options.cache or Path.home() / ".cache" / "hyps" / name
+    abilities = Abilities(memory_bytes=memory_bytes, threads=threads, macs_per_s=rate)
+    Worker(join, name, abilities, cache).run()

@@ -1,0 +1,221 @@
+"""The whole cluster as separate processes behind the real broker: the local run's bits, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
+from hyps.runtime.cluster.join import encode_join
+from hyps.runtime.cluster.topics import Role
+from hyps.runtime.executor import load
+from tests.runtime.cluster.broker import free_port, running, wait_for
+from tests.runtime.cluster.devices import Devices
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+#: So many images go by while something is killed.
+COUNT = 30
+
+
+@pytest.fixture
+def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
+    with ExitStack() as stack:
+        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
+        made.start_hub()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[NDArray[Any]]:
+    generator = np.random.default_rng(5)
+    return [generator.standard_normal((1, 3, 32, 32)).astype(np.float32) for _ in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
+    """The local run's bits."""
+    executor = load(layers)
+    return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
+
+
+class Stream:
+    """Runs the pictures at the cluster, one after the other, beside whatever the test does."""
+
+    def __init__(self, devices: Devices, pictures: list[NDArray[Any]]) -> None:
+        self.answers: list[bytes] = []
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(devices, pictures))
+        self._thread.start()
+
+    def _run(self, devices: Devices, pictures: list[NDArray[Any]]) -> None:
+        try:
+            with closing(devices.engine()) as engine:
+                for picture in pictures:
+                    self.answers.append(engine.run({"image": picture})["scores"].tobytes())
+        except Exception as error:
+            self.error = error
+
+    def result(self) -> list[bytes]:
+        self._thread.join(90)
+        assert not self._thread.is_alive(), f"{len(self.answers)} answers"
+        if self.error:
+            raise self.error
+        return self.answers
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
+    devices.start_manager("--workers", str(count))
+    for number in range(count):
+        devices.start_worker(f"w{number}")
+    devices.wait_for_shares(workers=count)
+    there = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", tmp_path / "there.npz")
+    here = hyps_run(devices.bundle, photograph, "--save", tmp_path / "here.npz")
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout.splitlines()[:-1] == here.stdout.splitlines()[:-1]
+    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
+    said = hyps_run(devices.bundle, photograph, photograph, "--engine", devices.url, "--json").stdout.splitlines()
+    assert [json.loads(line)["top"] for line in said] == [json.loads(said[0])["top"]] * 2
+    assert all(devices.resident_bytes(f"w{number}") < 110e6 for number in range(count))
+    assert devices.resident_bytes("manager") < 60e6
+
+
+def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    """Its share goes to another, which goes on from the last tensors; every image is answered once, and right."""
+    devices.start_manager("--workers", "3")
+    for name in ("w0", "w1", "w2"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=3)
+    stream = Stream(devices, pictures)
+    wait_for("some answers", lambda: len(stream.answers) >= 5)
+    devices.kill("w1")
+    assert stream.result() == expected
+    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+    devices.start_worker("w1")
+    wait_for("w1 back", lambda: devices.log("manager").count("w1 is there") == 2)
+    devices.kill("w0")
+    devices.kill("w2")
+    assert Stream(devices, pictures[:5]).result() == expected[:5]
+    last = [line for line in devices.log("w1").splitlines() if "fetched" in line]
+    assert last, devices.log("w1")
+
+
+def test_a_worker_that_comes_back_downloads_nothing_twice(
+    devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
+) -> None:
+    devices.start_manager()
+    devices.start_worker("w0")
+    devices.wait_for_shares(workers=1)
+    devices.kill("w0")
+    wait_for("its loss", lambda: "w0 is gone" in devices.log("manager"))
+    before = devices.log("w0")
+    assert "1 new: 4.8 MB fetched" in before or "1 new: 4.7 MB fetched" in before, before
+    devices.start_worker("w0")
+    assert Stream(devices, pictures[:3]).result() == expected[:3]
+    assert "1 new: 0.0 MB fetched" in devices.log("w0").removeprefix(before)
+
+
+def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    devices.start_manager("--workers", "2")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=2)
+    stream = Stream(devices, pictures)
+    for answers in (5, 12, 13, 20):
+        wait_for(f"{answers} answers", lambda count=answers: len(stream.answers) >= count)  # type: ignore[misc]
+        devices.kill("manager")
+        devices.start_manager("--workers", "2")
+    assert stream.result() == expected
+
+
+def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    """It forgets everything: orders, states, what waits."""
+    devices.start_manager("--workers", "2")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=2)
+    stream = Stream(devices, pictures)
+    wait_for("some answers", lambda: len(stream.answers) >= 5)
+    devices.kill("hub")
+    time.sleep(0.2)
+    devices.start_hub()
+    assert stream.result() == expected
+
+
+def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    devices.start_manager("--workers", "2")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=2)
+    stream = Stream(devices, pictures)
+    wait_for("some answers", lambda: len(stream.answers) >= 5)
+    for name in ("hub", "w0", "manager", "w1"):
+        devices.kill(name)
+    devices.start_hub()
+    devices.start_manager("--workers", "2")
+    devices.start_worker("w1")
+    devices.start_worker("w0")
+    assert stream.result() == expected
+
+
+def test_with_certificates_and_credentials(
+    devices: Devices, mosquitto: str, hyps_run: Command, photograph: Path, tmp_path: Path
+) -> None:
+    """The hub of ``init-hub``; partitions travel by TLS as well; no secret is in a list of processes or a log."""
+    hub, port = tmp_path / "hub", free_port()
+    init_hub(hub, ["127.0.0.1"], port)
+    joins = {name: add_user(hub, Role.WORKER, name) for name in ("w0", "w1")} | {"c": add_user(hub, Role.CLIENT, "c")}
+    for name, join in joins.items():
+        write_secret(hub / f"{name}.join", encode_join(join))
+    with running(mosquitto, hub / "mosquitto.conf", port):
+        devices.start_manager("--join", str(hub / "manager.join"), "--workers", "2")
+        for name in ("w0", "w1"):
+            devices.start_worker(name, "--join", str(hub / f"{name}.join"))
+        devices.wait_for_shares(workers=2)
+        done = hyps_run(devices.bundle, photograph, "--join", hub / "c.join")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[:-1] == hyps_run(devices.bundle, photograph).stdout.splitlines()[:-1]
+        orders = devices.log("w0") + devices.log("w1") + devices.log("manager") + (hub / "mosquitto.log").read_text()
+        lists = "".join(Path(f"/proc/{each.pid}/cmdline").read_text() for each in devices.processes.values())
+        assert all(join.password and join.password not in orders + lists for join in joins.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--batch", "2"], "goes neither with --batch"),
+        (["--engine", "board"], "is no address of a hub"),
+        (["--engine", "mqtt://127.0.0.1:1"], "cannot reach the hub"),
+        (["--join", "nothing"], "cannot read nothing"),
+    ],
+    ids=["batch", "no address", "no hub", "no join file"],
+)
+def test_what_the_user_can_mend(
+    devices: Devices, hyps_run: Command, photograph: Path, options: list[str], reason: str
+) -> None:
+    hub = [] if {"--engine", "--join"} & {*options} else ["--engine", devices.url]
+    done = hyps_run(devices.bundle, photograph, *hub, *options)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_jobs_that_are_refused(devices: Devices, hyps_run: Command, photograph: Path, cifar_bundle: Path) -> None:
+    devices.start_manager()
+    done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
+    assert (done.returncode, "no worker has joined the manager yet" in done.stderr) == (2, True)
+    devices.start_worker("w0", memory="60MB")
+    wait_for("its complaint", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
+    devices.start_worker("w1")
+    devices.wait_for_shares(workers=1)
+    done = hyps_run(cifar_bundle, photograph, "--engine", devices.url)
+    assert (done.returncode, "the manager runs another bundle" in done.stderr) == (2, True)

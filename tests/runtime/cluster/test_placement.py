@@ -1,0 +1,107 @@
+"""Which worker runs which steps: every step once, memory respected, the slowest as fast as can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyps.runtime.cluster.placement import CLUSTER_BYTES, Offer, assign, place, replace, work
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.integrity import read_manifest
+from hyps.runtime.manifest import Manifest
+from tests.runtime.cluster.test_flow import scheduled
+
+MB = 1_000_000
+
+
+def offer(name: str, memory_mb: int = 120, rate: int = 10**9) -> Offer:
+    return Offer(name=name, memory_bytes=memory_mb * MB, macs_per_s=rate)
+
+
+@pytest.fixture(scope="module")
+def network(layers: Path) -> Manifest:
+    return read_manifest(layers)
+
+
+def test_work_is_near_the_networks_own(network: Manifest) -> None:
+    """Of the convolutions that the compiler counts: 3x3, by channels and planes."""
+    by_name = {step.name: work(network, step) for step in network.steps}
+    assert by_name["07-relu3_2"] == 128 * 128 * 9 * 8 * 8
+    assert by_name["10-relu4_2"] == 256 * 256 * 9 * 4 * 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_in_sequence(network: Manifest, count: int) -> None:
+    offers = [offer(f"w{number}") for number in range(count)]
+    placement = place(network, offers)
+    assert [index for run in placement.runs for index in run] == [*range(len(network.steps))]
+    assert list(placement.homes) == sorted(set(placement.homes))
+    works = [sum(work(network, network.steps[index]) for index in run) for run in placement.runs]
+    largest = max(work(network, step) for step in network.steps)
+    assert max(works) <= sum(works) / count + largest
+    parts = assign(network, placement, offers)
+    assert sorted(number for shares in parts.values() for number in shares) == [*range(len(placement.runs))]
+
+
+def test_a_faster_worker_has_more(network: Manifest) -> None:
+    placement = place(network, [offer("fast", rate=3 * 10**9), offer("slow")])
+    works = dict.fromkeys(placement.homes, 0)
+    for run, home in zip(placement.runs, placement.homes, strict=True):
+        works[home] += sum(work(network, network.steps[index]) for index in run)
+    assert works["fast"] > 1.5 * works["slow"]
+
+
+def test_shards_are_spread(manifest: Manifest) -> None:
+    """Kaboubi, section 4.3.2.2: heavy steps that need nothing of each other run side by side."""
+    made = scheduled(manifest, ("x", "a"), *[("a", f"s{number}") for number in range(4)], ("s0 s1 s2 s3", "y"))
+    heavy = [msgspec.structs.replace(step, weight_bytes=MB if 0 < index < 5 else 0) for index, step in enumerate(made.steps)]
+    placement = place(msgspec.structs.replace(made, steps=tuple(heavy)), [offer("w0"), offer("w1")])
+    homes = {index: home for run, home in zip(placement.runs, placement.homes, strict=True) for index in run}
+    assert sorted(homes[index] for index in range(1, 5)) == ["w0", "w0", "w1", "w1"]
+    light = place(made, [offer("w0"), offer("w1")])
+    assert not any("side by side" in reason for reason in light.reasons)
+
+
+def test_a_step_that_fits_nobody(network: Manifest) -> None:
+    with pytest.raises(BudgetError, match=r"step \S+ needs 7\d\.\d MB on a worker, the largest has 70\.0 MB"):
+        place(network, [offer("w0", 60), offer("w1", 70)])
+
+
+def test_what_a_lost_worker_had_goes_to_who_is_free_soonest(network: Manifest) -> None:
+    placement = place(network, [offer("w0"), offer("w1"), offer("w2")])
+    after = replace(network, placement, [offer("w0"), offer("w2")])
+    assert after.runs == placement.runs
+    assert [after.homes[0], after.homes[2]] == ["w0", "w2"]
+    assert after.homes[1] in ("w0", "w2")
+    assert after.reasons[1] == "w1 is gone"
+    with pytest.raises(BudgetError, match="fit no other worker"):
+        replace(network, placement, [offer("w0"), offer("w2", 60)][1:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    offers=st.lists(st.tuples(st.integers(60, 130), st.integers(10**7, 10**10)), min_size=1, max_size=5),
+    gone=st.integers(0, 4),
+)
+def test_every_plan_fits(network: Manifest, offers: list[tuple[int, int]], gone: int) -> None:
+    made = [offer(f"w{number}", memory, rate) for number, (memory, rate) in enumerate(offers)]
+    try:
+        placement = place(network, made)
+    except BudgetError:
+        assert min(step.alone_bytes for step in network.steps) > 0
+        return
+    assert [index for run in placement.runs for index in run] == [*range(len(network.steps))]
+    rooms = {each.name: each.memory_bytes - CLUSTER_BYTES for each in made}
+    for name, shares in assign(network, placement, made).items():
+        for part in shares.values():
+            assert all(step.peak_bytes <= rooms[name] for step in part.steps)
+    left = [each for each in made if each.name != f"w{gone}"]
+    if left:
+        try:
+            assign(network, replace(network, placement, left), left)
+        except BudgetError as error:
+            assert "fit no other worker" in str(error)
