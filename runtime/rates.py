@@ -77,11 +77,11 @@ def thread_counts(cores: int) -> tuple[int, ...]:
     return tuple(sorted({count for count in (1, 2, 3, *doubling, cores) if count <= cores}))
 
 
-def conv_by_threads(counts: tuple[int, ...]) -> dict[int, int]:
+def conv_by_threads(counts: tuple[int, ...], rounds: int = _ROUNDS) -> dict[int, int]:
     """Multiply-adds a second of the convolution by number of threads, all in turn, so that a disturbance hits all."""
     feeds = {"x": np.full(_CONV_INPUT, 0.5, np.float32), "w": np.full(_CONV_WEIGHT, 0.5, np.float32)}
     seconds = dict.fromkeys(counts, float("inf"))
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for count in counts:
             seconds[count] = min(seconds[count], best_s("conv", feeds, count))
     return {count: round(CONV_MACS / best) for count, best in seconds.items()}

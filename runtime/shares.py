@@ -40,9 +40,9 @@ def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tupl
         raise BudgetError(f"step {largest.name} needs {needs:.1f} MB, a process may have {has:.1f} MB")
     sessions_bytes = _sessions_bytes(manifest)
     keeps = sessions_bytes <= room_bytes
-    room_bytes -= sessions_bytes if keeps else 0
-    pinned = dict(zip(indices, _pinned(own, room_bytes), strict=True))
-    resident_bytes = sum(pinned.values()) + (sessions_bytes if keeps else 0)
+    sessions_bytes = sessions_bytes if keeps else 0
+    pinned = dict(zip(indices, _pinned(own, budget_bytes - sessions_bytes), strict=True))
+    resident_bytes = sum(pinned.values()) + sessions_bytes
 
     def planned(index: int, live: tuple[str, ...]) -> Step:
         step, pin = manifest.steps[index], pinned[index]
@@ -91,13 +91,21 @@ def _sessions_bytes(manifest: Manifest) -> int:
     )
 
 
-def _pinned(steps: Sequence[Step], room_bytes: int) -> list[int]:
-    """Whole weights files, in the order of the steps, as long as there is room; the others are read for every run."""
-    pinned = []
-    for step in steps:
+def _pinned(steps: Sequence[Step], budget_bytes: int) -> list[int]:
+    """Whole weights files, in the order of the steps, as far as every step fits beside what the others have pinned.
+
+    The rest is read for every run. A step's own weights count once: they are part of what it needs alone.
+    """
+    pinned = [0] * len(steps)
+    beside = [step.alone_bytes for step in steps]  # what a step needs besides all that is pinned
+    total = 0
+    for index, step in enumerate(steps):
         size = step.weights.size_bytes if step.weights else 0
-        pinned.append(size if size <= room_bytes else 0)
-        room_bytes -= pinned[-1]
+        others = max((each for other, each in enumerate(beside) if other != index), default=0)
+        if total + size + max(others, beside[index] - size) <= budget_bytes:
+            pinned[index] = size
+            beside[index] -= size
+            total += size
     return pinned
 
 

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> None:
     cores = os.cpu_count() or 1
     memory_bytes = options.memory or int(memory_room().available_bytes * _FREE_SHARE)
     threads = min(options.threads or cores, cores)
-    rate = conv_by_threads((threads,))[threads]
+    rate = conv_by_threads((threads,), rounds=1)[threads]
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
     abilities = Abilities(memory_bytes=memory_bytes, threads=threads, macs_per_s=rate)
     Worker(join, name, abilities, cache).run()

@@ -64,9 +64,9 @@ class Devices:
 
         wait_for(f"loaded shares: {self.log('manager')}", loaded)
 
-    def resident_bytes(self, name: str) -> int:
+    def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024
+        return int(re.findall(rf"{figure}:\s+(\d+)", status)[0]) * 1024
 
     def _start(self, name: str, command: str, options: list[str | Path]) -> None:
         output = self._stack.enter_context((self._folder / f"{name}.log").open("ab"))

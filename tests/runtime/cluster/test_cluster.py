@@ -120,8 +120,9 @@ def test_a_worker_that_comes_back_downloads_nothing_twice(
     wait_for("its loss", lambda: "w0 is gone" in devices.log("manager"))
     before = devices.log("w0")
     assert "1 new: 4.8 MB fetched" in before or "1 new: 4.7 MB fetched" in before, before
-    devices.start_worker("w0")
+    devices.start_worker("w0", memory="80MB")
     assert Stream(devices, pictures[:3]).result() == expected[:3]
+    assert devices.resident_bytes("w0", "VmHWM") < 80e6
     assert "1 new: 0.0 MB fetched" in devices.log("w0").removeprefix(before)
 
 
