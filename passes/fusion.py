@@ -21,6 +21,8 @@ ACTIVATIONS = frozenset(
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+#: What pads by itself takes in a Pad before it (PadFusion); a MaxPool then sees no zeros, but nothing, there.
+PADDED = frozenset({"Conv", "MaxPool", "AveragePool"})
 #: What becomes the third operand, or the weights, of a product before it.
 _JOINS = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
@@ -71,6 +73,8 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
         return True
     if before.op_type == "Transpose":
         return reader.op_type in PRODUCTS
+    if before.op_type == "Pad":
+        return reader.op_type in PADDED
     scales = before.op_type == "Mul" and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
     return scales and bool(before.weights) and reader.op_type in {"MatMul", "Transpose"}
 
