@@ -10,7 +10,8 @@ from hyps.passes.fitting import Measured, measured
 from hyps.passes.regions import Regions
 from hyps.passes.request import Request
 from hyps.passes.rewrite import Change, run_rewrites
-from hyps.passes.tiles import TileRegion, TileRows
+from hyps.passes.sweep import Along
+from hyps.passes.tile_rewrite import TileRegion, TileRegions
 
 #: Larger models are not tiled: rewriting them again and again would take longer than a plan may.
 MOST_OPERATORS = 2_000
@@ -31,14 +32,14 @@ class Tilings:
         self.whole = Tiling(measured=whole)
         self._request = request
         self._regions = Regions(whole, request.threads, request.device)
-        self._made: dict[tuple[tuple[tuple[str, ...], int], ...], Tiling] = {(): self.whole}
+        self._made: dict[tuple[tuple[tuple[str, ...], int, Along], ...], Tiling] = {(): self.whole}
         asked = request.tile == "auto" and request.split == "auto" and request.budget_bytes is not None
         self._allowed = asked and len(whole.graph.operators) <= MOST_OPERATORS
 
     def within(self, budget_bytes: int) -> Tiling:
         """The model with the tiles that this budget needs; the whole one where it needs none, or none help."""
         regions = self._regions.within(budget_bytes) if self._allowed else ()
-        key = tuple((region.operators, region.tiles) for region in regions)
+        key = tuple((region.operators, region.tiles, region.along) for region in regions)
         if key not in self._made:
             self._made[key] = self._tiled(regions)
         return self._made[key]
@@ -54,5 +55,5 @@ class Tilings:
         return (steps.start + bisect_left(steps, True, key=tiled_works)) * step_bytes
 
     def _tiled(self, regions: tuple[TileRegion, ...]) -> Tiling:
-        rewritten = run_rewrites(self.whole.measured.model, [TileRows(regions=regions, threads=self._request.threads)])
+        rewritten = run_rewrites(self.whole.measured.model, [TileRegions(regions=regions, threads=self._request.threads)])
         return Tiling(measured=measured(rewritten.model, self._request), changes=rewritten.changes)
