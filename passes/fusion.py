@@ -21,6 +21,8 @@ ACTIVATIONS = frozenset(
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+#: By one number, they become a product's factor.
+_SCALES = frozenset({"Mul", "Div"})
 #: What becomes the third operand, or the weights, of a product before it.
 _JOINS = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
@@ -71,7 +73,7 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
         return True
     if before.op_type == "Transpose":
         return reader.op_type in PRODUCTS
-    scales = before.op_type == "Mul" and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
+    scales = before.op_type in _SCALES and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
     return scales and bool(before.weights) and reader.op_type in {"MatMul", "Transpose"}
 
 
@@ -87,7 +89,7 @@ def _follows(operator: Operator, head: str, before: Operator) -> bool:
     if head == "Conv+Add":
         return kind in ACTIVATIONS
     if head in PRODUCTS:
-        scales = kind == "Mul" and before.op_type == "MatMul" and bool(operator.weights)
+        scales = kind in _SCALES and before.op_type == "MatMul" and bool(operator.weights)
         return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ()) or scales
     return False
 

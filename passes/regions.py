@@ -3,7 +3,7 @@
 A dynamic program over the positions between operators that onnxruntime does not fuse. Operators that fit by themselves cost
 nothing; a run with one that does not may become a region, in the fewest tiles that make it fit as a partition by itself. It
 costs the estimated time beyond that of the whole operators (rows computed twice, slices, the joining of results). What a
-region needs is the weights of all its operators, what is held around it, its finished tiles, and one tile in the middle.
+region needs is the weights of all its operators, what is held around it, its finished tiles, and the largest tile.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hyps.passes.fitting import Measured
 from hyps.passes.footprint import NODE_BYTES, footprints
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.liveness import lifetimes
+from hyps.passes.rows import tile_rows
 from hyps.passes.sweep import ALONG, Along, Sweeps
 from hyps.passes.tile_rewrite import TileRegion
 from hyps.passes.tileable import sweeps
@@ -163,14 +164,15 @@ class Regions:
 
     def _estimated(self, start: int, stop: int, along: Along, count: int) -> Tiled | None:
         operators, tileable = self._graph.operators[start:stop], self._tileable[along]
+        result = self._graph.tensors[operators[-1].outputs[0]]
         self._left -= stop - start
-        tiles = tiles_of(self._graph, tileable, operators, count, only=count // 2) if self._left > 0 else None
+        largest = _largest(result.shape[tileable[operators[-1].name].axis], count)
+        tiles = tiles_of(self._graph, tileable, operators, count, only=largest) if self._left > 0 else None
         if tiles is None or any(
             tiles_of(self._graph, tileable, operators, count, only=edge) is None for edge in (0, count - 1)
         ):
             return None
         tile = tile_graph(self._graph, operators, tiles[0])
-        result = self._graph.tensors[operators[-1].outputs[0]]
         finished = result.nbytes - tile.tensors[tile.outputs[0]].nbytes
         found = costs(tile, footprints(tile, self._threads))
         making = int(found.activations_from(0)[-1]) - found.input_bytes + finished
@@ -199,6 +201,12 @@ class Regions:
         )
         names = tuple(operator.name for operator in self._graph.operators[start:stop])
         return TileRegion(operators=names, tiles=tiled.tiles, along=tiled.along, reason=reason)
+
+
+def _largest(height: int, count: int) -> int:
+    """The largest tile, the one nearest to the middle: those at the edges read less."""
+    sizes = [stop - start for start, stop in tile_rows(height, count)]
+    return max(range(count), key=lambda index: (sizes[index], -abs(index - count // 2)))
 
 
 def tile_graph(graph: Graph, operators: Sequence[Operator], tile: Sequence[Piece]) -> Graph:

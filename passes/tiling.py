@@ -5,13 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-from hyps.passes.fitting import Measured, measured
+from hyps.passes.fitting import Measured, gathered, measured
 from hyps.passes.regions import Regions
 from hyps.passes.request import Request
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.sweep import Along
 from hyps.passes.tile_rewrite import TileRegion, TileRegions
+from hyps.passes.tileable import sweeps
 
 #: Larger models are not tiled: rewriting them again and again would take longer than a plan may.
 MOST_OPERATORS = 2_000
@@ -31,7 +33,6 @@ class Tilings:
     def __init__(self, whole: Measured, request: Request) -> None:
         self.whole = Tiling(measured=whole)
         self._request = request
-        self._regions = Regions(whole, request.threads, request.device)
         self._made: dict[tuple[tuple[tuple[str, ...], int, Along], ...], Tiling] = {(): self.whole}
         asked = request.tile == "auto" and request.split == "auto" and request.budget_bytes is not None
         self._allowed = asked and len(whole.graph.operators) <= MOST_OPERATORS
@@ -54,6 +55,16 @@ class Tilings:
         steps = range(-(-least // step_bytes), enough // step_bytes)
         return (steps.start + bisect_left(steps, True, key=tiled_works)) * step_bytes
 
+    @cached_property
+    def _gathered(self) -> Measured:
+        """The model whose operators are tiled."""
+        whole = self.whole.measured
+        return gathered(whole, sweeps(whole.model, whole.graph, self._request.threads)["heads"], self._request)
+
+    @cached_property
+    def _regions(self) -> Regions:
+        return Regions(self._gathered, self._request.threads, self._request.device)
+
     def _tiled(self, regions: tuple[TileRegion, ...]) -> Tiling:
-        rewritten = run_rewrites(self.whole.measured.model, [TileRegions(regions=regions, threads=self._request.threads)])
+        rewritten = run_rewrites(self._gathered.model, [TileRegions(regions=regions, threads=self._request.threads)])
         return Tiling(measured=measured(rewritten.model, self._request), changes=rewritten.changes)

@@ -66,3 +66,37 @@ class Attention:
             seen = net.input("seen", self.tokens, self.keys, data_type=TensorProto.BOOL)
             return net.node("Where", seen, scores, net.constant("least", -1e9, np.float32), to="masked")
         return scores
+
+
+def transformer(*, tokens: int, heads: int, size: int, blocks: int, absent: bool = False) -> Net:
+    """Encoder blocks as torch exports them, without their second half; from ``x`` [1, tokens, heads * size] to ``y``.
+
+    ``absent``: the weights are only planned with.
+    """
+    net = Net()
+    channels = heads * size
+    net.constant("split", [1, tokens, heads, size], np.int64)
+    net.constant("join", [1, tokens, channels], np.int64)
+    net.constant("factor", size**-0.5, np.float32)
+
+    def linear(value: str, to: str) -> str:
+        weight = (net.absent if absent else net.weight)(f"{to}.w", channels, channels)
+        product = net.node("MatMul", value, weight, to=f"{to}.product")
+        return net.node("Add", product, net.weight(f"{to}.b", channels), to=to)
+
+    def turned(value: str, *perm: int) -> str:
+        return net.node("Transpose", net.node("Reshape", value, "split", to=f"{value}.heads"), to=f"{value}.t", perm=perm)
+
+    value = net.input("x", 1, tokens, channels)
+    for block in range(blocks):
+        names = [f"{part}{block}" for part in ("query", "key", "value")]
+        query, key, mixed = [linear(value, name) for name in names]
+        key, mixed, query = turned(key, 0, 2, 3, 1), turned(mixed, 0, 2, 1, 3), turned(query, 0, 2, 1, 3)
+        scores = net.node("Mul", net.node("MatMul", query, key, to=f"scores{block}"), "factor", to=f"scaled{block}")
+        weights = net.node("Softmax", scores, to=f"weights{block}", axis=-1)
+        heard = net.node("MatMul", weights, mixed, to=f"mixed{block}")
+        heard = net.node("Transpose", heard, to=f"back{block}", perm=[0, 2, 1, 3])
+        heard = linear(net.node("Reshape", heard, "join", to=f"joined{block}"), f"out{block}")
+        value = net.node("Add", value, heard, to="y" if block == blocks - 1 else f"sum{block}")
+    net.output("y")
+    return net

@@ -61,6 +61,7 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
     "x Sigmoid(x)": ("s Sigmoid x -> s\ny Mul x s -> y", "y", ((0, 1),)),
     "z Sigmoid(x) is not fused": ("s Sigmoid x -> s\ny Mul r s -> y", "y", ()),
     "MatMul, Mul by weights": ("m MatMul x W -> m\ny Mul m S -> y", "y", ((0, 1),)),
+    "MatMul, Div by a number": ("m MatMul x W -> m\ny Div m S -> y", "y", ((0, 1),)),
     "Mul by a number, two MatMul": ("s Mul x S -> s\nm MatMul s W -> m\ny MatMul s V -> y", "m y", ((0, 1, 2),)),
     "Mul by a number, Transpose, MatMul": ("s Mul x S -> s\nt Transpose s -> t\ny MatMul t W -> y", "y", ((0, 1, 2),)),
     "Transpose, Relu is not fused": ("t Transpose x -> t\ny Relu t -> y", "y", ()),
@@ -194,6 +195,8 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
                 value = net.norm(value, to, 96)
             elif step == "Add":
                 value = net.node(step, value, net.weight("b", 96), to=to)
+            elif step == "Div":
+                value = net.node(step, value, net.constant("d", 0.3, np.float32), to=to)
             elif step.endswith(" r"):
                 net.input("r", *(2, 8, 96)[-rank:])
                 value = net.node(step.split()[0], value, "r", to=to)
@@ -204,13 +207,13 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
     return build
 
 
-def scaled(*between: str) -> Callable[[], Net]:
-    """A number times what a MatMul reads."""
+def scaled(*between: str, by: str = "Mul") -> Callable[[], Net]:
+    """What a MatMul reads, times a number or divided by it."""
 
     def build() -> Net:
         net = Net()
         net.input("x", *((600, 8) if between else (8, 600)))
-        value = net.node("Mul", "x", net.constant("s", 0.3, np.float32), to="scaled")
+        value = net.node(by, "x", net.constant("s", 0.3, np.float32), to="scaled")
         for kind in between:
             value = net.node(kind, value, to=kind)
         net.node("MatMul", value, net.weight("w", 600, 96), to="y")
@@ -237,6 +240,8 @@ CASES: dict[str, Callable[[], Net]] = {
     "Gemm, BN": product("Gemm", "BatchNormalization"),
     "Mul, MatMul": scaled(),
     "Mul, Transpose, MatMul": scaled("Transpose"),
+    "Div, MatMul": scaled(by="Div"),
+    "MatMul, Div": product("MatMul", "Div"),
     "MatMul, Mul r": product("MatMul", "Mul r"),
     "MatMul, Relu": product("MatMul", "Relu"),
     "MatMul, Add, Relu": product("MatMul", "Add", "Relu"),
