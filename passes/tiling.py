@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hyps.passes.fitting import Measured, gathered, measured
+from hyps.passes.reach import first_that
 from hyps.passes.regions import Regions
 from hyps.passes.request import Request
 from hyps.passes.rewrite import Change, run_rewrites
@@ -15,8 +16,8 @@ from hyps.passes.sweep import Along
 from hyps.passes.tile_rewrite import TileRegion, TileRegions
 from hyps.passes.tileable import sweeps
 
-#: Larger models are not tiled: rewriting them again and again would take longer than a plan may.
-MOST_OPERATORS = 2_000
+#: Larger models are not tiled, and none until it has more: rewriting it again and again would take longer than a plan may.
+MOST_OPERATORS, MOST_TILED = 2_000, 3_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,9 @@ class Tilings:
     def within(self, budget_bytes: int) -> Tiling:
         """The model with the tiles that this budget needs; the whole one where it needs none, or none help."""
         regions = self._regions.within(budget_bytes) if self._allowed else ()
+        more = sum((region.tiles - 1) * len(region.operators) for region in regions)
+        if len(self.whole.measured.graph.operators) + more > MOST_TILED:
+            return self.whole
         key = tuple((region.operators, region.tiles, region.along) for region in regions)
         if key not in self._made:
             self._made[key] = self._tiled(regions)
@@ -47,13 +51,21 @@ class Tilings:
 
     def smallest(self, works: Callable[[Measured, int], bool], least: int, enough: int, step_bytes: int) -> int:
         """The least budget in ``least .. enough``, in whole steps, that ``works`` with tiles; ``enough`` does without."""
+        steps = range(-(-least // step_bytes), enough // step_bytes)
+        tiled = self._works(works, step_bytes)
+        return (steps.start + bisect_left(steps, True, key=tiled)) * step_bytes
 
+    def next(self, works: Callable[[Measured, int], bool], least: int, enough: int, step_bytes: int) -> int:
+        """The same, where it is not far from ``least``."""
+        last, tiled = enough // step_bytes, self._works(works, step_bytes)
+        return first_that(lambda steps: steps >= last or tiled(steps), least // step_bytes) * step_bytes
+
+    def _works(self, works: Callable[[Measured, int], bool], step_bytes: int) -> Callable[[int], bool]:
         def tiled_works(steps: int) -> bool:
             tiling = self.within(steps * step_bytes)
             return tiling is not self.whole and works(tiling.measured, steps)
 
-        steps = range(-(-least // step_bytes), enough // step_bytes)
-        return (steps.start + bisect_left(steps, True, key=tiled_works)) * step_bytes
+        return tiled_works
 
     @cached_property
     def _gathered(self) -> Measured:
