@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from hyps.passes import tiling
 from hyps.passes.planner import plan
 from tests.passes.attentions import transformer
 from tests.passes.nets import random_feeds, run, run_partitions, same_bits
@@ -34,8 +37,15 @@ def test_changes_speak_of_heads() -> None:
 
 
 def test_many_blocks_are_planned_in_time() -> None:
-    model = transformer(tokens=1000, heads=16, size=64, blocks=24, absent=True).model()
+    model = transformer(tokens=1000, heads=12, size=64, blocks=12, absent=True).model()
     began = time.process_time()
-    planned = plan(model, replace(REQUEST, budget_bytes=130_000_000))
+    planned = plan(model, replace(REQUEST, budget_bytes=100_000_000))
     assert tiles(planned)
     assert time.process_time() - began < 5
+
+
+def test_no_more_tiles_than_can_be_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, request = transformer(tokens=300, heads=6, size=16, blocks=2).model(), replace(REQUEST, device=SLIM)
+    few = smallest(model, request)
+    monkeypatch.setattr(tiling, "MOST_TILED", 100)
+    assert few < smallest(model, request) < smallest(model, replace(request, tile="off"))
