@@ -64,6 +64,12 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
     "MatMul, Div by a number": ("m MatMul x W -> m\ny Div m S -> y", "y", ((0, 1),)),
     "Mul by a number, two MatMul": ("s Mul x S -> s\nm MatMul s W -> m\ny MatMul s V -> y", "m y", ((0, 1, 2),)),
     "Mul by a number, Transpose, MatMul": ("s Mul x S -> s\nt Transpose s -> t\ny MatMul t W -> y", "y", ((0, 1, 2),)),
+    "Gelu": ("d Div x S -> d\ne Erf d -> e\na Add e T -> a\nm Mul x a -> m\ny Mul m U -> y", "y", ((0, 1, 2, 3, 4),)),
+    "Gelu, halved first": (
+        "h Mul x S -> h\nd Div x S -> d\ne Erf d -> e\na Add e T -> a\ny Mul h a -> y",
+        "y",
+        ((0, 1, 2, 3, 4),),
+    ),
     "Transpose, Relu is not fused": ("t Transpose x -> t\ny Relu t -> y", "y", ()),
     "Mul by a vector, MatMul is not fused": ("s Mul x W -> s\ny MatMul s V -> y", "y", ()),
     "Mul by a number, Relu is not fused": ("s Mul x S -> s\ny Relu s -> y", "y", ()),
@@ -222,6 +228,19 @@ def scaled(*between: str, by: str = "Mul") -> Callable[[], Net]:
     return build
 
 
+def gelu(*, halved_first: bool) -> Net:
+    """x (1 + Erf(x / sqrt(2))) / 2, in the two orders in which exporters write it."""
+    net = Net()
+    net.input("x", 4, 96)
+    half, one, root = (net.constant(name, value, np.float32) for name, value in (("h", 0.5), ("o", 1), ("r", 2**0.5)))
+    halved = net.node("Mul", "x", half, to="halved") if halved_first else "x"
+    factor = net.node("Add", net.node("Erf", net.node("Div", "x", root, to="d"), to="e"), one, to="f")
+    product = net.node("Mul", halved, factor, to="y" if halved_first else "p")
+    if not halved_first:
+        net.node("Mul", product, half, to="y")
+    return net
+
+
 CASES: dict[str, Callable[[], Net]] = {
     "Conv, BN, Relu": conv_norm_relu,
     "Conv, Add, Relu": conv_add_relu,
@@ -250,6 +269,8 @@ CASES: dict[str, Callable[[], Net]] = {
     "MatMul, Add r, Tanh": product("MatMul", "Add r", "Tanh"),
     "MatMul, BN": product("MatMul", "BatchNormalization"),
     "MatMul, BN, Relu": product("MatMul", "BatchNormalization", "Relu"),
+    "Gelu": lambda: gelu(halved_first=False),
+    "Gelu, halved first": lambda: gelu(halved_first=True),
     "MatMul of three dimensions, Add, Relu": product("MatMul", "Add", "Relu", rank=3),
     "MatMul of three dimensions, Add r": product("MatMul", "Add r", rank=3),
 }
@@ -281,8 +302,15 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
 
 @pytest.mark.parametrize(
     "build",
-    [conv_everything, product("MatMul", "Add r"), product("MatMul", "BatchNormalization"), product("Gemm", "Sum r")],
-    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r"],
+    [
+        conv_everything,
+        product("MatMul", "Add r"),
+        product("MatMul", "BatchNormalization"),
+        product("Gemm", "Sum r"),
+        product("MatMul", "Div"),
+        CASES["Gelu"],
+    ],
+    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r", "MatMul, Div", "Gelu"],
 )
 def test_a_cut_inside_a_group_changes_bits(build: Callable[[], Net], tmp_path: Path) -> None:
     """Why there are groups at all."""
