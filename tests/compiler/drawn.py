@@ -143,7 +143,7 @@ class Drawing:
 
 @st.composite
 def random_models(draw: st.DrawFn) -> ModelProto:
-    """Any graph of three to fourteen operators, one or two inputs, and as outputs what nothing reads and perhaps one more."""
+    """Three to fourteen operators with one or two inputs; the outputs are what nothing reads, and perhaps one more."""
     drawing = Drawing(draw)
     side = draw(st.sampled_from([16, 9, 40]))
     inputs = {f"x{index}": (1, draw(st.sampled_from([3, 8])), side, side) for index in range(draw(st.integers(1, 2)))}
