@@ -24,6 +24,7 @@ from hyps.passes.kernels import Kernel
 from hyps.passes.layouts import CONVOLUTIONS, METHODS, PRODUCTS, Layout, Method, Values, how, layout
 from hyps.passes.summation import inexact_split
 from hyps.passes.tails import ADDING
+from hyps.passes.twins import twins
 from hyps.passes.weights import Model
 
 _SPLITTABLE = PRODUCTS | CONVOLUTIONS
@@ -155,6 +156,11 @@ class Ways:
         if index not in self._known:
             self._known[index] = tuple(self._found(index)) if index in self.spans else ()
         return self._known[index]
+
+    @cached_property
+    def twins(self) -> tuple[str, str] | None:
+        """Two operators that compute the same (`hyps.passes.twins`)."""
+        return twins(self._model, self.graph)
 
     @cached_property
     def at_most(self) -> Bytes:
