@@ -13,23 +13,26 @@ from onnx import NodeProto
 from hyps.passes.graph import Graph
 from hyps.passes.weights import Model
 
-#: They change no number, and tiles make them.
-_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+#: The first change no number, and tiles make them; of the last each reader gets its own again (EnsureUniqueDQForNodeUnit).
+_APART = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze", "DequantizeLinear"})
 
 
 def twins(model: Model, graph: Graph) -> tuple[str, str] | None:
-    """The names of two operators that compute the same floats, or None."""
+    """The names of two operators that compute the same floats from computed values, or None."""
+    known = {tensor.name for tensor in model.proto.graph.initializer}
     first: dict[Hashable, NodeProto] = {}
     same: dict[str, str] = {}
     for node in model.proto.graph.node:
         key = _key(node, same)
+        if known.issuperset(filter(None, node.input)):
+            known.update(node.output)  # folded into a constant before all fusions
         twin = first.setdefault(key, node)
         if twin is node:
             continue
         same |= dict(zip(node.output, twin.output, strict=True))
         made = (graph.tensors[name] for name in node.output if name in graph.tensors)
         floats = any(tensor.dtype.startswith(("float", "bfloat")) for tensor in made)
-        if floats and node.op_type not in _MOVES:
+        if floats and node.op_type not in _APART and known.isdisjoint(node.output):
             return twin.name, node.name
     return None
 

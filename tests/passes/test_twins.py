@@ -54,6 +54,21 @@ def test_integers_and_what_only_moves_are_left() -> None:
     assert twins(model, view(model)) is None
 
 
+def test_constants_and_what_each_reader_gets_again_are_left() -> None:
+    """Shapes made of constants are folded; a DequantizeLinear is doubled again for each that reads it."""
+    net = Net()
+    net.input("x", 1, 4, 8, 8)
+    shape, scale, zero = net.constant("shape", [8, 8], np.int64), net.weight("s"), net.constant("zero", 0, np.uint8)
+    coded = net.node("QuantizeLinear", "x", scale, zero, to="q")
+    for name, kind in (("a", "Relu"), ("b", "Neg")):
+        filled = net.node("Neg", net.node("ConstantOfShape", shape, to=f"{name}c"), to=f"{name}n")
+        taken = net.node("DequantizeLinear", coded, scale, zero, to=f"{name}d")
+        net.node(kind, net.node("Add" if name == "a" else "Mul", taken, filled, to=f"{name}r"), to=name)
+    net.output("a", "b")
+    model = net.model()
+    assert twins(model, view(model)) is None
+
+
 def test_a_plan_that_cuts_a_graph_with_twins_says_so() -> None:
     request = Request(split="layers", budget_bytes=10**9)
     assert "compute the same" in (plan(products(second="W"), request).plan.inexact_reason or "")
