@@ -52,6 +52,8 @@ def _reasons(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collec
     for position in sorted(sealed_positions(sharded) & set(cuts)) if cuts else ():
         before, behind = sharded.operators[position - 1], sharded.operators[position]
         yield f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
+    if (cuts or splits) and (pair := ways.twins):
+        yield f"{pair[0]!r} and {pair[1]!r} compute the same, and onnxruntime would compute them as one"
     unknown = sorted({operator.op_type for operator in whole.operators} - _MEASURED)
     if cuts and unknown:
         yield f"it is not known whether cuts leave every bit of {', '.join(unknown[:3])} as it is"

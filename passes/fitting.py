@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
@@ -14,6 +14,7 @@ from hyps.passes.cutting import shard_name
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.footprint import Footprint, footprints
 from hyps.passes.fusion import fusion_groups, sealed_positions
+from hyps.passes.gathering import gathered_order
 from hyps.passes.graph import Graph, view
 from hyps.passes.latency import latency
 from hyps.passes.layouts import Method, how
@@ -94,14 +95,27 @@ def ordered(model: Model, request: Request) -> Measured:
     """The model with its operators in the order of the lowest peak; untouched where that is the given order."""
     graph = view(model)
     prints = footprints(graph, request.threads)
-    order = lowest_peak_order(graph, prints, fusion_groups(graph)).order
-    if order != tuple(range(len(order))):
-        proto = ModelProto()
-        proto.CopyFrom(model.proto)
-        del proto.graph.node[:]
-        proto.graph.node.extend(model.proto.graph.node[index] for index in order)
-        model, graph = Model(proto=proto, weights=model.weights), reordered(graph, order)
-    return _with_costs(model, graph, prints, request)
+    return _with_costs(
+        *_in_order(model, graph, lowest_peak_order(graph, prints, fusion_groups(graph)).order), prints, request
+    )
+
+
+def gathered(whole: Measured, tileable: Collection[str], request: Request) -> Measured:
+    """The model with the operators ``tileable`` next to each other; untouched where they are."""
+    order = gathered_order(whole.graph, tileable)
+    if order == tuple(range(len(order))):
+        return whole
+    return _with_costs(*_in_order(whole.model, whole.graph, order), footprints(whole.graph, request.threads), request)
+
+
+def _in_order(model: Model, graph: Graph, order: tuple[int, ...]) -> tuple[Model, Graph]:
+    if order == tuple(range(len(order))):
+        return model, graph
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.node[:]
+    proto.graph.node.extend(model.proto.graph.node[index] for index in order)
+    return Model(proto=proto, weights=model.weights), reordered(graph, order)
 
 
 def measured(model: Model, request: Request) -> Measured:

@@ -1,10 +1,10 @@
 """Which operators onnxruntime computes as one: a cut between them would change its arithmetic, or its speed.
 
 onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
-ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), and x * Sigmoid(x)
-(QuickGeluFusion). When both sides of a residual Add are convolutions, it picks one of them; the group here holds both, so
-that the pick cannot differ between the whole model and a partition. Fusions that only transformers have (Gelu,
-LayerNormalization in pieces, SkipLayerNormalization, a scaled MatMul) are not known here yet.
+ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(x)
+(QuickGeluFusion) and x * (1 + Erf(x / c)) / 2 (GeluFusion). When both sides of a residual Add are convolutions, it picks
+one of them; the group here holds both, so that the pick cannot differ between the whole model and a partition. Other
+fusions that only transformers have (LayerNormalization in pieces, SkipLayerNormalization) are not known here yet.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ ACTIVATIONS = frozenset(
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+#: What pads by itself takes in a Pad before it (PadFusion); a MaxPool then sees no zeros, but nothing, there.
+PADDED = frozenset({"Conv", "MaxPool", "AveragePool"})
+#: By one number, they become a product's factor.
+_SCALES = frozenset({"Mul", "Div"})
 #: What becomes the third operand, or the weights, of a product before it.
 _JOINS = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
@@ -65,14 +69,17 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
     """Whether onnxruntime computes ``before`` with each operator that reads it.
 
     It folds constants, fuses DequantizeLinear, and lets a product transpose and scale what it reads (MatmulTransposeFusion,
-    GemmTransposeFusion, MatMulScaleFusion).
+    GemmTransposeFusion, MatMulScaleFusion); Gelu has a number times its input on one side, that divided by one on the other.
     """
     if not before.inputs or before.op_type == "DequantizeLinear":
         return True
     if before.op_type == "Transpose":
         return reader.op_type in PRODUCTS
-    scales = before.op_type == "Mul" and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
-    return scales and bool(before.weights) and reader.op_type in {"MatMul", "Transpose"}
+    if before.op_type == "Pad":
+        return reader.op_type in PADDED
+    scales = before.op_type in _SCALES and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
+    read_by = {"MatMul", "Transpose", "Erf"} if reader.weights else {"MatMul", "Transpose", "Erf", "Mul"}
+    return scales and bool(before.weights) and reader.op_type in read_by
 
 
 def _follows(operator: Operator, head: str, before: Operator) -> bool:
@@ -82,12 +89,14 @@ def _follows(operator: Operator, head: str, before: Operator) -> bool:
         return True
     if kind == "Mul" and before.op_type == "Sigmoid":
         return before.inputs[0] in operator.inputs
+    if head == "Erf":
+        return kind in {"Add", "Mul"}
     if head in _CONVOLUTIONS:
         return kind in ACTIVATIONS or kind in {"BatchNormalization", "Add"} or (kind == "Mul" and bool(operator.weights))
     if head == "Conv+Add":
         return kind in ACTIVATIONS
     if head in PRODUCTS:
-        scales = kind == "Mul" and before.op_type == "MatMul" and bool(operator.weights)
+        scales = kind in _SCALES and before.op_type == "MatMul" and bool(operator.weights)
         return kind in ACTIVATIONS or kind in _JOINS.get(before.op_type, ()) or scales
     return False
 
@@ -97,6 +106,8 @@ def _joined_head(operator: Operator, head: str) -> str:
         return "done"
     if head in PRODUCTS:
         return "Gemm"
+    if head == "Erf":
+        return head
     if operator.op_type == "Add":
         return "Conv" if operator.weights else "Conv+Add"
     return head

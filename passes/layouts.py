@@ -18,6 +18,7 @@ from onnx import NodeProto, helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import STANDARD_DOMAINS, Graph, Tensor
+from hyps.passes.kernels import Kernel
 
 Shape = tuple[int, ...]
 Method = Literal["output", "input", "spatial"]
@@ -225,49 +226,10 @@ def _spatial(node: NodeProto, values: Values) -> Layout:
     if node.op_type != "Conv":
         raise _cannot(node, "spatial", "only Conv can be")
     attributes = attributes_of(node)
-    kernel = Window.of(attributes, values.shapes[node.input[1]], values.shapes[node.input[0]])
+    kernel = Kernel.of(attributes, values.shapes[node.input[1]], values.shapes[node.input[0]])
     if max(kernel.before, kernel.after) >= kernel.extent:
         raise _cannot(node, "spatial", "its pads are as long as its kernel")
     rows = values.shapes[node.output[0]][2]
     return Layout(
         method="spatial", axes={0: 2}, axis=2, width=rows, step=1, groups=attributes.get("group", 1), attributes=attributes
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A convolution's kernel along its first spatial axis, in rows of the input: ``extent`` with its dilation."""
-
-    rows: int
-    extent: int
-    stride: int
-    before: int
-    after: int
-    pads: tuple[int, ...]
-
-    @staticmethod
-    def of(attributes: Mapping[str, Any], kernel: Shape, source: Shape) -> Window:
-        """Of a convolution with these attributes; ``pads`` are those of every axis, whatever ``auto_pad`` says."""
-        spatial = len(kernel) - 2
-        strides = attributes.get("strides") or [1] * spatial
-        dilations = attributes.get("dilations") or [1] * spatial
-        extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel[2:], dilations, strict=True)]
-        pads = tuple(attributes.get("pads") or [0] * 2 * spatial)
-        automatic = attributes.get("auto_pad", "NOTSET")
-        if automatic == "VALID":
-            pads = (0,) * 2 * spatial
-        elif automatic in {"SAME_UPPER", "SAME_LOWER"}:
-            sizes = zip(source[2:], strides, extents, strict=True)
-            totals = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, stride, extent in sizes]
-            small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
-            pads = (*small, *large) if automatic == "SAME_UPPER" else (*large, *small)
-        return Window(rows=source[2], extent=extents[0], stride=strides[0], before=pads[0], after=pads[spatial], pads=pads)
-
-    def reads(self, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
-        """What rows ``start..stop`` of the result are made of: (first row, row behind the last, pads)."""
-        first = start * self.stride - self.before
-        last = (stop - 1) * self.stride - self.before + self.extent
-        spatial = len(self.pads) // 2
-        pads = list(self.pads)
-        pads[0], pads[spatial] = max(0, -first), max(0, last - self.rows)
-        return max(0, first), min(self.rows, last), tuple(pads)

@@ -86,9 +86,7 @@ def plan(model: Model, request: Request) -> Planned:
     ]
     if not candidates or (request.budget_bytes or 0) < _TIGHT * least:
         smallest = _smallest_tiled(tilings, request, least)
-        candidates += _candidates(
-            tilings.within, request, smallest, lambda: _smallest_tiled(tilings, request, least, exact=True)
-        )
+        candidates += _candidates(tilings.within, request, smallest, lambda: _exact_tiled(tilings, request, smallest, least))
     best = min(candidates, key=_Candidate.rank, default=None)
     if best is None:
         raise _does_not_fit(sharded.measured, request, smallest)
@@ -187,11 +185,16 @@ def _smallest_budget(whole: Measured, request: Request, *, exact: bool = False) 
     return first_that(_works(whole, request, exact=exact), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
 
 
-def _smallest_tiled(tilings: Tilings, request: Request, enough: int, *, exact: bool = False) -> int:
+def _smallest_tiled(tilings: Tilings, request: Request, enough: int) -> int:
     """The least budget, in the same steps, with the tiles that it asks for; ``enough`` works without."""
     return tilings.smallest(
-        lambda tiled, steps: _works(tiled, request, exact=exact)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
+        lambda tiled, steps: _works(tiled, request, exact=False)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
     )
+
+
+def _exact_tiled(tilings: Tilings, request: Request, least: int, enough: int) -> int:
+    """The same of plans that change no bit; ``least`` works for others."""
+    return tilings.next(lambda tiled, steps: _works(tiled, request, exact=True)(steps), least, enough, BUDGET_STEP_BYTES)
 
 
 def _works(whole: Measured, request: Request, *, exact: bool) -> Callable[[int], bool]:

@@ -3,7 +3,7 @@
 A dynamic program over the positions between operators that onnxruntime does not fuse. Operators that fit by themselves cost
 nothing; a run with one that does not may become a region, in the fewest tiles that make it fit as a partition by itself. It
 costs the estimated time beyond that of the whole operators (rows computed twice, slices, the joining of results). What a
-region needs is the weights of all its operators, what is held around it, its finished tiles, and one tile in the middle.
+region needs is the weights of all its operators, what is held around it, its finished tiles, and the largest tile.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from hyps.passes.fitting import Measured
 from hyps.passes.footprint import NODE_BYTES, footprints
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.liveness import lifetimes
-from hyps.passes.tileable import AXIS, Sweep, sweeps
-from hyps.passes.tiles import Piece, TileRegion, tiles_of
+from hyps.passes.rows import tile_rows
+from hyps.passes.sweep import ALONG, Along, Sweeps
+from hyps.passes.tile_rewrite import TileRegion
+from hyps.passes.tileable import sweeps
+from hyps.passes.tiles import Piece, tiles_of
 from hyps.passes.units import megabytes
 from hyps.passes.work import Seconds, compute_s
 
@@ -36,6 +39,7 @@ REGION_OPERATORS, TRIED_OPERATORS = 64, 20_000
 class Tiled:
     """A run of operators in some tiles: the most live bytes, those of definitions, and seconds more than when whole."""
 
+    along: Along
     tiles: int
     live_bytes: int
     node_bytes: int
@@ -48,7 +52,7 @@ class Regions:
     def __init__(self, whole: Measured, threads: int, device: Device) -> None:
         self._graph, self._costs, self._sealed = whole.graph, whole.costs, whole.sealed
         self._model, self._threads, self._device = whole.model, threads, device
-        self._known: dict[tuple[int, int], list[Tiled | None]] = {}
+        self._known: dict[tuple[int, int, Along], list[Tiled | None]] = {}
         self._left = TRIED_OPERATORS
 
     def within(self, budget_bytes: int) -> tuple[TileRegion, ...]:
@@ -66,14 +70,16 @@ class Regions:
             came.append((index - 1, None))
             for before in range(index - 1, -1, -1):
                 start, stop = ends[before], ends[index]
-                if stop - start > REGION_OPERATORS or start < self._first[stop]:
+                possible = [along for along in ALONG if start >= self._first[along][stop]]
+                if stop - start > REGION_OPERATORS or not possible:
                     break
                 if hot_before[before] == hot_before[index] or not self._has_one_result(start, stop):
                     continue
-                tiled = self._tiled(start, stop, budget_bytes)
-                found = (best[before][0], best[before][1] + tiled.extra_s) if tiled else None
-                if found is not None and found < best[index]:
-                    best[index], came[index] = found, (before, tiled)
+                for along in possible:
+                    tiled = self._tiled(start, stop, along, budget_bytes)
+                    found = (best[before][0], best[before][1] + tiled.extra_s) if tiled else None
+                    if found is not None and found < best[index]:
+                        best[index], came[index] = found, (before, tiled)
         chosen = []
         index = len(ends) - 1
         while index:
@@ -84,7 +90,7 @@ class Regions:
         return tuple(reversed(chosen))
 
     @cached_property
-    def _tileable(self) -> Mapping[str, Sweep]:
+    def _tileable(self) -> Sweeps:
         return sweeps(self._model, self._graph, self._threads)
 
     @cached_property
@@ -93,12 +99,14 @@ class Regions:
         return [position for position in range(self._costs.count + 1) if position not in self._sealed]
 
     @cached_property
-    def _first(self) -> list[int]:
-        """For every position, where the run of tileable operators that ends there starts."""
-        first = [0]
-        for index, operator in enumerate(self._graph.operators):
-            first.append(first[-1] if operator.name in self._tileable else index + 1)
-        return first
+    def _first(self) -> Mapping[Along, list[int]]:
+        """For every position, where the run of operators that ends there and can be tiled along the same starts."""
+        found = {}
+        for along, tileable in self._tileable.items():
+            found[along] = first = [0]
+            for index, operator in enumerate(self._graph.operators):
+                first.append(first[-1] if operator.name in tileable else index + 1)
+        return found
 
     @cached_property
     def _last(self) -> list[int]:
@@ -137,16 +145,16 @@ class Regions:
     def _has_one_result(self, start: int, stop: int) -> bool:
         return all(last < stop for last in self._last[start : stop - 1])
 
-    def _tiled(self, start: int, stop: int, budget_bytes: int) -> Tiled | None:
+    def _tiled(self, start: int, stop: int, along: Along, budget_bytes: int) -> Tiled | None:
         """The run in the fewest tiles that fit."""
         base = self._costs.process_bytes + int(self._costs.weights_from(start, stop)[-1])
         result = self._graph.tensors[self._graph.operators[stop - 1].outputs[0]]
         if base + int(self._around[start]) + 2 * result.nbytes > budget_bytes:
             return None
-        known = self._known.setdefault((start, stop), [])
+        known = self._known.setdefault((start, stop, along), [])
         for index, count in enumerate(TILE_COUNTS):
             if index == len(known):
-                known.append(self._estimated(start, stop, count))
+                known.append(self._estimated(start, stop, along, count))
             tiled = known[index]
             if tiled is None:
                 return None
@@ -154,21 +162,23 @@ class Regions:
                 return tiled
         return None
 
-    def _estimated(self, start: int, stop: int, count: int) -> Tiled | None:
-        operators = self._graph.operators[start:stop]
+    def _estimated(self, start: int, stop: int, along: Along, count: int) -> Tiled | None:
+        operators, tileable = self._graph.operators[start:stop], self._tileable[along]
+        result = self._graph.tensors[operators[-1].outputs[0]]
         self._left -= stop - start
-        tiles = tiles_of(self._graph, self._tileable, operators, count, only=count // 2) if self._left > 0 else None
+        largest = _largest(result.shape[tileable[operators[-1].name].axis], count)
+        tiles = tiles_of(self._graph, tileable, operators, count, only=largest) if self._left > 0 else None
         if tiles is None or any(
-            tiles_of(self._graph, self._tileable, operators, count, only=edge) is None for edge in (0, count - 1)
+            tiles_of(self._graph, tileable, operators, count, only=edge) is None for edge in (0, count - 1)
         ):
             return None
         tile = tile_graph(self._graph, operators, tiles[0])
-        result = self._graph.tensors[operators[-1].outputs[0]]
         finished = result.nbytes - tile.tensors[tile.outputs[0]].nbytes
         found = costs(tile, footprints(tile, self._threads))
         making = int(found.activations_from(0)[-1]) - found.input_bytes + finished
         seconds = count * float(compute_s(tile, self._device).sum()) + 2 * result.nbytes / self._device.memory_bytes_per_s
         return Tiled(
+            along=along,
             tiles=count,
             live_bytes=int(self._around[start]) + max(making, 2 * result.nbytes),
             node_bytes=NODE_BYTES * (count * len(tile.operators) - len(operators)),
@@ -187,10 +197,16 @@ class Regions:
         more = tiled.extra_s / max(float(self._seconds[stop] - self._seconds[start]), math.ulp(0.0))
         reason = (
             f"{self._graph.operators[worst].name} needs {megabytes(needed)} by itself, more than {megabytes(budget_bytes)}; "
-            f"in tiles all of these need {megabytes(peak)}, for {more:.0%} more of their time"
+            f"in tiles of {tiled.along} all of these need {megabytes(peak)}, for {more:.0%} more of their time"
         )
         names = tuple(operator.name for operator in self._graph.operators[start:stop])
-        return TileRegion(operators=names, tiles=tiled.tiles, reason=reason)
+        return TileRegion(operators=names, tiles=tiled.tiles, along=tiled.along, reason=reason)
+
+
+def _largest(height: int, count: int) -> int:
+    """The largest tile, the one nearest to the middle: those at the edges read less."""
+    sizes = [stop - start for start, stop in tile_rows(height, count)]
+    return max(range(count), key=lambda index: (sizes[index], -abs(index - count // 2)))
 
 
 def tile_graph(graph: Graph, operators: Sequence[Operator], tile: Sequence[Piece]) -> Graph:
@@ -200,8 +216,9 @@ def tile_graph(graph: Graph, operators: Sequence[Operator], tile: Sequence[Piece
     parts = []
     for piece in tile:
         tensor = graph.tensors[piece.result]
-        shape = (*tensor.shape[:AXIS], piece.rows[1] - piece.rows[0], *tensor.shape[AXIS + 1 :])
-        made[piece.output] = Tensor(name=piece.output, dtype=tensor.dtype, shape=shape, nbytes=4 * math.prod(shape))
+        shape = (*tensor.shape[: piece.axis], piece.rows[1] - piece.rows[0], *tensor.shape[piece.axis + 1 :])
+        nbytes = tensor.nbytes // tensor.shape[piece.axis] * shape[piece.axis]
+        made[piece.output] = Tensor(name=piece.output, dtype=tensor.dtype, shape=shape, nbytes=nbytes)
         of = whole.get(piece.operator or "")
         parts.append(
             Operator(

@@ -28,7 +28,7 @@ PINNED_SHARES, PINNED_STRIDE = 50, 7
 
 
 #: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps.
-LEAST_PINNED_SHARE = 0.25
+LEAST_PINNED_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from hyps.passes.cutting import Cutting, parts
-from hyps.passes.layouts import Layout, Window
+from hyps.passes.kernels import Kernel
+from hyps.passes.layouts import Layout
 from hyps.passes.tails import shard_tail, tail
 
 _AXIS = 2
@@ -21,7 +22,7 @@ def split_spatially(cutting: Cutting, node: gs.Node, layout: Layout, count: int)
     chain = [node, *tail(cutting, node)]
     result = chain[-1].outputs[0]
     source, *others = node.inputs
-    window = Window.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
+    window = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
     nodes: list[gs.Node] = []
     results = []
     for part in parts(node.name, layout.widths(count)):

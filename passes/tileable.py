@@ -1,73 +1,30 @@
-"""Which operators can be computed tile by tile along the rows, bit for bit, and what each reads.
+"""Which operators can be computed tile by tile, some rows or some heads at a time, bit for bit.
 
-Measured on onnxruntime 1.31, x86-64, against the whole operator with 1, 2 and 4 threads (tests/passes/test_tiles.py):
-
-- MLAS multiplies the filters with columns, one for each output position. With a single column, or where the sum is longer
-  than 128 and a thread has 64 columns or fewer, it adds up in another order (``MlasConvOperation``: the blocks of the sum
-  grow as columns become few). So a tile has at least as many columns as keep every thread above that: 65 for one thread.
-  Whether the im2col matrix is made at once or in segments changes no bit by itself.
-- Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN treat the last few numbers of a tensor otherwise than the rest, by a unit
-  in the last place: a tile would end elsewhere than the whole. They are left out, as is what is not known.
-- A sum of two convolutions is left out: onnxruntime joins it to one of them and may choose the other one in a tile.
+Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN treat the last few numbers of a tensor otherwise than the rest, by a unit
+in the last place (onnxruntime 1.31, x86-64): a tile would end elsewhere than the whole. They are left out, as is what is
+not known.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from onnx import NodeProto, helper
 
-from onnx import NodeProto, helper, numpy_helper
-
-from hyps.passes.fusion import fusion_groups
-from hyps.passes.graph import STANDARD_DOMAINS, Graph, Operator, Tensor
-from hyps.passes.rows import Window
+from hyps.passes.graph import STANDARD_DOMAINS, Graph, Operator
+from hyps.passes.head_sweeps import head_sweeps
+from hyps.passes.row_sweeps import row_sweeps
+from hyps.passes.sweep import ALONG, ROWS, Sweeps
 from hyps.passes.weights import Model
 
-#: The axis of the rows: the first spatial one of [N, C, H, ...].
-AXIS = 2
-_ELEMENTWISE = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Abs", "Neg"}
-    | {"Sqrt", "Exp", "Erf", "Floor", "Ceil", "Reciprocal", "Identity", "Dropout"}
-    | {"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Pow"}
-)
-#: Sums longer than this are added up in blocks, whose length depends on the columns unless there are more than the second.
-_BLOCK_DEPTH, _BLOCK_COLUMNS, _THREAD_STEP = 128, 64, 16
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """How an operator is computed row by row.
-
-    ``pads`` are the whole operator's own, before all axes and behind, where it has any; ``whole`` are the inputs that every
-    tile reads entirely (broadcast along the rows); a tile has at least ``least_rows``.
-    """
-
-    window: Window = field(default_factory=Window)
-    pads: tuple[int, ...] | None = None
-    whole: frozenset[str] = frozenset()
-    least_rows: int = 1
-
-
-def sweeps(model: Model, graph: Graph, threads: int) -> Mapping[str, Sweep]:
-    """The operators that can be tiled when a session has up to so many threads, by name."""
+def sweeps(model: Model, graph: Graph, threads: int) -> Sweeps:
+    """How operators can be tiled when a session has up to so many threads, by what they are tiled along and by name."""
     nodes = {node.name: node for node in model.proto.graph.node}
-    constants = {tensor.name: tensor for tensor in model.proto.graph.initializer if tensor.name not in model.weights}
     if any(_is_misjudged(graph, operator, nodes[operator.name]) for operator in graph.operators):
-        return {}
-    joined = set()
-    for group in fusion_groups(graph):
-        if sum(graph.operators[index].op_type == "Conv" for index in group) > 1:
-            joined |= {graph.operators[index].name for index in group}
-    found = {}
-    for operator in graph.operators:
-        if operator.name in joined or not _plain(graph, operator, nodes[operator.name]):
-            continue
-        sweep = _sweep(graph, operator, nodes[operator.name], constants, threads)
-        if sweep is not None:
-            found[operator.name] = sweep
-    return found
+        return {along: {} for along in ALONG}
+    plain = {
+        operator.name: nodes[operator.name] for operator in graph.operators if _plain(graph, operator, nodes[operator.name])
+    }
+    return {"rows": row_sweeps(model, graph, plain, threads), "heads": head_sweeps(model, graph, plain, threads)}
 
 
 def _is_misjudged(graph: Graph, operator: Operator, node: NodeProto) -> bool:
@@ -78,7 +35,7 @@ def _is_misjudged(graph: Graph, operator: Operator, node: NodeProto) -> bool:
     if not any(attribute.name == "ceil_mode" and attribute.i for attribute in node.attribute) or not operator.inputs:
         return False
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    source, result = graph.tensors[operator.inputs[0]].shape[AXIS:], graph.tensors[operator.outputs[0]].shape[AXIS:]
+    source, result = graph.tensors[operator.inputs[0]].shape[ROWS:], graph.tensors[operator.outputs[0]].shape[ROWS:]
     axes = len(source)
     strides, pads = attributes.get("strides", [1] * axes), attributes.get("pads", [0] * 2 * axes)
     spans = zip(source, result, strides, pads[:axes], strict=True)
@@ -86,96 +43,12 @@ def _is_misjudged(graph: Graph, operator: Operator, node: NodeProto) -> bool:
 
 
 def _plain(graph: Graph, operator: Operator, node: NodeProto) -> bool:
-    """Whether it has one float32 result with rows, of float32 operands, and no attribute that makes a second."""
+    """Whether it has one float32 result of float32 operands (conditions and amounts apart), and no graphs inside."""
     if len(operator.outputs) != 1 or not operator.inputs or operator.embedded_bytes or node.domain not in STANDARD_DOMAINS:
         return False
-    result = graph.tensors[operator.outputs[0]]
-    operands = [graph.tensors[name] for name in operator.inputs] + [graph.weights[name] for name in operator.weights]
-    floats = all(tensor.dtype == "float32" for tensor in (result, *operands) if operator.op_type != "Pad")
-    return floats and result.dtype == "float32" and len(result.shape) > AXIS and result.shape[AXIS] > 1
-
-
-def _sweep(graph: Graph, operator: Operator, node: NodeProto, constants: Mapping[str, Any], threads: int) -> Sweep | None:
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    kind = operator.op_type
-    source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
-    if kind == "Conv":
-        if len(operator.inputs) != 1 or node.input[0] != operator.inputs[0]:
-            return None  # the kernel is computed
-        kernel = graph.weights[node.input[1]].shape
-        return _sliding(source, result, attributes, kernel[2:], _least_rows(kernel, result, threads))
-    if kind in {"MaxPool", "AveragePool"}:
-        return _sliding(source, result, attributes, tuple(attributes["kernel_shape"]), 1)
-    if kind == "Pad":
-        return _padding(node, source, attributes, constants)
-    if kind == "BatchNormalization":
-        plain = not attributes.get("training_mode") and attributes.get("spatial", 1) and len(operator.inputs) == 1
-        return Sweep() if plain else None
-    if kind == "Concat":
-        along = attributes["axis"] % len(result.shape)
-        return Sweep() if along == 1 and not operator.weights else None
-    return _elementwise(graph, operator, result) if kind in _ELEMENTWISE else None
-
-
-def _elementwise(graph: Graph, operator: Operator, result: Tensor) -> Sweep | None:
-    whole = {name for name in operator.inputs if _rows(graph.tensors[name], result) == 1}
-    rows = [name for name in operator.inputs if name not in whole]
-    aligned = all(len(graph.tensors[name].shape) == len(result.shape) for name in rows)
-    constant = all(_rows(graph.weights[name], result) == 1 for name in operator.weights)
-    return Sweep(whole=frozenset(whole)) if rows and aligned and constant else None
-
-
-def _rows(operand: Tensor, result: Tensor) -> int:
-    """The rows of an operand that is broadcast to the result's shape: as many as that has, or one."""
-    missing = len(result.shape) - len(operand.shape)
-    return operand.shape[AXIS - missing] if missing <= AXIS else 1
-
-
-def _sliding(
-    source: Tensor, result: Tensor, attributes: Mapping[str, Any], kernel: tuple[int, ...], least_rows: int
-) -> Sweep | None:
-    """A Conv or a pooling (ONNX operator specification: kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)."""
-    axes = len(kernel)
-    strides, dilations = (tuple(attributes.get(name, [1] * axes)) for name in ("strides", "dilations"))
-    mode = attributes.get("auto_pad", b"NOTSET").decode() or "NOTSET"
-    if mode in {"SAME_UPPER", "SAME_LOWER"}:
-        if set(dilations) != {1}:
-            return None
-        spans = zip(kernel, strides, source.shape[AXIS:], result.shape[AXIS:], strict=True)
-        total = [max(0, (after - 1) * stride + taps - before) for taps, stride, before, after in spans]
-        half = [pad // 2 if mode == "SAME_UPPER" else pad - pad // 2 for pad in total]
-        pads = (*half, *(pad - first for pad, first in zip(total, half, strict=True)))
-    else:
-        pads = tuple(attributes.get("pads", [0] * 2 * axes)) if mode == "NOTSET" else (0,) * 2 * axes
-    window = Window(
-        kernel=kernel[0],
-        stride=strides[0],
-        dilation=dilations[0],
-        pads=(pads[0], pads[axes]),
-        most_pads=kernel[0] - 1,
-        counted=bool(attributes.get("count_include_pad", 0)),
-    )
-    rows, height = result.shape[AXIS], window.height(source.shape[AXIS])
-    if min(pads) < 0 or rows < least_rows or rows - height not in ((0, 1) if attributes.get("ceil_mode") else (0,)):
-        return None
-    return Sweep(window=window, pads=pads, least_rows=least_rows)
-
-
-def _padding(node: NodeProto, source: Tensor, attributes: Mapping[str, Any], constants: Mapping[str, Any]) -> Sweep | None:
-    """A Pad by a constant, a window of one that sees padding; its amounts are an attribute (opset < 11) or an input."""
-    if attributes.get("mode", b"constant") != b"constant" or (len(node.input) > 3 and node.input[3]):
-        return None
-    if len(node.input) > 1 and node.input[1] not in constants:
-        return None
-    amounts = numpy_helper.to_array(constants[node.input[1]]) if len(node.input) > 1 else attributes["pads"]
-    pads = tuple(int(amount) for amount in amounts)
-    rank = len(source.shape)
-    return Sweep(window=Window(pads=(pads[AXIS], pads[rank + AXIS])), pads=pads) if min(pads) >= 0 else None
-
-
-def _least_rows(kernel: tuple[int, ...], result: Tensor, threads: int) -> int:
-    """The rows that a tile of a convolution needs for its bits to be the whole's; see the module."""
-    columns = 2
-    if math.prod(kernel[1:]) > _BLOCK_DEPTH:
-        columns = threads * (_BLOCK_COLUMNS + 1 + _THREAD_STEP * (threads - 1))
-    return -(-columns // max(1, math.prod(result.shape[AXIS + 1 :])))
+    others = {"Pad": node.input[1:], "Where": node.input[:1]}.get(node.op_type, ())
+    operands = {name: graph.tensors[name] for name in operator.inputs} | {
+        name: graph.weights[name] for name in operator.weights
+    }
+    floats = all(tensor.dtype == "float32" for name, tensor in operands.items() if name not in others)
+    return floats and graph.tensors[operator.outputs[0]].dtype == "float32"

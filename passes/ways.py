@@ -20,9 +20,11 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.footprint import NODE_BYTES, convolution_bytes, mapped_bytes
 from hyps.passes.fusion import fusion_groups
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.layouts import CONVOLUTIONS, METHODS, PRODUCTS, Layout, Method, Values, Window, how, layout
+from hyps.passes.kernels import Kernel
+from hyps.passes.layouts import CONVOLUTIONS, METHODS, PRODUCTS, Layout, Method, Values, how, layout
 from hyps.passes.summation import inexact_split
 from hyps.passes.tails import ADDING
+from hyps.passes.twins import twins
 from hyps.passes.weights import Model
 
 _SPLITTABLE = PRODUCTS | CONVOLUTIONS
@@ -89,7 +91,7 @@ class Way:
         part, width = self.layout.largest(count), self.layout.width
         if self.layout.method == "spatial":
             names = (self.node.input[1], self.node.input[0])
-            window = Window.of(self.layout.attributes, *(self.values.shapes[name] for name in names))
+            window = Kernel.of(self.layout.attributes, *(self.values.shapes[name] for name in names))
             source = self.source_bytes * min(window.rows, (part - 1) * window.stride + window.extent) // window.rows
         else:
             source = self.source_bytes * part // width if self.layout.source in self.layout.axes else 0
@@ -154,6 +156,11 @@ class Ways:
         if index not in self._known:
             self._known[index] = tuple(self._found(index)) if index in self.spans else ()
         return self._known[index]
+
+    @cached_property
+    def twins(self) -> tuple[str, str] | None:
+        """Two operators that compute the same (`hyps.passes.twins`)."""
+        return twins(self._model, self.graph)
 
     @cached_property
     def at_most(self) -> Bytes:

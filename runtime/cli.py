@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import statistics
 import sys
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     calibrates = given[:1] == ["calibrate"]
     options = calibrate_parser().parse_args(given[1:]) if calibrates else run_parser().parse_args(given)
-    restart_lean()
+    restart_lean(huge_pages=not calibrates and options.batch == 1 and _takes_huge_pages(options.bundle))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
         sys.exit(_calibrate(options) if calibrates else _run(options))
@@ -51,6 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away
         _drop_stdout()
         sys.exit(141)
+
+
+def _takes_huge_pages(bundle: Path) -> bool:
+    """What the manifest says, before what could check it is imported; at its word, it costs speed or memory at most."""
+    try:
+        with (bundle / "manifest.json").open("rb") as stream:
+            return re.search(rb'"huge_pages"\s*:\s*true', stream.read(65_536)) is not None
+    except OSError:  # said where it is read
+        return False
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -4,7 +4,9 @@ Four things cost a process memory that its work does not need (measured with ``m
 
 - glibc keeps an arena a thread and raises its mmap threshold as blocks are freed, so that a released session's memory
   stays resident; fixed thresholds and one arena give it back at once. With huge pages a large activation costs few page
-  faults. These are tunables read at process start, hence `restart_lean`.
+  faults, which were a tenth of VGG16's time; but glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from
+  run to run, else by 0.4: only plans that left room have them. These are tunables read at process start, hence
+  `restart_lean`.
 - onnxruntime's wheels (1.31, and some before) report to their maker what they run: a thread, 3 MB, a database in
   ``~/.cache/Microsoft`` and a file among the temporary ones (https://github.com/microsoft/onnxruntime/pull/27379).
 - OpenBLAS, under numpy, starts a thread and a buffer per core that nothing here uses.
@@ -23,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ENVIRONMENT: Mapping[str, str] = {
-    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:"
-    "glibc.malloc.trim_threshold=131072:glibc.malloc.hugetlb=1",
+    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",
     "HYPS_LEAN": "1",
 }
+_HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 _MADV_DONTNEED = 4
 
 
@@ -47,13 +49,17 @@ class Memory:
         return self.anonymous_bytes + self.file_bytes
 
 
-def restart_lean() -> None:
+def restart_lean(*, huge_pages: bool = False) -> None:
     """Run this program again in the same process with an environment that keeps it small; returns if it is already so.
 
-    Call first of all: before numpy and onnxruntime are imported and before standard input is read.
+    With ``huge_pages`` glibc asks for them for what it maps, where the system gives them to who asks. Call first of all:
+    before numpy and onnxruntime are imported and before standard input is read.
     """
     if sys.platform == "linux" and os.environ.get("HYPS_LEAN") != "1":  # set by us: never a second time
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **_ENVIRONMENT})  # noqa: S606
+        environment = {**os.environ, **_ENVIRONMENT}
+        if huge_pages:
+            environment["GLIBC_TUNABLES"] += _HUGE_PAGES
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 
 
 def memory() -> Memory:

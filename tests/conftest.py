@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,12 +16,28 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+#: Started in the background, a shell has ctrl-C ignored, and so would have the commands whose ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--draws", type=int, default=12, help="random (network, budget, batch) draws of the regression")
     parser.addoption("--update", action="store_true", help="rewrite the golden plans instead of comparing with them")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that measures its own process runs in a new one: here malloc still has what earlier tests freed."""
+    if pyfuncitem.get_closest_marker("own_process") is None or "HYPS_OWN_PROCESS" in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{ROOT / pyfuncitem.nodeid}"]
+    environment = os.environ | {"HYPS_OWN_PROCESS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def main() -> None:
     """Serve one contender."""
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     if mode in ("bundle", "lean"):
-        restart_lean()
+        restart_lean(huge_pages=mode == "lean" or '"huge_pages": true' in (path / "manifest.json").read_text())
     started = time.perf_counter()
     run = bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads)
     load_s = time.perf_counter() - started

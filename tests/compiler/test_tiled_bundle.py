@@ -1,4 +1,4 @@
-"""Tiles end to end: a large picture within a budget that no plan keeps without them, and the whole model's own numbers."""
+"""Tiles end to end: a large picture and many tokens, where no plan fits without them; the model's own numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from hyps.runtime.sessions import open_session, to_numpy
+from tests.passes.attentions import transformer
 from tests.passes.nets import Net
 
 Command = Callable[..., CompletedProcess[str]]
@@ -27,19 +28,38 @@ def test_a_large_picture(threads: int, hypsc: Command, hyps_run: Command, tmp_pa
         net.node("Relu", net.conv(value, f"c{index}", (filters, before, 3, 3)), to=f"r{index}")
         value = net.node("MaxPool", f"r{index}", to=f"p{index}", kernel_shape=[2, 2], strides=[2, 2])
     net.output(value)
-    model, bundle, saved = tmp_path / "m.onnx", tmp_path / "bundle", tmp_path / "out.npz"
-    onnx.save(onnx.shape_inference.infer_shapes(net.proto()), model)
-    options = ("--memory", "85MB", "--threads", str(threads), "-o", bundle, "--json")
+    assert_tiled(net, "rows", 85, threads, hypsc, hyps_run, tmp_path)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("budget_mb", [75, 100])
+def test_many_tokens(budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, tmp_path: Path) -> None:
+    """The scores of one attention, 12 heads of 1,000 tokens, are 48 MB."""
+    net = transformer(tokens=1000, heads=12, size=32, blocks=2)
+    assert_tiled(net, "heads", budget_mb, threads, hypsc, hyps_run, tmp_path)
+
+
+def assert_tiled(
+    net: Net, along: str, budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, folder: Path
+) -> None:
+    """The model, of one input and output, needs tiles for this budget, keeps within it, and computes the same bits."""
+    model, bundle, saved = folder / "m.onnx", folder / "bundle", folder / "out.npz"
+    proto = onnx.shape_inference.infer_shapes(net.proto())
+    onnx.save(proto, model)
+    options = ("--memory", f"{budget_mb}MB", "--threads", str(threads), "-o", bundle, "--json")
     assert "the smallest budget that works is" in hypsc("compile", model, *options, "--tile", "off").stderr
     compiled = hypsc("compile", model, *options)
     assert compiled.returncode == 0, compiled.stderr
     summary = json.loads(compiled.stdout)
-    assert any("tiles of rows" in change["what"] for change in summary["changes"])
-    picture = np.random.default_rng(0).standard_normal((1, 3, 720, 1280), dtype=np.float32)
-    np.save(tmp_path / "x.npy", picture)
-    ran = hyps_run(bundle, tmp_path / "x.npy", "--json", "--threads", str(threads), "--save", saved)
+    assert summary["exact"]
+    assert any(f"tiles of {along}" in change["what"] for change in summary["changes"])
+    shape = [dimension.dim_value for dimension in proto.graph.input[0].type.tensor_type.shape.dim]
+    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    np.save(folder / "x.npy", values)
+    ran = hyps_run(bundle, folder / "x.npy", "--json", "--threads", str(threads), "--save", saved)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert json.loads(ran.stdout)["peak_rss_bytes"] <= summary["peak_bytes"] <= 85_000_000
-    whole = open_session(model, threads).run([value], {"x": picture})
+    assert json.loads(ran.stdout)["peak_rss_bytes"] <= summary["peak_bytes"] <= budget_mb * 10**6
+    output = proto.graph.output[0].name
+    whole = open_session(model, threads).run([output], {"x": values})
     with np.load(saved) as outputs:
-        np.testing.assert_array_equal(outputs[value], to_numpy(whole[value]))
+        np.testing.assert_array_equal(outputs[output], to_numpy(whole[output]))

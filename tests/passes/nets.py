@@ -202,13 +202,14 @@ def vgg16_structure() -> Model:
 
 
 def random_feeds(model: Model, seed: int = 1) -> dict[str, Array]:
-    """A seeded, normally distributed value for every input."""
+    """A seeded, normally distributed value for every input; conditions are as often true as not."""
     random = np.random.default_rng(seed)
     feeds = {}
     for value in model.proto.graph.input:
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        feeds[value.name] = random.standard_normal(shape).astype(dtype)
+        values = random.standard_normal(shape)
+        feeds[value.name] = values > 0 if dtype == np.bool_ else values.astype(dtype)
     return feeds
 
 

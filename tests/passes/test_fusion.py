@@ -50,6 +50,8 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
         "y",
         ((0, 1), (2, 3)),
     ),
+    "Pad, MaxPool": ("p Pad x A -> p\ny MaxPool p -> y", "y", ((0, 1),)),
+    "Pad, AveragePool and Relu": ("p Pad x A -> p\ny AveragePool p -> y\nz Relu p -> z", "y z", ((0, 1),)),
     "between others": ("p MaxPool x -> p\nc Conv p W -> c\na Relu c -> a\ny MaxPool a -> y", "y", ((1, 2),)),
     "a gate that is computed is not fused": ("g Sigmoid x -> g\nc Conv x W -> c\ny Mul c g -> y", "y", ()),
     "a convolution that is read twice is not fused": (
@@ -61,8 +63,15 @@ TABLE: dict[str, tuple[str, str, Groups]] = {
     "x Sigmoid(x)": ("s Sigmoid x -> s\ny Mul x s -> y", "y", ((0, 1),)),
     "z Sigmoid(x) is not fused": ("s Sigmoid x -> s\ny Mul r s -> y", "y", ()),
     "MatMul, Mul by weights": ("m MatMul x W -> m\ny Mul m S -> y", "y", ((0, 1),)),
+    "MatMul, Div by a number": ("m MatMul x W -> m\ny Div m S -> y", "y", ((0, 1),)),
     "Mul by a number, two MatMul": ("s Mul x S -> s\nm MatMul s W -> m\ny MatMul s V -> y", "m y", ((0, 1, 2),)),
     "Mul by a number, Transpose, MatMul": ("s Mul x S -> s\nt Transpose s -> t\ny MatMul t W -> y", "y", ((0, 1, 2),)),
+    "Gelu": ("d Div x S -> d\ne Erf d -> e\na Add e T -> a\nm Mul x a -> m\ny Mul m U -> y", "y", ((0, 1, 2, 3, 4),)),
+    "Gelu, halved first": (
+        "h Mul x S -> h\nd Div x S -> d\ne Erf d -> e\na Add e T -> a\ny Mul h a -> y",
+        "y",
+        ((0, 1, 2, 3, 4),),
+    ),
     "Transpose, Relu is not fused": ("t Transpose x -> t\ny Relu t -> y", "y", ()),
     "Mul by a vector, MatMul is not fused": ("s Mul x W -> s\ny MatMul s V -> y", "y", ()),
     "Mul by a number, Relu is not fused": ("s Mul x S -> s\ny Relu s -> y", "y", ()),
@@ -194,6 +203,8 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
                 value = net.norm(value, to, 96)
             elif step == "Add":
                 value = net.node(step, value, net.weight("b", 96), to=to)
+            elif step == "Div":
+                value = net.node(step, value, net.constant("d", 0.3, np.float32), to=to)
             elif step.endswith(" r"):
                 net.input("r", *(2, 8, 96)[-rank:])
                 value = net.node(step.split()[0], value, "r", to=to)
@@ -204,19 +215,32 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
     return build
 
 
-def scaled(*between: str) -> Callable[[], Net]:
-    """A number times what a MatMul reads."""
+def scaled(*between: str, by: str = "Mul") -> Callable[[], Net]:
+    """What a MatMul reads, times a number or divided by it."""
 
     def build() -> Net:
         net = Net()
         net.input("x", *((600, 8) if between else (8, 600)))
-        value = net.node("Mul", "x", net.constant("s", 0.3, np.float32), to="scaled")
+        value = net.node(by, "x", net.constant("s", 0.3, np.float32), to="scaled")
         for kind in between:
             value = net.node(kind, value, to=kind)
         net.node("MatMul", value, net.weight("w", 600, 96), to="y")
         return net
 
     return build
+
+
+def gelu(*, halved_first: bool) -> Net:
+    """x (1 + Erf(x / sqrt(2))) / 2, in the two orders in which exporters write it."""
+    net = Net()
+    net.input("x", 4, 96)
+    half, one, root = (net.constant(name, value, np.float32) for name, value in (("h", 0.5), ("o", 1), ("r", 2**0.5)))
+    halved = net.node("Mul", "x", half, to="halved") if halved_first else "x"
+    factor = net.node("Add", net.node("Erf", net.node("Div", "x", root, to="d"), to="e"), one, to="f")
+    product = net.node("Mul", halved, factor, to="y" if halved_first else "p")
+    if not halved_first:
+        net.node("Mul", product, half, to="y")
+    return net
 
 
 CASES: dict[str, Callable[[], Net]] = {
@@ -237,6 +261,8 @@ CASES: dict[str, Callable[[], Net]] = {
     "Gemm, BN": product("Gemm", "BatchNormalization"),
     "Mul, MatMul": scaled(),
     "Mul, Transpose, MatMul": scaled("Transpose"),
+    "Div, MatMul": scaled(by="Div"),
+    "MatMul, Div": product("MatMul", "Div"),
     "MatMul, Mul r": product("MatMul", "Mul r"),
     "MatMul, Relu": product("MatMul", "Relu"),
     "MatMul, Add, Relu": product("MatMul", "Add", "Relu"),
@@ -245,6 +271,8 @@ CASES: dict[str, Callable[[], Net]] = {
     "MatMul, Add r, Tanh": product("MatMul", "Add r", "Tanh"),
     "MatMul, BN": product("MatMul", "BatchNormalization"),
     "MatMul, BN, Relu": product("MatMul", "BatchNormalization", "Relu"),
+    "Gelu": lambda: gelu(halved_first=False),
+    "Gelu, halved first": lambda: gelu(halved_first=True),
     "MatMul of three dimensions, Add, Relu": product("MatMul", "Add", "Relu", rank=3),
     "MatMul of three dimensions, Add r": product("MatMul", "Add r", rank=3),
 }
@@ -276,8 +304,15 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
 
 @pytest.mark.parametrize(
     "build",
-    [conv_everything, product("MatMul", "Add r"), product("MatMul", "BatchNormalization"), product("Gemm", "Sum r")],
-    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r"],
+    [
+        conv_everything,
+        product("MatMul", "Add r"),
+        product("MatMul", "BatchNormalization"),
+        product("Gemm", "Sum r"),
+        product("MatMul", "Div"),
+        CASES["Gelu"],
+    ],
+    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r", "MatMul, Div", "Gelu"],
 )
 def test_a_cut_inside_a_group_changes_bits(build: Callable[[], Net], tmp_path: Path) -> None:
     """Why there are groups at all."""

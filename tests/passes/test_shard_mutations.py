@@ -13,7 +13,8 @@ import pytest
 from hyps.passes import cutting, shard_input, shard_output, shard_spatial, summation, tails
 from hyps.passes.errors import PassFailed
 from hyps.passes.fold import FoldBatchNormalization
-from hyps.passes.layouts import Method, Window
+from hyps.passes.kernels import Kernel
+from hyps.passes.layouts import Method
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.weights import Weight
 from tests.passes.nets import Net, random_feeds, run, same_bits
@@ -50,19 +51,19 @@ def first_part(module: Any) -> Break:
 
 def one_row_off(patch: pytest.MonkeyPatch) -> None:
     """The halo reaches up too far, and down not far enough."""
-    reads = Window.reads
+    reads = Kernel.reads
 
-    def wrong(self: Window, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
+    def wrong(self: Kernel, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
         first, last, pads = reads(self, start, stop)
         return (first - 1, last - 1, pads) if first else (first, last, pads)
 
-    patch.setattr(Window, "reads", wrong)
+    patch.setattr(Kernel, "reads", wrong)
 
 
 def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
     """Every shard has the whole convolution's pads, and so another height."""
-    reads = Window.reads
-    patch.setattr(Window, "reads", lambda self, start, stop: (*reads(self, start, stop)[:2], self.pads))
+    reads = Kernel.reads
+    patch.setattr(Kernel, "reads", lambda self, start, stop: (*reads(self, start, stop)[:2], self.pads))
 
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:

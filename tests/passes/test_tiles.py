@@ -16,8 +16,9 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
+from hyps.passes.tile_rewrite import TileRegion, TileRegions
 from hyps.passes.tileable import sweeps
-from hyps.passes.tiles import TileRegion, TileRows, tiles_of
+from hyps.passes.tiles import tiles_of
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
@@ -26,12 +27,12 @@ def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
     """All operators of a model but the last in ``count`` tiles."""
     names = tuple(operator.name for operator in view(model).operators[:-1])
     region = TileRegion(operators=names, tiles=count, reason="asked for")
-    return run_rewrites(model, [TileRows(regions=(region,), threads=threads)]).model
+    return run_rewrites(model, [TileRegions(regions=(region,), threads=threads)]).model
 
 
 def can_be_tiled(model: Model, count: int, *, threads: int = 1) -> bool:
     graph = view(model)
-    return tiles_of(graph, sweeps(model, graph, threads), graph.operators[:-1], count) is not None
+    return tiles_of(graph, sweeps(model, graph, threads)["rows"], graph.operators[:-1], count) is not None
 
 
 def finish(net: Net, value: str) -> Model:
@@ -221,7 +222,7 @@ def test_two_regions_that_read_the_same_rows_of_one_tensor(tmp_path: Path) -> No
     net.output("a", "b")
     model = net.model()
     regions = tuple(TileRegion(operators=(f"{name}c", name), tiles=2, reason="test") for name in ("a", "b"))
-    run_rewrites(model, [TileRows(regions=regions, threads=1)])
+    run_rewrites(model, [TileRegions(regions=regions, threads=1)])
 
 
 def finish_flat(net: Net, value: str) -> Model:
@@ -248,7 +249,7 @@ def refused(*nodes: NodeProto, constants: dict[str, Any] | None = None, shape: t
         helper.make_graph(nodes, "refused", inputs, outputs, tensors), opset_imports=[helper.make_opsetid("", 17)]
     )
     model = infer_shapes(Model(proto=proto, weights={}))
-    found = sweeps(model, view(model), 1)
+    found = sweeps(model, view(model), 1)["rows"]
     assert not {node.name for node in nodes} & set(found)
 
 
@@ -277,7 +278,7 @@ def test_a_sum_of_two_convolutions_is_left_out() -> None:
     net.input("x", 1, 4, 16, 16)
     one, other = (net.conv("x", name, (4, 4, 1, 1)) for name in "ab")
     model = finish(net, net.node("Relu", net.node("Add", one, other, to="s"), to="r"))
-    assert not sweeps(model, view(model), 1).keys() & {"a", "b", "s", "r"}
+    assert not sweeps(model, view(model), 1)["rows"].keys() & {"a", "b", "s", "r"}
 
 
 def test_a_region_with_two_results_is_refused() -> None:

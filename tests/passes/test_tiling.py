@@ -17,7 +17,8 @@ from hyps.passes.planner import Planned, plan
 from hyps.passes.regions import Regions
 from hyps.passes.request import Request
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.tiles import TileRows, is_tile
+from hyps.passes.tile_rewrite import TileRegions
+from hyps.passes.tiles import is_tile
 from hyps.passes.weights import Model
 from hyps.passes.work import multiply_adds
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits, vgg16_structure
@@ -65,7 +66,7 @@ def test_vgg16_needs_a_quarter_of_its_activations_for_little_more_work() -> None
     whole = ordered(vgg16_structure(), REQUEST)
     weightless = replace(whole.costs, resident=0 * whole.costs.resident, shared=whole.costs.shared[:, :0], process_bytes=0)
     regions = Regions(replace(whole, costs=weightless), 1, Device()).within(activations(whole.graph) // 4)
-    graph = view(run_rewrites(whole.model, [TileRows(regions=regions, threads=1)]).model)
+    graph = view(run_rewrites(whole.model, [TileRegions(regions=regions, threads=1)]).model)
     assert activations(graph) * 4 <= activations(whole.graph)
     assert work(graph) <= 1.15 * work(whole.graph)
 

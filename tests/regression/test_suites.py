@@ -148,6 +148,7 @@ def _kind(reason: str) -> str:
         "cut separates": "a cut inside a fusion",
         "weights among its inputs": "weights are inputs",
         "16-bit": "16-bit floats",
+        "compute the same": "operators alike",
         "would compute them as one": "a split inside a fusion",
         "not known": "operators not measured",
         "draws random": "random numbers",

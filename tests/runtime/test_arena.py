@@ -56,6 +56,7 @@ def test_gaps_are_what_nothing_keeps(nbytes: int, kept: list[tuple[int, int]], u
     assert left == set(range(nbytes)) - {byte for start, stop in rounded for byte in range(start, stop)}
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("huge", [True, False])
 @pytest.mark.parametrize("nbytes", [3 * MB, 40 * MB])
 def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int, huge: bool) -> None:

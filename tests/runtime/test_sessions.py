@@ -92,9 +92,10 @@ def test_values_go_in_and_out_unchanged(dtype: type[np.generic], shape: tuple[in
     assert to_numpy(array) is array
 
 
+@pytest.mark.own_process
 def test_outputs_of_one_run_are_let_go_one_by_one(tmp_path: Path) -> None:
     """U-Net and Xception exceeded their budgets when a large output lived as long as its small sibling."""
-    path, rows = tmp_path / "m.onnx", 4_000_000
+    path, rows = tmp_path / "m.onnx", 10_000_000  # 40 MB: glibc always maps so much by itself
     outputs = {
         "large": ("Neg", TensorProto.FLOAT),
         "small": ("ReduceMax", TensorProto.FLOAT),

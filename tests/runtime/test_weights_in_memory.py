@@ -148,6 +148,7 @@ def check_ends(residency: Residency, index: int) -> None:
         assert (found[0], found[-1]) == (0, (found.size - 1) * (2 * index + 3) % 251)
 
 
+@pytest.mark.own_process
 def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, tmp_path: Path) -> None:
     """With no room left for what older steps leave behind; within four megabytes, which the test itself takes."""
     sizes = [20 * MB, 8 * MB, 30 * MB, 12 * MB]
@@ -161,6 +162,7 @@ def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, 
         assert planned - 6 * MB < most[index] < planned + 4 * MB, f"step {index}"
 
 
+@pytest.mark.own_process
 def test_making_room_keeps_the_pinned_alone(template: Step, tmp_path: Path) -> None:
     sizes, plans = [20 * MB, 30 * MB, 20 * MB], [(6 * MB, 0), (0, 20 * MB), (0, 0)]
     steps = bundle(tmp_path, template, sizes, plans)
