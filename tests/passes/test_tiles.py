@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
@@ -43,9 +44,13 @@ def finish(net: Net, value: str) -> Model:
 
 
 def assert_same(model: Model, count: int, folder: Path, *, threads: int = 1) -> Model:
-    changed = tiled(model, count, threads=threads)
     feeds = random_feeds(model)
-    assert same_bits(run(changed, feeds, folder, threads=threads), run(model, feeds, folder, threads=threads))
+    try:
+        whole = run(model, feeds, folder, threads=threads)
+    except InvalidArgument:  # a window is one larger than what it slides over, for which onnx infers a place too many
+        reject()
+    changed = tiled(model, count, threads=threads)
+    assert same_bits(run(changed, feeds, folder, threads=threads), whole)
     return changed
 
 

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.regression
 SEEDED = [name for name, network in NETWORKS.items() if not network.trained]
 ROOT = Path(__file__).parents[2]
 SHARED = sorted((ROOT.parent / "shared" / "data" / "models").rglob("*.onnx"))
+#: How many random draws one test makes.
+HANDFUL = 12
 #: Their inputs are of any length: the refusal, which `compiled` asserts, asks for one (`test_suites.py` gives it).
 REFUSED = {"silero_vad", "tract_byte_sb_bidi_lstm"}
 
@@ -37,12 +39,20 @@ def test_shared_model(model: Path, tmp_path: Path) -> None:
     assert all(each.measured_bytes <= each.predicted_bytes <= each.budget_bytes for each in found), found
 
 
-def test_random_draws(network: Callable[[str], Path], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``--draws N`` in handfuls, each with a seed, so that several processes share them."""
+    if "seed" in metafunc.fixturenames:
+        draws = metafunc.config.getoption("--draws")
+        handfuls = [(seed, min(HANDFUL, draws - start)) for seed, start in enumerate(range(0, draws, HANDFUL))]
+        metafunc.parametrize(("seed", "draws"), handfuls)
+
+
+def test_random_draws(seed: int, draws: int, network: Callable[[str], Path], tmp_path: Path) -> None:
     """Any network, budget, threads and batch; ``--draws N`` for more than the few of CI."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     small = ["alexnet", "resnet50", "googlenet", "mobilenetv2", "squeezenet"]
     known: dict[str, tuple[int, int]] = {}
-    for draw in range(request.config.getoption("--draws")):
+    for draw in range(draws):
         name = rng.choice(["cifar10_vgg", *small])
         model = ROOT / "models" / "cifar10_vgg.onnx" if name == "cifar10_vgg" else network(name)
         bundle = tmp_path / "bundle"
@@ -59,4 +69,4 @@ def test_random_draws(network: Callable[[str], Path], tmp_path: Path, request: p
             assert split != "auto"
             continue
         peak = measured_bytes(bundle, inputs(bundle, tmp_path, count), "--batch", str(batch), "--threads", str(threads))
-        assert peak <= budget, json.dumps([draw, name, budget, threads, batch, count, split, peak])
+        assert peak <= budget, json.dumps([seed, draw, name, budget, threads, batch, count, split, peak])
