@@ -65,6 +65,7 @@ class Planning:
         self._wishes, self._say = wishes, say
         self._placement: Placement | None = None
         self._planned_on: set[str] = set()
+        self._ordered_to: set[str] = set()
         self._changed_at, self._complaint = 0.0, ""
 
     def changed(self) -> None:
@@ -97,21 +98,26 @@ class Planning:
     def ensure(self) -> None:
         """Place the bundle anew where nothing is under way and workers have come or gone; else mend what there is."""
         homes = self.scheduler.holders.homes if self.scheduler else []
-        if self.scheduler and self.scheduler.jobs:
-            if () in homes and self._crew.online:
-                self.mend()
-            return
         offers = self._offers()
         settled = time.monotonic() - self._changed_at > self._wishes.settle_s
-        same = self._planned_on == {each.name for each in offers}
-        if len(offers) < self._wishes.least_workers or not settled or (homes and () not in homes and same):
+        names = {each.name for each in offers}
+        if self.scheduler and self.scheduler.jobs:
+            few = any(len(each) < self._wishes.copies for each in homes)
+            if offers and (() in homes or (few and settled and self._ordered_to != names)):
+                self.mend()
+            return
+        if (
+            len(offers) < self._wishes.least_workers
+            or not settled
+            or (homes and () not in homes and self._planned_on == names)
+        ):
             return
         try:
             placement = place(self._manifest, offers, self._wishes.copies)
             assign(self._manifest, placement, offers)  # before anything is given up for it
             self.scheduler = self._new_scheduler(placement.runs)
             self._order(placement, offers)
-            self._planned_on = {each.name for each in offers}
+            self._planned_on = names
         except BudgetError as error:
             self._complain(str(error))
 
@@ -138,7 +144,7 @@ class Planning:
     def _order(self, placement: Placement, offers: Sequence[Offer]) -> None:
         assert self.scheduler
         parts = self._crew.order(placement, offers)
-        self._placement = placement
+        self._placement, self._ordered_to = placement, {each.name for each in offers}
         placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.holders.place(dict(enumerate(placement.homes)))

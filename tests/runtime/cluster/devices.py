@@ -14,7 +14,6 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.runtime.cluster.broker import free_port, running, wait_for
 
-
 LIAR = """
 from hyps.runtime import executor
 from hyps.runtime.cluster.worker_cli import main
@@ -58,7 +57,18 @@ class Devices:
         """A worker that adds one to whatever it computes."""
         program = self._folder / "liar.py"
         program.write_text(LIAR)
-        options = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--cache", self._folder / name]
+        options: list[str | Path] = [
+            "--hub",
+            self.url,
+            "--name",
+            name,
+            "--memory",
+            "120MB",
+            "--threads",
+            "1",
+            "--cache",
+            self._folder / name,
+        ]
         self._spawn(name, [sys.executable, program, *options, "--verbose"], os.environ | {"HYPS_LEAN": "1"})
 
     def kill(self, name: str) -> None:
