@@ -84,6 +84,10 @@ class Crew:
         """Ask nothing more of a worker that answers wrongly, until it is started again."""
         self._set_aside.add(name)
 
+    def is_set_aside(self, name: str) -> bool:
+        """Whether a worker answered wrongly."""
+        return name in self._set_aside
+
     def offers(self, safe: frozenset[str] | None) -> list[Offer]:
         """What the workers that are there have, in the order of their names; only the ``safe`` may see inputs."""
         return [

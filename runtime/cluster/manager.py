@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.ballots import Ballots
-from hyps.runtime.cluster.connection import Connection
+from hyps.runtime.cluster.connection import Acknowledgements, Connection
 from hyps.runtime.cluster.crew import Crew
 from hyps.runtime.cluster.frames import MAGIC, Arrival, Assembler, Dropped, Key, cut, parse
 from hyps.runtime.cluster.intake import Intake
@@ -25,6 +25,7 @@ from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.messages import Failed
 from hyps.runtime.cluster.planning import Planning, Wishes
 from hyps.runtime.cluster.scheduler import Lease, Scheduler
+from hyps.runtime.cluster.status import Reporter
 from hyps.runtime.cluster.topics import MANAGER, Role, parts, topic
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import MANIFEST_NAME, TensorRecord
@@ -61,9 +62,10 @@ class Manager:
         self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
         self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish)
         self._ballots = Ballots(wishes.votes) if wishes.votes > 1 else None
+        self._reporter = Reporter(self.manifest, self._crew)
         self._started_at = time.monotonic()
         self._sender = ""
-        self._pending: dict[Key, list[Callable[[], None]]] = {}
+        self._pending = Acknowledgements(_UNACKNOWLEDGED)
         self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES)
         self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=1024)
         self._planning.resume()
@@ -162,7 +164,7 @@ class Manager:
             acknowledge()
             return
         key = parse(payload)[0].key
-        self._pending.setdefault(key, []).append(acknowledge)
+        self._pending.hold(key, acknowledge)
         if arrival is not None:
             if key.share < 0:
                 if (new := self._intake.arrived(arrival)) and self._scheduler:
@@ -171,11 +173,7 @@ class Manager:
                 self._on_vote(arrival, self._ballots)
             else:
                 self._on_output(arrival)
-            for each in self._pending.pop(key, ()):
-                each()
-        while sum(map(len, self._pending.values())) > _UNACKNOWLEDGED:
-            for each in self._pending.pop(next(iter(self._pending))):
-                each()
+            self._pending.give(key)
 
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
         """What may come from whoever sends: a client's inputs, a worker's outputs of what it was asked for."""
@@ -223,8 +221,10 @@ class Manager:
         if released is None:
             return
         self._journal.complete(key.job, key.share, released)
+        self._reporter.computed[self._sender.split("/")[1]].count()
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
+            self._reporter.answered.count()
             self._close(key.job)
 
     def _on_failed(self, worker: str, message: Failed) -> None:
@@ -257,6 +257,7 @@ class Manager:
         for job in self._intake.expire():
             self._assembler.forget(job)
         self._planning.ensure()
+        self._reporter.report(self._connection, self._scheduler, self._assembler.dropped)
 
     def _send(self, lease: Lease, scheduler: Scheduler) -> None:
         job = scheduler.jobs[lease.key.job]

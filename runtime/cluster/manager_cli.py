@@ -15,7 +15,7 @@ from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.options import Parser, say
 
 _PROGRAM = "hyps-manager"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client")
+_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,12 +62,24 @@ def _parser() -> argparse.ArgumentParser:
     for command, role, what in (
         ("add-worker", Role.WORKER, "print a join file for a board that is to run partitions"),
         ("add-client", Role.CLIENT, "print a join file for who submits inputs"),
+        ("add-viewer", Role.VIEWER, "print a join file for who watches 'hyps-manager status'"),
     ):
         add = commands.add_parser(command, help=what, description=f"{what}; it holds a secret.")
         add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
         add.set_defaults(act=_add, role=role)
+    status = commands.add_parser("status", help="show workers, placements, queues and rates")
+    add_hub(status)
+    status.add_argument("--watch", action="store_true", help="until ctrl-C, as it changes")
+    status.add_argument("--json", action="store_true", help="a line of JSON for each")
+    status.set_defaults(act=_status)
     return parser
+
+
+def _status(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.status_cli import show
+
+    show(options)
 
 
 def _serve(options: argparse.Namespace) -> None:
