@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.fetching import Cache
-from hyps.runtime.cluster.frames import Assembler, Dropped, Key, cut
+from hyps.runtime.cluster.frames import Dropped, Key, cut
 from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.lifecycle import Event, LifeCycle
 from hyps.runtime.cluster.messages import Failed, Orders, ShareOrder, WorkerState
@@ -200,6 +201,6 @@ class Worker:
             return
         for name, array in outputs.items():
             record = share.executor.manifest.tensors[name]
-            for frame in cut(key, name, record, memory_of(array)):
+            for frame in cut(key, name, record, memory_of(array), pack=self._orders is not None and self._orders.pack):
                 self._connection.publish(self._output_topic, frame, expiry_s=_EXPIRY_S)
         share.life.apply(Event.COMPUTED)
