@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
 from hyps.runtime.options import calibrate_parser, run_parser, say
+from hyps.runtime.output import drop_stdout, save, show
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(130)
         raise
     except BrokenPipeError:  # the reader of our output went away
-        _drop_stdout()
+        drop_stdout()
         sys.exit(141)
 
 
@@ -68,7 +68,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.calibrate import calibrate
 
     settings = {"test_memory": options.test_memory, "as_json": options.json}
-    _print(calibrate(options.output, options.name, options.folder, **settings))
+    show(calibrate(options.output, options.name, options.folder, **settings))
     return 0
 
 
@@ -157,10 +157,10 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         outputs = engine.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
     if options.save:
-        _save(options.save, outputs)
+        save(options.save, outputs)
     _report(engine, name, outputs, statistics.median(seconds), options)
     if options.profile:
-        _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+        show(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
 def _run_many(
@@ -192,13 +192,13 @@ def _run_many(
             _report(engine, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
     if names and not options.json:
-        _print([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each"])
+        show([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each"])
     return status
 
 
 def _say_spilled(nbytes: int, options: argparse.Namespace) -> None:
     if nbytes and not options.json:
-        _print([f"{nbytes / 1e6:.1f} MB went through a temporary file"])
+        show([f"{nbytes / 1e6:.1f} MB went through a temporary file"])
 
 
 def _read(source: Source, engine: Engine, make_room: Callable[[], None]) -> Tensors:
@@ -226,47 +226,11 @@ def _report(engine: Engine, name: str, outputs: Tensors, latency_s: float, optio
         budget_bytes=engine.manifest.budget_bytes,
     )
     if options.json:
-        _print([msgspec.json.encode(result).decode()])
+        show([msgspec.json.encode(result).decode()])
     else:
-        _print(result_lines(result, outputs, options.repeat))
+        show(result_lines(result, outputs, options.repeat))
 
 
 def _room_bytes(engine: Engine) -> int:
     """What an input may take to read."""
     return engine.room_bytes() - ROOM_MARGIN_BYTES
-
-
-def _save(path: Path, outputs: Tensors) -> None:
-    """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
-    import zipfile
-
-    from numpy.lib import format as npy_format
-
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, values in outputs.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    npy_format.write_array(member, values, allow_pickle=False)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _print(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    try:
-        for line in lines:
-            print(line, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_stdout()
-        raise OutputError(f"cannot print the result: {error.strerror}") from None
-
-
-def _drop_stdout() -> None:
-    """Let go of an output that takes no more, or Python tries again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
