@@ -82,6 +82,9 @@ class ClusterEngine:
         )
         self._connection.open()
 
+    #: Nothing is kept in files here.
+    spilled_bytes = 0
+
     @property
     def manifest(self) -> Manifest:
         """What the cluster runs."""
