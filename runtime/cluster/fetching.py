@@ -67,10 +67,8 @@ class Cache:
     def prune(self, keep: Collection[str], limit_bytes: int) -> None:
         """Let go of shares whose sha256 is not to ``keep``, the longest unused first, while all files exceed the limit."""
         with suppress(OSError):  # the next time will do
-            unused = sorted(
-                (folder for folder in self._shares.iterdir() if folder.name not in keep),
-                key=lambda each: each.stat().st_mtime,
-            )
+            unused = [folder for folder in self._shares.iterdir() if folder.name not in keep]
+            unused.sort(key=lambda folder: folder.stat().st_mtime)
             while unused and sum(file.stat().st_size for file in self._files.iterdir()) > limit_bytes:
                 shutil.rmtree(unused.pop(0))
                 for file in self._files.iterdir():

@@ -72,7 +72,7 @@ def test_the_longest_unused_go_first(server: FileServer, bundle: Path, manifest:
     """What is ordered stays whatever it takes, with the files that it has in common with what goes."""
     cache = Cache(tmp_path / "cache")
     first, last = (msgspec.structs.replace(manifest, steps=steps) for steps in (manifest.steps[:1], manifest.steps[1:]))
-    orders = [ordered(server, bundle, each) for each in (manifest, first, last)]
+    orders = [ordered(server, bundle, each, f"w{number}") for number, each in enumerate((manifest, first, last))]
     folders = [cache.share(each, each.shares[0]) for each in orders]
     for age, folder in enumerate(folders):
         os.utime(folder, (1000 - age, 1000 - age))
