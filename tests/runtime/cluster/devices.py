@@ -54,7 +54,7 @@ class Devices:
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
 
-    def wait_for_shares(self, workers: int = 0) -> None:
+    def wait_for_shares(self, workers: int = 0, seconds: float = 20) -> None:
         """Until every share that the manager placed last is loaded."""
 
         def loaded() -> bool:
@@ -62,7 +62,7 @@ class Devices:
             placed = re.findall(r"share \d+ on (\w+):", self.log("manager"))
             return len(set(placed)) >= workers and bool(state) and not {"placed", "loading", "lost"} & {*state.values()}
 
-        wait_for(f"loaded shares: {self.log('manager')}", loaded)
+        wait_for(f"loaded shares: {self.log('manager')}", loaded, seconds)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
