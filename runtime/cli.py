@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from hyps.runtime.options import calibrate_parser, run_parser, say
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
+    from hyps.runtime.batch import Done
     from hyps.runtime.engine import Engine
-    from hyps.runtime.executor import Executor, StepProfile
+    from hyps.runtime.executor import StepProfile
     from hyps.runtime.inputs import Source, Tensors
     from hyps.runtime.manifest import Manifest
 
@@ -72,7 +73,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from hyps.runtime.batch import batch_manifest, most_inputs, streams
+    from hyps.runtime.batch import Batch, batch_manifest, most_inputs, streams
     from hyps.runtime.executor import load
     from hyps.runtime.inputs import STDIN_LIMIT_BYTES, sources
     from hyps.runtime.sessions import open_session
@@ -100,7 +101,9 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if batches and streams(executor.manifest):
                 group = [found.popleft() for _ in range(min(options.batch, len(found)))]
-                status = max(status, _run_batch(executor, group, options))
+                batch = Batch(executor)
+                status = max(status, _run_many(executor, batch.run, batch.make_room, group, options))
+                _say_spilled(batch.spilled_bytes, options)
             else:
                 _run_one(executor, found.popleft(), options, more=bool(found))
         except InputError as error:  # the other inputs are still worth running
@@ -120,8 +123,10 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
         raise InputError("--engine goes neither with --batch nor --profile nor --threads nor --custom-ops; leave them out")
     found = deque(sources(options.inputs))
     _check_save(options, len(found))
-    status = 0
     with closing(ClusterEngine(options.bundle, options.engine, options.join)) as engine:
+        if len(found) > 1 and options.repeat == 1:
+            return _run_many(engine, engine.stream, engine.make_room, found, options)
+        status = 0
         while found:
             try:
                 _run_one(engine, found.popleft(), options, more=bool(found))
@@ -158,17 +163,21 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
-def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Namespace) -> int:
-    """Run inputs step by step; those that cannot be read are told of and left out."""
-    from hyps.runtime.batch import Batch
-
-    batch, names, status = Batch(executor), list[str](), 0
+def _run_many(
+    engine: Engine,
+    run: Callable[[Iterator[Tensors]], Iterator[Done]],
+    make_room: Callable[[], None],
+    group: Collection[Source],
+    options: argparse.Namespace,
+) -> int:
+    """Run inputs together; those that cannot be read are told of and left out."""
+    names, status = list[str](), 0
 
     def arriving() -> Iterator[Tensors]:
         nonlocal status
         for source in group:
             try:
-                tensors = _read(source, executor, batch.make_room)
+                tensors = _read(source, engine, make_room)
             except InputError as error:
                 status = say(error)
             else:
@@ -176,16 +185,20 @@ def _run_batch(executor: Executor, group: Sequence[Source], options: argparse.Na
                 yield tensors
 
     started = time.perf_counter()
-    for done in batch.run(arriving()):
+    for done in run(arriving()):
         if done.error:
             status = say(f"{names[done.number]}: {done.error}")
         else:
-            _report(executor, names[done.number], done.outputs, done.compute_s, options)
+            _report(engine, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
     if names and not options.json:
-        spilled = f"; {batch.spilled_bytes / 1e6:.1f} MB went through a temporary file" if batch.spilled_bytes else ""
-        _print([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each{spilled}"])
+        _print([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each"])
     return status
+
+
+def _say_spilled(nbytes: int, options: argparse.Namespace) -> None:
+    if nbytes and not options.json:
+        _print([f"{nbytes / 1e6:.1f} MB went through a temporary file"])
 
 
 def _read(source: Source, engine: Engine, make_room: Callable[[], None]) -> Tensors:

@@ -83,8 +83,8 @@ def processor(root: Path = ROOT) -> Processor:
     )
 
 
-def storage(folder: Path) -> Storage:
-    """Write a file to ``folder``, have the kernel forget it and read it block by block: the median of three passes.
+def storage(folder: Path, most_bytes: int = _FILE_BYTES) -> Storage:
+    """Write a file of ``most_bytes`` to ``folder``, have the kernel forget it and read it in blocks: the median of three.
 
     The file has no name, so that nothing is left however this ends. Raises `DeviceError` where the folder takes no
     file, and where no storage was read, as with a file system in memory.
@@ -95,7 +95,7 @@ def storage(folder: Path) -> Storage:
         if room < _PIECE_BYTES:
             raise DeviceError(f"{folder} has no room for a file to measure with: free 16 MB, or {mend}")
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            size = _fill(file.fileno(), min(_FILE_BYTES, room))
+            size = _fill(file.fileno(), min(most_bytes, room))
             before, started = storage_bytes_read(), time.perf_counter()
             rates: list[float] = []
             while not rates or (len(rates) < _PASSES and time.perf_counter() - started < _READ_S):

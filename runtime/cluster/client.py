@@ -1,7 +1,8 @@
 """The `hyps.runtime.engine.Engine` of a cluster: inputs go to a manager, outputs come back.
 
 A job has a number of its own that the client makes. What is not answered is said again, and the manager knows it by that
-number: a hub or a manager that was killed meanwhile costs time, and no job is computed twice or answered twice.
+number: a hub or a manager that was killed meanwhile costs time, and no job is computed twice or answered twice. Several jobs
+are under way at a time, so that the partitions form a pipeline; their outputs come in the order of the inputs.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import hashlib
 import logging
 import queue
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from hyps.runtime.batch import Done
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.connection import Connection
-from hyps.runtime.cluster.frames import MAGIC, Arrival, Assembler, Dropped, Key, cut
+from hyps.runtime.cluster.frames import MAGIC, Assembler, Dropped, Key, cut
 from hyps.runtime.cluster.join import Join, read_join
 from hyps.runtime.cluster.messages import Accepted, Delivered, Refused, Submit
 from hyps.runtime.cluster.tensors import to_value
@@ -30,9 +35,23 @@ from hyps.runtime.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.process import memory
 from hyps.runtime.sessions import memory_of, to_numpy
 
-#: An accepted job's result may take long; a job that nobody accepts is said again, so many times.
-_AGAIN_S, _MOST_SILENCE = 2.0, 15
+#: Images under way at a time.
+WINDOW = 8
+#: An accepted job's result may take long; a job that nobody accepts is said again, for so many seconds.
+_AGAIN_S, _SILENCE_S = 2.0, 30.0
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """One input under way: when it began and was heard of last, and what there is of its result."""
+
+    number: int
+    inputs: Mapping[str, NDArray[Any]]
+    began: float
+    heard: float
+    outputs: Outputs = field(default_factory=dict)
+    error: InputError | None = None
 
 
 class ClusterEngine:
@@ -48,10 +67,12 @@ class ClusterEngine:
                 raise HubError("the join file's secret would travel unencrypted: give --engine as mqtts://")
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
-        self._job = ""
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._answered = False
+        self._heard = time.monotonic()
         self._events: queue.Queue[bytes] = queue.Queue(maxsize=1024)
-        limit_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
-        self._assembler = Assembler(self._wanted, limit_bytes=2 * limit_bytes)
+        result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
+        self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
         self._connection = Connection(
             join,
             name,
@@ -73,29 +94,35 @@ class ClusterEngine:
         again: bool = False,
     ) -> Outputs:
         """The model's outputs by name. Raises `InputError` for wrong inputs, `HubError` where nobody computes them."""
-        check_inputs(self._manifest, inputs)
-        self._job = secrets.token_hex(16)
-        self._send(inputs)
-        accepted, silence = False, 0
-        outputs: Outputs = {}
-        while len(outputs) < len(self._manifest.outputs):
-            try:
-                event = self._take(self._events.get(timeout=_AGAIN_S))
-            except queue.Empty:
-                silence += 1
-                if silence > _MOST_SILENCE and not accepted:
-                    raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'") from None
-                self._send(inputs)  # one that was killed, or its hub, may have forgotten it
-                continue
-            silence = 0
-            if isinstance(event, Refused):
-                self._connection.publish(self._submit_topic, messages.encode(Delivered(job=self._job)))
-                raise InputError(event.reason)
-            if isinstance(event, Arrival):
-                outputs[event.tensor] = to_numpy(to_value(event.data, event.record))
-            accepted = accepted or event is not None
-        self._connection.publish(self._submit_topic, messages.encode(Delivered(job=self._job)))
-        return {output.name: outputs[output.name] for output in self._manifest.outputs}
+        (done,) = self.stream([inputs])
+        if done.error:
+            raise done.error
+        return done.outputs
+
+    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = WINDOW) -> Iterator[Done]:
+        """What becomes of each of ``inputs``, in their order; ``window`` of them are under way at a time.
+
+        Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
+        """
+        self._heard = time.monotonic()
+        source = enumerate(inputs)
+        more = True
+        try:
+            while more or self._jobs:
+                while more and len(self._jobs) < window:
+                    number, sample = next(source, (0, None))
+                    more = sample is not None
+                    if sample is not None:
+                        check_inputs(self._manifest, sample)
+                        self._begin(number, sample)
+                while self._jobs and self._finished(first := next(iter(self._jobs))):
+                    job = self._jobs.pop(first)
+                    seconds = time.monotonic() - job.began
+                    yield Done(number=job.number, outputs=self._ordered(job), error=job.error, compute_s=seconds)
+                if len(self._jobs) >= window or (self._jobs and not more):
+                    self._listen()
+        finally:
+            self._jobs.clear()
 
     def room_bytes(self) -> int:
         """What the bundle's budget leaves for reading an input."""
@@ -108,30 +135,71 @@ class ClusterEngine:
         """Take leave of the hub, when what was said has been sent."""
         self._connection.close()
 
-    def _send(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        submit = Submit(job=self._job, bundle=self._bundle_sha256)
-        self._connection.publish(self._submit_topic, messages.encode(submit))
-        key = Key(job=self._job, share=-1, attempt=0)
-        for name, array in inputs.items():
-            for frame in cut(key, name, self._manifest.tensors[name], memory_of(array)):
+    def _begin(self, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
+        name, now = secrets.token_hex(16), time.monotonic()
+        self._jobs[name] = _Job(number=number, inputs=inputs, began=now, heard=now)
+        self._say(Submit(job=name, bundle=self._bundle_sha256))
+
+    def _finished(self, name: str) -> bool:
+        job = self._jobs[name]
+        return job.error is not None or len(job.outputs) == len(self._manifest.outputs)
+
+    def _ordered(self, job: _Job) -> Outputs:
+        return {} if job.error else {output.name: job.outputs[output.name] for output in self._manifest.outputs}
+
+    def _listen(self) -> None:
+        """Take what comes, and say again what was not heard of for a while: who was killed may have forgotten it."""
+        try:
+            self._take(self._events.get(timeout=_AGAIN_S))
+        except queue.Empty:
+            if not self._answered and time.monotonic() - self._heard > _SILENCE_S:
+                raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'") from None
+        now = time.monotonic()
+        for name, job in self._jobs.items():
+            if now - job.heard > _AGAIN_S and not self._finished(name):
+                job.heard = now
+                self._say(Submit(job=name, bundle=self._bundle_sha256))
+
+    def _take(self, payload: bytes) -> None:
+        if payload.startswith(MAGIC):
+            if arrival := self._assembler.add(payload):
+                job = self._jobs[arrival.key.job]
+                job.outputs[arrival.tensor] = to_numpy(to_value(arrival.data, arrival.record))
+                if self._finished(arrival.key.job):
+                    self._say(Delivered(job=arrival.key.job))
+            self._answered = True
+            return
+        try:
+            message = messages.decode_reply(payload)
+        except Dropped as reason:
+            log.warning("dropped a message of %d bytes: %s", len(payload), reason)
+            return
+        self._answered = True
+        known = self._jobs.get(message.job)
+        if known is None or self._finished(message.job):
+            return
+        known.heard = time.monotonic()
+        if isinstance(message, Refused):
+            known.error = InputError(message.reason)
+            self._say(Delivered(job=message.job))
+        elif not isinstance(message, Accepted):
+            self._send(message.job, known.inputs)
+
+    def _send(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> None:
+        key = Key(job=name, share=-1, attempt=0)
+        for tensor, array in inputs.items():
+            for frame in cut(key, tensor, self._manifest.tensors[tensor], memory_of(array)):
                 self._connection.publish(self._submit_topic, frame)
+
+    def _say(self, message: messages.Message) -> None:
+        self._connection.publish(self._submit_topic, messages.encode(message))
 
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """(On the connection's thread.) The manager keeps the result until it hears that we have it."""
         acknowledge()
         self._events.put(payload)
 
-    def _take(self, payload: bytes) -> Arrival | Accepted | Refused | None:
-        if payload.startswith(MAGIC):
-            return self._assembler.add(payload)
-        try:
-            message = messages.decode_reply(payload)
-        except Dropped as reason:
-            log.warning("dropped a message of %d bytes: %s", len(payload), reason)
-            return None
-        return message if message.job == self._job else None
-
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
-        if key.job != self._job or tensor not in {output.name for output in self._manifest.outputs}:
+        if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:
             raise Dropped("not this job's")
         return self._manifest.tensors[tensor]

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
@@ -43,6 +43,27 @@ Receiver = Callable[[str, bytes, Callable[[], None]], None]
 
 class _Unreachable(HubError):
     """There is no hub, for now."""
+
+
+class Acknowledgements:
+    """Those of messages that belong together, until what they carry is written down; at most ``most`` are held back."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count = most, 0
+        self._held: dict[Hashable, list[Callable[[], None]]] = {}
+
+    def hold(self, key: Hashable, acknowledge: Callable[[], None]) -> None:
+        """Hold one back; beyond the most, the oldest are given."""
+        self._held.setdefault(key, []).append(acknowledge)
+        self._count += 1
+        while self._count > self._most:
+            self.give(next(iter(self._held)))
+
+    def give(self, key: Hashable) -> None:
+        """Give all of them."""
+        for acknowledge in self._held.pop(key, ()):
+            self._count -= 1
+            acknowledge()
 
 
 class Connection:
@@ -137,6 +158,11 @@ class Connection:
         if topics:
             self._subscribes = True
             self._client.subscribe([(each, _at_least_once()) for each in topics])
+
+    @property
+    def connected(self) -> bool:
+        """There is a connection now."""
+        return bool(self._client.is_connected())
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> None:
         """Hand a message over; it is sent when there is a connection, again until acknowledged (QoS 1)."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.connection import Connection
+from hyps.runtime.cluster.dealing import Offer
 from hyps.runtime.cluster.messages import Orders, ShareOrder, WorkerState
-from hyps.runtime.cluster.placement import Offer, Placement, assign
+from hyps.runtime.cluster.placement import Placement, assign
 from hyps.runtime.cluster.serving import FileServer, local_address
 from hyps.runtime.cluster.topics import Role, topic
 from hyps.runtime.manifest import Manifest, encode
@@ -40,7 +41,7 @@ class Crew:
         self._bundle, self._manifest, self._listen = bundle, manifest, listen
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
-        self._parts: dict[str, dict[int, Manifest]] = {}
+        self._set_aside: set[str] = set()
         self._epoch = 0
         self._connection: Connection | None = None
         self._server: FileServer | None = None
@@ -63,6 +64,7 @@ class Crew:
             if before is None or before.session != state.session:  # of a process that is long gone
                 return Change()
             del self.online[name]
+            self._set_aside.discard(name)
             return Change(lost=True)
         self.online[name] = state
         self._epoch = max(self._epoch, state.epoch)
@@ -78,11 +80,26 @@ class Crew:
             loaded=state.loaded if current and not state.loading else (),
         )
 
-    def offers(self) -> list[Offer]:
-        """What the workers that are there have, in the order of their names."""
+    def set_aside(self, name: str) -> None:
+        """Ask nothing more of a worker that answers wrongly, until it is started again."""
+        self._set_aside.add(name)
+
+    def is_set_aside(self, name: str) -> bool:
+        """Whether a worker answered wrongly."""
+        return name in self._set_aside
+
+    def offers(self, safe: frozenset[str] | None) -> list[Offer]:
+        """What the workers that are there have, in the order of their names; only the ``safe`` may see inputs."""
         return [
-            Offer(name=name, memory_bytes=state.memory_bytes, macs_per_s=max(1, state.macs_per_s))
+            Offer(
+                name=name,
+                memory_bytes=state.memory_bytes,
+                macs_per_s=max(1, state.macs_per_s),
+                storage_bytes_per_s=max(1, state.storage_bytes_per_s),
+                safe=safe is None or name in safe,
+            )
             for name, state in sorted(self.online.items())
+            if name not in self._set_aside
         ]
 
     def describe(self, name: str) -> str:
@@ -90,10 +107,9 @@ class Crew:
         state = self.online[name]
         return f"{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
-    def order(self, placement: Placement) -> None:
-        """Tell every worker what it holds. Raises `BudgetError` where that does not fit."""
+    def order(self, placement: Placement, offers: Sequence[Offer]) -> dict[str, dict[int, Manifest]]:
+        """Tell every worker what it holds, which is returned. Raises `BudgetError` where that does not fit."""
         assert self._server
-        offers = self.offers()
         parts = assign(self._manifest, placement, offers)
         self._epoch += 1
         for offer in offers:
@@ -112,8 +128,8 @@ class Crew:
                     for number, document in documents.items()
                 ),
             )
-        self._parts = parts
         self.order_again()
+        return parts
 
     def order_again(self) -> None:
         """Publish the orders, which a hub that was killed has forgotten."""
@@ -122,12 +138,14 @@ class Crew:
                 if name in self.online:
                     self._connection.publish(topic(Role.WORKER, name, "orders"), messages.encode(orders), retain=True)
 
-    def lines(self, placement: Placement) -> Iterator[str]:
-        """The placement for people: a line for each share."""
-        for number, (run, home, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
-            part = self._parts[home][number]
-            steps = [self._manifest.steps[index].name for index in run]
-            names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+
+def lines(manifest: Manifest, placement: Placement, parts: Mapping[str, Mapping[int, Manifest]]) -> Iterator[str]:
+    """The placement for people: a line for each share on each worker."""
+    for number, (run, homes, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
+        steps = [manifest.steps[index].name for index in run]
+        names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+        for home in homes:
+            part = parts[home][number]
             weights = sum(step.weights.size_bytes for step in part.steps if step.weights)
             pinned = sum(step.pinned_bytes for step in part.steps)
             stay = "all stay in memory" if pinned == weights else f"{pinned / 1e6:.1f} MB stay in memory"

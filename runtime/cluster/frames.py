@@ -206,14 +206,11 @@ class Assembler:
 
     def _begin(self, place: tuple[Key, str], head: Head, record: TensorRecord) -> _Open:
         """Memory is taken here: after the type was compared, within the limit, and only for a chunk that can be."""
-        for open_key, tensor in [*self._open]:
-            if (open_key.job, open_key.share, tensor) == (head.key.job, head.key.share, head.tensor):
-                if open_key.attempt > head.key.attempt:
-                    raise Dropped("older attempt")
-                self._close((open_key, tensor))
         count = _chunks(record.nbytes, head.chunk_bytes)
         if head.index >= count:
             raise Dropped("wrong length")
+        if record.nbytes > self._limit_bytes - self.open_bytes:
+            self._close_older()
         if record.nbytes > self._limit_bytes - self.open_bytes:
             raise Dropped("no room")
         if count > 64 and head.chunk_bytes < CHUNK_BYTES // 16:  # the set of what is missing is memory, too
@@ -222,6 +219,16 @@ class Assembler:
         self._open[place] = arriving
         self.open_bytes += record.nbytes
         return arriving
+
+    def _close_older(self) -> None:
+        """Let go of what a newer attempt sends as well."""
+        newest: dict[tuple[str, int, str], int] = {}
+        for key, tensor in self._open:
+            at = key.job, key.share, tensor
+            newest[at] = max(newest.get(at, 0), key.attempt)
+        for key, tensor in [*self._open]:
+            if key.attempt < newest[key.job, key.share, tensor]:
+                self._close((key, tensor))
 
     def _close(self, place: tuple[Key, str]) -> None:
         self.open_bytes -= self._open.pop(place).record.nbytes

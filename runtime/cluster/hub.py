@@ -21,7 +21,7 @@ from pathlib import Path
 from hyps.runtime.cluster.certificates import make_certificates
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.cluster.join import Join, encode_join, read_join
-from hyps.runtime.cluster.topics import MANAGER, RIGHTS, ROOT, Role, checked_name, topic
+from hyps.runtime.cluster.topics import MANAGER, ROOT, Role, access, checked_name
 from hyps.runtime.errors import HubError
 
 CONFIGURATION, PASSWORDS, ACCESS, MANAGER_JOIN = "mosquitto.conf", "passwords", "access", "manager.join"
@@ -114,9 +114,9 @@ def add_user(folder: Path, role: Role, name: str) -> Join:
     try:
         kept = [line for line in (folder / PASSWORDS).read_text().splitlines() if not line.startswith(f"{name}:")]
         rights = _sections((folder / ACCESS).read_text())
-        rights[name] = [f"topic {right} {topic(role, name, last)}" for last, right in RIGHTS[role].items()]
-        access = "\n".join("\n".join([f"user {user}", *lines]) for user, lines in rights.items())
-        write_secret(folder / ACCESS, f"{access}\n".encode())
+        rights[name] = access(role, name)
+        text = "\n".join("\n".join([f"user {user}", *lines]) for user, lines in rights.items())
+        write_secret(folder / ACCESS, f"{text}\n".encode())
         write_secret(folder / PASSWORDS, "\n".join([*kept, _hashed(name, password), ""]).encode())
     except OSError as error:
         raise HubError(f"cannot change {folder}: {error.strerror}") from None

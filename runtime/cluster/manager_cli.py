@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr
-from hyps.runtime.cluster.topics import Role
+from hyps.runtime.cluster.topics import Role, checked_name
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.options import Parser, say
 
 _PROGRAM = "hyps-manager"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client")
+_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--journal", type=Path, metavar="DIR", help="where jobs are written down (default: DIR.journal)")
     serve.add_argument("--workers", type=count, default=1, metavar="N", help="wait for so many at first (default 1)")
     serve.add_argument("--lease", type=count, default=120, metavar="S", help="seconds for one partition (default 120)")
+    serve.add_argument(
+        "--replicas", type=count, default=1, metavar="N", help="each partition on N workers, first answer wins"
+    )
+    serve.add_argument("--vote", type=_votes, default=1, metavar="N", help="compare the answers of N workers, the most win")
+    serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve partitions at this address of this machine")
     serve.set_defaults(act=_serve)
     init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")
@@ -57,31 +62,43 @@ def _parser() -> argparse.ArgumentParser:
     for command, role, what in (
         ("add-worker", Role.WORKER, "print a join file for a board that is to run partitions"),
         ("add-client", Role.CLIENT, "print a join file for who submits inputs"),
+        ("add-viewer", Role.VIEWER, "print a join file for who watches 'hyps-manager status'"),
     ):
         add = commands.add_parser(command, help=what, description=f"{what}; it holds a secret.")
         add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
         add.set_defaults(act=_add, role=role)
+    status = commands.add_parser("status", help="show workers, placements, queues and rates")
+    add_hub(status)
+    status.add_argument("--watch", action="store_true", help="until ctrl-C, as it changes")
+    status.add_argument("--json", action="store_true", help="a line of JSON for each")
+    status.set_defaults(act=_status)
     return parser
+
+
+def _status(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.status_cli import show
+
+    show(options)
 
 
 def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.journal import Journal
     from hyps.runtime.cluster.manager import Manager
+    from hyps.runtime.cluster.planning import Wishes
 
     log_to_stderr(_PROGRAM, verbose=options.verbose)
     join = hub_of(options)
     bundle: Path = options.bundle
     journal = Journal(options.journal or bundle.absolute().with_name(f"{bundle.absolute().name}.journal"))
-    Manager(
-        bundle,
-        join,
-        journal,
+    wishes = Wishes(
         least_workers=options.workers,
+        replicas=options.replicas,
+        votes=options.vote,
+        safe=frozenset(map(checked_name, options.safe.split(","))) if options.safe else None,
         lease_s=options.lease,
-        listen=options.listen,
-        say=_print,
-    ).run()
+    )
+    Manager(bundle, join, journal, wishes, listen=options.listen, say=_print).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:
@@ -105,6 +122,13 @@ def _port(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) < 6 else 0
     if not 0 < number < 65536:
         raise argparse.ArgumentTypeError("must be a port, 1 to 65535")
+    return number
+
+
+def _votes(text: str) -> int:
+    number = count(text)
+    if number == 2:
+        raise argparse.ArgumentTypeError("two that differ have no majority: take 3 or more")
     return number
 
 

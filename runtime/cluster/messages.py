@@ -37,6 +37,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
     memory_bytes: Count = 0
     threads: Count = 0
     macs_per_s: Count = 0
+    storage_bytes_per_s: Count = 0
     epoch: Count = 0
     loading: tuple[Count, ...] = ()
     loaded: tuple[Count, ...] = ()
@@ -73,7 +74,7 @@ class Failed(Message, frozen=True, kw_only=True, tag="failed"):
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
-    """A client announces a job whose input tensors follow, for a bundle whose manifest has this sha256."""
+    """A client announces a job for a bundle whose manifest has this sha256; its inputs follow when they are asked for."""
 
     job: JobId
     bundle: Sha256
@@ -81,6 +82,12 @@ class Submit(Message, frozen=True, kw_only=True, tag="submit"):
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
     """The client has a job's result: it may be forgotten."""
+
+    job: JobId
+
+
+class SendInputs(Message, frozen=True, kw_only=True, tag="send"):
+    """The manager has room for a job's input tensors."""
 
     job: JobId
 
@@ -115,9 +122,9 @@ def decode_request(payload: bytes) -> Submit | Delivered:
     return found
 
 
-def decode_reply(payload: bytes) -> Accepted | Refused:
+def decode_reply(payload: bytes) -> SendInputs | Accepted | Refused:
     """What a client is told; raises `Dropped`."""
-    found: Accepted | Refused = _decode(payload, Accepted | Refused)
+    found: SendInputs | Accepted | Refused = _decode(payload, SendInputs | Accepted | Refused)
     return found
 
 

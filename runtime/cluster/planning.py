@@ -8,18 +8,44 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from hyps.runtime.cluster.crew import Crew
+from hyps.runtime.cluster.crew import Crew, lines
+from hyps.runtime.cluster.dealing import Offer
 from hyps.runtime.cluster.flow import Graph
+from hyps.runtime.cluster.forecast import forecast, streamed_bytes
 from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.placement import Placement, assign, place, replace
-from hyps.runtime.cluster.scheduler import MOST_ATTEMPTS, Scheduler
+from hyps.runtime.cluster.scheduler import Scheduler
 from hyps.runtime.errors import BudgetError, OutputError
 from hyps.runtime.manifest import Manifest
 
+#: More than a manager makes at one share of a job before it is started again.
+_ATTEMPTS = 4096
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the operator asks for.
+
+    ``replicas`` workers hold each share, and the first answer wins; with ``votes``, as many answers are compared. ``safe``
+    workers alone see the model's inputs; None: all may. A share is to be computed within ``lease_s`` seconds.
+    """
+
+    least_workers: int = 1
+    replicas: int = 1
+    votes: int = 1
+    safe: frozenset[str] | None = None
+    settle_s: float = 2.0
+    lease_s: float = 120.0
+
+    @property
+    def copies(self) -> int:
+        """How many workers hold each share."""
+        return max(self.replicas, self.votes)
 
 
 class Planning:
@@ -31,17 +57,15 @@ class Planning:
         bundle_sha256: str,
         journal: Journal,
         crew: Crew,
-        *,
-        least_workers: int,
-        settle_s: float,
-        lease_s: float,
+        wishes: Wishes,
         say: Callable[[str], None],
     ) -> None:
         self.scheduler: Scheduler | None = None
         self._manifest, self._bundle_sha256, self._journal, self._crew = manifest, bundle_sha256, journal, crew
-        self._least_workers, self._settle_s, self._lease_s, self._say = least_workers, settle_s, lease_s, say
+        self._wishes, self._say = wishes, say
         self._placement: Placement | None = None
         self._planned_on: set[str] = set()
+        self._ordered_to: set[str] = set()
         self._changed_at, self._complaint = 0.0, ""
 
     def changed(self) -> None:
@@ -58,7 +82,7 @@ class Planning:
                     f"the journal holds {len(open_jobs)} jobs of another bundle; give another --journal, or finish them"
                 )
             return
-        placed = msgspec.json.decode(plan[1], type=list[tuple[int, int, str]])
+        placed = msgspec.json.decode(plan[1], type=list[tuple[int, int, tuple[str, ...]]])
         runs = tuple(range(start, stop) for start, stop, _ in placed)
         self.scheduler = self._new_scheduler(runs)
         homes = tuple(home for _, _, home in placed)
@@ -73,50 +97,67 @@ class Planning:
 
     def ensure(self) -> None:
         """Place the bundle anew where nothing is under way and workers have come or gone; else mend what there is."""
+        homes = self.scheduler.holders.homes if self.scheduler else []
+        offers = self._offers()
+        settled = time.monotonic() - self._changed_at > self._wishes.settle_s
+        names = {each.name for each in offers}
         if self.scheduler and self.scheduler.jobs:
-            if None in self.scheduler.homes and self._crew.online:
+            few = any(len(each) < self._wishes.copies for each in homes)
+            if offers and (() in homes or (few and settled and self._ordered_to != names)):
                 self.mend()
             return
-        offers = self._crew.offers()
-        settled = time.monotonic() - self._changed_at > self._settle_s
-        whole = self.scheduler is not None and None not in self.scheduler.homes
-        same = self._planned_on == {each.name for each in offers}
-        if len(offers) < self._least_workers or not settled or (whole and same):
+        if (
+            len(offers) < self._wishes.least_workers
+            or not settled
+            or (homes and () not in homes and self._planned_on == names)
+        ):
             return
         try:
-            placement = place(self._manifest, offers)
+            placement = place(self._manifest, offers, self._wishes.copies)
             assign(self._manifest, placement, offers)  # before anything is given up for it
             self.scheduler = self._new_scheduler(placement.runs)
-            self._order(placement)
-            self._planned_on = {each.name for each in offers}
+            self._order(placement, offers)
+            self._planned_on = names
         except BudgetError as error:
             self._complain(str(error))
-
-    def _new_scheduler(self, runs: Sequence[range]) -> Scheduler:
-        first_attempt = self._journal.count() * 2 * MOST_ATTEMPTS
-        return Scheduler(Graph(self._manifest, runs), lease_s=self._lease_s, first_attempt=first_attempt)
 
     def mend(self) -> None:
         """Give what lost its worker to others; jobs go on from the tensors that are there."""
         assert self._placement
-        offers = self._crew.offers()
+        offers = self._offers()
         if not offers:
             self._complain("no worker is left; jobs wait for one")
             return
         try:
-            self._order(replace(self._manifest, self._placement, offers))
+            self._order(replace(self._manifest, self._placement, offers, self._wishes.copies), offers)
         except BudgetError as error:
             self._complain(str(error))
 
-    def _order(self, placement: Placement) -> None:
+    def _offers(self) -> list[Offer]:
+        return self._crew.offers(self._wishes.safe)
+
+    def _new_scheduler(self, runs: Sequence[range]) -> Scheduler:
+        first_attempt = self._journal.count() * _ATTEMPTS
+        graph = Graph(self._manifest, runs)
+        return Scheduler(graph, lease_s=self._wishes.lease_s, first_attempt=first_attempt, votes=self._wishes.votes)
+
+    def _order(self, placement: Placement, offers: Sequence[Offer]) -> None:
         assert self.scheduler
-        self._crew.order(placement)
-        self._placement = placement
-        placed = [(run.start, run.stop, home) for run, home in zip(placement.runs, placement.homes, strict=True)]
+        parts = self._crew.order(placement, offers)
+        self._placement, self._ordered_to = placement, {each.name for each in offers}
+        placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
-        self.scheduler.place(dict(enumerate(placement.homes)))
-        for line in self._crew.lines(placement):
+        self.scheduler.holders.place(dict(enumerate(placement.homes)))
+        self.scheduler.streaming = frozenset(
+            name for name, own in parts.items() if len(own) > 1 and any(map(streamed_bytes, own.values()))
+        )
+        for line in lines(self._manifest, placement, parts):
             self._say(line)
+        expected = forecast(self._manifest, placement, parts, offers)
+        self._say(
+            f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "
+            f"{expected.throughput_per_s:.2f} a second in a stream"
+        )
 
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:

@@ -1,38 +1,50 @@
-"""Who computes what next: jobs, workers and leases, without a clock, a disk or a network of its own.
+"""Who computes what next: jobs and leases, without a clock, a disk or a network of its own.
 
-A share of a job is *leased* to the worker that holds it, until a deadline. When the deadline passes or the worker is gone,
-the lease ends and the share is leased again, as another attempt; what an older attempt still sends is as good, for every
-attempt makes the same bits. A worker has few leases at a time: the next input is there when it is done with the last, and no
-more wait in the hub's memory (back-pressure).
+A share of a job is *leased* to each worker that holds it, until a deadline; the first answer counts. When the deadline is
+past or the worker is gone, the lease ends and the share is leased again, as another attempt; what an older one still sends
+is as good, for every attempt makes the same bits. A worker has few leases at a time: the next input is there when it is done
+with the last, and no more wait in the hub's memory (back-pressure). The oldest job goes first, so that many jobs form a
+pipeline; a worker that reads weights anew whenever it changes from one share to another computes a share for several jobs
+before it takes the next (Kaboubi, section 3.3.1.3, Algorithm 3).
 """
 
 from __future__ import annotations
 
+import bisect
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hyps.runtime.cluster.flow import Flow, Graph
 from hyps.runtime.cluster.frames import Dropped, Key
-from hyps.runtime.cluster.lifecycle import READY, Event, LifeCycle, State
+from hyps.runtime.cluster.holders import Holders
+from hyps.runtime.cluster.lifecycle import Event
 
 #: Leases of a worker at a time.
 WINDOW = 2
 #: After so many attempts at one share that came to nothing, a job has failed.
-MOST_ATTEMPTS = 20
+MOST_FAILURES = 20
+#: A worker that streams weights computes a share for at most so many jobs before another share's turn.
+BATCH = 16
+#: Leases that are remembered, so that a late answer is told from one that was never asked for.
+_REMEMBERED = 10_000
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """An accepted inference; ``tensors`` are digests of what is there, by name."""
+    """An accepted inference; ``tensors`` are digests of what is there, by name; ``asked`` workers, by share."""
 
     job: str
     client: str
+    number: int
     flow: Flow
     tensors: dict[str, bytes]
-    attempts: dict[int, int] = field(default_factory=dict)
+    attempts: Counter[int] = field(default_factory=Counter)
+    failures: Counter[int] = field(default_factory=Counter)
+    asked: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,96 +57,67 @@ class Lease:
 
 
 class Scheduler:
-    """The jobs and the shares' life cycles. ``homes`` says which worker holds which share.
+    """Attempts count from ``first_attempt``: another for every start of a manager, as workers drop what they know.
 
-    Attempts count from ``first_attempt``: another for every start of a manager, as workers drop what they know.
+    With ``votes``, an answer that comes after a share is done is still taken: it is to be compared.
     """
 
-    def __init__(self, graph: Graph, *, lease_s: float, first_attempt: int = 0) -> None:
+    def __init__(self, graph: Graph, *, lease_s: float, first_attempt: int = 0, votes: int = 1) -> None:
         self.graph = graph
         self.jobs: dict[str, Job] = {}
-        self.lives = [LifeCycle(f"share {number}") for number in range(len(graph.runs))]
-        self.homes: list[str | None] = [None] * len(graph.runs)
-        self._lease_s, self._first_attempt = lease_s, first_attempt
-        self._leases: dict[tuple[str, int], Lease] = {}
-        self._issued: dict[Key, str] = {}
+        self.holders = Holders(len(graph.runs))
+        #: Workers that read weights anew when they change from one share to another.
+        self.streaming: frozenset[str] = frozenset()
+        self._lease_s, self._first_attempt, self._votes = lease_s, first_attempt, votes
+        self._count = 0
+        self._ready: list[list[tuple[int, str]]] = [[] for _ in graph.runs]
+        self._leases: dict[Key, Lease] = {}
+        self._issued: OrderedDict[Key, str] = OrderedDict()
+        self._turns: dict[str, tuple[int, int]] = {}
 
     @property
-    def leases(self) -> Mapping[tuple[str, int], Lease]:
-        """The leases that run, by job and share."""
+    def leases(self) -> Mapping[Key, Lease]:
+        """The leases that run."""
         return self._leases
 
-    def place(self, homes: Mapping[int, str]) -> None:
-        """Give shares their workers; a share that had another is lost there first."""
-        for share, worker in homes.items():
-            if self.homes[share] == worker and self.lives[share].state != State.LOST:
-                continue
-            if self.lives[share].allows(Event.LOSE):
-                self._lose(share)
-            self.lives[share].apply(Event.PLACE)
-            self.homes[share] = worker
-            log.info("share %d is placed on %s", share, worker)
-
-    def loading(self, worker: str, shares: Iterable[int]) -> None:
-        """A worker says that it is loading these."""
-        for share in self._at(worker, shares):
-            if self.lives[share].state == State.PLACED:
-                self.lives[share].apply(Event.LOAD)
-
-    def loaded(self, worker: str, shares: Iterable[int]) -> None:
-        """A worker says that it has loaded these."""
-        self.loading(worker, shares := [*shares])
-        for share in self._at(worker, shares):
-            if self.lives[share].state == State.LOADING:
-                self.lives[share].apply(Event.LOADED)
-
-    def lost(self, worker: str) -> list[int]:
-        """A worker is gone, and all that it held; the shares that need another."""
-        shares = [share for share, home in enumerate(self.homes) if home == worker]
-        for share in shares:
-            if self.lives[share].allows(Event.LOSE):
-                self._lose(share)
-            self.homes[share] = None
-        return shares
+    def waiting(self, share: int) -> int:
+        """How many jobs have a share's inputs and not its outputs."""
+        return len(self._ready[share])
 
     def add(self, job: str, client: str, tensors: Mapping[str, bytes], done: Iterable[int] = ()) -> Job:
         """A job that was accepted, or that goes on with what is there of it."""
         flow = Flow(self.graph, tensors)
         flow.done.update(done)
         flow.done.update(share for share, made in enumerate(self.graph.outputs) if made and flow.there.issuperset(made))
-        self.jobs[job] = Job(job=job, client=client, flow=flow, tensors=dict(tensors))
+        self._count += 1
+        self.jobs[job] = Job(job=job, client=client, number=self._count, flow=flow, tensors=dict(tensors))
+        self._queue(self.jobs[job])
         return self.jobs[job]
 
     def remove(self, job: str) -> None:
-        """A job has its result, or never will."""
-        self.jobs.pop(job, None)
-        for key in [key for key in self._issued if key.job == job]:
-            del self._issued[key]
-        for place in [place for place in self._leases if place[0] == job]:
-            self._end(place, Event.FAIL)
+        """A job has its result, or never will; a worker that still computes it is busy until it answers."""
+        gone = self.jobs.pop(job, None)
+        if gone:
+            for share in range(len(self._ready)):
+                self._unqueue(gone, share)
+
+    def lost(self, worker: str) -> list[int]:
+        """A worker is gone: its leases end, and are given out again; the shares it had."""
+        for lease in self._of(worker):
+            self._forget(lease)
+        return self.holders.lost(worker)
 
     def tasks(self, now: float) -> list[Lease]:
-        """What is to be sent to workers now: the oldest job's shares first."""
-        counts: dict[str, int] = {}
-        for lease in self._leases.values():
-            counts[lease.worker] = counts.get(lease.worker, 0) + 1
+        """What is to be sent to workers now."""
+        counts = Counter(lease.worker for lease in self._leases.values())
         found = []
-        for job in self.jobs.values():
-            for share in job.flow.ready():
-                home = self.homes[share]
-                if home is None or (job.job, share) in self._leases or counts.get(home, 0) >= WINDOW:
-                    continue
-                if self.lives[share].state not in READY | {State.INFERRING}:
-                    continue
-                attempt = job.attempts[share] = job.attempts.get(share, self._first_attempt - 1) + 1
-                key = Key(job=job.job, share=share, attempt=attempt)
-                lease = Lease(key=key, worker=home, deadline=now + self._lease_s)
-                self._leases[job.job, share] = lease
-                self._issued[key] = home
-                counts[home] = counts.get(home, 0) + 1
-                if self.lives[share].state != State.INFERRING:
-                    self.lives[share].apply(Event.INFER)
-                found.append(lease)
+        for worker in sorted({home for homes in self.holders.homes for home in homes}):
+            if counts[worker] >= WINDOW:
+                continue
+            shares = [share for share in self.holders.shares_of(worker) if self.holders.can_infer(share, worker)]
+            while counts[worker] < WINDOW and (chosen := self._next(worker, shares)):
+                found.append(self._lease(*chosen, worker, now + self._lease_s))
+                counts[worker] += 1
         return found
 
     def expire(self, now: float) -> list[Lease]:
@@ -142,31 +125,36 @@ class Scheduler:
         found = [lease for lease in self._leases.values() if lease.deadline <= now]
         for lease in found:
             log.warning("%s did not answer in time: share %d of job %s", lease.worker, lease.key.share, lease.key.job)
-            self._end((lease.key.job, lease.key.share), Event.FAIL)
+            self._fail(lease)
         return found
 
     def release(self, worker: str) -> None:
         """What was sent to a worker may be lost: its leases end, and are given out again."""
-        for lease in [lease for lease in self._leases.values() if lease.worker == worker]:
-            self._end((lease.key.job, lease.key.share), Event.FAIL)
+        for lease in self._of(worker):
+            self._forget(lease)
 
     def exhausted(self) -> list[tuple[str, int]]:
         """Jobs, and the share of each, that were tried too often."""
         return [
             (job.job, share)
             for job in self.jobs.values()
-            for share, attempt in job.attempts.items()
-            if attempt - self._first_attempt >= MOST_ATTEMPTS and share not in job.flow.done
+            for share, failures in job.failures.items()
+            if failures >= MOST_FAILURES and share not in job.flow.done
         ]
 
-    def check(self, worker: str, key: Key) -> Job:
-        """The job that a worker sends something of; raises `Dropped` where that was never leased to it, or is done."""
+    def check(self, worker: str, key: Key) -> None:
+        """Raises `Dropped` where a worker sends what was never leased to it, or what is done: it is free then."""
         if self._issued.get(key) != worker:
             raise Dropped("never asked for")
-        job = self.jobs[key.job]
-        if key.share in job.flow.done:
+        job = self.jobs.get(key.job)
+        if self._votes == 1 and (job is None or key.share in job.flow.done):
+            self.answered(key)
             raise Dropped("done already")
-        return job
+
+    def answered(self, key: Key) -> None:
+        """A worker has computed what it was asked for."""
+        if lease := self._leases.get(key):
+            self._end(lease, Event.COMPUTED)
 
     def arrived(self, key: Key, tensor: str, digest: bytes) -> tuple[str, ...] | None:
         """An output of a share arrived: when all have, the tensors that nobody needs any more, else None."""
@@ -174,32 +162,88 @@ class Scheduler:
         job.tensors[tensor] = digest
         if not set(self.graph.outputs[key.share]) <= job.tensors.keys():
             return None
-        self._end((key.job, key.share), Event.COMPUTED)
+        self.answered(key)
         released = job.flow.complete(key.share)
+        self._unqueue(job, key.share)
         for name in released:
             job.tensors.pop(name, None)
+        self._queue(job)
         return released
 
     def failed(self, worker: str, key: Key) -> None:
         """An attempt came to nothing: another follows."""
-        lease = self._leases.get((key.job, key.share))
-        if lease and lease.worker == worker and lease.key == key:
-            self._end((key.job, key.share), Event.FAIL)
+        lease = self._leases.get(key)
+        if lease and lease.worker == worker:
+            self._fail(lease)
 
-    def _at(self, worker: str, shares: Iterable[int]) -> list[int]:
-        return [share for share in shares if share < len(self.homes) and self.homes[share] == worker]
+    def ask_again(self, key: Key) -> None:
+        """The answers to a share are worth nothing: every worker is asked once more."""
+        if job := self.jobs.get(key.job):
+            job.failures[key.share] += 1
+            at = (key.job, key.share)
+            job.asked[key.share] &= {each.worker for each in self._leases.values() if (each.key.job, each.key.share) == at}
 
-    def _lose(self, share: int) -> None:
-        for place in [place for place in self._leases if place[1] == share]:
-            self._leases.pop(place)
-        self.lives[share].apply(Event.LOSE)
+    def _next(self, worker: str, shares: Sequence[int]) -> tuple[Job, int] | None:
+        """The share of a job that a worker is to compute next."""
+        first = {share: job for share in shares if (job := self._first(worker, share))}
+        if not first:
+            return None
+        last, taken = self._turns.get(worker, (-1, 0))
+        if worker not in self.streaming:
+            share = min(first, key=lambda each: (first[each].number, each))
+        elif last in first and taken < BATCH:
+            share = last
+        else:
+            share = min(first, key=lambda each: (each - last - 1) % len(self._ready))
+        self._turns[worker] = (share, taken + 1 if share == last else 1)
+        return first[share], share
 
-    def _end(self, place: tuple[str, int], event: Event) -> None:
-        """A lease ends; the share's life goes on, and infers on where another job's lease runs."""
-        if self._leases.pop(place, None) is None:
-            return
-        life = self.lives[place[1]]
-        if life.state == State.INFERRING:
-            life.apply(event)
-            if any(share == place[1] for _, share in self._leases):
-                life.apply(Event.INFER)
+    def _first(self, worker: str, share: int) -> Job | None:
+        """The oldest job whose share a worker was not asked for."""
+        jobs = (self.jobs[name] for _, name in self._ready[share])
+        return next((job for job in jobs if worker not in job.asked[share]), None)
+
+    def _lease(self, job: Job, share: int, worker: str, deadline: float) -> Lease:
+        key = Key(job=job.job, share=share, attempt=self._first_attempt + job.attempts[share])
+        job.attempts[share] += 1
+        job.asked[share].add(worker)
+        self._leases[key] = Lease(key=key, worker=worker, deadline=deadline)
+        self._issued[key] = worker
+        if len(self._issued) > _REMEMBERED:
+            self._issued.popitem(last=False)
+        self.holders.infer(share, worker)
+        return self._leases[key]
+
+    def _fail(self, lease: Lease) -> None:
+        if job := self.jobs.get(lease.key.job):
+            job.failures[lease.key.share] += 1
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        if job := self.jobs.get(lease.key.job):
+            job.asked[lease.key.share].discard(lease.worker)
+        self._end(lease, Event.FAIL)
+
+    def _end(self, lease: Lease, event: Event) -> None:
+        del self._leases[lease.key]
+        share, worker = lease.key.share, lease.worker
+        goes_on = any((each.key.share, each.worker) == (share, worker) for each in self._leases.values())
+        self.holders.ended(share, worker, event, goes_on=goes_on)
+
+    def _of(self, worker: str) -> list[Lease]:
+        return [lease for lease in self._leases.values() if lease.worker == worker]
+
+    def _queue(self, job: Job) -> None:
+        for share in job.flow.ready():
+            place = (job.number, job.job)
+            queue = self._ready[share]
+            at = bisect.bisect_left(queue, place)
+            if queue[at : at + 1] != [place]:
+                queue.insert(at, place)
+
+    def _unqueue(self, job: Job, share: int) -> None:
+        place = (job.number, job.job)
+        queue = self._ready[share]
+        at = bisect.bisect_left(queue, place)
+        if queue[at : at + 1] == [place]:
+            del queue[at]

@@ -6,6 +6,7 @@
     hyps/workers/NAME/output   tensors from the worker
     hyps/clients/NAME/submit   tensors of a job to the manager
     hyps/clients/NAME/result   tensors of its result
+    hyps/status                what the manager says of all of them (retained), for viewers
 
 All goes through the manager: a worker knows nothing of the others, not even their names.
 """
@@ -19,6 +20,7 @@ from enum import StrEnum
 from hyps.runtime.errors import HubError
 
 ROOT = "hyps"
+STATUS = f"{ROOT}/status"
 #: The user that may read and write everything.
 MANAGER = "manager"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
@@ -29,12 +31,14 @@ class Role(StrEnum):
 
     WORKER = "workers"
     CLIENT = "clients"
+    VIEWER = "viewers"
 
 
 #: What a role may do with the last part of its topics: mosquitto's words.
 RIGHTS: Mapping[Role, Mapping[str, str]] = {
     Role.WORKER: {"state": "write", "orders": "read", "input": "read", "output": "write"},
     Role.CLIENT: {"submit": "write", "result": "read"},
+    Role.VIEWER: {},
 }
 
 
@@ -43,6 +47,13 @@ def checked_name(name: str) -> str:
     if not _NAME.match(name) or name == MANAGER:
         raise HubError(f"'{name[:40]}' cannot be a name: take 1 to 32 letters, digits, - and _, and not '{MANAGER}'")
     return name
+
+
+def access(role: Role, name: str) -> list[str]:
+    """The lines of Mosquitto's access list for a user."""
+    if role is Role.VIEWER:
+        return [f"topic read {STATUS}"]
+    return [f"topic {right} {topic(role, name, last)}" for last, right in RIGHTS[role].items()]
 
 
 def topic(role: Role, name: str, last: str) -> str:

@@ -55,6 +55,7 @@ class Abilities:
     memory_bytes: int
     threads: int
     macs_per_s: int
+    storage_bytes_per_s: int
 
 
 class Worker:
@@ -113,6 +114,7 @@ class Worker:
             memory_bytes=self._abilities.memory_bytes,
             threads=self._abilities.threads,
             macs_per_s=self._abilities.macs_per_s,
+            storage_bytes_per_s=self._abilities.storage_bytes_per_s,
             epoch=self._orders.epoch if self._orders else 0,
             loading=self._loading,
             loaded=tuple(sorted(self._shares)),

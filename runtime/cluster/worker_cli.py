@@ -11,13 +11,16 @@ from pathlib import Path
 
 from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr, size
 from hyps.runtime.cluster.topics import checked_name
-from hyps.runtime.errors import HubError, RuntimeFault
+from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
 from hyps.runtime.options import Parser, say
 from hyps.runtime.process import restart_lean
 
 _PROGRAM = "hyps-worker"
 #: Of what is free: the rest is for the file cache and for what else starts.
 _FREE_SHARE = 0.8
+#: Read once to learn how fast the storage is.
+_PROBE_BYTES = 16 << 20
+_MEMORY_BYTES_PER_S = 1_000_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,5 +66,20 @@ def _run(options: argparse.Namespace) -> None:
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
-    abilities = Abilities(memory_bytes=memory_bytes, threads=threads, macs_per_s=rate)
+    abilities = Abilities(
+        memory_bytes=memory_bytes, threads=threads, macs_per_s=rate, storage_bytes_per_s=_storage_rate(cache)
+    )
     Worker(join, name, abilities, cache).run()
+
+
+def _storage_rate(cache: Path) -> int:
+    """Bytes a second that weights are read at, cold."""
+    from hyps.runtime.probes import storage
+
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return storage(cache, _PROBE_BYTES).read_bytes_per_s
+    except OSError as error:
+        raise HubError(f"cannot keep partitions in {cache}: {error.strerror}; give --cache DIR") from None
+    except DeviceError:  # held in memory, or full: what is there is not read from storage
+        return _MEMORY_BYTES_PER_S

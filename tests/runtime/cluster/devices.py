@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.runtime.cluster.broker import free_port, running, wait_for
+
+LIAR = """
+from hyps.runtime import executor
+from hyps.runtime.cluster.worker_cli import main
+
+honest = executor.Executor.run
+executor.Executor.run = lambda *a, **k: {name: values + 1 for name, values in honest(*a, **k).items()}
+main()
+"""
 
 
 class Devices:
@@ -41,15 +53,41 @@ class Devices:
             name, "hyps-worker", [*hub, "--memory", memory, "--threads", "1", "--cache", cache, "--verbose", *options]
         )
 
+    def start_liar(self, name: str) -> None:
+        """A worker that adds one to whatever it computes."""
+        program = self._folder / "liar.py"
+        program.write_text(LIAR)
+        options: list[str | Path] = [
+            "--hub",
+            self.url,
+            "--name",
+            name,
+            "--memory",
+            "120MB",
+            "--threads",
+            "1",
+            "--cache",
+            self._folder / name,
+        ]
+        self._spawn(name, [sys.executable, program, *options, "--verbose"], os.environ | {"HYPS_LEAN": "1"})
+
     def kill(self, name: str) -> None:
         """With -9."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
 
+    def freeze(self, name: str) -> None:
+        """As a board whose link broke: it says nothing and takes nothing."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+
     def log(self, name: str) -> str:
         path = self._folder / f"{name}.log"
         return path.read_text() if path.exists() else ""
+
+    @property
+    def hyps_run(self) -> Path:
+        return self._bin / "hyps-run"
 
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
@@ -58,9 +96,11 @@ class Devices:
         """Until every share that the manager placed last is loaded."""
 
         def loaded() -> bool:
-            state = dict(re.findall(r"(share \d+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
-            placed = re.findall(r"share \d+ on (\w+):", self.log("manager"))
-            return len(set(placed)) >= workers and bool(state) and not {"placed", "loading", "lost"} & {*state.values()}
+            lives = dict(re.findall(r"share (\d+ on \w+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
+            ready = {life.split()[0] for life, state in lives.items() if state in ("loaded", "inferring", "computed")}
+            homes = {life.split()[-1] for life, state in lives.items() if state != "lost"}
+            waits = {"placed", "loading"} & {*lives.values()}
+            return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
         wait_for(f"loaded shares: {self.log('manager')}", loaded, seconds)
 
@@ -69,13 +109,17 @@ class Devices:
         return int(re.findall(rf"{figure}:\s+(\d+)", status)[0]) * 1024
 
     def _start(self, name: str, command: str, options: list[str | Path]) -> None:
+        self._spawn(name, [self._bin / command, *options])
+
+    def _spawn(self, name: str, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
         output = self._stack.enter_context((self._folder / f"{name}.log").open("ab"))
-        process = subprocess.Popen([self._bin / command, *options], stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         self._stack.callback(_end, process)
         self.processes[name] = process
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGCONT)  # one that was frozen
     process.terminate()
     try:
         process.wait(10)

@@ -141,13 +141,22 @@ def test_chunks_too_tiny_to_keep_count_of() -> None:
     assert target.dropped == {"tiny chunks": 1}
 
 
-def test_a_newer_attempt_lets_go_of_the_older() -> None:
+def test_attempts_arrive_side_by_side() -> None:
+    """Replicas answer at the same time."""
     target = assembler()
     newer = messages(key=Key(job="0" * 32, share=3, attempt=1))
-    target.add(messages()[0])
-    assert feed(target, [newer[0], messages()[1]]) == []
-    assert (target.open_bytes, target.dropped) == (100, {"older attempt": 1})
-    assert len(feed(target, newer[1:])) == 1
+    assert len(feed(target, [newer[0], *messages(), *newer[1:]])) == 2
+    assert (target.open_bytes, target.dropped) == (0, {})
+
+
+def test_an_older_attempt_makes_room_for_others() -> None:
+    target = assembler()
+    for number in range(LIMIT // 200):
+        for attempt in (0, 1):
+            target.add(messages(key=Key(job=f"{number:032x}", share=3, attempt=attempt))[0])
+    assert target.open_bytes == LIMIT
+    target.add(messages(key=Key(job="f" * 32, share=3, attempt=0))[0])
+    assert (target.open_bytes, target.dropped) == (LIMIT // 2 + 100, {})
 
 
 @given(st.binary(max_size=400))

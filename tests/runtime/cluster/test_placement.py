@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime.cluster.placement import CLUSTER_BYTES, Offer, assign, place, replace, work
+from hyps.runtime.cluster.dealing import CLUSTER_BYTES, Offer, work
+from hyps.runtime.cluster.forecast import forecast
+from hyps.runtime.cluster.placement import assign, place, replace
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.manifest import Manifest
@@ -40,6 +43,7 @@ def test_in_sequence(network: Manifest, count: int) -> None:
     placement = place(network, offers)
     assert [index for run in placement.runs for index in run] == [*range(len(network.steps))]
     assert list(placement.homes) == sorted(set(placement.homes))
+    assert all(len(homes) == 1 for homes in placement.homes)
     works = [sum(work(network, network.steps[index]) for index in run) for run in placement.runs]
     largest = max(work(network, step) for step in network.steps)
     assert max(works) <= sum(works) / count + largest
@@ -49,8 +53,8 @@ def test_in_sequence(network: Manifest, count: int) -> None:
 
 def test_a_faster_worker_has_more(network: Manifest) -> None:
     placement = place(network, [offer("fast", rate=3 * 10**9), offer("slow")])
-    works = dict.fromkeys(placement.homes, 0)
-    for run, home in zip(placement.runs, placement.homes, strict=True):
+    works = {"fast": 0, "slow": 0}
+    for run, (home,) in zip(placement.runs, placement.homes, strict=True):
         works[home] += sum(work(network, network.steps[index]) for index in run)
     assert works["fast"] > 1.5 * works["slow"]
 
@@ -60,7 +64,7 @@ def test_shards_are_spread(manifest: Manifest) -> None:
     made = scheduled(manifest, ("x", "a"), *[("a", f"s{number}") for number in range(4)], ("s0 s1 s2 s3", "y"))
     heavy = [msgspec.structs.replace(step, weight_bytes=MB if 0 < index < 5 else 0) for index, step in enumerate(made.steps)]
     placement = place(msgspec.structs.replace(made, steps=tuple(heavy)), [offer("w0"), offer("w1")])
-    homes = {index: home for run, home in zip(placement.runs, placement.homes, strict=True) for index in run}
+    homes = {index: home for run, (home,) in zip(placement.runs, placement.homes, strict=True) for index in run}
     assert sorted(homes[index] for index in range(1, 5)) == ["w0", "w0", "w1", "w1"]
     light = place(made, [offer("w0"), offer("w1")])
     assert not any("side by side" in reason for reason in light.reasons)
@@ -75,11 +79,49 @@ def test_what_a_lost_worker_had_goes_to_who_is_free_soonest(network: Manifest) -
     placement = place(network, [offer("w0"), offer("w1"), offer("w2")])
     after = replace(network, placement, [offer("w0"), offer("w2")])
     assert after.runs == placement.runs
-    assert [after.homes[0], after.homes[2]] == ["w0", "w2"]
-    assert after.homes[1] in ("w0", "w2")
+    assert [after.homes[0], after.homes[2]] == [("w0",), ("w2",)]
+    assert after.homes[1] in (("w0",), ("w2",))
     assert after.reasons[1] == "w1 is gone"
     with pytest.raises(BudgetError, match="fit no other worker"):
         replace(network, placement, [offer("w0"), offer("w2", 60)][1:])
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_copies_are_on_workers_of_their_own(network: Manifest, copies: int) -> None:
+    offers = [offer(f"w{number}") for number in range(3)]
+    placement = place(network, offers, copies)
+    assert all(len(set(homes)) == len(homes) == copies for homes in placement.homes)
+    after = replace(network, placement, offers[:2], copies)
+    assert all(set(homes) == {"w0", "w1"} for homes in after.homes)
+    assert replace(network, after, offers, copies).runs == placement.runs
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_only_safe_workers_see_the_inputs(network: Manifest, copies: int) -> None:
+    offers = [dataclasses.replace(offer(name), safe=name == "z") for name in "abz"]
+    placement = place(network, offers, copies)
+    for run, homes in zip(placement.runs, placement.homes, strict=True):
+        reads = {name for index in run for name in network.steps[index].inputs}
+        assert homes == ("z",) or not reads.intersection(network.inputs)
+    assert len({home for homes in placement.homes for home in homes}) == 3
+    with pytest.raises(BudgetError, match="no worker that may see the inputs is there"):
+        place(network, offers[:2])
+    with pytest.raises(BudgetError, match="fit no other worker"):
+        replace(network, placement, offers[:2])
+
+
+def test_the_forecast_is_of_the_slowest(network: Manifest) -> None:
+    """Two workers of the same rate: nearly twice the throughput of one, and a latency longer by what crosses."""
+    found = {}
+    for count in (1, 2):
+        offers = [offer(f"w{number}", rate=10**8) for number in range(count)]
+        placement = place(network, offers)
+        found[count] = forecast(network, placement, assign(network, placement, offers), offers)
+    total_s = sum(work(network, step) for step in network.steps) / 10**8
+    assert found[1].latency_s == pytest.approx(total_s, rel=0.02)
+    assert found[1].throughput_per_s == pytest.approx(1 / total_s)
+    assert 1.7 / total_s < found[2].throughput_per_s <= 2 / total_s
+    assert total_s < found[2].latency_s < 1.1 * total_s
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hyps.runtime.cluster.flow import Graph
 from hyps.runtime.cluster.frames import Dropped, Key
 from hyps.runtime.cluster.lifecycle import State
-from hyps.runtime.cluster.scheduler import MOST_ATTEMPTS, WINDOW, Lease, Scheduler
+from hyps.runtime.cluster.scheduler import BATCH, MOST_FAILURES, WINDOW, Lease, Scheduler
 from hyps.runtime.manifest import Manifest
 from tests.runtime.cluster.test_flow import each, scheduled
 
@@ -19,11 +21,17 @@ def chain(manifest: Manifest) -> Graph:
 
 
 def loaded(graph: Graph, homes: dict[int, str], **options: int) -> Scheduler:
+    """Each share on the workers whose names stand there, separated by spaces."""
     scheduler = Scheduler(graph, lease_s=10, **options)
-    scheduler.place(homes)
-    for share, worker in homes.items():
-        scheduler.loaded(worker, [share])
+    hold(scheduler, homes)
     return scheduler
+
+
+def hold(scheduler: Scheduler, homes: dict[int, str]) -> None:
+    scheduler.holders.place({share: workers.split() for share, workers in homes.items()})
+    for share, workers in homes.items():
+        for worker in workers.split():
+            scheduler.holders.loaded(worker, [share])
 
 
 def job(number: int) -> str:
@@ -39,10 +47,10 @@ def test_a_job_goes_from_worker_to_worker(manifest: Manifest) -> None:
     made = scheduler.add(job(1), "c", {"x": b"x"})
     for share, tensor, released in ((0, "a", ("x",)), (1, "b", ("a",)), (2, "y", ("b",))):
         (lease,) = scheduler.tasks(0)
-        assert (lease.key.share, scheduler.lives[share].state) == (share, State.INFERRING)
+        assert (lease.key.share, scheduler.holders.state(share, lease.worker)) == (share, State.INFERRING)
         assert scheduler.tasks(0) == []
         assert scheduler.arrived(lease.key, tensor, b"") == released
-        assert scheduler.lives[share].state == State.COMPUTED
+        assert scheduler.holders.state(share, lease.worker) == State.COMPUTED
     assert made.flow.finished
     assert made.tensors.keys() == {"y"}
 
@@ -55,18 +63,18 @@ def test_a_worker_has_few_inputs_at_a_time(manifest: Manifest) -> None:
     assert given_out(first) == [(number, 0, "w0") for number in range(WINDOW)]
     scheduler.arrived(first[0].key, "a", b"")
     assert given_out(scheduler.tasks(0)) == [(0, 1, "w0")]  # the oldest job goes on first
-    assert scheduler.lives[0].state == State.INFERRING  # for the second job
+    assert scheduler.holders.state(0, "w0") == State.INFERRING  # for the second job
 
 
 def test_nothing_is_sent_before_it_is_loaded(manifest: Manifest) -> None:
     scheduler = Scheduler(chain(manifest), lease_s=10)
     scheduler.add(job(1), "c", {"x": b"x"})
     assert scheduler.tasks(0) == []
-    scheduler.place({0: "w0", 1: "w0", 2: "w0"})
-    scheduler.loading("w0", [0])
-    scheduler.loaded("w9", [0, 77])
+    scheduler.holders.place({0: ["w0"], 1: ["w0"], 2: ["w0"]})
+    scheduler.holders.loading("w0", [0])
+    scheduler.holders.loaded("w9", [0, 77])
     assert scheduler.tasks(0) == []
-    scheduler.loaded("w0", [0])
+    scheduler.holders.loaded("w0", [0])
     assert len(scheduler.tasks(0)) == 1
 
 
@@ -83,7 +91,7 @@ def test_a_missed_deadline_is_another_attempt_and_the_older_answer_counts(manife
     assert scheduler.arrived(first.key, "a", b"") == ("x",)
     with pytest.raises(Dropped, match="done already"):
         scheduler.check("w0", second.key)
-    assert scheduler.lives[0].state == State.COMPUTED
+    assert scheduler.holders.state(0, "w0") == State.COMPUTED
 
 
 def test_a_lost_workers_shares_go_to_another(manifest: Manifest) -> None:
@@ -92,11 +100,11 @@ def test_a_lost_workers_shares_go_to_another(manifest: Manifest) -> None:
     scheduler.arrived(scheduler.tasks(0)[0].key, "a", b"")
     scheduler.tasks(0)
     assert scheduler.lost("w1") == [1]
-    assert scheduler.lives[1].state == State.LOST
+    assert scheduler.holders.state(1, "w1") == State.LOST
     assert scheduler.tasks(0) == []
-    scheduler.place({0: "w0", 1: "w0", 2: "w0"})
-    assert [life.state for life in scheduler.lives] == [State.COMPUTED, State.PLACED, State.LOADED]
-    scheduler.loaded("w0", [0, 1, 2])
+    scheduler.holders.place({share: ["w0"] for share in range(3)})
+    assert [scheduler.holders.state(share, "w0") for share in range(3)] == [State.COMPUTED, State.PLACED, State.LOADED]
+    scheduler.holders.loaded("w0", [0, 1, 2])
     assert given_out(scheduler.tasks(0)) == [(1, 1, "w0")]  # from the last tensors, not from the start
 
 
@@ -114,7 +122,7 @@ def test_what_was_never_leased_to_a_worker_is_refused(manifest: Manifest) -> Non
 def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
-    for attempt in range(MOST_ATTEMPTS + 1):
+    for attempt in range(MOST_FAILURES):
         assert scheduler.exhausted() == []
         (lease,) = scheduler.tasks(0)
         assert lease.key.attempt == attempt
@@ -132,13 +140,90 @@ def test_it_goes_on_from_a_journal(manifest: Manifest) -> None:
     assert given_out(scheduler.tasks(0)) == [(1, 2, "w0"), (2, 1, "w0")]
 
 
+def test_the_first_of_several_answers_wins(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w0 w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    slow, fast = scheduler.tasks(0)
+    assert given_out([slow, fast]) == [(1, 0, "w0"), (1, 0, "w1")]
+    assert slow.key != fast.key
+    scheduler.arrived(fast.key, "a", b"")
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w0"), (1, 1, "w1")]
+    assert len(scheduler.leases) == 3  # w0 still computes
+    with pytest.raises(Dropped, match="done already"):
+        scheduler.check("w0", slow.key)
+    assert len(scheduler.leases) == 2
+    assert scheduler.lost("w1") == [0, 1]
+    assert scheduler.tasks(0) == []  # w0 was asked
+
+
+def test_a_straggler_is_not_sent_more_than_it_can_take(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w1", 2: "w1"})
+    slow = []
+    for number in range(6):
+        scheduler.add(job(number), "c", {"x": b"x"})
+        while leases := scheduler.tasks(0):
+            slow += [lease for lease in leases if lease.worker == "w0"]
+            for lease in leases:
+                if lease.worker == "w1":
+                    answer(scheduler, lease)
+        scheduler.remove(job(number))
+    assert len(slow) == WINDOW == len(scheduler.leases)
+    for lease in slow:
+        with pytest.raises(Dropped, match="done already"):
+            scheduler.check("w0", lease.key)
+    assert scheduler.leases == {}
+
+
+def test_answers_that_are_to_be_compared_are_taken_late(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1 w2", 1: "w0", 2: "w0"}, votes=3)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    leases = scheduler.tasks(0)
+    assert [lease.worker for lease in leases] == ["w0", "w1", "w2"]
+    scheduler.arrived(leases[0].key, "a", b"")
+    scheduler.remove(job(1))
+    scheduler.check("w2", leases[2].key)
+    scheduler.answered(leases[2].key)
+    assert [lease.worker for lease in scheduler.leases.values()] == ["w1"]
+
+
+def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifest: Manifest) -> None:
+    """Algorithm 3: the number of changes from one share to another is that of the shares, not of the jobs."""
+    for streaming, changes in ((frozenset[str](), 24), (frozenset({"w0"}), 3)):
+        scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+        scheduler.streaming = streaming
+        for number in range(12):
+            scheduler.add(job(number), "c", {"x": b"x"})
+        done = []
+        while scheduler.tasks(0) or scheduler.leases:
+            done.append(answer_oldest(scheduler))
+        assert len(done) == 36
+        assert 1 + sum(a != b for a, b in pairwise(done)) <= changes
+
+
+def test_a_share_is_not_computed_for_ever(manifest: Manifest) -> None:
+    """Under an endless stream of new jobs the later shares have their turn."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.streaming = frozenset({"w0"})
+    finished = 0
+    for number in range(8 * BATCH):
+        made = scheduler.add(job(number), "c", {"x": b"x"})
+        scheduler.tasks(0)
+        answer_oldest(scheduler)
+        finished += sum(each.flow.finished for each in scheduler.jobs.values())
+        assert made.number == number + 1
+    assert finished
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
     """Losses, deadlines, failures and late answers in any order: with one worker left, every job is done in the end."""
     graph = data.draw(st.sampled_from(GRAPHS))
     count = len(graph.runs)
-    scheduler = loaded(graph, {share: f"w{share % 2}" for share in range(count)})
+    copies = data.draw(st.sampled_from([1, 2]))
+    spare = " w2" if copies == 2 else ""
+    scheduler = loaded(graph, {share: f"w{share % 2}{spare}" for share in range(count)})
+    scheduler.streaming = data.draw(st.sampled_from([frozenset(), frozenset({"w0"})]))
     for number in range(3):
         scheduler.add(job(number), "c", {"x": b""})
     out: list[Lease] = []
@@ -153,8 +238,7 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
             worker = data.draw(st.sampled_from(["w0", "w1"]))
             scheduler.lost(worker)
             other = "w1" if worker == "w0" else "w0"
-            scheduler.place(dict.fromkeys(range(count), other))
-            scheduler.loaded(other, range(count))
+            hold(scheduler, dict.fromkeys(range(count), other if copies == 1 else f"{other} w2"))
         elif what == "expire":
             scheduler.expire(now)
         elif what == "release":
@@ -195,3 +279,10 @@ def answer(scheduler: Scheduler, lease: Lease) -> None:
         return
     for tensor in scheduler.graph.outputs[lease.key.share]:
         scheduler.arrived(lease.key, tensor, b"")
+
+
+def answer_oldest(scheduler: Scheduler) -> int:
+    """The worker answers what it was sent first; the share."""
+    lease = next(iter(scheduler.leases.values()))
+    answer(scheduler, lease)
+    return lease.key.share

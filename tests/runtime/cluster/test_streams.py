@@ -1,0 +1,139 @@
+"""Many images under way, several workers for one partition, and workers that may not see the input: real processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hyps.runtime.executor import load
+from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.devices import Devices
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+COUNT = 24
+
+
+@pytest.fixture
+def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
+    with ExitStack() as stack:
+        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
+        made.start_hub()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[dict[str, NDArray[Any]]]:
+    generator = np.random.default_rng(6)
+    return [{"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def expected(layers: Path, pictures: list[dict[str, NDArray[Any]]]) -> list[bytes]:
+    executor = load(layers)
+    return [executor.run(picture)["scores"].tobytes() for picture in pictures]
+
+
+def answers(devices: Devices, pictures: list[dict[str, NDArray[Any]]], window: int = 8) -> list[bytes]:
+    with closing(devices.engine()) as engine:
+        found = [*engine.stream(pictures, window)]
+    assert [done.number for done in found] == [*range(len(pictures))]
+    assert not any(done.error for done in found)
+    return [done.outputs["scores"].tobytes() for done in found]
+
+
+def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    """Partitions are computed for several images at a time, and the results come in order."""
+    devices.start_manager("--workers", "3")
+    for number in range(3):
+        devices.start_worker(f"w{number}")
+    devices.wait_for_shares(workers=3)
+    assert answers(devices, pictures) == expected
+    assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
+    lives = re.findall(r"share (\d+) on w\d: (?:loaded|computed) -> (inferring)$", devices.log("manager"), re.MULTILINE)
+    assert len({share for share, _ in lives}) == 3
+
+
+def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
+    """One that cannot be read is told of, the others are computed."""
+    devices.start_manager("--workers", "2")
+    devices.start_worker("w0")
+    devices.start_worker("w1")
+    devices.wait_for_shares(workers=2)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    inputs = [photograph, tmp_path / "bad.jpg", *[photograph] * 10]
+    done = hyps_run(devices.bundle, *inputs, "--engine", devices.url, "--json")
+    assert done.returncode == 2
+    assert "bad.jpg" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    here = json.loads(hyps_run(devices.bundle, photograph, "--json").stdout)
+    assert [each["top"] for each in found] == [here["top"]] * 11
+
+
+def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    """A worker that is frozen holds nothing up: nobody waits for its lease to end, or for the hub to notice."""
+    devices.start_manager("--workers", "2", "--replicas", "2")
+    devices.start_worker("w0")
+    devices.start_worker("w1")
+    devices.wait_for_shares(workers=2)
+    homes = re.findall(r"^share (\d+) on (w\d):", devices.log("manager"), re.MULTILINE)
+    assert {home for _, home in homes} == {"w0", "w1"}
+    assert len(set(homes)) == 2 * len({share for share, _ in homes})
+    with closing(devices.engine()) as engine:
+        stream = engine.stream(pictures)
+        first = next(stream)
+        devices.freeze("w0")
+        frozen = time.monotonic()
+        found = [first, *stream]
+    assert [done.outputs["scores"].tobytes() for done in found] == expected
+    assert "w0 is gone" not in devices.log("manager") or time.monotonic() - frozen > 4
+
+
+def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
+    devices: Devices, pictures: list[Any], expected: list[bytes]
+) -> None:
+    devices.start_manager("--workers", "3", "--vote", "3")
+    devices.start_worker("w0")
+    devices.start_worker("w1")
+    devices.start_liar("w2")
+    devices.wait_for_shares(workers=3)
+    assert answers(devices, pictures) == expected
+    wait_for("its name", lambda: "w2 answered share" in devices.log("manager"))
+    assert not re.search("w[01] answered share", devices.log("manager"))
+    assert "it is set aside" in devices.log("manager")
+
+
+def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, photograph: Path) -> None:
+    """One honest worker and one liar of three: nothing can be told, and nothing is."""
+    devices.start_manager("--workers", "2", "--vote", "3")
+    devices.start_worker("w0")
+    devices.start_liar("w1")
+    devices.wait_for_shares(workers=2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run([devices.hyps_run, devices.bundle, photograph, "--engine", devices.url], timeout=4, check=False)
+    devices.start_worker("w2")
+    done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_for("its name", lambda: "w1 answered share" in devices.log("manager"))
+
+
+def test_only_safe_workers_get_the_input(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    devices.start_manager("--workers", "2", "--safe", "w9")
+    devices.start_worker("w0")
+    devices.start_worker("w1")
+    wait_for("the reason", lambda: "no worker that may see the inputs is there" in devices.log("manager"))
+    devices.start_worker("w9")
+    devices.wait_for_shares(workers=2)
+    assert answers(devices, pictures[:4]) == expected[:4]
+    assert re.findall(r"^share 0 on (\w+):", devices.log("manager"), re.MULTILINE)[0] == "w9"
+    assert "share 0" not in devices.log("w0") + devices.log("w1")
