@@ -9,17 +9,16 @@ from dataclasses import dataclass
 KINDS = ("worker", "manager", "hub", "everything", "cable")
 WORKERS = ("w0", "w1", "w2")
 #: Drawn up to these: how long something is down, a cable is out (others notice after 6), and a fault waits for its moment.
-_DOWN_S, _CABLE_S, _MOMENT_S = 1.0, 8.0, 0.06
+_DOWN_S, _CABLE_S, _MOMENT_S = 1.0, 8.0, 0.5
 #: The last images see no faults.
 _CALM = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What fails ``moment_s`` after so many answers, for how long; the stream goes to ``limit`` before that is over."""
+    """What fails ``moment_s`` after so many answers, and for how long."""
 
     after: int
-    limit: int
     kind: str
     boards: tuple[str, ...]
     moment_s: float
@@ -38,7 +37,6 @@ def draw(faults: int, images: int, kinds: Sequence[str], seed: int) -> list[Faul
         found.append(
             Fault(
                 after=int(part * (number + generator.random())),
-                limit=int(part * (number + 2)),
                 kind=kind,
                 boards=boards.get(kind, (kind,)),
                 moment_s=generator.uniform(0, _MOMENT_S),

@@ -3,9 +3,8 @@
     python -m tests.bench.faults [--faults 200] [--images 1000] [--seed 0] [--only KIND] [--verbose]
 
 What is killed (with -9) starts again after a drawn time. The faults are spread over the stream: each comes in its part of
-the images, at a drawn moment, when the one before it is mended and followed by an answer. Meanwhile the stream goes slowly
-beyond the end of the next part, and images are always under way: where faults take long there are more than were asked for.
-At the end the journal must know each image as one job.
+the images, at a drawn moment, when the one before it is mended and followed by an answer. The stream never pauses: where
+faults take long there are more images than were asked for. At the end the journal must know each image as one job.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,12 @@ from rich.console import Console
 from hyps.runtime.executor import load
 from tests.bench.clusters import build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
-from tests.bench.streams import stream
 from tests.cluster_network import Network
 from tests.runtime.cluster.devices import Devices
 
 Inputs = Mapping[str, NDArray[Any]]
 #: Without an answer for so long the campaign has failed: longer than a lease.
 PATIENCE_S = 150.0
-#: Between images beyond a fault's limit.
-_SLOW_S = 0.5
 _PICTURES = 200
 
 
@@ -76,24 +72,25 @@ class Campaign:
         self._changed = threading.Condition()
         self._times: list[float] = []
         self._sent = 0
-        self._limit = faults[0].limit
+        self._broken = False
         self._error: BaseException | None = None
         self._marks: list[tuple[Fault, float, int]] = []
 
-    def run(self, images: int, pictures: Sequence[Inputs], expected: Sequence[bytes], window: int) -> Outcome:
+    def run(self, images: int, pictures: Sequence[Inputs], expected: Sequence[bytes]) -> Outcome:
         """Send the pictures round and round. Raises whatever an engine raises, `TimeoutError` where answers stop."""
         started = time.monotonic()
         breaking = threading.Thread(target=self._break, daemon=True)
         breaking.start()
         wrong = 0
-        for number, outputs in enumerate(stream(self._devices, self._paced(images, pictures), window)):
-            (output,) = outputs.values()
-            if output.tobytes() != expected[number % len(expected)]:
-                wrong += 1
-                self._say(f"image {number} is answered wrongly")
-            with self._changed:
-                self._times.append(time.monotonic())
-                self._changed.notify_all()
+        with closing(self._devices.engine()) as engine:
+            for done in engine.stream(self._endless(images, pictures)):
+                (output,) = done.outputs.values()
+                if done.number != len(self._times) or output.tobytes() != expected[done.number % len(expected)]:
+                    wrong += 1
+                    self._say(f"image {done.number} is answered wrongly")
+                with self._changed:
+                    self._times.append(time.monotonic())
+                    self._changed.notify_all()
         breaking.join(PATIENCE_S)
         if self._error:
             raise self._error
@@ -104,17 +101,14 @@ class Campaign:
             seconds=time.monotonic() - started,
         )
 
-    def _paced(self, images: int, pictures: Sequence[Inputs]) -> Iterator[Inputs]:
-        while (self._limit < sys.maxsize or self._sent < images) and not self._error:
-            yield pictures[self._sent % len(pictures)]
+    def _endless(self, images: int, pictures: Sequence[Inputs]) -> Iterator[Inputs]:
+        while self._sent < images or not self._broken:
             self._sent += 1
-            with self._changed:
-                self._changed.wait_for(lambda: self._sent < self._limit, _SLOW_S)
+            yield pictures[(self._sent - 1) % len(pictures)]
 
     def _break(self) -> None:
         try:
             for number, fault in enumerate(self._faults):
-                self._let(fault.limit)
                 self._await(lambda fault=fault: len(self._times) >= fault.after)  # type: ignore[misc]
                 time.sleep(fault.moment_s)
                 boards = " ".join(fault.boards)
@@ -129,12 +123,7 @@ class Campaign:
             self._error = error
             self._say(f"the campaign breaks off: {error}")
         finally:
-            self._let(sys.maxsize)
-
-    def _let(self, limit: int) -> None:
-        with self._changed:
-            self._limit = max(self._limit, limit)
-            self._changed.notify_all()
+            self._broken = True
 
     def _await(self, condition: Callable[[], bool]) -> None:
         with self._changed:
@@ -173,9 +162,11 @@ def start(devices: Devices, board: str) -> None:
 
 
 def journal_states(folder: Path) -> Mapping[str, int]:
-    """How many jobs a journal has in each state."""
-    with sqlite3.connect(f"file:{folder}/journal.sqlite?mode=ro", uri=True) as base:
-        return Counter(state for (state,) in base.execute("select state from jobs"))
+    """How many jobs a journal has had in each state: of those that are delivered it keeps the last."""
+    with closing(sqlite3.connect(f"file:{folder}/journal.sqlite?mode=ro", uri=True)) as base:
+        states = Counter(state for (state,) in base.execute("select state from jobs"))
+        (first,) = base.execute("select min(rowid) from jobs").fetchone()
+    return states + Counter(delivered=first - 1)
 
 
 def campaign(folder: Path, faults: int, images: int, seed: int, kinds: Sequence[str], say: Callable[[str], None]) -> Outcome:
@@ -191,7 +182,7 @@ def campaign(folder: Path, faults: int, images: int, seed: int, kinds: Sequence[
             start(devices, board)
         devices.wait_for_shares(workers=len(WORKERS))
         drawn = draw(faults, images, [kind for kind in kinds if links or kind != "cable"], seed)
-        outcome = Campaign(devices, links, drawn, say).run(images, pictures, expected, window=8)
+        outcome = Campaign(devices, links, drawn, say).run(images, pictures, expected)
         time.sleep(2)  # the last answers are acknowledged
     return replace(outcome, jobs=journal_states(folder / "journal"))
 

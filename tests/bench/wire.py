@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -57,12 +58,10 @@ class Trace:
 
     def received_until(self, limit: float) -> float:
         """When the last large burst before then had arrived."""
-        return max(
-            after[0] for before, after in self._pairs() if after[1] - before[1] > _BURST_BYTES and after[0] <= limit
-        )
+        return max(after[0] for before, after in self._pairs() if after[1] - before[1] > _BURST_BYTES and after[0] <= limit)
 
     def _pairs(self) -> Iterator[tuple[tuple[float, int, int], tuple[float, int, int]]]:
-        return zip(self.readings, self.readings[1:], strict=False)
+        return itertools.pairwise(self.readings)
 
 
 @contextmanager
@@ -96,7 +95,7 @@ def crossings(shares: Sequence[Share], traces: Mapping[str, Trace]) -> list[tupl
     """Bytes and seconds of every boundary between two workers that have one share each, in one image's time."""
     found = []
     homes = [share.home for share in shares]
-    for before, after in zip(shares, shares[1:], strict=False):
+    for before, after in itertools.pairwise(shares):
         if homes.count(before.home) == homes.count(after.home) == 1 and before.output_bytes == after.input_bytes:
             limit = traces[after.home].sends_from()
             seconds = traces[after.home].received_until(limit) - traces[before.home].sends_from()
