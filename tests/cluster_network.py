@@ -50,6 +50,13 @@ class Traffic:
         """Both ways, what TCP carries: without its own headers and those below."""
         return self.wire_bytes - self.packets * HEADER_BYTES
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            sent_bytes=self.sent_bytes + other.sent_bytes,
+            received_bytes=self.received_bytes + other.received_bytes,
+            packets=self.packets + other.packets,
+        )
+
     def __sub__(self, before: Traffic) -> Traffic:
         return Traffic(
             sent_bytes=self.sent_bytes - before.sent_bytes,
@@ -87,11 +94,11 @@ class Network:
 
     def unplug(self, board: str) -> None:
         """Take a board's cable out of the switch."""
-        _in(_SWITCH, f"ip link set {board} down")
+        _in(_SWITCH, f"ip link set dev {board} down")
 
     def plug(self, board: str) -> None:
         """Put it in again."""
-        _in(_SWITCH, f"ip link set {board} up")
+        _in(_SWITCH, f"ip link set dev {board} up")
 
     def shape(self, bits_per_s: int = RATE_BITS_PER_S) -> None:
         """From now on no link carries more, in either direction."""
@@ -127,11 +134,11 @@ def _make(boards: Sequence[str], stack: ExitStack) -> None:
     for name in (_SWITCH, *boards):
         _run(f"ip netns add {_namespace(name)}")
         stack.callback(_remove, name)
-    _in(_SWITCH, "ip link add bridge type bridge")
+    _in(_SWITCH, "ip link add name bridge type bridge")
     _in(_SWITCH, "ip link set bridge addrgenmode none up")
     for number, board in enumerate(boards, start=1):
-        _in(_SWITCH, f"ip link add {board} type veth peer name {_DEVICE} netns {_namespace(board)}")
-        _in(_SWITCH, f"ip link set {board} gso_max_segs 1 addrgenmode none master bridge up")
+        _in(_SWITCH, f"ip link add name {board} type veth peer name {_DEVICE} netns {_namespace(board)}")
+        _in(_SWITCH, f"ip link set dev {board} gso_max_segs 1 addrgenmode none master bridge up")
         _in(board, f"ip link set {_DEVICE} gso_max_segs 1 addrgenmode none up")
         _in(board, f"ip address add {_SUBNET}.{number}/24 dev {_DEVICE}")
         _in(board, "ip link set lo up")

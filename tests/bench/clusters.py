@@ -18,6 +18,8 @@ from tests.runtime.cluster.devices import Devices
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
+#: Of a page.
+WIDTH = 118
 
 
 def mosquitto() -> str:
@@ -64,7 +66,7 @@ def cluster_on(
 
 def table(title: str, *columns: str) -> Table:
     """An empty one, in the style of ``make bench``."""
-    made = Table(title=title, title_justify="left", box=None)
+    made = Table(title=title, title_justify="left", box=None, min_width=min(len(title), WIDTH))
     for column in columns:
         made.add_column(column, justify="left" if column is columns[0] else "right")
     return made

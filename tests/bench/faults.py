@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from hyps.runtime.executor import load
-from tests.bench.clusters import build_layers, cluster_on, mosquitto, table
+from tests.bench.clusters import WIDTH, build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
 from tests.cluster_network import Network
 from tests.runtime.cluster.devices import Devices
@@ -166,7 +166,7 @@ def journal_states(folder: Path) -> Mapping[str, int]:
     with closing(sqlite3.connect(f"file:{folder}/journal.sqlite?mode=ro", uri=True)) as base:
         states = Counter(state for (state,) in base.execute("select state from jobs"))
         (first,) = base.execute("select min(rowid) from jobs").fetchone()
-    return states + Counter(delivered=first - 1)
+    return states + Counter(delivered=(first or 1) - 1)
 
 
 def campaign(folder: Path, faults: int, images: int, seed: int, kinds: Sequence[str], say: Callable[[str], None]) -> Outcome:
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="work here, and leave logs and journal")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # the client says each time that the hub is gone
-    out = Console(width=118, highlight=False)
+    out = Console(width=WIDTH, highlight=False)
     say = out.print if options.verbose else lambda text: None
     with tempfile.TemporaryDirectory(prefix="hyps-faults-") as name:
         folder = options.folder or Path(name)

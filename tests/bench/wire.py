@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import threading
 import time
@@ -15,8 +16,8 @@ from hyps.runtime.manifest import Manifest
 from hyps.runtime.shares import boundary
 from tests.cluster_network import RATE_BITS_PER_S, Network
 
-#: An acknowledgement is less, a chunk of a tensor more, in the two milliseconds between two readings.
-_BURST_BYTES = 2000
+#: Acknowledgements of what comes are slower, tensors faster.
+_BURST_BYTES_PER_S, _BURST_BYTES = 2e6, 1000
 _READING_S = 0.001
 #: From a worker to the hub, to the manager, to the hub, to the next worker.
 HOPS = 4
@@ -53,15 +54,18 @@ class Trace:
     readings: list[tuple[float, int, int]] = field(default_factory=list)
 
     def sends_from(self) -> float:
-        """When the first large burst began to leave."""
-        return next(before[0] for before, after in self._pairs() if after[2] - before[2] > _BURST_BYTES)
+        """When the first tensor began to leave; infinity where only a small one did."""
+        return next((start for start, _ in self._bursts(2)), math.inf)
 
     def received_until(self, limit: float) -> float:
-        """When the last large burst before then had arrived."""
-        return max(after[0] for before, after in self._pairs() if after[1] - before[1] > _BURST_BYTES and after[0] <= limit)
+        """When the last tensor that came before then had arrived."""
+        return max(stop for _, stop in self._bursts(1) if stop <= limit)
 
-    def _pairs(self) -> Iterator[tuple[tuple[float, int, int], tuple[float, int, int]]]:
-        return itertools.pairwise(self.readings)
+    def _bursts(self, column: int) -> Iterator[tuple[float, float]]:
+        for before, after in itertools.pairwise(self.readings):
+            nbytes = after[column] - before[column]
+            if nbytes > max(_BURST_BYTES, _BURST_BYTES_PER_S * (after[0] - before[0])):
+                yield before[0], after[0]
 
 
 @contextmanager
