@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,19 +14,17 @@ import msgspec
 import typer
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from hyps.compiler import report
+from hyps.compiler import choices, report
+from hyps.compiler.choices import METHOD_OF, ShardPolicy, SplitChoice, TileChoice
 from hyps.compiler.errors import CompilerError, OptionError
 from hyps.compiler.listings import Json, models_app, targets_app
 from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
-from hyps.compiler.sizes import parse_size
-from hyps.compiler.targets import Target, load_target
+from hyps.compiler.targets import load_target
 from hyps.models.errors import ModelError
 from hyps.passes.device import Device
 from hyps.passes.errors import PassError
-from hyps.passes.layouts import METHODS, Method
-from hyps.passes.request import Asked, Request
-from hyps.passes.units import megabytes
+from hyps.passes.request import Request
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest
 
@@ -48,37 +45,6 @@ DEFAULT_THREADS = 4
 CustomOps = Annotated[
     Path | None, typer.Option(help="A library (.so) with operators of the model's own, as onnxruntime loads it.")
 ]
-
-
-class SplitChoice(StrEnum):
-    """How to cut; see `hyps.passes.cuts`."""
-
-    auto = "auto"
-    mandatory = "mandatory"
-    pooling = "pooling"
-    layers = "layers"
-
-
-class ShardPolicy(StrEnum):
-    """By which methods operators may be split, in Hadidi's words; see `hyps.passes.layouts`."""
-
-    auto = "auto"
-    output = "output"
-    channel = "channel"
-    input = "input"
-    filter = "filter"
-    spatial = "spatial"
-
-
-#: What convolutions' methods are called, for those of products that are the same.
-_METHODS: dict[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
-
-
-class TileChoice(StrEnum):
-    """Whether operators may be computed in tiles of rows; see `hyps.passes.tiles`."""
-
-    auto = "auto"
-    off = "off"
 
 
 @app.command("compile")
@@ -117,23 +83,23 @@ def compile_command(
 ) -> None:
     """Compile MODEL into a bundle for a device (--target), a budget (--memory), or both."""
     device = load_target(target) if target else None
-    budget = _budget(device, memory, needless=bool(max_params or shard))
+    budget_bytes = choices.budget(device, memory, needless=bool(max_params or shard))
     job = Compilation(
         model=model,
         output=output,
         request=Request(
-            budget_bytes=budget,
+            budget_bytes=budget_bytes,
             max_params=max_params,
             split=split.value,
-            shards=_shards(shard or ()),
-            policy="auto" if shard_policy is ShardPolicy.auto else _METHODS[shard_policy.value],
+            shards=choices.shards(shard or ()),
+            policy="auto" if shard_policy is ShardPolicy.auto else METHOD_OF[shard_policy.value],
             tile=tile.value,
             threads=threads or (device.cores if device else DEFAULT_THREADS),
             images=preprocess is not None,
-            device=device.device(budget or device.budget_bytes) if device else Device(),
+            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
         ),
         target_name=device.name if device else "custom",
-        input_shapes=dict(_input_shape(text) for text in input_shape or ()),
+        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
         preprocess=preprocess,
         labels=labels,
         custom_ops=custom_ops,
@@ -190,50 +156,6 @@ def validate_command(
         report.print_validation(validation)
     if not validation.passed:
         raise typer.Exit(1)
-
-
-def _budget(device: Target | None, memory: str | None, *, needless: bool) -> int | None:
-    if memory is None:
-        if device is None and not needless:
-            raise OptionError("say what to compile for: --target NAME (see 'hypsc targets list') or --memory SIZE")
-        return device.budget_bytes if device else None
-    try:
-        budget = parse_size(memory)
-    except ValueError as error:
-        raise OptionError(f"--memory: {error}") from None
-    if device and budget > device.budget_bytes:
-        raise OptionError(
-            f"--memory {memory} is more than {device.name} has for one process, "
-            f"{megabytes(device.budget_bytes)}; ask for less"
-        )
-    return budget
-
-
-def _shards(texts: Sequence[str]) -> tuple[Asked, ...]:
-    found: dict[str, Asked] = {}
-    for text in texts:
-        name, _, wanted = text.rpartition("=")
-        method, _, number = wanted.partition(":")
-        count = int(number) if number.isdecimal() else 0
-        if not name or method not in _METHODS or count < 2:
-            raise OptionError(
-                f"--shard {text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(_METHODS)}, N from 2 on"
-            )
-        if name in found:
-            raise OptionError(f"--shard names {name!r} twice; give one method for each operator")
-        found[name] = Asked(operator=name, method=_METHODS[method], count=count)
-    return tuple(found.values())
-
-
-def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, colon, shape = text.rpartition(":")
-    try:
-        sizes = tuple(int(size) for size in shape.split(",")) if shape else ()
-    except ValueError:
-        sizes = (0,)
-    if not colon or not name or min(sizes, default=1) < 1:
-        raise OptionError(f"--input-shape {text!r} is not of the form name:1,3,224,224")
-    return name, sizes
 
 
 #: The base of the errors that typer itself raises for wrong options; its module is private.

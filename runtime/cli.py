@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
 from hyps.runtime.options import calibrate_parser, run_parser, say
+from hyps.runtime.output import drop_stdout, save, show
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
-    from hyps.runtime.batch import Done
+    from hyps.runtime.batch import Batch
+    from hyps.runtime.cluster.client import ClusterEngine
     from hyps.runtime.engine import Engine
     from hyps.runtime.executor import StepProfile
     from hyps.runtime.inputs import Source, Tensors
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(130)
         raise
     except BrokenPipeError:  # the reader of our output went away
-        _drop_stdout()
+        drop_stdout()
         sys.exit(141)
 
 
@@ -68,7 +69,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.calibrate import calibrate
 
     settings = {"test_memory": options.test_memory, "as_json": options.json}
-    _print(calibrate(options.output, options.name, options.folder, **settings))
+    show(calibrate(options.output, options.name, options.folder, **settings))
     return 0
 
 
@@ -101,9 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if batches and streams(executor.manifest):
                 group = [found.popleft() for _ in range(min(options.batch, len(found)))]
-                batch = Batch(executor)
-                status = max(status, _run_many(executor, batch.run, batch.make_room, group, options))
-                _say_spilled(batch.spilled_bytes, options)
+                status = max(status, _run_many(executor, Batch(executor), group, options))
             else:
                 _run_one(executor, found.popleft(), options, more=bool(found))
         except InputError as error:  # the other inputs are still worth running
@@ -125,7 +124,7 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
     _check_save(options, len(found))
     with closing(ClusterEngine(options.bundle, options.engine, options.join)) as engine:
         if len(found) > 1 and options.repeat == 1:
-            return _run_many(engine, engine.stream, engine.make_room, found, options)
+            return _run_many(engine, engine, found, options)
         status = 0
         while found:
             try:
@@ -157,19 +156,13 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         outputs = engine.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
     if options.save:
-        _save(options.save, outputs)
+        save(options.save, outputs)
     _report(engine, name, outputs, statistics.median(seconds), options)
     if options.profile:
-        _print(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+        show(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
-def _run_many(
-    engine: Engine,
-    run: Callable[[Iterator[Tensors]], Iterator[Done]],
-    make_room: Callable[[], None],
-    group: Collection[Source],
-    options: argparse.Namespace,
-) -> int:
+def _run_many(engine: Engine, many: Batch | ClusterEngine, group: Collection[Source], options: argparse.Namespace) -> int:
     """Run inputs together; those that cannot be read are told of and left out."""
     names, status = list[str](), 0
 
@@ -177,7 +170,7 @@ def _run_many(
         nonlocal status
         for source in group:
             try:
-                tensors = _read(source, engine, make_room)
+                tensors = _read(source, engine, many.make_room)
             except InputError as error:
                 status = say(error)
             else:
@@ -185,20 +178,16 @@ def _run_many(
                 yield tensors
 
     started = time.perf_counter()
-    for done in run(arriving()):
+    for done in many.stream(arriving()):
         if done.error:
             status = say(f"{names[done.number]}: {done.error}")
         else:
             _report(engine, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
     if names and not options.json:
-        _print([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each"])
+        spilled = f"; {count / 1e6:.1f} MB went through a temporary file" if (count := many.spilled_bytes) else ""
+        show([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each{spilled}"])
     return status
-
-
-def _say_spilled(nbytes: int, options: argparse.Namespace) -> None:
-    if nbytes and not options.json:
-        _print([f"{nbytes / 1e6:.1f} MB went through a temporary file"])
 
 
 def _read(source: Source, engine: Engine, make_room: Callable[[], None]) -> Tensors:
@@ -226,47 +215,11 @@ def _report(engine: Engine, name: str, outputs: Tensors, latency_s: float, optio
         budget_bytes=engine.manifest.budget_bytes,
     )
     if options.json:
-        _print([msgspec.json.encode(result).decode()])
+        show([msgspec.json.encode(result).decode()])
     else:
-        _print(result_lines(result, outputs, options.repeat))
+        show(result_lines(result, outputs, options.repeat))
 
 
 def _room_bytes(engine: Engine) -> int:
     """What an input may take to read."""
     return engine.room_bytes() - ROOM_MARGIN_BYTES
-
-
-def _save(path: Path, outputs: Tensors) -> None:
-    """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
-    import zipfile
-
-    from numpy.lib import format as npy_format
-
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, values in outputs.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    npy_format.write_array(member, values, allow_pickle=False)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _print(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    try:
-        for line in lines:
-            print(line, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_stdout()
-        raise OutputError(f"cannot print the result: {error.strerror}") from None
-
-
-def _drop_stdout() -> None:
-    """Let go of an output that takes no more, or Python tries again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hyps.runtime.cluster.frames import Arrival, Key
+from hyps.runtime.cluster.assembler import Arrival
+from hyps.runtime.cluster.frames import Key
 from hyps.runtime.manifest import TensorRecord
 
 #: Of the largest number in the answer: float32 rounds 6e-8 of it, sums of thousands of products lose two digits.

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from hyps.runtime.batch import Done
 from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.connection import Connection
-from hyps.runtime.cluster.frames import MAGIC, Assembler, Dropped, Key, cut
+from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut
 from hyps.runtime.cluster.join import Join, read_join
-from hyps.runtime.cluster.messages import Accepted, Delivered, Refused, Submit
+from hyps.runtime.cluster.messages import Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.tensors import to_value
 from hyps.runtime.cluster.topics import Role, topic
 from hyps.runtime.errors import HubError, InputError
@@ -80,6 +81,9 @@ class ClusterEngine:
             connected=lambda: self._connection.subscribe([self._result_topic]),
         )
         self._connection.open()
+
+    #: Nothing is kept in files here.
+    spilled_bytes = 0
 
     @property
     def manifest(self) -> Manifest:
@@ -182,13 +186,13 @@ class ClusterEngine:
         if isinstance(message, Refused):
             known.error = InputError(message.reason)
             self._say(Delivered(job=message.job))
-        elif not isinstance(message, Accepted):
-            self._send(message.job, known.inputs)
+        elif isinstance(message, SendInputs):
+            self._send(message, known.inputs)
 
-    def _send(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> None:
-        key = Key(job=name, share=-1, attempt=0)
+    def _send(self, asked: SendInputs, inputs: Mapping[str, NDArray[Any]]) -> None:
+        key = Key(job=asked.job, share=-1, attempt=0)
         for tensor, array in inputs.items():
-            for frame in cut(key, tensor, self._manifest.tensors[tensor], memory_of(array)):
+            for frame in cut(key, tensor, self._manifest.tensors[tensor], memory_of(array), pack=asked.pack):
                 self._connection.publish(self._submit_topic, frame)
 
     def _say(self, message: messages.Message) -> None:

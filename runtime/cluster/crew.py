@@ -37,8 +37,8 @@ class Change:
 class Crew:
     """All workers."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, listen: str | None) -> None:
-        self._bundle, self._manifest, self._listen = bundle, manifest, listen
+    def __init__(self, bundle: Path, manifest: Manifest, listen: str | None, *, pack: bool = False) -> None:
+        self._bundle, self._manifest, self._listen, self._pack = bundle, manifest, listen, pack
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
         self._set_aside: set[str] = set()
@@ -123,6 +123,7 @@ class Crew:
                 url=self._server.url,
                 token=self._server.grant(offer.name, shelf),
                 authority=self._server.authority,
+                pack=self._pack,
                 shares=tuple(
                     ShareOrder(number=number, sha256=hashes[number], size_bytes=len(document))
                     for number, document in documents.items()

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyps.runtime.cluster import messages
-from hyps.runtime.cluster.frames import Arrival, Dropped, Key, cut
+from hyps.runtime.cluster.assembler import Arrival
+from hyps.runtime.cluster.frames import Dropped, Key, cut
 from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.topics import Role, topic
@@ -53,8 +54,11 @@ class NewJob:
 class Intake:
     """All clients."""
 
-    def __init__(self, manifest: Manifest, bundle_sha256: str, journal: Journal, publish: Publish) -> None:
+    def __init__(
+        self, manifest: Manifest, bundle_sha256: str, journal: Journal, publish: Publish, *, pack: bool = False
+    ) -> None:
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
+        self._pack = pack
         self._announced: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._sending: dict[str, _Sending] = {}
 
@@ -88,7 +92,7 @@ class Intake:
             now = time.monotonic()
             if now - said_at < _ANNOUNCED_S:  # else its client is gone
                 self._sending[job] = _Sending(client=client, until=now + _SENDING_S)
-                self._tell(client, SendInputs(job=job))
+                self._tell(client, SendInputs(job=job, pack=self._pack))
 
     def wanted(self, key: Key, tensor: str, client: str) -> TensorRecord:
         """Of which type an input must be; raises `Dropped` where this client was not told to send it."""
@@ -130,7 +134,8 @@ class Intake:
             return
         for output in self._manifest.outputs:
             data = memoryview(self._journal.read(record.tensors[output.name]))
-            for frame in cut(Key(job=job, share=-1, attempt=0), output.name, self._manifest.tensors[output.name], data):
+            key, tensor = Key(job=job, share=-1, attempt=0), self._manifest.tensors[output.name]
+            for frame in cut(key, output.name, tensor, data, pack=self._pack):
                 self._publish(topic(Role.CLIENT, record.client, "result"), frame, _EXPIRY_S)
 
     def _tell(self, client: str, message: messages.Message) -> None:

@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.assembler import Arrival, Assembler
 from hyps.runtime.cluster.ballots import Ballots
 from hyps.runtime.cluster.connection import Acknowledgements, Connection
 from hyps.runtime.cluster.crew import Crew
-from hyps.runtime.cluster.frames import MAGIC, Arrival, Assembler, Dropped, Key, cut, parse
+from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut, parse
 from hyps.runtime.cluster.intake import Intake
 from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.journal import Journal
@@ -58,9 +59,9 @@ class Manager:
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._journal, self._wishes, self._say = journal, wishes, say
-        self._crew = Crew(bundle, self.manifest, listen)
+        self._crew = Crew(bundle, self.manifest, listen, pack=wishes.pack)
         self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
-        self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish)
+        self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish, pack=wishes.pack)
         self._ballots = Ballots(wishes.votes) if wishes.votes > 1 else None
         self._reporter = Reporter(self.manifest, self._crew)
         self._started_at = time.monotonic()
@@ -263,5 +264,5 @@ class Manager:
         job = scheduler.jobs[lease.key.job]
         for name in scheduler.graph.inputs[lease.key.share]:
             data = memoryview(self._journal.read(job.tensors[name]))
-            for frame in cut(lease.key, name, self.manifest.tensors[name], data):
+            for frame in cut(lease.key, name, self.manifest.tensors[name], data, pack=self._wishes.pack):
                 self._publish(topic(Role.WORKER, lease.worker, "input"), frame, int(self._wishes.lease_s) + 1)

@@ -55,6 +55,7 @@ class ShareOrder(Message, frozen=True, kw_only=True):
 class Orders(Message, frozen=True, kw_only=True):
     """All shares that a worker holds from now on, and where it gets them: retained, so that a restart finds it.
 
+    With ``pack``, the tensors that it sends are compressed.
     ``authority`` is the certificate that signs the server's, when ``url`` is of TLS.
     """
 
@@ -62,6 +63,7 @@ class Orders(Message, frozen=True, kw_only=True):
     url: Text
     token: Text
     authority: Annotated[str, Meta(max_length=20_000)] | None = None
+    pack: bool = False
     shares: Annotated[tuple[ShareOrder, ...], Meta(max_length=1000)] = ()
 
 
@@ -87,9 +89,10 @@ class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
 
 
 class SendInputs(Message, frozen=True, kw_only=True, tag="send"):
-    """The manager has room for a job's input tensors."""
+    """The manager has room for a job's input tensors, and wants them compressed with ``pack``."""
 
     job: JobId
+    pack: bool = False
 
 
 class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):

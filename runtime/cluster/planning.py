@@ -33,6 +33,7 @@ class Wishes:
 
     ``replicas`` workers hold each share, and the first answer wins; with ``votes``, as many answers are compared. ``safe``
     workers alone see the model's inputs; None: all may. A share is to be computed within ``lease_s`` seconds.
+    With ``pack``, tensors are compressed on their way.
     """
 
     least_workers: int = 1
@@ -41,6 +42,7 @@ class Wishes:
     safe: frozenset[str] | None = None
     settle_s: float = 2.0
     lease_s: float = 120.0
+    pack: bool = False
 
     @property
     def copies(self) -> int:

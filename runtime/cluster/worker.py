@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.fetching import Cache
-from hyps.runtime.cluster.frames import Assembler, Dropped, Key, cut
+from hyps.runtime.cluster.frames import Dropped, Key, cut
 from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.lifecycle import Event, LifeCycle
 from hyps.runtime.cluster.messages import Failed, Orders, ShareOrder, WorkerState
@@ -61,10 +62,10 @@ class Abilities:
 class Worker:
     """Runs until stopped; everything but receiving happens on the thread that calls `run`."""
 
-    def __init__(self, join: Join, name: str, abilities: Abilities, cache: Path) -> None:
+    def __init__(self, join: Join, name: str, abilities: Abilities, cache: Path, cache_bytes: int) -> None:
         self._name = name
         self._abilities = abilities
-        self._cache = Cache(cache)
+        self._cache, self._cache_bytes = Cache(cache), cache_bytes
         self._session = secrets.token_hex(16)
         self._connects = 0
         self._orders: Orders | None = None
@@ -156,6 +157,7 @@ class Worker:
             self._shares[order.number] = _Share(sha256=order.sha256, executor=executor, life=life)
         self._loading = ()
         self._publish_state()
+        self._cache.prune({order.sha256 for order in orders.shares}, self._cache_bytes)
         fetched = self._cache.fetched_bytes - before
         seconds = time.perf_counter() - started
         log.info("%d shares, %d new: %.1f MB fetched, %.2f s", len(wanted), len(missing), fetched / 1e6, seconds)
@@ -200,6 +202,6 @@ class Worker:
             return
         for name, array in outputs.items():
             record = share.executor.manifest.tensors[name]
-            for frame in cut(key, name, record, memory_of(array)):
+            for frame in cut(key, name, record, memory_of(array), pack=self._orders is not None and self._orders.pack):
                 self._connection.publish(self._output_topic, frame, expiry_s=_EXPIRY_S)
         share.life.apply(Event.COMPUTED)

@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: the cores)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where partitions are kept (default: ~/.cache/hyps/NAME)")
+    parser.add_argument(
+        "--cache-size", type=size, default=4 * 10**9, metavar="SIZE", help="what it may hold besides what is in use (4GB)"
+    )
     return parser
 
 
@@ -69,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     abilities = Abilities(
         memory_bytes=memory_bytes, threads=threads, macs_per_s=rate, storage_bytes_per_s=_storage_rate(cache)
     )
-    Worker(join, name, abilities, cache).run()
+    Worker(join, name, abilities, cache, options.cache_size).run()
 
 
 def _storage_rate(cache: Path) -> int:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from hyps.runtime.cli import _save
 from hyps.runtime.images import read_image
 from hyps.runtime.manifest import Preprocess
+from hyps.runtime.output import save
 from hyps.runtime.sessions import session_options
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -487,6 +487,6 @@ def test_a_missing_tensor(cifar_bundle: Path, hyps_run: Run, tmp_path: Path) -> 
 def test_outputs_of_any_name_are_saved(tmp_path: Path) -> None:
     """``np.savez`` takes names as keyword arguments, ``file`` and ``allow_pickle`` being its own."""
     outputs = {name: np.full((2, 1), index) for index, name in enumerate(["file", "allow_pickle", "a/b:0", "é"])}
-    _save(tmp_path / "x.npz", outputs)
+    save(tmp_path / "x.npz", outputs)
     with np.load(tmp_path / "x.npz") as saved:
         assert {name: saved[name].tolist() for name in saved.files} == {k: v.tolist() for k, v in outputs.items()}

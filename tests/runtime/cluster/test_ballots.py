@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyps.runtime.cluster.assembler import Arrival
 from hyps.runtime.cluster.ballots import TOLERANCE, Ballots, Verdict
-from hyps.runtime.cluster.frames import Arrival, Key, digest_of
+from hyps.runtime.cluster.frames import Key, digest_of
 from hyps.runtime.manifest import TensorRecord
 
 RECORD = TensorRecord(dtype="float32", shape=(4,))

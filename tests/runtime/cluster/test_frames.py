@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from random import Random
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hyps.runtime.cluster import frames
-from hyps.runtime.cluster.frames import Arrival, Assembler, Dropped, Key, cut, digest_of, parse
+from hyps.runtime.cluster.assembler import Arrival, Assembler
+from hyps.runtime.cluster.frames import Dropped, Key, cut, digest_of, parse
 from hyps.runtime.manifest import TensorRecord
 
 KEY = Key(job="0" * 32, share=3, attempt=0)
@@ -139,6 +142,44 @@ def test_chunks_too_tiny_to_keep_count_of() -> None:
     target = Assembler(lambda key, tensor: record, limit_bytes=LIMIT)
     assert target.add(next(cut(KEY, "x", record, memoryview(bytes(800)), 1))) is None
     assert target.dropped == {"tiny chunks": 1}
+
+
+@pytest.mark.parametrize("chunk_bytes", [1000, 100_000])
+def test_what_gets_smaller_is_compressed(chunk_bytes: int) -> None:
+    record = TensorRecord(dtype="uint8", shape=(10_000,))
+    data = np.random.default_rng(0).integers(0, 256, 10_000, np.uint8)
+    data[2000:] = 0
+    sent = list(cut(KEY, "x", record, memoryview(data.tobytes()), chunk_bytes, pack=True))
+    assert sum(map(len, sent)) < 4000
+    target = Assembler(lambda key, tensor: record, limit_bytes=20_000)
+    (arrival,) = feed(target, sent)
+    assert arrival.data == data.tobytes()
+    random = np.random.default_rng(1).integers(0, 256, 10_000, np.uint8)
+    plain, packed = (
+        list(cut(KEY, "x", record, memoryview(random.tobytes()), chunk_bytes, pack=pack)) for pack in (False, True)
+    )
+    assert plain == packed
+
+
+@pytest.mark.parametrize(
+    ("chunk", "reason"),
+    [
+        (zlib.compress(bytes(1 << 24)), "wrong length"),
+        (zlib.compress(bytes(99)), "wrong length"),
+        (zlib.compress(bytes(100)) + b"more", "wrong length"),
+        (zlib.compress(bytes(100))[:-1], "wrong length"),
+        (b"no zlib at all", "damaged"),
+        (b"", "wrong length"),
+    ],
+    ids=["bomb", "short", "more behind", "cut off", "noise", "nothing"],
+)
+def test_compressed_chunks_that_are_wrong(chunk: bytes, reason: str) -> None:
+    (message,) = cut(KEY, "x", RECORD, memoryview(bytes(100)), pack=True)
+    head, found = parse(message)
+    assert head.packed
+    target = assembler()
+    assert target.add(message[: len(message) - len(found)] + chunk) is None
+    assert target.dropped == {reason: 1}
 
 
 def test_attempts_arrive_side_by_side() -> None:

@@ -64,8 +64,8 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
 
 
 def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
-    """One that cannot be read is told of, the others are computed."""
-    devices.start_manager("--workers", "2")
+    """One that cannot be read is told of, the others are computed; tensors may be compressed on their way."""
+    devices.start_manager("--workers", "2", "--compress")
     devices.start_worker("w0")
     devices.start_worker("w1")
     devices.wait_for_shares(workers=2)

@@ -1,0 +1,52 @@
+"""Where results go: printed lines, and .npz files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hyps.runtime.errors import OutputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
+    import zipfile
+
+    from numpy.lib import format as npy_format
+
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, values in outputs.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    npy_format.write_array(member, values, allow_pickle=False)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Print lines at once. Raises `OutputError` where they cannot be, BrokenPipeError where the reader went away."""
+    try:
+        for line in lines:
+            print(line, file=stream or sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise OutputError(f"cannot print the result: {error.strerror}") from None
+
+
+def drop_stdout() -> None:
+    """Let go of an output that takes no more, or Python tries again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
