@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -43,6 +44,7 @@ _PICTURES = 200
 class Recovery:
     """Seconds from a fault to the next answer, and until all images that were under way are answered."""
 
+    number: int
     kind: str
     next_s: float
     all_s: float
@@ -67,7 +69,9 @@ class Outcome:
 class Campaign:
     """One stream, and a thread that breaks things beside it."""
 
-    def __init__(self, devices: Devices, links: Network | None, faults: Sequence[Fault], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, devices: Devices, links: Network | None, faults: Sequence[Fault], say: Callable[[str], object]
+    ) -> None:
         self._devices, self._links, self._faults, self._say = devices, links, faults, say
         self._changed = threading.Condition()
         self._times: list[float] = []
@@ -95,7 +99,7 @@ class Campaign:
         if self._error:
             raise self._error
         return Outcome(
-            recoveries=[self._recovery(*mark) for mark in self._marks],
+            recoveries=[self._recovery(number, *mark) for number, mark in enumerate(self._marks)],
             answers=len(self._times),
             wrong=wrong,
             seconds=time.monotonic() - started,
@@ -146,9 +150,11 @@ class Campaign:
         for board in fault.boards:
             start(self._devices, board)
 
-    def _recovery(self, fault: Fault, at: float, sent: int) -> Recovery:
+    def _recovery(self, number: int, fault: Fault, at: float, sent: int) -> Recovery:
         following = next(when for when in self._times if when > at)
-        return Recovery(kind=fault.kind, next_s=following - at, all_s=max(self._times[sent - 1], following) - at)
+        return Recovery(
+            number=number, kind=fault.kind, next_s=following - at, all_s=max(self._times[sent - 1], following) - at
+        )
 
 
 def start(devices: Devices, board: str) -> None:
@@ -169,7 +175,9 @@ def journal_states(folder: Path) -> Mapping[str, int]:
     return states + Counter(delivered=(first or 1) - 1)
 
 
-def campaign(folder: Path, faults: int, images: int, seed: int, kinds: Sequence[str], say: Callable[[str], None]) -> Outcome:
+def campaign(
+    folder: Path, faults: int, images: int, seed: int, kinds: Sequence[str], say: Callable[[str], object]
+) -> Outcome:
     """The trained classifier on three workers, by links of 94 Mbit/s; without cables where there are no namespaces."""
     bundle = build_layers(folder)
     generator = np.random.default_rng(seed)
@@ -205,6 +213,10 @@ def report(outcome: Outcome, out: Console) -> None:
     )
 
 
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """One campaign in a temporary folder; exits with 1 where an image was not answered once and right."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.faults", description="Random faults under a stream.")
@@ -215,13 +227,16 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="say each fault")
     parser.add_argument("--folder", type=Path, help="work here, and leave logs and journal")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _leave)  # so that nothing is left
     logging.disable(logging.WARNING)  # the client says each time that the hub is gone
     out = Console(width=WIDTH, highlight=False)
-    say = out.print if options.verbose else lambda text: None
+    say: Callable[[str], object] = out.print if options.verbose else lambda text: None
     with tempfile.TemporaryDirectory(prefix="hyps-faults-") as name:
         folder = options.folder or Path(name)
         outcome = campaign(folder, options.faults, options.images, options.seed, options.only or KINDS, say)
     report(outcome, out)
+    for slow in sorted(outcome.recoveries, key=lambda each: -each.all_s)[:5]:
+        say(f"slow: {slow.number}, {slow.kind}: {slow.next_s:.2f} s, {slow.all_s:.2f} s")
     sys.exit(0 if outcome.good else 1)
 
 
