@@ -1,8 +1,7 @@
 """How steps are dealt out to workers: in runs that follow each other, and shards side by side (Kaboubi, section 4.3.2.2).
 
 The runs are such that the slowest worker takes as little time as possible: that is what a stream of inputs waits for. Steps
-that need nothing of each other, and hold so many weights that sending their inputs to several workers is little beside them,
-are spread over all workers.
+that need nothing of each other are spread over all workers where that is worth sending their inputs to several.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from hyps.runtime.shares import boundary
 
 #: What a worker's process holds besides the executor: MQTT, TLS, HTTP (measured: 9 MB), and chunks under way.
 CLUSTER_BYTES = 16_000_000
+#: Fast Ethernet, as on a Raspberry Pi 3: 94 Mbit/s of payload.
+LINK_BYTES_PER_S = 11.75e6
 #: Shards are spread when their weights are so many times what is sent for it.
 _WORTH = 8
 #: Bytes that count as one multiply-add: activations are moved, not multiplied.
@@ -55,25 +56,30 @@ def work(manifest: Manifest, step: Step) -> int:
     return max(macs, sum(record.nbytes for record in around) // _BYTES_PER_MAC, 1)
 
 
-def groups(manifest: Manifest, workers: int) -> Iterable[range]:
+def groups(manifest: Manifest, offers: Sequence[Offer]) -> Iterable[range]:
     """Runs of steps that need nothing of each other and are worth spreading."""
     steps, start = manifest.steps, 0
-    while start < len(steps) and workers > 1:
+    while start < len(steps) and len(offers) > 1:
         stop, made = start, set[str]()
         while stop < len(steps) and not made.intersection(steps[stop].inputs):
             made.update(steps[stop].outputs)
             stop += 1
         group = range(start, stop)
-        if len(group) > 1 and _worth(manifest, group, workers):
+        if len(group) > 1 and _worth(manifest, group, offers):
             yield group
         start = max(stop, start + 1)
 
 
-def _worth(manifest: Manifest, group: range, workers: int) -> bool:
+def _worth(manifest: Manifest, group: range, offers: Sequence[Offer]) -> bool:
+    """Side by side they take less time than sending takes, or they hold many weights for what is sent."""
     inputs, outputs = boundary(manifest, group)
+    workers = min(len(group), len(offers))
     sent = workers * sum(manifest.tensors[name].nbytes for name in inputs)
     sent += sum(manifest.tensors[name].nbytes for name in outputs)
-    return sum(manifest.steps[index].weight_bytes for index in group) >= _WORTH * sent
+    alone_s = sum(work(manifest, manifest.steps[index]) for index in group) / max(offer.macs_per_s for offer in offers)
+    saved_s = alone_s * (1 - 1 / workers)
+    weights = sum(manifest.steps[index].weight_bytes for index in group)
+    return weights >= _WORTH * sent or saved_s > sent / LINK_BYTES_PER_S
 
 
 def spread(

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hyps.runtime.cluster.dealing import Offer, work
+from hyps.runtime.cluster.dealing import LINK_BYTES_PER_S, Offer, work
 from hyps.runtime.cluster.placement import Placement
 from hyps.runtime.manifest import Manifest
 from hyps.runtime.shares import boundary
 
-#: Fast Ethernet, as on a Raspberry Pi 3: 94 Mbit/s of payload.
-LINK_BYTES_PER_S = 11.75e6
 #: A message's way through hub and manager besides its bytes' (measured: 0.2 to 0.3 ms for 100 KB on loopback).
 HOP_S = 0.5e-3
 

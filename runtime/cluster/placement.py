@@ -41,7 +41,7 @@ def place(manifest: Manifest, offers: Sequence[Offer], copies: int = 1) -> Place
             f"{most / 1e6:.1f} MB; give a worker more, or compile for a smaller budget"
         )
     homes: dict[int, tuple[str, str]] = {}
-    for group in groups(manifest, len(offers)):
+    for group in groups(manifest, offers):
         homes.update(spread(manifest, group, offers, able))
     rest = [index for index in range(len(manifest.steps)) if index not in homes]
     homes.update(in_sequence(manifest, rest, offers, able))

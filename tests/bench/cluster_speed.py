@@ -1,13 +1,13 @@
 """VGG16 on boards that are each a small share of a processor: one worker against three.
 
-The workers enter their control groups when all is loaded: a quota is finer than what they measure of themselves at first,
-and some would take themselves for faster than others.
+On loopback: what a kernel does for a packet on virtual links is charged to whoever sends, up to half of a small share. The
+workers enter their control groups when all is loaded: a quota is coarser than what they measure of themselves at first, and
+some would take themselves for faster than others. So what the manager expects is of workers at full speed.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.clusters import cluster_on, mosquitto
+from tests.bench.clusters import BIN, mosquitto
 from tests.bench.slices import Limits, limited
 from tests.bench.throttled import forget
+from tests.runtime.cluster.devices import Devices
 
-#: A worker computes as fast as a tenth of this machine's core: VGG16 takes it some seconds, as it takes a small board.
-SHARE = 0.1
+#: Three workers leave the second core to the hub, the manager and the client.
+SHARE = 0.25
 #: A microSD card.
 READ_BYTES_PER_S = 22_000_000
 CACHE_BYTES = 100_000_000
@@ -47,7 +48,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Seconds of one image alone (median), images a second of a stream, and what the manager expected."""
+    """Seconds of one image alone (the best of two), images a second of a stream, and what the manager expected."""
 
     label: str
     workers: int
@@ -57,8 +58,8 @@ class Speed:
 
 
 BOARDS = (
-    Board(label="all weights stay in memory", memory_bytes=900_000_000, small=False, images=16),
-    Board(label="256 MB, 22 MB/s of storage", memory_bytes=256_000_000, small=True, images=8),
+    Board(label="all weights stay in memory", memory_bytes=900_000_000, small=False, images=12),
+    Board(label="320 MB, 22 MB/s of storage", memory_bytes=320_000_000, small=True, images=4),
 )
 
 
@@ -76,7 +77,7 @@ def _speed(folder: Path, bundle: Path, board: Board, count: int) -> Speed:
     generator = np.random.default_rng(8)
     with ExitStack() as stack:
         slices = {worker: stack.enter_context(limited(worker, board.limits, place)) for worker in workers}
-        devices, links = cluster_on(stack, place, bundle, mosquitto(), workers, shaped=False)
+        devices = Devices(stack, place, bundle, BIN, mosquitto())
         devices.start_hub()
         devices.start_manager("--workers", str(count))
         for worker in workers:
@@ -85,14 +86,12 @@ def _speed(folder: Path, bundle: Path, board: Board, count: int) -> Speed:
         forget(place)
         for worker, own in slices.items():
             own.take(devices.processes[worker].pid)
-        if links:
-            links.shape()
         engine = stack.enter_context(closing(devices.engine()))
         (name,) = engine.manifest.inputs
         shape = engine.manifest.tensors[name].shape
         images = [{name: generator.standard_normal(shape, dtype=np.float32)} for _ in range(board.images)]
         seconds = []
-        for image in images[:4]:
+        for image in images[:3]:
             started = time.perf_counter()
             engine.run(image)
             seconds.append(time.perf_counter() - started)
@@ -102,7 +101,7 @@ def _speed(folder: Path, bundle: Path, board: Board, count: int) -> Speed:
     return Speed(
         label=board.label,
         workers=count,
-        latency_s=statistics.median(seconds[1:]),
+        latency_s=min(seconds[1:]),
         per_s=(len(answered) - 1) / (answered[-1] - answered[0]),
         expected=expected.partition(": ")[2],
     )

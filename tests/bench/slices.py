@@ -13,7 +13,7 @@ from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
 #: Short, so that a quota makes a process slow, and not stop and go.
-_PERIOD_US = 20_000
+_PERIOD_US = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

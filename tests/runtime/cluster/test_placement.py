@@ -68,6 +68,8 @@ def test_shards_are_spread(manifest: Manifest) -> None:
     assert sorted(homes[index] for index in range(1, 5)) == ["w0", "w0", "w1", "w1"]
     light = place(made, [offer("w0"), offer("w1")])
     assert not any("side by side" in reason for reason in light.reasons)
+    slow = place(made, [offer("w0", rate=1), offer("w1", rate=1)])  # then computing takes longer than sending
+    assert any("side by side" in reason for reason in slow.reasons)
 
 
 def test_a_step_that_fits_nobody(network: Manifest) -> None:
