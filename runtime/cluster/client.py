@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut
 from hyps.runtime.cluster.join import Join, read_join
+from hyps.runtime.cluster.link import Link, Linker
 from hyps.runtime.cluster.messages import Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.tensors import to_value
 from hyps.runtime.cluster.topics import Role, topic
@@ -56,9 +58,12 @@ class _Job:
 
 
 class ClusterEngine:
-    """Computes a bundle's outputs at the cluster behind a hub; the bundle's manifest alone is needed here."""
+    """Computes a bundle's outputs at the cluster behind a hub; the bundle's manifest alone is needed here.
 
-    def __init__(self, bundle: Path, hub: str | None, join_file: Path | None) -> None:
+    The hub is named by its address or a join file, or there is a ``link`` to it.
+    """
+
+    def __init__(self, bundle: Path, hub: str | None, join_file: Path | None, *, link: Linker | None = None) -> None:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         join = read_join(join_file) if join_file else Join(hub=hub or "")
@@ -74,12 +79,8 @@ class ClusterEngine:
         self._events: queue.Queue[bytes] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
         self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
-        self._connection = Connection(
-            join,
-            name,
-            received=self._receive,
-            connected=lambda: self._connection.subscribe([self._result_topic]),
-        )
+        connect = link or partial(Connection, join)
+        self._connection: Link = connect(name, received=self._receive, connected=self._connected)
         self._connection.open()
 
     @property
@@ -199,6 +200,9 @@ class ClusterEngine:
         """(On the connection's thread.) The manager keeps the result until it hears that we have it."""
         acknowledge()
         self._events.put(payload)
+
+    def _connected(self) -> None:
+        self._connection.subscribe([self._result_topic])
 
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
         if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:

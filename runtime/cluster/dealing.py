@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hyps.runtime.errors import BudgetError
 from hyps.runtime.manifest import Manifest, Step
 from hyps.runtime.shares import boundary
 
@@ -26,7 +27,8 @@ _BYTES_PER_MAC = 4
 class Offer:
     """What a worker has: bytes for its process, multiply-adds and bytes from storage a second.
 
-    ``safe``: it may see the model's inputs.
+    ``safe``: it may see the model's inputs. ``group``: it stands for so many workers below it, and so holds one run of steps
+    at most (`hyps.runtime.cluster.group`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Offer:
     macs_per_s: int
     storage_bytes_per_s: int = 80_000_000
     safe: bool = True
+    group: int = 0
 
 
 @dataclass(slots=True)
@@ -109,7 +112,8 @@ def in_sequence(
         nexts = [_Dealt(cost=each.cost, starts=(*each.starts, stop)) for stop, each in enumerate(best)]
         for stop in range(1, len(steps) + 1):
             for start in range(stop - 1, -1, -1):
-                if steps[start] not in able[offer.name]:
+                joined = not offer.group or start == stop - 1 or steps[start] + 1 == steps[start + 1]
+                if steps[start] not in able[offer.name] or not joined:
                     break
                 seconds = (before[stop] - before[start]) / offer.macs_per_s
                 streamed = max(0, held[stop] - held[start] - max(room, 0))
@@ -120,8 +124,7 @@ def in_sequence(
                     nexts[stop] = _Dealt(cost=cost, starts=(*best[start].starts, start))
         best = nexts
     if math.isinf(best[-1].cost[0]):  # each step fits some worker, but not in this order of workers
-        homes = {index: max((o for o in offers if index in able[o.name]), key=lambda o: o.memory_bytes) for index in steps}
-        return {index: (offer.name, "the worker with most memory") for index, offer in homes.items()}
+        return _anyhow(manifest, steps, offers, able)
     bounds = [*best[-1].starts, len(steps)]
     total = max(before[-1], 1)
     found: dict[int, tuple[str, str]] = {}
@@ -130,6 +133,27 @@ def in_sequence(
         share = (before[stop] - before[start]) / total
         for position in range(start, stop):
             found[steps[position]] = (offer.name, f"{share:.0%} of the work in sequence")
+    return found
+
+
+def _anyhow(
+    manifest: Manifest, steps: Sequence[int], offers: Sequence[Offer], able: Mapping[str, set[int]]
+) -> dict[int, tuple[str, str]]:
+    """Each step to the worker with most memory; what fits groups alone to groups, a run each. Raises `BudgetError`."""
+    groups = [offer for offer in offers if offer.group]
+    found: dict[int, tuple[str, str]] = {}
+    for index in steps:
+        fits = [offer for offer in offers if not offer.group and index in able[offer.name]]
+        if fits:
+            found[index] = (max(fits, key=lambda offer: offer.memory_bytes).name, "the worker with most memory")
+            continue
+        before = found.get(index - 1, ("", ""))[0]
+        taken = {name for name, _ in found.values()}
+        groups_left = [o for o in groups if index in able[o.name] and (o.name == before or o.name not in taken)]
+        if not groups_left:
+            raise BudgetError(f"step {manifest.steps[index].name} fits groups alone, which hold one run of steps each")
+        best = max(groups_left, key=lambda offer: (offer.name == before, offer.memory_bytes))
+        found[index] = (best.name, "the group with most memory")
     return found
 
 
