@@ -101,7 +101,8 @@ class Crew:
     def describe(self, name: str) -> str:
         """A worker's abilities, for people."""
         state = self.online[name]
-        return f"{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
+        what = f"a group of {state.group}, " if state.group else ""
+        return f"{what}{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
     def order(self, placement: Placement, offers: Sequence[Offer]) -> dict[str, dict[int, Manifest]]:
         """Tell every worker what it holds, which is returned. Raises `BudgetError` where that does not fit."""

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hyps.runtime.errors import BudgetError
 from hyps.runtime.manifest import Manifest, Step
 from hyps.runtime.shares import boundary
 
@@ -27,8 +26,8 @@ _BYTES_PER_MAC = 4
 class Offer:
     """What a worker has: bytes for its process, multiply-adds and bytes from storage a second.
 
-    ``safe``: it may see the model's inputs. ``group``: it stands for so many workers below it, and so holds one run of steps
-    at most (`hyps.runtime.cluster.group`).
+    ``safe``: it may see the model's inputs. ``group``: it stands for so many workers below it, and is to hold one run of
+    steps (`hyps.runtime.cluster.group`).
     """
 
     name: str
@@ -124,7 +123,7 @@ def in_sequence(
                     nexts[stop] = _Dealt(cost=cost, starts=(*best[start].starts, start))
         best = nexts
     if math.isinf(best[-1].cost[0]):  # each step fits some worker, but not in this order of workers
-        return _anyhow(manifest, steps, offers, able)
+        return _anyhow(steps, offers, able)
     bounds = [*best[-1].starts, len(steps)]
     total = max(before[-1], 1)
     found: dict[int, tuple[str, str]] = {}
@@ -136,24 +135,18 @@ def in_sequence(
     return found
 
 
-def _anyhow(
-    manifest: Manifest, steps: Sequence[int], offers: Sequence[Offer], able: Mapping[str, set[int]]
-) -> dict[int, tuple[str, str]]:
-    """Each step to the worker with most memory; what fits groups alone to groups, a run each. Raises `BudgetError`."""
-    groups = [offer for offer in offers if offer.group]
+def _anyhow(steps: Sequence[int], offers: Sequence[Offer], able: Mapping[str, set[int]]) -> dict[int, tuple[str, str]]:
+    """Each step to the worker with most memory; what fits groups alone to groups, each a run if there are enough."""
     found: dict[int, tuple[str, str]] = {}
     for index in steps:
-        fits = [offer for offer in offers if not offer.group and index in able[offer.name]]
-        if fits:
-            found[index] = (max(fits, key=lambda offer: offer.memory_bytes).name, "the worker with most memory")
-            continue
-        before = found.get(index - 1, ("", ""))[0]
-        taken = {name for name, _ in found.values()}
-        groups_left = [o for o in groups if index in able[o.name] and (o.name == before or o.name not in taken)]
-        if not groups_left:
-            raise BudgetError(f"step {manifest.steps[index].name} fits groups alone, which hold one run of steps each")
-        best = max(groups_left, key=lambda offer: (offer.name == before, offer.memory_bytes))
-        found[index] = (best.name, "the group with most memory")
+        fits = [offer for offer in offers if index in able[offer.name]]
+        workers = [offer for offer in fits if not offer.group]
+        if workers:
+            found[index] = (max(workers, key=lambda offer: offer.memory_bytes).name, "the worker with most memory")
+        else:
+            before, taken = found.get(index - 1, ("", ""))[0], {name for name, _ in found.values()}
+            best = max(fits, key=lambda offer: (offer.name == before, offer.name not in taken, offer.memory_bytes))
+            found[index] = (best.name, "it fits groups alone")
     return found
 
 

@@ -64,6 +64,7 @@ def assign(manifest: Manifest, placement: Placement, offers: Iterable[Offer]) ->
 def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], copies: int = 1) -> Placement:
     """The same runs, each with ``copies`` workers as far as there are so many: who is left, and then who is free soonest.
 
+    A group has one run, unless nobody else is left for another.
     Raises `BudgetError` where a step fits none that is left.
     """
     assert offers
@@ -77,8 +78,9 @@ def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], c
         if not homes[number] and placement.homes[number]:
             reasons[number] = f"{', '.join(placement.homes[number])} is gone"
         while len(homes[number]) < copies:
+            fits = [name for name in rates if name not in homes[number] and able[name].issuperset(run)]
             full = {offer.name for offer in offers if offer.group and any(offer.name in each for each in homes)}
-            fits = [name for name in rates if name not in [*homes[number], *full] and able[name].issuperset(run)]
+            fits = [name for name in fits if name not in full] or ([] if homes[number] else fits)
             if not fits:
                 break
             best = min(fits, key=lambda name: (loads[name] + works[number] / rates[name], name))

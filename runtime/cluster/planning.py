@@ -151,8 +151,11 @@ class Planning:
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.holders.place(dict(enumerate(placement.homes)))
         self.scheduler.windows = {each.name: WINDOW * max(1, each.group) for each in offers}
+        groups = {each.name for each in offers if each.group}  # which change their workers' shares, too
         self.scheduler.streaming = frozenset(
-            name for name, own in parts.items() if len(own) > 1 and any(map(streamed_bytes, own.values()))
+            name
+            for name, own in parts.items()
+            if len(own) > 1 and (name in groups or any(map(streamed_bytes, own.values())))
         )
         for line in lines(self._manifest, placement, parts):
             self._say(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -14,8 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
+from hyps.runtime.cluster.join import encode_join
+from hyps.runtime.cluster.topics import Role
 from hyps.runtime.executor import load
-from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.broker import free_port, running, wait_for
 from tests.runtime.cluster.devices import Devices
 
 COUNT = 24
@@ -25,6 +27,7 @@ class Tree:
     """A manager with a worker and a group; hubs and folders of their own."""
 
     def __init__(self, stack: ExitStack, bundle: Path, bin_folder: Path, mosquitto: str, folder: Path) -> None:
+        self.folder, self.mosquitto = folder, mosquitto
         self._arguments = stack, bundle, bin_folder, mosquitto, folder
         self.top, self.below = self.level("top"), self.level("below")
 
@@ -35,12 +38,10 @@ class Tree:
         devices.start_hub()
         return devices
 
-    def start(self, workers: int = 2) -> None:
+    def start(self, *options: str) -> None:
         self.top.start_manager("--workers", "2")
         self.top.start_worker("w0")
-        for number in range(workers):
-            self.below.start_worker(f"b{number}")
-        self.top.start_group("g1", self.below)
+        self.top.start_group("g1", self.below, *options)
         self.top.wait_for_shares(workers=2)
 
 
@@ -74,17 +75,86 @@ def answers(devices: Devices, pictures: list[Any], meanwhile: dict[int, Any] | N
     return found
 
 
-def test_the_local_runs_bits(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
-    tree.start()
-    assert answers(tree.top, pictures) == expected
-    log = tree.top.log("g1")
-    assert set(re.findall(r"share \d+ on (b\d): \w+ -> computed", log)) == {"b0", "b1"}
-    assert len(re.findall(r"^share \d+ on g1:", tree.top.log("manager"), re.MULTILINE)) == 1
-    assert tree.top.resident_bytes("g1") < 110e6
+def homes(devices: Devices, worker: str) -> list[str]:
+    return re.findall(rf"^share (\d+) on {worker}:", devices.log("manager"), re.MULTILINE)
 
 
-def test_a_worker_of_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+def test_workers_of_the_group_are_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+    """At first nobody above hears of it; when the last that has room for its steps is gone, the group gives its share back.
+
+    Below is a hub with passwords, which lets its manager connect but once.
+    """
+    hub, port = tree.folder / "hub", free_port()
+    init_hub(hub, ["127.0.0.1"], port)
+    memories = {"b0": "120MB", "b1": "120MB", "b2": "61MB"}
+    for name in memories:
+        write_secret(hub / f"{name}.join", encode_join(add_user(hub, Role.WORKER, name)))
+    with running(tree.mosquitto, hub / "mosquitto.conf", port):
+        for name, memory in memories.items():
+            tree.below.start_worker(name, "--join", str(hub / f"{name}.join"), memory=memory)
+        tree.start("--sub-join", str(hub / "manager.join"))
+
+        def kill_last() -> None:
+            log = tree.top.log("g1")
+            assert {"b0", "b1"} <= set(re.findall(r"share \d+ on (b\d): \w+ -> computed", log))
+            assert "b1 is gone" in log
+            assert "g1 is gone" not in tree.top.log("manager")
+            assert tree.top.resident_bytes("g1") < 110e6
+            tree.below.kill("b0")
+
+        assert answers(tree.top, pictures, {4: lambda: tree.below.kill("b1"), 15: kill_last}) == expected
+        assert re.search("share 0 is lost: no group of workers for this share: .*fit no other worker", tree.top.log("g1"))
+        assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
+        assert len(homes(tree.top, "g1")) == 1
+
+
+def test_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+    """Its share goes to another; when it is back, nothing that it left behind is in the way.
+
+    Then it is the only one left, and holds what two held.
+    """
+    for name in ("b0", "b1"):
+        tree.below.start_worker(name)
     tree.start()
-    assert answers(tree.top, pictures, {5: lambda: tree.below.kill("b1")}) == expected
-    assert "b1 is gone" in tree.top.log("g1")
-    assert "g1 is gone" not in tree.top.log("manager")
+
+    def kill() -> None:
+        tree.top.kill("g1")
+        tree.top.start_group("g1", tree.below)
+
+    assert answers(tree.top, pictures, {5: kill}) == expected
+    assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
+    wait_for("g1 back", lambda: tree.top.log("manager").count("g1 is there") == 2)
+    tree.top.kill("w0")
+    assert answers(tree.top, pictures[:3]) == expected[:3]
+
+
+def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+    """Without workers it offers nothing; they and their hub may come and go."""
+    tree.top.start_manager()
+    tree.top.start_group("g1", tree.below)
+    tree.below.start_worker("b0")
+    tree.top.wait_for_shares(workers=1)
+    assert "g1 is there: a group of 1, 120 MB" in tree.top.log("manager")
+    assert answers(tree.top, pictures[:2]) == expected[:2]
+    tree.below.kill("b0")
+    wait_for("its loss", lambda: "g1 is gone" in tree.top.log("manager"))
+    tree.below.start_worker("b0")
+    tree.below.start_worker("b1")
+    assert answers(tree.top, pictures[:8]) == expected[:8]
+    tree.below.kill("hub")
+    time.sleep(0.2)
+    tree.below.start_hub()
+    assert answers(tree.top, pictures[:3]) == expected[:3]
+    tree.top.processes["g1"].terminate()
+    assert tree.top.processes["g1"].wait(10) == 143
+
+
+def test_three_levels(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+    deepest = tree.level("deepest")
+    deepest.start_worker("d0")
+    tree.below.start_group("g2", deepest)
+    tree.below.start_worker("b0")
+    tree.start()
+    wait_for("all of g1's workers", lambda: "g2: placed -> loading" in tree.top.log("g1"))
+    assert answers(tree.top, pictures[:8]) == expected[:8]
+    assert "inferring -> computed" in tree.below.log("g2")
