@@ -90,7 +90,7 @@ class Batch:
         self._store.set_limit(0)
         self._executor.trim()
 
-    def run(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[Done]:
+    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[Done]:
         """What becomes of each of ``inputs``, as soon as it is known; an input is read when the first step gets to it.
 
         Raises as `Executor.run` does for what is wrong with the bundle.

@@ -21,7 +21,8 @@ from hyps.runtime.output import drop_stdout, save, show
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
-    from hyps.runtime.batch import Done
+    from hyps.runtime.batch import Batch
+    from hyps.runtime.cluster.client import ClusterEngine
     from hyps.runtime.engine import Engine
     from hyps.runtime.executor import StepProfile
     from hyps.runtime.inputs import Source, Tensors
@@ -101,9 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if batches and streams(executor.manifest):
                 group = [found.popleft() for _ in range(min(options.batch, len(found)))]
-                batch = Batch(executor)
-                status = max(status, _run_many(executor, batch.run, batch.make_room, group, options))
-                _say_spilled(batch.spilled_bytes, options)
+                status = max(status, _run_many(executor, Batch(executor), group, options))
             else:
                 _run_one(executor, found.popleft(), options, more=bool(found))
         except InputError as error:  # the other inputs are still worth running
@@ -125,7 +124,7 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
     _check_save(options, len(found))
     with closing(ClusterEngine(options.bundle, options.engine, options.join)) as engine:
         if len(found) > 1 and options.repeat == 1:
-            return _run_many(engine, engine.stream, engine.make_room, found, options)
+            return _run_many(engine, engine, found, options)
         status = 0
         while found:
             try:
@@ -163,13 +162,7 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         show(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
-def _run_many(
-    engine: Engine,
-    run: Callable[[Iterator[Tensors]], Iterator[Done]],
-    make_room: Callable[[], None],
-    group: Collection[Source],
-    options: argparse.Namespace,
-) -> int:
+def _run_many(engine: Engine, many: Batch | ClusterEngine, group: Collection[Source], options: argparse.Namespace) -> int:
     """Run inputs together; those that cannot be read are told of and left out."""
     names, status = list[str](), 0
 
@@ -177,7 +170,7 @@ def _run_many(
         nonlocal status
         for source in group:
             try:
-                tensors = _read(source, engine, make_room)
+                tensors = _read(source, engine, many.make_room)
             except InputError as error:
                 status = say(error)
             else:
@@ -185,20 +178,16 @@ def _run_many(
                 yield tensors
 
     started = time.perf_counter()
-    for done in run(arriving()):
+    for done in many.stream(arriving()):
         if done.error:
             status = say(f"{names[done.number]}: {done.error}")
         else:
             _report(engine, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
     if names and not options.json:
-        show([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each"])
+        spilled = f"; {count / 1e6:.1f} MB went through a temporary file" if (count := many.spilled_bytes) else ""
+        show([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each{spilled}"])
     return status
-
-
-def _say_spilled(nbytes: int, options: argparse.Namespace) -> None:
-    if nbytes and not options.json:
-        show([f"{nbytes / 1e6:.1f} MB went through a temporary file"])
 
 
 def _read(source: Source, engine: Engine, make_room: Callable[[], None]) -> Tensors:

@@ -83,6 +83,9 @@ class ClusterEngine:
         self._connection: Link = connect(name, received=self._receive, connected=self._connected)
         self._connection.open()
 
+    #: Nothing is kept in files here.
+    spilled_bytes = 0
+
     @property
     def manifest(self) -> Manifest:
         """What the cluster runs."""

@@ -14,6 +14,8 @@ import logging
 import os
 import shutil
 import ssl
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,9 +59,21 @@ class Cache:
             for file in manifest.files:
                 _link(self._file(orders, file.sha256, file.size_bytes), folder / file.path)
             _link(document, folder / MANIFEST_NAME)  # last: with it the bundle is whole
+            os.utime(folder)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}") from None
         return folder
+
+    def prune(self, keep: Collection[str], limit_bytes: int) -> None:
+        """Let go of shares whose sha256 is not to ``keep``, the longest unused first, while all files exceed the limit."""
+        with suppress(OSError):  # the next time will do
+            unused = [folder for folder in self._shares.iterdir() if folder.name not in keep]
+            unused.sort(key=lambda folder: folder.stat().st_mtime)
+            while unused and sum(file.stat().st_size for file in self._files.iterdir()) > limit_bytes:
+                shutil.rmtree(unused.pop(0))
+                for file in self._files.iterdir():
+                    if file.stat().st_nlink == 1:  # no share has it
+                        file.unlink()
 
     def _file(self, orders: Orders, sha256: str, size_bytes: int) -> Path:
         path = self._files / sha256

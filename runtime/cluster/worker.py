@@ -55,9 +55,9 @@ class _Share:
 class Worker:
     """Runs until stopped; everything but receiving happens on the thread that calls `run`."""
 
-    def __init__(self, join: Join, name: str, host: Host, cache: Path) -> None:
+    def __init__(self, join: Join, name: str, host: Host, cache: Path, cache_bytes: int) -> None:
         self._host = host
-        self._cache = Cache(cache)
+        self._cache, self._cache_bytes = Cache(cache), cache_bytes
         self._session = secrets.token_hex(16)
         self._connects = 0
         self._orders: Orders | None = None
@@ -166,6 +166,7 @@ class Worker:
             self._shares[order.number] = _Share(sha256=order.sha256, runner=runner, life=life)
         self._loading = ()
         self._publish_state()
+        self._cache.prune({order.sha256 for order in orders.shares}, self._cache_bytes)
         fetched = self._cache.fetched_bytes - before
         seconds = time.perf_counter() - started
         log.info("%d shares, %d new: %.1f MB fetched, %.2f s", len(wanted), len(missing), fetched / 1e6, seconds)

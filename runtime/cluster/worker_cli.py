@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: the cores)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where partitions are kept (default: ~/.cache/hyps/NAME)")
+    parser.add_argument(
+        "--cache-size", type=size, default=4 * 10**9, metavar="SIZE", help="what it may hold besides what is in use (4GB)"
+    )
     return parser
 
 
@@ -75,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
     below = options.sub_hub or options.sub_join
     host = _group(options, join, cache) if below else _device(options, cache)
-    Worker(join, name, host, cache).run()
+    Worker(join, name, host, cache, options.cache_size).run()
 
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:

@@ -87,7 +87,7 @@ def test_computes_the_same_at_once_and_spilled(kind: str, compiled: Compile) -> 
     at_once = [executor.run(sample)["y"] for sample in samples]
     batch = Batch(executor)
     batch._store.set_limit = lambda nbytes: type(batch._store).set_limit(batch._store, 0)  # type: ignore[method-assign]
-    spilled = [done.outputs["y"] for done in batch.run(samples)]
+    spilled = [done.outputs["y"] for done in batch.stream(samples)]
     np.testing.assert_array_equal(at_once, expected)
     np.testing.assert_array_equal(spilled, expected)
     assert batch.spilled_bytes > 0

@@ -107,7 +107,7 @@ def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, sch
     executor = Executor(Path("b"), batched(scheduled(manifest, schedule)), opener=runtime)
     inputs = [{"x": np.full(1, index, np.float32)} for index in range(4)]
     batch = Batch(executor)
-    found = {done.number: done.outputs for done in batch.run(inputs)}
+    found = {done.number: done.outputs for done in batch.stream(inputs)}
     assert len(runtime.opened) == len(schedule)
     assert runtime.sessions_at_opening == [0] * len(schedule)
     assert (batch.spilled_bytes > 0) == (len(schedule) > 1)
@@ -126,7 +126,7 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
             yield {"x": np.full(1, index, np.float32)}
 
     runs = FakeSession.run
-    for done in Batch(executor).run(arriving()):
+    for done in Batch(executor).stream(arriving()):
         events.append(f"done {done.number}")
     assert events == ["read 0", "read 1", "done 0", "done 1"]
     assert runs is FakeSession.run
@@ -148,7 +148,7 @@ def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Picky())
     inputs = [{"x": np.full(1, value, np.float32)} for value in (1, 6, 2)]
-    found = list(Batch(executor).run(inputs))
+    found = list(Batch(executor).stream(inputs))
     assert [(done.number, str(done.error)) for done in found if done.error] == [(1, "seven")]
     assert {done.number: done.outputs["y"].tolist() for done in found if not done.error} == {0: [4.0], 2: [5.0]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,27 @@ def test_a_part_of_another_file_begins_anew(
     cache = Cache(tmp_path / "cache")
     (tmp_path / "cache" / "files" / f"{manifest.files[0].sha256}.part").write_bytes(rubbish)
     check_files(cache.share(orders, orders.shares[0]), manifest)
+
+
+def test_the_longest_unused_go_first(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+    """What is ordered stays whatever it takes, with the files that it has in common with what goes."""
+    cache = Cache(tmp_path / "cache")
+    first, last = (msgspec.structs.replace(manifest, steps=steps) for steps in (manifest.steps[:1], manifest.steps[1:]))
+    orders = [ordered(server, bundle, each, f"w{number}") for number, each in enumerate((manifest, first, last))]
+    folders = [cache.share(each, each.shares[0]) for each in orders]
+    for age, folder in enumerate(folders):
+        os.utime(folder, (1000 - age, 1000 - age))
+    files = tmp_path / "cache" / "files"
+    kept = {orders[1].shares[0].sha256}
+    total = sum(file.stat().st_size for file in files.iterdir())
+    cache.prune(kept, total)
+    assert all(folder.exists() for folder in folders)
+    cache.prune(kept, total - 1)
+    assert [folder.exists() for folder in folders] == [True, True, False]
+    cache.prune(kept, 0)
+    assert [folder.exists() for folder in folders] == [False, True, False]
+    check_files(folders[1], first)
+    assert {file.name for file in files.iterdir()} == kept | {file.sha256 for file in first.files}
 
 
 def test_a_worker_gets_nothing_of_others(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Whatever else is said at a hub without passwords, beside a stream: counted and dropped, and every answer is right."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyps.runtime.cluster.connection import Connection
+from hyps.runtime.cluster.frames import FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.join import Join
+from hyps.runtime.executor import load
+from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.devices import Devices
+
+TOPICS = ["workers/w0/output", "workers/w1/output", "workers/w0/input", "workers/w0/orders", "clients/c1/submit"]
+TOPICS += ["workers/w7/state", "workers/w0/state/x", "clients/c1/result", "elsewhere"]
+
+
+@pytest.fixture
+def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
+    with ExitStack() as stack:
+        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
+        made.start_hub()
+        yield made
+
+
+class Intruder:
+    """Hears all that is said, and says it again: as it was, later, elsewhere, with other bytes, or cut off."""
+
+    def __init__(self, url: str) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self._random = random.Random(7)
+        self.connection = Connection(
+            Join(hub=url), "intruder", received=self._hear, connected=lambda: self.connection.subscribe(["hyps/#"])
+        )
+        self.connection.open()
+
+    def _hear(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        acknowledge()
+        if len(self.heard) < 2000:
+            self.heard.append((topic, payload))
+
+    def disturb(self) -> None:
+        topic, payload = self._random.choice(self.heard)
+        what = self._random.randrange(5)
+        if what == 0:  # replayed where it came from, but for orders and states: those an intruder could forge outright
+            topic = topic if topic.endswith(("input", "output", "submit")) else "hyps/elsewhere"
+        elif what == 1:
+            topic = f"hyps/{self._random.choice(TOPICS)}"
+            payload = self._random.randbytes(self._random.randrange(200))
+        elif what == 2:
+            payload = payload[: self._random.randrange(len(payload) + 1)]
+            topic = f"hyps/{self._random.choice(TOPICS[:3])}"
+        elif what == 3:
+            changed = bytearray(payload or b"{")
+            changed[self._random.randrange(min(len(changed), 200))] ^= 1 << self._random.randrange(8)
+            payload = bytes(changed)
+            topic = topic if topic.endswith(("input", "output")) else "hyps/workers/w1/output"
+        else:
+            payload = b"HyPS\x01" + self._random.randbytes(self._random.choice([10, 5000, FRAME_LIMIT_BYTES - 100]))
+            topic = f"hyps/{self._random.choice(TOPICS[:3])}"
+        self.connection.publish(topic, payload)
+
+
+def test_noise(devices: Devices, bin_folder: Path) -> None:
+    devices.start_manager("--workers", "2")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=2)
+    generator = np.random.default_rng(8)
+    pictures: list[dict[str, Any]] = [
+        {"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(60)
+    ]
+    executor = load(devices.bundle)
+    expected = [executor.run(picture)["scores"].tobytes() for picture in pictures]
+    intruder = Intruder(devices.url)
+    with closing(intruder.connection), closing(devices.engine()) as engine:
+        answers = []
+        for done in engine.stream(pictures):
+            assert not done.error
+            answers.append(done.outputs["scores"].tobytes())
+            for _ in range(5):
+                intruder.disturb()
+    assert answers == expected
+    command: list[str | Path] = [bin_folder / "hyps-manager", "status", "--hub", devices.url, "--json"]
+
+    def dropped() -> int:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return sum(json.loads(done.stdout)["dropped"].values())
+
+    wait_for("the count", lambda: dropped() > 20)
+    assert "Traceback" not in devices.log("manager") + devices.log("w0") + devices.log("w1")
