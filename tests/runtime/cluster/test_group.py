@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
-from hyps.runtime.cluster.join import encode_join
+from hyps.runtime.cluster.join import Join, encode_join
 from hyps.runtime.cluster.topics import Role
 from hyps.runtime.executor import load
 from tests.runtime.cluster.broker import free_port, running, wait_for
@@ -158,3 +159,32 @@ def test_three_levels(tree: Tree, pictures: list[Any], expected: list[bytes]) ->
     wait_for("all of g1's workers", lambda: "g2: placed -> loading" in tree.top.log("g1"))
     assert answers(tree.top, pictures[:8]) == expected[:8]
     assert "inferring -> computed" in tree.below.log("g2")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--sub-hub", "mqtt://127.0.0.1:1883"], "must be another than the one above"),
+        (["--sub-hub", "mqtt://127.0.0.1:1", "--memory", "1GB"], "leave them out with --sub-hub"),
+        (["--sub-join", "{}"], "the join file below is for 'b0'"),
+        (["--sub-join", "nothing"], "cannot read nothing"),
+    ],
+    ids=["same hub", "memory", "a worker's file", "no file"],
+)
+def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[str], reason: str) -> None:
+    file = tmp_path / "b0.join"
+    file.write_bytes(encode_join(Join(hub="mqtts://127.0.0.1:8883", name="b0", password="p")))
+    command: list[str | Path] = [
+        bin_folder / "hyps-worker",
+        "--hub",
+        "mqtt://127.0.0.1:1883",
+        "--name",
+        "g1",
+        "--cache",
+        tmp_path,
+    ]
+    done = subprocess.run(
+        [*command, *(each.format(file) for each in options)], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert reason in done.stderr
