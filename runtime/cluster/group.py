@@ -228,5 +228,8 @@ class _Run:
                     result = HubError(f"the group below: {fault}")
                 except RuntimeFault as fault:
                     result = fault
+                except Exception as error:
+                    log.exception("a bug: a client of the group's manager")
+                    result = HubError(f"the group below: {type(error).__name__}")
                 self._post(partial(done, result))
                 self.tasks.task_done()
