@@ -25,7 +25,7 @@ cluster-demo: $(READY) ## a hub, a manager and three workers on this machine; on
 	$(BIN)/python -m tests.cluster_demo
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update,-n 2 --dist worksteal) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)

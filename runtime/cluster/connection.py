@@ -1,6 +1,8 @@
 """A connection to the hub: MQTT 5, no delays by the kernel, certificates checked, messages acknowledged when we say so.
 
 paho-mqtt (``hyps[cluster]``), 5.5 MB resident, does the protocol. It connects again by itself whenever the hub comes back.
+Quality of service 1, and what comes twice is known by job, share and attempt: level 2 took 0.4 to 0.5 ms instead of 0.2 to
+0.3 for 1 KB, half the rate, and the same for chunks (loopback, Mosquitto 2.0.11); a killed hub forgets either.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.connection import Connection
@@ -17,18 +19,16 @@ from hyps.runtime.cluster.status import EXPIRY_S, Status
 from hyps.runtime.cluster.topics import STATUS
 from hyps.runtime.errors import HubError
 
-try:
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.table import Table
-except ImportError:
-    raise HubError("'hyps-manager status' needs the rich library: pip install 'hyps[manager]'") from None
+if TYPE_CHECKING:
+    from rich.console import Group
 
 _GONE = "no manager speaks at this hub; start 'hyps-manager DIR --hub URL'"
 
 
 def show(options: argparse.Namespace) -> None:
     """Print the status once, or until interrupted. Raises `HubError`."""
+    if not options.json and find_spec("rich") is None:
+        raise HubError("the table needs the rich library: pip install 'hyps[manager]', or give --json")
     join = hub_of(options)
     heard: queue.Queue[bytes] = queue.Queue(maxsize=100)
 
@@ -57,6 +57,9 @@ def _watch(heard: queue.Queue[bytes], status: Status | None, *, as_json: bool) -
             if status:
                 _print(status, as_json=True)
             status = _next(heard)
+    from rich.console import Console
+    from rich.live import Live
+
     with Live(console=Console(), refresh_per_second=4) as live:
         while True:
             live.update(tables(status) if status else _GONE)
@@ -79,11 +82,16 @@ def _print(status: Status, *, as_json: bool) -> None:
         sys.stdout.write(messages.encode(status).decode() + "\n")
         sys.stdout.flush()
     else:
+        from rich.console import Console
+
         Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(tables(status))
 
 
 def tables(status: Status) -> Group:
     """For people: a line, the workers, the shares."""
+    from rich.console import Group
+    from rich.table import Table
+
     workers = Table("worker", "memory MB", "GMAC/s", "holds", "sent", "computed/s", "", box=None, title_justify="left")
     for each in status.workers:
         holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
