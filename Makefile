@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression coverage test-arm bench lint clean
+.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1
 
 bench: $(READY) ## memory and latency beside what a user would pick instead, as ratios within one run
 	$(BIN)/python -m tests.bench.main
+
+bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
+	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))
 
 lint: $(READY) ## ruff, mypy, import rules
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import queue
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,14 +75,15 @@ class ClusterEngine:
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._changed = threading.Condition()  # of the jobs, which two threads look at
         self._answered = False
-        self._heard = time.monotonic()
-        self._events: queue.Queue[bytes] = queue.Queue(maxsize=1024)
+        self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
         self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
         connect = link or partial(Connection, join)
         self._connection: Link = connect(name, received=self._receive, connected=self._connected)
         self._connection.open()
+        threading.Thread(target=self._listen, name="replies", daemon=True).start()
 
     #: Nothing is kept in files here.
     spilled_bytes = 0
@@ -109,25 +111,29 @@ class ClusterEngine:
 
         Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
         """
-        self._heard = time.monotonic()
         source = enumerate(inputs)
         more = True
+        began = time.monotonic()
         try:
             while more or self._jobs:
-                while more and len(self._jobs) < window:
+                while more and len(self._jobs) < window and not self._first_finished():
                     number, sample = next(source, (0, None))
                     more = sample is not None
                     if sample is not None:
                         check_inputs(self._manifest, sample)
                         self._begin(number, sample)
-                while self._jobs and self._finished(first := next(iter(self._jobs))):
-                    job = self._jobs.pop(first)
+                with self._changed:
+                    while self._jobs and not self._first_finished():
+                        self._changed.wait(_AGAIN_S)
+                        if not self._answered and time.monotonic() - began > _SILENCE_S:
+                            raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
+                    job = self._jobs.popitem(last=False)[1] if self._jobs else None
+                if job:
                     seconds = time.monotonic() - job.began
                     yield Done(number=job.number, outputs=self._ordered(job), error=job.error, compute_s=seconds)
-                if len(self._jobs) >= window or (self._jobs and not more):
-                    self._listen()
         finally:
-            self._jobs.clear()
+            with self._changed:
+                self._jobs.clear()
 
     def room_bytes(self) -> int:
         """What the bundle's budget leaves for reading an input."""
@@ -139,11 +145,16 @@ class ClusterEngine:
     def close(self) -> None:
         """Take leave of the hub, when what was said has been sent."""
         self._connection.close()
+        self._events.put(None)
 
     def _begin(self, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
         name, now = secrets.token_hex(16), time.monotonic()
-        self._jobs[name] = _Job(number=number, inputs=inputs, began=now, heard=now)
+        with self._changed:
+            self._jobs[name] = _Job(number=number, inputs=inputs, began=now, heard=now)
         self._say(Submit(job=name, bundle=self._bundle_sha256))
+
+    def _first_finished(self) -> bool:
+        return bool(self._jobs) and self._finished(next(iter(self._jobs)))
 
     def _finished(self, name: str) -> bool:
         job = self._jobs[name]
@@ -153,12 +164,21 @@ class ClusterEngine:
         return {} if job.error else {output.name: job.outputs[output.name] for output in self._manifest.outputs}
 
     def _listen(self) -> None:
-        """Take what comes, and say again what was not heard of for a while: who was killed may have forgotten it."""
-        try:
-            self._take(self._events.get(timeout=_AGAIN_S))
-        except queue.Empty:
-            if not self._answered and time.monotonic() - self._heard > _SILENCE_S:
-                raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'") from None
+        """(On a thread of its own.) Inputs go out as soon as they are asked for, whatever the caller does meanwhile."""
+        payload: bytes | None = b""
+        while payload is not None:
+            try:
+                payload = self._events.get(timeout=_AGAIN_S)
+            except queue.Empty:
+                payload = b""
+            with self._changed:
+                if payload:
+                    self._take(payload)
+                self._say_again()
+                self._changed.notify_all()
+
+    def _say_again(self) -> None:
+        """What was not heard of for a while: who was killed may have forgotten it."""
         now = time.monotonic()
         for name, job in self._jobs.items():
             if now - job.heard > _AGAIN_S and not self._finished(name):

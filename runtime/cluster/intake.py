@@ -25,7 +25,7 @@ MOST_JOBS = 1000
 _MOST_SENDING = 16
 #: Jobs that wait for their turn to send; a client that is there announces its own again every two seconds.
 _MOST_ANNOUNCED, _ANNOUNCED_S = 10_000, 10.0
-_SENDING_S = 30.0
+_SENDING_S, _QUIET_S = 30.0, 1.5
 _EXPIRY_S = 600
 _KEPT_S = 24 * 3600
 
@@ -33,12 +33,12 @@ _KEPT_S = 24 * 3600
 Publish = Callable[[str, bytes, int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Sending:
-    """A job whose inputs are on their way, until they are all there."""
+    """A job whose inputs are on their way; when it was asked for them, or one of their chunks came."""
 
     client: str
-    until: float
+    heard: float = 0.0
     tensors: dict[str, bytearray] = field(default_factory=dict)
 
 
@@ -82,7 +82,10 @@ class Intake:
             self._tell(client, Refused(job=message.job, reason=reason))
         elif len(self._announced) >= _MOST_ANNOUNCED:
             self._tell(client, Refused(job=message.job, reason="too many jobs wait; try again later"))
-        elif message.job not in self._sending:
+        elif sending := self._sending.get(message.job):
+            if time.monotonic() - sending.heard > _QUIET_S:  # what it was told, or what it sent, is lost
+                self._ask(message.job, sending)
+        else:
             self._announced[message.job] = (client, time.monotonic())
 
     def admit(self, open_jobs: int) -> None:
@@ -91,14 +94,15 @@ class Intake:
             job, (client, said_at) = self._announced.popitem(last=False)
             now = time.monotonic()
             if now - said_at < _ANNOUNCED_S:  # else its client is gone
-                self._sending[job] = _Sending(client=client, until=now + _SENDING_S)
-                self._tell(client, SendInputs(job=job, pack=self._pack))
+                self._sending[job] = _Sending(client=client)
+                self._ask(job, self._sending[job])
 
     def wanted(self, key: Key, tensor: str, client: str) -> TensorRecord:
         """Of which type an input must be; raises `Dropped` where this client was not told to send it."""
         sending = self._sending.get(key.job)
         if sending is None or sending.client != client:
             raise Dropped("not announced")
+        sending.heard = time.monotonic()
         if tensor not in self._manifest.inputs:
             raise Dropped("unknown tensor")
         return self._manifest.tensors[tensor]
@@ -119,7 +123,7 @@ class Intake:
         """Jobs whose inputs never came, which are forgotten; so are results that nobody took in a day."""
         for job in self._journal.undelivered(_KEPT_S):
             self._journal.forget(job)
-        gone = [job for job, each in self._sending.items() if each.until < time.monotonic()]
+        gone = [job for job, each in self._sending.items() if time.monotonic() - each.heard > _SENDING_S]
         for job in gone:
             del self._sending[job]
         return gone
@@ -137,6 +141,10 @@ class Intake:
             key, tensor = Key(job=job, share=-1, attempt=0), self._manifest.tensors[output.name]
             for frame in cut(key, output.name, tensor, data, pack=self._pack):
                 self._publish(topic(Role.CLIENT, record.client, "result"), frame, _EXPIRY_S)
+
+    def _ask(self, job: str, sending: _Sending) -> None:
+        sending.heard = time.monotonic()
+        self._tell(sending.client, SendInputs(job=job, pack=self._pack))
 
     def _tell(self, client: str, message: messages.Message) -> None:
         self._publish(topic(Role.CLIENT, client, "result"), messages.encode(message), _EXPIRY_S)

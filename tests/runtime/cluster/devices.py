@@ -98,7 +98,7 @@ class Devices:
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
 
-    def wait_for_shares(self, workers: int = 0) -> None:
+    def wait_for_shares(self, workers: int = 0, seconds: float = 20) -> None:
         """Until every share that the manager placed last is loaded."""
 
         def loaded() -> bool:
@@ -108,7 +108,7 @@ class Devices:
             waits = {"placed", "loading"} & {*lives.values()}
             return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
-        wait_for(f"loaded shares: {self.log('manager')}", loaded)
+        wait_for(f"loaded shares: {self.log('manager')}", loaded, seconds)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()

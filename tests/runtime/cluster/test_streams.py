@@ -63,6 +63,29 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
     assert len({share for share, _ in lives}) == 3
 
 
+def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    """Where images come slowly, none waits for the next few; and what a hub that is killed forgets is said again soon."""
+    devices.start_manager()
+    devices.start_worker("w0")
+    devices.wait_for_shares(workers=1)
+    taken = []
+
+    def camera() -> Iterator[dict[str, NDArray[Any]]]:
+        for number, picture in enumerate(pictures[:6]):
+            taken.append(number)
+            yield picture
+            if number == 3:
+                devices.kill("hub")
+                devices.start_hub()
+            time.sleep(0.5)
+
+    with closing(devices.engine()) as engine:
+        found = [(done.outputs["scores"].tobytes(), len(taken), time.monotonic()) for done in engine.stream(camera())]
+    assert [answer for answer, _, _ in found] == expected[:6]
+    assert found[0][1] <= 3
+    assert found[-1][2] - found[0][2] < 25
+
+
 def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
     """One that cannot be read is told of, the others are computed; tensors may be compressed on their way."""
     devices.start_manager("--workers", "2", "--compress")

@@ -1,0 +1,40 @@
+"""A cluster whose hub, manager, workers and client are each on a board of a network of their own."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from hyps.runtime.cluster.client import ClusterEngine
+from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from tests.cluster_network import Network
+from tests.runtime.cluster.broker import running
+from tests.runtime.cluster.devices import Devices
+
+
+class Boards(Devices):
+    """`Devices`, each started on the board of its name; an engine is on the board ``client``."""
+
+    def __init__(
+        self, stack: ExitStack, folder: Path, bundle: Path, bin_folder: Path, mosquitto: str, network: Network
+    ) -> None:
+        super().__init__(stack, folder, bundle, bin_folder, mosquitto)
+        self.network = network
+        self.url = f"mqtt://{network.address('hub')}:{self.port}"
+
+    def start_hub(self) -> None:
+        configuration = self._folder / "open.conf"
+        configuration.write_text(
+            f"listener {self.port}\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 0\n"
+            f"max_packet_size {FRAME_LIMIT_BYTES + ENVELOPE_BYTES}\n"
+        )
+        with self.network.inside("hub"):
+            self.processes["hub"] = self._stack.enter_context(running(self._mosquitto, configuration, self.port))
+
+    def engine(self) -> ClusterEngine:
+        with self.network.inside("client"):
+            return super().engine()
+
+    def _start(self, name: str, command: str, options: list[str | Path]) -> None:
+        with self.network.inside(name):
+            super()._start(name, command, options)

@@ -1,0 +1,97 @@
+"""The cluster over real links of 94 Mbit/s, each device in a network namespace of its own; one cable is pulled."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hyps.runtime.executor import load
+from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
+from tests.runtime.cluster.boards import Boards
+from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.test_cluster import Stream
+
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def links() -> Iterator[Network]:
+    try:
+        with network(["hub", "manager", "w0", "w1", "client"]) as made:
+            made.shape()
+            yield made
+    except NoNetwork as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def boards(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path, links: Network) -> Iterator[Boards]:
+    with ExitStack() as stack:
+        made = Boards(stack, tmp_path, layers, bin_folder, mosquitto, links)
+        made.start_hub()
+        made.start_manager("--workers", "2")
+        made.start_worker("w0")
+        made.start_worker("w1")
+        made.wait_for_shares(workers=2)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[NDArray[Any]]:
+    generator = np.random.default_rng(6)
+    return [generator.standard_normal((1, 3, 32, 32)).astype(np.float32) for _ in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
+    """The local run's bits."""
+    executor = load(layers)
+    return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
+
+
+def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
+    """A megabyte to the hub's board takes as long as the link needs, and the interface counts it with its headers."""
+    size = 1_000_000
+    with links.inside("hub"), socket.create_server((links.address("hub"), 0)) as server:
+        port = server.getsockname()[1]
+
+        def send() -> None:
+            with links.inside("client"), socket.create_connection((links.address("hub"), port)) as sender:
+                sender.sendall(bytes(size))
+
+        before = links.traffic("client")
+        sending = threading.Thread(target=send)
+        sending.start()
+        stream, _ = server.accept()
+        started, received = time.perf_counter(), 0
+        while piece := stream.recv(1 << 16):
+            received += len(piece)
+        seconds = time.perf_counter() - started
+        stream.close()
+        sending.join()
+    counted = links.traffic("client") - before
+    assert received == size
+    assert 0.8 < seconds / (size * 8 / RATE_BITS_PER_S) < 2
+    assert 0.999 < counted.stream_bytes / size < 1.001
+    assert 1.04 < counted.wire_bytes / size < 1.1
+
+
+def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    """The worker behind it is missed, its share goes to the other; when the cable is back, it works again."""
+    stream = Stream(boards, pictures)
+    wait_for("some answers", lambda: len(stream.answers) >= 5)
+    boards.network.unplug("w1")
+    wait_for("w1's loss", lambda: "w1 is gone" in boards.log("manager"))
+    wait_for("more answers", lambda: len(stream.answers) >= 8)
+    boards.network.plug("w1")
+    assert stream.result() == expected
+    wait_for("w1 back", lambda: boards.log("manager").count("w1 is there") == 2)
