@@ -77,6 +77,7 @@ class ClusterEngine:
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._changed = threading.Condition()  # of the jobs, which two threads look at
         self._answered = False
+        self._fault: HubError | None = None
         self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
         self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
@@ -125,6 +126,8 @@ class ClusterEngine:
                 with self._changed:
                     while self._jobs and not self._first_finished():
                         self._changed.wait(_AGAIN_S)
+                        if self._fault:
+                            raise self._fault
                         if not self._answered and time.monotonic() - began > _SILENCE_S:
                             raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
                     job = self._jobs.popitem(last=False)[1] if self._jobs else None
@@ -172,9 +175,12 @@ class ClusterEngine:
             except queue.Empty:
                 payload = b""
             with self._changed:
-                if payload:
-                    self._take(payload)
-                self._say_again()
+                try:
+                    if payload:
+                        self._take(payload)
+                    self._say_again()
+                except HubError as fault:  # the link has ended
+                    self._fault = fault
                 self._changed.notify_all()
 
     def _say_again(self) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
-from hyps.runtime.cluster.join import Join, encode_join
+from hyps.runtime.cluster.join import Join, encode_join, parse_address
+from hyps.runtime.cluster.link import Receiver
 from hyps.runtime.cluster.topics import Role
+from hyps.runtime.errors import HubError
 from hyps.runtime.executor import load
 from tests.runtime.cluster.broker import free_port, running, wait_for
 from tests.runtime.cluster.devices import Devices
@@ -188,3 +193,29 @@ def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert reason in done.stderr
+
+
+def test_a_manager_that_ends_is_told_to_who_waits(layers: Path, pictures: list[Any]) -> None:
+    """The link of a share that was given back: what is under way fails, and nobody waits for ever."""
+
+    class Ending:
+        address, connected = parse_address("mqtt://127.0.0.1"), True
+
+        def __init__(self, name: str, *, received: Receiver, connected: Callable[[], None]) -> None:
+            self._received, self._said = received, 0
+
+        def open(self, wait_s: float = 0, *, patient: bool = False) -> None: ...
+
+        def subscribe(self, topics: Sequence[str]) -> None: ...
+
+        def close(self) -> None: ...
+
+        def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> None:
+            self._said += 1
+            if self._said > 1:
+                raise HubError("it has ended")
+            job = msgspec.json.decode(payload)["job"]
+            self._received(topic, messages.encode(messages.Accepted(job=job)), lambda: None)
+
+    with closing(ClusterEngine(layers, None, None, link=Ending)) as engine, pytest.raises(HubError, match="has ended"):
+        engine.run(pictures[0])
