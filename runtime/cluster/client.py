@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut
 from hyps.runtime.cluster.join import Join, read_join
+from hyps.runtime.cluster.link import Link, Linker
 from hyps.runtime.cluster.messages import Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.tensors import to_value
 from hyps.runtime.cluster.topics import Role, topic
@@ -57,9 +59,12 @@ class _Job:
 
 
 class ClusterEngine:
-    """Computes a bundle's outputs at the cluster behind a hub; the bundle's manifest alone is needed here."""
+    """Computes a bundle's outputs at the cluster behind a hub; the bundle's manifest alone is needed here.
 
-    def __init__(self, bundle: Path, hub: str | None, join_file: Path | None) -> None:
+    The hub is named by its address or a join file, or there is a ``link`` to it.
+    """
+
+    def __init__(self, bundle: Path, hub: str | None, join_file: Path | None, *, link: Linker | None = None) -> None:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         join = read_join(join_file) if join_file else Join(hub=hub or "")
@@ -72,15 +77,12 @@ class ClusterEngine:
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._changed = threading.Condition()  # of the jobs, which two threads look at
         self._answered = False
+        self._fault: HubError | None = None
         self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
         self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
-        self._connection = Connection(
-            join,
-            name,
-            received=self._receive,
-            connected=lambda: self._connection.subscribe([self._result_topic]),
-        )
+        connect = link or partial(Connection, join)
+        self._connection: Link = connect(name, received=self._receive, connected=self._connected)
         self._connection.open()
         threading.Thread(target=self._listen, name="replies", daemon=True).start()
 
@@ -124,6 +126,8 @@ class ClusterEngine:
                 with self._changed:
                     while self._jobs and not self._first_finished():
                         self._changed.wait(_AGAIN_S)
+                        if self._fault:
+                            raise self._fault
                         if not self._answered and time.monotonic() - began > _SILENCE_S:
                             raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
                     job = self._jobs.popitem(last=False)[1] if self._jobs else None
@@ -171,9 +175,12 @@ class ClusterEngine:
             except queue.Empty:
                 payload = b""
             with self._changed:
-                if payload:
-                    self._take(payload)
-                self._say_again()
+                try:
+                    if payload:
+                        self._take(payload)
+                    self._say_again()
+                except HubError as fault:  # the link has ended
+                    self._fault = fault
                 self._changed.notify_all()
 
     def _say_again(self) -> None:
@@ -222,6 +229,9 @@ class ClusterEngine:
         """(On the connection's thread.) The manager keeps the result until it hears that we have it."""
         acknowledge()
         self._events.put(payload)
+
+    def _connected(self) -> None:
+        self._connection.subscribe([self._result_topic])
 
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
         if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:

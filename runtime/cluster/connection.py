@@ -12,11 +12,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from hyps.runtime.cluster.acknowledgements import UNACKNOWLEDGED
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.cluster.join import Join
+from hyps.runtime.cluster.link import Linker, Receiver
 from hyps.runtime.errors import HubError
 
 try:
@@ -32,6 +35,7 @@ KEEPALIVE_S = 4
 CONNECT_S = 10
 #: Messages at a time that are not acknowledged yet: what either side holds beside its queues is bounded by that.
 INFLIGHT = 20
+_MANAGER_SESSION_S = 24 * 3600
 _RETRY_S = 1
 _LINGER_S = 1
 #: CONNACK: bad user name or password, not authorised, banned; DISCONNECT: session taken over.
@@ -39,33 +43,9 @@ _REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client ide
 
 log = logging.getLogger(__name__)
 
-#: Called with topic, payload, and a function that acknowledges the message.
-Receiver = Callable[[str, bytes, Callable[[], None]], None]
-
 
 class _Unreachable(HubError):
     """There is no hub, for now."""
-
-
-class Acknowledgements:
-    """Those of messages that belong together, until what they carry is written down; at most ``most`` are held back."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._count = most, 0
-        self._held: dict[Hashable, list[Callable[[], None]]] = {}
-
-    def hold(self, key: Hashable, acknowledge: Callable[[], None]) -> None:
-        """Hold one back; beyond the most, the oldest are given."""
-        self._held.setdefault(key, []).append(acknowledge)
-        self._count += 1
-        while self._count > self._most:
-            self.give(next(iter(self._held)))
-
-    def give(self, key: Hashable) -> None:
-        """Give all of them."""
-        for acknowledge in self._held.pop(key, ()):
-            self._count -= 1
-            acknowledge()
 
 
 class Connection:
@@ -217,6 +197,11 @@ class Connection:
         except Exception:  # else paho's thread ends, and with it every connection
             log.exception("a bug: a message on %s of %d bytes is dropped", message.topic, len(message.payload))
             acknowledge()
+
+
+def manager_link(join: Join) -> Linker:
+    """A manager's connection: the hub keeps what comes while it is not there."""
+    return partial(Connection, join, session_s=_MANAGER_SESSION_S, inflight=2 * UNACKNOWLEDGED)
 
 
 def _properties(kind: int) -> Any:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyps.runtime.cluster import messages
-from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.dealing import Offer
+from hyps.runtime.cluster.link import Link
 from hyps.runtime.cluster.messages import Orders, ShareOrder, WorkerState
 from hyps.runtime.cluster.placement import Placement, assign
 from hyps.runtime.cluster.serving import FileServer, local_address
@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 class Change:
     """What a worker's message means: it is new here, or gone; what it loads and has loaded of its newest orders.
 
-    ``reconnected``: what was sent to it may not have arrived.
+    ``reconnected``: what was sent to it may not have arrived. ``other``: it advertises something else than before.
     """
 
     joined: bool = False
     lost: bool = False
     reconnected: bool = False
+    other: bool = False
     loading: tuple[int, ...] = ()
     loaded: tuple[int, ...] = ()
 
@@ -43,10 +44,10 @@ class Crew:
         self._orders: dict[str, Orders] = {}
         self._set_aside: set[str] = set()
         self._epoch = 0
-        self._connection: Connection | None = None
+        self._connection: Link | None = None
         self._server: FileServer | None = None
 
-    def open(self, connection: Connection) -> None:
+    def open(self, connection: Link) -> None:
         """Begin to serve files, at the address by which the hub sees this machine if no other was named."""
         self._connection = connection
         address = connection.address
@@ -76,6 +77,7 @@ class Crew:
             joined=before is None or restarted,
             lost=restarted,
             reconnected=before is not None and before.connects != state.connects,
+            other=before is not None and _offer(name, before) != _offer(name, state),
             loading=state.loading if current else (),
             loaded=state.loaded if current and not state.loading else (),
         )
@@ -91,13 +93,7 @@ class Crew:
     def offers(self, safe: frozenset[str] | None) -> list[Offer]:
         """What the workers that are there have, in the order of their names; only the ``safe`` may see inputs."""
         return [
-            Offer(
-                name=name,
-                memory_bytes=state.memory_bytes,
-                macs_per_s=max(1, state.macs_per_s),
-                storage_bytes_per_s=max(1, state.storage_bytes_per_s),
-                safe=safe is None or name in safe,
-            )
+            _offer(name, state, safe=safe is None or name in safe)
             for name, state in sorted(self.online.items())
             if name not in self._set_aside
         ]
@@ -105,7 +101,8 @@ class Crew:
     def describe(self, name: str) -> str:
         """A worker's abilities, for people."""
         state = self.online[name]
-        return f"{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
+        what = f"a group of {state.group}, " if state.group else ""
+        return f"{what}{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
     def order(self, placement: Placement, offers: Sequence[Offer]) -> dict[str, dict[int, Manifest]]:
         """Tell every worker what it holds, which is returned. Raises `BudgetError` where that does not fit."""
@@ -138,6 +135,17 @@ class Crew:
             for name, orders in self._orders.items():
                 if name in self.online:
                     self._connection.publish(topic(Role.WORKER, name, "orders"), messages.encode(orders), retain=True)
+
+
+def _offer(name: str, state: WorkerState, *, safe: bool = True) -> Offer:
+    return Offer(
+        name=name,
+        memory_bytes=state.memory_bytes,
+        macs_per_s=max(1, state.macs_per_s),
+        storage_bytes_per_s=max(1, state.storage_bytes_per_s),
+        safe=safe,
+        group=state.group,
+    )
 
 
 def lines(manifest: Manifest, placement: Placement, parts: Mapping[str, Mapping[int, Manifest]]) -> Iterator[str]:

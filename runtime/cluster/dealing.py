@@ -27,7 +27,8 @@ _BYTES_PER_MAC = 4
 class Offer:
     """What a worker has: bytes for its process, multiply-adds and bytes from storage a second.
 
-    ``safe``: it may see the model's inputs.
+    ``safe``: it may see the model's inputs. ``group``: it stands for so many workers below it, and is to hold one run of
+    steps (`hyps.runtime.cluster.group`).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Offer:
     macs_per_s: int
     storage_bytes_per_s: int = 80_000_000
     safe: bool = True
+    group: int = 0
 
 
 @dataclass(slots=True)
@@ -115,7 +117,8 @@ def in_sequence(
         nexts = [_Dealt(cost=each.cost, starts=(*each.starts, stop)) for stop, each in enumerate(best)]
         for stop in range(1, len(steps) + 1):
             for start in range(stop - 1, -1, -1):
-                if steps[start] not in able[offer.name]:
+                joined = not offer.group or start == stop - 1 or steps[start] + 1 == steps[start + 1]
+                if steps[start] not in able[offer.name] or not joined:
                     break
                 seconds = (before[stop] - before[start]) / offer.macs_per_s
                 streamed = max(0, held[stop] - held[start] - max(room, 0))
@@ -126,8 +129,7 @@ def in_sequence(
                     nexts[stop] = _Dealt(cost=cost, starts=(*best[start].starts, start))
         best = nexts
     if math.isinf(best[-1].cost[0]):  # each step fits some worker, but not in this order of workers
-        homes = {index: max((o for o in offers if index in able[o.name]), key=lambda o: o.memory_bytes) for index in steps}
-        return {index: (offer.name, "the worker with most memory") for index, offer in homes.items()}
+        return _anyhow(steps, offers, able)
     bounds = [*best[-1].starts, len(steps)]
     total = max(before[-1], 1)
     found: dict[int, tuple[str, str]] = {}
@@ -136,6 +138,21 @@ def in_sequence(
         share = (before[stop] - before[start]) / total
         for position in range(start, stop):
             found[steps[position]] = (offer.name, f"{share:.0%} of the work in sequence")
+    return found
+
+
+def _anyhow(steps: Sequence[int], offers: Sequence[Offer], able: Mapping[str, set[int]]) -> dict[int, tuple[str, str]]:
+    """Each step to the worker with most memory; what fits groups alone to groups, each a run if there are enough."""
+    found: dict[int, tuple[str, str]] = {}
+    for index in steps:
+        fits = [offer for offer in offers if index in able[offer.name]]
+        workers = [offer for offer in fits if not offer.group]
+        if workers:
+            found[index] = (max(workers, key=lambda offer: offer.memory_bytes).name, "the worker with most memory")
+        else:
+            before, taken = found.get(index - 1, ("", ""))[0], {name for name, _ in found.values()}
+            best = max(fits, key=lambda offer: (offer.name == before, offer.name not in taken, offer.memory_bytes))
+            found[index] = (best.name, "it fits groups alone")
     return found
 
 

@@ -57,6 +57,11 @@ class Holders:
         """A worker's copy is loaded."""
         return worker in self.homes[share] and self.state(share, worker) in READY | {State.INFERRING}
 
+    @property
+    def ready(self) -> bool:
+        """Each share is loaded somewhere."""
+        return all(any(self.can_infer(share, home) for home in homes) for share, homes in enumerate(self.homes))
+
     def infer(self, share: int, worker: str) -> None:
         """An input is sent to a worker."""
         if self.state(share, worker) != State.INFERRING:

@@ -15,14 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from hyps.runtime.cluster import messages
+from hyps.runtime.cluster.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from hyps.runtime.cluster.assembler import Arrival, Assembler
 from hyps.runtime.cluster.ballots import Ballots
-from hyps.runtime.cluster.connection import Acknowledgements, Connection
 from hyps.runtime.cluster.crew import Crew
 from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut, parse
+from hyps.runtime.cluster.health import Health
 from hyps.runtime.cluster.intake import Intake
-from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.journal import Journal
+from hyps.runtime.cluster.link import Linker
 from hyps.runtime.cluster.messages import Failed
 from hyps.runtime.cluster.planning import Planning, Wishes
 from hyps.runtime.cluster.scheduler import Lease, Scheduler
@@ -31,11 +32,7 @@ from hyps.runtime.cluster.topics import MANAGER, Role, parts, topic
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import MANIFEST_NAME, TensorRecord
 
-#: Chunks that are not acknowledged yet, and tensors that are not whole: beyond it the oldest are acknowledged, which is
-#: safe too, as leases end.
-_UNACKNOWLEDGED = 256
 _ARRIVING_BYTES = 256 << 20
-_SESSION_S = 24 * 3600
 _TICK_S = 0.2
 #: Workers that are there have been heard by then.
 _START_S = 5.0
@@ -48,7 +45,7 @@ class Manager:
     def __init__(
         self,
         bundle: Path,
-        join: Join,
+        link: Linker,
         journal: Journal,
         wishes: Wishes,
         *,
@@ -66,25 +63,26 @@ class Manager:
         self._reporter = Reporter(self.manifest, self._crew)
         self._started_at = time.monotonic()
         self._sender = ""
-        self._pending = Acknowledgements(_UNACKNOWLEDGED)
+        self._pending = Acknowledgements(UNACKNOWLEDGED)
         self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES)
         self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=1024)
         self._planning.resume()
-        self._connection = Connection(
-            join,
+        self._connection = link(
             MANAGER,
             received=lambda *event: self._events.put(lambda: self._receive(*event)),
             connected=self._connected,
-            session_s=_SESSION_S,
-            inflight=2 * _UNACKNOWLEDGED,
         )
+        self.health = Health(self._connection, self._crew, self._planning)
 
     @property
     def _scheduler(self) -> Scheduler | None:
         return self._planning.scheduler
 
-    def run(self) -> None:
-        """Serve until interrupted. Raises `HubError`, `OutputError` when the journal cannot be written."""
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Serve until interrupted, or until ``until``, asked every moment, says so.
+
+        Raises `HubError`, `OutputError` when the journal cannot be written.
+        """
         self._connection.open(patient=True)
         self._crew.open(self._connection)
         try:
@@ -93,6 +91,8 @@ class Manager:
                 with suppress(queue.Empty):
                     self._events.get(timeout=max(0.0, next_tick - time.monotonic()))()
                 if time.monotonic() >= next_tick:
+                    if until():
+                        return
                     self._tick()
                     next_tick = time.monotonic() + _TICK_S
                 if self._scheduler:
@@ -102,6 +102,8 @@ class Manager:
         finally:
             self._connection.close()
             self._crew.close()
+            while not self._events.empty():  # who waits to put one more must not wait for ever
+                self._events.get_nowait()
 
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
@@ -148,7 +150,7 @@ class Manager:
             self._say(f"{name} is gone" + (f": shares {', '.join(map(str, shares))} need another" if shares else ""))
         if change.joined:
             self._say(f"{name} is there: {self._crew.describe(name)}")
-        if change.lost or change.joined:
+        if change.lost or change.joined or change.other:
             self._planning.changed()
         if change.lost and self._scheduler and self._scheduler.jobs:
             self._planning.mend()

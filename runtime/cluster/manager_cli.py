@@ -84,6 +84,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.connection import manager_link
     from hyps.runtime.cluster.journal import Journal
     from hyps.runtime.cluster.manager import Manager
     from hyps.runtime.cluster.planning import Wishes
@@ -100,7 +101,7 @@ def _serve(options: argparse.Namespace) -> None:
         lease_s=options.lease,
         pack=options.compress,
     )
-    Manager(bundle, join, journal, wishes, listen=options.listen, say=_print).run()
+    Manager(bundle, manager_link(join), journal, wishes, listen=options.listen, say=_print).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
     """A worker's advertisement, retained: what it has, and which shares of which orders it has loaded.
 
     ``session`` is another for every start of the process, ``connects`` counts its connections, ``problem`` says why a share
-    could not be loaded. The last will says that it is not ``online``.
+    could not be loaded. The last will says that it is not ``online``. ``group``: it stands for so many workers below it.
     """
 
     online: bool
@@ -38,6 +38,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
     threads: Count = 0
     macs_per_s: Count = 0
     storage_bytes_per_s: Count = 0
+    group: Count = 0
     epoch: Count = 0
     loading: tuple[Count, ...] = ()
     loaded: tuple[Count, ...] = ()

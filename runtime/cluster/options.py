@@ -22,20 +22,25 @@ def add_hub(parser: argparse.ArgumentParser) -> None:
 
 
 def hub_of(options: argparse.Namespace) -> Join:
-    """How to reach the hub; an address given besides a join file counts. Raises `HubError`."""
-    join = read_join(options.join) if options.join else None
-    if options.hub is None:
+    """How to reach the hub that `add_hub`'s options name. Raises `HubError`."""
+    return hub_at(options.hub, options.join)
+
+
+def hub_at(hub: str | None, join_file: Path | None, prefix: str = "--") -> Join:
+    """How to reach a hub; an address given besides a join file counts. Raises `HubError`."""
+    join = read_join(join_file) if join_file else None
+    if hub is None:
         if join is None:
-            raise HubError("name the hub: --hub mqtt://HOST:PORT, or --join FILE")
+            raise HubError(f"name the hub: {prefix}hub mqtt://HOST:PORT, or {prefix}join FILE")
         return join
     found = Join(
-        hub=options.hub,
+        hub=hub,
         name=join.name if join else None,
         password=join.password if join else None,
         authority=join.authority if join else None,
     )
     if found.password and not found.address.tls:
-        raise HubError("the join file's secret would travel unencrypted: give --hub as mqtts://")
+        raise HubError(f"the join file's secret would travel unencrypted: give {prefix}hub as mqtts://")
     return found
 
 

@@ -41,8 +41,10 @@ def place(manifest: Manifest, offers: Sequence[Offer], copies: int = 1) -> Place
             f"{most / 1e6:.1f} MB; give a worker more, or compile for a smaller budget"
         )
     homes: dict[int, tuple[str, str]] = {}
-    for group in groups(manifest, offers):
-        homes.update(spread(manifest, group, offers, able))
+    many = [offer for offer in offers if not offer.group]  # a group has one run, in sequence
+    for group in groups(manifest, many):
+        if set(group) <= set[int]().union(*(able[offer.name] for offer in many)):
+            homes.update(spread(manifest, group, many, able))
     rest = [index for index in range(len(manifest.steps)) if index not in homes]
     homes.update(in_sequence(manifest, rest, offers, able))
     return replace(manifest, _joined(homes), offers, copies)
@@ -62,6 +64,7 @@ def assign(manifest: Manifest, placement: Placement, offers: Iterable[Offer]) ->
 def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], copies: int = 1) -> Placement:
     """The same runs, each with ``copies`` workers as far as there are so many: who is left, and then who is free soonest.
 
+    A group has one run, unless nobody else is left for another.
     Raises `BudgetError` where a step fits none that is left.
     """
     assert offers
@@ -76,6 +79,8 @@ def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], c
             reasons[number] = f"{', '.join(placement.homes[number])} is gone"
         while len(homes[number]) < copies:
             fits = [name for name in rates if name not in homes[number] and able[name].issuperset(run)]
+            full = {offer.name for offer in offers if offer.group and any(offer.name in each for each in homes)}
+            fits = [name for name in fits if name not in full] or ([] if homes[number] else fits)
             if not fits:
                 break
             best = min(fits, key=lambda name: (loads[name] + works[number] / rates[name], name))

@@ -18,7 +18,7 @@ from hyps.runtime.cluster.flow import Graph
 from hyps.runtime.cluster.forecast import forecast, streamed_bytes
 from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.placement import Placement, assign, place, replace
-from hyps.runtime.cluster.scheduler import Scheduler
+from hyps.runtime.cluster.scheduler import WINDOW, Scheduler
 from hyps.runtime.errors import BudgetError, OutputError
 from hyps.runtime.manifest import Manifest
 
@@ -51,7 +51,7 @@ class Wishes:
 
 
 class Planning:
-    """``scheduler`` is None until the first plan."""
+    """``scheduler`` is None until the first plan; ``complaint`` says why the last one failed, if one did."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class Planning:
         self._manifest, self._bundle_sha256, self._journal, self._crew = manifest, bundle_sha256, journal, crew
         self._wishes, self._say = wishes, say
         self._placement: Placement | None = None
-        self._planned_on: set[str] = set()
+        self._planned_on: list[Offer] = []
         self._ordered_to: set[str] = set()
-        self._changed_at, self._complaint = 0.0, ""
+        self._changed_at, self.complaint = 0.0, ""
 
     def changed(self) -> None:
-        """Workers have come or gone: others may follow, and are waited for."""
+        """Workers have come, gone or become others: more may follow, and are waited for."""
         self._changed_at = time.monotonic()
 
     def resume(self) -> None:
@@ -111,7 +111,7 @@ class Planning:
         if (
             len(offers) < self._wishes.least_workers
             or not settled
-            or (homes and () not in homes and self._planned_on == names)
+            or (homes and () not in homes and self._planned_on == offers)
         ):
             return
         try:
@@ -119,7 +119,7 @@ class Planning:
             assign(self._manifest, placement, offers)  # before anything is given up for it
             self.scheduler = self._new_scheduler(placement.runs)
             self._order(placement, offers)
-            self._planned_on = names
+            self._planned_on = offers
         except BudgetError as error:
             self._complain(str(error))
 
@@ -150,8 +150,12 @@ class Planning:
         placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.holders.place(dict(enumerate(placement.homes)))
+        self.scheduler.windows = {each.name: WINDOW * max(1, each.group) for each in offers}
+        groups = {each.name for each in offers if each.group}  # which change their workers' shares, too
         self.scheduler.streaming = frozenset(
-            name for name, own in parts.items() if len(own) > 1 and any(map(streamed_bytes, own.values()))
+            name
+            for name, own in parts.items()
+            if len(own) > 1 and (name in groups or any(map(streamed_bytes, own.values())))
         )
         for line in lines(self._manifest, placement, parts):
             self._say(line)
@@ -162,6 +166,6 @@ class Planning:
         )
 
     def _complain(self, reason: str) -> None:
-        if reason != self._complaint:
-            self._complaint = reason
+        if reason != self.complaint:
+            self.complaint = reason
             log.warning("%s", reason)

@@ -68,6 +68,7 @@ class Scheduler:
         self.holders = Holders(len(graph.runs))
         #: Workers that read weights anew when they change from one share to another.
         self.streaming: frozenset[str] = frozenset()
+        self.windows: Mapping[str, int] = {}  # of workers that take more leases at a time than others
         self._lease_s, self._first_attempt, self._votes = lease_s, first_attempt, votes
         self._count = 0
         self._ready: list[list[tuple[int, str]]] = [[] for _ in graph.runs]
@@ -112,10 +113,10 @@ class Scheduler:
         counts = Counter(lease.worker for lease in self._leases.values())
         found = []
         for worker in sorted({home for homes in self.holders.homes for home in homes}):
-            if counts[worker] >= WINDOW:
+            if counts[worker] >= (window := self.windows.get(worker, WINDOW)):
                 continue
             shares = [share for share in self.holders.shares_of(worker) if self.holders.can_infer(share, worker)]
-            while counts[worker] < WINDOW and (chosen := self._next(worker, shares)):
+            while counts[worker] < window and (chosen := self._next(worker, shares)):
                 found.append(self._lease(*chosen, worker, now + self._lease_s))
                 counts[worker] += 1
         return found

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import field
 
-from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.crew import Crew
+from hyps.runtime.cluster.link import Link
 from hyps.runtime.cluster.messages import Message, Text, encode
 from hyps.runtime.cluster.scheduler import Scheduler
 from hyps.runtime.cluster.topics import STATUS
@@ -92,7 +92,7 @@ class Reporter:
         self.answered = Meter()
         self.computed: defaultdict[str, Meter] = defaultdict(Meter)
 
-    def report(self, connection: Connection, scheduler: Scheduler | None, dropped: Mapping[str, int]) -> None:
+    def report(self, connection: Link, scheduler: Scheduler | None, dropped: Mapping[str, int]) -> None:
         """Publish the state, unless that was done just now or nobody would get it."""
         if time.monotonic() > self._said_at + _EVERY_S and connection.connected:
             self._said_at = time.monotonic()

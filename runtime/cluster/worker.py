@@ -1,4 +1,4 @@
-"""A worker: holds the shares that its manager orders, and computes each when its inputs are there.
+"""A worker: holds the shares that its manager orders, and has each computed when its inputs are there.
 
 It knows its manager's hub, its own shares and the tensors that cross their ends, and nothing else (Kaboubi, section
 3.3.4.2). It keeps nothing that must not be lost: what it computed and did not deliver, another computes again.
@@ -12,7 +12,9 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,13 @@ from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.fetching import Cache
 from hyps.runtime.cluster.frames import Dropped, Key, cut
 from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.lifecycle import Event, LifeCycle
-from hyps.runtime.cluster.messages import Failed, Orders, ShareOrder, WorkerState
+from hyps.runtime.cluster.lifecycle import Event, LifeCycle, State
+from hyps.runtime.cluster.messages import Failed, Orders, WorkerState
+from hyps.runtime.cluster.runner import Host, Runner
 from hyps.runtime.cluster.tensors import to_value
 from hyps.runtime.cluster.topics import Role, topic
 from hyps.runtime.errors import InputError, RuntimeFault
-from hyps.runtime.executor import Executor, load
-from hyps.runtime.integrity import read_manifest
+from hyps.runtime.executor import Outputs
 from hyps.runtime.manifest import TensorRecord
 from hyps.runtime.sessions import Value, memory_of
 
@@ -42,29 +44,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class _Share:
-    """A share that is loaded."""
+    """A share that is loaded; ``busy``: inputs that are being computed."""
 
     sha256: str
-    executor: Executor
+    runner: Runner
     life: LifeCycle
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """What a worker advertises."""
-
-    memory_bytes: int
-    threads: int
-    macs_per_s: int
-    storage_bytes_per_s: int
+    busy: int = 0
 
 
 class Worker:
     """Runs until stopped; everything but receiving happens on the thread that calls `run`."""
 
-    def __init__(self, join: Join, name: str, abilities: Abilities, cache: Path, cache_bytes: int) -> None:
-        self._name = name
-        self._abilities = abilities
+    def __init__(self, join: Join, name: str, host: Host, cache: Path, cache_bytes: int) -> None:
+        self._host = host
         self._cache, self._cache_bytes = Cache(cache), cache_bytes
         self._session = secrets.token_hex(16)
         self._connects = 0
@@ -85,13 +77,15 @@ class Worker:
 
     def run(self, *, patient: bool = True) -> None:
         """Serve until interrupted. Raises `HubError`."""
-        self._connection.open(patient=patient)
-        try:
-            while True:
-                self._events.get()()
-        finally:
-            self._publish_state(online=False)
-            self._connection.close()
+        with closing(self._host):
+            self._host.begin(self._events.put, self._changed)
+            self._connection.open(patient=patient)
+            try:
+                while True:
+                    self._events.get()()
+            finally:
+                self._publish_state(online=False)
+                self._connection.close()
 
     def _connected(self) -> None:
         """Subscribe (on the connection's thread)."""
@@ -108,20 +102,36 @@ class Worker:
             self._events.put(lambda: self._take(payload))
 
     def _publish_state(self, *, online: bool = True) -> None:
+        abilities = self._host.abilities()
         state = WorkerState(
-            online=online,
+            online=online and abilities is not None,
             session=self._session,
             connects=self._connects,
-            memory_bytes=self._abilities.memory_bytes,
-            threads=self._abilities.threads,
-            macs_per_s=self._abilities.macs_per_s,
-            storage_bytes_per_s=self._abilities.storage_bytes_per_s,
+            **(asdict(abilities) if abilities else {}),
             epoch=self._orders.epoch if self._orders else 0,
             loading=self._loading,
             loaded=tuple(sorted(self._shares)),
             problem=self._problem,
         )
         self._connection.publish(self._state_topic, messages.encode(state), retain=True)
+
+    def _changed(self) -> None:
+        """The host is another than before. With a share missing, this is as if it was started again: it is planned anew."""
+        for number, share in [*self._shares.items()]:
+            if share.runner.fault:
+                self._problem = messages.shorten(share.runner.fault)
+                log.error("share %d is lost: %s", number, share.runner.fault)
+                self._let_go(number)
+        ordered = {order.number for order in self._orders.shares} if self._orders else set()
+        if not ordered <= self._shares.keys():
+            self._publish_state(online=False)
+        self._publish_state()
+
+    def _let_go(self, number: int) -> None:
+        share = self._shares.pop(number)
+        share.life.apply(Event.LOSE)
+        share.runner.close()
+        self._last = None if self._last == number else self._last
 
     def _obey(self, payload: bytes) -> None:
         """Hold what is ordered: keep what is the same, let go of the rest first, load the new."""
@@ -136,8 +146,7 @@ class Worker:
         wanted = {order.number: order for order in orders.shares}
         for number in [*self._shares]:
             if number not in wanted or wanted[number].sha256 != self._shares[number].sha256:
-                self._shares.pop(number).life.apply(Event.LOSE)
-                self._last = None if self._last == number else self._last
+                self._let_go(number)
         self._orders, self._problem = orders, None
         missing = [order for order in orders.shares if order.number not in self._shares]
         self._loading = tuple(order.number for order in missing)
@@ -148,13 +157,13 @@ class Worker:
             life.apply(Event.PLACE)
             life.apply(Event.LOAD)
             try:
-                executor = self._open(orders, order)
+                runner = self._host.open(self._cache.share(orders, order))
             except RuntimeFault as fault:
                 self._problem = messages.shorten(fault)
                 log.error("cannot load share %d: %s", order.number, fault)
                 continue
             life.apply(Event.LOADED)
-            self._shares[order.number] = _Share(sha256=order.sha256, executor=executor, life=life)
+            self._shares[order.number] = _Share(sha256=order.sha256, runner=runner, life=life)
         self._loading = ()
         self._publish_state()
         self._cache.prune({order.sha256 for order in orders.shares}, self._cache_bytes)
@@ -162,16 +171,11 @@ class Worker:
         seconds = time.perf_counter() - started
         log.info("%d shares, %d new: %.1f MB fetched, %.2f s", len(wanted), len(missing), fetched / 1e6, seconds)
 
-    def _open(self, orders: Orders, order: ShareOrder) -> Executor:
-        folder = self._cache.share(orders, order)
-        most = read_manifest(folder).target.threads
-        return load(folder, threads=min(self._abilities.threads, most))
-
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
         share = self._shares.get(key.share)
         if share is None:
             raise Dropped("not my share")
-        manifest = share.executor.manifest
+        manifest = share.runner.manifest
         if tensor not in manifest.inputs:
             raise Dropped("unknown tensor")
         return manifest.tensors[tensor]
@@ -183,25 +187,29 @@ class Worker:
         held = self._inputs.setdefault(arrival.key, {})
         held[arrival.tensor] = to_value(arrival.data, arrival.record)
         share = self._shares[arrival.key.share]
-        if held.keys() >= set(share.executor.manifest.inputs):
+        if held.keys() >= set(share.runner.manifest.inputs):
             self._compute(arrival.key, share, self._inputs.pop(arrival.key))
         while len(self._inputs) > _WAITING:
             self._inputs.popitem(last=False)
 
     def _compute(self, key: Key, share: _Share, inputs: dict[str, Any]) -> None:
         if self._last not in (None, key.share) and self._last in self._shares:
-            self._shares[self._last].executor.make_room()  # pinned weights stay
+            self._shares[self._last].runner.make_room()
         self._last = key.share
-        share.life.apply(Event.INFER)
-        try:
-            outputs = share.executor.run(inputs)
-        except RuntimeFault as fault:
-            share.life.apply(Event.FAIL)
-            failed = Failed(key=key, input=isinstance(fault, InputError), reason=messages.shorten(fault))
+        if not share.busy:
+            share.life.apply(Event.INFER)
+        share.busy += 1
+        share.runner.start(inputs, partial(self._computed, key, share))
+
+    def _computed(self, key: Key, share: _Share, result: Outputs | RuntimeFault) -> None:
+        if isinstance(result, RuntimeFault):
+            failed = Failed(key=key, input=isinstance(result, InputError), reason=messages.shorten(result))
             self._connection.publish(self._output_topic, messages.encode(failed), expiry_s=_EXPIRY_S)
-            return
-        for name, array in outputs.items():
-            record = share.executor.manifest.tensors[name]
-            for frame in cut(key, name, record, memory_of(array), pack=self._orders is not None and self._orders.pack):
-                self._connection.publish(self._output_topic, frame, expiry_s=_EXPIRY_S)
-        share.life.apply(Event.COMPUTED)
+        else:
+            for name, array in result.items():
+                record = share.runner.manifest.tensors[name]
+                for frame in cut(key, name, record, memory_of(array), pack=self._orders is not None and self._orders.pack):
+                    self._connection.publish(self._output_topic, frame, expiry_s=_EXPIRY_S)
+        share.busy -= 1
+        if not share.busy and share.life.state is State.INFERRING:
+            share.life.apply(Event.FAIL if isinstance(result, RuntimeFault) else Event.COMPUTED)

@@ -8,12 +8,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr, size
-from hyps.runtime.cluster.topics import checked_name
+from hyps.runtime.cluster.join import Join
+from hyps.runtime.cluster.options import add_hub, count, hub_at, hub_of, log_to_stderr, size
+from hyps.runtime.cluster.topics import MANAGER, checked_name
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
 from hyps.runtime.options import Parser, say
 from hyps.runtime.process import restart_lean
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.runner import Host
 
 _PROGRAM = "hyps-worker"
 #: Of what is free: the rest is for the file cache and for what else starts.
@@ -38,8 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=_PROGRAM, description="Run partitions of a network for a manager (see 'hyps-manager --help').")
+    parser = Parser(
+        prog=_PROGRAM,
+        description="Run partitions of a network for a manager (see 'hyps-manager --help'): on this device, or, with "
+        "--sub-hub or --sub-join, on the workers at another hub, whose manager this is then.",
+    )
     add_hub(parser)
+    parser.add_argument(
+        "--sub-hub", metavar="URL", help="the hub of the workers below: mqtt://HOST:PORT, or mqtts:// for TLS"
+    )
+    parser.add_argument("--sub-join", type=Path, metavar="FILE", help="that hub's manager.join, where it has passwords")
     parser.add_argument("--name", metavar="NAME", help="this board's name (default: the join file's)")
     parser.add_argument(
         "--memory", type=size, metavar="SIZE", help="what this process may hold resident (default: 80 %% of what is free)"
@@ -60,7 +73,31 @@ def _run(options: argparse.Namespace) -> None:
     if join.name not in (None, name):
         raise HubError(f"the join file is for '{join.name}', not for '{name}'; leave out --name")
     checked_name(name)
-    from hyps.runtime.cluster.worker import Abilities, Worker
+    from hyps.runtime.cluster.worker import Worker
+
+    cache = options.cache or Path.home() / ".cache" / "hyps" / name
+    below = options.sub_hub or options.sub_join
+    host = _group(options, join, cache) if below else _device(options, cache)
+    Worker(join, name, host, cache, options.cache_size).run()
+
+
+def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
+    """The workers at the hub below."""
+    if options.memory or options.threads:
+        raise HubError("--memory and --threads are for a worker that computes itself; leave them out with --sub-hub")
+    below = hub_at(options.sub_hub, options.sub_join, "--sub-")
+    if below.name not in (None, MANAGER):
+        raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")
+    if below.address == join.address:
+        raise HubError("the hub below must be another than the one above: a hub has one manager")
+    from hyps.runtime.cluster.group import Group
+
+    return Group(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
+
+
+def _device(options: argparse.Namespace, cache: Path) -> Host:
+    """This device, measured."""
+    from hyps.runtime.cluster.runner import Abilities, Device
     from hyps.runtime.rates import conv_by_threads
     from hyps.runtime.room import memory_room
 
@@ -68,11 +105,10 @@ def _run(options: argparse.Namespace) -> None:
     memory_bytes = options.memory or int(memory_room().available_bytes * _FREE_SHARE)
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]
-    cache = options.cache or Path.home() / ".cache" / "hyps" / name
     abilities = Abilities(
         memory_bytes=memory_bytes, threads=threads, macs_per_s=rate, storage_bytes_per_s=_storage_rate(cache)
     )
-    Worker(join, name, abilities, cache, options.cache_size).run()
+    return Device(abilities)
 
 
 def _storage_rate(cache: Path) -> int:

@@ -32,9 +32,9 @@ IMAGES = 1000
 HEAD = """\
 # Several devices, measured
 
-Written by `make bench-cluster`; do not edit. All boards are processes on one machine: {machine}. But for speed, each has a network
-namespace of its own and a link to a switch that carries {rate:.0f} Mbit/s each way; the hub, the manager and the client are
-such boards, too. Bytes are counted by the interfaces. Versions: {versions}.
+Written by `make bench-cluster`; do not edit. All boards are processes on one machine: {machine}.
+Each has a network namespace of its own and a link to a switch that carries {rate:.0f} Mbit/s each way (for speed: loopback);
+the hub, the manager and the client are such boards, too. Bytes are counted by the interfaces. Versions: {versions}.
 """
 #: Sections by the option that runs it alone.
 Section = Callable[[Path, Console], None]
@@ -98,7 +98,8 @@ def _megabytes(row: Wired) -> list[str]:
 def speed(folder: Path, out: Console) -> None:
     """One worker against three of the same kind."""
     share = f"{cluster_speed.SHARE:.0%} of a core each"
-    rows = table(f"VGG16, workers of {share}", "boards", "workers", "s an image", "ratio", "images a s", "ratio", "expected at full speed")
+    columns = ("boards", "workers", "s an image", "ratio", "images a s", "ratio", "expected at full speed")
+    rows = table(f"VGG16, workers of {share}", *columns)
     try:
         one = None
         for row in speeds(folder, build_vgg16(folder, "200MB")):

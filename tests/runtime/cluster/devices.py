@@ -53,6 +53,12 @@ class Devices:
             name, "hyps-worker", [*hub, "--memory", memory, "--threads", "1", "--cache", cache, "--verbose", *options]
         )
 
+    def start_group(self, name: str, below: Devices, *options: str) -> None:
+        """A worker that is the manager of the workers at another hub."""
+        hub = [] if "--sub-join" in options else ["--sub-hub", below.url]
+        cache = self._folder / f"{name}.cache"
+        self._start(name, "hyps-worker", ["--hub", self.url, "--name", name, "--cache", cache, "--verbose", *hub, *options])
+
     def start_liar(self, name: str) -> None:
         """A worker that adds one to whatever it computes."""
         program = self._folder / "liar.py"

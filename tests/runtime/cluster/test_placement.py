@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.cluster.dealing import CLUSTER_BYTES, Offer, work
@@ -35,6 +37,14 @@ def test_work_is_near_the_networks_own(network: Manifest) -> None:
     by_name = {step.name: work(network, step) for step in network.steps}
     assert by_name["07-relu3_2"] == 128 * 128 * 9 * 8 * 8
     assert by_name["10-relu4_2"] == 256 * 256 * 9 * 4 * 4
+
+
+@pytest.fixture
+def shards(manifest: Manifest) -> Manifest:
+    """A step, four heavy ones that need nothing of each other, and one that joins them."""
+    made = scheduled(manifest, ("x", "a"), *[("a", f"s{number}") for number in range(4)], ("s0 s1 s2 s3", "y"))
+    heavy = [msgspec.structs.replace(step, weight_bytes=MB if 0 < index < 5 else 0) for index, step in enumerate(made.steps)]
+    return msgspec.structs.replace(made, steps=tuple(heavy))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
@@ -149,3 +159,67 @@ def test_every_plan_fits(network: Manifest, offers: list[tuple[int, int]], gone:
             assign(network, replace(network, placement, left), left)
         except BudgetError as error:
             assert "fit no other worker" in str(error)
+
+
+def fits(manifest: Manifest, run: range, worker: Offer) -> bool:
+    steps = [manifest.steps[index] for index in run]
+    reads = {name for step in steps for name in step.inputs}
+    room = worker.memory_bytes - CLUSTER_BYTES
+    return all(step.alone_bytes <= room for step in steps) and (worker.safe or not reads.intersection(manifest.inputs))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    members=st.lists(st.tuples(st.integers(60, 130), st.integers(0, 3), st.booleans()), min_size=1, max_size=5),
+    sharded=st.booleans(),
+    copies=st.integers(1, 3),
+    gone=st.integers(0, 4),
+)
+def test_a_group_holds_one_run_unless_nobody_else_is_left(
+    network: Manifest, shards: Manifest, members: list[tuple[int, int, bool]], sharded: bool, copies: int, gone: int
+) -> None:
+    manifest = shards if sharded else network
+    made = [
+        dataclasses.replace(offer(f"w{number}", memory), group=group, safe=safe)
+        for number, (memory, group, safe) in enumerate(members)
+    ]
+    try:
+        placement = place(manifest, made, copies)
+        left = [each for each in made if each.name != f"w{gone}"] or made
+        after = replace(manifest, placement, left, copies)
+    except BudgetError as error:
+        assert re.search("MB on a worker|may see the inputs|fit no other", str(error))
+        return
+    for plan, there in ((placement, made), (after, left)):
+        assert [index for run in plan.runs for index in run] == [*range(len(manifest.steps))]
+        runs = Counter(home for homes in plan.homes for home in homes)
+        free = [each for each in there if not (each.group and runs[each.name])]
+        for group in (each.name for each in there if each.group):
+            held = [run for run, homes in zip(plan.runs, plan.homes, strict=True) if group in homes]
+            assert sum(any(fits(manifest, run, each) for each in free) for run in held) <= 1
+
+
+def test_shards_are_not_spread_to_groups(shards: Manifest) -> None:
+    group = dataclasses.replace(offer("g", rate=10**10), group=4)
+    placement = place(shards, [offer("w0"), offer("w1"), group])
+    spread = {
+        home for homes, reason in zip(placement.homes, placement.reasons, strict=True) for home in homes if "side" in reason
+    }
+    assert spread == {"w0", "w1"}
+    assert sum("g" in homes for homes in placement.homes) == 1  # not what is before them and what is behind
+    alone = place(shards, [group, dataclasses.replace(group, name="h")])
+    assert not any("side by side" in reason for reason in alone.reasons)
+
+
+def test_what_fits_groups_alone(network: Manifest) -> None:
+    """Small workers around a step that a group alone has room for, and sees no input."""
+    largest = max(step.alone_bytes for step in network.steps)
+    middle = next(index for index, step in enumerate(network.steps) if step.alone_bytes == largest)
+    room_mb = -(-(max(step.alone_bytes for step in network.steps if step.alone_bytes < largest) + CLUSTER_BYTES) // MB)
+    assert 0 < middle < len(network.steps) - 1
+    assert room_mb * MB < largest + CLUSTER_BYTES
+    group = dataclasses.replace(offer("g"), group=2, safe=False)
+    placement = place(network, [group, offer("w0", room_mb), offer("w1", room_mb)])
+    held = [run for run, homes in zip(placement.runs, placement.homes, strict=True) if homes == ("g",)]
+    assert len(held) == 1
+    assert middle in held[0]

@@ -1,0 +1,35 @@
+"""Whether a manager can compute what it is given, for who depends on it."""
+
+from __future__ import annotations
+
+from hyps.runtime.cluster.crew import Crew
+from hyps.runtime.cluster.link import Link
+from hyps.runtime.cluster.planning import Planning
+
+
+class Health:
+    """Of the manager that has these; on its thread alone."""
+
+    def __init__(self, link: Link, crew: Crew, planning: Planning) -> None:
+        self._link, self._crew, self._planning = link, crew, planning
+
+    @property
+    def ready(self) -> bool:
+        """Every share is loaded by someone whom a message reaches."""
+        scheduler = self._planning.scheduler
+        return self._link.connected and scheduler is not None and scheduler.holders.ready
+
+    @property
+    def loading(self) -> bool:
+        """A worker loads something."""
+        return self._link.connected and any(state.loading for state in self._crew.online.values())
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready, as far as that is known."""
+        if not self._link.connected:
+            return f"the hub at {self._link.address} is gone"
+        if not self._crew.online:
+            return "its workers are gone"
+        said = (f"{name}: {state.problem}" for name, state in self._crew.online.items() if state.problem)
+        return next(said, self._planning.complaint or "its workers load nothing")
