@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from hyps.runtime.cluster.serving import FileServer, local_address
 from hyps.runtime.cluster.topics import Role, topic
 from hyps.runtime.manifest import Manifest, encode
 
+#: A worker's keepalive and the time to connect again fit in, after the hub was gone.
+_SILENCE_S = 15.0
+#: A worker that could not load a share is told to try again, so many times.
+_RETRY_S, _RETRIES = 5.0, 3
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +48,8 @@ class Crew:
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
         self._set_aside: set[str] = set()
+        self._silent: dict[str, float] = {}
+        self._troubled: dict[str, tuple[int, float]] = {}
         self._epoch = 0
         self._connection: Link | None = None
         self._server: FileServer | None = None
@@ -61,11 +68,11 @@ class Crew:
     def heard(self, name: str, state: WorkerState) -> Change:
         """A worker said how it is."""
         before = self.online.get(name)
+        self._silent.pop(name, None)
         if not state.online:
             if before is None or before.session != state.session:  # of a process that is long gone
                 return Change()
-            del self.online[name]
-            self._set_aside.discard(name)
+            self._drop(name)
             return Change(lost=True)
         self.online[name] = state
         self._epoch = max(self._epoch, state.epoch)
@@ -73,6 +80,11 @@ class Crew:
             log.warning("%s: %s", name, state.problem)
         restarted = before is not None and before.session != state.session
         current = name in self._orders and state.epoch == self._orders[name].epoch
+        if restarted or not (state.problem or state.loading):
+            self._troubled.pop(name, None)
+        elif current and not state.loading:
+            tries, _ = self._troubled.get(name, (0, 0.0))
+            self._troubled[name] = (tries + 1, time.monotonic() + _RETRY_S)
         return Change(
             joined=before is None or restarted,
             lost=restarted,
@@ -81,6 +93,34 @@ class Crew:
             loading=state.loading if current else (),
             loaded=state.loaded if current and not state.loading else (),
         )
+
+    def hub_is_back(self) -> None:
+        """The hub may have forgotten the orders, and not know who was lost meanwhile: who is there says so again."""
+        self._silent = dict.fromkeys(self.online, time.monotonic() + _SILENCE_S)
+        self.order_again()
+
+    def lapsed(self) -> list[str]:
+        """Workers that did not say that they are still there, or that cannot load what they hold, in several tries."""
+        now = time.monotonic()
+        gone = [name for name, until in self._silent.items() if until < now and name in self.online]
+        for name in gone:
+            self._drop(name)
+        for name, (tries, at) in [*self._troubled.items()]:
+            if at < now and tries > _RETRIES:
+                log.warning("%s is set aside: it cannot load its shares", name)
+                del self._troubled[name]
+                self._set_aside.add(name)
+                gone.append(name)
+            elif at < now:
+                self._troubled[name] = (tries, now + _RETRY_S)
+                self.order_again(name)
+        return gone
+
+    def _drop(self, name: str) -> None:
+        del self.online[name]
+        self._set_aside.discard(name)
+        self._silent.pop(name, None)
+        self._troubled.pop(name, None)
 
     def set_aside(self, name: str) -> None:
         """Ask nothing more of a worker that answers wrongly, until it is started again."""
@@ -129,11 +169,11 @@ class Crew:
         self.order_again()
         return parts
 
-    def order_again(self) -> None:
-        """Publish the orders, which a hub that was killed has forgotten."""
+    def order_again(self, only: str | None = None) -> None:
+        """Publish the orders again, all or those of one worker: it tries to load what it has not."""
         if self._connection:
             for name, orders in self._orders.items():
-                if name in self.online:
+                if name in self.online and only in (None, name):
                     self._connection.publish(topic(Role.WORKER, name, "orders"), messages.encode(orders), retain=True)
 
 

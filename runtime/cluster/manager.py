@@ -112,7 +112,7 @@ class Manager:
         """Subscribe (on the connection's thread)."""
         self._connection.subscribe([topic(Role.WORKER, "+", "state"), topic(Role.WORKER, "+", "output")])
         self._connection.subscribe([topic(Role.CLIENT, "+", "submit")])
-        self._events.put(self._crew.order_again)  # a hub that was killed has forgotten the orders
+        self._events.put(self._crew.hub_is_back)
 
     def _receive(self, text: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         found = parts(text)
@@ -145,20 +145,24 @@ class Manager:
 
     def _on_state(self, name: str, state: messages.WorkerState) -> None:
         change = self._crew.heard(name, state)
-        if change.lost and self._scheduler:
-            shares = self._scheduler.lost(name)
-            self._say(f"{name} is gone" + (f": shares {', '.join(map(str, shares))} need another" if shares else ""))
+        if change.lost:
+            self._lost(name)
         if change.joined:
             self._say(f"{name} is there: {self._crew.describe(name)}")
-        if change.lost or change.joined or change.other:
+        if change.joined or change.other:
             self._planning.changed()
-        if change.lost and self._scheduler and self._scheduler.jobs:
-            self._planning.mend()
         if self._scheduler:
             if change.reconnected:
                 self._scheduler.release(name)
             self._scheduler.holders.loading(name, change.loading)
             self._scheduler.holders.loaded(name, change.loaded)
+
+    def _lost(self, name: str) -> None:
+        shares = self._scheduler.lost(name) if self._scheduler else []
+        self._say(f"{name} is gone" + (f": shares {', '.join(map(str, shares))} need another" if shares else ""))
+        self._planning.changed()
+        if self._scheduler and self._scheduler.jobs:
+            self._planning.mend()
 
     def _on_frame(self, payload: bytes, acknowledge: Callable[[], None]) -> None:
         before = self._assembler.dropped.total()
@@ -200,19 +204,13 @@ class Manager:
         self._scheduler.answered(key)
         for name in verdict.wrong:
             self._say(f"{name} answered share {key.share} of job {key.job} other than most: it is set aside")
-            self._set_aside(name)
+            self._crew.set_aside(name)
+            self._lost(name)
         if verdict.hopeless:
             log.warning("no majority agrees on share %d of job %s: it is asked again", key.share, key.job)
             self._scheduler.ask_again(key)
         for each in (verdict.winner or {}).values():
             self._on_output(each)
-
-    def _set_aside(self, name: str) -> None:
-        assert self._scheduler
-        self._crew.set_aside(name)
-        self._scheduler.lost(name)
-        self._planning.changed()
-        self._planning.mend()
 
     def _on_output(self, arrival: Arrival) -> None:
         assert self._scheduler
@@ -253,6 +251,8 @@ class Manager:
         self._intake.answer(job)
 
     def _tick(self) -> None:
+        for name in self._crew.lapsed():
+            self._lost(name)
         if self._scheduler:
             self._scheduler.expire(time.monotonic())
             for job, share in self._scheduler.exhausted():

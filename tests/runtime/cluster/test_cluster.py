@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -151,6 +152,35 @@ def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expec
     time.sleep(0.2)
     devices.start_hub()
     assert stream.result() == expected
+
+
+def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    """Nobody says so, as its last will is lost with the hub; its shares go to another all the same."""
+    devices.start_manager("--workers", "2")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.wait_for_shares(workers=2)
+    stream = Stream(devices, pictures)
+    wait_for("some answers", lambda: len(stream.answers) >= 5)
+    devices.kill("hub")
+    devices.kill("w1")
+    devices.start_hub()
+    assert stream.result() == expected
+    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+
+
+def test_a_worker_that_cannot_load_is_replaced(
+    devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes], tmp_path: Path
+) -> None:
+    """Its cache can be no folder any more, say: it is told to try again, and then others hold its share."""
+    devices.start_manager("--workers", "2")
+    devices.start_worker("w0")
+    devices.start_worker("w1")
+    wait_for("its cache", lambda: (tmp_path / "w1.cache/shares").exists())
+    shutil.rmtree(tmp_path / "w1.cache/shares")
+    (tmp_path / "w1.cache/shares").write_bytes(b"in the way")
+    assert Stream(devices, pictures[:5]).result() == expected[:5]
+    assert "w1 is set aside: it cannot load its shares" in devices.log("manager")
 
 
 def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
