@@ -22,7 +22,7 @@ from hyps.runtime.errors import HubError
 if TYPE_CHECKING:
     from rich.console import Group
 
-_GONE = "no manager speaks at this hub; start 'hyps-manager DIR --hub URL'"
+_GONE = "no manager speaks to this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
 
 
 def show(options: argparse.Namespace) -> None:
