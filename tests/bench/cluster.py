@@ -102,7 +102,7 @@ def speed(folder: Path, out: Console) -> None:
     rows = table(f"VGG16, workers of {share}", *columns)
     try:
         one = None
-        for row in speeds(folder, build_vgg16(folder, "200MB")):
+        for row in speeds(folder, build_vgg16(folder, "128MB")):
             one = row if row.workers == 1 else one
             assert one
             cells = [f"{row.latency_s:.2f}", f"{row.latency_s / one.latency_s:.2f}"]

@@ -25,7 +25,7 @@ from tests.runtime.cluster.devices import Devices
 SHARE = 0.25
 #: A microSD card.
 READ_BYTES_PER_S = 22_000_000
-CACHE_BYTES = 100_000_000
+CACHE_BYTES = 60_000_000
 _WAIT_S = 240
 
 
@@ -40,9 +40,10 @@ class Board:
 
     @property
     def limits(self) -> Limits:
-        """As control groups, which the workers enter when all is loaded: a small board caches 100 MB of files."""
+        """As control groups, which the workers enter when all is loaded: a small board caches 60 MB of files besides."""
         if self.small:
-            return Limits(share=SHARE, memory_bytes=CACHE_BYTES, read_bytes_per_s=READ_BYTES_PER_S)
+            memory_bytes = self.memory_bytes + CACHE_BYTES
+            return Limits(share=SHARE, memory_bytes=memory_bytes, read_bytes_per_s=READ_BYTES_PER_S)
         return Limits(share=SHARE)
 
 
