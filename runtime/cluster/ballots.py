@@ -76,6 +76,10 @@ class Ballots:
         del self._ballots[key.job, key.share]
         return Verdict(hopeless=True)
 
+    def knows(self, key: Key) -> bool:
+        """A vote about this share of this job is under way, or was decided not long ago."""
+        return (key.job, key.share) in self._ballots
+
     def forget(self, job: str) -> None:
         """A job has failed."""
         for place in [place for place, ballot in self._ballots.items() if place[0] == job and ballot.winner is None]:

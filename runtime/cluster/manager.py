@@ -198,6 +198,9 @@ class Manager:
         assert self._scheduler
         key = arrival.key
         worker = self._sender.split("/")[1]
+        if key.job not in self._scheduler.jobs and not ballots.knows(key):  # so late that nobody remembers
+            self._scheduler.answered(key)
+            return
         verdict = ballots.add(worker, arrival, self._scheduler.graph.outputs[key.share])
         if verdict is None:
             return

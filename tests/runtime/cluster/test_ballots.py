@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +43,15 @@ def test_a_late_answer_is_compared_too() -> None:
     assert ballots.add("w2", arrival(2, OTHER), ("a",)) == Verdict(wrong=("w2",))
     ballots.forget("0" * 32)
     assert ballots.add("w3", arrival(3), ("a",)) == Verdict()
+
+
+def test_old_decisions_are_forgotten() -> None:
+    ballots = Ballots(1)
+    keys = [Key(job=f"{number:032x}", share=0, attempt=0) for number in range(40)]
+    for key in keys:
+        assert not ballots.knows(key)
+        ballots.add("w0", dataclasses.replace(arrival(0), key=key), ("a",))
+    assert [ballots.knows(key) for key in keys] == [False] * 8 + [True] * 32
 
 
 def test_an_answer_counts_when_it_is_whole() -> None:
