@@ -34,8 +34,8 @@ FRAME_LIMIT_BYTES: Final = len(MAGIC) + 2 + HEAD_LIMIT_BYTES + MOST_CHUNK_BYTES
 #: A message's topic and properties besides its frame.
 ENVELOPE_BYTES: Final = 4096
 _DIGEST_BYTES = 32
-#: Level 1 takes 40 to 60 ms a megabyte on a server's core, and leaves 50 to 64 % of what is behind a ReLU (SqueezeNet, one
-#: photograph): on a small board it pays on links of less than 10 Mbit/s, not at 94.
+#: Level 1 takes 40 to 60 ms a megabyte on a server's busy core, and leaves 50 to 64 % of what is behind a ReLU (SqueezeNet,
+#: one photograph). Not measured on a board; at 94 Mbit/s, where a megabyte takes 85 ms, a slower core cannot make it pay.
 _PACK_LEVEL, _PACK_SHARE = 1, 0.9
 
 JobId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]

@@ -109,6 +109,8 @@ def add_user(folder: Path, role: Role, name: str) -> Join:
     Raises `HubError`.
     """
     checked_name(name)
+    if not (folder / MANAGER_JOIN).exists():
+        raise HubError(f"{folder} is no hub's folder; make one with 'hyps-manager init-hub DIR', or name it with --hub-dir")
     manager = read_join(folder / MANAGER_JOIN)
     password = secrets.token_urlsafe(24)
     try:

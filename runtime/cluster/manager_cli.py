@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--vote", type=_votes, default=1, metavar="N", help="compare the answers of N workers, the most win")
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
-    serve.add_argument("--compress", action="store_true", help="compress tensors on their way: for links below 10 Mbit/s")
+    serve.add_argument("--compress", action="store_true", help="compress tensors on their way, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve partitions at this address of this machine")
     serve.set_defaults(act=_serve)
     init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")

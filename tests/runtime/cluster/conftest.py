@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.cluster.join import Join
 from tests.runtime.cluster.broker import free_port, running
+from tests.runtime.cluster.devices import Devices
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +55,12 @@ def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Pat
         timeout=60,
     )
     return folder
+
+
+@pytest.fixture
+def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
+    """A hub that runs, and what else a test starts."""
+    with ExitStack() as stack:
+        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
+        made.start_hub()
+        yield made

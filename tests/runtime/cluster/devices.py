@@ -41,6 +41,13 @@ class Devices:
         )
         self.processes["hub"] = self._stack.enter_context(running(self._mosquitto, configuration, self.port))
 
+    def start(self, workers: int, *options: str) -> None:
+        """A manager and workers w0, w1 and so on, until all is loaded."""
+        self.start_manager("--workers", str(workers), *options)
+        for number in range(workers):
+            self.start_worker(f"w{number}")
+        self.wait_for_shares(workers=workers)
+
     def start_manager(self, *options: str) -> None:
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url]
         command: list[str | Path] = [self.bundle, *hub, "--journal", self._folder / "journal", "--verbose", *options]
@@ -63,19 +70,9 @@ class Devices:
         """A worker that adds one to whatever it computes."""
         program = self._folder / "liar.py"
         program.write_text(LIAR)
-        options: list[str | Path] = [
-            "--hub",
-            self.url,
-            "--name",
-            name,
-            "--memory",
-            "120MB",
-            "--threads",
-            "1",
-            "--cache",
-            self._folder / name,
-        ]
-        self._spawn(name, [sys.executable, program, *options, "--verbose"], os.environ | {"HYPS_LEAN": "1"})
+        options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
+        cache: list[str | Path] = ["--cache", self._folder / name]
+        self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})
 
     def kill(self, name: str) -> None:
         """With -9."""

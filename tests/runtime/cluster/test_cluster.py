@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,6 @@ from tests.runtime.cluster.devices import Devices
 Command = Callable[..., subprocess.CompletedProcess[str]]
 #: So many images go by while something is killed.
 COUNT = 30
-
-
-@pytest.fixture
-def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
-    with ExitStack() as stack:
-        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
-        made.start_hub()
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +68,7 @@ class Stream:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
-    devices.start_manager("--workers", str(count))
-    for number in range(count):
-        devices.start_worker(f"w{number}")
-    devices.wait_for_shares(workers=count)
+    devices.start(count)
     there = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", tmp_path / "there.npz")
     here = hyps_run(devices.bundle, photograph, "--save", tmp_path / "here.npz")
     assert (there.returncode, there.stderr) == (0, "")
@@ -93,10 +82,7 @@ def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, ph
 
 def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
     """Its share goes to another, which goes on from the last tensors; every image is answered once, and right."""
-    devices.start_manager("--workers", "3")
-    for name in ("w0", "w1", "w2"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=3)
+    devices.start(3)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     devices.kill("w1")
@@ -114,9 +100,7 @@ def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expe
 def test_a_worker_that_comes_back_downloads_nothing_twice(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
 ) -> None:
-    devices.start_manager()
-    devices.start_worker("w0")
-    devices.wait_for_shares(workers=1)
+    devices.start(1)
     devices.kill("w0")
     wait_for("its loss", lambda: "w0 is gone" in devices.log("manager"))
     before = devices.log("w0")
@@ -128,10 +112,7 @@ def test_a_worker_that_comes_back_downloads_nothing_twice(
 
 
 def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    devices.start_manager("--workers", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2)
     stream = Stream(devices, pictures)
     for answers in (5, 12, 13, 20):
         wait_for(f"{answers} answers", lambda count=answers: len(stream.answers) >= count)  # type: ignore[misc]
@@ -142,10 +123,7 @@ def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], e
 
 def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
     """It forgets everything: orders, states, what waits."""
-    devices.start_manager("--workers", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     devices.kill("hub")
@@ -156,10 +134,7 @@ def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expec
 
 def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
     """Nobody says so, as its last will is lost with the hub; its shares go to another all the same."""
-    devices.start_manager("--workers", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     devices.kill("hub")
@@ -184,10 +159,7 @@ def test_a_worker_that_cannot_load_is_replaced(
 
 
 def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    devices.start_manager("--workers", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     for name in ("hub", "w0", "manager", "w1"):

@@ -268,7 +268,7 @@ def test_secrets_are_their_owners_alone_and_never_shown(hub: Path) -> None:
         (["init-hub", "{tmp}/x", "--host", "a b"], "'a b' is no name or address of a host"),
         (["init-hub", "{tmp}/x", "--port", "0"], "must be a port, 1 to 65535"),
         (["init-hub", "{tmp}/no/folder"], "cannot write"),
-        (["add-worker", "w1", "--hub-dir", "{tmp}"], "cannot read .*manager.join: No such file"),
+        (["add-worker", "w1", "--hub-dir", "{tmp}"], "is no hub's folder; make one with 'hyps-manager init-hub DIR'"),
         (["add-worker", "a/b", "--hub-dir", "{hub}"], "'a/b' cannot be a name"),
         (["add-worker", "+", "--hub-dir", "{hub}"], "cannot be a name"),
         (["add-worker", "manager", "--hub-dir", "{hub}"], "cannot be a name"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.frames import FRAME_LIMIT_BYTES
@@ -22,14 +21,6 @@ from tests.runtime.cluster.devices import Devices
 
 TOPICS = ["workers/w0/output", "workers/w1/output", "workers/w0/input", "workers/w0/orders", "clients/c1/submit"]
 TOPICS += ["workers/w7/state", "workers/w0/state/x", "clients/c1/result", "elsewhere"]
-
-
-@pytest.fixture
-def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
-    with ExitStack() as stack:
-        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
-        made.start_hub()
-        yield made
 
 
 class Intruder:
@@ -71,10 +62,7 @@ class Intruder:
 
 
 def test_noise(devices: Devices, bin_folder: Path) -> None:
-    devices.start_manager("--workers", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2)
     generator = np.random.default_rng(8)
     pictures: list[dict[str, Any]] = [
         {"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(60)

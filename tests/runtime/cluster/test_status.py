@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
 from hyps.runtime.cluster.join import encode_join
@@ -18,24 +16,13 @@ from tests.runtime.cluster.broker import free_port, running, wait_for
 from tests.runtime.cluster.devices import Devices
 
 
-@pytest.fixture
-def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
-    with ExitStack() as stack:
-        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
-        made.start_hub()
-        yield made
-
-
 def status(bin_folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
     command = [bin_folder / "hyps-manager", "status", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_workers_placements_queues_and_rates(devices: Devices, bin_folder: Path) -> None:
-    devices.start_manager("--workers", "2", "--replicas", "2")
-    for name in ("w0", "w1"):
-        devices.start_worker(name)
-    devices.wait_for_shares(workers=2)
+    devices.start(2, "--replicas", "2")
     picture = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     with closing(devices.engine()) as engine:
         assert len([*engine.stream([picture] * 6)]) == 6

@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,6 @@ from tests.runtime.cluster.devices import Devices
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COUNT = 24
-
-
-@pytest.fixture
-def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
-    with ExitStack() as stack:
-        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
-        made.start_hub()
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +45,24 @@ def answers(devices: Devices, pictures: list[dict[str, NDArray[Any]]], window: i
 
 def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """Partitions are computed for several images at a time, and the results come in order."""
-    devices.start_manager("--workers", "3")
-    for number in range(3):
-        devices.start_worker(f"w{number}")
-    devices.wait_for_shares(workers=3)
+    devices.start(3)
     assert answers(devices, pictures) == expected
     assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
-    lives = re.findall(r"share (\d+) on w\d: (?:loaded|computed) -> (inferring)$", devices.log("manager"), re.MULTILINE)
-    assert len({share for share, _ in lives}) == 3
+    assert most_at_once(devices.log("manager")) == 3
+
+
+def most_at_once(log: str) -> int:
+    """How many shares were inferring at the same time, at the most."""
+    inferring, most = set[str](), 0
+    for share, state in re.findall(r"share (\d+) on w\d: \w+ -> (\w+)$", log, re.MULTILINE):
+        inferring = inferring | {share} if state == "inferring" else inferring - {share}
+        most = max(most, len(inferring))
+    return most
 
 
 def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """Where images come slowly, none waits for the next few; and what a hub that is killed forgets is said again soon."""
-    devices.start_manager()
-    devices.start_worker("w0")
-    devices.wait_for_shares(workers=1)
+    devices.start(1)
     taken = []
 
     def camera() -> Iterator[dict[str, NDArray[Any]]]:
@@ -88,10 +83,7 @@ def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[An
 
 def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
     """One that cannot be read is told of, the others are computed; tensors may be compressed on their way."""
-    devices.start_manager("--workers", "2", "--compress")
-    devices.start_worker("w0")
-    devices.start_worker("w1")
-    devices.wait_for_shares(workers=2)
+    devices.start(2, "--compress")
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     inputs = [photograph, tmp_path / "bad.jpg", *[photograph] * 10]
     done = hyps_run(devices.bundle, *inputs, "--engine", devices.url, "--json")
@@ -105,10 +97,7 @@ def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photog
 
 def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """A worker that is frozen holds nothing up: nobody waits for its lease to end, or for the hub to notice."""
-    devices.start_manager("--workers", "2", "--replicas", "2")
-    devices.start_worker("w0")
-    devices.start_worker("w1")
-    devices.wait_for_shares(workers=2)
+    devices.start(2, "--replicas", "2")
     homes = re.findall(r"^share (\d+) on (w\d):", devices.log("manager"), re.MULTILINE)
     assert {home for _, home in homes} == {"w0", "w1"}
     assert len(set(homes)) == 2 * len({share for share, _ in homes})
@@ -116,10 +105,9 @@ def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], e
         stream = engine.stream(pictures)
         first = next(stream)
         devices.freeze("w0")
-        frozen = time.monotonic()
         found = [first, *stream]
+    assert "w0 is gone" not in devices.log("manager")  # the hub notices it six seconds later
     assert [done.outputs["scores"].tobytes() for done in found] == expected
-    assert "w0 is gone" not in devices.log("manager") or time.monotonic() - frozen > 4
 
 
 def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
