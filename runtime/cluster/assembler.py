@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from hyps.runtime.cluster.frames import CHUNK_BYTES, Dropped, Head, Key, chunks, digest_of, parse, unpacked
+import msgspec
+
+from hyps.runtime.cluster.frames import LEAST_CHUNK_BYTES, Dropped, Head, Key, chunks, digest_of, parse, unpacked
 from hyps.runtime.manifest import TensorRecord
 
 #: Tensors that arrived are remembered, so that what is delivered again is known; two ints and two names each.
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: Says of which type a tensor must be, or raises `Dropped`.
 Wanted = Callable[[Key, str], TensorRecord]
+#: Gets every chunk that was taken, as it came, before the tensor's digest is compared.
+Taken = Callable[[Head, memoryview], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +50,32 @@ class Assembler:
     ``dropped`` counts by reason what was not taken. Not thread-safe.
     """
 
-    def __init__(self, wanted: Wanted, *, limit_bytes: int) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Wanted, *, limit_bytes: int, taken: Taken = lambda head, chunk: None) -> None:
+        self._wanted, self._taken = wanted, taken
         self._limit_bytes = limit_bytes
         self._open: dict[tuple[Key, str], _Open] = {}
         self._whole: OrderedDict[tuple[Key, str], None] = OrderedDict()
         self.open_bytes = 0
         self.dropped: Counter[str] = Counter()
 
-    def add(self, message: bytes) -> Arrival | None:
+    def add(self, payload: bytes) -> Arrival | None:
         """Take one message; the tensor, when it is whole now. Never raises for what a message holds."""
         try:
-            head, chunk = parse(message)
+            head, chunk = parse(payload)
             return self._take(head, chunk)
         except Dropped as reason:
             self.dropped[str(reason)] += 1
-            log.warning("dropped a message of %d bytes: %s", len(message), reason)
+            log.warning("dropped a message of %d bytes: %s", len(payload), reason)
             return None
+
+    def so_far(self, key: Key, tensor: str) -> Iterator[tuple[Head, memoryview]]:
+        """The chunks that were taken of a tensor that is not whole yet."""
+        if arriving := self._open.get((key, tensor)):
+            step = arriving.head.chunk_bytes
+            for index in range(chunks(arriving.record.nbytes, step)):
+                if index not in arriving.missing:
+                    head = msgspec.structs.replace(arriving.head, index=index, packed=False)
+                    yield head, memoryview(arriving.data)[index * step : (index + 1) * step]
 
     def forget(self, job: str, share: int | None = None) -> None:
         """Let go of what is arriving of a job, or of one of its shares."""
@@ -82,14 +95,14 @@ class Assembler:
             raise Dropped("not of this tensor")
         start = head.index * head.chunk_bytes
         length = max(0, min(head.chunk_bytes, record.nbytes - start))
-        if head.packed:
-            chunk = unpacked(chunk, length)
-        if len(chunk) != length:
+        data = unpacked(chunk, length) if head.packed else chunk
+        if len(data) != length:
             raise Dropped("wrong length")
         if head.index not in arriving.missing:
             raise Dropped("repeated")
-        arriving.data[start : start + len(chunk)] = chunk
+        arriving.data[start : start + length] = data
         arriving.missing.discard(head.index)
+        self._taken(head, chunk)
         return None if arriving.missing else self._finish(place, arriving)
 
     def _begin(self, place: tuple[Key, str], head: Head, record: TensorRecord) -> _Open:
@@ -101,7 +114,7 @@ class Assembler:
             self._close_older()
         if record.nbytes > self._limit_bytes - self.open_bytes:
             raise Dropped("no room")
-        if count > 64 and head.chunk_bytes < CHUNK_BYTES // 16:  # the set of what is missing is memory, too
+        if count > 64 and head.chunk_bytes < LEAST_CHUNK_BYTES:  # the set of what is missing is memory, too
             raise Dropped("tiny chunks")
         arriving = _Open(head=head, record=record, data=bytearray(record.nbytes), missing=set(range(count)))
         self._open[place] = arriving

@@ -35,12 +35,13 @@ class Flow:
         """Every output of the model is there."""
         return self.there.issuperset(self._graph.results)
 
-    def ready(self) -> tuple[int, ...]:
-        """Shares that are not done and whose inputs are all there, in the order of the schedule."""
+    def ready(self, arriving: Iterable[str] = ()) -> tuple[int, ...]:
+        """Shares that are not done and whose inputs are all there or ``arriving``, in the order of the schedule."""
+        there = self.there.union(arriving)
         return tuple(
             index
             for index, inputs in enumerate(self._graph.inputs)
-            if index not in self.done and self.there.issuperset(inputs) and not self._useless(index)
+            if index not in self.done and there.issuperset(inputs) and not self._useless(index)
         )
 
     def complete(self, share: int) -> tuple[str, ...]:

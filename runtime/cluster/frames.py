@@ -7,7 +7,7 @@ needs a header about job, attempt and place besides safetensors' own; the receiv
 takes memory, and to have the bytes where the tensor will lie, where ``safetensors.numpy`` copies them from the whole file;
 and numpy's types leave out bfloat16 and the 8-bit floats that bundles hold. Nothing is ever executed or unpickled.
 
-Chunks are small so that a hub that stores and forwards one passes on the last while it receives the next. They may arrive
+Chunks are small so that a hub or a manager that gets one passes it on while it receives the next. They may arrive
 in any order: each has its place. Whatever is wrong with one is counted and the chunk dropped, never raised.
 """
 
@@ -25,7 +25,10 @@ from msgspec import Meta
 from hyps.runtime.manifest import TensorRecord
 
 MAGIC: Final = b"HyPS\x01"
-#: With its header well below every broker's packet limit; 22 ms at 94 Mbit/s.
+#: A chunk is a sixteenth of its tensor, for who passes chunks on while others arrive is behind by one; at least so many
+#: bytes, as each has a header of 0.1 to 0.2 KB, and at most so many: well below every hub's limit, 22 ms at 94 Mbit/s.
+CHUNKS: Final = 16
+LEAST_CHUNK_BYTES: Final = 16 << 10
 CHUNK_BYTES: Final = 256 << 10
 MOST_CHUNK_BYTES: Final = 1 << 20
 HEAD_LIMIT_BYTES: Final = 4096
@@ -79,7 +82,7 @@ def digest_of(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def cut(
-    key: Key, tensor: str, record: TensorRecord, data: memoryview, chunk_bytes: int = CHUNK_BYTES, *, pack: bool = False
+    key: Key, tensor: str, record: TensorRecord, data: memoryview, chunk_bytes: int | None = None, *, pack: bool = False
 ) -> Iterator[bytes]:
     """The messages that carry ``data``, the bytes of a tensor of this record; with ``pack``, smaller where they can be.
 
@@ -88,38 +91,43 @@ def cut(
     assert sys.byteorder == "little"
     if len(data) != record.nbytes:
         raise ValueError(f"{tensor!r} has {len(data)} bytes, its record says {record.nbytes}")
-    digest = digest_of(data)
+    chunk_bytes = chunk_bytes or min(max(-(-len(data) // CHUNKS), LEAST_CHUNK_BYTES), CHUNK_BYTES)
+    head = Head(
+        key=key,
+        tensor=tensor,
+        dtype=record.dtype,
+        shape=record.shape,
+        chunk_bytes=chunk_bytes,
+        index=0,
+        digest=digest_of(data),
+    )
     for index in range(chunks(len(data), chunk_bytes)):
-        chunk: bytes | memoryview = data[index * chunk_bytes : (index + 1) * chunk_bytes]
-        packed = zlib.compress(chunk, _PACK_LEVEL) if pack else b""
-        pays = bool(packed) and len(packed) < _PACK_SHARE * len(chunk)
-        head = Head(
-            key=key,
-            tensor=tensor,
-            dtype=record.dtype,
-            shape=record.shape,
-            chunk_bytes=chunk_bytes,
-            index=index,
-            digest=digest,
-            packed=pays,
-        )
-        header = msgspec.msgpack.encode(head)
-        if len(header) > HEAD_LIMIT_BYTES:
-            raise ValueError(f"the name or shape of {tensor!r} is too long")
-        yield b"".join((MAGIC, len(header).to_bytes(2, "little"), header, packed if pays else chunk))
+        chunk = data[index * chunk_bytes : (index + 1) * chunk_bytes]
+        yield message(msgspec.structs.replace(head, index=index), chunk, pack=pack)
 
 
-def parse(message: bytes) -> tuple[Head, memoryview]:
+def message(head: Head, chunk: bytes | memoryview, *, pack: bool = False) -> bytes:
+    """One chunk's message; with ``pack``, smaller if it can be."""
+    packed = zlib.compress(chunk, _PACK_LEVEL) if pack else b""
+    if packed and len(packed) < _PACK_SHARE * len(chunk):
+        head, chunk = msgspec.structs.replace(head, packed=True), packed
+    header = msgspec.msgpack.encode(head)
+    if len(header) > HEAD_LIMIT_BYTES:
+        raise ValueError(f"the name or shape of {head.tensor!r} is too long")
+    return b"".join((MAGIC, len(header).to_bytes(2, "little"), header, chunk))
+
+
+def parse(payload: bytes) -> tuple[Head, memoryview]:
     """A message's header and its chunk; raises `Dropped`."""
-    if len(message) > FRAME_LIMIT_BYTES:
+    if len(payload) > FRAME_LIMIT_BYTES:
         raise Dropped("oversized")
     start = len(MAGIC) + 2
-    if len(message) < start or not message.startswith(MAGIC):
+    if len(payload) < start or not payload.startswith(MAGIC):
         raise Dropped("not a frame")
-    stop = start + int.from_bytes(message[len(MAGIC) : start], "little")
-    if stop > min(len(message), start + HEAD_LIMIT_BYTES):
+    stop = start + int.from_bytes(payload[len(MAGIC) : start], "little")
+    if stop > min(len(payload), start + HEAD_LIMIT_BYTES):
         raise Dropped("truncated")
-    view = memoryview(message)
+    view = memoryview(payload)
     try:
         return _decoder.decode(view[start:stop]), view[stop:]
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -19,7 +19,7 @@ from hyps.runtime.cluster.acknowledgements import UNACKNOWLEDGED, Acknowledgemen
 from hyps.runtime.cluster.assembler import Arrival, Assembler
 from hyps.runtime.cluster.ballots import Ballots
 from hyps.runtime.cluster.crew import Crew
-from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut, parse
+from hyps.runtime.cluster.frames import MAGIC, Dropped, Head, Key, parse
 from hyps.runtime.cluster.health import Health
 from hyps.runtime.cluster.intake import Intake
 from hyps.runtime.cluster.journal import Journal
@@ -27,6 +27,7 @@ from hyps.runtime.cluster.link import Linker
 from hyps.runtime.cluster.messages import Failed
 from hyps.runtime.cluster.planning import Planning, Wishes
 from hyps.runtime.cluster.scheduler import Lease, Scheduler
+from hyps.runtime.cluster.sending import Sender
 from hyps.runtime.cluster.status import Reporter
 from hyps.runtime.cluster.topics import MANAGER, Role, parts, topic
 from hyps.runtime.integrity import check_files, read_manifest
@@ -62,9 +63,10 @@ class Manager:
         self._ballots = Ballots(wishes.votes) if wishes.votes > 1 else None
         self._reporter = Reporter(self.manifest, self._crew)
         self._started_at = time.monotonic()
-        self._sender = ""
+        self._from = ""
         self._pending = Acknowledgements(UNACKNOWLEDGED)
-        self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES)
+        self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES, taken=self._taken)
+        self._sender = Sender(self.manifest.tensors, journal, self._assembler, self._publish_input, pack=wishes.pack)
         self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=1024)
         self._planning.resume()
         self._connection = link(
@@ -98,7 +100,8 @@ class Manager:
                 if self._scheduler:
                     self._intake.admit(len(self._scheduler.jobs))
                     for lease in self._scheduler.tasks(time.monotonic()):
-                        self._send(lease, self._scheduler)
+                        job = self._scheduler.jobs[lease.key.job]
+                        self._sender.send(lease, job, self._scheduler.graph.inputs[lease.key.share])
         finally:
             self._connection.close()
             self._crew.close()
@@ -107,6 +110,9 @@ class Manager:
 
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
+
+    def _publish_input(self, lease: Lease, payload: bytes) -> None:
+        self._publish(topic(Role.WORKER, lease.worker, "input"), payload, int(self._wishes.lease_s) + 1)
 
     def _connected(self) -> None:
         """Subscribe (on the connection's thread)."""
@@ -120,7 +126,7 @@ class Manager:
             if found is None:
                 raise Dropped("unknown topic")
             role, name, last = found
-            self._sender = f"{role}/{name}"
+            self._from = f"{role}/{name}"
             if last == "state":
                 if payload:
                     self._on_state(name, messages.decode(payload, messages.WorkerState))
@@ -184,7 +190,7 @@ class Manager:
 
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
         """What may come from whoever sends: a client's inputs, a worker's outputs of what it was asked for."""
-        role, name = self._sender.split("/")
+        role, name = self._from.split("/")
         if key.share < 0:
             return self._intake.wanted(key, tensor, name if role == Role.CLIENT else "")
         if role != Role.WORKER or self._scheduler is None:
@@ -194,10 +200,15 @@ class Manager:
             raise Dropped("unknown tensor")
         return self.manifest.tensors[tensor]
 
+    def _taken(self, head: Head, chunk: memoryview) -> None:
+        if head.key.share >= 0 and self._scheduler:
+            self._scheduler.begun(head.key, head.tensor)
+            self._sender.pass_on(head, chunk, self._scheduler.leases)
+
     def _on_vote(self, arrival: Arrival, ballots: Ballots) -> None:
         assert self._scheduler
         key = arrival.key
-        worker = self._sender.split("/")[1]
+        worker = self._from.split("/")[1]
         if key.job not in self._scheduler.jobs and not ballots.knows(key):  # so late that nobody remembers
             self._scheduler.answered(key)
             return
@@ -225,7 +236,7 @@ class Manager:
         if released is None:
             return
         self._journal.complete(key.job, key.share, released)
-        self._reporter.computed[self._sender.split("/")[1]].count()
+        self._reporter.computed[self._from.split("/")[1]].count()
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
             self._reporter.answered.count()
@@ -251,6 +262,7 @@ class Manager:
         assert self._scheduler
         self._scheduler.remove(job)
         self._assembler.forget(job)
+        self._sender.forget(job)
         self._intake.answer(job)
 
     def _tick(self) -> None:
@@ -264,10 +276,3 @@ class Manager:
             self._assembler.forget(job)
         self._planning.ensure()
         self._reporter.report(self._connection, self._scheduler, self._assembler.dropped)
-
-    def _send(self, lease: Lease, scheduler: Scheduler) -> None:
-        job = scheduler.jobs[lease.key.job]
-        for name in scheduler.graph.inputs[lease.key.share]:
-            data = memoryview(self._journal.read(job.tensors[name]))
-            for frame in cut(lease.key, name, self.manifest.tensors[name], data, pack=self._wishes.pack):
-                self._publish(topic(Role.WORKER, lease.worker, "input"), frame, int(self._wishes.lease_s) + 1)

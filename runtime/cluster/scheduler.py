@@ -6,19 +6,22 @@ is as good, for every attempt makes the same bits. A worker has few leases at a 
 with the last, and no more wait in the hub's memory (back-pressure). The oldest job goes first, so that many jobs form a
 pipeline; a worker that reads weights anew whenever it changes from one share to another computes a share for several jobs
 before it takes the next (Kaboubi, section 3.3.1.3, Algorithm 3).
+
+A share is leased as soon as its inputs have begun to arrive, so that they are passed on while they do; when the lease that
+they come from fails, so does this one.
 """
 
 from __future__ import annotations
 
-import bisect
 import logging
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hyps.runtime.cluster.flow import Flow, Graph
 from hyps.runtime.cluster.frames import Dropped, Key
 from hyps.runtime.cluster.holders import Holders
+from hyps.runtime.cluster.jobs import Backlog, Job
 from hyps.runtime.cluster.lifecycle import Event
 
 #: Leases of a worker at a time.
@@ -33,27 +36,17 @@ _REMEMBERED = 10_000
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """An accepted inference; ``tensors`` are digests of what is there, by name; ``asked`` workers, by share."""
-
-    job: str
-    client: str
-    number: int
-    flow: Flow
-    tensors: dict[str, bytes]
-    attempts: Counter[int] = field(default_factory=Counter)
-    failures: Counter[int] = field(default_factory=Counter)
-    asked: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A share of a job at a worker, until ``deadline``, in the seconds of whatever clock the caller has."""
+    """A share of a job at a worker, until ``deadline``, in the seconds of whatever clock the caller has.
+
+    ``fed``: which of its inputs were still arriving, each from another lease.
+    """
 
     key: Key
     worker: str
     deadline: float
+    fed: Mapping[str, Key] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -71,7 +64,7 @@ class Scheduler:
         self.windows: Mapping[str, int] = {}  # of workers that take more leases at a time than others
         self._lease_s, self._first_attempt, self._votes = lease_s, first_attempt, votes
         self._count = 0
-        self._ready: list[list[tuple[int, str]]] = [[] for _ in graph.runs]
+        self._backlog = Backlog(len(graph.runs))
         self._leases: dict[Key, Lease] = {}
         self._issued: OrderedDict[Key, str] = OrderedDict()
         self._turns: dict[str, tuple[int, int]] = {}
@@ -82,8 +75,8 @@ class Scheduler:
         return self._leases
 
     def waiting(self, share: int) -> int:
-        """How many jobs have a share's inputs and not its outputs."""
-        return len(self._ready[share])
+        """How many jobs have a share's inputs, or begin to have them, and not its outputs."""
+        return self._backlog.count(share)
 
     def add(self, job: str, client: str, tensors: Mapping[str, bytes], done: Iterable[int] = ()) -> Job:
         """A job that was accepted, or that goes on with what is there of it."""
@@ -92,15 +85,13 @@ class Scheduler:
         flow.done.update(share for share, made in enumerate(self.graph.outputs) if made and flow.there.issuperset(made))
         self._count += 1
         self.jobs[job] = Job(job=job, client=client, number=self._count, flow=flow, tensors=dict(tensors))
-        self._queue(self.jobs[job])
+        self._backlog.put(self.jobs[job])
         return self.jobs[job]
 
     def remove(self, job: str) -> None:
         """A job has its result, or never will; a worker that still computes it is busy until it answers."""
-        gone = self.jobs.pop(job, None)
-        if gone:
-            for share in range(len(self._ready)):
-                self._unqueue(gone, share)
+        if gone := self.jobs.pop(job, None):
+            self._backlog.remove(gone)
 
     def lost(self, worker: str) -> list[int]:
         """A worker is gone: its leases end, and are given out again; the shares it had."""
@@ -125,8 +116,9 @@ class Scheduler:
         """Leases whose deadline has passed end; `tasks` gives the shares out again."""
         found = [lease for lease in self._leases.values() if lease.deadline <= now]
         for lease in found:
-            log.warning("%s did not answer in time: share %d of job %s", lease.worker, lease.key.share, lease.key.job)
-            self._fail(lease)
+            if lease.key in self._leases:  # else it ended with the one that it was fed by
+                log.warning("%s did not answer in time: share %d of job %s", lease.worker, lease.key.share, lease.key.job)
+                self._fail(lease)
         return found
 
     def release(self, worker: str) -> None:
@@ -157,18 +149,28 @@ class Scheduler:
         if lease := self._leases.get(key):
             self._end(lease, Event.COMPUTED)
 
+    def begun(self, key: Key, tensor: str) -> None:
+        """The first of an output of a share arrived: what needs it need not wait for the rest."""
+        job = self.jobs.get(key.job)
+        if job and self._votes == 1 and key in self._leases and tensor not in {*job.arriving, *job.tensors}:
+            job.arriving[tensor] = key
+            self._backlog.put(job)
+
     def arrived(self, key: Key, tensor: str, digest: bytes) -> tuple[str, ...] | None:
         """An output of a share arrived: when all have, the tensors that nobody needs any more, else None."""
         job = self.jobs[key.job]
+        if tensor not in job.tensors and job.arriving.get(tensor, key) != key:
+            self._cut_off(job, tensor)
         job.tensors[tensor] = digest
         if not set(self.graph.outputs[key.share]) <= job.tensors.keys():
             return None
         self.answered(key)
         released = job.flow.complete(key.share)
-        self._unqueue(job, key.share)
+        for name in self.graph.outputs[key.share]:
+            job.arriving.pop(name, None)
         for name in released:
             job.tensors.pop(name, None)
-        self._queue(job)
+        self._backlog.put(job)
         return released
 
     def failed(self, worker: str, key: Key) -> None:
@@ -195,20 +197,20 @@ class Scheduler:
         elif last in first and taken < BATCH:
             share = last
         else:
-            share = min(first, key=lambda each: (each - last - 1) % len(self._ready))
+            share = min(first, key=lambda each: (each - last - 1) % len(self.graph.runs))
         self._turns[worker] = (share, taken + 1 if share == last else 1)
         return first[share], share
 
     def _first(self, worker: str, share: int) -> Job | None:
         """The oldest job whose share a worker was not asked for."""
-        jobs = (self.jobs[name] for _, name in self._ready[share])
-        return next((job for job in jobs if worker not in job.asked[share]), None)
+        return next((job for job in self._backlog.of(share) if worker not in job.asked[share]), None)
 
     def _lease(self, job: Job, share: int, worker: str, deadline: float) -> Lease:
         key = Key(job=job.job, share=share, attempt=self._first_attempt + job.attempts[share])
         job.attempts[share] += 1
         job.asked[share].add(worker)
-        self._leases[key] = Lease(key=key, worker=worker, deadline=deadline)
+        fed = {name: job.arriving[name] for name in self.graph.inputs[share] if name not in job.tensors}
+        self._leases[key] = Lease(key=key, worker=worker, deadline=deadline, fed=fed)
         self._issued[key] = worker
         if len(self._issued) > _REMEMBERED:
             self._issued.popitem(last=False)
@@ -226,25 +228,23 @@ class Scheduler:
         self._end(lease, Event.FAIL)
 
     def _end(self, lease: Lease, event: Event) -> None:
-        del self._leases[lease.key]
+        if not self._leases.pop(lease.key, None):
+            return
+        job = self.jobs.get(lease.key.job)
+        if job and event is Event.FAIL and (cut := [name for name, key in job.arriving.items() if key == lease.key]):
+            for name in cut:
+                self._cut_off(job, name)
+            self._backlog.put(job)
         share, worker = lease.key.share, lease.worker
         goes_on = any((each.key.share, each.worker) == (share, worker) for each in self._leases.values())
         self.holders.ended(share, worker, event, goes_on=goes_on)
 
+    def _cut_off(self, job: Job, tensor: str) -> None:
+        """What was arriving comes no more: leases that were fed with it end."""
+        key = job.arriving.pop(tensor)
+        for lease in [*self._leases.values()]:
+            if lease.key.job == job.job and lease.fed.get(tensor) == key:
+                self._forget(lease)
+
     def _of(self, worker: str) -> list[Lease]:
         return [lease for lease in self._leases.values() if lease.worker == worker]
-
-    def _queue(self, job: Job) -> None:
-        for share in job.flow.ready():
-            place = (job.number, job.job)
-            queue = self._ready[share]
-            at = bisect.bisect_left(queue, place)
-            if queue[at : at + 1] != [place]:
-                queue.insert(at, place)
-
-    def _unqueue(self, job: Job, share: int) -> None:
-        place = (job.number, job.job)
-        queue = self._ready[share]
-        at = bisect.bisect_left(queue, place)
-        if queue[at : at + 1] == [place]:
-            del queue[at]

@@ -19,8 +19,8 @@ from tests.cluster_network import RATE_BITS_PER_S, Network
 #: Acknowledgements of what comes are slower, tensors faster.
 _BURST_BYTES_PER_S, _BURST_BYTES = 2e6, 1000
 _READING_S = 0.001
-#: From a worker to the hub, to the manager, to the hub, to the next worker.
-HOPS = 4
+#: To the hub and from it. In fact the way is from a worker to the hub, to the manager, to the hub, to the next worker.
+HOPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,5 +108,5 @@ def crossings(shares: Sequence[Share], traces: Mapping[str, Trace]) -> list[tupl
 
 
 def needed_s(nbytes: int) -> float:
-    """What the links need for a tensor from one worker to the next, each hop by itself."""
+    """What the links need for a tensor from one worker to the next, were the hub all between them."""
     return HOPS * nbytes * 8 / RATE_BITS_PER_S

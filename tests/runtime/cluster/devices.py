@@ -23,6 +23,26 @@ executor.Executor.run = lambda *a, **k: {name: values + 1 for name, values in ho
 main()
 """
 
+QUITTER = """
+import os, time
+from hyps.runtime.cluster.connection import Connection
+from hyps.runtime.cluster.frames import MAGIC
+from hyps.runtime.cluster.worker_cli import main
+
+honest = Connection.publish
+
+
+def publish(connection, topic, payload, **options):
+    honest(connection, topic, payload, **options)
+    if payload.startswith(MAGIC):
+        time.sleep(1)
+        os._exit(1)
+
+
+Connection.publish = publish
+main()
+"""
+
 
 class Devices:
     """Starts installed commands; all are ended with the ``stack``."""
@@ -66,10 +86,10 @@ class Devices:
         cache = self._folder / f"{name}.cache"
         self._start(name, "hyps-worker", ["--hub", self.url, "--name", name, "--cache", cache, "--verbose", *hub, *options])
 
-    def start_liar(self, name: str) -> None:
-        """A worker that adds one to whatever it computes."""
-        program = self._folder / "liar.py"
-        program.write_text(LIAR)
+    def start_program(self, name: str, text: str) -> None:
+        """A worker that does not behave: `LIAR` adds one to what it computes, `QUITTER` dies after a chunk of it."""
+        program = self._folder / f"{name}.py"
+        program.write_text(text)
         options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
         cache: list[str | Path] = ["--cache", self._folder / name]
         self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})

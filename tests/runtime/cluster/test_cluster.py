@@ -21,7 +21,7 @@ from hyps.runtime.cluster.join import encode_join
 from hyps.runtime.cluster.topics import Role
 from hyps.runtime.executor import load
 from tests.runtime.cluster.broker import free_port, running, wait_for
-from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.devices import QUITTER, Devices
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 #: So many images go by while something is killed.
@@ -95,6 +95,19 @@ def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expe
     assert Stream(devices, pictures[:5]).result() == expected[:5]
     last = [line for line in devices.log("w1").splitlines() if "fetched" in line]
     assert last, devices.log("w1")
+
+
+def test_a_worker_dies_while_its_tensor_is_passed_on(
+    devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
+) -> None:
+    """The next has been asked by then: it is asked again, for what another computes."""
+    devices.start_manager("--workers", "2")
+    devices.start_program("w0", QUITTER)
+    devices.start_worker("w1")
+    devices.wait_for_shares(workers=2)
+    assert Stream(devices, pictures[:3]).result() == expected[:3]
+    log = devices.log("manager")
+    assert 0 < log.index("share 1 on w1: loaded -> inferring") < log.index("w0 is gone") < log.index("share 0 on w1")
 
 
 def test_a_worker_that_comes_back_downloads_nothing_twice(

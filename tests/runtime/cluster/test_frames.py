@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 import zlib
 from random import Random
 
@@ -49,6 +50,40 @@ def assembler() -> Assembler:
 
 def feed(target: Assembler, sent: list[bytes]) -> list[Arrival]:
     return [arrival for message in sent if (arrival := target.add(message))]
+
+
+def test_chunks_are_told_of_as_they_are_taken() -> None:
+    """Each once, and none that is not taken; what has arrived so far can be had again."""
+    told: list[tuple[int, bytes]] = []
+    target = Assembler(wanted, limit_bytes=LIMIT, taken=lambda head, chunk: told.append((head.index, bytes(chunk))))
+    first, second, third = messages()
+    bad = changed(second, index=7)
+    for message in (third, third, bad, first):
+        target.add(message)
+    chunks = [DATA[:40], DATA[40:80], DATA[80:]]
+    assert told == [(2, chunks[2]), (0, chunks[0])]
+    assert [(head.index, bytes(chunk)) for head, chunk in target.so_far(KEY, "x")] == [(0, chunks[0]), (2, chunks[2])]
+    assert target.add(second) is not None
+    assert told[2:] == [(1, chunks[1])]
+    assert [*target.so_far(KEY, "x")] == []
+
+
+def test_what_came_compressed_can_be_had_again_as_it_is() -> None:
+    record = TensorRecord(dtype="uint8", shape=(5000,))
+    target = Assembler(lambda key, tensor: record, limit_bytes=5000)
+    target.add(next(cut(KEY, "x", record, memoryview(bytes(5000)), 3000, pack=True)))
+    ((head, chunk),) = target.so_far(KEY, "x")
+    assert (head.packed, bytes(chunk)) == (False, bytes(3000))
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "chunk_bytes"), [(0, 16384), (100_000, 16384), (1_605_632, 100_352), (12 << 20, 262_144)]
+)
+def test_a_chunk_is_a_sixteenth_within_bounds(nbytes: int, chunk_bytes: int) -> None:
+    record = TensorRecord(dtype="uint8", shape=(nbytes,))
+    (head, chunk), *others = [parse(message) for message in cut(KEY, "x", record, memoryview(bytes(nbytes)))]
+    assert (head.chunk_bytes, len(chunk)) == (chunk_bytes, min(chunk_bytes, nbytes))
+    assert sum(len(each) for _, each in others) == nbytes - len(chunk)
 
 
 @given(
@@ -178,7 +213,10 @@ def test_compressed_chunks_that_are_wrong(chunk: bytes, reason: str) -> None:
     head, found = parse(message)
     assert head.packed
     target = assembler()
+    tracemalloc.start()
     assert target.add(message[: len(message) - len(found)] + chunk) is None
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
     assert target.dropped == {reason: 1}
 
 

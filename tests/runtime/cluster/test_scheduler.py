@@ -206,12 +206,76 @@ def test_a_share_is_not_computed_for_ever(manifest: Manifest) -> None:
     scheduler.streaming = frozenset({"w0"})
     finished = 0
     for number in range(8 * BATCH):
-        made = scheduler.add(job(number), "c", {"x": b"x"})
+        for more in (0, 1):
+            scheduler.add(job(2 * number + more), "c", {"x": b"x"})
         scheduler.tasks(0)
         answer_oldest(scheduler)
         finished += sum(each.flow.finished for each in scheduler.jobs.values())
-        assert made.number == number + 1
     assert finished
+
+
+def test_what_needs_a_tensor_is_leased_while_it_arrives(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.begun(first.key, "a")
+    (second,) = scheduler.tasks(0)
+    assert (second.worker, second.key.share, second.fed) == ("w1", 1, {"a": first.key})
+    scheduler.begun(first.key, "a")  # the second chunk
+    assert scheduler.tasks(0) == []
+    assert scheduler.arrived(first.key, "a", b"") == ("x",)
+    assert scheduler.tasks(0) == []
+    assert scheduler.arrived(second.key, "b", b"") == ("a",)
+    (third,) = scheduler.tasks(0)
+    assert (third.key.share, third.fed) == (2, {})
+
+
+@pytest.mark.parametrize("how", ["lost", "expired", "failed", "released"])
+def test_what_is_fed_by_a_lease_that_fails_is_leased_again(manifest: Manifest, how: str) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    made = scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.begun(first.key, "a")
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w1")]
+    if how == "lost":
+        assert scheduler.lost("w0") == [0, 2]
+        hold(scheduler, {0: "w1", 2: "w1"})
+    elif how == "expired":
+        assert [lease.key.share for lease in scheduler.expire(10)] == [0, 1]
+    elif how == "failed":
+        scheduler.failed("w0", first.key)
+    else:
+        scheduler.release("w0")
+    assert scheduler.leases == {}
+    assert made.failures[1] == 0  # it is not its worker's fault
+    scheduler.begun(first.key, "a")  # of a lease that has ended
+    (again,) = scheduler.tasks(11)
+    assert (again.key.share, again.key.attempt) == (0, 1)
+    scheduler.arrived(again.key, "a", b"")
+    (last,) = scheduler.tasks(11)
+    assert (last.key.share, last.key.attempt, last.worker, last.fed) == (1, 1, "w1", {})
+
+
+def test_what_is_fed_by_the_slower_of_two_is_leased_again(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w2", 1: "w1", 2: "w1"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    slow, fast = scheduler.tasks(0)
+    for each_key in (slow.key, fast.key):
+        scheduler.begun(each_key, "a")
+    (fed,) = scheduler.tasks(0)
+    assert fed.fed == {"a": slow.key}
+    scheduler.arrived(fast.key, "a", b"")
+    (again,) = scheduler.tasks(0)
+    assert (again.key.share, again.key.attempt, again.fed) == (1, 1, {})
+    assert [*scheduler.leases] == [slow.key, again.key]
+
+
+def test_answers_that_are_to_be_compared_are_not_passed_on_before(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1 w2", 1: "w0", 2: "w0"}, votes=3)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    for lease in scheduler.tasks(0):
+        scheduler.begun(lease.key, "a")
+    assert scheduler.tasks(0) == []
 
 
 @settings(max_examples=200)
@@ -231,9 +295,14 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 30))):
         now += 1
         out += scheduler.tasks(now)
-        what = data.draw(st.sampled_from(["answer", "answer", "lose", "expire", "fail", "release"]))
+        what = data.draw(st.sampled_from(["answer", "answer", "begin", "begin", "lose", "expire", "fail", "release"]))
         if what == "answer" and out:
             answer(scheduler, out.pop(data.draw(st.integers(0, len(out) - 1))))
+        elif what == "begin" and out:
+            lease = out[data.draw(st.integers(0, len(out) - 1))]
+            for tensor in graph.outputs[lease.key.share][: data.draw(st.integers(1, 2))]:
+                if taken(scheduler, lease):
+                    scheduler.begun(lease.key, tensor)
         elif what == "lose":
             worker = data.draw(st.sampled_from(["w0", "w1"]))
             scheduler.lost(worker)
@@ -245,6 +314,11 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
             scheduler.release("w0")
         elif out:
             scheduler.failed(out[0].worker, out[0].key)
+        for lease in scheduler.leases.values():
+            made = scheduler.jobs[lease.key.job]
+            comes = all(name in made.tensors or source in scheduler.leases for name, source in lease.fed.items())
+            assert comes or lease.key.share in made.flow.done
+            assert not made.arriving.keys() & {name for share in made.flow.done for name in graph.outputs[share]}
     for _ in range(100):
         now += 20
         scheduler.expire(now)
@@ -272,13 +346,25 @@ def graphs() -> None:
         GRAPHS.append(template)
 
 
-def answer(scheduler: Scheduler, lease: Lease) -> None:
+def has_its_inputs(scheduler: Scheduler, lease: Lease) -> bool:
+    """What was to be fed has arrived; else its worker waits, or nothing more comes."""
+    made = scheduler.jobs[lease.key.job]
+    return not lease.fed or (lease.key in scheduler.leases and made.tensors.keys() >= lease.fed.keys())
+
+
+def taken(scheduler: Scheduler, lease: Lease) -> bool:
+    """What its worker sends is not dropped."""
     try:
         scheduler.check(lease.worker, lease.key)
     except Dropped:
-        return
-    for tensor in scheduler.graph.outputs[lease.key.share]:
-        scheduler.arrived(lease.key, tensor, b"")
+        return False
+    return has_its_inputs(scheduler, lease)
+
+
+def answer(scheduler: Scheduler, lease: Lease) -> None:
+    if taken(scheduler, lease):
+        for tensor in scheduler.graph.outputs[lease.key.share]:
+            scheduler.arrived(lease.key, tensor, b"")
 
 
 def answer_oldest(scheduler: Scheduler) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.executor import load
 from tests.runtime.cluster.broker import wait_for
-from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.devices import LIAR, Devices
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COUNT = 24
@@ -116,7 +116,7 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
     devices.start_manager("--workers", "3", "--vote", "3")
     devices.start_worker("w0")
     devices.start_worker("w1")
-    devices.start_liar("w2")
+    devices.start_program("w2", LIAR)
     devices.wait_for_shares(workers=3)
     assert answers(devices, pictures) == expected
     wait_for("its name", lambda: "w2 answered share" in devices.log("manager"))
@@ -128,7 +128,7 @@ def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, phot
     """One honest worker and one liar of three: nothing can be told, and nothing is."""
     devices.start_manager("--workers", "2", "--vote", "3")
     devices.start_worker("w0")
-    devices.start_liar("w1")
+    devices.start_program("w1", LIAR)
     devices.wait_for_shares(workers=2)
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([devices.hyps_run, devices.bundle, photograph, "--engine", devices.url], timeout=4, check=False)
