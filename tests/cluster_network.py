@@ -11,13 +11,17 @@ would carry: Ethernet, IP and TCP headers and acknowledgements included. It need
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+
+from tests.wireless import Carried, Wireless, joined, open_tap
 
 #: What a 100 Mbit/s Ethernet carries in fact.
 RATE_BITS_PER_S = 94_000_000
@@ -26,6 +30,7 @@ HEADER_BYTES = 14 + 20 + 32
 _SUBNET, _DEVICE, _SWITCH = "10.83.0", "eth0", "switch"
 _CLONE_NEWNET = 0x40000000
 _NAMES = Path("/run/netns")
+_numbers = itertools.count()
 
 
 class NoNetwork(Exception):
@@ -66,10 +71,16 @@ class Traffic:
 
 
 class Network:
-    """Boards by name, while `network` lasts."""
+    """Boards by name, while `network` lasts; ``carried`` counts the packets of wireless ones."""
 
     def __init__(self, boards: Sequence[str]) -> None:
         self.boards = tuple(boards)
+        self._prefix = f"hyps-{os.getpid()}-{next(_numbers)}-"
+        self.carried: dict[str, Carried] = {}
+
+    def namespace(self, board: str) -> str:
+        """What the board's namespace is called."""
+        return self._prefix + board
 
     def address(self, board: str) -> str:
         """A board's IPv4 address."""
@@ -80,7 +91,7 @@ class Network:
         """This thread, and the threads and processes that it starts, are on that board."""
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
-            there = os.open(_NAMES / _namespace(board), os.O_RDONLY)
+            there = os.open(_NAMES / self.namespace(board), os.O_RDONLY)
             try:
                 _set_namespace(there)
             finally:
@@ -92,19 +103,24 @@ class Network:
         finally:
             os.close(own)
 
+    def run(self, board: str, command: str) -> None:
+        """Run ip or tc on a board. Raises `subprocess.CalledProcessError`."""
+        program, _, rest = command.partition(" ")
+        _run(f"{program} -n {self.namespace(board)} {rest}")
+
     def unplug(self, board: str) -> None:
         """Take a board's cable out of the switch."""
-        _in(_SWITCH, f"ip link set dev {board} down")
+        self.run(_SWITCH, f"ip link set dev {board} down")
 
     def plug(self, board: str) -> None:
         """Put it in again."""
-        _in(_SWITCH, f"ip link set dev {board} up")
+        self.run(_SWITCH, f"ip link set dev {board} up")
 
     def shape(self, bits_per_s: int = RATE_BITS_PER_S) -> None:
         """From now on no link carries more, in either direction."""
         for board in self.boards:
             for namespace, device in ((board, _DEVICE), (_SWITCH, board)):
-                _in(namespace, f"tc qdisc replace dev {device} root tbf rate {bits_per_s}bit burst 16kb latency 100ms")
+                self.run(namespace, f"tc qdisc replace dev {device} root tbf rate {bits_per_s}bit burst 16kb latency 100ms")
 
     def traffic(self, board: str) -> Traffic:
         """What the board's interface has counted."""
@@ -116,46 +132,50 @@ class Network:
 
 
 @contextmanager
-def network(boards: Sequence[str]) -> Iterator[Network]:
+def network(boards: Sequence[str], wireless: Mapping[str, Wireless] = MappingProxyType({})) -> Iterator[Network]:
     """Make one, its links not yet shaped; nothing of it is left at the end. Raises `NoNetwork`."""
     if os.geteuid() != 0:
         raise NoNetwork("network namespaces need root")
+    if wireless and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        raise NoNetwork("wireless links need /dev/net/tun")
     if missing := [program for program in ("ip", "tc") if shutil.which(program) is None]:
         raise NoNetwork(f"there is no {missing[0]}: apt-get install iproute2")
     with ExitStack() as stack:
+        made = Network(boards)
         try:
-            _make(boards, stack)
+            _make(made, wireless, stack)
         except subprocess.CalledProcessError as error:
             raise NoNetwork(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from None
-        yield Network(boards)
+        yield made
 
 
-def _make(boards: Sequence[str], stack: ExitStack) -> None:
+def _make(made: Network, wireless: Mapping[str, Wireless], stack: ExitStack) -> None:
+    boards = made.boards
     for name in (_SWITCH, *boards):
-        _run(f"ip netns add {_namespace(name)}")
-        stack.callback(_remove, name)
-    _in(_SWITCH, "ip link add name bridge type bridge")
-    _in(_SWITCH, "ip link set bridge addrgenmode none up")
+        _run(f"ip netns add {made.namespace(name)}")
+        stack.callback(_remove, made.namespace(name))
+    made.run(_SWITCH, "ip link add name bridge type bridge")
+    made.run(_SWITCH, "ip link set bridge addrgenmode none up")
     for number, board in enumerate(boards, start=1):
-        _in(_SWITCH, f"ip link add name {board} type veth peer name {_DEVICE} netns {_namespace(board)}")
-        _in(_SWITCH, f"ip link set dev {board} gso_max_segs 1 addrgenmode none master bridge up")
-        _in(board, f"ip link set {_DEVICE} gso_max_segs 1 addrgenmode none up")
-        _in(board, f"ip address add {_SUBNET}.{number}/24 dev {_DEVICE}")
-        _in(board, "ip link set lo up")
+        if link := wireless.get(board):
+            ends = _tap(made, board, _DEVICE), _tap(made, _SWITCH, board)
+            made.carried[board] = stack.enter_context(joined(ends, link, seed=number))
+        else:
+            made.run(_SWITCH, f"ip link add name {board} type veth peer name {_DEVICE} netns {made.namespace(board)}")
+        made.run(_SWITCH, f"ip link set dev {board} gso_max_segs 1 addrgenmode none master bridge up")
+        made.run(board, f"ip link set {_DEVICE} gso_max_segs 1 addrgenmode none up")
+        made.run(board, f"ip address add {_SUBNET}.{number}/24 dev {_DEVICE}")
+        made.run(board, "ip link set lo up")
 
 
-def _remove(name: str) -> None:
+def _tap(made: Network, board: str, device: str) -> int:
+    with made.inside(board):
+        return open_tap(device)
+
+
+def _remove(namespace: str) -> None:
     with suppress(subprocess.CalledProcessError):
-        _run(f"ip netns delete {_namespace(name)}")
-
-
-def _namespace(name: str) -> str:
-    return f"hyps-{os.getpid()}-{name}"
-
-
-def _in(name: str, command: str) -> None:
-    program, _, rest = command.partition(" ")
-    _run(f"{program} -n {_namespace(name)} {rest}")
+        _run(f"ip netns delete {namespace}")
 
 
 def _run(command: str) -> None:

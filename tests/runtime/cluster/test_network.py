@@ -19,8 +19,10 @@ from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.boards import Boards
 from tests.runtime.cluster.broker import wait_for
 from tests.runtime.cluster.test_cluster import Stream
+from tests.wireless import Wireless
 
 COUNT = 30
+RADIO = Wireless(delay_s=0.02, jitter_s=0.01, loss=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +35,24 @@ def links() -> Iterator[Network]:
         pytest.skip(str(reason))
 
 
+@pytest.fixture(scope="module")
+def air() -> Iterator[Network]:
+    """Two workers by radio."""
+    try:
+        with network(["hub", "manager", "w0", "w1", "client"], dict.fromkeys(["w0", "w1"], RADIO)) as made:
+            yield made
+    except NoNetwork as reason:
+        pytest.skip(str(reason))
+
+
 @pytest.fixture
-def boards(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path, links: Network) -> Iterator[Boards]:
+def boards(
+    layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Boards]:
     with ExitStack() as stack:
-        made = Boards(stack, tmp_path, layers, bin_folder, mosquitto, links)
+        made = Boards(stack, tmp_path, layers, bin_folder, mosquitto, request.getfixturevalue(request.param))
         made.start_hub()
-        made.start_manager("--workers", "2")
-        made.start_worker("w0")
-        made.start_worker("w1")
-        made.wait_for_shares(workers=2)
+        made.start(2)
         yield made
 
 
@@ -85,6 +96,7 @@ def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
     assert 1.04 < counted.wire_bytes / size < 1.1
 
 
+@pytest.mark.parametrize("boards", ["links"], indirect=True)
 def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
     """The worker behind it is missed, its share goes to the other; when the cable is back, it works again."""
     stream = Stream(boards, pictures)
@@ -95,3 +107,22 @@ def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[N
     boards.network.plug("w1")
     assert stream.result() == expected
     wait_for("w1 back", lambda: boards.log("manager").count("w1 is there") == 2)
+
+
+def test_a_link_that_delays(air: Network) -> None:
+    """A connection's first packet goes there, its answer comes back."""
+    seconds = []
+    with air.inside("hub"), socket.create_server((air.address("hub"), 0)) as server:
+        for _ in range(5):
+            with air.inside("w0"):
+                started = time.perf_counter()
+                socket.create_connection(server.getsockname()).close()
+                seconds.append(time.perf_counter() - started)
+    assert 2 * RADIO.delay_s < min(seconds) < 2 * (RADIO.delay_s + RADIO.jitter_s) + 0.02
+
+
+@pytest.mark.parametrize("boards", ["air"], indirect=True)
+def test_links_that_delay_and_lose_packets(boards: Boards, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
+    assert Stream(boards, pictures).result() == expected
+    assert all(link.lost > 0.005 * link.carried > 0 for link in boards.network.carried.values())
+    assert "is gone" not in boards.log("manager")
