@@ -32,6 +32,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     "HYPS_LEAN": "1",
 }
 _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
+#: What glibc keeps besides, with huge pages.
+HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED = 4
 
 

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hyps.runtime.arena import HUGE_PAGE_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.manifest import Manifest, ModelRecord, OutputRecord, Step
+
+#: What the last huge pages of two steps' weights hold besides them at most.
+HUGE_SLACK_BYTES = 2 * HUGE_PAGE_BYTES
 
 
 def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -28,8 +32,9 @@ def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[s
 def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tuple[Manifest, ...]:
     """A manifest for each run of steps, all loaded in one process of ``budget_bytes``, where one at a time is run.
 
-    Weights are pinned as far as there is room. The steps of a run follow each other in the bundle too, so that no more is
-    live than there and its predictions hold. Raises `BudgetError` where the largest step does not fit.
+    Weights are pinned as far as there is room, and lie in huge pages where more is left. The steps of a run follow
+    each other in the bundle too, so that no more is live than there and its predictions hold. Raises `BudgetError` where
+    the largest step does not fit.
     """
     indices = [index for run in runs for index in run]
     own = [manifest.steps[index] for index in indices]
@@ -43,6 +48,8 @@ def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tupl
     sessions_bytes = sessions_bytes if keeps else 0
     pinned = dict(zip(indices, _pinned(own, budget_bytes - sessions_bytes), strict=True))
     resident_bytes = sum(pinned.values()) + sessions_bytes
+    peak_bytes = max(manifest.steps[index].alone_bytes + resident_bytes - pin for index, pin in pinned.items())
+    huge = peak_bytes + HUGE_SLACK_BYTES <= budget_bytes
 
     def planned(index: int, live: tuple[str, ...]) -> Step:
         step, pin = manifest.steps[index], pinned[index]
@@ -56,12 +63,18 @@ def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tupl
     for run in runs:
         inputs, outputs = boundary(manifest, run)
         steps = tuple(planned(index, _live(manifest, run, index, outputs)) for index in run)
-        found.append(_bundle(manifest, inputs, outputs, steps, budget_bytes))
+        found.append(_bundle(manifest, inputs, outputs, steps, budget_bytes, huge=huge))
     return tuple(found)
 
 
 def _bundle(
-    manifest: Manifest, inputs: tuple[str, ...], outputs: tuple[str, ...], steps: tuple[Step, ...], budget_bytes: int
+    manifest: Manifest,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    steps: tuple[Step, ...],
+    budget_bytes: int,
+    *,
+    huge: bool,
 ) -> Manifest:
     names = {name for step in steps for name in (*step.inputs, *step.outputs)}
     weight_bytes = sum(step.weight_bytes for step in steps)
@@ -71,7 +84,7 @@ def _bundle(
         model=ModelRecord(name="share", sha256="0" * 64, parameters=0, weight_bytes=weight_bytes),
         target=manifest.target,
         budget_bytes=budget_bytes,
-        huge_pages=False,
+        huge_pages=huge,
         steady=False,
         exact=manifest.exact,
         inputs=inputs,

@@ -123,11 +123,9 @@ class Journal:
         self._write(statements)
         return digests
 
-    def arrived(self, job: str, name: str, data: bytes | bytearray) -> bytes:
-        """A tensor that a share made; its digest."""
-        digest = digest_of(data)
+    def arrived(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> None:
+        """A tensor that a share made, and its digest."""
         self._write(self._keep(job, name, digest, data))
-        return digest
 
     def complete(self, job: str, share: int, released: Iterable[str]) -> None:
         """A share is done; its outputs have arrived, and nobody needs what is ``released``."""

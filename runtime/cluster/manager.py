@@ -231,8 +231,8 @@ class Manager:
         key = arrival.key
         if key.job not in self._scheduler.jobs:
             return
-        digest = self._journal.arrived(key.job, arrival.tensor, arrival.data)
-        released = self._scheduler.arrived(key, arrival.tensor, digest)
+        self._journal.arrived(key.job, arrival.tensor, arrival.digest, arrival.data)
+        released = self._scheduler.arrived(key, arrival.tensor, arrival.digest)
         if released is None:
             return
         self._journal.complete(key.job, key.share, released)

@@ -88,7 +88,8 @@ def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], c
             loads[best] += works[number] / rates[best]
         if not homes[number]:
             gone = ", ".join(placement.homes[number]) or "a worker"
-            raise BudgetError(f"the steps of {gone}, which is gone, fit no other worker; start another")
+            others = "other worker" if all(offer.safe for offer in offers) else "other worker that may see what they read"
+            raise BudgetError(f"the steps of {gone}, which is gone, fit no {others}; start another")
     return Placement(runs=placement.runs, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
 
 

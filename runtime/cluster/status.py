@@ -26,7 +26,10 @@ EXPIRY_S = 5
 
 
 class WorkerLine(Message, frozen=True, kw_only=True):
-    """A worker: its memory, what it holds, inputs it was sent and has not answered, shares computed a second."""
+    """A worker: its memory, what it holds, inputs it was sent and has not answered, shares computed a second.
+
+    ``group``: how many workers stand behind it, else 0.
+    """
 
     name: Text
     memory_bytes: Count
@@ -35,6 +38,7 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     loaded: tuple[Count, ...]
     leases: Count
     computed_per_s: float
+    group: Count = 0
     set_aside: bool = False
     problem: Text | None = None
 
@@ -122,6 +126,7 @@ class Reporter:
                 loaded=state.loaded,
                 leases=leases.count(name),
                 computed_per_s=self.computed[name].per_s(),
+                group=state.group,
                 set_aside=self._crew.is_set_aside(name),
                 problem=state.problem,
             )

@@ -95,9 +95,10 @@ def tables(status: Status) -> Group:
     workers = Table("worker", "memory MB", "GMAC/s", "holds", "sent", "computed/s", "", box=None, title_justify="left")
     for each in status.workers:
         holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
-        note = "set aside: it answered wrongly" if each.set_aside else each.problem or ""
+        notes = [f"a group of {each.group}"] if each.group else []
+        notes += ["set aside: it answered wrongly"] if each.set_aside else [each.problem] if each.problem else []
         figures = (f"{each.memory_bytes / 1e6:.0f}", f"{each.macs_per_s / 1e9:.1f}", holds, str(each.leases))
-        workers.add_row(each.name, *figures, f"{each.computed_per_s:.1f}", note)
+        workers.add_row(each.name, *figures, f"{each.computed_per_s:.1f}", "; ".join(notes))
     shares = Table("share", "steps", "on", "waiting", box=None)
     for share in status.shares:
         steps = share.first if share.first == share.last else f"{share.first} to {share.last}"

@@ -134,7 +134,7 @@ def test_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[byt
     assert answers(tree.top, pictures[:3]) == expected[:3]
 
 
-def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
+def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes], bin_folder: Path) -> None:
     """Without workers it offers nothing; they and their hub may come and go."""
     tree.top.start_manager()
     tree.top.start_group("g1", tree.below)
@@ -142,6 +142,10 @@ def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes]) -
     tree.top.wait_for_shares(workers=1)
     assert "g1 is there: a group of 1, 120 MB" in tree.top.log("manager")
     assert answers(tree.top, pictures[:2]) == expected[:2]
+    shown = subprocess.run(
+        [bin_folder / "hyps-manager", "status", "--hub", tree.top.url], capture_output=True, text=True, check=True
+    )
+    assert re.search(r"g1 .* a group of 1 *$", shown.stdout, re.MULTILINE)
     tree.below.kill("b0")
     wait_for("its loss", lambda: "g1 is gone" in tree.top.log("manager"))
     tree.below.start_worker("b0")

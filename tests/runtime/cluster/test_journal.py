@@ -27,7 +27,8 @@ def test_a_jobs_life(tmp_path: Path, content: bytes) -> None:
     journal = Journal(tmp_path)
     digests = journal.accept(JOB, "c", {"x": content})
     assert digests == {"x": digest_of(content)}
-    made = journal.arrived(JOB, "a", content + b"a")
+    made = digest_of(content + b"a")
+    journal.arrived(JOB, "a", made, content + b"a")
     journal.complete(JOB, 0, ["x"])
     journal.close()
     journal = Journal(tmp_path)
@@ -98,12 +99,13 @@ def test_what_was_said_to_be_kept_is_kept(tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
+from hyps.runtime.cluster.frames import digest_of
 from hyps.runtime.cluster.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 while True:
     job, data = os.urandom(16).hex(), os.urandom(300_000)
     journal.accept(job, "c", {"x": data})
-    journal.arrived(job, "a", data[:100])
+    journal.arrived(job, "a", digest_of(data[:100]), data[:100])
     print(job, flush=True)
 """
     said: list[str] = []

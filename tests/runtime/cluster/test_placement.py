@@ -118,7 +118,7 @@ def test_only_safe_workers_see_the_inputs(network: Manifest, copies: int) -> Non
     assert len({home for homes in placement.homes for home in homes}) == 3
     with pytest.raises(BudgetError, match="no worker that may see the inputs is there"):
         place(network, offers[:2])
-    with pytest.raises(BudgetError, match="fit no other worker"):
+    with pytest.raises(BudgetError, match="fit no other worker that may see what they read; start another"):
         replace(network, placement, offers[:2])
 
 

@@ -52,9 +52,8 @@ class Sending:
 @pytest.fixture
 def sending(manifest: Manifest, tmp_path: Path) -> Iterator[Sending]:
     with closing(Journal(tmp_path)) as journal:
-        journal.accept(JOB, "c", {"b": DATA})
         made = Sending(manifest, journal)
-        made.job.tensors["b"] = journal.arrived(JOB, "b", DATA)
+        made.job.tensors.update(journal.accept(JOB, "c", {"b": DATA}))
         yield made
 
 
