@@ -120,6 +120,7 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         ahead_bytes=partition.ahead_bytes,
         kept=partition.kept,
         reuse=partition.reuse,
+        plain=extracted.plain,
         reason=partition.reason,
     )
 

@@ -27,6 +27,13 @@ class Extracted:
     weights: tuple[tuple[int, Weight], ...]
     tensors: tuple[WeightRecord, ...]
 
+    @property
+    def plain(self) -> bool:
+        """The optimisations of onnxruntime leave the model as it is, or fuse a Relu into a Gemm, which changes no bit."""
+        nodes = self.model.graph.node
+        alone = len(nodes) == 1 and not any(attribute.g.node or attribute.graphs for attribute in nodes[0].attribute)
+        return alone or [(node.domain, node.op_type) for node in nodes] == [("", "Gemm"), ("", "Relu")]
+
 
 class Extractor:
     """Extracts partitions from one planned model; looks each node, tensor and weight up once.

@@ -154,7 +154,7 @@ class Executor:
             session = self._sessions.get(index)
             if session is None:
                 path, weights = self._bundle / step.model.path, self._residency.values(index)
-                session = self._open(path, self.threads, weights, reuse=step.reuse)
+                session = self._open(path, self.threads, weights, reuse=step.reuse, plain=step.plain)
                 if step.kept:
                     self._sessions[index] = session
             if index == 0:

@@ -128,8 +128,9 @@ class Step(Record, frozen=True, kw_only=True):
 
     The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
     step's weights may be there while this one runs; ``kept``: its session stays open; ``reuse``: memory of a tensor that is
-    done is kept for another of its size, which is faster, else given back. ``peak_bytes`` is the process peak
-    that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions and reading ahead.
+    done is kept for another of its size, which is faster, else given back; ``plain``: onnxruntime has nothing to optimise in
+    it, and need not look. ``peak_bytes`` is the process peak that is predicted with all this, ``alone_bytes`` without pinned
+    weights, open sessions and reading ahead.
     """
 
     name: Name
@@ -147,6 +148,7 @@ class Step(Record, frozen=True, kw_only=True):
     ahead_bytes: Count
     kept: bool
     reuse: bool
+    plain: bool = False
     reason: str
 
 

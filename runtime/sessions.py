@@ -1,7 +1,9 @@
 """onnxruntime sessions by the recipe that keeps mapped weights mapped (DESIGN.md section 5).
 
 No prepacking (it copies every weight), no arena and no memory pattern (they hold blocks as large as the peak), graph
-optimisation at most EXTENDED (ALL rewrites convolution weights into the layout of this processor).
+optimisation at most EXTENDED (ALL rewrites convolution weights into the layout of this processor). No spinning: a session's
+threads would go on for a while when it is done, against the next session's and the one that reads (a bundle of VGG16 took
+1.0 s so and takes 0.16 s, on two cores; the whole model takes up to 5 % longer).
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ class Session(Protocol):
 class SessionOpener(Protocol):
     """The seam between the executor and onnxruntime."""
 
-    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool) -> Session:
-        """Open the partition at ``path``; ``weights`` lie in memory already. ``reuse``: see `hyps.runtime.manifest.Step`."""
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool, plain: bool) -> Session:
+        """Open the partition at ``path``; ``weights`` lie in memory already; the rest as in `hyps.runtime.manifest.Step`."""
         ...
 
 
@@ -61,6 +63,7 @@ def session_options(threads: int, custom_ops: Path | None = None) -> ort.Session
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
@@ -78,10 +81,12 @@ class OrtSession:
     """One partition in onnxruntime; dropping it releases its weights and workspace."""
 
     def __init__(
-        self, path: Path, threads: int, weights: Mapping[str, Value], custom_ops: Path | None, *, reuse: bool
+        self, path: Path, threads: int, weights: Mapping[str, Value], custom_ops: Path | None, *, reuse: bool, plain: bool
     ) -> None:
         options = session_options(threads, custom_ops)
         options.enable_mem_reuse = reuse
+        if plain:  # half of the time that opening takes
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, value in weights.items():
             options.add_initializer(name, value)
         try:
@@ -126,9 +131,10 @@ def open_session(
     *,
     custom_ops: Path | None = None,
     reuse: bool = True,
+    plain: bool = False,
 ) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights, custom_ops, reuse=reuse)
+    return OrtSession(path, threads, weights, custom_ops, reuse=reuse, plain=plain)
 
 
 def to_ort(value: Value) -> ort.OrtValue:

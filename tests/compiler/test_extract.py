@@ -171,3 +171,34 @@ def test_weights_of_a_model_with_external_data(compiled: Compile, tmp_path: Path
     for path in made.partitions:
         for tensor in onnx.load(path).graph.initializer:
             assert tensor.name == "shape" or tensor.raw_data == originals[tensor.name]
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("columns", [1, 3, 8, 129])
+def test_a_gemm_and_its_relu_need_no_optimising(rows: int, columns: int) -> None:
+    """Fused or not, they make the same bits, of infinities, of what is no number, and of either zero, too."""
+    w, b = weight("w", columns, 33), weight("b", columns)
+    special = np.zeros(columns, np.float32)
+    special[::4], special[1::4], special[2::4], special[3::4] = 1, -np.inf, np.nan, -0.0
+    b.CopyFrom(numpy_helper.from_array(special, "b"))
+    nodes = [node("Gemm", "x w b", "g", transB=1), node("Relu", "g", "y")]
+    proto = model(nodes, [value("x", rows, 33)], [value("y", rows, columns)], [w, b])
+    found = []
+    for level in (ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_DISABLE_ALL):
+        options = session_options(1)
+        options.graph_optimization_level = level
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found.append(session.run(None, feeds(proto))[0].tobytes())
+    assert found[0] == found[1]
+
+
+def test_what_onnxruntime_need_not_optimise(compiled: Compile) -> None:
+    """A single operator without graphs of its own, and a Gemm with its Relu."""
+    steps = compiled(classifier(), split="layers", budget_bytes=10**9).compiled.manifest.steps
+    plain = {step.operators for step in steps if step.plain}
+    assert plain == {step.operators for step in steps if len(step.operators) == 1} | {("fc1", "relu3")}
+
+
+def test_what_onnxruntime_may_optimise_within_a_branch(compiled: Compile) -> None:
+    steps = compiled(branches(), split="layers", budget_bytes=10**9).compiled.manifest.steps
+    assert [step.plain for step in steps if "chosen" in step.operators] == [False]

@@ -62,8 +62,10 @@ class Outcome:
 class _Shaped:
     """A partition's session; what it makes has the types that the plan was made for."""
 
-    def __init__(self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool) -> None:
-        self._session = open_session(path, threads, weights, reuse=reuse)
+    def __init__(
+        self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool, plain: bool
+    ) -> None:
+        self._session = open_session(path, threads, weights, reuse=reuse, plain=plain)
         self._manifest = manifest
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Value]) -> dict[str, Value]:

@@ -134,8 +134,10 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
 
 def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest) -> None:
     class Picky(FakeRuntime):
-        def __call__(self, path: Path, threads: int, weights: Any, *, reuse: bool = True) -> FakeSession:
-            session = super().__call__(path, threads, weights, reuse=reuse)
+        def __call__(
+            self, path: Path, threads: int, weights: Any, *, reuse: bool = True, plain: bool = False
+        ) -> FakeSession:
+            session = super().__call__(path, threads, weights, reuse=reuse, plain=plain)
             run = session.run
 
             def picky(outputs: Any, inputs: Any) -> Any:
