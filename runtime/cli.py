@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,12 @@ from hyps.runtime.process import memory, restart_lean
 if TYPE_CHECKING:
     from hyps.runtime.batch import Batch
     from hyps.runtime.cluster.client import ClusterEngine
+    from hyps.runtime.dask.engine import DaskEngine
     from hyps.runtime.engine import Engine
     from hyps.runtime.executor import StepProfile
     from hyps.runtime.inputs import Source, Tensors
     from hyps.runtime.manifest import Manifest
+    from hyps.runtime.results import Result
 
 #: Kept free of the budget when a picture is decoded.
 ROOM_MARGIN_BYTES = 3_000_000
@@ -98,15 +100,16 @@ def _run(options: argparse.Namespace) -> int:
     found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
     _check_save(options, len(found))
     status = 0
-    while found:
-        try:
-            if batches and streams(executor.manifest):
-                group = [found.popleft() for _ in range(min(options.batch, len(found)))]
-                status = max(status, _run_many(executor, Batch(executor), group, options))
-            else:
-                _run_one(executor, found.popleft(), options, more=bool(found))
-        except InputError as error:  # the other inputs are still worth running
-            status = say(error)
+    with _kept(options, found):
+        while found:
+            try:
+                if batches and streams(executor.manifest):
+                    group = [found.popleft() for _ in range(min(options.batch, len(found)))]
+                    status = max(status, _run_many(executor, Batch(executor), group, options))
+                else:
+                    _run_one(executor, found.popleft(), options, more=bool(found))
+            except InputError as error:  # the other inputs are still worth running
+                status = say(error)
     peak, budget = memory().peak_bytes, executor.manifest.budget_bytes
     if peak > budget:
         say(f"the peak of {peak / 1e6:.1f} MB exceeded the budget of {budget / 1e6:.1f} MB: a bug; please report it")
@@ -114,15 +117,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_at_cluster(options: argparse.Namespace) -> int:
-    """Have each input computed by a manager and its workers."""
-    from hyps.runtime.cluster.client import ClusterEngine
+    """Have each input computed by a manager and its workers, or by Dask."""
     from hyps.runtime.inputs import sources
 
     if options.batch > 1 or options.profile or options.threads or options.custom_ops:
         raise InputError("--engine goes neither with --batch nor --profile nor --threads nor --custom-ops; leave them out")
     found = deque(sources(options.inputs))
     _check_save(options, len(found))
-    with closing(ClusterEngine(options.bundle, options.engine, options.join)) as engine:
+    with _kept(options, found), closing(_cluster(options, len(found))) as engine:
         if len(found) > 1 and options.repeat == 1:
             return _run_many(engine, engine, found, options)
         status = 0
@@ -132,6 +134,45 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
             except InputError as error:
                 status = say(error)
     return status
+
+
+@contextmanager
+def _kept(options: argparse.Namespace, found: deque[Source]) -> Iterator[None]:
+    """Results go to a file, if one was named; inputs whose results it has are left out of ``found``."""
+    options.keep = None
+    if options.output is None:
+        yield
+        return
+    if options.repeat > 1 or options.profile or options.save or options.json:
+        raise InputError("--output goes neither with --repeat nor --profile nor --save nor --json; leave them out")
+    from hyps.runtime.archive import open_archive
+    from hyps.runtime.progress import progress
+
+    total = len(found)
+    with closing(open_archive(options.output, options.bundle)) as archive:
+        left = [source for source in found if source.name not in archive.done]
+        found.clear()
+        found.extend(left)
+        with progress(total, total - len(left)) as advance:
+
+            def keep(result: Result) -> None:
+                archive.add(result)
+                advance()
+
+            options.keep = keep
+            yield
+
+
+def _cluster(options: argparse.Namespace, count: int) -> ClusterEngine | DaskEngine:
+    if options.engine and options.engine.startswith("dask"):
+        from hyps.runtime.dask.engine import DaskEngine
+
+        if options.join:
+            raise InputError("--join is for a hub; Dask takes certificates from its own configuration")
+        return DaskEngine(options.bundle, options.engine, count)
+    from hyps.runtime.cluster.client import ClusterEngine
+
+    return ClusterEngine(options.bundle, options.engine, options.join)
 
 
 def _check_save(options: argparse.Namespace, count: int) -> None:
@@ -162,7 +203,9 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         show(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
 
 
-def _run_many(engine: Engine, many: Batch | ClusterEngine, group: Collection[Source], options: argparse.Namespace) -> int:
+def _run_many(
+    engine: Engine, many: Batch | ClusterEngine | DaskEngine, group: Collection[Source], options: argparse.Namespace
+) -> int:
     """Run inputs together; those that cannot be read are told of and left out."""
     names, status = list[str](), 0
 
@@ -184,7 +227,7 @@ def _run_many(engine: Engine, many: Batch | ClusterEngine, group: Collection[Sou
         else:
             _report(engine, names[done.number], done.outputs, done.compute_s, options)
     seconds = time.perf_counter() - started
-    if names and not options.json:
+    if names and not options.json and not options.keep:
         spilled = f"; {count / 1e6:.1f} MB went through a temporary file" if (count := many.spilled_bytes) else ""
         show([f"batch of {len(names)}: {seconds:.3f} s, {seconds / len(names):.3f} s each{spilled}"])
     return status
@@ -214,7 +257,9 @@ def _report(engine: Engine, name: str, outputs: Tensors, latency_s: float, optio
         peak_rss_bytes=memory().peak_bytes,
         budget_bytes=engine.manifest.budget_bytes,
     )
-    if options.json:
+    if options.keep:
+        options.keep(result)
+    elif options.json:
         show([msgspec.json.encode(result).decode()])
     else:
         show(result_lines(result, outputs, options.repeat))

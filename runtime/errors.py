@@ -42,3 +42,7 @@ class DeviceError(RuntimeFault):
 
 class HubError(RuntimeFault):
     """The hub cannot be reached, refuses us, or is not the one it should be; or its files cannot be made."""
+
+
+class EngineError(RuntimeFault):
+    """An engine that was named cannot be reached, lacks what it takes, or cannot compute."""

@@ -32,7 +32,11 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
     parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
-    parser.add_argument("--engine", metavar="URL", help="compute at a cluster: mqtt://HOST:PORT (see 'hyps-manager --help')")
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="compute at a cluster: mqtt://HOST:PORT (see 'hyps-manager --help'), dask://HOST:PORT or dask://local",
+    )
     parser.add_argument(
         "--join", type=Path, metavar="FILE", help="a join file of the cluster's hub (hyps-manager add-client)"
     )
@@ -40,6 +44,12 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
     parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="keep the results in FILE.jsonl, or in a folder FILE.parquet; inputs whose results it has are left out",
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not check the files' sha256 first (sizes are)")
     return parser
 

@@ -24,7 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_ENVIRONMENT: Mapping[str, str] = {
+#: What keeps a process of ours small, read at its start.
+LEAN_ENVIRONMENT: Mapping[str, str] = {
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -58,7 +59,7 @@ def restart_lean(*, huge_pages: bool = False) -> None:
     before numpy and onnxruntime are imported and before standard input is read.
     """
     if sys.platform == "linux" and os.environ.get("HYPS_LEAN") != "1":  # set by us: never a second time
-        environment = {**os.environ, **_ENVIRONMENT}
+        environment = {**os.environ, **LEAN_ENVIRONMENT}
         if huge_pages:
             environment["GLIBC_TUNABLES"] += _HUGE_PAGES
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606

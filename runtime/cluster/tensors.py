@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from hyps.runtime.manifest import STORAGE_TYPES, TensorRecord
 from hyps.runtime.sessions import Value
 
 
-def to_value(data: bytearray | bytes, record: TensorRecord) -> Value:
+def to_value(data: bytearray | bytes | NDArray[Any], record: TensorRecord) -> Value:
     """The tensor over these bytes: numpy's where numpy knows the type, else onnxruntime's."""
     known = STORAGE_TYPES[record.dtype]
     array = np.frombuffer(data, known.storage).reshape(record.shape)

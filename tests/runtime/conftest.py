@@ -147,3 +147,18 @@ def hyps_run(bin_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
+    """The trained CIFAR-10 network cut behind every layer."""
+    folder = tmp_path_factory.mktemp("layers") / "bundle"
+    labels = root / "models/cifar10_labels.txt"
+    options: list[str | Path] = ["--memory", "72MB", "--split", "layers", "--preprocess", "cifar10", "--labels", labels]
+    subprocess.run(
+        [bin_folder / "hypsc", "compile", root / "models/cifar10_vgg.onnx", "-o", folder, *options],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,21 +39,6 @@ def open_hub(mosquitto: str, tmp_path: Path) -> Iterator[Join]:
     )
     with running(mosquitto, configuration, port):
         yield Join(hub=f"mqtt://127.0.0.1:{port}")
-
-
-@pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The trained CIFAR-10 network cut behind every layer."""
-    folder = tmp_path_factory.mktemp("layers") / "bundle"
-    labels = root / "models/cifar10_labels.txt"
-    options: list[str | Path] = ["--memory", "72MB", "--split", "layers", "--preprocess", "cifar10", "--labels", labels]
-    subprocess.run(
-        [bin_folder / "hypsc", "compile", root / "models/cifar10_vgg.onnx", "-o", folder, *options],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return folder
 
 
 @pytest.fixture

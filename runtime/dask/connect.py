@@ -1,0 +1,96 @@
+"""A Dask cluster: one that is there, or one of this machine's own for as long as it is needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from hyps.runtime.errors import EngineError
+from hyps.runtime.process import LEAN_ENVIRONMENT
+from hyps.runtime.room import memory_room
+
+try:
+    import dask
+    from distributed import Client, LocalCluster, Security
+except ImportError:
+    raise EngineError("--engine dask://... needs the distributed library: pip install 'hyps[dask]'") from None
+
+_WAIT_S = 20
+#: Of what is free, for all workers of a cluster of our own.
+_FREE_SHARE = 0.8
+_DEFAULT_PORT = 8786
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A client of a cluster whose scheduler is at ``host`` and ``port``; and the cluster, where it is our own."""
+
+    client: Any
+    host: str
+    port: int
+    tls: bool
+    own: Any = None
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Workers' addresses, and how much memory each may hold. Raises `EngineError` where none says that."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        found = {address: int(each["resources"].get("memory", 0)) for address, each in sorted(workers.items())}
+        usable = {address: nbytes for address, nbytes in found.items() if nbytes > 0}
+        if not usable:
+            raise EngineError(
+                "no Dask worker says how much memory it may hold; start them with 'dask worker ... --resources memory=BYTES'"
+            )
+        return usable
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.client.close()
+        if self.own:
+            self.own.close()
+
+
+def connect(url: str) -> Connected:
+    """Connect to dask://HOST:PORT or dask+tls://HOST:PORT, or start dask://local. Raises `EngineError`."""
+    try:
+        parts = urlsplit(url)
+        host, port, scheme = parts.hostname or "", parts.port or _DEFAULT_PORT, parts.scheme
+    except ValueError:
+        host, port, scheme = "", 0, ""
+    if scheme not in ("dask", "dask+tls") or not host or parts.path.strip("/") or parts.username:
+        raise EngineError(f"'{url}' is no Dask cluster; give dask://HOST:PORT, dask+tls://HOST:PORT or dask://local")
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.ERROR)  # that a worker was lost, say: what it had is computed again
+    if host == "local":
+        return _local()
+    tls = scheme == "dask+tls"
+    try:
+        security = Security() if tls else None
+        client = Client(
+            f"{'tls' if tls else 'tcp'}://{host}:{port}", timeout=_WAIT_S, security=security, set_as_default=False
+        )
+        client.wait_for_workers(1, timeout=_WAIT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineError(f"no Dask scheduler with workers at {host}:{port}: {reason}") from None
+    return Connected(client=client, host=host, port=port, tls=tls)
+
+
+def _local() -> Connected:
+    """A worker for each core, with an equal share of what memory is free."""
+    count = os.cpu_count() or 1
+    memory_bytes = int(memory_room().available_bytes * _FREE_SHARE / count)
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict(LEAN_ENVIRONMENT)}):
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=0,
+            resources={"memory": memory_bytes},
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        )
+    client = Client(cluster, set_as_default=False)
+    client.wait_for_workers(count, timeout=_WAIT_S)
+    return Connected(client=client, host="127.0.0.1", port=_DEFAULT_PORT, tls=False, own=cluster)

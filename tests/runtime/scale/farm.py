@@ -1,0 +1,83 @@
+"""A Dask cluster of separate processes on this machine: a scheduler, workers; each can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.runtime.cluster.broker import free_port, wait_for
+
+#: What a worker may hold.
+MEMORY_BYTES = 300_000_000
+
+
+class Farm:
+    """All are ended with the ``stack``; workers keep their files below ``folder``."""
+
+    def __init__(self, stack: ExitStack, folder: Path, bin_folder: Path) -> None:
+        self._stack, self._folder, self._bin = stack, folder, bin_folder
+        self.port = free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def url(self) -> str:
+        return f"dask://127.0.0.1:{self.port}"
+
+    def start_scheduler(self) -> None:
+        options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
+        self._start("scheduler", ["scheduler", *options])
+        wait_for("the scheduler", lambda: "Scheduler at" in self.log("scheduler"), 30)
+
+    def start_worker(self, name: str, memory_bytes: int | None = MEMORY_BYTES) -> None:
+        place = self._folder / f"{name}.local"
+        options: list[str | Path] = ["--name", name, "--nthreads", "1", "--no-dashboard", "--local-directory", place]
+        resources = ["--resources", f"memory={memory_bytes}"] if memory_bytes else []
+        self._start(
+            name, ["worker", f"tcp://127.0.0.1:{self.port}", "--no-nanny", "--memory-limit", "0", *options, *resources]
+        )
+        wait_for(f"{name}", lambda: "Registered to" in self.log(name), 30)
+
+    def kill(self, name: str) -> None:
+        """With -9."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def log(self, name: str) -> str:
+        path = self._folder / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def cache(self) -> Path:
+        """Where the workers keep files."""
+        return self._folder / "home/.cache/hyps/dask"
+
+    def resident_bytes(self, name: str) -> int:
+        """The peak of a worker."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def _start(self, name: str, command: list[str | Path]) -> None:
+        output = self._stack.enter_context((self._folder / f"{name}.log").open("ab"))
+        environment = {**os.environ, "HOME": str(self._folder / "home")}
+        process = subprocess.Popen([self._bin / "dask", *command], stdout=output, stderr=output, env=environment)
+        self._stack.callback(_end, process)
+        self.processes[name] = process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def results(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    """What ``hyps-run --json`` printed."""
+    return [json.loads(line) for line in done.stdout.splitlines()]
