@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster lint clean
+.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(READY) ## memory and latency beside what a user would pick instead, as 
 
 bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
 	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))
+
+bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
+	$(BIN)/python -m tests.bench.farm
 
 lint: $(READY) ## ruff, mypy, import rules
 	$(BIN)/ruff check .
