@@ -36,6 +36,7 @@ _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 #: What glibc keeps besides, with huge pages.
 HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED = 4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,14 @@ def restart_lean(*, huge_pages: bool = False) -> None:
         if huge_pages:
             environment["GLIBC_TUNABLES"] += _HUGE_PAGES
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+
+
+def keep_lean() -> None:
+    """Have glibc give memory back at once from now on, in a process that another program started (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 131_072), (_TRIM_THRESHOLD, 131_072)):
+            mallopt(parameter, value)
 
 
 def memory() -> Memory:

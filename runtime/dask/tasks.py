@@ -6,6 +6,7 @@ One inference at a time in a process, whatever threads Dask gives it: that is wh
 from __future__ import annotations
 
 import fcntl
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.executor import Executor, Outputs, load
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.manifest import STORAGE_TYPES
+from hyps.runtime.process import keep_lean
 from hyps.runtime.sessions import Value, memory_of, to_ort
 
 #: What becomes of some inputs: of each its tensors by name, or why there are none.
@@ -112,7 +114,9 @@ def _here() -> Shares:
         if not _shares:
             from distributed import get_worker
 
-            _shares.append(Shares(Path.home() / ".cache" / "hyps" / "dask", get_worker().state.nthreads))
+            keep_lean()
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            _shares.append(Shares(Path(caches, "hyps", "dask"), get_worker().state.nthreads))
         return _shares[0]
 
 
