@@ -18,7 +18,7 @@ try:
 except ImportError:
     raise EngineError("--engine dask://... needs the distributed library: pip install 'hyps[dask]'") from None
 
-_WAIT_S = 20
+_WAIT_S = 10
 #: Of what is free, for all workers of a cluster of our own.
 _FREE_SHARE = 0.8
 _DEFAULT_PORT = 8786
@@ -66,8 +66,10 @@ def connect(url: str) -> Connected:
     if host == "local":
         return _local()
     tls = scheme == "dask+tls"
+    security: Any = Security() if tls else None
+    if security and not (security.tls_ca_file and security.tls_client_cert):
+        raise EngineError("dask+tls:// needs certificates: name them in Dask's configuration, distributed.comm.tls")
     try:
-        security = Security() if tls else None
         client = Client(
             f"{'tls' if tls else 'tcp'}://{host}:{port}", timeout=_WAIT_S, security=security, set_as_default=False
         )

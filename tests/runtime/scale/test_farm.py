@@ -108,6 +108,31 @@ def kept(output: Path) -> list[object]:
     return [(each["input"], each["top"]) for each in lines]
 
 
+def test_with_certificates(
+    layers: Path, hyps_run: Command, photograph: Path, tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is said, and the files, go by TLS; who has no certificate is not let in."""
+    with ExitStack() as stack:
+        farm = Farm(stack, tmp_path, bin_folder, tls=True)
+        farm.start_scheduler()
+        farm.start_worker("w0")
+        for name, value in farm.environment.items():
+            if name.startswith("DASK_"):
+                monkeypatch.setenv(name, value)
+        there = hyps_run(layers, photograph, "--engine", farm.url)
+        assert (there.returncode, there.stderr) == (0, "")
+        assert there.stdout.splitlines()[:-1] == hyps_run(layers, photograph).stdout.splitlines()[:-1]
+        for name in farm.environment:
+            if name.startswith("DASK_"):
+                monkeypatch.delenv(name)
+        done = hyps_run(layers, photograph, "--engine", farm.url)
+        assert done.returncode == 2
+        assert "dask+tls:// needs certificates" in done.stderr
+        done = hyps_run(layers, photograph, "--engine", farm.url.replace("dask+tls", "dask"))
+        assert done.returncode == 2
+        assert "no Dask scheduler with workers at" in done.stderr
+
+
 def test_nobody_says_how_much_memory_there_is(
     layers: Path, hyps_run: Command, photograph: Path, tmp_path: Path, bin_folder: Path
 ) -> None:
