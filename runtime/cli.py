@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     found = deque(sources(options.inputs, min(STDIN_LIMIT_BYTES, max(0, _room_bytes(executor)))))
     _check_save(options, len(found))
     status = 0
-    with _kept(options, found):
+    with _kept(options, found) as options.keep:
         while found:
             try:
                 if batches and streams(executor.manifest):
@@ -124,7 +124,7 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
         raise InputError("--engine goes neither with --batch nor --profile nor --threads nor --custom-ops; leave them out")
     found = deque(sources(options.inputs))
     _check_save(options, len(found))
-    with _kept(options, found), closing(_cluster(options, len(found))) as engine:
+    with _kept(options, found) as options.keep, closing(_cluster(options, len(found))) as engine:
         if len(found) > 1 and options.repeat == 1:
             return _run_many(engine, engine, found, options)
         status = 0
@@ -136,31 +136,15 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
     return status
 
 
-@contextmanager
-def _kept(options: argparse.Namespace, found: deque[Source]) -> Iterator[None]:
-    """Results go to a file, if one was named; inputs whose results it has are left out of ``found``."""
-    options.keep = None
+def _kept(options: argparse.Namespace, found: deque[Source]) -> AbstractContextManager[Callable[[Result], None] | None]:
+    """What keeps results in the file that was named, if one was; see `hyps.runtime.archive.keeping`."""
     if options.output is None:
-        yield
-        return
+        return nullcontext()
     if options.repeat > 1 or options.profile or options.save or options.json:
         raise InputError("--output goes neither with --repeat nor --profile nor --save nor --json; leave them out")
-    from hyps.runtime.archive import open_archive
-    from hyps.runtime.progress import progress
+    from hyps.runtime.archive import keeping
 
-    total = len(found)
-    with closing(open_archive(options.output, options.bundle)) as archive:
-        left = [source for source in found if source.name not in archive.done]
-        found.clear()
-        found.extend(left)
-        with progress(total, total - len(left)) as advance:
-
-            def keep(result: Result) -> None:
-                archive.add(result)
-                advance()
-
-            options.keep = keep
-            yield
+    return keeping(options.output, options.bundle, found)
 
 
 def _cluster(options: argparse.Namespace, count: int) -> ClusterEngine | DaskEngine:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.acknowledgements import UNACKNOWLEDGED, Acknowledgements
-from hyps.runtime.cluster.assembler import Arrival, Assembler
-from hyps.runtime.cluster.ballots import Ballots
+from hyps.runtime.cluster.answers import Answers
+from hyps.runtime.cluster.assembler import Assembler
 from hyps.runtime.cluster.crew import Crew
 from hyps.runtime.cluster.frames import MAGIC, Dropped, Head, Key, parse
 from hyps.runtime.cluster.health import Health
@@ -60,8 +60,9 @@ class Manager:
         self._crew = Crew(bundle, self.manifest, listen, pack=wishes.pack)
         self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
         self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish, pack=wishes.pack)
-        self._ballots = Ballots(wishes.votes) if wishes.votes > 1 else None
         self._reporter = Reporter(self.manifest, self._crew)
+        told = (self._on_outvoted, self._on_end)
+        self._answers = Answers(self._planning, journal, self._reporter, wishes.votes, *told)
         self._started_at = time.monotonic()
         self._from = ""
         self._pending = Acknowledgements(UNACKNOWLEDGED)
@@ -134,7 +135,7 @@ class Manager:
                 self._on_frame(payload, acknowledge)
                 return  # which acknowledges when the tensor is written down
             elif last == "output":
-                self._on_failed(name, messages.decode(payload, Failed))
+                self._answers.failed(name, messages.decode(payload, Failed))
             else:
                 self._on_client(name, messages.decode_request(payload))
         except Dropped as reason:
@@ -182,10 +183,8 @@ class Manager:
             if key.share < 0:
                 if (new := self._intake.arrived(arrival)) and self._scheduler:
                     self._scheduler.add(new.job, new.client, new.digests)
-            elif self._ballots:
-                self._on_vote(arrival, self._ballots)
             else:
-                self._on_output(arrival)
+                self._answers.arrived(self._from.partition("/")[2], arrival)
             self._pending.give(key)
 
     def _wanted(self, key: Key, tensor: str) -> TensorRecord:
@@ -205,62 +204,12 @@ class Manager:
             self._scheduler.begun(head.key, head.tensor)
             self._sender.pass_on(head, chunk, self._scheduler.leases)
 
-    def _on_vote(self, arrival: Arrival, ballots: Ballots) -> None:
-        assert self._scheduler
-        key = arrival.key
-        worker = self._from.split("/")[1]
-        if key.job not in self._scheduler.jobs and not ballots.knows(key):  # so late that nobody remembers
-            self._scheduler.answered(key)
-            return
-        verdict = ballots.add(worker, arrival, self._scheduler.graph.outputs[key.share])
-        if verdict is None:
-            return
-        self._scheduler.answered(key)
-        for name in verdict.wrong:
-            self._say(f"{name} answered share {key.share} of job {key.job} other than most: it is set aside")
-            self._crew.set_aside(name)
-            self._lost(name)
-        if verdict.hopeless:
-            log.warning("no majority agrees on share %d of job %s: it is asked again", key.share, key.job)
-            self._scheduler.ask_again(key)
-        for each in (verdict.winner or {}).values():
-            self._on_output(each)
+    def _on_outvoted(self, name: str, key: Key) -> None:
+        self._say(f"{name} answered share {key.share} of job {key.job} other than most: it is set aside")
+        self._crew.set_aside(name)
+        self._lost(name)
 
-    def _on_output(self, arrival: Arrival) -> None:
-        assert self._scheduler
-        key = arrival.key
-        if key.job not in self._scheduler.jobs:
-            return
-        self._journal.arrived(key.job, arrival.tensor, arrival.digest, arrival.data)
-        released = self._scheduler.arrived(key, arrival.tensor, arrival.digest)
-        if released is None:
-            return
-        self._journal.complete(key.job, key.share, released)
-        self._reporter.computed[self._from.split("/")[1]].count()
-        if self._scheduler.jobs[key.job].flow.finished:
-            self._journal.finish(key.job, "done")
-            self._reporter.answered.count()
-            self._close(key.job)
-
-    def _on_failed(self, worker: str, message: Failed) -> None:
-        if self._scheduler is None:
-            raise Dropped("never asked for")
-        self._scheduler.check(worker, message.key)
-        if message.input and not self._ballots and message.key.job in self._scheduler.jobs:
-            self._fail(message.key.job, message.reason)
-        else:
-            log.warning("%s could not compute share %d: %s", worker, message.key.share, message.reason)
-            self._scheduler.failed(worker, message.key)
-
-    def _fail(self, job: str, reason: str) -> None:
-        self._journal.finish(job, "failed", reason)
-        if self._ballots:
-            self._ballots.forget(job)
-        self._close(job)
-
-    def _close(self, job: str) -> None:
-        assert self._scheduler
-        self._scheduler.remove(job)
+    def _on_end(self, job: str) -> None:
         self._assembler.forget(job)
         self._sender.forget(job)
         self._intake.answer(job)
@@ -271,7 +220,7 @@ class Manager:
         if self._scheduler:
             self._scheduler.expire(time.monotonic())
             for job, share in self._scheduler.exhausted():
-                self._fail(job, f"share {share} was tried too often")
+                self._answers.fail(job, f"share {share} was tried too often")
         for job in self._intake.expire():
             self._assembler.forget(job)
         self._planning.ensure()
