@@ -90,7 +90,7 @@ def _local() -> Connected:
             threads_per_worker=1,
             memory_limit=0,
             resources={"memory": memory_bytes},
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
         )
     client = Client(cluster, set_as_default=False)

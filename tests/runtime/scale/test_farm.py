@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,17 @@ def kept(output: Path) -> list[object]:
     """Inputs, and their classes and scores."""
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     return [(each["input"], each["top"]) for each in lines]
+
+
+def test_workers_of_this_machines_own(layers: Path, hyps_run: Command, photograph: Path) -> None:
+    with socket.socket() as taken:  # Dask's usual port for its dashboard
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # by somebody else
+            taken.bind(("", 8787))
+            taken.listen()
+        there = hyps_run(layers, photograph, "--engine", "dask://local")
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout.splitlines()[:-1] == hyps_run(layers, photograph).stdout.splitlines()[:-1]
 
 
 def test_with_certificates(
