@@ -195,18 +195,24 @@ class _Run:
             shutil.rmtree(self._journal, ignore_errors=True)
             with closing(Journal(self._journal)) as journal:
                 manager = Manager(self._folder, self._desk.link, journal, Wishes(settle_s=_SETTLE_S))
-                manager.run(until=lambda: self._ended or self._gives_up(manager))
+                manager.run(until=lambda: self._ended or self._gives_up(manager, lost))
         except RuntimeFault as fault:
-            self.fault = str(fault)
+            self._lose(str(fault), lost)
         except Exception as error:
             log.exception("a bug: the manager of the group has ended")
-            self.fault = f"the manager of the group has ended: {type(error).__name__}"
-        if self.fault and self._settled.is_set() and not self._ended:
-            lost(self.fault)
+            self._lose(f"the manager of the group has ended: {type(error).__name__}", lost)
         self._settled.set()
 
-    def _gives_up(self, manager: Manager) -> bool:
-        """Whether the share's steps lack a worker for too long; who loads may take as long as that needs."""
+    def _lose(self, fault: str, lost: Callable[[str], None]) -> None:
+        self.fault = fault
+        if self._settled.is_set() and not self._ended:
+            lost(fault)
+
+    def _gives_up(self, manager: Manager, lost: Callable[[str], None]) -> bool:
+        """Whether the share's steps lack a worker for too long; who loads may take as long as that needs.
+
+        That is told before the manager ends: without it every input fails at once, and more come as long as nobody knows.
+        """
         now = time.monotonic()
         if manager.health.ready:
             self._settled.set()
@@ -214,7 +220,7 @@ class _Run:
             self._well_at = now
         if now < self._well_at + PATIENCE_S:
             return False
-        self.fault = f"no group of workers for this share: {manager.health.problem}"
+        self._lose(f"no group of workers for this share: {manager.health.problem}", lost)
         return True
 
     def _serve(self) -> None:

@@ -30,7 +30,6 @@ from hyps.runtime.errors import EngineError, InputError, RuntimeFault
 from hyps.runtime.executor import Outputs, StepProfile, check_inputs
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import Manifest, encode
-from hyps.runtime.process import memory
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
 _CHUNK, _CHUNK_BYTES = 16, 8_000_000
@@ -117,10 +116,6 @@ class DaskEngine:
 
     def make_room(self) -> None:
         """There is nothing to give back."""
-
-    def peak_bytes(self) -> int:
-        """This process's own."""
-        return memory().peak_bytes
 
     def close(self) -> None:
         """Let go of the cluster, and of one that was started for this."""

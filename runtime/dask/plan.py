@@ -85,7 +85,9 @@ def _together(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, c
         (part,) = shares(manifest, [range(len(manifest.steps))], budget_bytes)
     except BudgetError:
         return None
-    nbytes = len(memory_bytes) * _weight_bytes(manifest) + math.ceil(count / chunk) * (_streamed_bytes(part) + _TASK_BYTES)
+    read = _streamed_bytes(part)
+    read = _weight_bytes(part) if read and chunk > 1 else read  # a batch pins nothing
+    nbytes = len(memory_bytes) * _weight_bytes(manifest) + math.ceil(count / chunk) * (read + _TASK_BYTES)
     stage = Stage(part=part, memory_bytes=budget_bytes, home=None)
     return Work(stages=(stage,), nbytes=nbytes, reason=f"one task for {chunk} inputs")
 

@@ -63,7 +63,7 @@ class Shares:
             ]
             places = [number for number, each in enumerate(samples) if not isinstance(each, InputError)]
             wanted = (each for each in samples if not isinstance(each, InputError))
-            for number, result in zip(places, _results(executor, wanted), strict=True):
+            for number, result in zip(places, _results(executor, wanted, batch=ticket.inputs > 1), strict=True):
                 found[number] = result if isinstance(result, InputError) else _arrays(result, executor)
             return found
 
@@ -82,7 +82,9 @@ class Shares:
             while self._loaded and sum(map(_pinned_bytes, self._loaded.values())) > room_bytes:
                 self._loaded.popitem(last=False)
             threads = min(self._threads, manifest.target.threads)
-            self._loaded[sha256] = load(folder, threads=threads, adapt=lambda each: batch_manifest(each, ticket.inputs))
+            several = ticket.inputs > 1  # one at a time, what is pinned stays
+            adapted = batch_manifest(manifest, ticket.inputs) if several else manifest
+            self._loaded[sha256] = load(folder, threads=threads, adapt=lambda _: adapted)
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
 
@@ -120,9 +122,9 @@ def _here() -> Shares:
         return _shares[0]
 
 
-def _results(executor: Executor, samples: Iterator[Mapping[str, Value]]) -> Iterator[Outputs | InputError]:
-    """In the order of the samples; weights that are not kept are read once for all of them."""
-    if streams(executor.manifest):
+def _results(executor: Executor, samples: Iterator[Mapping[str, Value]], *, batch: bool) -> Iterator[Outputs | InputError]:
+    """In the order of the samples; in a ``batch``, weights that are not kept are read once for all of them."""
+    if batch and streams(executor.manifest):
         for done in sorted(Batch(executor).stream(samples), key=lambda done: done.number):
             yield done.error or done.outputs
         return

@@ -66,3 +66,13 @@ def test_a_step_that_fits_one_worker_goes_there(network: Manifest) -> None:
     mixed = {"tcp://large": 300 * MB, "tcp://small": DASK_BYTES + 40 * MB}
     made = work(network, mixed, count=1000, chunk=16)
     assert {stage.home for stage in made.stages} == {"tcp://large"}
+
+
+def test_a_batch_that_streams_reads_all_weights(network: Manifest) -> None:
+    """It pins nothing (`hyps.runtime.batch.batch_manifest`), which the estimate knows."""
+    heavy = msgspec.structs.replace(network, steps=tuple(map(a_hundred_times_heavier, network.steps)))
+    weights = sum(step.weights.size_bytes for step in heavy.steps if step.weights)
+    tight = workers(1, DASK_BYTES + max(step.alone_bytes for step in heavy.steps) + weights // 2)
+    (one, two) = (work(heavy, tight, count=count, chunk=100) for count in (100, 200))
+    assert len(one.stages) == len(two.stages) == 1
+    assert 0 < weights <= two.nbytes - one.nbytes < 1.1 * weights
