@@ -25,7 +25,7 @@ from hyps.runtime.cluster.tensors import to_value
 from hyps.runtime.errors import InputError
 from hyps.runtime.executor import Executor, Outputs, load
 from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import STORAGE_TYPES
+from hyps.runtime.manifest import STORAGE_TYPES, Manifest
 from hyps.runtime.process import keep_lean
 from hyps.runtime.sessions import Value, memory_of, to_ort
 
@@ -76,10 +76,7 @@ class Shares:
         if sha256 not in self._loaded:
             folder = self._folder(ticket)
             manifest = read_manifest(folder)
-            alone_bytes = max(step.alone_bytes for step in manifest.steps)
-            pinned_bytes = sum(step.pinned_bytes for step in manifest.steps)
-            room_bytes = manifest.budget_bytes - max(alone_bytes, pinned_bytes)
-            while self._loaded and sum(map(_pinned_bytes, self._loaded.values())) > room_bytes:
+            while self._loaded and _peak_bytes(manifest, *self._manifests()) > manifest.budget_bytes:
                 self._loaded.popitem(last=False)
             threads = min(self._threads, manifest.target.threads)
             several = ticket.inputs > 1  # one at a time, what is pinned stays
@@ -87,6 +84,9 @@ class Shares:
             self._loaded[sha256] = load(folder, threads=threads, adapt=lambda _: adapted)
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
+
+    def _manifests(self) -> Iterator[Manifest]:
+        return (executor.manifest for executor in self._loaded.values())
 
     def _folder(self, ticket: Ticket) -> Path:
         self._place.mkdir(parents=True, exist_ok=True)
@@ -156,8 +156,10 @@ def _arrays(outputs: Outputs, executor: Executor) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _pinned_bytes(executor: Executor) -> int:
-    return sum(step.pinned_bytes for step in executor.manifest.steps)
+def _peak_bytes(*manifests: Manifest) -> int:
+    """What a process holds with all of these loaded, whichever step runs."""
+    steps = [step for manifest in manifests for step in manifest.steps]
+    return sum(step.pinned_bytes for step in steps) + max(step.alone_bytes - step.pinned_bytes for step in steps)
 
 
 @contextmanager
