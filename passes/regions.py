@@ -9,7 +9,7 @@ region needs is the weights of all its operators, what is held around it, its fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,9 +47,13 @@ class Tiled:
 
 
 class Regions:
-    """The regions of one model, whatever the budget; what was estimated for one is used for the next."""
+    """The regions of one model, whatever the budget; what was estimated for one is used for the next.
 
-    def __init__(self, whole: Measured, threads: int, device: Device) -> None:
+    Operators ``apart`` are left as they are: the user has them split.
+    """
+
+    def __init__(self, whole: Measured, threads: int, device: Device, apart: Collection[str] = ()) -> None:
+        self._apart = apart
         self._graph, self._costs, self._sealed = whole.graph, whole.costs, whole.sealed
         self._model, self._threads, self._device = whole.model, threads, device
         self._known: dict[tuple[int, int, Along], list[Tiled | None]] = {}
@@ -103,9 +107,10 @@ class Regions:
         """For every position, where the run of operators that ends there and can be tiled along the same starts."""
         found = {}
         for along, tileable in self._tileable.items():
+            possible = tileable.keys() - set(self._apart)
             found[along] = first = [0]
             for index, operator in enumerate(self._graph.operators):
-                first.append(first[-1] if operator.name in tileable else index + 1)
+                first.append(first[-1] if operator.name in possible else index + 1)
         return found
 
     @cached_property

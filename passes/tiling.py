@@ -75,7 +75,8 @@ class Tilings:
 
     @cached_property
     def _regions(self) -> Regions:
-        return Regions(self._gathered, self._request.threads, self._request.device)
+        apart = {asked.operator for asked in self._request.shards}
+        return Regions(self._gathered, self._request.threads, self._request.device, apart)
 
     def _tiled(self, regions: tuple[TileRegion, ...]) -> Tiling:
         rewritten = run_rewrites(self._gathered.model, [TileRegions(regions=regions, threads=self._request.threads)])

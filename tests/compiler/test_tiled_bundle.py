@@ -31,6 +31,22 @@ def test_a_large_picture(threads: int, hypsc: Command, hyps_run: Command, tmp_pa
     assert_tiled(net, "rows", 85, threads, hypsc, hyps_run, tmp_path)
 
 
+def test_what_the_user_has_split_is_not_tiled(hypsc: Command, tmp_path: Path) -> None:
+    """Even where a smaller budget than the user's, which is looked for beside, would tile it."""
+    net = Net()
+    net.input("x", 1, 3, 720, 1280)
+    net.node("Relu", net.conv("x", "c0", (16, 3, 3, 3)), to="r0")
+    net.node("MaxPool", "r0", to="p0", kernel_shape=[2, 2], strides=[2, 2])
+    net.output(net.node("Relu", net.conv("p0", "c1", (64, 16, 3, 3)), to="r1"))
+    onnx.save(onnx.shape_inference.infer_shapes(net.proto()), tmp_path / "m.onnx")
+    options = ("--memory", "260MB", "-o", tmp_path / "bundle", "--json")
+    for name in ("c0", "c1"):
+        done = hypsc("compile", tmp_path / "m.onnx", *options, "--shard", f"{name}=channel:2", "--force")
+        assert done.returncode == 0, done.stderr
+        split = [change for change in json.loads(done.stdout)["changes"] if "2 shards" in change["what"]]
+        assert [change["operator"] for change in split] == [name]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("budget_mb", [75, 100])
 def test_many_tokens(budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, tmp_path: Path) -> None:
