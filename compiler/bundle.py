@@ -82,7 +82,7 @@ def check_space(path: Path, needed_bytes: int) -> None:
 
 def write_partitions(folder: Path, planned: Planned, progress: Progress) -> tuple[Step, ...]:
     """Write every partition of a plan into ``folder`` and describe each as a step of the schedule."""
-    extractor = Extractor(planned.model, planned.plan.partitions[0].name)
+    extractor = Extractor(planned.model, planned.plan.partitions)
 
     def write(partition: Partition) -> Step:
         return _write_partition(folder, extractor, partition, progress)
@@ -121,6 +121,8 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         kept=partition.kept,
         reuse=partition.reuse,
         plain=extracted.plain,
+        alike=extracted.alike,
+        small=extracted.small,
         reason=partition.reason,
     )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from hyps.compiler.alike import alike, plain
 from hyps.passes.graph import reads
 from hyps.passes.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
-from hyps.runtime.manifest import STORAGE_TYPES, WeightRecord
+from hyps.runtime.manifest import STORAGE_TYPES, SmallRecord, WeightRecord
 
 #: The runtime's name of each of ONNX's types of weights.
 _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
@@ -20,37 +21,33 @@ _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAG
 class Extracted:
     """A partition's model, and what its weights file holds: (offset in the file, weight), ascending.
 
-    ``tensors`` describes those whose type the runtime knows.
+    ``tensors`` describes those whose type the runtime knows. The others are the step's.
     """
 
     model: ModelProto
     weights: tuple[tuple[int, Weight], ...]
     tensors: tuple[WeightRecord, ...]
-
-    @property
-    def plain(self) -> bool:
-        """The optimisations of onnxruntime leave the model as it is, or fuse a Relu into a Gemm, which changes no bit."""
-        nodes = self.model.graph.node
-        alone = len(nodes) == 1 and not any(attribute.g.node or attribute.graphs for attribute in nodes[0].attribute)
-        return alone or [(node.domain, node.op_type) for node in nodes] == [("", "Gemm"), ("", "Relu")]
+    plain: bool
+    alike: str
+    small: tuple[SmallRecord, ...]
 
 
 class Extractor:
-    """Extracts partitions from one planned model; looks each node, tensor and weight up once.
+    """Extracts ``partitions`` of one planned model; looks each node, tensor and weight up once.
 
-    The partition called ``first`` carries the model's own description: its version, documentation and metadata, which may
-    be large.
+    The first carries the model's own description: its version, documentation and metadata, which may be large.
     """
 
-    def __init__(self, model: Model, first: str | None = None) -> None:
+    def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
         graph = model.proto.graph
-        self._first = first
+        self._first = partitions[0].name
         self._model = model
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
         self._constants: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self._typed: Mapping[str, ValueInfoProto] = {
             value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
         }
+        self._alike = alike(partitions, self._nodes, self._constants, self._typed)
 
     def extract(self, partition: Partition, weights_name: str) -> Extracted:
         """The partition as a model whose external data lie in ``weights_name``, in the same folder."""
@@ -58,10 +55,12 @@ class Extractor:
         nodes = [self._nodes[name] for name in partition.operators]
         used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
         initializers, placed = self._place(used, weights_name)
+        shares = partition.name in self._alike
+        defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
         graph = helper.make_graph(
             nodes,
             partition.name,
-            [self._typed[name] for name in partition.inputs],
+            [*(self._typed[name] for name in partition.inputs), *(defaults if shares else ())],
             [self._typed[name] for name in partition.outputs],
             initializers,
         )
@@ -70,7 +69,14 @@ class Extractor:
         )
         if partition.name == self._first:
             _describe(model, source)
-        return Extracted(model=model, weights=placed, tensors=tuple(_records(initializers)))
+        return Extracted(
+            model=model,
+            weights=placed,
+            tensors=tuple(_records(initializers)),
+            plain=plain(nodes),
+            alike=self._alike.get(partition.name, ""),
+            small=tuple(_small(initializers)) if shares else (),
+        )
 
     def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
         """The initializers, large ones with their place in the weights file: each at a multiple of 64 KiB."""
@@ -103,3 +109,10 @@ def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:
         if place and tensor.data_type in _TYPE_NAMES:
             dtype = _TYPE_NAMES[tensor.data_type]
             yield WeightRecord(name=tensor.name, dtype=dtype, shape=tuple(tensor.dims), offset=int(place["offset"]))
+
+
+def _small(initializers: Iterable[TensorProto]) -> Iterator[SmallRecord]:
+    for tensor in initializers:
+        if not tensor.external_data:
+            data = numpy_helper.to_array(tensor).tobytes()
+            yield SmallRecord(name=tensor.name, dtype=_TYPE_NAMES[tensor.data_type], shape=tuple(tensor.dims), data=data)

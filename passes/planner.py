@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from hyps.passes.alike import likeness
 from hyps.passes.cuts import smallest_peak
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.exactness import inexact_reason
@@ -160,8 +161,9 @@ def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Reques
 
 def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
     operators = {operator.name: operator for operator in graph.operators}
+    looks = [likeness(graph, [operators[name] for name in part.operators]) for part in found.partitions]
     stop = 0
-    for part in found.partitions:
+    for part, before, look, after in zip(found.partitions, [None, *looks], looks, [*looks[1:], None], strict=False):
         start, stop = stop, stop + len(part.operators)
         names = {name for operator in part.operators for name in operators[operator].weights}
         sizes = [graph.weights[name].nbytes for name in names]
@@ -171,6 +173,7 @@ def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
             weights_bytes=weights,
             session_bytes=SESSION_BYTES + part.weight_bytes - weights,
             compute_s=float(found.computed_s[stop] - found.computed_s[start]),
+            shared=look is not None and look in (before, after),
         )
 
 

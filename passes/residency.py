@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,25 +24,28 @@ HUGE_SLACK_BYTES = 2 * AHEAD_STEP_BYTES
 FRESH_PAGES_BYTES_PER_S = calibrated("fresh_pages_bytes_per_s")
 FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
 #: Pinned weights are tried in shares of one in so many, which bounds what of the budget is left unused: every so many
-#: of them, then those near the best.
+#: of them, then those near the best, and none.
 PINNED_SHARES, PINNED_STRIDE = 50, 7
-
-
-#: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps.
-LEAST_PINNED_SHARE = 0.1
+#: The part of a step's time that is left where it takes the session of the one before: entering it, and running.
+SHARED_STEP = 0.5
+#: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps, and the
+#: next step's would be taken anew.
+LEAST_PINNED_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeeds:
     """What one step needs: the process peak by itself, its weights file, what its open session holds, and seconds.
 
-    ``session_bytes`` and ``weights_bytes`` are part of ``alone_bytes``.
+    ``session_bytes`` and ``weights_bytes`` are part of ``alone_bytes``. ``shared``: a step beside it is alike, and its
+    session runs both (`hyps.runtime.alike`): none need stay open.
     """
 
     alone_bytes: int
     weights_bytes: int
     session_bytes: int
     compute_s: float
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +100,17 @@ class _Filling:
         """Streamed weights come and go: what one step does not need, another has. ``slack_bytes`` are for huge pages."""
         room = self._budget_bytes - slack_bytes
         fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
-        cached_bytes_per_s = min(self._device.memory_bytes_per_s, fresh)
         total = sum(need.weights_bytes for need in self.needs)
 
         @functools.cache
         def tried(share: int) -> tuple[float, float, list[int], list[int]]:
             pinned = _pinned(self.needs, self.bases, room, total * share // PINNED_SHARES)
             ahead = _ahead(self.needs, self.bases, pinned, room)
-            return (*self._cost(pinned, ahead, cached_bytes_per_s), pinned, ahead)
+            return (*self._cost(pinned, ahead, fresh), pinned, ahead)
 
         coarse = min(range(PINNED_SHARES, -1, -PINNED_STRIDE), key=lambda share: tried(share)[0])
         near = range(min(PINNED_SHARES, coarse + PINNED_STRIDE - 1), max(0, coarse - PINNED_STRIDE + 1) - 1, -1)
-        cost, latency, pinned, ahead = min(map(tried, near), key=lambda plan: plan[0])
+        cost, latency, pinned, ahead = min(map(tried, (*near, 0)), key=lambda plan: plan[0])
         resident = sum(pinned)
         peaks = [
             base + resident - pin + read + slack_bytes for base, pin, read in zip(self.bases, pinned, ahead, strict=True)
@@ -141,13 +144,21 @@ class _Filling:
         if max(peaks) > self._budget_bytes:
             return None
         ahead = _ahead(self.needs, [0] * len(pinned), pinned, 1 << 62)
-        cost, latency = self._cost(pinned, ahead, self._device.memory_bytes_per_s)
+        cost, latency = self._cost(pinned, ahead, math.inf)
         return self._residences(pinned, ahead, peaks, latency, cost, huge_pages=True, steady=True)
 
-    def _cost(self, pinned: Sequence[int], ahead: Sequence[int], cached_bytes_per_s: float) -> tuple[float, float]:
-        cold_s = _latency(self.needs, pinned, ahead, self._kept, self._device.storage_bytes_per_s, self._device.step_s)
-        cached_s = _latency(self.needs, pinned, ahead, self._kept, cached_bytes_per_s, self._device.step_s)
-        streamed = sum(need.weights_bytes for need in self.needs) - sum(pinned)
+    def _cost(self, pinned: Sequence[int], ahead: Sequence[int], fresh_bytes_per_s: float) -> tuple[float, float]:
+        """Seconds, as `Residences.cost` has them, and of an inference; pages that are taken anew are read at such a rate."""
+        streamed_bytes = [need.weights_bytes - pin for need, pin in zip(self.needs, pinned, strict=True)]
+        fresh = _fresh(streamed_bytes, pinned, ahead)
+        storage, cached = self._device.storage_bytes_per_s, self._device.memory_bytes_per_s
+
+        def latency(bytes_per_s: float) -> float:
+            rates = [min(bytes_per_s, fresh_bytes_per_s) if each else bytes_per_s for each in fresh]
+            return _latency(self.needs, streamed_bytes, ahead, self._kept, rates, self._device.step_s)
+
+        cold_s, cached_s = latency(storage), latency(cached)
+        streamed = sum(streamed_bytes)
         reading_s = streamed / self._device.storage_bytes_per_s
         if streamed > self._device.cache_bytes:
             return cold_s + (cached_s + reading_s) / 100, cold_s
@@ -187,7 +198,8 @@ def _kept(needs: Sequence[StepNeeds], budget_bytes: int) -> list[bool]:
     """The sessions that stay open: the smallest first, as far as they fit beside the largest step."""
     room = budget_bytes - max(need.alone_bytes for need in needs)
     kept = [False] * len(needs)
-    for index in sorted(range(len(needs)), key=lambda index: needs[index].session_bytes):
+    alone = (index for index, need in enumerate(needs) if not need.shared)
+    for index in sorted(alone, key=lambda index: needs[index].session_bytes):
         room -= needs[index].session_bytes
         if room < 0:
             break
@@ -234,25 +246,38 @@ def _ahead(needs: Sequence[StepNeeds], bases: Sequence[int], pinned: Sequence[in
     return ahead
 
 
+def _fresh(streamed: Sequence[int], pinned: Sequence[int], ahead: Sequence[int]) -> list[bool]:
+    """For every step, whether what is left to read of it comes into pages that were given back since the last use.
+
+    They were not where the step before lay in the same place, or where all of it is read ahead (`hyps.runtime.arena`).
+    """
+    found = []
+    for index, own in enumerate(streamed):
+        before, there = streamed[index - 1], ahead[index - 1]
+        same_place = not there and not pinned[index - 1] and before + AHEAD_STEP_BYTES > own
+        found.append(bool(pinned[index]) or not (same_place or there >= own))
+    return found
+
+
 def _latency(
     needs: Sequence[StepNeeds],
-    pinned: Sequence[int],
+    streamed: Sequence[int],
     ahead: Sequence[int],
     kept: Sequence[bool],
-    read_bytes_per_s: float,
+    bytes_per_s: Sequence[float],
     step_s: float,
 ) -> float:
     """Estimated seconds of an inference that follows another: reading beside computing, then what is left to read."""
     seconds, read = 0.0, 0.0
-    streamed = [need.weights_bytes - pin for need, pin in zip(needs, pinned, strict=True)]
     for turn in range(2 * len(needs)):
         index = turn % len(needs)
         if turn == len(needs):
             seconds = 0.0
         if streamed[index]:
-            seconds += max(0.0, streamed[index] - read) / read_bytes_per_s
+            seconds += max(0.0, streamed[index] - read) / bytes_per_s[index]
             read = 0.0
-        spent = needs[index].compute_s + (0.0 if kept[index] else step_s)
-        read = min(float(ahead[index]), read + spent * read_bytes_per_s)
+        opening_s = 0.0 if kept[index] else step_s * (SHARED_STEP if needs[index].shared else 1)
+        spent = needs[index].compute_s + opening_s
+        read = min(float(ahead[index]), read + spent * bytes_per_s[(index + 1) % len(needs)])
         seconds += spent
     return seconds

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.runtime.alike import Sessions
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import Manifest, Step, TensorRecord
@@ -79,10 +80,8 @@ class Executor:
                 "a target with more cores, or with 'hypsc compile --threads'"
             )
         self.manifest = manifest
-        self._bundle = bundle
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
-        self._open = opener
-        self._sessions: dict[int, Session] = {}
+        self._sessions = Sessions(bundle, manifest.steps, self.threads, opener)
         streamed_bytes = sum(step.weights.size_bytes - step.pinned_bytes for step in manifest.steps if step.weights)
         self._residency = Residency(
             bundle,
@@ -149,18 +148,12 @@ class Executor:
         ``again``: the first step follows behind the last.
         """
         step = self.manifest.steps[index]
+        self._sessions.leave_for(step)
         self._residency.enter(index, again=again)
         try:
-            session = self._sessions.get(index)
-            if session is None:
-                path, weights = self._bundle / step.model.path, self._residency.values(index)
-                session = self._open(path, self.threads, weights, reuse=step.reuse, plain=step.plain)
-                if step.kept:
-                    self._sessions[index] = session
+            ready = _Ready(self._sessions.get(index, self._residency.values(index)), step)
             if index == 0:
                 self.trim()
-            ready = _Ready(session, step)
-            del session
             yield ready
             ready.release()
         finally:

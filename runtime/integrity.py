@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from hyps.runtime.alike import check_alike
 from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import (
     FORMAT_VERSION,
@@ -46,6 +47,7 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{path}: {error}; compile the model again") from None
     _check_schedule(path, manifest)
     _check_weights(path, manifest)
+    check_alike(path, manifest)
     _check_picture(path, manifest)
     return manifest
 

@@ -117,6 +117,15 @@ class WeightRecord(Record, frozen=True, kw_only=True):
         return math.prod(self.shape)
 
 
+class SmallRecord(Record, frozen=True, kw_only=True):
+    """A weight that lies in the model, and its bytes (base64), for the session of another step."""
+
+    name: Name
+    dtype: str
+    shape: tuple[Count, ...]
+    data: bytes
+
+
 class WeightsRecord(FileRecord, frozen=True, kw_only=True):
     """The file that holds a step's large weights. Those of a type that is not listed onnxruntime reads itself."""
 
@@ -129,8 +138,10 @@ class Step(Record, frozen=True, kw_only=True):
     The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
     step's weights may be there while this one runs; ``kept``: its session stays open; ``reuse``: memory of a tensor that is
     done is kept for another of its size, which is faster, else given back; ``plain``: onnxruntime has nothing to optimise in
-    it, and need not look. ``peak_bytes`` is the process peak that is predicted with all this, ``alone_bytes`` without pinned
-    weights, open sessions and reading ahead.
+    it, and need not look; ``alike``: steps with the same word here differ in names and in weights alone, which are inputs of
+    their models, so that one session can run them one after the other; ``small`` are those weights that lie in the model.
+    ``peak_bytes`` is the process peak that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions
+    and reading ahead.
     """
 
     name: Name
@@ -149,6 +160,8 @@ class Step(Record, frozen=True, kw_only=True):
     kept: bool
     reuse: bool
     plain: bool = False
+    alike: str = ""
+    small: tuple[SmallRecord, ...] = ()
     reason: str
 
 

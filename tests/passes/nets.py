@@ -249,7 +249,7 @@ def write(model: Model, part: Partition, folder: Path) -> Path:
     """Write a partition and its weights into a new folder in ``folder``."""
     place = folder / f"part{len(list(folder.iterdir()))}"
     place.mkdir()
-    extracted = Extractor(model).extract(part, "weights")
+    extracted = Extractor(model, [part]).extract(part, "weights")
     (place / "model.onnx").write_bytes(extracted.model.SerializeToString())
     if extracted.weights:
         write_weights(place, "weights", extracted.weights, lambda count: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -112,3 +113,19 @@ def test_where_computing_hides_reading_it_is_read_ahead() -> None:
 def test_a_step_alone_reads_nothing_ahead_of_itself() -> None:
     (found,) = decided([step(10, 40)], 50).steps
     assert found.ahead_bytes == 0
+
+
+def test_sessions_that_are_shared_take_no_room() -> None:
+    """What they would take goes to weights."""
+    own = [step(40, 10, session=1)] * 8
+    budget = own[0].alone_bytes + 8 * MB
+    kept, shared = (residences([replace(need, shared=each) for need in own], budget, SLOW) for each in (False, True))
+    assert sum(each.kept for each in kept.steps) == 8
+    assert not any(each.kept for each in shared.steps)
+    assert sum(each.ahead_bytes for each in shared.steps) > sum(each.ahead_bytes for each in kept.steps)
+
+
+def test_small_steps_cost_time_though_a_session_runs_all() -> None:
+    few, many = [step(40, 30)] * 4, [replace(step(40, 3), shared=True, compute_s=0.001)] * 40
+    device = replace(SLOW, cache_bytes=1 << 40, step_s=0.001)
+    assert residences(few, 110 * MB, device).cost < residences(many, 110 * MB, device).cost
