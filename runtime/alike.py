@@ -6,15 +6,13 @@ so that the session of one takes those of the next.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from hyps.runtime.errors import BundleError
-from hyps.runtime.manifest import STORAGE_TYPES, Manifest, SmallRecord, Step, WeightRecord
+from hyps.runtime.manifest import STORAGE_TYPES, SmallRecord, Step, WeightRecord
 from hyps.runtime.sessions import Session, SessionOpener, Value
 
 
@@ -64,25 +62,6 @@ class Borrowed:
         feeds = {name: inputs[own] for name, own in zip(self._opened.inputs, self._step.inputs, strict=True)}
         found = self._session.run([theirs[name] for name in outputs], feeds | self._weights)
         return {name: found[theirs[name]] for name in outputs}
-
-
-def check_alike(path: Path, manifest: Manifest) -> None:
-    """Raise `BundleError` where steps that are said to be alike, by the manifest at ``path``, have other tensors."""
-    known: dict[str, object] = {}
-    for index, step in enumerate(manifest.steps):
-        where = f"{path}: $.steps[{index}]"
-        for weight in step.small:
-            kind = STORAGE_TYPES.get(weight.dtype)
-            if kind is None or len(weight.data) != math.prod(weight.shape) * kind.item_bytes:
-                raise BundleError(f"{where}.small: {weight.name!r} is not of its type and shape; compile the model again")
-        if step.alike and known.setdefault(step.alike, _interface(manifest, step)) != _interface(manifest, step):
-            raise BundleError(f"{where}.alike: it has other tensors than {step.alike!r}; compile the model again")
-
-
-def _interface(manifest: Manifest, step: Step) -> object:
-    tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
-    weights = [[(each.dtype, each.shape) for each in records] for records in (_large(step), step.small)]
-    return tensors, weights, step.plain, step.reuse
 
 
 def _large(step: Step) -> tuple[WeightRecord, ...]:

@@ -93,6 +93,8 @@ class Executor:
             keep_cached=_has_room(manifest.budget_bytes + streamed_bytes),
         )
         self._code = CodePages()
+        #: Of the last inference by `run`: the seconds of each step, from its weights to its outputs.
+        self.steps_s: list[float] = []
         self.trim()
 
     def trim(self) -> None:
@@ -124,6 +126,7 @@ class Executor:
         """
         check_inputs(self.manifest, inputs)
         held: dict[str, Value] = dict(inputs)
+        self.steps_s = []
         for index, step in enumerate(self.manifest.steps):
             started, read_before = time.perf_counter(), storage_bytes_read() if watch else 0
             with self.step(index, again=again) as run:
@@ -139,6 +142,7 @@ class Executor:
                             resident_bytes=memory().resident_bytes,
                         )
                     )
+            self.steps_s.append(time.perf_counter() - started)
         return self.outputs(held)
 
     @contextmanager

@@ -6,12 +6,12 @@ Nothing in a bundle is trusted: sizes are bounded, paths confined, types and has
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 
 import msgspec
 
-from hyps.runtime.alike import check_alike
 from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import (
     FORMAT_VERSION,
@@ -19,6 +19,7 @@ from hyps.runtime.manifest import (
     STORAGE_TYPES,
     FileRecord,
     Manifest,
+    Step,
     TensorRecord,
 )
 
@@ -47,7 +48,7 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{path}: {error}; compile the model again") from None
     _check_schedule(path, manifest)
     _check_weights(path, manifest)
-    check_alike(path, manifest)
+    _check_alike(path, manifest)
     _check_picture(path, manifest)
     return manifest
 
@@ -98,6 +99,26 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{where}.pinned_bytes: more than its weights; compile the model again")
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
             raise BundleError(f"{where}.peak_bytes: more than the budget; compile the model again")
+
+
+def _check_alike(path: Path, manifest: Manifest) -> None:
+    """Steps that are said to be alike have the same kinds of tensors, and small weights as many bytes as they should."""
+    known: dict[str, object] = {}
+    for index, step in enumerate(manifest.steps):
+        where = f"{path}: $.steps[{index}]"
+        for weight in step.small:
+            kind = STORAGE_TYPES.get(weight.dtype)
+            if kind is None or len(weight.data) != math.prod(weight.shape) * kind.item_bytes:
+                raise BundleError(f"{where}.small: {weight.name!r} is not of its type and shape; compile the model again")
+        if step.alike and known.setdefault(step.alike, _interface(manifest, step)) != _interface(manifest, step):
+            raise BundleError(f"{where}.alike: it has other tensors than {step.alike!r}; compile the model again")
+
+
+def _interface(manifest: Manifest, step: Step) -> object:
+    tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
+    large = step.weights.tensors if step.weights else ()
+    weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.small)]
+    return tensors, weights, step.plain, step.reuse
 
 
 def _check_picture(path: Path, manifest: Manifest) -> None:

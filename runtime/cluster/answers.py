@@ -93,6 +93,7 @@ class Answers:
             return
         self._journal.complete(key.job, key.share, released)
         self._reporter.computed[worker].count()
+        self._reporter.trace.done(key)
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
             self._reporter.answered.count()

@@ -12,7 +12,7 @@ from pathlib import Path
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.dealing import Offer
 from hyps.runtime.cluster.link import Link
-from hyps.runtime.cluster.messages import Orders, ShareOrder, WorkerState
+from hyps.runtime.cluster.messages import Orders, Pulse, ShareOrder, WorkerState
 from hyps.runtime.cluster.placement import Placement, assign
 from hyps.runtime.cluster.serving import FileServer, local_address
 from hyps.runtime.cluster.topics import Role, topic
@@ -22,6 +22,7 @@ from hyps.runtime.manifest import Manifest, encode
 _SILENCE_S = 15.0
 #: A worker that could not load a share is told to try again, so many times.
 _RETRY_S, _RETRIES = 5.0, 3
+_NO_PULSE = Pulse(session="0" * 32, resident_bytes=0, queue=0)
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +49,8 @@ class Crew:
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
         self._set_aside: set[str] = set()
+        self.drained: set[str] = set()
+        self._pulses: dict[str, tuple[float, Pulse]] = {}
         self._silent: dict[str, float] = {}
         self._troubled: dict[str, tuple[int, float]] = {}
         self._epoch = 0
@@ -69,6 +72,7 @@ class Crew:
         """A worker said how it is."""
         before = self.online.get(name)
         self._silent.pop(name, None)
+        self._pulses[name] = time.monotonic(), self._pulses.get(name, (0.0, _NO_PULSE))[1]
         if not state.online:
             if before is None or before.session != state.session:  # of a process that is long gone
                 return Change()
@@ -93,6 +97,16 @@ class Crew:
             loading=state.loading if current else (),
             loaded=state.loaded if current and not state.loading else (),
         )
+
+    def pulse(self, name: str, pulse: Pulse) -> None:
+        """A worker is there still; of one that offers nothing there is nothing to know."""
+        if name in self.online and self.online[name].session == pulse.session:
+            self._pulses[name] = time.monotonic(), pulse
+
+    def last_pulse(self, name: str) -> tuple[float, Pulse]:
+        """How many seconds ago a worker said anything, and what it said of itself."""
+        at, pulse = self._pulses[name]
+        return time.monotonic() - at, pulse
 
     def hub_is_back(self) -> None:
         """The hub may have forgotten the orders, and not know who was lost meanwhile: who is there says so again."""
@@ -121,6 +135,7 @@ class Crew:
         self._set_aside.discard(name)
         self._silent.pop(name, None)
         self._troubled.pop(name, None)
+        self._pulses.pop(name, None)
 
     def set_aside(self, name: str) -> None:
         """Ask nothing more of a worker that answers wrongly, until it is started again."""
@@ -135,7 +150,7 @@ class Crew:
         return [
             _offer(name, state, safe=safe is None or name in safe)
             for name, state in sorted(self.online.items())
-            if name not in self._set_aside
+            if name not in self._set_aside | self.drained
         ]
 
     def describe(self, name: str) -> str:

@@ -122,6 +122,7 @@ class _Held:
     def __init__(self, folder: Path, group: Group) -> None:
         self.manifest = read_manifest(folder)
         self.fault: str | None = None
+        self.steps_s = ()
         self._folder, self._group = folder, group
         self._run: _Run | None = None
 

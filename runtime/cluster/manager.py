@@ -11,8 +11,10 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.acknowledgements import UNACKNOWLEDGED, Acknowledgements
@@ -24,12 +26,13 @@ from hyps.runtime.cluster.health import Health
 from hyps.runtime.cluster.intake import Intake
 from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.link import Linker
-from hyps.runtime.cluster.messages import Failed
+from hyps.runtime.cluster.messages import Failed, Pulse, Timed
 from hyps.runtime.cluster.planning import Planning, Wishes
 from hyps.runtime.cluster.scheduler import Lease, Scheduler
 from hyps.runtime.cluster.sending import Sender
-from hyps.runtime.cluster.status import Reporter
+from hyps.runtime.cluster.status import Reporter, Status
 from hyps.runtime.cluster.topics import MANAGER, Role, parts, topic
+from hyps.runtime.cluster.trace import Span
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.manifest import MANIFEST_NAME, TensorRecord
 
@@ -37,6 +40,7 @@ _ARRIVING_BYTES = 256 << 20
 _TICK_S = 0.2
 #: Workers that are there have been heard by then.
 _START_S = 5.0
+_Answer = TypeVar("_Answer")
 log = logging.getLogger(__name__)
 
 
@@ -52,13 +56,14 @@ class Manager:
         *,
         listen: str | None = None,
         say: Callable[[str], None] = log.info,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = read_manifest(bundle)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        self._journal, self._wishes, self._say = journal, wishes, say
+        self._journal, self._wishes, self._say, self._watch = journal, wishes, say, watch
         self._crew = Crew(bundle, self.manifest, listen, pack=wishes.pack)
-        self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
+        self.planning = self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
         self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish, pack=wishes.pack)
         self._reporter = Reporter(self.manifest, self._crew)
         told = (self._on_outvoted, self._on_end)
@@ -93,6 +98,7 @@ class Manager:
             while True:
                 with suppress(queue.Empty):
                     self._events.get(timeout=max(0.0, next_tick - time.monotonic()))()
+                    self._watch()
                 if time.monotonic() >= next_tick:
                     if until():
                         return
@@ -102,12 +108,34 @@ class Manager:
                     self._intake.admit(len(self._scheduler.jobs))
                     for lease in self._scheduler.tasks(time.monotonic()):
                         job = self._scheduler.jobs[lease.key.job]
+                        self._reporter.trace.sent(lease.key, lease.worker)
                         self._sender.send(lease, job, self._scheduler.graph.inputs[lease.key.share])
         finally:
             self._connection.close()
             self._crew.close()
             while not self._events.empty():  # who waits to put one more must not wait for ever
                 self._events.get_nowait()
+
+    def ask(self, question: Callable[[], _Answer]) -> Future[_Answer]:
+        """Have something done on the manager's thread, for whoever is on another; `status` and `planning` are for it."""
+        future: Future[_Answer] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(question())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._events.put(answer)
+        return future
+
+    def status(self) -> Status:
+        """How it is now."""
+        return self._reporter.status(self._scheduler, self._assembler.dropped)
+
+    def spans(self, job: str) -> list[Span]:
+        """What a job took."""
+        return self._reporter.trace.of(job)
 
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
@@ -135,13 +163,21 @@ class Manager:
                 self._on_frame(payload, acknowledge)
                 return  # which acknowledges when the tensor is written down
             elif last == "output":
-                self._answers.failed(name, messages.decode(payload, Failed))
+                self._on_answer(name, messages.decode_answer(payload))
             else:
                 self._on_client(name, messages.decode_request(payload))
         except Dropped as reason:
             self._assembler.dropped[str(reason)] += 1
             log.warning("dropped a message of %d bytes on %s: %s", len(payload), text, reason)
         acknowledge()
+
+    def _on_answer(self, name: str, message: Failed | Timed | Pulse) -> None:
+        if isinstance(message, Pulse):
+            self._crew.pulse(name, message)
+        elif isinstance(message, Timed):
+            self._reporter.trace.timed(message)
+        else:
+            self._answers.failed(name, message)
 
     def _on_client(self, name: str, message: messages.Submit | messages.Delivered) -> None:
         starting = time.monotonic() < self._started_at + _START_S
@@ -183,6 +219,7 @@ class Manager:
             if key.share < 0:
                 if (new := self._intake.arrived(arrival)) and self._scheduler:
                     self._scheduler.add(new.job, new.client, new.digests)
+                    self._reporter.trace.accepted(new.job)
             else:
                 self._answers.arrived(self._from.partition("/")[2], arrival)
             self._pending.give(key)
@@ -201,6 +238,7 @@ class Manager:
 
     def _taken(self, head: Head, chunk: memoryview) -> None:
         if head.key.share >= 0 and self._scheduler:
+            self._reporter.trace.begun(head.key)
             self._scheduler.begun(head.key, head.tensor)
             self._sender.pass_on(head, chunk, self._scheduler.leases)
 

@@ -15,8 +15,11 @@ from hyps.runtime.manifest import Count, Positive, Sha256
 
 #: The longest message; orders for a thousand shares stay below.
 LIMIT_BYTES = 1 << 18
+#: Of so many steps at most it is said what each took.
+MOST_STEPS = 1000
 Text = Annotated[str, Meta(max_length=500)]
 Session = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 _Message = TypeVar("_Message")
 
 
@@ -76,6 +79,22 @@ class Failed(Message, frozen=True, kw_only=True, tag="failed"):
     reason: Text
 
 
+class Timed(Message, frozen=True, kw_only=True, tag="timed"):
+    """What an answer took a worker from its inputs to its outputs, and each of its steps; the outputs follow."""
+
+    key: Key
+    compute_s: Seconds
+    steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MOST_STEPS)] = ()
+
+
+class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
+    """A worker is there, says so twice a second: what it holds in memory, and how many messages wait to be looked at."""
+
+    session: Session
+    resident_bytes: Count
+    queue: Count
+
+
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
     """A client announces a job for a bundle whose manifest has this sha256; its inputs follow when they are asked for."""
 
@@ -117,6 +136,12 @@ def encode(message: Message) -> bytes:
 def decode(payload: bytes, kind: type[_Message]) -> _Message:
     """The message of this kind; raises `Dropped`."""
     found: _Message = _decode(payload, kind)
+    return found
+
+
+def decode_answer(payload: bytes) -> Failed | Timed | Pulse:
+    """What a worker says besides tensors; raises `Dropped`."""
+    found: Failed | Timed | Pulse = _decode(payload, Failed | Timed | Pulse)
     return found
 
 

@@ -29,7 +29,7 @@ def place(manifest: Manifest, offers: Sequence[Offer], copies: int = 1) -> Place
     """Deal all steps out. Raises `BudgetError` where a step fits no worker."""
     assert offers
     offers = sorted(offers, key=lambda offer: (not offer.safe, offer.name))
-    able = {offer.name: _able(manifest, offer) for offer in offers}
+    able = {offer.name: can(manifest, offer) for offer in offers}
     for index, step in enumerate(manifest.steps):
         if any(index in each for each in able.values()):
             continue
@@ -69,7 +69,7 @@ def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], c
     """
     assert offers
     rates = {offer.name: offer.macs_per_s for offer in offers}
-    able = {offer.name: _able(manifest, offer) for offer in offers}
+    able = {offer.name: can(manifest, offer) for offer in offers}
     works = [sum(work(manifest, manifest.steps[index]) for index in run) for run in placement.runs]
     homes = [[name for name in each if name in rates] for each in placement.homes]
     loads = {name: sum(works[number] for number, each in enumerate(homes) if name in each) / rates[name] for name in rates}
@@ -93,7 +93,7 @@ def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], c
     return Placement(runs=placement.runs, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
 
 
-def _able(manifest: Manifest, offer: Offer) -> set[int]:
+def can(manifest: Manifest, offer: Offer) -> set[int]:
     """The steps that a worker can run, and may."""
     room = offer.memory_bytes - CLUSTER_BYTES
     return {

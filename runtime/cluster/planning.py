@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +17,7 @@ from hyps.runtime.cluster.dealing import Offer
 from hyps.runtime.cluster.flow import Graph
 from hyps.runtime.cluster.forecast import forecast, streamed_bytes
 from hyps.runtime.cluster.journal import Journal
-from hyps.runtime.cluster.placement import Placement, assign, place, replace
+from hyps.runtime.cluster.placement import Placement, assign, can, place, replace
 from hyps.runtime.cluster.scheduler import WINDOW, Scheduler
 from hyps.runtime.errors import BudgetError, OutputError
 from hyps.runtime.manifest import Manifest
@@ -134,6 +134,45 @@ class Planning:
             self._order(replace(self._manifest, self._placement, offers, self._wishes.copies), offers)
         except BudgetError as error:
             self._complain(str(error))
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Take a worker's shares, and give it no more; or let it have some again."""
+        (self._crew.drained.add if drained else self._crew.drained.discard)(name)
+        self.changed()
+        if self.scheduler and self.scheduler.jobs and drained:
+            self.mend()
+
+    def move(self, homes: Mapping[int, Sequence[str]]) -> None:
+        """Have these workers hold the shares of these numbers; the runs of steps stay. Raises `BudgetError`."""
+        offers = self._offers()
+        if self._placement is None or self.scheduler is None:
+            raise BudgetError("nothing is placed yet; start a worker")
+        if unknown := sorted({name for each in homes.values() for name in each} - {offer.name for offer in offers}):
+            raise BudgetError(f"{unknown[0]!r} is no worker that may get shares now")
+        if strange := sorted(set(homes) - set(range(len(self._placement.runs)))):
+            raise BudgetError(f"there is no share {strange[0]}; shares are 0 to {len(self._placement.runs) - 1}")
+        if [number for number, names in homes.items() if not names]:
+            raise BudgetError("each share needs a worker")
+        wanted = [homes.get(number, known) for number, known in enumerate(self._placement.homes)]
+        reasons = ["as asked" if number in homes else why for number, why in enumerate(self._placement.reasons)]
+        moved = Placement(
+            runs=self._placement.runs, homes=tuple(tuple(dict.fromkeys(each)) for each in wanted), reasons=tuple(reasons)
+        )
+        self._check_rights(moved, offers)
+        assign(self._manifest, moved, offers)
+        self._order(moved, offers)
+        self._planned_on = offers
+
+    def place_anew(self) -> None:
+        """Forget what was asked for: place by what the workers have, when nothing is under way."""
+        self._planned_on = []
+
+    def _check_rights(self, placement: Placement, offers: Sequence[Offer]) -> None:
+        for run, homes in zip(placement.runs, placement.homes, strict=True):
+            for offer in offers:
+                if offer.name in homes and not can(self._manifest, offer).issuperset(run):
+                    step = next(index for index in run if index not in can(self._manifest, offer))
+                    raise BudgetError(f"{offer.name} cannot have step {self._manifest.steps[step].name}: it does not fit it")
 
     def _offers(self) -> list[Offer]:
         return self._crew.offers(self._wishes.safe)

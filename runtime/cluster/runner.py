@@ -5,7 +5,7 @@ A worker fetches a share, which is a bundle, and asks its host for a runner of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,11 @@ class Runner(Protocol):
     @property
     def fault(self) -> str | None:
         """Why it computes no more, if so."""
+        ...
+
+    @property
+    def steps_s(self) -> Sequence[float]:
+        """The seconds of each step when it last computed; empty where nobody here knows."""
         ...
 
     def start(self, inputs: Mapping[str, Any], done: Done) -> None:
@@ -108,6 +113,10 @@ class _Loaded:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.manifest = executor.manifest
+
+    @property
+    def steps_s(self) -> Sequence[float]:
+        return self._executor.steps_s
 
     def start(self, inputs: Mapping[str, Any], done: Done) -> None:
         try:

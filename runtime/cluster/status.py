@@ -16,6 +16,7 @@ from hyps.runtime.cluster.link import Link
 from hyps.runtime.cluster.messages import Message, Text, encode
 from hyps.runtime.cluster.scheduler import Scheduler
 from hyps.runtime.cluster.topics import STATUS
+from hyps.runtime.cluster.trace import Trace
 from hyps.runtime.manifest import Count, Manifest
 
 #: Rates are of so many seconds.
@@ -28,7 +29,8 @@ EXPIRY_S = 5
 class WorkerLine(Message, frozen=True, kw_only=True):
     """A worker: its memory, what it holds, inputs it was sent and has not answered, shares computed a second.
 
-    ``group``: how many workers stand behind it, else 0.
+    ``seen_s``: seconds since it said anything; ``queue``: messages that it has not looked at. A ``drained`` one gets no
+    shares. ``group``: how many workers stand behind it, else 0.
     """
 
     name: Text
@@ -38,6 +40,10 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     loaded: tuple[Count, ...]
     leases: Count
     computed_per_s: float
+    seen_s: float = 0.0
+    resident_bytes: Count = 0
+    queue: Count = 0
+    drained: bool = False
     group: Count = 0
     set_aside: bool = False
     problem: Text | None = None
@@ -49,6 +55,8 @@ class ShareLine(Message, frozen=True, kw_only=True):
     number: Count
     first: Text
     last: Text
+    start: Count = 0
+    stop: Count = 0
     homes: dict[str, str]
     waiting: Count
 
@@ -94,6 +102,7 @@ class Reporter:
         self._steps = tuple(step.name for step in manifest.steps)
         self._said_at = 0.0
         self.answered = Meter()
+        self.trace = Trace()
         self.computed: defaultdict[str, Meter] = defaultdict(Meter)
 
     def report(self, connection: Link, scheduler: Scheduler | None, dropped: Mapping[str, int]) -> None:
@@ -118,8 +127,13 @@ class Reporter:
     def _workers(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:
         leases = [lease.worker for lease in scheduler.leases.values()] if scheduler else []
         for name, state in sorted(self._crew.online.items()):
+            seen_s, pulse = self._crew.last_pulse(name)
             yield WorkerLine(
                 name=name,
+                seen_s=round(seen_s, 2),
+                resident_bytes=pulse.resident_bytes,
+                queue=pulse.queue,
+                drained=name in self._crew.drained,
                 memory_bytes=state.memory_bytes,
                 macs_per_s=state.macs_per_s,
                 loading=state.loading,
@@ -139,6 +153,8 @@ def _shares(scheduler: Scheduler, steps: tuple[str, ...]) -> tuple[ShareLine, ..
             number=number,
             first=steps[run.start][:200],
             last=steps[run.stop - 1][:200],
+            start=run.start,
+            stop=run.stop,
             homes={home: str(holders.state(number, home)) for home in holders.homes[number]},
             waiting=scheduler.waiting(number),
         )

@@ -24,10 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class SubHub:
-    """``changed`` is called, on the connection's thread, whenever a worker says how it is, or no more is known of any."""
+    """``changed`` is called, on the connection's thread, whenever a worker says how it is, or no more is known of any.
 
-    def __init__(self, join: Join, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    With ``clients``, there are some at the hub, too, and not in this process alone.
+    """
+
+    def __init__(self, join: Join, changed: Callable[[], None], *, clients: bool = False) -> None:
+        self._changed, self.clients = changed, clients
         self._said: dict[str, tuple[bytes, WorkerState]] = {}
         self._desk: Desk | None = None
         self._lock = threading.RLock()
@@ -78,6 +81,8 @@ class SubHub:
             self._said.clear()
         self._changed()
         self._connection.subscribe([topic(Role.WORKER, "+", "state"), topic(Role.WORKER, "+", "output")])
+        if self.clients:
+            self._connection.subscribe([topic(Role.CLIENT, "+", "submit")])
         if desk := self._desk:
             desk.connected()
 
@@ -157,6 +162,8 @@ class Desk:
             self._manager[0](text, payload, _nothing)
         elif client := self._clients.get(found[1]):
             client(text, payload, _nothing)
+        elif self._hub.clients:
+            self._hub.publish(text, payload, retain=retain, expiry_s=expiry_s)
 
 
 class _Part:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from hyps.runtime.cluster.topics import Role, topic
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.executor import Outputs
 from hyps.runtime.manifest import TensorRecord
+from hyps.runtime.process import memory
 from hyps.runtime.sessions import Value, memory_of
 
 #: Tensors that are not whole yet, and inputs that wait for others: the manager sends few at a time.
@@ -39,6 +41,8 @@ _ARRIVING_BYTES = 256 << 20
 _WAITING = 16
 #: An output that nobody took in this time is asked for again.
 _EXPIRY_S = 600
+#: A manager's page shows within two seconds that a board was unplugged; the hub itself notices after six.
+_PULSE_S = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +71,7 @@ class Worker:
         self._last: int | None = None
         self._inputs: OrderedDict[Key, dict[str, Value]] = OrderedDict()
         self._events: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._ended = threading.Event()
         self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES)
         self._orders_topic, self._input_topic = (topic(Role.WORKER, name, last) for last in ("orders", "input"))
         self._state_topic, self._output_topic = (topic(Role.WORKER, name, last) for last in ("state", "output"))
@@ -80,10 +85,12 @@ class Worker:
         with closing(self._host):
             self._host.begin(self._events.put, self._changed)
             self._connection.open(patient=patient)
+            threading.Thread(target=self._beat, name="pulse", daemon=True).start()
             try:
                 while True:
                     self._events.get()()
             finally:
+                self._ended.set()
                 self._publish_state(online=False)
                 self._connection.close()
 
@@ -100,6 +107,14 @@ class Worker:
             self._events.put(lambda: self._obey(payload))
         elif topic == self._input_topic:
             self._events.put(lambda: self._take(payload))
+
+    def _beat(self) -> None:
+        """(On a thread of its own: computing takes long.) What a hub that is gone would get later is not said."""
+        while not self._ended.wait(_PULSE_S):
+            if self._connection.connected:
+                resident = memory().resident_bytes
+                pulse = messages.Pulse(session=self._session, resident_bytes=resident, queue=self._events.qsize())
+                self._connection.publish(self._output_topic, messages.encode(pulse), expiry_s=1)
 
     def _publish_state(self, *, online: bool = True) -> None:
         abilities = self._host.abilities()
@@ -199,13 +214,17 @@ class Worker:
         if not share.busy:
             share.life.apply(Event.INFER)
         share.busy += 1
-        share.runner.start(inputs, partial(self._computed, key, share))
+        share.runner.start(inputs, partial(self._computed, key, share, time.perf_counter()))
 
-    def _computed(self, key: Key, share: _Share, result: Outputs | RuntimeFault) -> None:
+    def _computed(self, key: Key, share: _Share, began: float, result: Outputs | RuntimeFault) -> None:
         if isinstance(result, RuntimeFault):
             failed = Failed(key=key, input=isinstance(result, InputError), reason=messages.shorten(result))
             self._connection.publish(self._output_topic, messages.encode(failed), expiry_s=_EXPIRY_S)
         else:
+            timed = messages.Timed(
+                key=key, compute_s=time.perf_counter() - began, steps_s=tuple(share.runner.steps_s[: messages.MOST_STEPS])
+            )
+            self._connection.publish(self._output_topic, messages.encode(timed), expiry_s=_EXPIRY_S)
             for name, array in result.items():
                 record = share.runner.manifest.tensors[name]
                 for frame in cut(key, name, record, memory_of(array), pack=self._orders is not None and self._orders.pack):

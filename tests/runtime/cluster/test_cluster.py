@@ -114,6 +114,7 @@ def test_a_worker_that_comes_back_downloads_nothing_twice(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
 ) -> None:
     devices.start(1)
+    wait_for("its log", lambda: "fetched" in devices.log("w0"))
     devices.kill("w0")
     wait_for("its loss", lambda: "w0 is gone" in devices.log("manager"))
     before = devices.log("w0")
