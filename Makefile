@@ -15,7 +15,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,manager,dask,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,manager,web,dask,dev]'
 	@touch $@
 
 demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that names what is in it

@@ -100,17 +100,23 @@ class ClusterEngine:
         watch: Callable[[StepProfile], None] | None = None,
         *,
         again: bool = False,
+        job: str | None = None,
     ) -> Outputs:
-        """The model's outputs by name. Raises `InputError` for wrong inputs, `HubError` where nobody computes them."""
-        (done,) = self.stream([inputs])
+        """The model's outputs by name; ``job`` is its number, 32 hexadecimal digits.
+
+        Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
+        """
+        (done,) = self.stream([inputs], only=job)
         if done.error:
             raise done.error
         return done.outputs
 
-    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = WINDOW) -> Iterator[Done]:
+    def stream(
+        self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = WINDOW, *, only: str | None = None
+    ) -> Iterator[Done]:
         """What becomes of each of ``inputs``, in their order; ``window`` of them are under way at a time.
 
-        Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
+        ``only`` is the number of the only job. Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
         """
         source = enumerate(inputs)
         more = True
@@ -122,7 +128,7 @@ class ClusterEngine:
                     more = sample is not None
                     if sample is not None:
                         check_inputs(self._manifest, sample)
-                        self._begin(number, sample)
+                        self._begin(only or secrets.token_hex(16), number, sample)
                 with self._changed:
                     while self._jobs and not self._first_finished():
                         self._changed.wait(_AGAIN_S)
@@ -150,8 +156,8 @@ class ClusterEngine:
         self._connection.close()
         self._events.put(None)
 
-    def _begin(self, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
-        name, now = secrets.token_hex(16), time.monotonic()
+    def _begin(self, name: str, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
+        now = time.monotonic()
         with self._changed:
             self._jobs[name] = _Job(number=number, inputs=inputs, began=now, heard=now)
         self._say(Submit(job=name, bundle=self._bundle_sha256))

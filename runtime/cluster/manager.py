@@ -63,28 +63,28 @@ class Manager:
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._journal, self._wishes, self._say, self._watch = journal, wishes, say, watch
         self._crew = Crew(bundle, self.manifest, listen, pack=wishes.pack)
-        self.planning = self._planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
+        self.planning = Planning(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
         self._intake = Intake(self.manifest, bundle_sha256, journal, self._publish, pack=wishes.pack)
         self._reporter = Reporter(self.manifest, self._crew)
         told = (self._on_outvoted, self._on_end)
-        self._answers = Answers(self._planning, journal, self._reporter, wishes.votes, *told)
+        self._answers = Answers(self.planning, journal, self._reporter, wishes.votes, *told)
         self._started_at = time.monotonic()
         self._from = ""
         self._pending = Acknowledgements(UNACKNOWLEDGED)
         self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES, taken=self._taken)
         self._sender = Sender(self.manifest.tensors, journal, self._assembler, self._publish_input, pack=wishes.pack)
         self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=1024)
-        self._planning.resume()
+        self.planning.resume()
         self._connection = link(
             MANAGER,
             received=lambda *event: self._events.put(lambda: self._receive(*event)),
             connected=self._connected,
         )
-        self.health = Health(self._connection, self._crew, self._planning)
+        self.health = Health(self._connection, self._crew, self.planning)
 
     @property
     def _scheduler(self) -> Scheduler | None:
-        return self._planning.scheduler
+        return self.planning.scheduler
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Serve until interrupted, or until ``until``, asked every moment, says so.
@@ -193,7 +193,7 @@ class Manager:
         if change.joined:
             self._say(f"{name} is there: {self._crew.describe(name)}")
         if change.joined or change.other:
-            self._planning.changed()
+            self.planning.changed()
         if self._scheduler:
             if change.reconnected:
                 self._scheduler.release(name)
@@ -203,9 +203,9 @@ class Manager:
     def _lost(self, name: str) -> None:
         shares = self._scheduler.lost(name) if self._scheduler else []
         self._say(f"{name} is gone" + (f": shares {', '.join(map(str, shares))} need another" if shares else ""))
-        self._planning.changed()
+        self.planning.changed()
         if self._scheduler and self._scheduler.jobs:
-            self._planning.mend()
+            self.planning.mend()
 
     def _on_frame(self, payload: bytes, acknowledge: Callable[[], None]) -> None:
         before = self._assembler.dropped.total()
@@ -261,5 +261,5 @@ class Manager:
                 self._answers.fail(job, f"share {share} was tried too often")
         for job in self._intake.expire():
             self._assembler.forget(job)
-        self._planning.ensure()
+        self.planning.ensure()
         self._reporter.report(self._connection, self._scheduler, self._assembler.dropped)

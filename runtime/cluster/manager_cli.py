@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr
 from hyps.runtime.cluster.topics import Role, checked_name
-from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.options import Parser, say
+from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"
 _COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
@@ -37,7 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run a bundle for clients; 'hyps-manager DIR' is the same")
-    serve.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    serve.add_argument(
+        "bundle",
+        type=Path,
+        nargs="?",
+        metavar="DIR",
+        help="the bundle's folder, made by 'hypsc compile'; not needed with --web",
+    )
     add_hub(serve)
     serve.add_argument("--journal", type=Path, metavar="DIR", help="where jobs are written down (default: DIR.journal)")
     serve.add_argument("--workers", type=count, default=1, metavar="N", help="wait for so many at first (default 1)")
@@ -49,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--compress", action="store_true", help="compress tensors on their way, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve partitions at this address of this machine")
+    add_web(serve)
     serve.set_defaults(act=_serve)
     init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for its files, secrets among them")
@@ -91,8 +99,10 @@ def _serve(options: argparse.Namespace) -> None:
 
     log_to_stderr(_PROGRAM, verbose=options.verbose)
     join = hub_of(options)
-    bundle: Path = options.bundle
-    journal = Journal(options.journal or bundle.absolute().with_name(f"{bundle.absolute().name}.journal"))
+    bundle: Path | None = options.bundle
+    if bundle is None and options.web is None:
+        raise HubError("name the bundle's folder, or serve the page with --web and choose there")
+    journal = options.journal or (bundle.absolute().with_name(f"{bundle.absolute().name}.journal") if bundle else None)
     wishes = Wishes(
         least_workers=options.workers,
         replicas=options.replicas,
@@ -101,7 +111,10 @@ def _serve(options: argparse.Namespace) -> None:
         lease_s=options.lease,
         pack=options.compress,
     )
-    Manager(bundle, manager_link(join), journal, wishes, listen=options.listen, say=_print).run()
+    if options.web is not None:
+        serve(options, join, wishes, journal, _print)
+    elif bundle and journal:
+        Manager(bundle, manager_link(join), Journal(journal), wishes, listen=options.listen, say=_print).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:

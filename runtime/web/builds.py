@@ -1,0 +1,205 @@
+"""Compilations that the page asks for: ``hypsc`` in a process of its own, its memory and its time bounded.
+
+A model is somebody's file: whatever it does to the compiler, the manager goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from hyps.runtime.web.errors import Busy, Missing, WebFault
+from hyps.runtime.web.library import Library
+from hyps.runtime.web.schemas import Build, BuildRequest, PlanView, Target
+
+#: Set the limits in the new process, then become the compiler. RLIMIT_DATA leaves mapped files out.
+_LIMITED = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2); os.nice(10); \
+os.execv(sys.argv[2], sys.argv[2:])"
+_MOST_BUILDS, _MOST_WAITING = 50, 8
+_OUTPUT_BYTES = 64 << 20
+
+
+class Builds:
+    """Done one after the other; ``changed`` is told of each that begins and ends (on any thread)."""
+
+    def __init__(
+        self,
+        library: Library,
+        memory_bytes: int,
+        seconds: float,
+        changed: Callable[[Build], None],
+        written: Callable[[], None],
+    ) -> None:
+        self._library, self._memory_bytes, self._seconds = library, memory_bytes, seconds
+        self._changed, self._written = changed, written
+        self._builds: OrderedDict[str, Build] = OrderedDict()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="build")
+        self._targets: list[Target] | None = None
+
+    def targets(self) -> list[Target]:
+        """The devices that hypsc knows. Raises `WebFault` where it is not installed."""
+        if self._targets is None:
+            done = subprocess.run([_hypsc(), "targets", "list", "--json"], capture_output=True, check=False, timeout=60)
+            if done.returncode:
+                raise WebFault(_last_line(done.stderr))
+            known = msgspec.json.decode(done.stdout)
+            self._targets = [Target(**{name: each[name] for name in Target.model_fields}) for each in known]
+        return self._targets
+
+    def start(self, model: str, request: BuildRequest, budget_bytes: int | None) -> Build:
+        """Compile a model, when those before are done. Raises `WebFault`."""
+        source = self._library.model(model)
+        name = request.bundle or model
+        output = self._library.new_bundle(name)
+        if request.target is not None and request.target not in {each.name for each in self.targets()}:
+            raise WebFault(f"there is no target {request.target}; GET /api/targets lists them")
+        command: list[str | Path] = ["compile", source, "--split", request.split, "--json", "--force"]
+        if request.target:
+            command += ["--target", request.target]
+        if budget_bytes:
+            command += ["--memory", f"{budget_bytes / 1e6:.6f}MB"]
+        if request.preprocess:
+            command += ["--preprocess", request.preprocess]
+        bundle = None if request.dry_run else name
+        build = Build(
+            id=secrets.token_hex(8), model=model, state="running", dry_run=request.dry_run, bundle=bundle,
+            began_at=time.time(), seconds=0.0,
+        )  # fmt: skip
+        with self._lock:
+            if sum(each.state == "running" for each in self._builds.values()) >= _MOST_WAITING:
+                raise Busy(f"{_MOST_WAITING} compilations are under way; wait for one to end")
+            self._builds[build.id] = build
+            while len(self._builds) > _MOST_BUILDS:
+                self._builds.popitem(last=False)
+        self._changed(build)
+        self._pool.submit(self._build, build, command, output)
+        return build
+
+    def all(self) -> list[Build]:
+        """The last ones, the newest first."""
+        with self._lock:
+            return [*reversed(self._builds.values())]
+
+    def get(self, name: str) -> Build:
+        """One of them. Raises `Missing`."""
+        with self._lock:
+            if name not in self._builds:
+                raise Missing("there is no such compilation")
+            return self._builds[name]
+
+    def cancel(self, name: str) -> None:
+        """End one that runs or waits. Raises `Missing`."""
+        if self.get(name).state == "running":
+            self._say(name, state="cancelled")
+            with self._lock:
+                process = self._processes.get(name)
+            if process:
+                _kill(process)
+
+    def close(self) -> None:
+        """End all."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for build in self.all():
+            self.cancel(build.id)
+
+    def _build(self, build: Build, command: list[str | Path], output: Path) -> None:
+        """(On the thread of builds.) A plan alone is written beside, and thrown away."""
+        if self.get(build.id).state != "running":
+            return
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="plan-", dir=self._library.spool) as scratch:
+            place = Path(scratch, "bundle") if build.dry_run else output
+            try:
+                plan, message = self._compile(build.id, [*command, "-o", place])
+            except (OSError, WebFault, ValueError) as error:
+                plan, message = None, f"{error}"
+        if self.get(build.id).state == "running":
+            state = "done" if plan else "failed"
+            self._say(build.id, state=state, plan=plan, message=message, seconds=time.monotonic() - began)
+        self._written()
+
+    def _compile(self, name: str, arguments: list[str | Path]) -> tuple[PlanView | None, str | None]:
+        command = [sys.executable, "-c", _LIMITED, str(self._memory_bytes), _hypsc(), *map(str, arguments)]
+        with (
+            tempfile.TemporaryFile(dir=self._library.spool) as out,
+            tempfile.TemporaryFile(dir=self._library.spool) as errors,
+        ):
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True)
+            with self._lock:
+                self._processes[name] = process
+            try:
+                if self.get(name).state != "running":
+                    _kill(process)
+                process.wait(self._seconds)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                process.wait()
+                return None, f"compiling took longer than {self._seconds:.0f} s and was ended; see --build-seconds"
+            finally:
+                with self._lock:
+                    del self._processes[name]
+            out.seek(0)
+            errors.seek(0)
+            if process.returncode:
+                said = _last_line(errors.read(_OUTPUT_BYTES))
+                short = (
+                    "MemoryError" in said or "bad_alloc" in said or process.returncode in (-signal.SIGKILL, -signal.SIGSEGV)
+                )
+                limit = f"compiling needs more than {self._memory_bytes / 1e9:.1f} GB; see --build-memory"
+                return None, limit if short else said or f"hypsc ended with {process.returncode}"
+            summary = msgspec.json.decode(out.read(_OUTPUT_BYTES))
+        partitions = [{key: each[key] for key in _PARTITION} for each in summary["partitions"]]
+        plan = {key: summary[key] for key in PlanView.model_fields if key != "partitions"}
+        return PlanView.model_validate({**plan, "partitions": partitions}), None
+
+    def _say(self, name: str, **changes: object) -> None:
+        with self._lock:
+            changed = self._builds[name] = self._builds[name].model_copy(update=changes)
+        self._changed(changed)
+
+
+_PARTITION = (
+    "name",
+    "operators",
+    "inputs",
+    "outputs",
+    "weight_bytes",
+    "activation_bytes",
+    "peak_bytes",
+    "leaving_bytes",
+    "reason",
+)
+
+
+def _hypsc() -> str:
+    beside = Path(sys.executable).with_name("hypsc")
+    found = str(beside) if beside.exists() else shutil.which("hypsc")
+    if found is None:
+        raise WebFault("this manager cannot compile: pip install 'hyps[compiler]'")
+    return found
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("hypsc: ")[:1000] if lines else ""
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,223 @@
+"""The cluster behind the page: one connection to the hub, and one manager at a time, of the bundle that is served.
+
+As below a group (`hyps.runtime.cluster.subhub`), the connection outlives the managers, and the page's own jobs never go
+through the hub.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as Late
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from hyps.runtime.cluster.client import ClusterEngine
+from hyps.runtime.cluster.join import Join
+from hyps.runtime.cluster.journal import Journal
+from hyps.runtime.cluster.manager import Manager
+from hyps.runtime.cluster.planning import Wishes
+from hyps.runtime.cluster.status import Status, WorkerLine
+from hyps.runtime.cluster.subhub import Desk, SubHub
+from hyps.runtime.cluster.trace import Span
+from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.manifest import Manifest
+from hyps.runtime.web.errors import Busy, Conflict, Missing
+
+_ANSWER_S, _END_S, _START_S = 5.0, 20.0, 120.0
+_Answer = TypeVar("_Answer")
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """``changed`` is called, on any thread, when something may be other than before; ``fault`` ends the program."""
+
+    def __init__(
+        self, join: Join, wishes: Wishes, listen: str | None, say: Callable[[str], None], changed: Callable[[], None]
+    ) -> None:
+        self._wishes, self._listen, self._say, self._changed = wishes, listen, say, changed
+        self._hub = SubHub(join, changed, clients=True)
+        self._drained: set[str] = set()
+        self._serving: _Serving | None = None
+        self._lock = threading.RLock()
+        self.ended = threading.Event()
+        self.fault: RuntimeFault | None = None
+
+    def open(self) -> None:
+        """Connect; a hub that is not there yet is waited for. Raises `HubError`."""
+        self._hub.open()
+
+    def close(self) -> None:
+        """End the manager, and take leave of the hub."""
+        with self._lock:
+            if self._serving:
+                self._serving.end()
+        self._hub.close()
+
+    @property
+    def connected(self) -> bool:
+        """The hub is there."""
+        return self._hub.connected
+
+    @property
+    def bundle(self) -> str | None:
+        """The name of the bundle that is served."""
+        serving = self._serving
+        return serving.name if serving else None
+
+    def serve(self, name: str, folder: Path, journal: Path) -> None:
+        """Serve this bundle from now on. Raises `RuntimeFault`; then what was served is so still.
+
+        Raises `Conflict` while jobs of another are under way.
+        """
+        with self._lock:
+            before = self._serving
+            if before and (status := before.status()) and status.jobs:
+                raise Conflict(f"{status.jobs} jobs are under way; try again when they are done")
+            following = _Serving(name, folder, journal, self)
+            if before:
+                before.end()
+            try:
+                following.begin(self._hub)
+            except RuntimeFault:
+                if before:
+                    before.begin(self._hub)
+                raise
+            self._serving = following
+        self._changed()
+
+    def status(self) -> Status | None:
+        """How it is; None where nothing is served, or the manager does not answer."""
+        serving = self._serving
+        return serving.status() if serving else None
+
+    def problem(self) -> str | None:
+        """Why nothing is computed, if so."""
+        serving = self._serving
+        with suppress(Busy):
+            return serving.ask(lambda manager: None if manager.health.ready else manager.health.problem) if serving else None
+        return None
+
+    def workers(self) -> Sequence[WorkerLine]:
+        """Those that are there."""
+        status = self.status()
+        return status.workers if status else ()
+
+    def spans(self, job: str) -> list[Span]:
+        """What a job took, as far as it is known."""
+        serving = self._serving
+        with suppress(Busy):
+            return serving.ask(lambda manager: manager.spans(job)) if serving else []
+        return []
+
+    def drain(self, worker: str, *, drained: bool) -> None:
+        """Take a worker's shares, and give it no more; or let it have some again. Raises `Missing`."""
+        if drained and worker not in {line.name for line in self.workers()}:
+            raise Missing(f"there is no worker {worker}")
+        (self._drained.add if drained else self._drained.discard)(worker)
+        if serving := self._serving:
+            serving.ask(lambda manager: manager.planning.drain(worker, drained=drained))
+
+    def move(self, homes: Mapping[int, Sequence[str]] | None) -> None:
+        """Have shares held by these workers; or, with None, as the manager thinks best. Raises `Conflict`."""
+        serving = self._serving
+        if serving is None:
+            raise Conflict("no bundle is served")
+        try:
+            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(homes))
+        except (Busy, Conflict):
+            raise
+        except RuntimeFault as reason:
+            raise Conflict(str(reason)) from None
+
+    def engine(self) -> tuple[str, Manifest, ClusterEngine]:
+        """A client of the manager that serves now, and the bundle's name. Raises `Conflict`."""
+        serving = self._serving
+        if serving is None:
+            raise Conflict("no bundle is served; choose one first")
+        return serving.name, serving.manifest, serving.engine()
+
+    def manager(self, desk: Desk, folder: Path, journal: Journal) -> Manager:
+        """A manager as the operator wants it."""
+        made = Manager(folder, desk.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
+        for worker in self._drained:
+            made.planning.drain(worker, drained=True)
+        return made
+
+    def failed(self, fault: RuntimeFault) -> None:
+        """(On a manager's thread.) It has ended, and was not to."""
+        self.fault = fault
+        self.ended.set()
+
+
+class _Serving:
+    """A manager of one bundle, on a thread of its own."""
+
+    def __init__(self, name: str, folder: Path, journal: Path, cluster: Cluster) -> None:
+        self.name, self._folder, self._journal, self._cluster = name, folder, journal, cluster
+        self._manager: Manager | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's."""
+        assert self._manager
+        return self._manager.manifest
+
+    def begin(self, hub: SubHub) -> None:
+        """Returns when it serves. Raises `RuntimeFault`."""
+        self._desk, self._over, self._begun = Desk(hub), threading.Event(), threading.Event()
+        self._refused: RuntimeFault | None = None
+        self._thread = threading.Thread(target=self._run, name=f"manager of {self.name}", daemon=True)
+        self._thread.start()
+        if not self._begun.wait(_START_S):
+            raise Busy("the bundle is being read for very long; try again later")
+        if self._refused:
+            raise self._refused
+
+    def end(self) -> None:
+        """End it."""
+        self._over.set()
+        if self._thread:
+            self._thread.join(_END_S)
+        self._manager = None
+
+    def engine(self) -> ClusterEngine:
+        """A client of it."""
+        return ClusterEngine(self._folder, None, None, link=self._desk.link)
+
+    def status(self) -> Status | None:
+        """How it is."""
+        with suppress(Busy):
+            return self.ask(Manager.status)
+        return None
+
+    def ask(self, question: Callable[[Manager], _Answer]) -> _Answer:
+        """Have something done on its thread. Raises `Busy`."""
+        manager = self._manager
+        if manager is None:
+            raise Busy("the manager is being started; try again")
+        try:
+            return manager.ask(lambda: question(manager)).result(_ANSWER_S)
+        except Late:
+            raise Busy("the manager does not answer; try again") from None
+
+    def _run(self) -> None:
+        fault: RuntimeFault | None = None
+        try:
+            with closing(Journal(self._journal)) as journal:
+                self._manager = self._cluster.manager(self._desk, self._folder, journal)
+                self._begun.set()
+                self._manager.run(until=self._over.is_set)
+        except RuntimeFault as error:
+            fault = error
+        except Exception as error:
+            log.exception("a bug: the manager has ended")
+            fault = RuntimeFault(f"the manager has ended: {type(error).__name__}")
+        if fault and not self._begun.is_set():
+            self._refused = fault
+        elif fault and not self._over.is_set():
+            self._cluster.failed(fault)
+        self._begun.set()

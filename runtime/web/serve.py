@@ -1,0 +1,102 @@
+"""``hyps-manager --web``: the manager with its page."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from hyps.runtime.cluster.join import Join
+from hyps.runtime.cluster.options import size
+from hyps.runtime.cluster.planning import Wishes
+from hyps.runtime.errors import HubError
+
+_PORT = 8765
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def add_web(parser: argparse.ArgumentParser) -> None:
+    """The options of the page."""
+    page = parser.add_argument_group("the web page")
+    page.add_argument(
+        "--web", nargs="?", const=f"127.0.0.1:{_PORT}", metavar="ADDRESS:PORT", help=f"serve it (default 127.0.0.1:{_PORT})"
+    )
+    page.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve it by TLS, with this certificate")
+    page.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
+    page.add_argument("--token-file", type=Path, metavar="FILE", help="take the token from a file, instead of a new one")
+    page.add_argument(
+        "--library", type=Path, default=Path("hyps-library"), metavar="DIR", help="models and bundles (default hyps-library)"
+    )
+    page.add_argument("--upload-limit", type=size, default=4 << 30, metavar="SIZE", help="of a model's file (default 4GiB)")
+    page.add_argument("--input-limit", type=size, default=64 << 20, metavar="SIZE", help="of an image (default 64MiB)")
+    page.add_argument("--build-memory", type=size, default=4 << 30, metavar="SIZE", help="for compiling (default 4GiB)")
+    page.add_argument("--build-seconds", type=int, default=900, metavar="S", help="for compiling (default 900)")
+
+
+def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path | None, say: Callable[[str], None]) -> None:
+    """Serve until interrupted, or until the manager cannot go on. Raises `RuntimeFault`."""
+    try:
+        from hyps.runtime.web.app import Server, application
+    except ImportError:
+        raise HubError("the page needs more libraries: pip install 'hyps[web]'") from None
+    from hyps.runtime.web.cluster import Cluster
+    from hyps.runtime.web.desk import Desk
+    from hyps.runtime.web.library import Library
+
+    host, port = _address(options.web)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise HubError("--tls-cert and --tls-key go together")
+    tls = (options.tls_cert, options.tls_key) if options.tls_cert else None
+    given: Path | None = options.bundle.absolute() if options.bundle else None
+    desk: Desk | None = None
+    cluster = Cluster(join, wishes, options.listen, say, lambda: desk.pump.poke() if desk else None)
+    library = Library(options.library.absolute(), given, limit_bytes=options.upload_limit)
+    desk = Desk(
+        cluster,
+        library,
+        (given, journal) if given and journal else None,
+        build_bytes=options.build_memory,
+        build_s=options.build_seconds,
+        input_bytes=options.input_limit,
+    )
+    token = _token(options.token_file)
+    server = Server(application(desk, token), host, port, tls)
+    cluster.open()
+    try:
+        if given:
+            desk.serve(given.name)
+        desk.pump.start()
+        server.start()
+        scheme = "https" if tls else "http"
+        shown = f"[{host}]" if ":" in host else host
+        where = f"{scheme}://{shown}:{server.port}/"
+        say(f"the page: {where}" + ("" if options.token_file else f"#token={token}"))
+        if not tls and host not in _LOOPBACK:
+            say("the token travels unencrypted: whoever listens on the network has it; give --tls-cert and --tls-key")
+        cluster.ended.wait()
+    finally:
+        desk.close()
+        server.close()
+    if cluster.fault:
+        raise cluster.fault
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdecimal() or int(port) > 65535:
+        raise HubError(f"--web {text[:80]} is no address: give 127.0.0.1:{_PORT}, or :{_PORT}")
+    return host, int(port)
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return secrets.token_urlsafe(24)
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HubError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+    if len(token) < 16:
+        raise HubError(f"the token in {path} is too short: 16 characters or more")
+    return token

@@ -1,0 +1,169 @@
+// A card for each board: memory, rates, what it holds, and whether it is still there.
+
+import { call, path } from './api.js';
+import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
+import { count, gmacs, mb, rate, steps } from './format.js';
+import { button } from './messages.js';
+import { cameFrom } from './moves.js';
+import { changed, hueOf, isGone, seenSeconds, state, watch } from './state.js';
+
+const TICK_MS = 200;
+
+function fact(name, key, parts) {
+  parts[key] = el('dd');
+  return el('div', {}, el('dt', {}, name), parts[key]);
+}
+
+function makeCard(worker) {
+  const parts = {};
+  const bar = el('div', { class: 'meter', role: 'img' }, (parts.used = el('span', { class: 'used' })));
+  parts.bar = bar;
+  parts.drain = button(el('button', { type: 'button', 'data-action': 'drain' }), () =>
+    call(parts.drained ? 'DELETE' : 'PUT', `${path('workers', worker.name)}/drain`),
+  );
+  const facts = el(
+    'dl',
+    { class: 'facts small' },
+    fact('Speed', 'speed', parts),
+    fact('Answers', 'answers', parts),
+    fact('Seen', 'seen', parts),
+    fact('Queue', 'queue', parts),
+    fact('Leases', 'leases', parts),
+  );
+  const card = el(
+    'li',
+    { class: 'board', 'data-worker': worker.name },
+    el(
+      'div',
+      { class: 'board-head' },
+      el('span', { class: 'swatch', 'aria-hidden': 'true' }),
+      el('h3', {}, worker.name),
+      (parts.badge = el('span', { class: 'badge' })),
+    ),
+    el('div', { class: 'meter-row' }, bar, (parts.memory = el('span', { class: 'meter-text' }))),
+    el('div', { class: 'board-facts' }, facts, parts.drain),
+    (parts.problem = el('p', { class: 'problem' })),
+    (parts.shares = el('ul', { class: 'held', 'aria-label': `Steps on ${worker.name}` })),
+  );
+  card.style.setProperty('--hue', hueOf(worker.name));
+  card.parts = parts;
+  return card;
+}
+
+/** One word for how the board is, the worst first. */
+function wordOf(worker, gone) {
+  if (gone) return 'gone';
+  if (worker.set_aside) return 'set aside';
+  if (worker.drained) return 'drained';
+  return worker.loading.length ? 'loading' : 'online';
+}
+
+const seenText = (s) =>
+  s < 10 ? `${s.toFixed(1)} s ago` : s < 120 ? `${Math.round(s)} s ago` : `${Math.round(s / 60)} min ago`;
+
+function updateCard(card, { worker, shares }) {
+  const { parts } = card;
+  const gone = isGone(worker);
+  const word = wordOf(worker, gone);
+  setClass(card, 'gone', gone);
+  setText(parts.badge, word);
+  setAttribute(parts.badge, 'data-word', word);
+  const used = worker.memory_bytes ? Math.min(1, worker.resident_bytes / worker.memory_bytes) : 0;
+  setStyle(parts.used, 'transform', `scaleX(${used.toFixed(3)})`);
+  setClass(parts.used, 'tight', used > 0.95);
+  const memory = `${mb(worker.resident_bytes)} of ${mb(worker.memory_bytes)} MB`;
+  setText(parts.memory, memory);
+  setAttribute(parts.bar, 'aria-label', `Memory: ${memory}`);
+  setText(parts.speed, `${gmacs(worker.macs_per_s)} GMAC/s`);
+  setText(parts.answers, `${rate(worker.computed_per_s)} /s`);
+  setText(parts.queue, String(worker.queue));
+  setText(parts.leases, String(worker.leases));
+  setText(parts.seen, seenText(seenSeconds(worker)));
+  setText(
+    parts.problem,
+    [worker.problem, worker.group > 1 ? `a group of ${worker.group} boards` : ''].filter(Boolean).join('; '),
+  );
+  parts.drained = worker.drained;
+  setText(parts.drain, worker.drained ? 'Undrain' : 'Drain');
+  setAttribute(parts.drain, 'aria-label', `${worker.drained ? 'Undrain' : 'Drain'} ${worker.name}`);
+  setAttribute(
+    parts.drain,
+    'title',
+    worker.drained ? 'It may get shares again' : 'Take its shares away, give it no more',
+  );
+  keyed(
+    parts.shares,
+    shares,
+    ({ share }) => share.number,
+    () => el('li', { class: 'share' }),
+    (item, { share, how }) => {
+      const from = cameFrom(share, worker.name);
+      setClass(item, 'moved', from !== null);
+      setAttribute(item, 'data-how', how);
+      const origin = from?.length ? `, from ${from.join(', ')}` : '';
+      const waiting = share.waiting ? `, ${share.waiting} waiting` : '';
+      setText(item, `${steps(share.start, share.stop)}: ${how}${origin}${waiting}`);
+    },
+  );
+}
+
+/** Board -> its shares, each with how far it is. */
+function heldBy(shares) {
+  const held = new Map();
+  for (const share of shares)
+    for (const [name, how] of Object.entries(share.homes)) {
+      if (!held.has(name)) held.set(name, []);
+      held.get(name).push({ share, how });
+    }
+  return held;
+}
+
+let goneBefore = null;
+
+/** Tell those who do not see the colour when a board goes or comes back. */
+function announce(workers) {
+  const gone = new Set(workers.filter(isGone).map(({ name }) => name));
+  const said = [];
+  for (const { name } of goneBefore ? workers : []) {
+    if (gone.has(name) && !goneBefore.has(name)) said.push(`board ${name} is gone`);
+    if (!gone.has(name) && goneBefore.has(name)) said.push(`board ${name} is back`);
+  }
+  goneBefore = gone;
+  if (said.length) setText($('gone'), said.join('; '));
+  setText($('online'), `${workers.length - gone.size} of ${workers.length} online`);
+}
+
+function draw() {
+  if (!state.status) return;
+  const { workers, shares } = state.status;
+  const held = heldBy(shares);
+  const items = workers.map((worker) => ({ worker, shares: held.get(worker.name) ?? [] }));
+  keyed(
+    $('boards'),
+    items,
+    ({ worker }) => worker.name,
+    ({ worker }) => makeCard(worker),
+    updateCard,
+  );
+  setHidden($('no-boards'), workers.length > 0);
+  announce(workers);
+}
+
+function drawOverview() {
+  const { status } = state;
+  if (!status) return;
+  setText($('state'), status.state);
+  setText($('served'), status.bundle ? `${status.bundle}${status.model ? ` (${status.model})` : ''}` : 'none');
+  setText($('hub'), status.hub ? 'connected' : 'not connected');
+  setClass($('hub'), 'problem', !status.hub);
+  setText($('under-way'), count(status.jobs, 'job'));
+  setText($('answered'), `${status.answered}, ${rate(status.answered_per_s)} /s`);
+  setText($('status-problem'), status.problem ?? '');
+  setHidden($('next-step'), status.bundle !== null);
+}
+
+export function setUpBoards() {
+  watch(['status', 'moves', 'tick'], draw);
+  watch(['status'], drawOverview);
+  setInterval(() => changed('tick'), TICK_MS);
+}

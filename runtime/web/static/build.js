@@ -1,0 +1,127 @@
+// What to compile and for what; a build under way, and what came of it.
+
+import { ApiError, call, path } from './api.js';
+import { $, setDisabled, setHidden, setOptions, setText } from './dom.js';
+import { count, mb, time } from './format.js';
+import { act, button, careful } from './messages.js';
+import { changed, isGone, newestFirst, onEvent, state, take, watch } from './state.js';
+import { showPlan } from './plan.js';
+import { setUpUpload } from './upload.js';
+
+let current = null; // the id of the build that #build-state tells of
+let mine = null; // the one that this page asked for: its plan is shown when it is done
+let wanted = null; // a model that was just uploaded, perhaps before the library event
+
+function smallestBoard() {
+  const there = (state.status?.workers ?? []).filter((worker) => !isGone(worker));
+  return there.length ? Math.min(...there.map((worker) => worker.memory_bytes)) : null;
+}
+
+function order(dryRun) {
+  const kind = document.querySelector('input[name=for]:checked').value;
+  const budget = Number($('budget').value);
+  if (kind === 'budget' && !(budget > 0)) throw new ApiError(0, 'Say how many MB of memory there are.');
+  if (kind === 'target' && !$('target').value) throw new ApiError(0, 'Choose a kind of board.');
+  if (kind === 'workers' && smallestBoard() === null) throw new ApiError(0, 'No board is connected.');
+  const name = $('bundle-name').value.trim();
+  if (!$('bundle-name').checkValidity())
+    throw new ApiError(0, 'The name of a bundle is letters, digits, dots, hyphens and underscores.');
+  return {
+    target: kind === 'target' ? $('target').value : null,
+    memory_bytes: kind === 'budget' ? Math.round(budget * 1e6) : null,
+    workers: kind === 'workers',
+    split: $('split').value,
+    preprocess: $('preprocess').value || null,
+    dry_run: dryRun,
+    bundle: name || null,
+  };
+}
+
+async function start(dryRun) {
+  const model = $('model').value;
+  if (!model) throw new ApiError(0, 'Upload a model first.');
+  const build = await call('POST', `${path('models', model)}/builds`, { json: order(dryRun) });
+  current = mine = build.id;
+  take('build', state.builds.get(build.id) ?? build); // its events may have been faster
+}
+
+function sentence(build) {
+  const { model, message, plan, dry_run: dryRun } = build;
+  if (build.state === 'cancelled') return `${model}: cancelled.`;
+  if (build.state === 'running') return `${dryRun ? 'Planning' : 'Compiling'} ${model} … ${message ?? ''}`;
+  if (build.state === 'failed') return `${model}: no ${dryRun ? 'plan' : 'bundle'}. ${message ?? ''}`;
+  const said = [`${model}: ${dryRun ? 'plan' : `bundle ${build.bundle}`} made in ${time(build.seconds)}.`];
+  if (plan) {
+    const size = count(plan.partitions.length, 'partition');
+    said.push(`${size}, peak ${mb(plan.peak_bytes)} of ${mb(plan.budget_bytes)} MB.`);
+  }
+  if (message) said.push(message);
+  return said.join(' ');
+}
+
+function drawBuild() {
+  const running = [...state.builds.values()].filter((build) => build.state === 'running').sort(newestFirst);
+  const build = state.builds.get(current) ?? running[0];
+  setHidden($('build-cancel'), build?.state !== 'running');
+  if (!build) return;
+  current = build.id;
+  setText($('build-state'), sentence(build));
+  $('build-state').dataset.state = build.state;
+}
+
+function drawModels() {
+  const names = state.models.map(({ name }) => name);
+  const label = ({ name, size_bytes, files }) =>
+    `${name} (${mb(size_bytes)} MB${files.length > 1 ? `, ${files.length} files` : ''})`;
+  const options = state.models.map((model) => ({ value: model.name, label: label(model) }));
+  setOptions($('model'), options.length ? options : [{ value: '', label: 'none yet' }]);
+  if (wanted && names.includes(wanted)) {
+    $('model').value = wanted;
+    wanted = null;
+  }
+  for (const id of ['model-delete', 'show-plan', 'compile']) setDisabled($(id), !names.length);
+}
+
+function drawTargets() {
+  const board = ({ name, title, budget_bytes }) => ({
+    value: name,
+    label: `${title || name}: ${mb(budget_bytes)} MB`,
+  });
+  setOptions($('target'), state.targets.map(board));
+}
+
+function drawSmallest() {
+  const bytes = smallestBoard();
+  setText($('smallest'), bytes === null ? 'none is connected' : `the smallest has ${mb(bytes)} MB`);
+}
+
+function whenChanged(build) {
+  if (build.id === mine && build.state === 'done' && build.plan) showPlan(`build:${build.id}`);
+}
+
+export function setUpBuild() {
+  watch(['builds'], drawBuild);
+  watch(['library'], drawModels);
+  watch(['targets'], drawTargets);
+  watch(['status', 'tick'], drawSmallest);
+  onEvent('build', whenChanged);
+  for (const [field, kind] of [
+    ['target', 'change'],
+    ['budget', 'input'],
+  ])
+    $(field).addEventListener(kind, () => ($(`for-${field}`).checked = true));
+  $('build-form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    act(() => start(true));
+  });
+  button($('compile'), () => start(false));
+  button($('build-cancel'), () => call('DELETE', path('builds', current)));
+  careful($('model-delete'), 'Really delete?', () => call('DELETE', path('models', $('model').value)));
+  setUpUpload(
+    () => $('model').value,
+    (model) => {
+      wanted = model;
+      changed('library');
+    },
+  );
+}

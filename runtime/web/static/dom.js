@@ -1,0 +1,112 @@
+// Small helpers to make and change elements. Text always goes in as text: names come from users.
+
+export const $ = (id) => document.getElementById(id);
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? '' : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+export const el = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+export const svg = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
+
+/** Each of these changes the page only where it must: an unchanged write would still cost a layout. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+export function setClass(node, name, on) {
+  if (node.classList.contains(name) !== on) node.classList.toggle(name, on);
+}
+export function setHidden(node, hidden) {
+  if (node.hidden !== hidden) node.hidden = hidden;
+}
+export function setStyle(node, name, value) {
+  if (node.style.getPropertyValue(name) !== value) node.style.setProperty(name, value);
+}
+export function setAttribute(node, name, value) {
+  if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+}
+export function setDisabled(node, disabled) {
+  if (node.disabled !== disabled) node.disabled = disabled;
+}
+
+/**
+ * Make the children of parent those of items, in their order, keeping the elements whose key stays.
+ * make(item) gives a new element; update(element, item) brings it up to date.
+ */
+export function keyed(parent, items, keyOf, make, update) {
+  const old = parent.keyedChildren ?? new Map();
+  const now = new Map(items.map((item) => [keyOf(item), null]));
+  // Those that go must go first: who stays is then not moved, and keeps the focus.
+  for (const [key, node] of old) if (!now.has(key)) node.remove();
+  let at = parent.firstElementChild;
+  for (const item of items) {
+    const key = keyOf(item);
+    const node = old.get(key) ?? make(item);
+    now.set(key, node);
+    update(node, item);
+    if (node === at) at = at.nextElementSibling;
+    else parent.insertBefore(node, at);
+  }
+  parent.keyedChildren = now;
+}
+
+/** The options of a select, {value, label}; keeps what is chosen where it is still there. */
+export function setOptions(select, options) {
+  const signature = JSON.stringify(options);
+  if (select.optionsAre === signature) return;
+  select.optionsAre = signature;
+  const chosen = select.value;
+  select.replaceChildren(...options.map(({ value, label }) => el('option', { value }, label)));
+  if (options.some(({ value }) => value === chosen)) select.value = chosen;
+}
+
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+
+/** Among the many children that match, one stop for Tab; arrow keys, Home and End go from one to the next. */
+export function roving(container, selector) {
+  const stopAt = (node) => {
+    container.querySelector(`${selector}[tabindex="0"]`)?.setAttribute('tabindex', '-1');
+    node.setAttribute('tabindex', '0');
+  };
+  container.addEventListener('keydown', (event) => {
+    const step = STEPS[event.key];
+    const from = event.target.closest?.(selector);
+    if (!step || !from || event.ctrlKey || event.metaKey || event.altKey) return;
+    const all = [...container.querySelectorAll(selector)];
+    const to = all[Math.max(0, Math.min(all.length - 1, all.indexOf(from) + step))];
+    event.preventDefault();
+    stopAt(to);
+    to.focus();
+  });
+  container.addEventListener('focusin', (event) => {
+    const node = event.target.closest?.(selector);
+    if (node) stopAt(node);
+  });
+  return () => {
+    const nodes = container.querySelectorAll(selector);
+    if (nodes.length && !container.querySelector(`${selector}[tabindex="0"]`)) nodes[0].setAttribute('tabindex', '0');
+  };
+}
+
+/** A place where files can be dropped; give(files) gets them. */
+export function dropZone(zone, give) {
+  let depth = 0;
+  zone.addEventListener('dragenter', () => zone.classList.toggle('over', ++depth > 0));
+  zone.addEventListener('dragleave', () => zone.classList.toggle('over', --depth > 0));
+  zone.addEventListener('dragover', (event) => event.preventDefault());
+  zone.addEventListener('drop', (event) => {
+    event.preventDefault();
+    depth = 0;
+    zone.classList.remove('over');
+    if (event.dataTransfer.files.length) give([...event.dataTransfer.files]);
+  });
+}
