@@ -27,9 +27,14 @@ class Health:
     @property
     def problem(self) -> str:
         """Why it is not ready, as far as that is known."""
+        return self.trouble or "its workers load nothing"
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from being ready, beyond that it has just begun."""
         if not self._link.connected:
             return f"the hub at {self._link.address} is gone"
         if not self._crew.online:
             return "its workers are gone"
         said = (f"{name}: {state.problem}" for name, state in self._crew.online.items() if state.problem)
-        return next(said, self._planning.complaint or "its workers load nothing")
+        return next(said, self._planning.complaint or None)

@@ -109,7 +109,7 @@ class Planning:
                 self.mend()
             return
         if (
-            len(offers) < self._wishes.least_workers
+            len(offers) < (1 if self.scheduler else self._wishes.least_workers)
             or not settled
             or (homes and () not in homes and self._planned_on == offers)
         ):

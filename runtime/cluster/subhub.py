@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from hyps.runtime.cluster import messages
@@ -32,6 +33,7 @@ class SubHub:
     def __init__(self, join: Join, changed: Callable[[], None], *, clients: bool = False) -> None:
         self._changed, self.clients = changed, clients
         self._said: dict[str, tuple[bytes, WorkerState]] = {}
+        self._heard_at: dict[str, float] = {}
         self._desk: Desk | None = None
         self._lock = threading.RLock()
         self._connection = manager_link(join)(MANAGER, received=self._receive, connected=self._connected)
@@ -58,6 +60,13 @@ class SubHub:
         """What those that are there last said; none are while there is no connection."""
         with self._lock:
             return [state for _, state in self._said.values()] if self.connected else []
+
+    def heard(self) -> list[tuple[str, WorkerState, float]]:
+        """Each with its name, and how many seconds ago it said anything."""
+        now = time.monotonic()
+        with self._lock:
+            names = {text: text.split("/")[2] for text in self._said}
+            return [(names[text], state, now - self._heard_at[names[text]]) for text, (_, state) in self._said.items()]
 
     def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None) -> None:
         """Send to the workers."""
@@ -90,6 +99,8 @@ class SubHub:
         found = parts(text)
         of_state = found is not None and found[0] is Role.WORKER and found[2] == "state"
         with self._lock:
+            if found and found[0] is Role.WORKER:
+                self._heard_at[found[1]] = time.monotonic()
             if of_state:
                 self._note(text, payload)
             if self._desk:

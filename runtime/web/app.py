@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.web.desk import Desk
@@ -58,6 +59,12 @@ def application(desk: Desk, token: str) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"detail": "; ".join(map(_told, error.errors()))[:1000]}, 422)
+
+    @app.exception_handler(405)
+    async def not_so(request: Request, error: Exception) -> JSONResponse:
+        routes = [route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)]
+        allowed = sorted({method for route in routes for method in route.methods or ()})
+        return JSONResponse({"detail": f"not here; {', '.join(allowed)} are"}, 405, {"allow": ", ".join(allowed)})
 
     return app
 

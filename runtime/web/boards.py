@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from hyps.runtime.cluster.status import Status, WorkerLine
+from hyps.runtime.cluster.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
 from hyps.runtime.web.schemas import ShareView, StatusView, WorkerView
 
@@ -27,7 +28,7 @@ class Boards:
     def view(self) -> StatusView:
         """How it is."""
         bundle, status = self._cluster.bundle, self._cluster.status()
-        workers = self._workers(status)
+        workers = self._workers(status.workers if status else self._cluster.workers())
         if status is None:
             state: Literal["starting", "idle"] = "starting" if bundle else "idle"
             return StatusView(
@@ -47,9 +48,9 @@ class Boards:
             shares=[ShareView(**msgspec.structs.asdict(share)) for share in status.shares],
         )
 
-    def _workers(self, status: Status | None) -> list[WorkerView]:
+    def _workers(self, lines: Sequence[WorkerLine]) -> list[WorkerView]:
         now = time.monotonic()
-        there = {line.name: line for line in status.workers} if status else {}
+        there = {line.name: line for line in lines}
         with self._lock:
             for name, line in there.items():
                 self._last[name] = now - line.seen_s, line

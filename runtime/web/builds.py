@@ -68,7 +68,7 @@ class Builds:
         name = request.bundle or model
         output = self._library.new_bundle(name)
         if request.target is not None and request.target not in {each.name for each in self.targets()}:
-            raise WebFault(f"there is no target {request.target}; GET /api/targets lists them")
+            raise Missing(f"there is no target {request.target}; GET /api/targets lists them")
         command: list[str | Path] = ["compile", source, "--split", request.split, "--json", "--force"]
         if request.target:
             command += ["--target", request.target]

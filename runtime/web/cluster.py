@@ -18,6 +18,7 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.journal import Journal
 from hyps.runtime.cluster.manager import Manager
+from hyps.runtime.cluster.messages import WorkerState
 from hyps.runtime.cluster.planning import Wishes
 from hyps.runtime.cluster.status import Status, WorkerLine
 from hyps.runtime.cluster.subhub import Desk, SubHub
@@ -97,13 +98,13 @@ class Cluster:
         """Why nothing is computed, if so."""
         serving = self._serving
         with suppress(Busy):
-            return serving.ask(lambda manager: None if manager.health.ready else manager.health.problem) if serving else None
+            return serving.ask(lambda manager: None if manager.health.ready else manager.health.trouble) if serving else None
         return None
 
     def workers(self) -> Sequence[WorkerLine]:
-        """Those that are there."""
+        """Those that are there; while no bundle is served, as they say it themselves."""
         status = self.status()
-        return status.workers if status else ()
+        return status.workers if status else [_line(name, state, seen_s) for name, state, seen_s in self._hub.heard()]
 
     def spans(self, job: str) -> list[Span]:
         """What a job took, as far as it is known."""
@@ -120,13 +121,19 @@ class Cluster:
         if serving := self._serving:
             serving.ask(lambda manager: manager.planning.drain(worker, drained=drained))
 
-    def move(self, homes: Mapping[int, Sequence[str]] | None) -> None:
-        """Have shares held by these workers; or, with None, as the manager thinks best. Raises `Conflict`."""
+    def move(self, homes: Mapping[str, Sequence[str]] | None) -> None:
+        """Have shares, by their numbers, held by these workers; or, with None, all as the manager thinks best.
+
+        Raises `Conflict`.
+        """
         serving = self._serving
         if serving is None:
             raise Conflict("no bundle is served")
+        if strange := [number for number in homes or {} if not (number.isascii() and number.isdecimal())]:
+            raise Conflict(f"there is no share {strange[0]!r}; shares have numbers")
+        wanted = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(homes))
+            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(wanted))
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:
@@ -150,6 +157,20 @@ class Cluster:
         """(On a manager's thread.) It has ended, and was not to."""
         self.fault = fault
         self.ended.set()
+
+
+def _line(name: str, state: WorkerState, seen_s: float) -> WorkerLine:
+    return WorkerLine(
+        name=name,
+        memory_bytes=state.memory_bytes,
+        macs_per_s=state.macs_per_s,
+        loading=(),
+        loaded=(),
+        leases=0,
+        computed_per_s=0.0,
+        seen_s=seen_s,
+        group=state.group,
+    )
 
 
 class _Serving:

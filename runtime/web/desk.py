@@ -10,7 +10,7 @@ from hyps.runtime.manifest import Manifest, Step
 from hyps.runtime.web.boards import Boards
 from hyps.runtime.web.builds import Builds
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.errors import Conflict, WebFault
+from hyps.runtime.web.errors import Conflict
 from hyps.runtime.web.events import Events, Pump, event
 from hyps.runtime.web.jobs import Jobs
 from hyps.runtime.web.library import Library
@@ -48,17 +48,15 @@ class Desk:
 
     def build(self, model: str, wanted: BuildRequest) -> Build:
         """Begin to compile. Raises `WebFault`."""
-        if sum([wanted.target is not None, wanted.memory_bytes is not None, wanted.workers]) != 1:
-            raise WebFault("name one of target, memory_bytes and workers")
         name = wanted.bundle or model
         if not wanted.dry_run and name == self.cluster.bundle:
             raise Conflict(f"bundle {name} is served; give the new one another name")
         budget_bytes = wanted.memory_bytes
-        if wanted.workers:
+        if wanted.workers or (budget_bytes is None and wanted.target is None):
             sizes = [worker.memory_bytes for worker in self.cluster.workers() if not worker.drained]
             if not sizes:
                 raise Conflict("no worker is connected; start one, or name a target")
-            budget_bytes = min(sizes) - CLUSTER_BYTES
+            budget_bytes = min(*sizes, (budget_bytes or sizes[0]) + CLUSTER_BYTES) - CLUSTER_BYTES
         return self.builds.start(model, wanted, budget_bytes)
 
     def bundle(self, name: str) -> BundleView:

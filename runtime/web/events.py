@@ -104,12 +104,13 @@ class Pump:
 
     def _run(self) -> None:
         said, said_at = "", 0.0
-        while self._changed.wait() and not self._over:
+        while not self._over:
+            self._changed.wait(_QUIET_S)  # a page that hears nothing takes the boards for gone
             self._changed.clear()
             status = self._status()
             key = _without_figures(status)
             now = time.monotonic()
-            if key != said or now - said_at > _QUIET_S:
+            if key != said or now - said_at > _QUIET_S / 2:
                 said, said_at = key, now
                 self._events.publish("status", status)
             time.sleep(_STATUS_S)

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 #: A disk that is full stops more than an upload.
 _SPARE_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 20
+_DRAIN_S = 10.0
 
 
 def checked(name: str) -> str:
@@ -96,10 +98,14 @@ class Library:
                 async for piece in body:
                     count += len(piece)
                     if count > limit:
+                        await _drain(body)
                         raise TooLarge(f"an upload may be {limit / 1e6:.0f} MB at most")
                     if not self._room(len(piece)):
+                        await _drain(body)
                         raise TooLarge("the manager's disk is full; delete models or bundles")
                     stream.write(piece)
+            if not count:
+                raise WebFault("the body is empty: send a file's bytes")
             Path(partial).replace(path)
         finally:
             Path(partial).unlink(missing_ok=True)
@@ -133,6 +139,8 @@ class Library:
 
     def delete_bundle(self, name: str) -> None:
         """Remove a bundle. Raises `Missing`, `WebFault` for the one that the manager was started with."""
+        if self._given and name == self._given.name:
+            raise WebFault(f"{name} is the bundle that the manager was started with: it is not ours to remove")
         self._remove(self.new_bundle(name), f"there is no bundle {name}")
         shutil.rmtree(self.journal(name), ignore_errors=True)
 
@@ -170,6 +178,14 @@ class Library:
         if not folder.is_dir():
             raise Missing(missing)
         shutil.rmtree(folder)
+
+
+async def _drain(body: AsyncIterator[bytes]) -> None:
+    """Take the rest and forget it: a browser that is still sending does not read why it should not."""
+    until = time.monotonic() + _DRAIN_S
+    async for _ in body:
+        if time.monotonic() > until:
+            return
 
 
 def _described(name: str, manifest: Manifest) -> BundleLine:

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.web import schemas
 from hyps.runtime.web.desk import Desk
-from hyps.runtime.web.errors import Busy, Conflict, WebFault
+from hyps.runtime.web.errors import Busy, Conflict
 from hyps.runtime.web.metrics import registry
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -22,7 +22,7 @@ PathId = Annotated[str, Path(min_length=1, max_length=32, pattern="^[0-9a-f]+$")
 _BYTES: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
     }
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -151,7 +151,7 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
     @api.put("/api/placement")
     def place(wanted: schemas.Homes) -> schemas.StatusView:
         """Move shares to other boards, or have the manager place all."""
-        desk.cluster.move(None if wanted.homes is None else {int(number): names for number, names in wanted.homes.items()})
+        desk.cluster.move(wanted.homes)
         return desk.boards.view()
 
     @api.post("/api/jobs", status_code=202, openapi_extra=_BYTES)
@@ -160,9 +160,6 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
         desk.jobs.room()
         job, path = desk.jobs.new()
         await desk.library.receive(path, request.stream(), desk.input_bytes)
-        if not path.stat().st_size:
-            path.unlink()
-            raise WebFault("the body is empty; send a photograph's bytes, or a .npy or .npz file's")
         return await asyncio.to_thread(desk.jobs.submit, job, name)
 
     @api.get("/api/jobs")

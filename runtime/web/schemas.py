@@ -41,7 +41,10 @@ class ModelLine(Schema):
 
 
 class BuildRequest(Schema):
-    """Compile for a target, for a budget, or for the smallest worker that is connected; ``dry_run``: plan only."""
+    """Compile for a target, a budget, or both; with ``workers``, and without either, the smallest connected one's budget.
+
+    ``dry_run``: plan only.
+    """
 
     target: Name | None = None
     memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 45)] | None = None
@@ -122,7 +125,7 @@ class Served(Schema):
 class Homes(Schema):
     """The workers that hold each share, by its number; None: as the manager thinks best."""
 
-    homes: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], list[Name]] | None
+    homes: dict[str, list[str]] | None
 
 
 class WorkerView(Schema):

@@ -68,8 +68,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    headers.setdefault("cache-control", "no-store")
+                unchanging = scope["path"] in ("/", "/docs") or scope["path"].startswith("/static/")
+                headers.setdefault("cache-control", "no-cache" if unchanging else "no-store")
             await send(message)
 
         try:
