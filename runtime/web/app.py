@@ -35,7 +35,7 @@ def application(desk: Desk, token: str) -> FastAPI:
     app.include_router(routes(desk, bearer(token)))
     app.mount("/static/swagger", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     app.mount("/static", StaticFiles(directory=_STATIC))
-    app.add_middleware(Guard, uploads=("/api/models/", "/api/jobs"))
+    app.add_middleware(Guard, uploads=_is_upload)
 
     @app.get("/healthz", responses={503: {"model": Problem, "description": "the manager has ended"}})
     def health() -> dict[str, bool]:
@@ -67,6 +67,10 @@ def application(desk: Desk, token: str) -> FastAPI:
         return JSONResponse({"detail": f"not here; {', '.join(allowed)} are"}, 405, {"allow": ", ".join(allowed)})
 
     return app
+
+
+def _is_upload(method: str, path: str) -> bool:
+    return (method, path) == ("POST", "/api/jobs") or (method == "PUT" and path.startswith("/api/models/"))
 
 
 class Server:

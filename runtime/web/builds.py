@@ -31,6 +31,8 @@ _LIMITED = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (
 os.execv(sys.argv[2], sys.argv[2:])"
 _MOST_BUILDS, _MOST_WAITING = 50, 8
 _OUTPUT_BYTES = 64 << 20
+#: How hypsc ends when its user can mend something.
+_REFUSED = 2
 
 
 class Builds:
@@ -157,16 +159,19 @@ class Builds:
             out.seek(0)
             errors.seek(0)
             if process.returncode:
-                said = _last_line(errors.read(_OUTPUT_BYTES))
-                short = (
-                    "MemoryError" in said or "bad_alloc" in said or process.returncode in (-signal.SIGKILL, -signal.SIGSEGV)
-                )
-                limit = f"compiling needs more than {self._memory_bytes / 1e9:.1f} GB; see --build-memory"
-                return None, limit if short else said or f"hypsc ended with {process.returncode}"
+                return None, self._why(process.returncode, _last_line(errors.read(_OUTPUT_BYTES)))
             summary = msgspec.json.decode(out.read(_OUTPUT_BYTES))
         partitions = [{key: each[key] for key in _PARTITION} for each in summary["partitions"]]
         plan = {key: summary[key] for key in PlanView.model_fields if key != "partitions"}
         return PlanView.model_validate({**plan, "partitions": partitions}), None
+
+    def _why(self, status: int, said: str) -> str:
+        """Why hypsc ended with ``status``, where its last words were ``said``."""
+        if status == _REFUSED:
+            return said
+        if status < 0 or any(word in said for word in ("emory", "bad_alloc")):
+            return f"compiling needs more than {self._memory_bytes / 1e9:.1f} GB; see --build-memory"
+        return f"hypsc ended with {status}: {said}"
 
     def _say(self, name: str, **changes: object) -> None:
         with self._lock:

@@ -42,9 +42,9 @@ def bearer(token: str) -> Callable[..., None]:
 
 
 class Guard:
-    """ASGI middleware: security headers on every answer, and no large bodies but uploads, which count for themselves."""
+    """ASGI middleware: security headers on every answer, and no large bodies but ``uploads``, which count for themselves."""
 
-    def __init__(self, app: ASGIApp, uploads: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, uploads: Callable[[str, str], bool]) -> None:
         self._app, self._uploads = app, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,16 +52,6 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limited = not (scope["method"] in ("PUT", "POST") and scope["path"].startswith(self._uploads))
-        count = 0
-
-        async def bounded() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if limited and count > _BODY_BYTES:
-                raise _Oversize
-            return message
 
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -72,11 +62,32 @@ class Guard:
                 headers.setdefault("cache-control", "no-cache" if unchanging else "no-store")
             await send(message)
 
-        try:
-            await self._app(scope, bounded, headed)
-        except _Oversize:
+        if self._uploads(scope["method"], scope["path"]):
+            await self._app(scope, receive, headed)
+        elif (read := await _read(receive)) is None:
             await JSONResponse({"detail": "a request may be 1 MB at most"}, 413)(scope, receive, headed)
+        else:
+            await self._app(scope, _again(read, receive), headed)
 
 
-class _Oversize(Exception):
-    """A body is too large."""
+async def _read(receive: Receive) -> list[Message] | None:
+    """A request's messages; None where they are too large."""
+    read, count = [await receive()], 0
+    while read[-1]["type"] == "http.request":
+        count += len(read[-1].get("body", b""))
+        if count > _BODY_BYTES:
+            return None
+        if not read[-1].get("more_body"):
+            break
+        read.append(await receive())
+    return read
+
+
+def _again(read: list[Message], receive: Receive) -> Receive:
+    """Receives what was read, then what follows."""
+    left = iter(read)
+
+    async def again() -> Message:
+        return next(left, None) or await receive()
+
+    return again
