@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask lint clean
+.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask bench-page lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables i
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
+
+bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
+	$(BIN)/python -m tests.bench.page
 
 lint: $(READY) ## ruff, mypy, import rules
 	$(BIN)/ruff check .
