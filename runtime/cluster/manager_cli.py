@@ -22,7 +22,7 @@ _COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "sta
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-manager``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and given[0] not in _COMMANDS and not given[0].startswith("-"):
+    if given and given[0] not in (*_COMMANDS, "-h", "--help"):
         given.insert(0, "serve")
     options = _parser().parse_args(given)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
