@@ -16,7 +16,7 @@ ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.prot
 CLUSTER = ("paho", "cryptography")
 OURS = ("hyps.compiler", "hyps.passes", "hyps.models")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hyps.runtime.__path__, "hyps.runtime."))
-ALONE = [name for name in MODULES if not name.startswith("hyps.runtime.cluster")]
+ALONE = [name for name in MODULES if not name.startswith(("hyps.runtime.cluster", "hyps.runtime.web"))]
 #: Makes modules unimportable for the rest of the process.
 BLOCKER = """
 import sys
