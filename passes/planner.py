@@ -108,6 +108,16 @@ def plan(model: Model, request: Request) -> Planned:
     return Planned(model=best.sharded.measured.model, graph=graph, plan=result)
 
 
+def smallest_budget(model: Model, request: Request) -> int:
+    """The least budget, in whole steps, that a plan as requested keeps within, with tiles where they help.
+
+    Raises `DoesNotFit` where no budget does.
+    """
+    whole = ordered(model, request)
+    least = _smallest_budget(whole, request)
+    return _smallest_tiled(Tilings(whole, request), request, least)
+
+
 def _candidates(
     tiled: Callable[[int], Tiling], request: Request, smallest: int, smallest_exact: Callable[[], int]
 ) -> Iterator[_Candidate]:

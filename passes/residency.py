@@ -28,9 +28,8 @@ FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
 PINNED_SHARES, PINNED_STRIDE = 50, 7
 #: The part of a step's time that is left where it takes the session of the one before: entering it, and running.
 SHARED_STEP = 0.5
-#: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps, and the
-#: next step's would be taken anew.
-LEAST_PINNED_SHARE = 0.5
+#: A step of which less could be pinned is streamed: the rest would take pages of its own, not those of other steps.
+LEAST_PINNED_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
