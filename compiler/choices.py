@@ -12,6 +12,9 @@ from hyps.passes.layouts import METHODS, Method
 from hyps.passes.request import Asked
 from hyps.passes.units import megabytes
 
+#: Threads that a plan without a target allows for.
+DEFAULT_THREADS = 4
+
 
 class SplitChoice(StrEnum):
     """How to cut; see `hyps.passes.cuts`."""

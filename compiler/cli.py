@@ -15,6 +15,7 @@ import typer
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from hyps.compiler import choices, report
+from hyps.compiler.analyze_cli import analyze
 from hyps.compiler.choices import METHOD_OF, ShardPolicy, SplitChoice, TileChoice
 from hyps.compiler.errors import CompilerError, OptionError
 from hyps.compiler.listings import Json, models_app, targets_app
@@ -35,11 +36,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("analyze")(analyze)
 app.add_typer(targets_app, name="targets")
 app.add_typer(models_app, name="models")
-
-#: Threads that a plan without a target allows for.
-DEFAULT_THREADS = 4
 
 
 CustomOps = Annotated[
@@ -94,7 +93,7 @@ def compile_command(
             shards=choices.shards(shard or ()),
             policy="auto" if shard_policy is ShardPolicy.auto else METHOD_OF[shard_policy.value],
             tile=tile.value,
-            threads=threads or (device.cores if device else DEFAULT_THREADS),
+            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
             images=preprocess is not None,
             device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
         ),

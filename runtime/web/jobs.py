@@ -27,7 +27,7 @@ from hyps.runtime.web.schemas import Job, ScoredView, SpanView
 #: Of the last jobs so many are known; so many wait at most; so many are under way, which makes a pipeline.
 _KEPT, _MOST_WAITING, _UNDER_WAY = 200, 64, 4
 #: What decoding one picture may take.
-_ROOM_BYTES = 512 << 20
+_ROOM_BYTES = 192 << 20
 log = logging.getLogger(__name__)
 
 

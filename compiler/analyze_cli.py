@@ -1,0 +1,157 @@
+"""``hypsc analyze``: a table of a model's operators, and where it can be cut."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import asdict, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyps.compiler import choices, report
+from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow, analyse
+from hyps.compiler.errors import OutputError
+from hyps.compiler.listings import Json
+from hyps.compiler.pipeline import Compilation
+from hyps.compiler.targets import load_target
+from hyps.passes.device import Device
+from hyps.passes.request import Request
+from hyps.passes.units import megabytes
+
+
+class Sort(StrEnum):
+    """By what operators are sorted, the most first; ``order``: as they run."""
+
+    order = "order"
+    weights = "weights"
+    activations = "activations"
+    macs = "macs"
+    live = "live"
+    alone = "alone"
+
+
+_FIGURE = {
+    Sort.weights: "weight_bytes",
+    Sort.activations: "activation_bytes",
+    Sort.macs: "multiply_adds",
+    Sort.live: "live_bytes",
+    Sort.alone: "alone_bytes",
+}
+
+
+def analyze(
+    model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
+    target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
+    memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads (default: the target's cores, or 4).")] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")
+    ] = None,
+    sort: Annotated[Sort, typer.Option(help="By what operators are sorted, the most first.")] = Sort.order,
+    top: Annotated[int | None, typer.Option(min=1, help="Show so many operators.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the operators to this file, too.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what MODEL is made of: each operator's memory and work, and where it can be cut."""
+    device = load_target(target) if target else None
+    budget_bytes = choices.budget(device, memory, needless=True)
+    job = Compilation(
+        model=model,
+        output=Path(),
+        request=Request(
+            budget_bytes=budget_bytes,
+            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
+            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
+        ),
+        target_name=device.name if device else "custom",
+        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
+    )
+    with report.progress("analysing", None):
+        found = analyse(job)
+    rows = list(found.operators)
+    if sort is not Sort.order:
+        rows.sort(key=lambda row: getattr(row, _FIGURE[sort]), reverse=True)
+    rows = rows[:top]
+    if csv_file:
+        _write_csv(csv_file, rows)
+    if json:
+        report.print_json(asdict(found) | {"operators": [asdict(row) for row in rows]})
+    else:
+        _print(found, rows)
+
+
+def _write_csv(path: Path, rows: list[OperatorRow]) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            names = [field.name for field in fields(OperatorRow)]
+            writer.writerow(names)
+            writer.writerows(
+                ["x".join(map(str, row.shape)) if name == "shape" else getattr(row, name) for name in names] for row in rows
+            )
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; name another file with --csv") from None
+
+
+def _print(found: Analysis, rows: list[OperatorRow]) -> None:
+    out = report.console()
+    figures = [("params", True), ("weights", True), ("activations", True), ("MACs", True), ("live", True)]
+    columns = [("operator", False), ("type", False), ("output", False), *figures]
+    out.print(
+        report.table(
+            columns,
+            ([row.name, row.op_type, "x".join(map(str, row.shape)), *_figures(row)] for row in rows),
+        )
+    )
+    if len(rows) < len(found.operators):
+        out.print(f"... {len(found.operators) - len(rows)} more operators")
+    out.print()
+    out.print(
+        report.table(
+            [("type", False), ("count", True), *figures], ([r.op_type, str(r.operators), *_figures(r)] for r in found.types)
+        )
+    )
+    out.print()
+    out.print(f"model            {found.model}", markup=False)
+    out.print(f"parameters       {found.parameters:,} ({megabytes(found.weight_bytes)} of weights)")
+    out.print(f"multiply-adds    {_count(found.multiply_adds)}")
+    out.print(f"whole-model peak {megabytes(found.whole_peak_bytes)} (predicted, one partition)")
+    smallest = found.smallest_budget_bytes
+    out.print(f"smallest budget  {megabytes(smallest) if smallest else f'none: {found.why_none}'}", markup=False)
+    if found.budget_bytes:
+        out.print(f"budget           {megabytes(found.budget_bytes)} ({found.target})", markup=False)
+    out.print()
+    kinds = {True: "mandatory", False: "optional"}
+    points = ([p.behind, kinds[p.mandatory], megabytes(p.crossing_bytes), p.reason] for p in found.splits)
+    out.print(report.table([("cut behind", False), ("kind", False), ("crosses", True), ("reason", False)], points))
+    if not found.splits:
+        out.print(
+            "no pooling to cut behind, and nothing that is too big by itself"
+            + ("" if found.budget_bytes else " without a budget")
+        )
+    sys.stdout.flush()
+
+
+def _figures(row: OperatorRow | TypeRow) -> list[str]:
+    figure = {
+        name: int(getattr(row, name))
+        for name in ("parameters", "weight_bytes", "activation_bytes", "multiply_adds", "live_bytes")
+    }
+    return [
+        f"{figure['parameters']:,}" if figure["parameters"] else "",
+        megabytes(figure["weight_bytes"]) if figure["weight_bytes"] else "",
+        megabytes(figure["activation_bytes"]),
+        _count(figure["multiply_adds"]) if figure["multiply_adds"] else "",
+        megabytes(figure["live_bytes"]),
+    ]
+
+
+def _count(number: int) -> str:
+    """``15.5 G``: three digits and a unit."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

@@ -1,0 +1,121 @@
+"""``hypsc analyze``: what a model is made of, against figures worked out by hand and by onnx."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.compiler.conftest import Command, Compile
+from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
+
+
+def analysed(hypsc: Command, path: Path, *options: object) -> dict[str, object]:
+    done = hypsc("analyze", path, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_figures_of_a_classifier(hypsc: Command, tmp_path: Path) -> None:
+    """Image [1, 3, 16, 16]; convolutions of 3x3 with 32 and 64 filters, each pooled to half; Gemms 1024x300 and 300x10."""
+    path = saved(tmp_path / "net.onnx", classifier())
+    found = analysed(hypsc, path)
+    rows = {row["name"]: row for row in found["operators"]}  # type: ignore[attr-defined]
+    conv = rows["conv1"]
+    assert (conv["op_type"], conv["shape"]) == ("Conv", [1, 32, 16, 16])
+    assert conv["parameters"] == 32 * 3 * 3 * 3 + 32
+    assert conv["weight_bytes"] == 4 * conv["parameters"]
+    assert conv["activation_bytes"] == 4 * 32 * 16 * 16
+    assert conv["multiply_adds"] == 32 * 16 * 16 * 3 * 3 * 3
+    assert rows["conv2"]["multiply_adds"] == 64 * 8 * 8 * 32 * 3 * 3
+    image, first, pooled = 4 * 3 * 16 * 16, 4 * 32 * 16 * 16, 4 * 32 * 8 * 8
+    assert rows["pool1"]["live_bytes"] == image + first + pooled
+    assert rows["relu1"]["live_bytes"] == image + first  # in place
+    initializers = onnx.load(path).graph.initializer
+    assert found["parameters"] == sum(numpy_helper.to_array(tensor).size for tensor in initializers)
+    assert sum(row["multiply_adds"] for row in found["types"]) == found["multiply_adds"]  # type: ignore[attr-defined]
+    assert sum(row["operators"] for row in found["types"]) == len(rows)  # type: ignore[attr-defined]
+    crossing = found["crossing_bytes"]
+    assert isinstance(crossing, list)
+    assert (len(crossing), crossing[0], crossing[-1]) == (len(rows) + 1, image, 4 * 10)
+    points = found["splits"]
+    assert isinstance(points, list)
+    assert [(point["behind"], point["mandatory"]) for point in points] == [("pool1", False), ("pool2", False)]
+    assert [point["crossing_bytes"] for point in points] == [pooled, 4 * 64 * 4 * 4]
+
+
+def test_the_smallest_budget_works_and_less_does_not(compiled: Compile, hypsc: Command, tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", linear(weight("w", 200, 40_000)))
+    proto = onnx.load(path)
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 40_000
+    onnx.save(proto, path)
+    least = analysed(hypsc, path, "--threads", "2")["smallest_budget_bytes"]
+    assert isinstance(least, int)
+    assert compiled(path, budget_bytes=least).compiled.plan.peak_bytes <= least
+    done = hypsc("compile", path, "--memory", f"{least / 1e6 - 0.2}MB", "--threads", "2", "-o", tmp_path / "less")
+    assert done.returncode == 2
+
+
+def test_mandatory_cuts_stand_around_what_is_too_big(hypsc: Command, tmp_path: Path) -> None:
+    proto = model(
+        [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
+        [value("x", 1, 4_000)],
+        [value("y", 1, 4_000)],
+        [weight("w", 4_000, 4_000)],
+    )
+    path = saved(tmp_path / "net.onnx", proto)
+    points = analysed(hypsc, path, "--memory", "90MB")["splits"]
+    assert isinstance(points, list)
+    assert [(point["behind"], point["mandatory"]) for point in points] == [("a", True), ("b", True)]
+    assert all("64.0 MB of weights" in point["reason"] for point in points)
+    assert analysed(hypsc, path, "--memory", "300MB")["splits"] == []
+
+
+def test_sorted_and_cut_off(hypsc: Command, tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", classifier())
+    everything = analysed(hypsc, path)
+    for sort, figure in (
+        ("weights", "weight_bytes"),
+        ("macs", "multiply_adds"),
+        ("live", "live_bytes"),
+        ("alone", "alone_bytes"),
+    ):
+        rows = analysed(hypsc, path, "--sort", sort, "--top", "3")["operators"]
+        whole = everything["operators"]
+        assert isinstance(rows, list)
+        assert isinstance(whole, list)
+        assert [row[figure] for row in rows] == sorted((row[figure] for row in whole), reverse=True)[:3]
+
+
+def test_csv_is_the_same(hypsc: Command, tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", classifier())
+    rows = analysed(hypsc, path, "--csv", tmp_path / "rows.csv")["operators"]
+    assert isinstance(rows, list)
+    with (tmp_path / "rows.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    assert [row["name"] for row in read] == [row["name"] for row in rows]
+    assert [int(row["multiply_adds"]) for row in read] == [row["multiply_adds"] for row in rows]
+    assert read[0]["shape"] == "1x32x16x16"
+    done = hypsc("analyze", path, "--csv", tmp_path / "no" / "rows.csv")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_table_for_people(hypsc: Command, tmp_path: Path) -> None:
+    done = hypsc("analyze", saved(tmp_path / "net.onnx", classifier()), "--top", "2", "--memory", "100MB")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "more operators" in done.stdout
+    assert "cut behind" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", np.zeros(4).tobytes()])
+def test_what_is_no_model_is_refused_in_a_line(hypsc: Command, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    done = hypsc("analyze", tmp_path / "net.onnx")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
