@@ -1,0 +1,74 @@
+"""Bundles for programs: ``hyps.runtime.load(folder)``, then `Bundle.run`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from hyps.runtime import executor
+from hyps.runtime.errors import BundleError
+from hyps.runtime.manifest import Manifest, TensorRecord
+from hyps.runtime.sessions import open_session
+
+
+class Bundle:
+    """A bundle in this process; a context manager, whose end gives its memory back.
+
+    Thread-safe: one inference at a time, whoever else asks waits. The manifest's budget is kept by ``hyps-run``, a process
+    that has nothing else: here, what your program holds comes on top.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, threads: int | None = None, verify: bool = True, custom_ops: Path | str | None = None
+    ) -> None:
+        opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
+        self._executor: executor.Executor | None = executor.load(Path(folder), threads=threads, verify=verify, opener=opener)
+        self._lock = threading.Lock()
+        self.manifest: Manifest = self._executor.manifest
+
+    @property
+    def inputs(self) -> dict[str, TensorRecord]:
+        """What `run` takes: by name numpy's dtype and the shape."""
+        return {name: self.manifest.tensors[name] for name in self.manifest.inputs}
+
+    @property
+    def outputs(self) -> dict[str, TensorRecord]:
+        """What `run` gives."""
+        return {output.name: self.manifest.tensors[output.name] for output in self.manifest.outputs}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The model's outputs by name, of ``inputs`` by name, each of the dtype and shape that `inputs` says.
+
+        Raises `hyps.runtime.errors.InputError` for other inputs, `BundleError` for a bundle that was changed or closed.
+        """
+        with self._lock:
+            if self._executor is None:
+                raise BundleError("the bundle is closed; load it again")
+            return self._executor.run(inputs, again=True)
+
+    def close(self) -> None:
+        """Give all memory back; may be called again."""
+        with self._lock:
+            self._executor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def load(
+    folder: Path | str, *, threads: int | None = None, verify: bool = True, custom_ops: Path | str | None = None
+) -> Bundle:
+    """Load the bundle in ``folder``, made by ``hypsc compile`` or `hyps.compiler.compile_model`.
+
+    ``threads``: at most what it was compiled for; ``verify``: compare every file's sha256 before it is used. Raises
+    `hyps.runtime.errors.BundleError` when it is not whole, `BudgetError` for too many threads.
+    """
+    return Bundle(folder, threads=threads, verify=verify, custom_ops=custom_ops)
