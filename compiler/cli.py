@@ -28,6 +28,7 @@ from hyps.passes.errors import PassError
 from hyps.passes.request import Request
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest
+from hyps.runtime.versions import RUNTIME, version_lines
 
 app = typer.Typer(
     name="hypsc",
@@ -39,6 +40,21 @@ app = typer.Typer(
 app.command("analyze")(analyze)
 app.add_typer(targets_app, name="targets")
 app.add_typer(models_app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo("\n".join(version_lines("hypsc", ("onnx", "onnx-graphsurgeon", "networkx", *RUNTIME))))
+        raise typer.Exit
+
+
+@app.callback()
+def hypsc(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print what is installed, and end.")
+    ] = False,
+) -> None:
+    """Compile an ONNX model into a bundle that runs within a device's memory."""
 
 
 CustomOps = Annotated[

@@ -74,3 +74,11 @@ def test_importing_the_packages_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
     with pytest.raises(AttributeError):
         _ = hyps.runtime.nothing
+
+
+def test_versions_are_told(bin_folder: Path) -> None:
+    said = subprocess.run([bin_folder / "hypsc", "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("hypsc ")
+    assert f"onnxruntime {ort.__version__}\n" in said
+    assert f"numpy {np.__version__}\n" in said
+    assert "bundle format 2\n" in said
