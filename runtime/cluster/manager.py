@@ -175,7 +175,7 @@ class Manager:
         if isinstance(message, Pulse):
             self._crew.pulse(name, message)
         elif isinstance(message, Timed):
-            self._reporter.trace.timed(message)
+            self._reporter.trace.timed(name, message)
         else:
             self._answers.failed(name, message)
 

@@ -169,7 +169,7 @@ class Desk:
             self._hub.publish(text, payload, retain=retain, expiry_s=expiry_s)
         elif found[2] == "submit":
             if self._manager is None:
-                raise HubError("the manager of the group has ended")
+                raise HubError("the manager has ended")
             self._manager[0](text, payload, _nothing)
         elif client := self._clients.get(found[1]):
             client(text, payload, _nothing)

@@ -53,10 +53,10 @@ class Trace:
         if span and span.begun_s is None:
             span.begun_s = time.monotonic() - began
 
-    def timed(self, message: Timed) -> None:
-        """A worker says what it took."""
+    def timed(self, worker: str, message: Timed) -> None:
+        """A worker says what it took; of what others compute it has nothing to say."""
         _, span = self._of(message.key)
-        if span:
+        if span and span.worker == worker:
             span.compute_s, span.steps_s = message.compute_s, message.steps_s
 
     def done(self, key: Key) -> None:
