@@ -1,4 +1,4 @@
-"""``hyps-run``: run a bundle on photographs or tensors; ``hyps-run calibrate``: measure this device."""
+"""``hyps-run``: run a bundle on photographs or tensors; ``calibrate``, ``doctor``: measure this device, look at it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
-from hyps.runtime.options import calibrate_parser, run_parser, say
+from hyps.runtime.options import calibrate_parser, doctor_parser, run_parser, say
 from hyps.runtime.output import drop_stdout, save, show
 from hyps.runtime.process import memory, restart_lean
 
@@ -37,12 +37,13 @@ ROOM_MARGIN_BYTES = 3_000_000
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-run``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    calibrates = given[:1] == ["calibrate"]
-    options = calibrate_parser().parse_args(given[1:]) if calibrates else run_parser().parse_args(given)
-    restart_lean(huge_pages=not calibrates and options.batch == 1 and _takes_huge_pages(options.bundle))
+    commands = {"calibrate": (calibrate_parser, _calibrate), "doctor": (doctor_parser, _doctor)}
+    parser, run = commands.get(given[0] if given else "", (run_parser, _run))
+    options = parser().parse_args(given if run is _run else given[1:])
+    restart_lean(huge_pages=run is _run and options.batch == 1 and _takes_huge_pages(options.bundle))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds, so that nothing is left
     try:
-        sys.exit(_calibrate(options) if calibrates else _run(options))
+        sys.exit(run(options))
     except RuntimeFault as error:
         sys.exit(say(error))
     except KeyboardInterrupt:
@@ -73,6 +74,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     settings = {"test_memory": options.test_memory, "as_json": options.json}
     show(calibrate(options.output, options.name, options.folder, **settings))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from hyps.runtime.doctor import doctor
+
+    return doctor(options.folder, options.bundle, as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

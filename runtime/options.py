@@ -1,4 +1,4 @@
-"""The command line of ``hyps-run`` and of ``hyps-run calibrate``; a wrong one is one line on stderr and exit code 2."""
+"""The command line of ``hyps-run`` and of its own commands; a wrong one is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="hyps-run",
         description="Run a bundle within its memory budget.",
-        epilog="'hyps-run calibrate' measures this device for hypsc (see 'hyps-run calibrate --help'); a bundle in a "
-        "folder of that name is ./calibrate.",
+        epilog="'hyps-run calibrate' measures this device for hypsc, 'hyps-run doctor' tells what it lacks (each has its "
+        "own --help); a bundle in a folder of such a name is ./calibrate or ./doctor.",
     )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     parser.add_argument(
@@ -75,6 +75,23 @@ def calibrate_parser() -> argparse.ArgumentParser:
         "the kernel kills if it cannot; empties the device's file cache",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
+
+
+def doctor_parser() -> argparse.ArgumentParser:
+    """The options of ``hyps-run doctor``."""
+    parser = Parser(
+        prog="hyps-run doctor",
+        description="Tell whether this device has what hyps-run needs, how to mend what is wrong, and what fits: a line a "
+        "check. Exits with 1 where something is FAIL.",
+    )
+    parser.add_argument(
+        "bundle", nargs="?", type=Path, metavar="DIR", help="see whether this bundle fits (else: which budgets do)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), metavar="DIR", help="measure the storage that holds DIR (default: here)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON list of check, state, found and mend")
     return parser
 
 
