@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from hyps.runtime.errors import InputError, OutputError, RoomError, RuntimeFault
 from hyps.runtime.options import calibrate_parser, doctor_parser, run_parser, say
-from hyps.runtime.output import drop_stdout, save, show
+from hyps.runtime.output import drop_stdout, save, save_profile, show
 from hyps.runtime.process import memory, restart_lean
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def _run(options: argparse.Namespace) -> int:
     from hyps.runtime.sessions import open_session
 
     batches = options.batch > 1
-    if batches and (options.repeat > 1 or options.profile or options.save):
+    options.watch = options.profile or options.profile_json is not None
+    if batches and (options.repeat > 1 or options.watch or options.save):
         raise InputError("--batch goes neither with --repeat nor with --profile nor with --save; leave one out")
     opener = partial(open_session, custom_ops=options.custom_ops)
 
@@ -127,7 +128,7 @@ def _run_at_cluster(options: argparse.Namespace) -> int:
     """Have each input computed by a manager and its workers, or by Dask."""
     from hyps.runtime.inputs import sources
 
-    if options.batch > 1 or options.profile or options.threads or options.custom_ops:
+    if options.batch > 1 or options.watch or options.threads or options.custom_ops:
         raise InputError("--engine goes neither with --batch nor --profile nor --threads nor --custom-ops; leave them out")
     found = deque(sources(options.inputs))
     _check_save(options, len(found))
@@ -147,7 +148,7 @@ def _kept(options: argparse.Namespace, found: deque[Source]) -> AbstractContextM
     """What keeps results in the file that was named, if one was; see `hyps.runtime.archive.keeping`."""
     if options.output is None:
         return nullcontext()
-    if options.repeat > 1 or options.profile or options.save or options.json:
+    if options.repeat > 1 or options.watch or options.save or options.json:
         raise InputError("--output goes neither with --repeat nor --profile nor --save nor --json; leave them out")
     from hyps.runtime.archive import keeping
 
@@ -185,13 +186,15 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, *, mor
         profiles.clear()
         outputs = {}  # the last round's are not held while the next computes
         started = time.perf_counter()
-        outputs = engine.run(tensors, profiles.append if options.profile else None, again=more or left > 0)
+        outputs = engine.run(tensors, profiles.append if options.watch else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
     if options.save:
         save(options.save, outputs)
     _report(engine, name, outputs, statistics.median(seconds), options)
     if options.profile:
         show(profile_lines(profiles), sys.stderr if options.json else sys.stdout)
+    if options.profile_json:
+        save_profile(options.profile_json, profiles)
 
 
 def _run_many(

@@ -16,6 +16,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(say(f"{message} (see '{self.prog} --help')", self.prog.split()[0]))
 
 
+class _Version(argparse.Action):
+    """Prints the versions of what matters; they are looked up when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from hyps.runtime.versions import version_lines
+
+        sys.stdout.write("\n".join(version_lines(parser.prog)) + "\n")
+        parser.exit()
+
+
 def run_parser() -> argparse.ArgumentParser:
     """The options of ``hyps-run``."""
     parser = Parser(
@@ -24,6 +34,7 @@ def run_parser() -> argparse.ArgumentParser:
         epilog="'hyps-run calibrate' measures this device for hypsc, 'hyps-run doctor' tells what it lacks (each has its "
         "own --help); a bundle in a folder of such a name is ./calibrate or ./doctor.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print what is installed, and end")
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
@@ -42,6 +53,7 @@ def run_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with operators of the model's own")
     parser.add_argument("--profile", action="store_true", help="a row per step: load, run, bytes read, resident memory")
+    parser.add_argument("--profile-json", type=Path, metavar="FILE", help="the same, of the last input, for hypsc report")
     parser.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the raw outputs by name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(

@@ -14,6 +14,8 @@ from hyps.runtime.errors import OutputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from hyps.runtime.executor import StepProfile
+
 
 def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
@@ -27,6 +29,21 @@ def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
             for name, values in outputs.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     npy_format.write_array(member, values, allow_pickle=False)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def save_profile(path: Path, profiles: Iterable[StepProfile]) -> None:
+    """Write a JSON list with an object for each step, whole or not at all."""
+    import msgspec
+
+    partial = path.parent / f".{path.name}.part"
+    try:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(list(profiles)), indent=1) + b"\n")
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None

@@ -490,3 +490,25 @@ def test_outputs_of_any_name_are_saved(tmp_path: Path) -> None:
     save(tmp_path / "x.npz", outputs)
     with np.load(tmp_path / "x.npz") as saved:
         assert {name: saved[name].tolist() for name in saved.files} == {k: v.tolist() for k, v in outputs.items()}
+
+
+def test_a_profile_as_json(hyps_run: Run, layers: Path, photograph: Path, tmp_path: Path) -> None:
+    done = hyps_run(layers, photograph, "--profile-json", tmp_path / "profile.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads((tmp_path / "profile.json").read_text())
+    names = [step["name"] for step in json.loads((layers / "manifest.json").read_text())["steps"]]
+    assert [row["name"] for row in rows] == names
+    assert all(row["run_s"] > 0 and row["load_s"] > 0 and row["resident_bytes"] > 20e6 for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
+    for path in (tmp_path / "no" / "profile.json", tmp_path):
+        failed = hyps_run(layers, photograph, "--profile-json", path)
+        assert (failed.returncode, failed.stderr.startswith("hyps-run: cannot write")) == (2, True)
+    assert hyps_run(layers, photograph, "--profile-json", tmp_path / "p", "--batch", "2").returncode == 2
+
+
+def test_versions_are_told_by_the_runtime(hyps_run: Run) -> None:
+    done = hyps_run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("hyps-run ")
+    assert f"numpy {np.__version__}\n" in done.stdout
+    assert "bundle format 2\n" in done.stdout
