@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def test_commands_of_the_readme(root: Path, bin_folder: Path, folder: Path) -> N
             assert "cat" in done.stdout
     assert (folder / "outputs.npz").is_file()
     assert (folder / "board.toml").is_file()
+
+
+def test_python_of_the_readme(root: Path, folder: Path) -> None:
+    """In the folder that its commands leave."""
+    (program,) = re.findall(r"^```python\n(.*?)^```", (root / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(program.splitlines()) <= 6
+    shutil.copy(root / "models" / "cifar10_vgg.onnx", folder / "net.onnx")
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("(1, 10)\n")
 
 
 def test_make_targets_of_the_readme_exist(root: Path) -> None:
