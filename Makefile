@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask bench-page lint clean
+.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,manager,web,dask,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,report,manager,web,dask,docs,dev]'
 	@touch $@
 
 demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that names what is in it
@@ -49,6 +49,10 @@ bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photograph
 
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
+
+docs: $(READY) ## the documentation's site in build/site; broken links are errors
+	$(BIN)/python -m tests.documents
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(READY) ## ruff, mypy, import rules
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from hyps.compiler.analyze_cli import analyze
 from hyps.compiler.choices import METHOD_OF, ShardPolicy, SplitChoice, TileChoice
 from hyps.compiler.errors import CompilerError, OptionError
 from hyps.compiler.listings import Json, models_app, targets_app
+from hyps.compiler.page_cli import plot_command, report_command
 from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.targets import load_target
@@ -38,6 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("analyze")(analyze)
+app.command("report")(report_command)
+app.command("plot")(plot_command)
 app.add_typer(targets_app, name="targets")
 app.add_typer(models_app, name="models")
 

@@ -1,0 +1,63 @@
+"""What is shown of a bundle, of which there is the manifest alone: steps are its operators, its tensors cross cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from hyps.compiler.page_facts import Facts, Layer, Node, edges_between, planned_timeline, shard_of, steps_of
+from hyps.passes.units import megabytes
+from hyps.runtime.manifest import Manifest, Step
+
+
+def bundle_facts(manifest: Manifest) -> Facts:
+    """A bundle's facts, from its manifest alone."""
+    sizes = {name: record.nbytes for name, record in manifest.tensors.items()}
+    steps = manifest.steps
+    return Facts(
+        title=manifest.model.name,
+        kind="bundle",
+        pairs=tuple(_bundle_pairs(manifest)),
+        budget_bytes=manifest.budget_bytes,
+        whole=None,
+        planned=planned_timeline(steps),
+        layers=tuple(
+            Layer(name=step.name, output_bytes=sum(sizes[name] for name in step.outputs), cut=step is not steps[-1])
+            for step in steps
+        ),
+        types=(),
+        splits=(),
+        steps=tuple(steps_of(steps, sizes.__getitem__)),
+        changes=(),
+        nodes=tuple(_step_nodes(steps, sizes)),
+        edges=tuple(edges_between(steps, sizes)),
+    )
+
+
+def _step_nodes(steps: Sequence[Step], sizes: Mapping[str, int]) -> Iterator[Node]:
+    for index, step in enumerate(steps):
+        yield Node(
+            name=step.name,
+            kind=f"{len(step.operators)} op{'s' if len(step.operators) != 1 else ''}",
+            part=index,
+            shard=next(filter(None, (shard_of(name)[1] for name in step.operators)), ""),
+            output_bytes=sum(sizes[name] for name in step.outputs),
+            notes=(
+                step.reason,
+                f"peak {megabytes(step.peak_bytes)}: weights {megabytes(step.weight_bytes)}, "
+                f"activations {megabytes(step.activation_bytes)}",
+                *(f"gets {name}, {megabytes(sizes[name])}" for name in step.inputs),
+                *(f"gives {name}, {megabytes(sizes[name])}" for name in step.outputs),
+            ),
+            members=step.operators,
+        )
+
+
+def _bundle_pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    model = manifest.model
+    yield "parameters", f"{model.parameters:,} ({megabytes(model.weight_bytes)} of weights)"
+    yield "target", f"{manifest.target.name}, {manifest.target.threads} threads"
+    yield "budget", megabytes(manifest.budget_bytes)
+    yield "partitions", str(len(manifest.steps))
+    yield "highest peak", megabytes(max(step.peak_bytes for step in manifest.steps))
+    yield "stay in memory", f"{megabytes(sum(step.pinned_bytes for step in manifest.steps))} of the weights"
+    yield "result", "bit for bit the whole model's" if manifest.exact else "within 1e-4 of the whole model's largest output"

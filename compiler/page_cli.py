@@ -1,0 +1,133 @@
+"""``hypsc report`` and ``hypsc plot``: what a model or a bundle is made of, as a page and as pictures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from hyps.compiler import choices, report
+from hyps.compiler.errors import OptionError
+from hyps.compiler.page_bundle import bundle_facts
+from hyps.compiler.page_facts import Facts
+from hyps.compiler.page_model import model_facts
+from hyps.compiler.page_profile import Measurements, read_profile
+from hyps.compiler.pipeline import Compilation
+from hyps.compiler.targets import load_target
+from hyps.compiler.writing import check_file, write_files
+from hyps.passes.device import Device
+from hyps.passes.request import Request
+from hyps.runtime.integrity import read_manifest
+
+
+class PlotFormat(StrEnum):
+    """As what plots are written."""
+
+    svg = "svg"
+    png = "png"
+
+
+_Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
+_Target = Annotated[str | None, typer.Option(help="Plan MODEL for this device: a name, or a TOML file.")]
+_Memory = Annotated[str | None, typer.Option(help="Plan MODEL for this budget of the whole process, e.g. 128MB.")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: the target's cores, or 4).")]
+_InputShape = Annotated[list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")]
+_Profile = Annotated[Path | None, typer.Option(help="What a run measured of each step (JSON), beside the prediction.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+def report_command(
+    source: _Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .html file to write.")] = Path("report.html"),
+    target: _Target = None,
+    memory: _Memory = None,
+    threads: _Threads = None,
+    input_shape: _InputShape = None,
+    profile: _Profile = None,
+    force: _Force = False,
+) -> None:
+    """Write a page of DIR or MODEL: memory, split points, graph, partitions. It opens without a network."""
+    drawing = _needs_matplotlib("hyps.compiler.page")
+    check_file(output, force=force)
+    with report.progress("drawing", None):
+        facts = _facts(source, target, memory, threads, input_shape)
+        content: bytes = drawing.page(facts, _measured(profile, facts))
+    write_files(output.parent, {output.name: content})
+
+
+def plot_command(
+    source: _Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to; made if it is absent.")],
+    file_format: Annotated[PlotFormat, typer.Option("--format", help="As what.")] = PlotFormat.svg,
+    target: _Target = None,
+    memory: _Memory = None,
+    threads: _Threads = None,
+    input_shape: _InputShape = None,
+    profile: _Profile = None,
+    force: _Force = False,
+) -> None:
+    """Write the report's plots of DIR or MODEL as files: memory, layers and, with --profile, measured."""
+    drawing = _needs_matplotlib("hyps.compiler.plots")
+    _check_folder(output)
+    with report.progress("drawing", None):
+        facts = _facts(source, target, memory, threads, input_shape)
+        drawn = drawing.plots(facts, _measured(profile, facts))
+        names = {name: f"{name}.{file_format.value}" for name in drawn}
+        for name in names.values() if output.exists() else ():
+            check_file(output / name, force=force)
+        contents = {names[name]: draw(drawing.Style(), file_format.value) for name, draw in drawn.items()}
+    write_files(output, contents)
+
+
+def _needs_matplotlib(module: str) -> ModuleType:
+    """A module that draws. Raises `OptionError` where matplotlib, which is an extra, is absent."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise OptionError("drawing needs matplotlib, which is not installed: pip install 'hyps[report]'") from None
+
+
+def _check_folder(path: Path) -> None:
+    """Raise `OptionError` unless ``path`` is a folder or can be made one."""
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"{path} is no folder; name a folder with -o")
+    if not path.parent.is_dir():
+        raise OptionError(f"the folder {path.parent} does not exist; create it, or name another with -o")
+
+
+def _facts(
+    source: Path, target: str | None, memory: str | None, threads: int | None, input_shape: list[str] | None
+) -> Facts:
+    if source.is_dir():
+        given = {"--target": target, "--memory": memory, "--threads": threads, "--input-shape": input_shape}
+        if wrong := [name for name, value in given.items() if value]:
+            raise OptionError(f"{wrong[0]} is for models: the bundle {source} is planned already")
+        return bundle_facts(read_manifest(source))
+    device = load_target(target) if target else None
+    budget_bytes = choices.budget(device, memory, needless=True)
+    job = Compilation(
+        model=source,
+        output=Path(),
+        request=Request(
+            budget_bytes=budget_bytes,
+            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
+            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
+        ),
+        target_name=device.name if device else "custom",
+        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
+    )
+    return model_facts(job)
+
+
+def _measured(profile: Path | None, facts: Facts) -> Measurements | None:
+    if profile is None:
+        return None
+    if not facts.steps:
+        raise OptionError("--profile is of a bundle's steps: give the bundle, or say what to plan for (--memory, --target)")
+    return read_profile(profile, [step.name for step in facts.steps])

@@ -1,0 +1,194 @@
+// The graph: its nodes have places already; here they are drawn, moved and zoomed. Names are text, never markup.
+'use strict';
+(() => {
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const box = document.getElementById('graph');
+  const detail = document.getElementById('detail');
+  const [nodeWidth, nodeHeight] = data.node;
+  const FAR = 0.42; // below this scale no text can be read
+  const clip = (text, length) => (text.length > length ? `…${text.slice(1 - length)}` : text);
+
+  const svg = (tag, attributes = {}, text = '') => {
+    const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text) made.textContent = text;
+    return made;
+  };
+  const el = (tag, text = '', ...children) => {
+    const made = document.createElement(tag);
+    made.textContent = text;
+    made.append(...children);
+    return made;
+  };
+
+  // What is drawn.
+  const picture = svg('svg', { 'aria-hidden': 'true' });
+  const marker = svg('marker', {
+    id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 8, markerHeight: 8,
+    markerUnits: 'userSpaceOnUse', orient: 'auto',
+  });
+  marker.append(svg('path', { d: 'M0 0L8 4L0 8z', class: 'arrow' }));
+  const definitions = svg('defs');
+  definitions.append(marker);
+  const all = svg('g');
+  const lines = data.edges.map(({ from, to, label, path }) => {
+    const line = svg('path', { class: 'edge', d: path, 'marker-end': 'url(#arrow)' });
+    line.append(svg('title', {}, `${data.nodes[from].name} to ${data.nodes[to].name}: ${label}`));
+    return line;
+  });
+  const nodes = data.nodes.map((node, index) => {
+    const shard = node.shard ? ' shard' : '';
+    const made = svg('g', {
+      class: `node${node.part === null ? ' bare' : ''}${shard}`,
+      'data-node': index,
+      transform: `translate(${node.place[0]} ${node.place[1]})`,
+    });
+    made.style.setProperty('--hue', String(((node.part ?? 0) * 137.508) % 360));
+    const part = (node.part === null ? '' : `P${node.part}`) + (node.shard ? ` shard ${node.shard}` : '');
+    made.append(
+      svg('title', {}, `${node.name} (${node.kind}) ${part}`),
+      svg('rect', { width: nodeWidth, height: nodeHeight, rx: 6 }),
+      svg('text', { x: 7, y: 14, class: 'type' }, clip(node.kind, part.length > 6 ? 8 : 12)),
+      svg('text', { x: nodeWidth - 6, y: node.shard ? 41 : 13, class: 'part' }, part),
+      svg('text', { x: 7, y: 28 }, clip(node.name, 15)),
+    );
+    return made;
+  });
+  all.append(...lines, ...nodes);
+  picture.append(definitions, all);
+  box.append(picture);
+
+  // Where it is looked at: the point of the drawing in the left upper corner, and pixels for each of its units.
+  const view = { x: 0, y: 0, scale: 1 };
+  const size = () => ({ width: box.clientWidth, height: box.clientHeight });
+  const least = () => Math.min(size().width / data.width, size().height / data.height, 1) / 1.5;
+  const show = () => {
+    all.setAttribute('transform', `scale(${view.scale}) translate(${-view.x} ${-view.y})`);
+    all.classList.toggle('far', view.scale < FAR);
+    box.dataset.scale = view.scale.toFixed(4);
+  };
+  const fit = () => {
+    const { width, height } = size();
+    view.scale = Math.min(width / data.width, height / data.height, 1.5);
+    view.x = (data.width - width / view.scale) / 2;
+    view.y = (data.height - height / view.scale) / 2;
+    show();
+  };
+  const zoom = (factor, x = size().width / 2, y = size().height / 2) => {
+    const scale = Math.min(8, Math.max(least(), view.scale * factor));
+    view.x += x / view.scale - x / scale;
+    view.y += y / view.scale - y / scale;
+    view.scale = scale;
+    show();
+  };
+  const move = (x, y) => {
+    view.x -= x / view.scale;
+    view.y -= y / view.scale;
+    show();
+  };
+  const centre = ([x, y]) => {
+    const { width, height } = size();
+    view.scale = Math.max(view.scale, 1);
+    view.x = x + nodeWidth / 2 - width / view.scale / 2;
+    view.y = y + nodeHeight / 2 - height / view.scale / 2;
+    show();
+  };
+
+  // What is told of a node.
+  const list = (tag, texts) => el(tag, '', ...texts.map((text) => el('li', text)));
+  const choose = (index) => {
+    const node = data.nodes[index];
+    nodes.forEach((each, place) => each.classList.toggle('chosen', place === index));
+    data.edges.forEach(({ from, to }, place) => lines[place].classList.toggle('chosen', from === index || to === index));
+    const near = (mine, other) =>
+      data.edges.filter((edge) => edge[mine] === index).map((edge) => `${data.nodes[edge[other]].name}, ${edge.label}`);
+    const [before, after] = [near('to', 'from'), near('from', 'to')];
+    const facts = [`type ${node.kind}`, ...node.notes];
+    if (node.part !== null) facts.unshift(`partition P${node.part}: ${data.parts[node.part]}`);
+    if (node.shard) facts.unshift(`shard ${node.shard}`);
+    detail.replaceChildren(el('h3', node.name), list('ul', facts));
+    if (before.length) detail.append(el('h4', 'from'), list('ul', before));
+    if (after.length) detail.append(el('h4', 'to'), list('ul', after));
+    if (node.members.length) detail.append(el('h4', `${node.members.length} operators`), list('ol', node.members));
+  };
+
+  // Pointers: one drags, two pinch; a press without a move chooses.
+  const pointers = new Map();
+  let moved = 0;
+  picture.addEventListener('pointerdown', (event) => {
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    moved = 0;
+  });
+  picture.addEventListener('pointermove', (event) => {
+    const last = pointers.get(event.pointerId);
+    if (!last) return;
+    const now = [event.clientX, event.clientY];
+    moved += Math.hypot(now[0] - last[0], now[1] - last[1]);
+    if (moved > 4 && !picture.hasPointerCapture(event.pointerId)) picture.setPointerCapture(event.pointerId);
+    picture.classList.toggle('moving', moved > 4);
+    if (pointers.size === 1) move(now[0] - last[0], now[1] - last[1]);
+    else {
+      const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
+      const gap = (point) => Math.max(1, Math.hypot(point[0] - other[0], point[1] - other[1]));
+      const corner = box.getBoundingClientRect();
+      zoom(gap(now) / gap(last), other[0] - corner.left, other[1] - corner.top);
+    }
+    pointers.set(event.pointerId, now);
+  });
+  const lift = (event) => {
+    pointers.delete(event.pointerId);
+    picture.classList.remove('moving');
+  };
+  picture.addEventListener('pointerup', lift);
+  picture.addEventListener('pointercancel', lift);
+  picture.addEventListener('click', (event) => {
+    const node = event.target.closest('.node');
+    if (node && moved <= 4) choose(Number(node.dataset.node));
+  });
+  box.addEventListener(
+    'wheel',
+    (event) => {
+      event.preventDefault();
+      const corner = box.getBoundingClientRect();
+      zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), event.clientX - corner.left, event.clientY - corner.top);
+    },
+    { passive: false },
+  );
+
+  const STEP = 60;
+  const keys = {
+    '+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(0.8), 0: fit,
+    ArrowLeft: () => move(STEP, 0), ArrowRight: () => move(-STEP, 0),
+    ArrowUp: () => move(0, STEP), ArrowDown: () => move(0, -STEP),
+  };
+  box.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+  document.getElementById('zoom-in').addEventListener('click', () => zoom(1.4));
+  document.getElementById('zoom-out').addEventListener('click', () => zoom(1 / 1.4));
+  document.getElementById('zoom-fit').addEventListener('click', fit);
+
+  // Find: Enter goes to the next one.
+  const field = document.getElementById('find');
+  let [wanted, next] = ['', 0];
+  field.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    const text = field.value.trim().toLowerCase();
+    const says = (node) => [node.name, node.kind, ...node.members].some((name) => name.toLowerCase().includes(text));
+    const hits = data.nodes.flatMap((node, index) => (text && (says(node) || `p${node.part}` === text) ? [index] : []));
+    next = text === wanted ? next + 1 : 0;
+    wanted = text;
+    document.getElementById('found').textContent = hits.length ? `${(next % hits.length) + 1} of ${hits.length}` : 'none';
+    if (!hits.length) return;
+    choose(hits[next % hits.length]);
+    centre(data.nodes[hits[next % hits.length]].place);
+  });
+
+  let width = 0;
+  new ResizeObserver(() => {
+    if (width === 0 && box.clientWidth) fit();
+    width = box.clientWidth;
+  }).observe(box);
+})();

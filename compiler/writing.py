@@ -1,0 +1,52 @@
+"""Write files whole or not at all: each beside its place first, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hyps.compiler.errors import OutputError
+
+
+def check_file(path: Path, *, force: bool) -> None:
+    """Raise `OutputError` unless a file may be written at ``path``; ``force`` allows replacing one."""
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with -o")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file with -o")
+    if not force and os.path.lexists(path):
+        raise OutputError(f"{path} exists; replace it with --force, or name another with -o")
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of these names in ``folder``, which is made where it is absent. Raises `OutputError`."""
+    made = False
+    waiting: dict[Path, Path] = {}
+    try:
+        if not folder.exists():
+            folder.mkdir()
+            made = True
+        for name, content in contents.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
+            waiting[Path(temporary)] = folder / name
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            Path(temporary).chmod(0o644)
+        for source, target in list(waiting.items()):
+            source.replace(target)
+            del waiting[source]
+            made = False
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "no space left" if full else error.strerror
+        raise OutputError(f"cannot write in {folder}: {why}; name another place with -o") from None
+    finally:
+        for left in waiting:
+            left.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
