@@ -52,7 +52,7 @@ bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; ta
 
 docs: $(READY) ## the documentation's site in build/site; broken links are errors
 	$(BIN)/python -m tests.documents
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 lint: $(READY) ## ruff, mypy, import rules
 	$(BIN)/ruff check .

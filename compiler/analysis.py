@@ -1,6 +1,7 @@
 """What a model is made of, and where it can be cut: what ``hypsc analyze`` shows (Kaboubi, sections 3.2.3 to 3.2.5).
 
-Operators are in the model's own order, as they are given; nothing is rewritten.
+Operators are in the model's own order; batch normalisations are folded into convolutions, as ``hypsc compile`` does, and
+onnxruntime.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hyps.compiler.load import load_model
-from hyps.compiler.pipeline import Compilation, typed_model
+from hyps.compiler.pipeline import Compilation, folded_model
 from hyps.passes.errors import PassError
 from hyps.passes.fitting import Measured, measured, shard
 from hyps.passes.planner import smallest_budget
@@ -90,7 +91,7 @@ def analyse(job: Compilation) -> Analysis:
     Raises the package's errors, and those of the passes, for a model that cannot be understood.
     """
     with load_model(job.model) as loaded:
-        model = typed_model(loaded, job).model
+        model = folded_model(loaded, job).model
         whole = measured(model, job.request)
         try:
             smallest, why = smallest_budget(model, job.request), None

@@ -17,7 +17,7 @@ from hyps.compiler.page_facts import (
     shard_of,
     steps_of,
 )
-from hyps.compiler.pipeline import Compilation, plan_model, typed_model
+from hyps.compiler.pipeline import Compilation, folded_model, plan_model
 from hyps.passes.fitting import Measured, measured
 from hyps.passes.graph import Graph
 from hyps.passes.plan import Plan
@@ -31,7 +31,7 @@ def model_facts(job: Compilation) -> Facts:
     """
     found = analyse(job)
     with load_model(job.model) as loaded:
-        whole = measured(typed_model(loaded, job).model, job.request)
+        whole = measured(folded_model(loaded, job).model, job.request)
         if job.request.budget_bytes is None:
             return _facts(found, whole, job.request.start_bytes, whole.graph, None)
         planned = plan_model(loaded, job)

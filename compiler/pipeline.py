@@ -134,22 +134,22 @@ def _hashing(path: Path) -> Iterator[Callable[[], str]]:
 
 def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
-    typed = typed_model(loaded, job)
-    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    folded = folded_model(loaded, job)
     planned = plan(folded.model, job.request)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
-    changes = (*typed.changes, *planned.plan.changes)
+    changes = (*folded.changes, *planned.plan.changes)
     return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
 
 
-def typed_model(loaded: LoadedModel, job: Compilation) -> Rewritten:
-    """The model with the shapes of all tensors, and what was assumed for them."""
+def folded_model(loaded: LoadedModel, job: Compilation) -> Rewritten:
+    """The model with the shapes of all tensors, normalisations folded into convolutions; and what was assumed for it."""
     fixed = fix_input_shapes(loaded.model, job.input_shapes)
     assumed = Rewritten(model=fixed) if job.input_shapes else assume_batch(fixed)
     typed = _typed(assumed.model, OrtShapes(custom_ops=job.custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
-    return Rewritten(model=typed.model, changes=(*assumed.changes, *typed.changes))
+    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    return Rewritten(model=folded.model, changes=(*assumed.changes, *typed.changes))
 
 
 def _typed(model: Model, ask: OrtShapes) -> Rewritten:
