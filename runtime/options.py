@@ -16,10 +16,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(say(f"{message} (see '{self.prog} --help')", self.prog.split()[0]))
 
 
-class _Version(argparse.Action):
+class ShowVersion(argparse.Action):
     """Prints the versions of what matters; they are looked up when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print them, and end."""
         from hyps.runtime.versions import version_lines
 
         sys.stdout.write("\n".join(version_lines(parser.prog)) + "\n")
@@ -34,7 +35,7 @@ def run_parser() -> argparse.ArgumentParser:
         epilog="'hyps-run calibrate' measures this device for hypsc, 'hyps-run doctor' tells what it lacks (each has its "
         "own --help); a bundle in a folder of such a name is ./calibrate or ./doctor.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print what is installed, and end")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print what is installed, and end")
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"

@@ -76,9 +76,10 @@ def test_importing_the_packages_imports_nothing_heavy() -> None:
         _ = hyps.runtime.nothing
 
 
-def test_versions_are_told(bin_folder: Path) -> None:
-    said = subprocess.run([bin_folder / "hypsc", "--version"], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("hypsc ")
+@pytest.mark.parametrize("command", ["hypsc", "hyps-run", "hyps-manager", "hyps-worker"])
+def test_versions_are_told(bin_folder: Path, command: str) -> None:
+    said = subprocess.run([bin_folder / command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"{command} ")
     assert f"onnxruntime {ort.__version__}\n" in said
     assert f"numpy {np.__version__}\n" in said
     assert "bundle format 2\n" in said

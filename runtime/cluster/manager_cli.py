@@ -12,7 +12,7 @@ from pathlib import Path
 from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr
 from hyps.runtime.cluster.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
-from hyps.runtime.options import Parser, say
+from hyps.runtime.options import Parser, ShowVersion, say
 from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"
@@ -22,7 +22,7 @@ _COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "sta
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-manager``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and given[0] not in (*_COMMANDS, "-h", "--help"):
+    if given and given[0] not in (*_COMMANDS, "-h", "--help", "--version"):
         given.insert(0, "serve")
     options = _parser().parse_args(given)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print what is installed, and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run a bundle for clients; 'hyps-manager DIR' is the same")
     serve.add_argument(

@@ -14,7 +14,7 @@ from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.options import add_hub, count, hub_at, hub_of, log_to_stderr, size
 from hyps.runtime.cluster.topics import MANAGER, checked_name
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
-from hyps.runtime.options import Parser, say
+from hyps.runtime.options import Parser, ShowVersion, say
 from hyps.runtime.process import HUGE_HEAP_BYTES, restart_lean
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run partitions of a network for a manager (see 'hyps-manager --help'): on this device, or, with "
         "--sub-hub or --sub-join, on the workers at another hub, whose manager this is then.",
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print what is installed, and end")
     add_hub(parser)
     parser.add_argument(
         "--sub-hub", metavar="URL", help="the hub of the workers below: mqtt://HOST:PORT, or mqtts:// for TLS"
