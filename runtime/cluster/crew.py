@@ -98,6 +98,11 @@ class Crew:
             loaded=state.loaded if current and not state.loading else (),
         )
 
+    def seen(self, name: str) -> None:
+        """A worker said something; a long tensor delays what it says of itself."""
+        if name in self._pulses:
+            self._pulses[name] = time.monotonic(), self._pulses[name][1]
+
     def pulse(self, name: str, pulse: Pulse) -> None:
         """A worker is there still; of one that offers nothing there is nothing to know."""
         if name in self.online and self.online[name].session == pulse.session:

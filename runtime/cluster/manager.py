@@ -156,6 +156,8 @@ class Manager:
                 raise Dropped("unknown topic")
             role, name, last = found
             self._from = f"{role}/{name}"
+            if last == "output":
+                self._crew.seen(name)
             if last == "state":
                 if payload:
                     self._on_state(name, messages.decode(payload, messages.WorkerState))

@@ -189,6 +189,7 @@ class Planning:
         placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.holders.place(dict(enumerate(placement.homes)))
+        self.scheduler.withdraw()
         self.scheduler.windows = {each.name: WINDOW * max(1, each.group) for each in offers}
         groups = {each.name for each in offers if each.group}  # which change their workers' shares, too
         self.scheduler.streaming = frozenset(

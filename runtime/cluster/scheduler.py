@@ -99,6 +99,12 @@ class Scheduler:
             self._forget(lease)
         return self.holders.lost(worker)
 
+    def withdraw(self) -> None:
+        """Shares have moved: what was sent to workers that hold them no more is given out again."""
+        for lease in [*self._leases.values()]:
+            if lease.key in self._leases and lease.worker not in self.holders.homes[lease.key.share]:
+                self._forget(lease)
+
     def tasks(self, now: float) -> list[Lease]:
         """What is to be sent to workers now."""
         counts = Counter(lease.worker for lease in self._leases.values())

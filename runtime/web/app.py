@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.web.desk import Desk
-from hyps.runtime.web.errors import WebFault
+from hyps.runtime.web.errors import Busy, WebFault
 from hyps.runtime.web.routes import routes
 from hyps.runtime.web.schemas import Problem
 from hyps.runtime.web.security import Guard, bearer
@@ -41,7 +41,7 @@ def application(desk: Desk, token: str) -> FastAPI:
     def health() -> dict[str, bool]:
         """Whether the manager runs, and has its hub."""
         if desk.cluster.ended.is_set():
-            raise WebFault("the manager has ended")
+            raise Busy("the manager has ended; start it again")
         return {"hub": desk.cluster.connected}
 
     @app.get("/", include_in_schema=False)

@@ -5,6 +5,7 @@ A model is somebody's file: whatever it does to the compiler, the manager goes o
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -22,21 +23,29 @@ from pathlib import Path
 
 import msgspec
 
+from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import Busy, Missing, WebFault
 from hyps.runtime.web.library import Library
 from hyps.runtime.web.schemas import Build, BuildRequest, PlanView, Target
 
-#: Set the limits in the new process, then become the compiler. RLIMIT_DATA leaves mapped files out.
-_LIMITED = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2); os.nice(10); \
-os.execv(sys.argv[2], sys.argv[2:])"
+#: Set the limits in the new process, then become the compiler. RLIMIT_DATA leaves mapped files out; it dies with the
+#: manager (prctl's PR_SET_PDEATHSIG).
+_LIMITED = "import ctypes, os, resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2); \
+os.nice(10); ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[2], sys.argv[2:])"
 _MOST_BUILDS, _MOST_WAITING = 50, 8
+#: A file beside a model with this name has the names of its classes, a line each.
+LABELS = "labels.txt"
 _OUTPUT_BYTES = 64 << 20
 #: How hypsc ends when its user can mend something.
 _REFUSED = 2
+log = logging.getLogger(__name__)
 
 
 class Builds:
-    """Done one after the other; ``changed`` is told of each that begins and ends (on any thread)."""
+    """Done one after the other, in the spool: what is ended there leaves nothing.
+
+    ``changed`` is told of each that begins and ends, ``keep`` of each bundle and its name (on any thread).
+    """
 
     def __init__(
         self,
@@ -44,10 +53,10 @@ class Builds:
         memory_bytes: int,
         seconds: float,
         changed: Callable[[Build], None],
-        written: Callable[[], None],
+        keep: Callable[[str, Path], None],
     ) -> None:
         self._library, self._memory_bytes, self._seconds = library, memory_bytes, seconds
-        self._changed, self._written = changed, written
+        self._changed, self._keep = changed, keep
         self._builds: OrderedDict[str, Build] = OrderedDict()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -68,16 +77,18 @@ class Builds:
         """Compile a model, when those before are done. Raises `WebFault`."""
         source = self._library.model(model)
         name = request.bundle or model
-        output = self._library.new_bundle(name)
+        self._library.ours(name)
         if request.target is not None and request.target not in {each.name for each in self.targets()}:
             raise Missing(f"there is no target {request.target}; GET /api/targets lists them")
-        command: list[str | Path] = ["compile", source, "--split", request.split, "--json", "--force"]
+        command: list[str | Path] = ["compile", source, "--split", request.split, "--json"]
         if request.target:
             command += ["--target", request.target]
         if budget_bytes:
             command += ["--memory", f"{budget_bytes / 1e6:.6f}MB"]
         if request.preprocess:
             command += ["--preprocess", request.preprocess]
+        if (labels := source.with_name(LABELS)).exists():
+            command += ["--labels", labels]
         bundle = None if request.dry_run else name
         build = Build(
             id=secrets.token_hex(8), model=model, state="running", dry_run=request.dry_run, bundle=bundle,
@@ -90,7 +101,7 @@ class Builds:
             while len(self._builds) > _MOST_BUILDS:
                 self._builds.popitem(last=False)
         self._changed(build)
-        self._pool.submit(self._build, build, command, output)
+        self._pool.submit(self._build, build, command)
         return build
 
     def all(self) -> list[Build]:
@@ -120,21 +131,25 @@ class Builds:
         for build in self.all():
             self.cancel(build.id)
 
-    def _build(self, build: Build, command: list[str | Path], output: Path) -> None:
-        """(On the thread of builds.) A plan alone is written beside, and thrown away."""
+    def _build(self, build: Build, command: list[str | Path]) -> None:
+        """(On the thread of builds.) The bundle of a dry run goes where those of failed ones go."""
         if self.get(build.id).state != "running":
             return
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="plan-", dir=self._library.spool) as scratch:
-            place = Path(scratch, "bundle") if build.dry_run else output
-            try:
-                plan, message = self._compile(build.id, [*command, "-o", place])
-            except (OSError, WebFault, ValueError) as error:
-                plan, message = None, f"{error}"
+        began, plan, message = time.monotonic(), None, None
+        try:
+            with tempfile.TemporaryDirectory(prefix="build-", dir=self._library.spool) as scratch:
+                made = Path(scratch, "bundle")
+                plan, message = self._compile(build.id, [*command, "-o", made])
+                if plan and build.bundle and self.get(build.id).state == "running":
+                    self._keep(build.bundle, made)
+        except (OSError, RuntimeFault) as error:
+            plan, message = None, str(error)
+        except Exception as error:
+            log.exception("a bug: a compilation of the page")
+            plan, message = None, f"it could not be compiled: {type(error).__name__}"
         if self.get(build.id).state == "running":
             state = "done" if plan else "failed"
             self._say(build.id, state=state, plan=plan, message=message, seconds=time.monotonic() - began)
-        self._written()
 
     def _compile(self, name: str, arguments: list[str | Path]) -> tuple[PlanView | None, str | None]:
         command = [sys.executable, "-c", _LIMITED, str(self._memory_bytes), _hypsc(), *map(str, arguments)]

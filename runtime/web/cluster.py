@@ -24,7 +24,6 @@ from hyps.runtime.cluster.status import Status, WorkerLine
 from hyps.runtime.cluster.subhub import Desk, SubHub
 from hyps.runtime.cluster.trace import Span
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.manifest import Manifest
 from hyps.runtime.web.errors import Busy, Conflict, Missing
 
 _ANSWER_S, _END_S, _START_S = 5.0, 20.0, 120.0
@@ -139,12 +138,12 @@ class Cluster:
         except RuntimeFault as reason:
             raise Conflict(str(reason)) from None
 
-    def engine(self) -> tuple[str, Manifest, ClusterEngine]:
-        """A client of the manager that serves now, and the bundle's name. Raises `Conflict`."""
+    def engine(self, bundle: str) -> ClusterEngine:
+        """A client of the manager, if it serves this bundle. Raises `Conflict`."""
         serving = self._serving
-        if serving is None:
-            raise Conflict("no bundle is served; choose one first")
-        return serving.name, serving.manifest, serving.engine()
+        if serving is None or serving.name != bundle:
+            raise Conflict(f"bundle {bundle} is served no more; submit the input again")
+        return serving.engine()
 
     def manager(self, desk: Desk, folder: Path, journal: Journal) -> Manager:
         """A manager as the operator wants it."""
@@ -180,12 +179,6 @@ class _Serving:
         self.name, self._folder, self._journal, self._cluster = name, folder, journal, cluster
         self._manager: Manager | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's."""
-        assert self._manager
-        return self._manager.manifest
 
     def begin(self, hub: SubHub) -> None:
         """Returns when it serves. Raises `RuntimeFault`."""

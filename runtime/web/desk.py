@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from hyps.runtime.cluster.dealing import CLUSTER_BYTES
@@ -32,25 +33,25 @@ class Desk:
     ) -> None:
         self.cluster, self.library, self.input_bytes = cluster, library, input_bytes
         self._given = given
+        self._lock = threading.Lock()  # while bundles come, go, or begin to be served
         self.boards, self.events = Boards(cluster), Events()
         self.pump = Pump(self.events, self.boards.view)
-        self.builds = Builds(
-            library, build_bytes, build_s, lambda build: self.events.publish("build", build), self.library_changed
-        )
+        self.builds = Builds(library, build_bytes, build_s, lambda build: self.events.publish("build", build), self._keep)
         self.jobs = Jobs(cluster, library, lambda job: self.events.publish("job", job))
 
     def serve(self, name: str) -> None:
         """Serve a bundle. Raises `RuntimeFault`."""
         folder = self.library.bundle(name)
         ours = self._given is not None and folder == self._given[0]
-        self.cluster.serve(name, folder, self._given[1] if ours and self._given else self.library.journal(name))
+        with self._lock:
+            self.cluster.serve(name, folder, self._given[1] if ours and self._given else self.library.journal(name))
         self.library_changed()
 
     def build(self, model: str, wanted: BuildRequest) -> Build:
         """Begin to compile. Raises `WebFault`."""
         name = wanted.bundle or model
-        if not wanted.dry_run and name == self.cluster.bundle:
-            raise Conflict(f"bundle {name} is served; give the new one another name")
+        if not wanted.dry_run:
+            self._check_free(name)
         budget_bytes = wanted.memory_bytes
         if wanted.workers or (budget_bytes is None and wanted.target is None):
             sizes = [worker.memory_bytes for worker in self.cluster.workers() if not worker.drained]
@@ -69,6 +70,13 @@ class Desk:
             photographs=manifest.preprocess is not None,
             labels=len(manifest.labels or ()),
         )
+
+    def delete_bundle(self, name: str) -> None:
+        """Remove one that is not served. Raises `Conflict`, `Missing`."""
+        with self._lock:
+            self._check_free(name)
+            self.library.delete_bundle(name)
+        self.library_changed()
 
     def library_changed(self) -> None:
         """Models or bundles have come or gone."""
@@ -90,6 +98,17 @@ class Desk:
         self.jobs.close()
         self.builds.close()
         self.cluster.close()
+
+    def _keep(self, name: str, made: Path) -> None:
+        """(On the thread of builds.) A bundle was compiled."""
+        with self._lock:
+            self._check_free(name)
+            self.library.keep(name, made)
+        self.library_changed()
+
+    def _check_free(self, name: str) -> None:
+        if name == self.cluster.bundle:
+            raise Conflict(f"bundle {name} is served; serve another first, or take another name")
 
     def _listing(self) -> dict[str, object]:
         return {"models": self.library.models(), "bundles": self.library.bundles(self.cluster.bundle)}

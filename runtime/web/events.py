@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ _MOST_READERS, _MOST_BEHIND = 50, 256
 _PING_S = 5.0
 #: A status at most so often; one in which only times and sizes are others, less often.
 _STATUS_S, _QUIET_S = 0.1, 1.0
+log = logging.getLogger(__name__)
 
 
 def event(kind: str, data: BaseModel | list[BaseModel] | object) -> bytes:
@@ -107,12 +109,14 @@ class Pump:
         while not self._over:
             self._changed.wait(_QUIET_S)  # a page that hears nothing takes the boards for gone
             self._changed.clear()
-            status = self._status()
-            key = _without_figures(status)
             now = time.monotonic()
-            if key != said or now - said_at > _QUIET_S / 2:
-                said, said_at = key, now
-                self._events.publish("status", status)
+            try:
+                status = self._status()
+                if (key := _without_figures(status)) != said or now - said_at > _QUIET_S / 2:
+                    said, said_at = key, now
+                    self._events.publish("status", status)
+            except Exception:  # pages without news take all boards for gone
+                log.exception("a bug: no status for the pages")
             time.sleep(_STATUS_S)
 
 

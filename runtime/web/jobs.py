@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import secrets
 import threading
@@ -20,7 +21,7 @@ from hyps.runtime.inputs import Source, read_tensors
 from hyps.runtime.output import save
 from hyps.runtime.results import top_classes
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.errors import Busy, Conflict, Missing
+from hyps.runtime.web.errors import Busy, Conflict, Missing, WebFault
 from hyps.runtime.web.library import Library
 from hyps.runtime.web.schemas import Job, ScoredView, SpanView
 
@@ -42,22 +43,27 @@ class Jobs:
         for number in range(_UNDER_WAY):
             threading.Thread(target=self._serve, name=f"page's client {number}", daemon=True).start()
 
-    def room(self) -> None:
-        """Raises `Busy` where too many wait, `Conflict` where no bundle is served."""
+    def room(self) -> str:
+        """The bundle that will compute. Raises `Busy` where too many wait, `Conflict` where none is served."""
         if self._waiting.qsize() >= _MOST_WAITING:
             raise Busy(f"{_MOST_WAITING} inputs wait; try again when some are done")
-        if self._cluster.bundle is None:
+        if (bundle := self._cluster.bundle) is None:
             raise Conflict("no bundle is served; choose one first")
+        return bundle
 
     def new(self) -> tuple[str, Path]:
         """A job's number, and where its input is to be written."""
         name = secrets.token_hex(16)
-        return name, self._library.spool / f"{name}.input"
+        return name, self._input(name)
 
     def submit(self, job: str, name: str) -> Job:
-        """Compute an input that was written. Raises `Busy`."""
-        self.room()
-        made = Job(id=job, name=name, state="waiting", submitted_at=time.time())
+        """Compute an input that was written, or remove it. Raises `Busy`, `Conflict`."""
+        try:
+            bundle = self.room()
+        except WebFault:
+            self._input(job).unlink(missing_ok=True)
+            raise
+        made = Job(id=job, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
         with self._lock:
             self._jobs[job] = made
             gone = [self._jobs.popitem(last=False)[0] for _ in range(len(self._jobs) - _KEPT)]
@@ -92,13 +98,16 @@ class Jobs:
         for _ in range(_UNDER_WAY):
             self._waiting.put(None)
 
+    def _input(self, job: str) -> Path:
+        return self._library.spool / f"{job}.input"
+
     def _outputs(self, job: str) -> Path:
         return self._library.spool / f"{job}.npz"
 
     def _serve(self) -> None:
         """(On a thread of its own.) Compute what is submitted."""
         while job := self._waiting.get():
-            source = self._library.spool / f"{job}.input"
+            source = self._input(job)
             try:
                 self._compute(job, source)
             except RuntimeFault as fault:
@@ -112,13 +121,17 @@ class Jobs:
     def _compute(self, job: str, source: Path) -> None:
         self._say(job, state="running")
         began = time.monotonic()
-        _, manifest, engine = self._cluster.engine()
-        with closing(engine):
-            tensors = read_tensors(Source(name=self.get(job).name, content=source), manifest, _ROOM_BYTES)
+        asked = self.get(job)
+        with closing(self._cluster.engine(asked.bundle)) as engine:
+            manifest = engine.manifest
+            tensors = read_tensors(Source(name=asked.name, content=source), manifest, _ROOM_BYTES)
             found = engine.run(tensors, job=job)
         seconds = time.monotonic() - began
         save(self._outputs(job), found)
-        top = [ScoredView(index=each.index, label=each.label, score=each.score) for each in top_classes(manifest, found, 5)]
+        top = [
+            ScoredView(index=each.index, label=each.label, score=each.score if math.isfinite(each.score) else None)
+            for each in top_classes(manifest, found, 5)
+        ]
         status = self._cluster.status()
         names = {share.number: (share.first, share.last) for share in status.shares} if status else {}
         spans = [_view(span, *names.get(span.share, ("", ""))) for span in self._cluster.spans(job)]

@@ -23,6 +23,7 @@ from hyps.runtime.web.errors import Missing, TooLarge, WebFault
 from hyps.runtime.web.schemas import BundleLine, ModelFile, ModelLine
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_NAMES = "has 1 to 100 letters, digits, dots, - and _, and begins with a letter or digit"
 #: A disk that is full stops more than an upload.
 _SPARE_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 20
@@ -32,7 +33,7 @@ _DRAIN_S = 10.0
 def checked(name: str) -> str:
     """A name that is a file's or a folder's here. Raises `WebFault`."""
     if not _NAME.match(name):
-        raise WebFault("a name has 1 to 100 letters, digits, dots, - and _, and begins with a letter or digit")
+        raise WebFault(f"a name {_NAMES}")
     return name
 
 
@@ -43,11 +44,15 @@ class Library:
         self._folder, self._given, self._limit_bytes = folder, given, limit_bytes
         self._known: dict[Path, tuple[int, BundleLine]] = {}
         self._lock = threading.Lock()
+        if given and not _NAME.match(given.name):
+            raise OutputError(
+                f"a bundle is served under its folder's name, and {given.name!r} is none: it {_NAMES}; rename the folder"
+            )
         try:
             for name in ("models", "bundles", "journals", "spool"):
                 (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in (folder / "spool").iterdir():  # of a manager that was killed
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         except OSError as error:
             raise OutputError(
                 f"cannot keep models and bundles in {folder}: {error.strerror}; name another --library"
@@ -131,17 +136,22 @@ class Library:
             raise Missing(f"there is no bundle {name}")
         return path
 
-    def new_bundle(self, name: str) -> Path:
-        """Where a bundle of this name is to be written; one that is there may be replaced. Raises `WebFault`."""
+    def ours(self, name: str) -> Path:
+        """Where a bundle of this name is or would be. Raises `WebFault` for the one that the manager was started with."""
         if self._given and checked(name) == self._given.name:
-            raise WebFault(f"{name} is the bundle that the manager was started with; take another name")
+            raise WebFault(f"{name} is the bundle that the manager was started with; it is not ours to change")
         return self._folder / "bundles" / checked(name)
+
+    def keep(self, name: str, made: Path) -> None:
+        """Take in a bundle that was made in the spool, in place of one of this name; that is left beside ``made``."""
+        place = self.ours(name)
+        if place.exists():
+            place.replace(made.with_name("before"))
+        made.replace(place)
 
     def delete_bundle(self, name: str) -> None:
         """Remove a bundle. Raises `Missing`, `WebFault` for the one that the manager was started with."""
-        if self._given and name == self._given.name:
-            raise WebFault(f"{name} is the bundle that the manager was started with: it is not ours to remove")
-        self._remove(self.new_bundle(name), f"there is no bundle {name}")
+        self._remove(self.ours(name), f"there is no bundle {name}")
         shutil.rmtree(self.journal(name), ignore_errors=True)
 
     def archive(self, name: str) -> Iterator[bytes]:

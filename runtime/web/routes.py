@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.web import schemas
 from hyps.runtime.web.desk import Desk
-from hyps.runtime.web.errors import Busy, Conflict
+from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.metrics import registry
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -117,10 +117,7 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
     @api.delete("/api/bundles/{name}", status_code=204)
     def delete_bundle(name: PathName) -> None:
         """Remove a bundle that is not served."""
-        if name == desk.cluster.bundle:
-            raise Conflict(f"bundle {name} is served; serve another first")
-        desk.library.delete_bundle(name)
-        desk.library_changed()
+        desk.delete_bundle(name)
 
     @api.put("/api/served")
     def serve(wanted: schemas.Served) -> schemas.StatusView:

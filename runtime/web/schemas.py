@@ -176,11 +176,11 @@ class StatusView(Schema):
 
 
 class ScoredView(Schema):
-    """A class with its probability."""
+    """A class with its probability; no score where it is no finite number."""
 
     index: int
     label: str | None
-    score: float
+    score: float | None
 
 
 class SpanView(Schema):
@@ -198,10 +198,11 @@ class SpanView(Schema):
 
 
 class Job(Schema):
-    """An input that is computed."""
+    """An input that is computed by the bundle that was served when it came."""
 
     id: str
     name: str
+    bundle: str
     state: Literal["waiting", "running", "done", "failed"]
     reason: str | None = None
     top: list[ScoredView] = []

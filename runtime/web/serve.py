@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.options import size
+from hyps.runtime.cluster.options import count, size
 from hyps.runtime.cluster.planning import Wishes
 from hyps.runtime.errors import HubError
+from hyps.runtime.integrity import read_manifest
 
 _PORT = 8765
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -31,7 +32,7 @@ def add_web(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--upload-limit", type=size, default=4 << 30, metavar="SIZE", help="of a model's file (default 4GiB)")
     page.add_argument("--input-limit", type=size, default=64 << 20, metavar="SIZE", help="of an image (default 64MiB)")
     page.add_argument("--build-memory", type=size, default=4 << 30, metavar="SIZE", help="for compiling (default 4GiB)")
-    page.add_argument("--build-seconds", type=int, default=900, metavar="S", help="for compiling (default 900)")
+    page.add_argument("--build-seconds", type=count, default=900, metavar="S", help="for compiling (default 900)")
 
 
 def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path | None, say: Callable[[str], None]) -> None:
@@ -48,7 +49,9 @@ def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path
     if (options.tls_cert is None) != (options.tls_key is None):
         raise HubError("--tls-cert and --tls-key go together")
     tls = (options.tls_cert, options.tls_key) if options.tls_cert else None
-    given: Path | None = options.bundle.absolute() if options.bundle else None
+    given: Path | None = options.bundle.resolve() if options.bundle else None
+    if given:
+        read_manifest(given)  # before the hub is waited for
     desk: Desk | None = None
     cluster = Cluster(join, wishes, options.listen, say, lambda: desk.pump.poke() if desk else None)
     library = Library(options.library.absolute(), given, limit_bytes=options.upload_limit)

@@ -72,11 +72,11 @@ function sentence(job) {
 
 /** Scores that are probabilities are shown as such; others as they are, the best with a full bar. */
 function scale(top) {
-  const likely = top.every(({ score }) => score >= 0 && score <= 1);
+  const likely = top.every(({ score }) => score !== null && score >= 0 && score <= 1);
   const best = Math.max(...top.map(({ score }) => Math.abs(score)), 1e-30);
   return likely
     ? ({ score }) => ({ part: score, text: `${(score * 100).toFixed(1)} %` })
-    : ({ score }) => ({ part: Math.max(0, score / best), text: score.toPrecision(4) });
+    : ({ score }) => ({ part: Math.max(0, score / best), text: score?.toPrecision(4) ?? 'no number' });
 }
 
 function makeLabel() {

@@ -372,3 +372,25 @@ def answer_oldest(scheduler: Scheduler) -> int:
     lease = next(iter(scheduler.leases.values()))
     answer(scheduler, lease)
     return lease.key.share
+
+
+def test_what_was_sent_to_a_worker_that_lost_the_share_is_leased_again(manifest: Manifest) -> None:
+    """An operator moved it: the worker lets go of it, and of the input."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (old,) = scheduler.tasks(0)
+    hold(scheduler, {0: "w1", 1: "w1", 2: "w2"})
+    scheduler.withdraw()
+    (new,) = scheduler.tasks(0)
+    assert (old.worker, new.worker, new.key.share) == ("w0", "w1", 0)
+    scheduler.check("w0", old.key)  # if it had computed it already, that is as good
+    assert scheduler.arrived(old.key, "a", b"") == ("x",)
+
+
+def test_leases_of_workers_that_keep_the_share_go_on(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (lease,) = scheduler.tasks(0)
+    hold(scheduler, {0: "w0 w1", 1: "w1", 2: "w2"})
+    scheduler.withdraw()
+    assert lease.key in scheduler.leases

@@ -69,12 +69,13 @@ def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:
         library = tmp_path / "library"
         page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", devices.url, "--verbose", *options]
         first: list[str | Path] = [devices.bundle, "--journal", tmp_path / "journal"] if bundle else []
+        said_before = len(devices.log("manager"))
         devices._start("manager", "hyps-manager", ["serve", *first, *page])
         for number in range(workers):
             devices.start_worker(f"w{number}")
-        pattern = r"the page: (https?://\S+?)/(?:#token=(\S+))?$"
-        wait_for("the page's address", lambda: re.search(pattern, devices.log("manager"), re.MULTILINE))
-        found = re.search(pattern, devices.log("manager"), re.MULTILINE)
+        pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)
+        wait_for("the page's address", lambda: pattern.search(devices.log("manager"), said_before))
+        found = pattern.search(devices.log("manager"), said_before)
         assert found
         return Web(devices=devices, url=found[1], token=found[2] or "", library=library)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -17,7 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hyps.runtime.cluster.certificates import make_certificates
 from hyps.runtime.integrity import check_files, read_manifest
+from tests.compiler.onnxes import classifier, model, node, value
 from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.web.conftest import Stream, Web
 
 HypsRun = Callable[..., subprocess.CompletedProcess[str]]
@@ -275,3 +278,115 @@ def test_a_port_that_is_taken(bin_folder: Path, tmp_path: Path) -> None:
         command: list[str | Path] = [bin_folder / "hyps-manager", "serve", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, f"cannot listen at {where}" in done.stderr) == (2, True), done.stderr
+
+
+def test_shares_that_move_while_jobs_run_hold_nothing_up(web: Web, photograph: Path) -> None:
+    """Long before a lease ends (120 s), whatever the boards had in hand."""
+    first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
+    picture, jobs = photograph.read_bytes(), []
+    for turn in range(6):
+        jobs += [web("POST", "/api/jobs", data=picture) for _ in range(5)]
+        homes = {str(number): [f"w{(number + turn) % 3}"] for number in range(len(web.homes()))}
+        assert web("PUT", "/api/placement", json={"homes": homes}).status_code == 200
+    assert [web.done("jobs", job, 40)["top"] for job in jobs] == [first] * len(jobs)
+
+
+def test_a_manager_that_was_killed_while_it_compiled_starts_again(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    started = web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000, "dry_run": True})
+    assert started.status_code == 202
+    wait_for("the compiler", lambda: compilers(web.library))
+    web.devices.kill("manager")
+    wait_for("the compiler's end", lambda: not compilers(web.library))
+    assert [*(web.library / "spool").iterdir()]
+    again = start_web(0, bundle=False)
+    assert [model["name"] for model in again.get("/api/models")] == ["net"]
+    assert not [*(web.library / "spool").iterdir()]
+
+
+def test_a_cancelled_build_leaves_nothing_and_an_older_bundle_stands(start_web: Callable[..., Web]) -> None:
+    web = start_web(0, bundle=False)
+    proto = classifier()
+    web("PUT", "/api/models/net/net.onnx", data=proto.SerializeToString())
+    options = {"memory_bytes": 80_000_000}
+    assert web.done("builds", web("POST", "/api/models/net/builds", json=options))["state"] == "done"
+    before = (web.library / "bundles/net/manifest.json").read_bytes()
+    for _ in range(3):
+        started = web("POST", "/api/models/net/builds", json={"memory_bytes": 90_000_000})
+        time.sleep(0.4)
+        web("DELETE", f"/api/builds/{started.json()['id']}")
+        assert web.done("builds", started)["state"] == "cancelled"
+    wait_for("the end of the compiler", lambda: not [*(web.library / "spool").iterdir()])
+    assert [path.name for path in (web.library / "bundles").iterdir()] == ["net"]
+    assert (web.library / "bundles/net/manifest.json").read_bytes() == before
+
+
+def test_a_bundle_that_is_served_meanwhile_is_not_replaced(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    assert web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))["state"] == "done"
+    before = (web.library / "bundles/net/manifest.json").read_bytes()
+    started = web("POST", "/api/models/net/builds", json={"memory_bytes": 90_000_000})
+    assert web("PUT", "/api/served", json={"bundle": "net"}).status_code == 200
+    ended = web.done("builds", started)
+    assert (ended["state"], "bundle net is served" in ended["message"]) == ("failed", True)
+    assert (web.library / "bundles/net/manifest.json").read_bytes() == before
+    assert web("DELETE", "/api/bundles/net").status_code == 409
+
+
+def test_a_bundle_whose_folder_cannot_be_its_name(bin_folder: Path, devices: Devices, tmp_path: Path) -> None:
+    shutil.copytree(devices.bundle, tmp_path / "so named")
+    for name, said in (("so named", "rename the folder"), ("nothing", "manifest.json")):
+        options: list[str | Path] = [
+            "--hub",
+            "mqtt://127.0.0.1:1",
+            "--web",
+            "127.0.0.1:0",
+            "--library",
+            tmp_path / "library",
+        ]
+        command: list[str | Path] = [bin_folder / "hyps-manager", "serve", tmp_path / name, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (2, True, 1), done.stderr
+
+
+def test_labels_that_were_uploaded_name_the_classes(start_web: Callable[..., Web], root: Path, photograph: Path) -> None:
+    web = start_web(1, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    web("PUT", "/api/models/net/labels.txt", data=(root / "models/cifar10_labels.txt").read_bytes())
+    options = {"memory_bytes": 80_000_000, "preprocess": "cifar10"}
+    built = web.done("builds", web("POST", "/api/models/net/builds", json=options))
+    assert built["state"] == "done", built["message"]
+    web("PUT", "/api/served", json={"bundle": "net"})
+    wait_for("loaded shares", web.ready)
+    job = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+    labels = (root / "models/cifar10_labels.txt").read_text().split()
+    assert [scored["label"] for scored in job["top"]] == [labels[scored["index"]] for scored in job["top"]]
+
+
+def test_scores_that_are_no_numbers_do_not_break_the_answer(start_web: Callable[..., Web]) -> None:
+    web = start_web(1, bundle=False)
+    nodes = [node("Sqrt", "x", "roots"), node("Softmax", "roots", "y")]
+    web("PUT", "/api/models/net/net.onnx", data=model(nodes, [value("x", 1, 4)], [value("y", 1, 4)]).SerializeToString())
+    assert web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))["state"] == "done"
+    web("PUT", "/api/served", json={"bundle": "net"})
+    wait_for("loaded shares", web.ready)
+    tensor = io.BytesIO()
+    np.save(tensor, np.full((1, 4), -1, np.float32))
+    job = web.done("jobs", web("POST", "/api/jobs", data=tensor.getvalue()))
+    assert (job["state"], {scored["score"] for scored in job["top"]}) == ("done", {None})
+    assert web.get("/api/jobs")[0]["id"] == job["id"]
+
+
+def compilers(library: Path) -> list[Path]:
+    """Processes that compile into this library."""
+    named = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return [path for path in named if str(library / "spool").encode() in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
