@@ -10,14 +10,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hyps.compiler.load import load_model
-from hyps.compiler.pipeline import Compilation, folded_model
-from hyps.passes.errors import PassError
-from hyps.passes.fitting import Measured, measured, shard
-from hyps.passes.planner import smallest_budget
+from hyps.compiler.load import LoadedModel
+from hyps.passes.fitting import Measured, shard
 from hyps.passes.request import Request
 from hyps.passes.wanted import mandatory_cuts, pooling_cuts
 from hyps.passes.work import multiply_adds
+from hyps.runtime.manifest import Count, Name, Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,31 +41,38 @@ class OperatorRow:
 class TypeRow:
     """All operators of a type, added up; ``live_bytes`` is the most."""
 
-    op_type: str
-    operators: int
-    parameters: int
-    weight_bytes: int
-    activation_bytes: int
-    multiply_adds: int
-    live_bytes: int
+    op_type: Name
+    operators: Count
+    parameters: Count
+    weight_bytes: Count
+    activation_bytes: Count
+    multiply_adds: Count
+    live_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPoint:
     """A place to cut: behind the operator at ``position`` - 1; ``crossing_bytes`` would be handed over there."""
 
-    position: int
+    position: Positive
     behind: str
     mandatory: bool
-    crossing_bytes: int
+    crossing_bytes: Count
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """In a word."""
+        return "mandatory" if self.mandatory else "optional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
     """A model. ``weight_bytes`` counts shared weights once; ``crossing_bytes`` has an entry for every cut position.
 
-    ``smallest_budget_bytes`` is the least budget that works; None, for ``why_none``, where none does.
+    Of the whole model in one session, the process holds ``process_bytes`` by itself, ``resident_bytes`` of weights, and what
+    is live; while it starts, ``start_bytes`` at most. ``smallest_budget_bytes`` is the least budget that works; None, for
+    ``why_none``, where none does.
     """
 
     model: str
@@ -79,46 +84,49 @@ class Analysis:
     parameters: int
     weight_bytes: int
     multiply_adds: int
+    process_bytes: int
+    start_bytes: int
+    resident_bytes: int
     whole_peak_bytes: int
     smallest_budget_bytes: int | None
     why_none: str | None
     crossing_bytes: tuple[int, ...]
 
 
-def analyse(job: Compilation) -> Analysis:
-    """Analyse the model of ``job`` for its budget, target and threads; nothing is written.
-
-    Raises the package's errors, and those of the passes, for a model that cannot be understood.
-    """
-    with load_model(job.model) as loaded:
-        model = folded_model(loaded, job).model
-        whole = measured(model, job.request)
-        try:
-            smallest, why = smallest_budget(model, job.request), None
-        except PassError as error:
-            smallest, why = None, str(error)
-        rows = tuple(_rows(whole))
-        return Analysis(
-            model=loaded.name,
-            target=job.target_name,
-            budget_bytes=job.request.budget_bytes,
-            operators=rows,
-            types=tuple(_types(rows)),
-            splits=tuple(_splits(whole, job.request)),
-            parameters=loaded.parameters,
-            weight_bytes=loaded.weight_bytes,
-            multiply_adds=sum(row.multiply_adds for row in rows),
-            whole_peak_bytes=max(job.request.start_bytes, int(whole.costs.peaks_from(0)[-1])) if rows else 0,
-            smallest_budget_bytes=smallest,
-            why_none=why,
-            crossing_bytes=tuple(int(nbytes) for nbytes in whole.costs.crossing[: len(rows) + 1]),
-        )
+def analysis(
+    loaded: LoadedModel,
+    whole: Measured,
+    request: Request,
+    target_name: str,
+    smallest: int | None,
+    why_none: str | None = None,
+) -> Analysis:
+    """The figures of a model whose operators keep their order, for a request's budget, device and threads."""
+    rows = tuple(_rows(whole))
+    return Analysis(
+        model=loaded.name,
+        target=target_name,
+        budget_bytes=request.budget_bytes,
+        operators=rows,
+        types=tuple(_types(rows)),
+        splits=tuple(_splits(whole, request)),
+        parameters=loaded.parameters,
+        weight_bytes=loaded.weight_bytes,
+        multiply_adds=sum(row.multiply_adds for row in rows),
+        process_bytes=request.process_bytes,
+        start_bytes=request.start_bytes,
+        resident_bytes=int(whole.costs.weights_from(0)[-1]) if rows else 0,
+        whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])) if rows else 0,
+        smallest_budget_bytes=smallest,
+        why_none=why_none,
+        crossing_bytes=tuple(int(nbytes) for nbytes in whole.costs.crossing[: len(rows) + 1]),
+    )
 
 
 def _rows(whole: Measured) -> Iterator[OperatorRow]:
     graph, costs = whole.graph, whole.costs
     alone = costs.alone()
-    live = costs.input_bytes + costs.live + costs.workspace - costs.reused
+    live = costs.live_from(0)
     for index, operator in enumerate(graph.operators):
         weights = [graph.weights[name] for name in operator.weights]
         made = [graph.tensors[name] for name in operator.outputs if name in graph.tensors]

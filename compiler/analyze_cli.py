@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from hyps.compiler import choices, report
-from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow, analyse
+from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow
 from hyps.compiler.errors import OutputError
 from hyps.compiler.listings import Json
-from hyps.compiler.pipeline import Compilation
+from hyps.compiler.pipeline import Compilation, analyse
 from hyps.compiler.targets import load_target
 from hyps.passes.device import Device
 from hyps.passes.request import Request
@@ -124,8 +124,7 @@ def _print(found: Analysis, rows: list[OperatorRow]) -> None:
     if found.budget_bytes:
         out.print(f"budget           {megabytes(found.budget_bytes)} ({found.target})", markup=False)
     out.print()
-    kinds = {True: "mandatory", False: "optional"}
-    points = ([p.behind, kinds[p.mandatory], megabytes(p.crossing_bytes), p.reason] for p in found.splits)
+    points = ([p.behind, p.kind, megabytes(p.crossing_bytes), p.reason] for p in found.splits)
     out.print(report.table([("cut behind", False), ("kind", False), ("crosses", True), ("reason", False)], points))
     if not found.splits:
         out.print(

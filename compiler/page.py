@@ -21,7 +21,7 @@ from hyps.passes.units import megabytes
 
 #: The colour that stands for that of the page's text in the plots.
 _INK = "#010203"
-_MODEL_CAPTIONS = {
+_CAPTIONS = {
     "memory": (
         "Memory over the schedule",
         "What is predicted to be resident while each operator runs. Dashed: the budget of the whole process.",
@@ -35,7 +35,12 @@ _MODEL_CAPTIONS = {
         "The predicted peak of each step, and what the process held while it ran: what earlier steps left counts, too.",
     ),
 }
-_BUNDLE_CAPTIONS = _MODEL_CAPTIONS | {
+_STEP_CAPTIONS = {
+    "memory": (
+        "Memory over the schedule",
+        "What is predicted to be resident while each step runs. Dashed: the budget of the whole process. The curve of the "
+        "whole model is missing, as this bundle does not tell of it: compile it again, or report the model itself.",
+    ),
     "layers": ("Output size of each step", "What each step puts out; behind each, the bundle is cut."),
 }
 
@@ -43,7 +48,7 @@ _BUNDLE_CAPTIONS = _MODEL_CAPTIONS | {
 def page(facts: Facts, measured: Measurements | None = None) -> bytes:
     """The page as UTF-8. The same facts give the same bytes."""
     parts = files("hyps.compiler.page_data")
-    captions = _BUNDLE_CAPTIONS if facts.kind == "bundle" else _MODEL_CAPTIONS
+    captions = _CAPTIONS if facts.whole else _CAPTIONS | _STEP_CAPTIONS
     figures = [
         _figure(name, *captions[name], draw(Style(ink=_INK, paper="none"), "svg").decode())
         for name, draw in plots(facts, measured).items()

@@ -18,6 +18,7 @@ from hyps.compiler.page_model import model_facts
 from hyps.compiler.page_profile import Measurements, read_profile
 from hyps.compiler.pipeline import Compilation
 from hyps.compiler.targets import load_target
+from hyps.compiler.whole import read_whole
 from hyps.compiler.writing import check_file, write_files
 from hyps.passes.device import Device
 from hyps.passes.request import Request
@@ -108,7 +109,7 @@ def _facts(
         given = {"--target": target, "--memory": memory, "--threads": threads, "--input-shape": input_shape}
         if wrong := [name for name, value in given.items() if value]:
             raise OptionError(f"{wrong[0]} is for models: the bundle {source} is planned already")
-        return bundle_facts(read_manifest(source))
+        return bundle_facts(read_manifest(source), read_whole(source))
     device = load_target(target) if target else None
     budget_bytes = choices.budget(device, memory, needless=True)
     job = Compilation(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hyps.compiler.analysis import TypeRow
+from hyps.compiler.analysis import SplitPoint, TypeRow
+from hyps.compiler.whole import WholeModel
 from hyps.passes.plan import Partition
 from hyps.runtime.manifest import Step
 
@@ -50,16 +51,6 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SplitRow:
-    """A place to cut, by the operator before it; bytes that would cross there."""
-
-    behind: str
-    kind: str
-    crossing_bytes: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
     """One partition: figures in bytes as in `hyps.runtime.manifest.Step`; ``leaving_bytes`` is held after it."""
 
@@ -97,7 +88,10 @@ Edge = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that is shown. ``whole`` is None for a bundle, ``planned`` for a model without a plan."""
+    """Everything that is shown. ``planned`` is None for a model without a plan.
+
+    ``whole`` is None for a bundle that does not tell of the whole model; ``layers`` are its steps then.
+    """
 
     title: str
     kind: str
@@ -107,7 +101,7 @@ class Facts:
     planned: Timeline | None
     layers: tuple[Layer, ...]
     types: tuple[TypeRow, ...]
-    splits: tuple[SplitRow, ...]
+    splits: tuple[SplitPoint, ...]
     steps: tuple[StepFacts, ...]
     changes: tuple[str, ...]
     nodes: tuple[Node, ...]
@@ -145,6 +139,27 @@ def edges_between(items: Sequence[_Linked], sizes: Mapping[str, int]) -> Iterato
             if maker.get(name, index) != index:
                 found[maker[name]] = found.get(maker[name], 0) + sizes[name]
         yield from ((source, index, nbytes) for source, nbytes in found.items())
+
+
+def whole_timeline(whole: WholeModel) -> Timeline:
+    """The whole model as one partition: all its weights, and what lives at each operator (`hyps.passes.costs`)."""
+    count = len(whole.names)
+    taken = whole.process_bytes + whole.resident_bytes
+    return Timeline(
+        widths=(1,) * count,
+        process_bytes=(whole.process_bytes,) * count,
+        weight_bytes=(whole.resident_bytes,) * count,
+        beside_bytes=tuple(max(0, whole.start_bytes - taken - nbytes) for nbytes in whole.live_bytes),
+        activation_bytes=whole.live_bytes,
+    )
+
+
+def whole_layers(whole: WholeModel, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
+    """The model's operators, with the places to cut, and those where ``parts`` do."""
+    ends = {shard_of(part.operators[-1])[0] for part in parts[:-1] if part.operators}
+    kinds = {point.position: point.kind for point in whole.splits}
+    for index, (name, nbytes) in enumerate(zip(whole.names, whole.output_bytes, strict=True)):
+        yield Layer(name=name, output_bytes=nbytes, split=kinds.get(index + 1, ""), cut=name in ends)
 
 
 def planned_timeline(parts: Sequence[Partition] | Sequence[Step]) -> Timeline:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from hyps.compiler.analysis import Analysis, analyse
+from hyps.compiler.analysis import Analysis
 from hyps.compiler.load import load_model
 from hyps.compiler.page_facts import (
     Facts,
-    Layer,
     Node,
-    SplitRow,
-    Timeline,
     edges_between,
     planned_timeline,
     shard_of,
     steps_of,
+    whole_layers,
+    whole_timeline,
 )
-from hyps.compiler.pipeline import Compilation, folded_model, plan_model
-from hyps.passes.fitting import Measured, measured
-from hyps.passes.graph import Graph
+from hyps.compiler.pipeline import Compilation, analyse_folded, folded_model, plan_folded
+from hyps.compiler.whole import whole_model
+from hyps.passes.graph import Graph, view
 from hyps.passes.plan import Plan
 from hyps.passes.units import megabytes
 
@@ -29,59 +28,33 @@ def model_facts(job: Compilation) -> Facts:
 
     Raises the package's errors, and those of the passes: `hyps.passes.errors.DoesNotFit` where no plan keeps the budget.
     """
-    found = analyse(job)
     with load_model(job.model) as loaded:
-        whole = measured(folded_model(loaded, job).model, job.request)
+        folded = folded_model(loaded, job)
+        found = analyse_folded(loaded, folded, job)
         if job.request.budget_bytes is None:
-            return _facts(found, whole, job.request.start_bytes, whole.graph, None)
-        planned = plan_model(loaded, job)
-        return _facts(found, whole, job.request.start_bytes, planned.graph, planned.plan)
+            return _facts(found, view(folded.model), None)
+        planned = plan_folded(loaded, folded, job)
+        return _facts(found, planned.graph, planned.plan)
 
 
-def _facts(found: Analysis, whole: Measured, start_bytes: int, graph: Graph, plan: Plan | None) -> Facts:
+def _facts(found: Analysis, graph: Graph, plan: Plan | None) -> Facts:
     parts = plan.partitions if plan else ()
-    ends = {shard_of(part.operators[-1])[0] for part in parts[:-1]}
-    kinds = {point.position: "mandatory" if point.mandatory else "optional" for point in found.splits}
+    whole = whole_model(found, plan)
     homes = {name: index for index, part in enumerate(parts) for name in part.operators}
     return Facts(
         title=found.model,
         kind="model",
         pairs=tuple(_model_pairs(found, plan)),
         budget_bytes=found.budget_bytes,
-        whole=_whole_timeline(whole, start_bytes),
+        whole=whole_timeline(whole),
         planned=planned_timeline(parts) if plan else None,
-        layers=tuple(
-            Layer(name=row.name, output_bytes=row.activation_bytes, split=kinds.get(index + 1, ""), cut=row.name in ends)
-            for index, row in enumerate(found.operators)
-        ),
-        types=found.types,
-        splits=tuple(
-            SplitRow(
-                behind=point.behind,
-                kind="mandatory" if point.mandatory else "optional",
-                crossing_bytes=point.crossing_bytes,
-                reason=point.reason,
-            )
-            for point in found.splits
-        ),
+        layers=tuple(whole_layers(whole, parts)),
+        types=whole.types,
+        splits=whole.splits,
         steps=tuple(steps_of(parts, lambda name: graph.tensors[name].nbytes)),
-        changes=tuple(f"{change.operator} is {change.what}: {change.why}" for change in plan.changes) if plan else (),
+        changes=whole.changes,
         nodes=tuple(_operator_nodes(graph, homes)),
         edges=tuple(edges_between(graph.operators, {name: tensor.nbytes for name, tensor in graph.tensors.items()})),
-    )
-
-
-def _whole_timeline(whole: Measured, start_bytes: int) -> Timeline:
-    """The whole model as one partition: all its weights, and what lives at each operator (`hyps.passes.costs`)."""
-    costs = whole.costs
-    live = costs.input_bytes + costs.live + costs.workspace - costs.reused
-    weights = int(costs.weights_from(0)[-1]) if costs.count else 0
-    return Timeline(
-        widths=(1,) * costs.count,
-        process_bytes=(costs.process_bytes,) * costs.count,
-        weight_bytes=(weights,) * costs.count,
-        beside_bytes=tuple(max(0, start_bytes - costs.process_bytes - weights - int(nbytes)) for nbytes in live),
-        activation_bytes=tuple(map(int, live)),
     )
 
 

@@ -13,20 +13,23 @@ from threading import Event
 
 import numpy as np
 
+from hyps.compiler.analysis import Analysis, analysis
 from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
 from hyps.compiler.copying import Progress, hash_file
 from hyps.compiler.errors import OptionError
 from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.compiler.whole import encode_whole, whole_model
 from hyps.passes.batch_size import assume_batch
 from hyps.passes.branches import take_branches
 from hyps.passes.constants import FoldReshapes
-from hyps.passes.errors import UnsupportedModel
+from hyps.passes.errors import PassError, UnsupportedModel
+from hyps.passes.fitting import measured
 from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph, type_name
 from hyps.passes.plan import Plan
-from hyps.passes.planner import Planned, plan
+from hyps.passes.planner import Planned, plan, smallest_budget
 from hyps.passes.request import Request
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
@@ -34,6 +37,7 @@ from hyps.passes.weights import Model
 from hyps.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    REPORT_NAME,
     Manifest,
     ModelRecord,
     OutputRecord,
@@ -83,7 +87,11 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
     check_destination(job.output, force=job.force)
     with load_model(job.model) as loaded, _hashing(job.model) as digest:
         with progress("planning", None):
-            planned = plan_model(loaded, job)
+            folded = folded_model(loaded, job)
+            planned = plan_folded(loaded, folded, job)
+            whole = measured(folded.model, job.request)
+            smallest = planned.plan.smallest_budget_bytes
+            told = whole_model(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
         records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
         preprocess = _preprocess(job, planned.graph, records)
         labels = _labels(job, planned.graph, records)
@@ -116,7 +124,9 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
                 preprocess=preprocess,
                 labels=labels,
             )
-            (folder / MANIFEST_NAME).write_bytes(encode(manifest))
+            document = encode(manifest)
+            (folder / REPORT_NAME).write_bytes(encode_whole(told, document))
+            (folder / MANIFEST_NAME).write_bytes(document)
     return Compiled(plan=planned.plan, manifest=manifest)
 
 
@@ -132,9 +142,32 @@ def _hashing(path: Path) -> Iterator[Callable[[], str]]:
             stop.set()
 
 
+def analyse(job: Compilation) -> Analysis:
+    """Analyse the model of ``job`` for its budget, target and threads; nothing is written.
+
+    Raises the package's errors, and those of the passes, for a model that cannot be understood.
+    """
+    with load_model(job.model) as loaded:
+        return analyse_folded(loaded, folded_model(loaded, job), job)
+
+
+def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> Analysis:
+    """The same of a model that is loaded and folded."""
+    whole = measured(folded.model, job.request)
+    try:
+        smallest, why = smallest_budget(folded.model, job.request), None
+    except PassError as error:
+        smallest, why = None, str(error)
+    return analysis(loaded, whole, job.request, job.target_name, smallest, why)
+
+
 def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
-    folded = folded_model(loaded, job)
+    return plan_folded(loaded, folded_model(loaded, job), job)
+
+
+def plan_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> Planned:
+    """The plan of a model that is loaded and folded."""
     planned = plan(folded.model, job.request)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)

@@ -155,7 +155,7 @@ def _layers(facts: Facts) -> _Draw:
             color=ACTIVATIONS,
             alpha=0.85,
             linewidth=0,
-            label=f"output of the {'step' if facts.kind == 'bundle' else 'layer'}",
+            label=f"output of the {'layer' if facts.whole else 'step'}",
         )
         for label, colour, marker, chosen in _marks(layers):
             axis.plot(

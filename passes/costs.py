@@ -63,8 +63,8 @@ class Costs:
         np.add.at(resident, operator[again] - start, nbytes[again])
         return np.cumsum(resident)
 
-    def activations_from(self, start: int, end: int | None = None) -> Bytes:
-        """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
+    def live_from(self, start: int, end: int | None = None) -> Bytes:
+        """Live bytes, workspace included, while each of the operators ``start .. end-1`` runs in one session."""
         end = self.count if end is None else end
         first, last = np.searchsorted(self.deaths[1], (start, end - 1))
         born, died, nbytes = self.deaths[:, first:last]
@@ -72,8 +72,11 @@ class Costs:
         kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
         np.add.at(kept, died[crossed] + 1 - start, nbytes[crossed])
         reused = np.where(self.reused_born[start:end] >= start, self.reused[start:end], 0)
-        live = np.cumsum(kept) + self.live[start:end] - reused + self.workspace[start:end]
-        return self.input_bytes + np.maximum.accumulate(live)
+        return self.input_bytes + np.cumsum(kept) + self.live[start:end] - reused + self.workspace[start:end]
+
+    def activations_from(self, start: int, end: int | None = None) -> Bytes:
+        """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
+        return np.maximum.accumulate(self.live_from(start, end))
 
     def peaks_from(self, start: int, end: int | None = None) -> Bytes:
         """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""

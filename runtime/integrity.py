@@ -16,6 +16,7 @@ from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    MOST,
     STORAGE_TYPES,
     FileRecord,
     Manifest,
@@ -79,6 +80,8 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
     named = needed | set(manifest.inputs) | {n for step in manifest.steps for n in (*step.inputs, *step.outputs)}
     if missing := sorted(named - set(manifest.tensors)):
         raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}; compile the model again")
+    if vast := [name for name, record in manifest.tensors.items() if record.nbytes > MOST]:
+        raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory; compile the model again")
     paths = [file.path for file in manifest.files]
     if len(set(paths)) != len(paths):
         raise BundleError(f"{path}: $.steps: two entries share a file; compile the model again")

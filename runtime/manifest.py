@@ -15,6 +15,8 @@ from msgspec import Meta
 
 FORMAT_VERSION: Final = 2
 MANIFEST_NAME = "manifest.json"
+#: What ``hypsc report`` tells of the whole model (`hyps.compiler.whole`); nothing here reads it, and it may be absent.
+REPORT_NAME = "report.json"
 
 
 class Storage(NamedTuple):
@@ -45,8 +47,10 @@ STORAGE_TYPES: Mapping[str, Storage] = {
     "float8_e5m2fnuz": Storage("uint8", 1, 20),
 }
 
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(gt=0)]
+#: No count of bytes or elements is larger: what adds a few of them up stays an integer that a float can stand for.
+MOST: Final = 1 << 62
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Positive = Annotated[int, Meta(gt=0, le=MOST)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]

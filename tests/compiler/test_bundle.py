@@ -19,7 +19,7 @@ from hyps.compiler.bundle import check_destination, check_space, staged
 from hyps.compiler.errors import OutputError
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest
-from hyps.runtime.manifest import MANIFEST_NAME
+from hyps.runtime.manifest import MANIFEST_NAME, REPORT_NAME
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, saved
 
@@ -311,6 +311,7 @@ def test_force_replaces(compiled: Compile, existing: Path) -> None:
         "manifest.json",
         "partitions/00-fc.onnx",
         "partitions/00-fc.weights",
+        "report.json",
     ]
 
 
@@ -324,7 +325,7 @@ def test_bundle_is_whole(classifier_bundle: Bundle) -> None:
     manifest = read_manifest(classifier_bundle.folder)
     check_files(classifier_bundle.folder, manifest)
     assert manifest == classifier_bundle.compiled.manifest
-    named = {file.path for file in manifest.files} | {MANIFEST_NAME, "partitions"}
+    named = {file.path for file in manifest.files} | {MANIFEST_NAME, REPORT_NAME, "partitions"}
     assert {str(path.relative_to(classifier_bundle.folder)) for path in classifier_bundle.folder.rglob("*")} == named
 
 

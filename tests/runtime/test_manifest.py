@@ -98,6 +98,11 @@ WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
     "threads 0": (("target", "threads"), 0, "Expected `int` >= 1 - at `$.target.threads`"),
     "negative size": (("steps", 0, "model", "size_bytes"), -1, "Expected `int` >= 0 - at `$.steps[0].model.size_bytes`"),
     "negative dimension": (("tensors", "image", "shape", 2), -4, "Expected `int` >= 0 - at `$.tensors[...].shape[2]`"),
+    "no float stands for it": (
+        ("steps", 0, "peak_bytes"),
+        10**400,
+        "Expected `int` <= 4611686018427387904 - at `$.steps[0].peak_bytes`",
+    ),
     "exact is text": (("exact",), "yes", "Expected `bool`, got `str` - at `$.exact`"),
     "layout": (("preprocess", "layout"), "CHWN", "Invalid enum value 'CHWN' - at `$.preprocess.layout`"),
     "size": (("preprocess", "size"), [4, 0], "Expected `int` >= 1 - at `$.preprocess.size[1]`"),
@@ -187,6 +192,10 @@ INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
     "no entry for a tensor": ([(("tensors", "hidden"), MISSING)], "$.tensors: no entry for 'hidden'"),
     "no entry for an input": ([(("tensors", "image"), MISSING)], "$.tensors: no entry for 'image'"),
     "no entry for an output": ([(("tensors", "scores"), MISSING)], "$.tensors: no entry for 'scores'"),
+    "a tensor of which no float gives the size": (
+        [(("tensors", "hidden", "shape"), [1 << 61] * 20)],
+        "$.tensors: 'hidden' is larger than any memory",
+    ),
     "two models in one file": (
         [(("steps", 1, "model", "path"), "partitions/00-first.onnx")],
         "$.steps: two entries share a file",
