@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from dataclasses import asdict, fields
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hyps.compiler import choices, report
+from hyps.compiler import options, report
 from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow
-from hyps.compiler.errors import OutputError
 from hyps.compiler.listings import Json
-from hyps.compiler.pipeline import Compilation, analyse
-from hyps.compiler.targets import load_target
-from hyps.passes.device import Device
-from hyps.passes.request import Request
+from hyps.compiler.pipeline import analyse
+from hyps.compiler.writing import check_file, write_files
 from hyps.passes.units import megabytes
 
 
@@ -43,32 +42,21 @@ _FIGURE = {
 
 
 def analyze(
-    model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
-    target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
-    memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads (default: the target's cores, or 4).")] = None,
-    input_shape: Annotated[
-        list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")
-    ] = None,
+    model: options.Model,
+    target: options.Target = None,
+    memory: options.Memory = None,
+    threads: options.Threads = None,
+    input_shape: options.InputShape = None,
+    custom_ops: options.CustomOps = None,
     sort: Annotated[Sort, typer.Option(help="By what operators are sorted, the most first.")] = Sort.order,
     top: Annotated[int | None, typer.Option(min=1, help="Show so many operators.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the operators to this file, too.")] = None,
     json: Json = False,
 ) -> None:
     """Show what MODEL is made of: each operator's memory and work, and where it can be cut."""
-    device = load_target(target) if target else None
-    budget_bytes = choices.budget(device, memory, needless=True)
-    job = Compilation(
-        model=model,
-        output=Path(),
-        request=Request(
-            budget_bytes=budget_bytes,
-            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
-            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
-        ),
-        target_name=device.name if device else "custom",
-        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
-    )
+    if csv_file:
+        check_file(csv_file, force=True, option="--csv")
+    job = options.planning(model, target, memory, threads, input_shape, custom_ops)
     with report.progress("analysing", None):
         found = analyse(job)
     rows = list(found.operators)
@@ -76,24 +64,20 @@ def analyze(
         rows.sort(key=lambda row: getattr(row, _FIGURE[sort]), reverse=True)
     rows = rows[:top]
     if csv_file:
-        _write_csv(csv_file, rows)
+        write_files(csv_file.parent, {csv_file.name: _csv(rows)}, option="--csv")
     if json:
-        report.print_json(asdict(found) | {"operators": [asdict(row) for row in rows]})
+        report.print_json(replace(found, operators=tuple(rows)))
     else:
         _print(found, rows)
 
 
-def _write_csv(path: Path, rows: list[OperatorRow]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            names = [field.name for field in fields(OperatorRow)]
-            writer.writerow(names)
-            writer.writerows(
-                ["x".join(map(str, row.shape)) if name == "shape" else getattr(row, name) for name in names] for row in rows
-            )
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; name another file with --csv") from None
+def _csv(rows: Iterable[OperatorRow]) -> bytes:
+    """The operators as UTF-8, shapes as ``1x3x224x224``."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(field.name for field in fields(OperatorRow))
+    writer.writerows((asdict(row) | {"shape": "x".join(map(str, row.shape))}).values() for row in rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _print(found: Analysis, rows: list[OperatorRow]) -> None:

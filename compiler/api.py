@@ -8,7 +8,6 @@ from pathlib import Path
 from hyps.compiler import choices, pipeline
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import load_target
-from hyps.passes.device import Device
 from hyps.passes.plan import Plan
 from hyps.passes.request import Request, Split
 
@@ -40,14 +39,8 @@ def compile_model(
     job = pipeline.Compilation(
         model=Path(model),
         output=Path(bundle),
-        request=Request(
-            budget_bytes=budget,
-            split=split,
-            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
-            images=preprocess is not None,
-            device=device.device(budget) if device else Device(),
-        ),
-        target_name=device.name if device else "custom",
+        request=choices.asked(device, budget, threads, Request(split=split, images=preprocess is not None)),
+        target_name=choices.target_name(device),
         input_shapes=input_shapes or {},
         preprocess=preprocess,
         labels=Path(labels) if labels else None,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target
+from hyps.passes.device import Device
 from hyps.passes.layouts import METHODS, Method
-from hyps.passes.request import Asked
+from hyps.passes.request import Asked, Request
 from hyps.passes.units import megabytes
 
 #: Threads that a plan without a target allows for.
@@ -65,6 +67,21 @@ def budget(device: Target | None, memory: str | None, *, needless: bool) -> int 
     return found
 
 
+def asked(device: Target | None, budget_bytes: int | None, threads: int | None, request: Request | None = None) -> Request:
+    """``request`` for a device, a budget, or both; without ``threads`` for as many as the device has cores."""
+    return replace(
+        request or Request(),
+        budget_bytes=budget_bytes,
+        threads=threads or (device.cores if device else DEFAULT_THREADS),
+        device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
+    )
+
+
+def target_name(device: Target | None) -> str:
+    """What a bundle says that it is for."""
+    return device.name if device else "custom"
+
+
 def shards(texts: Sequence[str]) -> tuple[Asked, ...]:
     """What ``--shard`` asks for. Raises `OptionError`."""
     found: dict[str, Asked] = {}
@@ -82,7 +99,12 @@ def shards(texts: Sequence[str]) -> tuple[Asked, ...]:
     return tuple(found.values())
 
 
-def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+def input_shapes(texts: Sequence[str] | None) -> Mapping[str, tuple[int, ...]]:
+    """The shapes that ``--input-shape`` gives, by name. Raises `OptionError`."""
+    return dict(_input_shape(text) for text in texts or ())
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """The name and the shape of ``name:1,3,224,224``. Raises `OptionError`."""
     name, colon, shape = text.rpartition(":")
     try:

@@ -14,7 +14,7 @@ import msgspec
 import typer
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from hyps.compiler import choices, report
+from hyps.compiler import choices, options, report
 from hyps.compiler.analyze_cli import analyze
 from hyps.compiler.choices import METHOD_OF, ShardPolicy, SplitChoice, TileChoice
 from hyps.compiler.errors import CompilerError, OptionError
@@ -24,7 +24,6 @@ from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.targets import load_target
 from hyps.models.errors import ModelError
-from hyps.passes.device import Device
 from hyps.passes.errors import PassError
 from hyps.passes.request import Request
 from hyps.runtime.errors import RuntimeFault
@@ -60,17 +59,12 @@ def hypsc(
     """Compile an ONNX model into a bundle that runs within a device's memory."""
 
 
-CustomOps = Annotated[
-    Path | None, typer.Option(help="A library (.so) with operators of the model's own, as onnxruntime loads it.")
-]
-
-
 @app.command("compile")
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="The model: an .onnx file, its external data beside it.")],
+    model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")] = Path("bundle"),
-    target: Annotated[str | None, typer.Option(help="The device: a name from 'hypsc targets list', or a TOML file.")] = None,
-    memory: Annotated[str | None, typer.Option(help="The budget of the whole process, e.g. 128MB or 122MiB.")] = None,
+    target: options.Target = None,
+    memory: options.Memory = None,
     split: Annotated[SplitChoice, typer.Option(help="Where to cut.")] = SplitChoice.auto,
     shard: Annotated[
         list[str] | None,
@@ -85,39 +79,33 @@ def compile_command(
     max_params: Annotated[
         int | None, typer.Option(min=1, help="Split operators with this many parameters or more (Kaboubi's threshold).")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to plan for (default: the target's cores, or 4).")
-    ] = None,
-    input_shape: Annotated[
-        list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")
-    ] = None,
+    threads: options.Threads = None,
+    input_shape: options.InputShape = None,
     preprocess: Annotated[
         str | None, typer.Option(help=f"How photographs become the input: {', '.join(PRESETS)}, or a TOML file.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, line k for class k.")] = None,
-    custom_ops: CustomOps = None,
+    custom_ops: options.CustomOps = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Compile MODEL into a bundle for a device (--target), a budget (--memory), or both."""
     device = load_target(target) if target else None
+    request = Request(
+        max_params=max_params,
+        split=split.value,
+        shards=choices.shards(shard or ()),
+        policy="auto" if shard_policy is ShardPolicy.auto else METHOD_OF[shard_policy.value],
+        tile=tile.value,
+        images=preprocess is not None,
+    )
     budget_bytes = choices.budget(device, memory, needless=bool(max_params or shard))
     job = Compilation(
         model=model,
         output=output,
-        request=Request(
-            budget_bytes=budget_bytes,
-            max_params=max_params,
-            split=split.value,
-            shards=choices.shards(shard or ()),
-            policy="auto" if shard_policy is ShardPolicy.auto else METHOD_OF[shard_policy.value],
-            tile=tile.value,
-            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
-            images=preprocess is not None,
-            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
-        ),
-        target_name=device.name if device else "custom",
-        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
+        request=choices.asked(device, budget_bytes, threads, request),
+        target_name=choices.target_name(device),
+        input_shapes=choices.input_shapes(input_shape),
         preprocess=preprocess,
         labels=labels,
         custom_ops=custom_ops,
@@ -155,7 +143,7 @@ def validate_command(
         float | None,
         typer.Option(min=0, help="Allowed difference over the largest output (default: the bundle's promise)."),
     ] = None,
-    custom_ops: CustomOps = None,
+    custom_ops: options.CustomOps = None,
     json: Json = False,
 ) -> None:
     """Run the whole model and the bundle on the same inputs and compare; exit code 1 beyond the tolerance."""

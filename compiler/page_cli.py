@@ -10,18 +10,14 @@ from typing import Annotated
 
 import typer
 
-from hyps.compiler import choices, report
+from hyps.compiler import options, report
 from hyps.compiler.errors import OptionError
 from hyps.compiler.page_bundle import bundle_facts
 from hyps.compiler.page_facts import Facts
 from hyps.compiler.page_model import model_facts
 from hyps.compiler.page_profile import Measurements, read_profile
-from hyps.compiler.pipeline import Compilation
-from hyps.compiler.targets import load_target
 from hyps.compiler.whole import read_whole
 from hyps.compiler.writing import check_file, write_files
-from hyps.passes.device import Device
-from hyps.passes.request import Request
 from hyps.runtime.integrity import read_manifest
 
 
@@ -33,10 +29,6 @@ class PlotFormat(StrEnum):
 
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
-_Target = Annotated[str | None, typer.Option(help="Plan MODEL for this device: a name, or a TOML file.")]
-_Memory = Annotated[str | None, typer.Option(help="Plan MODEL for this budget of the whole process, e.g. 128MB.")]
-_Threads = Annotated[int | None, typer.Option(min=1, help="Threads (default: the target's cores, or 4).")]
-_InputShape = Annotated[list[str] | None, typer.Option(help="Fix a dynamic input, e.g. name:1,3,224,224; once an input.")]
 _Profile = Annotated[Path | None, typer.Option(help="What a run measured of each step (JSON), beside the prediction.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
@@ -44,10 +36,11 @@ _Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 def report_command(
     source: _Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .html file to write.")] = Path("report.html"),
-    target: _Target = None,
-    memory: _Memory = None,
-    threads: _Threads = None,
-    input_shape: _InputShape = None,
+    target: options.Target = None,
+    memory: options.Memory = None,
+    threads: options.Threads = None,
+    input_shape: options.InputShape = None,
+    custom_ops: options.CustomOps = None,
     profile: _Profile = None,
     force: _Force = False,
 ) -> None:
@@ -55,7 +48,7 @@ def report_command(
     drawing = _needs_matplotlib("hyps.compiler.page")
     check_file(output, force=force)
     with report.progress("drawing", None):
-        facts = _facts(source, target, memory, threads, input_shape)
+        facts = _facts(source, target, memory, threads, input_shape, custom_ops)
         content: bytes = drawing.page(facts, _measured(profile, facts))
     write_files(output.parent, {output.name: content})
 
@@ -64,10 +57,11 @@ def plot_command(
     source: _Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to; made if it is absent.")],
     file_format: Annotated[PlotFormat, typer.Option("--format", help="As what.")] = PlotFormat.svg,
-    target: _Target = None,
-    memory: _Memory = None,
-    threads: _Threads = None,
-    input_shape: _InputShape = None,
+    target: options.Target = None,
+    memory: options.Memory = None,
+    threads: options.Threads = None,
+    input_shape: options.InputShape = None,
+    custom_ops: options.CustomOps = None,
     profile: _Profile = None,
     force: _Force = False,
 ) -> None:
@@ -75,7 +69,7 @@ def plot_command(
     drawing = _needs_matplotlib("hyps.compiler.plots")
     _check_folder(output)
     with report.progress("drawing", None):
-        facts = _facts(source, target, memory, threads, input_shape)
+        facts = _facts(source, target, memory, threads, input_shape, custom_ops)
         drawn = drawing.plots(facts, _measured(profile, facts))
         names = {name: f"{name}.{file_format.value}" for name in drawn}
         for name in names.values() if output.exists() else ():
@@ -103,27 +97,25 @@ def _check_folder(path: Path) -> None:
 
 
 def _facts(
-    source: Path, target: str | None, memory: str | None, threads: int | None, input_shape: list[str] | None
+    source: Path,
+    target: str | None,
+    memory: str | None,
+    threads: int | None,
+    input_shape: list[str] | None,
+    custom_ops: Path | None,
 ) -> Facts:
-    if source.is_dir():
-        given = {"--target": target, "--memory": memory, "--threads": threads, "--input-shape": input_shape}
-        if wrong := [name for name, value in given.items() if value]:
-            raise OptionError(f"{wrong[0]} is for models: the bundle {source} is planned already")
-        return bundle_facts(read_manifest(source), read_whole(source))
-    device = load_target(target) if target else None
-    budget_bytes = choices.budget(device, memory, needless=True)
-    job = Compilation(
-        model=source,
-        output=Path(),
-        request=Request(
-            budget_bytes=budget_bytes,
-            threads=threads or (device.cores if device else choices.DEFAULT_THREADS),
-            device=device.device(budget_bytes or device.budget_bytes) if device else Device(),
-        ),
-        target_name=device.name if device else "custom",
-        input_shapes=dict(choices.input_shape(text) for text in input_shape or ()),
-    )
-    return model_facts(job)
+    if not source.is_dir():
+        return model_facts(options.planning(source, target, memory, threads, input_shape, custom_ops))
+    given = {
+        "--target": target,
+        "--memory": memory,
+        "--threads": threads,
+        "--input-shape": input_shape,
+        "--custom-ops": custom_ops,
+    }
+    if wrong := [name for name, value in given.items() if value]:
+        raise OptionError(f"{wrong[0]} is for models: the bundle {source} is planned already")
+    return bundle_facts(read_manifest(source), read_whole(source))
 
 
 def _measured(profile: Path | None, facts: Facts) -> Measurements | None:

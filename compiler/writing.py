@@ -12,17 +12,17 @@ from pathlib import Path
 from hyps.compiler.errors import OutputError
 
 
-def check_file(path: Path, *, force: bool) -> None:
-    """Raise `OutputError` unless a file may be written at ``path``; ``force`` allows replacing one."""
+def check_file(path: Path, *, force: bool, option: str = "-o") -> None:
+    """Raise `OutputError` unless a file may be written at ``path``, which ``option`` names; ``force``: replacing one."""
     if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with -o")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file with -o")
+        raise OutputError(f"the folder {path.parent} does not exist; create it, or name another with {option}")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'no plain file'}; name a file with {option}")
     if not force and os.path.lexists(path):
-        raise OutputError(f"{path} exists; replace it with --force, or name another with -o")
+        raise OutputError(f"{path} exists; replace it with --force, or name another with {option}")
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes], option: str = "-o") -> None:
     """Write the files of these names in ``folder``, which is made where it is absent. Raises `OutputError`."""
     made = False
     waiting: dict[Path, Path] = {}
@@ -32,7 +32,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             made = True
         for name, content in contents.items():
             handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
-            waiting[Path(temporary)] = folder / name
+            waiting[Path(temporary)] = Path(os.path.realpath(folder / name))
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
             Path(temporary).chmod(0o644)
@@ -43,7 +43,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         why = "no space left" if full else error.strerror
-        raise OutputError(f"cannot write in {folder}: {why}; name another place with -o") from None
+        raise OutputError(f"cannot write in {folder}: {why}; name another place with {option}") from None
     finally:
         for left in waiting:
             left.unlink(missing_ok=True)

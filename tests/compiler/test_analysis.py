@@ -103,8 +103,30 @@ def test_csv_is_the_same(hypsc: Command, tmp_path: Path) -> None:
     assert [row["name"] for row in read] == [row["name"] for row in rows]
     assert [int(row["multiply_adds"]) for row in read] == [row["multiply_adds"] for row in rows]
     assert read[0]["shape"] == "1x32x16x16"
-    done = hypsc("analyze", path, "--csv", tmp_path / "no" / "rows.csv")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "rows.csv"]
+
+
+@pytest.mark.parametrize(
+    ("place", "says"), [("no/rows.csv", "does not exist"), (".", "folder"), ("/dev/null", "no plain file")]
+)
+def test_where_no_csv_can_be(hypsc_here: Command, tmp_path: Path, place: str, says: str) -> None:
+    """Told before anything is worked out."""
+    done = hypsc_here("analyze", tmp_path / "absent.onnx", "--csv", place)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert says in done.stderr
+    assert done.stderr.endswith("with --csv\n")
+
+
+def test_a_csv_file_is_written_whole_or_not_at_all(hypsc: Command, tmp_path: Path) -> None:
+    """A link leads to the file that is replaced, which someone else who reads it still has as it was."""
+    path = saved(tmp_path / "net.onnx", classifier())
+    (tmp_path / "rows.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to("rows.csv")
+    with (tmp_path / "rows.csv").open() as reader:
+        assert hypsc("analyze", path, "--csv", tmp_path / "link.csv").returncode == 0
+        assert reader.read() == "before"
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "rows.csv").read_text().startswith("name,")
 
 
 def test_a_table_for_people(hypsc: Command, tmp_path: Path) -> None:

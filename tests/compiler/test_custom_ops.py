@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_with_its_library(custom: Path, hypsc: Command, hyps_run: Command, tmp_p
     assert without.returncode == 2
     assert without.stderr.endswith("; name the library of its operators with --custom-ops\n")
     assert without.stderr.count("\n") == 1
+
+
+def test_looked_at_with_its_library(custom: Path, hypsc: Command, tmp_path: Path) -> None:
+    library = ("--custom-ops", extensions.get_library_path())
+    found = json.loads(hypsc("analyze", custom, "--json", *library).stdout)
+    assert [row["shape"] for row in found["operators"]] == [[200, 200]] * 4
+    for command, output in (("report", "page.html"), ("plot", "plots")):
+        done = hypsc(command, custom, "--memory", "1GB", "-o", tmp_path / output, *library)
+        assert (done.returncode, done.stderr) == (0, "")
+        without = hypsc(command, custom, "-o", tmp_path / f"other-{output}")
+        assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+        assert "--custom-ops" in without.stderr
+    assert "NegPos" in (tmp_path / "page.html").read_text()
 
 
 def test_without_its_library(custom: Path, hypsc: Command, tmp_path: Path) -> None:
