@@ -15,13 +15,14 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hyps.runtime.errors import DeviceError, OutputError
+from hyps.runtime.output import replacing
 from hyps.runtime.probes import Processor, Storage, board, processor, storage
 from hyps.runtime.room import MemoryRoom, memory_room
 from hyps.runtime.touch import PIECE_BYTES, touchable_bytes
@@ -78,7 +79,8 @@ def calibrate(
         tell("the runtime's own memory")
         own = baseline(speed.threads, room.total_bytes)
     found = _calibration(name, folder, room, cores, disk, speed, own)
-    _write(output, toml_text(found))
+    with replacing(output) as partial:
+        partial.write_text(toml_text(found), encoding="utf-8")
     return [_json_line(found, output)] if as_json else summary(found, speed, output)
 
 
@@ -191,19 +193,6 @@ def _shown(path: Path | str) -> str:
 def _json_line(found: Calibration, output: Path) -> str:
     fields = {"budget_bytes": found.memory_bytes - found.reserved_bytes, "file": _shown(output)}
     return msgspec.json.encode(msgspec.structs.asdict(found) | fields).decode()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 @contextmanager

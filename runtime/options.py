@@ -40,10 +40,10 @@ def run_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="an image, a .npy or .npz file, a folder of them, or - for stdin"
     )
-    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="print the K best classes (default 5)")
-    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times, tell the median time")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="read the weights once for N inputs")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="compute with N threads (default: the cores)")
+    parser.add_argument("--top", type=count, default=5, metavar="K", help="print the K best classes (default 5)")
+    parser.add_argument("--repeat", type=count, default=1, metavar="N", help="run N times, tell the median time")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="read the weights once for N inputs")
+    parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: the cores)")
     parser.add_argument(
         "--engine",
         metavar="URL",
@@ -108,7 +108,8 @@ def doctor_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number, 1 or more."""
     number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number, 1 or more")

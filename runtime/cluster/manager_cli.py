@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyps.runtime.cluster.options import add_hub, count, hub_of, log_to_stderr
+from hyps.runtime.cluster.options import add_hub, hub_of, log_to_stderr
 from hyps.runtime.cluster.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
-from hyps.runtime.options import Parser, ShowVersion, say
+from hyps.runtime.options import Parser, ShowVersion, count, say
 from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"

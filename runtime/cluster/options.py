@@ -44,14 +44,6 @@ def hub_at(hub: str | None, join_file: Path | None, prefix: str = "--") -> Join:
     return found
 
 
-def count(text: str) -> int:
-    """A whole number, 1 or more."""
-    number = int(text) if text.isdecimal() and len(text) < 7 else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
-    return number
-
-
 def size(text: str) -> int:
     """Bytes of ``700MB`` or ``1GiB``."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.upper())

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.options import add_hub, count, hub_at, hub_of, log_to_stderr, size
+from hyps.runtime.cluster.options import add_hub, hub_at, hub_of, log_to_stderr, size
 from hyps.runtime.cluster.topics import MANAGER, checked_name
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
-from hyps.runtime.options import Parser, ShowVersion, say
+from hyps.runtime.options import Parser, ShowVersion, count, say
 from hyps.runtime.process import HUGE_HEAP_BYTES, restart_lean
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.options import count, size
+from hyps.runtime.cluster.options import size
 from hyps.runtime.cluster.planning import Wishes
 from hyps.runtime.errors import HubError
 from hyps.runtime.integrity import read_manifest
+from hyps.runtime.options import count
 
 _PORT = 8765
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
