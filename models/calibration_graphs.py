@@ -1,8 +1,9 @@
-"""The graphs that ``hyps-run calibrate`` runs: ``python -m hyps.models.calibration_graphs FOLDER`` writes them anew.
+"""The graphs that ``hyps-run calibrate`` runs, and a photograph: ``python -m hyps.models.calibration_graphs FOLDER``.
 
-They lie in the package of the runtime (``runtime/calibration``), because a device has no onnx to build them with. The
-weights of `conv` and `gemm` are inputs, so that a file is a few hundred bytes and the runtime chooses the sizes; with
-prepacking off onnxruntime computes such weights as it computes those of a bundle.
+They lie in the package of the runtime (``runtime/calibration``), because a device has no onnx to build graphs with, and
+drawing a photograph takes more memory than looking at it. The weights of `conv` and `gemm` are inputs, so that a file is a
+few hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes
+those of a bundle.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+from PIL import Image
 
 Shapes = Mapping[str, Sequence[int | str]]
 _OPSET, _IR_VERSION = 13, 8
@@ -50,8 +52,18 @@ def tiny() -> ModelProto:
 GRAPHS: Mapping[str, Callable[[], ModelProto]] = MappingProxyType({"conv": conv, "gemm": gemm, "tiny": tiny})
 
 
+def photograph() -> Image.Image:
+    """640 x 480 pixels with a photograph's amount of detail: smooth surfaces, edges and some grain."""
+    y, x = np.mgrid[:480, :640]
+    grain = (x * 7919 + y * 104729) % 23
+    bands = [128 + 90 * np.sin(x / (40 + 9 * band)) * np.cos(y / (31 + 7 * band)) + grain for band in range(3)]
+    pixels = np.stack(bands, axis=-1) + 30 * ((x // 80 + y // 60) % 2)[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
 def write(folder: Path) -> None:
-    """Write every graph to ``folder``, each as NAME.onnx."""
+    """Write every graph to ``folder``, each as NAME.onnx, and photograph.jpg."""
+    photograph().save(folder / "photograph.jpg", quality=75)
     for name, build in GRAPHS.items():
         (folder / f"{name}.onnx").write_bytes(build().SerializeToString(deterministic=True))
 

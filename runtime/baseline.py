@@ -6,15 +6,17 @@ It is ``hyps-run`` itself that runs, in a process of its own, so that the figure
 from __future__ import annotations
 
 import hashlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from hyps.runtime.errors import DeviceError
 from hyps.runtime.manifest import (
@@ -29,13 +31,16 @@ from hyps.runtime.manifest import (
     TensorRecord,
     encode,
 )
-from hyps.runtime.rates import GRAPHS
+from hyps.runtime.process import FIRST_TO_GO
 
+#: Files to measure with, from `hyps.models.calibration_graphs`.
+FILES = Path(__file__).with_name("calibration")
+PHOTOGRAPH = FILES / "photograph.jpg"
 #: The photograph's width and height in pixels.
-PHOTOGRAPH = (640, 480)
+PHOTOGRAPH_SIZE = (640, 480)
 _SIDE = 224
 _RUNS, _ENOUGH_S, _LIMIT_S = 3, 3.0, 120.0
-_COMMAND = (sys.executable, "-P", "-c", "from hyps.runtime.cli import main; main()")
+_COMMAND = (sys.executable, "-P", "-c", f"{FIRST_TO_GO}from hyps.runtime.cli import main; main()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +60,31 @@ def baseline(threads: int, budget_bytes: int) -> Baseline:
 
     Raises `DeviceError` where such a process fails.
     """
-    with tempfile.TemporaryDirectory(prefix="hyps-calibrate-") as name:
-        folder = Path(name)
-        bundle, tensor, photograph = folder / "bundle", folder / "tensor.npy", folder / "photograph.jpg"
-        write_bundle(bundle, threads, budget_bytes)
+    import numpy as np
+
+    with _smallest_bundle(threads, budget_bytes) as bundle:
+        tensor = bundle.with_name("tensor.npy")
         np.save(tensor, np.zeros((1, 3, _SIDE, _SIDE), np.float32))
-        write_photograph(photograph)
-        plain, pictures = _peak_bytes(bundle, tensor), _peak_bytes(bundle, photograph)
+        plain, pictures = _peak_bytes(bundle, tensor, _RUNS), _peak_bytes(bundle, PHOTOGRAPH, _RUNS)
     return Baseline(process_bytes=plain, process_images_bytes=max(plain, pictures))
+
+
+def quick_baseline(threads: int, budget_bytes: int) -> int:
+    """The peak of one run on the photograph; nothing large is imported here. Raises `DeviceError`."""
+    with _smallest_bundle(threads, budget_bytes) as bundle:
+        return _peak_bytes(bundle, PHOTOGRAPH, 1)
+
+
+@contextmanager
+def _smallest_bundle(threads: int, budget_bytes: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hyps-calibrate-") as name:
+        write_bundle(bundle := Path(name) / "bundle", threads, budget_bytes)
+        yield bundle
 
 
 def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
     """Write a bundle of one step, the graph ``tiny``, which takes pictures."""
-    model = (GRAPHS / "tiny.onnx").read_bytes()
+    model = (FILES / "tiny.onnx").read_bytes()
     digest, path = hashlib.sha256(model).hexdigest(), "partitions/00-tiny.onnx"
     step = Step(
         name="00-tiny",
@@ -110,27 +127,17 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
     (bundle / MANIFEST_NAME).write_bytes(encode(manifest))
 
 
-def write_photograph(path: Path) -> None:
-    """A JPEG with a photograph's amount of detail: smooth surfaces, edges and some grain."""
-    from PIL import Image
-
-    width, height = PHOTOGRAPH
-    y, x = np.mgrid[:height, :width]
-    grain = (x * 7919 + y * 104729) % 23
-    bands = [128 + 90 * np.sin(x / (40 + 9 * band)) * np.cos(y / (31 + 7 * band)) + grain for band in range(3)]
-    pixels = np.stack(bands, axis=-1) + 30 * ((x // 80 + y // 60) % 2)[..., None]
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
-
-
-def _peak_bytes(bundle: Path, tensor: Path) -> int:
+def _peak_bytes(bundle: Path, source: Path, runs: int) -> int:
     """The largest of some runs: how much of the libraries becomes resident differs a little from run to run."""
     peaks: list[int] = []
     started = time.perf_counter()
-    while not peaks or (len(peaks) < _RUNS and time.perf_counter() - started < _ENOUGH_S):
+    while not peaks or (len(peaks) < runs and time.perf_counter() - started < _ENOUGH_S):
         try:
-            done = subprocess.run([*_COMMAND, bundle, tensor, "--json"], capture_output=True, check=False, timeout=_LIMIT_S)
+            done = subprocess.run([*_COMMAND, bundle, source, "--json"], capture_output=True, check=False, timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
             raise DeviceError(f"hyps-run on the smallest bundle took over {_LIMIT_S:.0f} s: stop what else runs") from None
+        if done.returncode == -signal.SIGKILL:
+            raise DeviceError("hyps-run on the smallest bundle was killed, as when memory runs out")
         if done.returncode:
             said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
             raise DeviceError(f"hyps-run fails on the smallest bundle: {said}")

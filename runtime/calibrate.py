@@ -143,19 +143,20 @@ def _calibration(
 ) -> Calibration:
     import onnxruntime as ort
 
-    from hyps.runtime.baseline import PHOTOGRAPH
+    from hyps.runtime.baseline import PHOTOGRAPH_SIZE
 
     stamp = (
         f"measured by hyps-run calibrate on {datetime.datetime.now().astimezone().date()}, kernel {platform.release()}, "
         f"onnxruntime {ort.__version__}"
     )
+    width, height = PHOTOGRAPH_SIZE
     tried = ", ".join(f"{count}: {rate / 1e9:.2f}" for count, rate in speed.conv_by_threads.items())
     sources = {
         "memory": "MemTotal of /proc/meminfo: without what firmware and kernel keep",
         "reserved": f"MemTotal less what {room.bound} leaves, with all that ran then",
         "cores": "those that the process may use",
         "storage": f"cold sequential read of {disk.file_bytes / 1e6:.0f} MB in {_shown(folder.absolute())}",
-        "process": f"VmHWM of hyps-run on a tiny network, on a tensor and on a picture of {PHOTOGRAPH[0]} x {PHOTOGRAPH[1]}",
+        "process": f"VmHWM of hyps-run on a tiny network, on a tensor and on a picture of {width} x {height}",
         "threads": f"1e9 multiply-adds a second of the Conv by threads: {tried}",
         "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
         f"over {speed.gemv_weight_bytes / 1e6:.0f} MB",

@@ -22,7 +22,7 @@ from typing import Literal
 
 from hyps.runtime.errors import DeviceError, RuntimeFault
 from hyps.runtime.probes import processor, storage
-from hyps.runtime.process import LEAN_ENVIRONMENT
+from hyps.runtime.process import FIRST_TO_GO, LEAN_ENVIRONMENT
 from hyps.runtime.room import MemoryRoom, memory_room, read_text
 
 #: The least versions, as in pyproject.toml, and what a library must be able to do.
@@ -86,7 +86,7 @@ def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
         known = f"version {version(name)}"
     except PackageNotFoundError:
         known = _UNKNOWN
-    command = [sys.executable, "-P", "-c", f"{script}; print(m.__version__)"]
+    command = [sys.executable, "-P", "-c", f"{FIRST_TO_GO}{script}; print(m.__version__)"]
     environment = {**os.environ, **LEAN_ENVIRONMENT}
     try:
         done = subprocess.run(

@@ -11,8 +11,9 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from hyps.runtime.checks import (
@@ -64,19 +65,29 @@ def examine(folder: Path, bundle: Path | None, root: Path = ROOT) -> Iterator[Ch
     yield architecture_check(platform.machine())
     broken = []
     for library in LIBRARIES:
-        check = library_check(library)
+        check = _guarded(library, partial(library_check, library))
         broken += [library] if check.state == "FAIL" else []
         yield check
     yield memory
     yield (swap := swap_check(root))
     yield locked_check(root, swaps=swap.state != "ok")
-    yield storage_check(folder)
+    yield _guarded("storage", partial(storage_check, folder))
     yield huge_pages_check(root)
     yield processor_check(root)
     if not room:
         yield Check("what fits", "FAIL", "not known, as memory is not", "mend that first")
     else:
-        yield bundle_check(bundle, room, broken) if bundle else budgets_check(room, broken)
+        fits = partial(bundle_check, bundle) if bundle else budgets_check
+        yield _guarded("what fits", partial(fits, room, broken))
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    """A check, or that there was no memory or process for it."""
+    try:
+        return look()
+    except (MemoryError, OSError) as error:
+        said = (isinstance(error, OSError) and error.strerror) or "memory ran out"
+        return Check(name, "FAIL", f"cannot be looked at: {said}", "stop what else runs here")
 
 
 def bundle_check(bundle: Path, room: MemoryRoom, broken: list[str]) -> Check:
@@ -104,15 +115,13 @@ def budgets_check(room: MemoryRoom, broken: list[str]) -> Check:
     """Which budgets a bundle for this device can have: from what the runtime itself takes, measured, to what is free."""
     if broken:
         return Check("what fits", "FAIL", f"nothing runs without {', '.join(broken)}", "mend that first")
-    from hyps.runtime.baseline import baseline
+    from hyps.runtime.baseline import quick_baseline
 
     try:
-        own = baseline(processor().cores, room.total_bytes).process_images_bytes
-    except (DeviceError, OSError, MemoryError) as error:
-        mend = (
-            "free memory for it, and room in /tmp; after exit code -4, an illegal instruction, install another onnxruntime"
-        )
-        return Check("what fits", "FAIL", str(error) or "out of memory", mend)
+        own = quick_baseline(processor().cores, room.total_bytes)
+    except DeviceError as error:
+        mend = "free memory, and room in /tmp; after exit code -4, an illegal instruction, install another onnxruntime"
+        return Check("what fits", "FAIL", f"{error} ({mb(room.available_bytes)} are available)", mend)
     free = room.available_bytes
     if own >= free:
         return Check("what fits", "FAIL", f"the runtime itself takes {mb(own)} of {mb(free)}", "stop what else runs here")

@@ -114,9 +114,10 @@ def _fill(file: int, limit_bytes: int) -> int:
     """Write random bytes, which no file system compresses, until the limit or for some seconds; returns how many."""
     size, started = 0, time.perf_counter()
     while size + _PIECE_BYTES <= limit_bytes and time.perf_counter() - started < _WRITE_S:
-        piece = memoryview(os.urandom(_PIECE_BYTES))
-        while piece:
-            piece = piece[os.write(file, piece) :]
+        for _ in range(_PIECE_BYTES // _BLOCK_BYTES):
+            block = memoryview(os.urandom(_BLOCK_BYTES))
+            while block:
+                block = block[os.write(file, block) :]
         os.fsync(file)
         size += _PIECE_BYTES
     return size

@@ -32,6 +32,12 @@ LEAN_ENVIRONMENT: Mapping[str, str] = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HYPS_LEAN": "1",
 }
+#: What a process of Python does first to be killed before others when memory runs out (Linux, proc(5)).
+FIRST_TO_GO = """\
+import contextlib
+with contextlib.suppress(OSError), open('/proc/self/oom_score_adj', 'w') as score:
+    score.write('1000')
+"""
 _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 #: What glibc keeps besides, with huge pages.
 HUGE_HEAP_BYTES = 4_000_000

@@ -9,16 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from hyps.runtime.baseline import FILES
 from hyps.runtime.sessions import session_options
 
-GRAPHS = Path(__file__).with_name("calibration")
 #: A 3x3 convolution, 128 to 128 channels over 28 x 28: VGG16's and ResNet's middle.
 _CONV_INPUT, _CONV_WEIGHT = (1, 128, 28, 28), (128, 128, 3, 3)
 CONV_MACS = 128 * 128 * 3 * 3 * 28 * 28
@@ -101,7 +100,7 @@ def gemv_weight_bytes(cache_bytes: int, room_bytes: int) -> int:
 
 def best_s(graph: str, feeds: Feeds, threads: int) -> float:
     """Seconds of the fastest run; the first, which touches memory for the first time, does not count."""
-    session: Any = ort.InferenceSession(GRAPHS / f"{graph}.onnx", session_options(threads), ["CPUExecutionProvider"])
+    session: Any = ort.InferenceSession(FILES / f"{graph}.onnx", session_options(threads), ["CPUExecutionProvider"])
     session.run(None, dict(feeds))
     best, until = float("inf"), time.perf_counter() + _MEASURE_S
     while best == float("inf") or time.perf_counter() < until:

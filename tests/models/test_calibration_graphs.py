@@ -7,17 +7,30 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from PIL import Image
 
-from hyps.models.calibration_graphs import GRAPHS, write
+from hyps.models.calibration_graphs import GRAPHS, photograph, write
+from hyps.runtime.baseline import PHOTOGRAPH_SIZE
 
 
 def test_those_of_the_runtime_are_what_the_script_writes(root: Path, tmp_path: Path) -> None:
     """Otherwise: python -m hyps.models.calibration_graphs runtime/calibration."""
     write(tmp_path)
     shipped = root / "runtime" / "calibration"
-    assert {path.name for path in shipped.iterdir()} == {f"{name}.onnx" for name in GRAPHS}
-    for path in tmp_path.iterdir():
+    assert {path.name for path in shipped.iterdir()} == {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.glob("*.onnx"):
         assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
+
+
+def test_the_photograph_is_like_one(root: Path) -> None:
+    """Another libjpeg may write other bytes."""
+    path = root / "runtime" / "calibration" / "photograph.jpg"
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size, picture.mode) == ("JPEG", PHOTOGRAPH_SIZE, "RGB")
+        pixels = np.asarray(picture).astype(int)
+    assert pixels.std() > 30
+    assert np.abs(pixels - np.asarray(photograph())).mean() < 8
+    assert 0.1 < path.stat().st_size / (PHOTOGRAPH_SIZE[0] * PHOTOGRAPH_SIZE[1]) < 1.5
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,82 @@ def test_a_runtime_that_does_not_fit_or_fails(monkeypatch: pytest.MonkeyPatch) -
     def fails(threads: int, budget_bytes: int) -> None:
         raise DeviceError("hyps-run fails on the smallest bundle: exit code -4")
 
-    monkeypatch.setattr("hyps.runtime.baseline.baseline", fails)
+    monkeypatch.setattr("hyps.runtime.baseline.quick_baseline", fails)
     found = budgets_check(ROOM, [])
-    assert (found.state, found.found) == ("FAIL", "hyps-run fails on the smallest bundle: exit code -4")
+    said = "hyps-run fails on the smallest bundle: exit code -4 (100.0 MB are available)"
+    assert (found.state, found.found) == ("FAIL", said)
     assert "illegal instruction" in found.mend
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(MemoryError(), "memory ran out"), (OSError(12, "Cannot allocate memory"), "Cannot allocate memory")],
+)
+def test_a_check_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch, error: Exception, says: str) -> None:
+    def fails(*given: object) -> None:
+        raise error
+
+    for name in ("library_check", "storage_check", "budgets_check"):
+        monkeypatch.setattr(doctor, name, fails)
+    found = {check.check: check for check in doctor.examine(Path(), None)}
+    assert [*found] == NAMES
+    for name in ("numpy", "onnxruntime", "storage", "what fits"):
+        assert found[name] == Check(name, "FAIL", f"cannot be looked at: {says}", "stop what else runs here")
+
+
+def test_it_is_small_itself() -> None:
+    """What it looks at is used by processes of their own, which take their memory with them."""
+    script = (
+        "import sys; from pathlib import Path; from hyps.runtime.doctor import examine; checks = [*examine(Path(), None)]; "
+        "print(sorted({'numpy', 'PIL', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.CompletedProcess[str]]]:
+    """Runs a command in a control group of so many bytes; skipped where none can be made."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"hyps-doctor-{os.getpid()}"
+    limit = group / ("memory.limit_in_bytes" if version_1.is_dir() else "memory.max")
+    try:
+        group.mkdir()
+        limit.write_text(str(1 << 30))
+    except OSError as error:
+        pytest.skip(f"needs control groups of memory: {error.strerror}")
+
+    def run(limit_bytes: int, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+        limit.write_text(str(limit_bytes))
+        enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+        return subprocess.run(["sh", "-c", enter, "sh", *command], capture_output=True, text=True, timeout=120, check=False)
+
+    yield run
+    for _ in range(50):
+        with suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "says"),
+    [
+        (90_000_000, r"ok    what fits      budgets of more than 5\d\.\d MB, .* up to 7\d\.\d MB: .*"),
+        (60_000_000, r"FAIL  what fits      the runtime itself takes 5\d\.\d MB of 4\d\.\d MB; stop what else runs here"),
+        (25_000_000, r"FAIL  what fits      .*; .*"),
+    ],
+)
+def test_where_memory_is_small(
+    bounded: Callable[..., subprocess.CompletedProcess[str]], bin_folder: Path, tmp_path: Path, limit_bytes: int, says: str
+) -> None:
+    """A line a check whatever is killed, and what it says of budgets is so."""
+    done = bounded(limit_bytes, [bin_folder / "hyps-run", "doctor", "--folder", tmp_path])
+    assert (done.stderr, done.returncode) == ("", int("FAIL" in says))
+    lines = done.stdout.splitlines()
+    assert [re.split("  +", line)[1] for line in lines] == NAMES
+    assert re.fullmatch(says, lines[-1]), lines[-1]
+    assert all(line.startswith("ok") or "; " in line for line in lines)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
