@@ -16,9 +16,13 @@ from hyps.passes.alike import SHARING
 from hyps.passes.graph import reads
 from hyps.passes.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
+from hyps.runtime.manifest import STORAGE_TYPES
 
 #: The small weights of a partition that is alike another lie in the manifest, too; with more than this it is not.
 SMALL_LIMIT_BYTES = 4096
+#: Weights of these types the runtime holds and can give to a session that it has. Others onnxruntime reads itself, and a
+#: session that is shared would compute with those of the first partition.
+_HELD = frozenset(storage.onnx for storage in STORAGE_TYPES.values())
 
 
 def plain(nodes: list[NodeProto]) -> bool:
@@ -37,9 +41,10 @@ def alike(
     keys: dict[str, Hashable] = {}
     for partition in partitions:
         own = [nodes[name] for name in partition.operators]
+        used = {name: constants[name] for node in own for name in reads(node) if name in constants}
         known = all(not node.domain and node.op_type in SHARING for node in own)
-        used = dict.fromkeys(name for node in own for name in reads(node) if name in constants)
-        if plain(own) and known and _small_bytes(constants[name] for name in used) <= SMALL_LIMIT_BYTES:
+        known = known and all(tensor.data_type in _HELD for tensor in used.values())
+        if plain(own) and known and _small_bytes(used.values()) <= SMALL_LIMIT_BYTES:
             keys[partition.name] = tuple(_structure(partition, own, constants, typed))
     counts = Counter(keys.values())
     first: dict[Hashable, str] = {}

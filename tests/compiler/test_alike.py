@@ -165,19 +165,74 @@ def test_names_make_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "shared"),
+    [
+        (TensorProto.FLOAT, True),
+        (TensorProto.BFLOAT16, True),
+        (TensorProto.FLOAT8E4M3FN, True),
+        (TensorProto.INT4, False),
+        (TensorProto.FLOAT4E2M1, False),
+        (TensorProto.COMPLEX64, False),
+        (TensorProto.STRING, False),
+    ],
+)
+def test_weights_that_the_runtime_cannot_give_to_a_session_are_not_shared(kind: int, shared: bool) -> None:
+    """They would be the first shard's for all."""
+    typed = [X, value("a", 1, 400, kind=kind), value("b", 1, 400, kind=kind)]
+    weights = [TensorProto(name=name, data_type=kind, dims=[400, 40_000]) for name in "vw"]
+    assert found([A, B], typed, weights) == ({"a": "a", "b": "a"} if shared else {})
+
+
+@pytest.mark.parametrize(
     ("other", "typed", "weights"),
     [
-        pytest.param(node("Gemm", "x w", "b"), [value("b", 1, 8)], [weight("w", 8, 8)], id="attribute"),
         pytest.param(B, [value("b", 1, 5)], [weight("w", 5, 8)], id="shape"),
         pytest.param(B, [value("b", 1, 4, kind=TensorProto.DOUBLE)], [weight("w", 4, 8)], id="output type"),
         pytest.param(
             node("Gemm", "x w c", "b", transB=1), [value("b", 1, 4)], [weight("w", 4, 8), weight("c", 4)], id="bias"
         ),
-        pytest.param(node("MatMul", "x w", "b"), [value("b", 1, 4)], [weight("w", 8, 4)], id="operator"),
     ],
 )
 def test_what_makes_a_difference(other: NodeProto, typed: list[ValueInfoProto], weights: list[TensorProto]) -> None:
     assert found([A, other], [X, value("a", 1, 4), *typed], [weight("v", 4, 8), *weights]) == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(node("Gemm", "x v", "a", transB=1), node("Gemm", "x w", "b"), id="transposed"),
+        pytest.param(node("Gemm", "x v", "a"), node("Gemm", "x w", "b", alpha=2.0), id="factor"),
+        pytest.param(node("Gemm", "x v", "a"), node("MatMul", "x w", "b"), id="operator"),
+    ],
+)
+def test_what_makes_a_difference_between_equal_shapes(first: NodeProto, second: NodeProto) -> None:
+    typed, weights = [X, value("a", 1, 8), value("b", 1, 8)], [weight("v", 8, 8), weight("w", 8, 8)]
+    assert found([first, second], typed, weights) == {}
+    same = NodeProto()
+    same.CopyFrom(first)
+    same.name, same.input[1], same.output[0] = "b", "w", "b"
+    assert found([first, same], typed, weights) == {"a": "a", "b": "a"}
+
+
+def test_on_which_side_a_convolution_pads_makes_a_difference() -> None:
+    sides = {"v": [1, 1, 0, 0], "w": [0, 0, 1, 1]}
+    nodes = [node("Conv", f"x {name}", f"y{name}", kernel_shape=[2, 2], pads=pads) for name, pads in sides.items()]
+    typed = [value("x", 1, 1, 4, 4), *(value(f"y{name}", 1, 1, 4, 4) for name in sides)]
+    assert found(nodes, typed, [weight(name, 1, 1, 2, 2) for name in sides]) == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1, 1, 1, 1]), id="shape"),
+        pytest.param(TensorProto(name="w", data_type=TensorProto.FLOAT16, dims=[1, 1, 3, 3]), id="type"),
+    ],
+)
+def test_another_weight_makes_a_difference_where_tensors_are_the_same(other: TensorProto) -> None:
+    nodes = [node("Conv", f"x {name}", f"y{name}", auto_pad="SAME_UPPER") for name in "vw"]
+    typed = [value("x", 1, 1, 4, 4), *(value(f"y{name}", 1, 1, 4, 4) for name in "vw")]
+    assert found(nodes, typed, [weight("v", 1, 1, 3, 3), weight("w", 1, 1, 3, 3)]) == {"yv": "yv", "yw": "yv"}
+    assert found(nodes, typed, [weight("v", 1, 1, 3, 3), other]) == {}
 
 
 def test_which_operand_is_the_weight_makes_a_difference() -> None:
