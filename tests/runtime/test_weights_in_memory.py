@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,28 @@ def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_p
             residency.leave(index)
         if data.draw(st.booleans(), "room is made"):
             residency.release()
+
+
+@pytest.mark.parametrize(
+    ("plans", "broken_off_at"),
+    [
+        ([(0, MB)] * 4, 1),  # of the third, all is there, where the first will be
+        ([(0, 0), (MB, MB), (0, 0), (0, 0)], 1),  # likewise, and no more is to be read of it beside the first
+        ([(0, MB // 2), (MB, MB), (0, 0), (0, 0)], 1),  # half of it is, beside the first
+    ],
+)
+def test_what_was_read_ahead_of_an_inference_that_broke_off(
+    plans: list[tuple[int, int]], broken_off_at: int, template: Step, tmp_path: Path
+) -> None:
+    steps = bundle(tmp_path, template, [MB] * 4, plans)
+    residency = Residency(tmp_path, steps, 1 << 40)
+    for stop in (broken_off_at, len(steps) - 1):
+        for index in range(stop + 1):
+            residency.enter(index, again=False)
+            check(residency, index, MB)
+            while residency.pending_bytes():
+                time.sleep(0.001)
+            residency.leave(index)
 
 
 @pytest.mark.parametrize("verify", [True, False])

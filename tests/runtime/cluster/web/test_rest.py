@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hyps.runtime.cluster.certificates import make_certificates
 from hyps.runtime.integrity import check_files, read_manifest
+from hyps.runtime.web.errors import WebFault
+from hyps.runtime.web.library import Library
 from tests.compiler.onnxes import classifier, model, node, value
 from tests.runtime.cluster.broker import wait_for
 from tests.runtime.cluster.devices import Devices
@@ -291,6 +293,15 @@ def test_shares_that_move_while_jobs_run_hold_nothing_up(web: Web, photograph: P
     assert [web.done("jobs", job, 40)["top"] for job in jobs] == [first] * len(jobs)
 
 
+def test_a_board_that_is_not_safe_is_given_no_inputs(start_web: Callable[..., Web]) -> None:
+    web = start_web(2, "--workers", "2", "--safe", "w0")
+    wait_for("loaded shares", web.ready)
+    assert web.homes()[0] == {"w0"}
+    refused = web("PUT", "/api/placement", json={"homes": {"0": ["w1"]}})
+    assert (refused.status_code, "w1 cannot have step" in refused.json()["detail"]) == (409, True)
+    assert web.homes()[0] == {"w0"}
+
+
 def test_a_manager_that_was_killed_while_it_compiled_starts_again(start_web: Callable[..., Web], root: Path) -> None:
     web = start_web(0, bundle=False)
     web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
@@ -377,6 +388,14 @@ def test_scores_that_are_no_numbers_do_not_break_the_answer(start_web: Callable[
     job = web.done("jobs", web("POST", "/api/jobs", data=tensor.getvalue()))
     assert (job["state"], {scored["score"] for scored in job["top"]}) == ("done", {None})
     assert web.get("/api/jobs")[0]["id"] == job["id"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../models", "a/b", "-x", "a b", "ä", "a" * 101])
+def test_names_lead_nowhere_else(name: str, tmp_path: Path) -> None:
+    library = Library(tmp_path, None, limit_bytes=1)
+    for call in (library.model, library.bundle, library.ours, library.delete_model, library.delete_bundle):
+        with pytest.raises(WebFault, match="1 to 100 letters"):
+            call(name)
 
 
 def compilers(library: Path) -> list[Path]:
