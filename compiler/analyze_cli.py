@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from hyps.compiler import options, report
 from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow
 from hyps.compiler.listings import Json
+from hyps.compiler.page_facts import printable
 from hyps.compiler.pipeline import analyse
 from hyps.compiler.writing import check_file, write_files
 from hyps.passes.units import megabytes
@@ -32,6 +35,8 @@ class Sort(StrEnum):
     alone = "alone"
 
 
+#: What `_figures` of a row are.
+_HEAD = ("params", "weights", "activations", "MACs", "live")
 _FIGURE = {
     Sort.weights: "weight_bytes",
     Sort.activations: "activation_bytes",
@@ -82,22 +87,12 @@ def _csv(rows: Iterable[OperatorRow]) -> bytes:
 
 def _print(found: Analysis, rows: list[OperatorRow]) -> None:
     out = report.console()
-    figures = [("params", True), ("weights", True), ("activations", True), ("MACs", True), ("live", True)]
-    columns = [("operator", False), ("type", False), ("output", False), *figures]
-    out.print(
-        report.table(
-            columns,
-            ([row.name, row.op_type, "x".join(map(str, row.shape)), *_figures(row)] for row in rows),
-        )
-    )
+    _print_operators(out, rows)
     if len(rows) < len(found.operators):
         out.print(f"... {len(found.operators) - len(rows)} more operators")
     out.print()
-    out.print(
-        report.table(
-            [("type", False), ("count", True), *figures], ([r.op_type, str(r.operators), *_figures(r)] for r in found.types)
-        )
-    )
+    columns = [("type", False), ("count", True), *((name, True) for name in _HEAD)]
+    out.print(report.table(columns, ([row.op_type, str(row.operators), *_figures(row)] for row in found.types)))
     out.print()
     out.print(f"model            {found.model}", markup=False)
     out.print(f"parameters       {found.parameters:,} ({megabytes(found.weight_bytes)} of weights)")
@@ -116,6 +111,26 @@ def _print(found: Analysis, rows: list[OperatorRow]) -> None:
             + ("" if found.budget_bytes else " without a budget")
         )
     sys.stdout.flush()
+
+
+def _print_operators(out: Console, rows: Iterable[OperatorRow]) -> None:
+    """A line an operator; a name that has no room on a terminal goes on below.
+
+    By hand: rich takes seconds for thousands of rows.
+    """
+    cells = [["operator", "type", "output", *_HEAD]]
+    cells += [[printable(row.name), row.op_type, "x".join(map(str, row.shape)), *_figures(row)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if out.is_terminal:
+        widths[0] = min(widths[0], max(16, out.width - sum(widths[1:]) - 2 * len(widths[1:])))
+    lines = []
+    for name, kind, shape, *figures in cells:
+        pieces = [name[start : start + widths[0]] for start in range(0, len(name), widths[0])]
+        words = [text.ljust(width) for text, width in zip((pieces[0], kind, shape), widths, strict=False)]
+        numbers = [text.rjust(width) for text, width in zip(figures, widths[3:], strict=True)]
+        lines += ["  ".join([*words, *numbers]), *pieces[1:]]
+    out.print(Text(lines[0], style="bold"), soft_wrap=True)
+    out.file.writelines(f"{line.rstrip()}\n" for line in lines[1:])
 
 
 def _figures(row: OperatorRow | TypeRow) -> list[str]:

@@ -24,7 +24,7 @@ _INK = "#010203"
 _CAPTIONS = {
     "memory": (
         "Memory over the schedule",
-        "What is predicted to be resident while each operator runs. Dashed: the budget of the whole process.",
+        "What is predicted to be resident while each operator runs. Dashed: the budget of the process, the same in both.",
     ),
     "layers": (
         "Output size of each layer, and where to cut",
@@ -86,7 +86,8 @@ def inline(svg: str, name: str, title: str) -> str:
 
 def _figure(name: str, title: str, caption: str, svg: str) -> str:
     drawing = inline(svg, name, title)
-    return f'<section class="plot" id="plot-{name}"><h2>{title}</h2>{drawing}<p class="caption">{caption}</p></section>'
+    framed = f'<div class="drawing" tabindex="0" role="region" aria-label="{title}">{drawing}</div>'
+    return f'<section class="plot" id="plot-{name}"><h2>{title}</h2>{framed}<p class="caption">{caption}</p></section>'
 
 
 def _graph(facts: Facts) -> tuple[str, str]:

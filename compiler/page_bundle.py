@@ -72,8 +72,8 @@ def _bundle_pairs(manifest: Manifest, whole: WholeModel | None) -> Iterator[tupl
         yield "operators", f"{len(whole.names):,}"
         yield "multiply-adds", f"{whole.multiply_adds:,}"
         yield "whole-model peak", f"{megabytes(whole.peak_bytes)} (predicted, one partition)"
-        if whole.smallest_budget_bytes:
-            yield "smallest budget", megabytes(whole.smallest_budget_bytes)
+        if whole.smallest_budget_bytes and whole.smallest_budget_bytes < manifest.budget_bytes:
+            yield "smaller budget", f"{megabytes(whole.smallest_budget_bytes)} would work, too"
     else:
         yield "whole model", f"not in this bundle ({REPORT_NAME}): compile it again, or report the model itself"
     yield "target", f"{manifest.target.name}, {manifest.target.threads} threads"

@@ -3,7 +3,7 @@
 A network is mostly one long chain, and no screen is that wide::
 
     0 -> 1 -> 2 -> 3
-                   |         nodes of one rank (branches, shards) stand below each other
+                   |         nodes of one rank (branches, shards) stand below each other, many of them in a block
     7 <- 6 <- 5 <- 4
 
 Of a model with more operators than a browser draws at once, neighbours in the schedule are drawn as one node.
@@ -27,6 +27,8 @@ NODE_WIDTH, NODE_HEIGHT = 116, 46
 GAP_X, GAP_Y, GAP_BAND, MARGIN = 30, 12, 44, 30
 #: Width over height that is aimed at.
 ASPECT = 1.9
+#: More nodes of a rank than this stand in several columns.
+TALL = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +42,33 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Grid:
-    """Nodes in ranks, ``columns`` ranks in a band; ``slots`` is the place in the rank, ``filled`` how many there are."""
+class _Rank:
+    """Where a rank is: its band, the columns before it there, those that it takes, and its rows."""
 
-    ranks: tuple[int, ...]
+    band: int
+    column: int
+    breadth: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Nodes in ranks, and those in bands of so many columns at most; ``slots`` is a node's place in its rank."""
+
+    of: tuple[int, ...]
     slots: tuple[int, ...]
-    filled: tuple[int, ...]
+    ranks: tuple[_Rank, ...]
     columns: int
 
     def tallest(self) -> list[int]:
-        """The most nodes of a rank, in each band."""
-        return [max(self.filled[start : start + self.columns]) for start in range(0, len(self.filled), self.columns)]
+        """The most rows of a rank, in each band."""
+        return [max(rank.rows for rank in own) for _, own in itertools.groupby(self.ranks, key=lambda rank: rank.band)]
 
     def size(self) -> tuple[float, float]:
         """Width and height."""
         rows = self.tallest()
-        used = min(self.columns, len(self.filled))
         height = sum(rows) * (NODE_HEIGHT + GAP_Y) + len(rows) * (GAP_BAND - GAP_Y) - GAP_BAND
-        return 2 * MARGIN + used * (NODE_WIDTH + GAP_X) - GAP_X, 2 * MARGIN + height
+        return 2 * MARGIN + self.columns * (NODE_WIDTH + GAP_X) - GAP_X, 2 * MARGIN + height
 
 
 def in_runs(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
@@ -98,15 +109,30 @@ def layout(count: int, edges: Sequence[Edge]) -> Layout:
         return Layout(places=(), paths=(), width=2 * MARGIN, height=2 * MARGIN)
     ranks = _ranks(count, edges)
     slots, filled = _slots(ranks, edges)
-    tries = [_Grid(ranks=ranks, slots=slots, filled=filled, columns=columns) for columns in _columns(len(filled))]
+    tries = [_grid(ranks, slots, filled, columns) for columns in _columns(filled)]
     grid = min(tries, key=lambda one: abs(math.log(one.size()[0] / one.size()[1] / ASPECT)))
     return _placed(grid, edges)
 
 
-def _columns(ranks: int) -> list[int]:
-    """The numbers of ranks in a band that are tried."""
+def _grid(of: tuple[int, ...], slots: tuple[int, ...], filled: Sequence[int], columns: int) -> _Grid:
+    """Ranks in bands of so many columns."""
+    ranks: list[_Rank] = []
+    band = used = widest = 0
+    for count in filled:
+        breadth = math.ceil(count / TALL)
+        if used and used + breadth > columns:
+            band, used = band + 1, 0
+        ranks.append(_Rank(band=band, column=used, breadth=breadth, rows=math.ceil(count / breadth)))
+        used += breadth
+        widest = max(widest, used)
+    return _Grid(of=of, slots=slots, ranks=tuple(ranks), columns=widest)
+
+
+def _columns(filled: Sequence[int]) -> list[int]:
+    """The numbers of columns in a band that are tried."""
+    most = sum(math.ceil(count / TALL) for count in filled)
     steps = (int(4 * 1.12**power) for power in range(60))
-    return sorted({min(ranks, step) for step in steps})
+    return sorted({min(most, step) for step in steps})
 
 
 def _ranks(count: int, edges: Sequence[Edge]) -> tuple[int, ...]:
@@ -152,29 +178,29 @@ def _placed(grid: _Grid, edges: Sequence[Edge]) -> Layout:
     for tallest in rows:
         tops.append(tops[-1] + tallest * (NODE_HEIGHT + GAP_Y) - GAP_Y + GAP_BAND)
     above = [  # the upper edge of every rank
-        tops[rank // grid.columns] + (rows[rank // grid.columns] - filled) * (NODE_HEIGHT + GAP_Y) / 2
-        for rank, filled in enumerate(grid.filled)
+        tops[rank.band] + (rows[rank.band] - rank.rows) * (NODE_HEIGHT + GAP_Y) / 2 for rank in grid.ranks
     ]
-    places = tuple(
-        (MARGIN + _column(grid, rank) * (NODE_WIDTH + GAP_X), above[rank] + slot * (NODE_HEIGHT + GAP_Y))
-        for rank, slot in zip(grid.ranks, grid.slots, strict=True)
-    )
+    places = tuple(_place(grid, above, rank, slot) for rank, slot in zip(grid.of, grid.slots, strict=True))
     width, height = grid.size()
     paths = tuple(_path(grid, above, places, source, target) for source, target, _ in edges)
     return Layout(places=places, paths=paths, width=width, height=height)
 
 
-def _column(grid: _Grid, rank: int) -> int:
-    """Every other band runs backward."""
-    band, column = divmod(rank, grid.columns)
-    return min(grid.columns, len(grid.filled)) - 1 - column if band % 2 else column
+def _place(grid: _Grid, above: Sequence[float], index: int, slot: int) -> tuple[float, float]:
+    """The corner of a node; every other band runs backward."""
+    rank = grid.ranks[index]
+    column, row = divmod(slot, rank.rows)
+    column += rank.column
+    if rank.band % 2:
+        column = grid.columns - 1 - column
+    return MARGIN + column * (NODE_WIDTH + GAP_X), above[index] + row * (NODE_HEIGHT + GAP_Y)
 
 
 def _path(grid: _Grid, above: Sequence[float], places: Sequence[tuple[float, float]], source: int, target: int) -> str:
     """To the next rank straight, over others of the band in an arc above them, to another band from below to above."""
     (ax, ay), (bx, by) = places[source], places[target]
-    first, last = grid.ranks[source], grid.ranks[target]
-    if first // grid.columns != last // grid.columns:
+    first, last = grid.of[source], grid.of[target]
+    if grid.ranks[first].band != grid.ranks[last].band:
         x, y, to_x = ax + NODE_WIDTH / 2, ay + NODE_HEIGHT, bx + NODE_WIDTH / 2
         half = (y + by) / 2
         return f"M{x:g} {y:g}C{x:g} {half:g} {to_x:g} {half:g} {to_x:g} {by:g}"

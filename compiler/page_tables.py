@@ -45,10 +45,10 @@ def tables(facts: Facts, measured: Measurements | None) -> Iterator[str]:
             [
                 row.op_type,
                 f"{row.operators:,}",
-                f"{row.parameters:,}",
-                megabytes(row.weight_bytes),
+                f"{row.parameters:,}" if row.parameters else "",
+                megabytes(row.weight_bytes) if row.weight_bytes else "",
                 megabytes(row.activation_bytes),
-                f"{row.multiply_adds:,}",
+                f"{row.multiply_adds:,}" if row.multiply_adds else "",
                 megabytes(row.live_bytes),
             ]
             for row in facts.types
@@ -79,10 +79,7 @@ def _run(step: StepFacts, measured: Measurements) -> list[str]:
 def _table(name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     kinds = ["" if word in _WORDS else ' class="number"' for word in head]
     columns = "".join(f'<th scope="col"{kind}>{escaped(word)}</th>' for word, kind in zip(head, kinds, strict=True))
-    body = "".join(
-        f"<tr>{''.join(f'<td{kind}>{escaped(cell, 600)}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>"
-        for row in rows[:MOST_ROWS]
-    )
+    body = "".join(_row(row, kinds) for row in rows[:MOST_ROWS])
     more = f'<p class="caption">The first {MOST_ROWS:,} of {len(rows):,}.</p>' if len(rows) > MOST_ROWS else ""
     label = escaped(title)
     return (
@@ -90,3 +87,10 @@ def _table(name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[s
         f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
         f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>{more}</section>"
     )
+
+
+def _row(row: Sequence[str], kinds: Sequence[str]) -> str:
+    """A row, whose first cell stays where it is when a table is moved sideways."""
+    first, *others = (escaped(cell, 600) for cell in row)
+    cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
+    return f"<tr><td{kinds[0]}><span>{first}</span></td>{cells}</tr>"

@@ -83,7 +83,7 @@ def _drawn(name: str, draw: _Draw, style: Style, kind: Format) -> bytes:
 
 
 def _memory(facts: Facts) -> _Draw:
-    """Live bytes over the schedule, of the whole model and of the bundle to the same scale, with the budget."""
+    """Live bytes over the schedule, of the whole model and of the bundle, each with the budget."""
     panels = [
         ("whole model", "operators in the model's order", facts.whole),
         ("bundle", "operators in the plan's order", facts.planned),
@@ -93,7 +93,7 @@ def _memory(facts: Facts) -> _Draw:
     def draw(figure: Figure) -> None:
         if len(shown) == 2:
             figure.set_size_inches(10, 6.4)
-        axes = figure.subplots(max(1, len(shown)), 1, sharey=True, squeeze=False)[:, 0]
+        axes = figure.subplots(max(1, len(shown)), 1, squeeze=False)[:, 0]
         for axis, (title, label, line) in zip(axes, shown, strict=False):
             _stack(axis, line)
             axis.set_title(f"{title}: peak {megabytes(line.peak_bytes)}", loc="left", fontsize=10)
@@ -101,8 +101,7 @@ def _memory(facts: Facts) -> _Draw:
             axis.set_ylabel("MB")
             if facts.budget_bytes:
                 axis.axhline(facts.budget_bytes / _MB, color=BUDGET, linewidth=1.8, linestyle="--", label=_budget(facts))
-        tops = [line.peak_bytes for _, _, line in shown] + [facts.budget_bytes or 0]
-        axes[0].set_ylim(0, 1.06 * max(tops, default=0) / _MB or 1)
+            axis.set_ylim(0, 1.06 * max(line.peak_bytes, facts.budget_bytes or 0) / _MB or 1)
         if shown:
             handles, labels = axes[-1].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=5)
@@ -124,9 +123,17 @@ def _stack(axis: Axes, line: Timeline) -> None:
             continue
         top = base + np.array(nbytes, np.float64) / _MB
         (low, high), places = _columns((base, top), edges)
-        axis.stairs(high, places, baseline=low, fill=True, color=colour, label=name, linewidth=0)
-        if hatch:
-            axis.stairs(high, places, baseline=low, fill=False, hatch=hatch, edgecolor=WEIGHTS, linewidth=0)
+        axis.stairs(
+            high,
+            places,
+            baseline=low,
+            fill=True,
+            facecolor=colour,
+            edgecolor=WEIGHTS if hatch else colour,
+            hatch=hatch,
+            linewidth=0,
+            label=name,
+        )
         base = top
     axis.set_xlim(0, max(1.0, float(edges[-1])))
 
@@ -176,6 +183,18 @@ def _layers(facts: Facts) -> _Draw:
         if any(layer.cut for layer in layers):
             axis.plot([], [], color=CUT, linewidth=1, linestyle=":", label="cut of the plan")
         _name_axis(axis, [layer.name for layer in layers])
+        marked = [index for index, layer in enumerate(layers) if layer.split]
+        for index in marked if len(layers) > MOST_NAMES and len(marked) <= MOST_NAMES else ():
+            axis.annotate(
+                clipped(layers[index].name, 22),
+                (index, sizes[index]),
+                xytext=(0, 7),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="bottom",
+                fontsize=7.5,
+            )
         axis.set_xlim(-0.5, len(layers) - 0.5)
         axis.set_ylim(bottom=0)
         axis.set_ylabel("MB put out")

@@ -26,7 +26,8 @@ class WholeModel(Record, frozen=True, kw_only=True):
     """A model before it was cut. ``names`` to ``live_bytes`` have an entry for each operator, in the model's own order.
 
     ``output_bytes`` are what it puts out; the other figures are those of `hyps.compiler.analysis.Analysis`.
-    ``latency_s`` is what the plan is estimated to take, ``changes`` what it made of operators; empty without a plan.
+    ``latency_s`` is what the plan is estimated to take, ``changes`` what it made of operators; empty without a plan. With
+    one, ``smallest_budget_bytes`` is what `hyps.passes.plan.Plan` has.
     """
 
     multiply_adds: Count

@@ -8,6 +8,8 @@
   const FAR = 0.42; // below this scale no text can be read
   const clip = (text, length) => (text.length > length ? `…${text.slice(1 - length)}` : text);
 
+  const brief = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
+
   const svg = (tag, attributes = {}, text = '') => {
     const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -48,7 +50,7 @@
     made.append(
       svg('title', {}, `${node.name} (${node.kind}) ${part}`),
       svg('rect', { width: nodeWidth, height: nodeHeight, rx: 6 }),
-      svg('text', { x: 7, y: 14, class: 'type' }, clip(node.kind, part.length > 6 ? 8 : 12)),
+      svg('text', { x: 7, y: 14, class: 'type' }, brief(node.kind, node.shard ? 13 : 13 - part.length)),
       svg('text', { x: nodeWidth - 6, y: node.shard ? 41 : 13, class: 'part' }, part),
       svg('text', { x: 7, y: 28 }, clip(node.name, 15)),
     );

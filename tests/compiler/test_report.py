@@ -90,7 +90,8 @@ def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> N
             [point["behind"], "optional", mb(point["crossing_bytes"]), point["reason"]] for point in found["splits"]
         ]
         assert [row[:3] for row in table(page, "types")] == [
-            [row["op_type"], str(row["operators"]), f"{row['parameters']:,}"] for row in found["types"]
+            [row["op_type"], str(row["operators"]), f"{row['parameters']:,}" if row["parameters"] else ""]
+            for row in found["types"]
         ]
         assert page.locator("#table-partitions").count() == 0
         facts = page.locator("header dl").inner_text()
@@ -341,6 +342,30 @@ def test_no_two_nodes_lie_on_each_other() -> None:
             assert abs(other_x - x) >= NODE_WIDTH or abs(other_y - y) >= NODE_HEIGHT
     assert 0.9 < found.width / found.height < 4
     assert len(found.paths) == len(edges)
+
+
+def test_many_nodes_of_a_rank_stand_in_a_block() -> None:
+    """A layer in 103 shards, between two others: no tower, and no node is lost or on another."""
+    edges = [(0, shard, 8) for shard in range(1, 104)] + [(shard, 104, 8) for shard in range(1, 104)]
+    found = layout(105, edges)
+    assert len({*found.places}) == 105
+    heights = {y for _, y in found.places}
+    assert len(heights) < 20
+    assert 0.7 < found.width / found.height < 4
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_screen_and_plots_stay_readable(
+    hypsc: Command, tmp_path: Path, classifier_bundle: Bundle, look: Look, width: int
+) -> None:
+    assert hypsc("report", classifier_bundle.folder, "-o", tmp_path / "net.html").returncode == 0
+
+    def see(page: Page) -> None:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert min(page.locator(".plot svg").evaluate_all("all => all.map((each) => each.clientWidth)")) >= 600
+
+    look(tmp_path / "net.html", see)
 
 
 def test_runs_keep_to_partitions_and_lose_no_operator() -> None:
