@@ -179,7 +179,7 @@ def _layers(facts: Facts) -> _Draw:
                 zorder=3,
             )
         for index in (index for index, layer in enumerate(layers) if layer.cut):
-            axis.axvline(index + 0.5, color=CUT, linewidth=0.7, linestyle=":", zorder=0)
+            axis.axvline(index + 0.5, color=CUT, linewidth=0.9, linestyle=":", zorder=2)
         if any(layer.cut for layer in layers):
             axis.plot([], [], color=CUT, linewidth=1, linestyle=":", label="cut of the plan")
         _name_axis(axis, [layer.name for layer in layers])

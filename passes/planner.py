@@ -113,9 +113,10 @@ def smallest_budget(model: Model, request: Request) -> int:
 
     Raises `DoesNotFit` where no budget does.
     """
-    whole = ordered(model, request)
-    least = _smallest_budget(whole, request)
-    return _smallest_tiled(Tilings(whole, request), request, least)
+    bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles are for who has a budget
+    whole = ordered(model, bounded)
+    least = _smallest_budget(whole, bounded)
+    return _smallest_tiled(Tilings(whole, bounded), bounded, least)
 
 
 def _candidates(

@@ -69,6 +69,22 @@ def test_the_smallest_budget_works_and_less_does_not(compiled: Compile, hypsc: C
     assert done.returncode == 2
 
 
+def test_the_smallest_budget_is_the_same_whatever_the_budget(compiled: Compile, hypsc: Command, tmp_path: Path) -> None:
+    """Convolutions of large pictures, which only tiles make small: no plan that leaves tiles out comes near."""
+    proto = model(
+        [node("Conv", "x v", "a", kernel_shape=[3, 3], pads=[1] * 4), node("Conv", "a w", "y", kernel_shape=[3, 3])],
+        [value("x", 1, 3, 256, 256)],
+        [value("y", 1, 1, 254, 254)],
+        [weight("v", 64, 3, 3, 3), weight("w", 1, 64, 3, 3)],
+    )
+    path = saved(tmp_path / "net.onnx", proto)
+    least = {analysed(hypsc, path, *options)["smallest_budget_bytes"] for options in ([], ["--memory", "200MB"])}
+    assert len(least) == 1
+    made = compiled(path, budget_bytes=(budget := least.pop()))
+    assert any("tile" in change.what for change in made.compiled.plan.changes)
+    assert made.compiled.plan.peak_bytes <= budget
+
+
 def test_mandatory_cuts_stand_around_what_is_too_big(hypsc: Command, tmp_path: Path) -> None:
     proto = model(
         [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
