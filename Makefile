@@ -39,7 +39,7 @@ test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1
 	$(BIN)/python -m $(if $(FAST),pytest -m arm,tests.arm.main $(ROWS))
 
 bench: $(READY) ## memory and latency beside what a user would pick instead, as ratios within one run
-	$(BIN)/python -m tests.bench.main
+	$(BIN)/python -m tests.bench.main $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
 	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))

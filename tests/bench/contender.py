@@ -1,81 +1,150 @@
-"""Drive benchmark workers: start each in its own process, run them in turn, keep what they say."""
+"""Drive benchmark workers: each in its own process; alone with cold files, looked at while it works, and in turn."""
 
 from __future__ import annotations
 
-import json
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
+
+from hyps.models.writer import data_path
+from tests.bench.readings import Process, Raced, Reading, Resident
+from tests.bench.throttled import forget, remember
+
+#: Processes of each contender whose files are cold, and the runs of each.
+COLD_PROCESSES, COLD_RUNS = 3, 2
+_LOOK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """What to run: a label, the worker's mode, and its model or bundle."""
+    """What to run: a label, the worker's mode, its model or bundle, and a bundle's budget."""
 
     label: str
     mode: str
     path: Path
+    budget_bytes: int | None = None
+
+    def arguments(self, values: Path, threads: int) -> list[str]:
+        """Of `tests.bench.worker`."""
+        return [self.mode, str(self.path), str(values), str(threads)]
+
+    def files(self) -> list[Path]:
+        """What it reads its network from."""
+        return [path for path in (self.path, data_path(self.path)) if path.exists()]
 
 
-@dataclass(slots=True, kw_only=True)
-class Measured:
-    """What one contender said, a reading a run; the first run is apart, because it meets cold caches."""
+class Worker:
+    """A process that has opened its model, or is about to."""
 
-    contender: Contender
-    load_s: float = 0.0
-    run_s: list[float] = field(default_factory=list)
-    peak_bytes: int = 0
-    anonymous_bytes: int = 0
-    file_bytes: int = 0
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
 
-    @property
-    def first_s(self) -> float:
-        """Seconds of the first run."""
-        return self.run_s[0]
+    def opened(self) -> Reading:
+        """Wait until the model is open; to be asked once."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a contender died: {self.process.args!r}")
+        return msgspec.json.decode(line, type=Reading)
 
-    @property
-    def warm_s(self) -> float:
-        """Median seconds of the later runs."""
-        return statistics.median(self.run_s[1:])
-
-
-def race(contenders: list[Contender], values: Path, *, threads: int, rounds: int) -> list[Measured]:
-    """Run all contenders in turn for ``rounds`` rounds, so that a slow moment of the machine meets each of them."""
-    with ExitStack() as stack:
-        workers = [(Measured(contender=c), stack.enter_context(_worker(c, values, threads))) for c in contenders]
-        for _ in range(rounds):
-            for measured, worker in workers:
-                _run(measured, worker)
-        return [measured for measured, _ in workers]
-
-
-def ratio(measured: Measured, base: Measured) -> float:
-    """The median, over the rounds, of this contender's time over the base's in the same round."""
-    return statistics.median(a / b for a, b in zip(measured.run_s[1:], base.run_s[1:], strict=True))
+    def run(self) -> Reading:
+        """One run."""
+        assert self.process.stdin
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        return self.opened()
 
 
 @contextmanager
-def _worker(contender: Contender, values: Path, threads: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.bench.worker", contender.mode, str(contender.path), str(values), str(threads)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+def worker(arguments: Sequence[str], before: Sequence[str] = ()) -> Iterator[Worker]:
+    """A worker with these arguments, started through the command ``before``; it has ended when this has."""
+    command = [*before, sys.executable, "-m", "tests.bench.worker", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield worker
+            yield Worker(process)
         finally:
-            assert worker.stdin is not None
-            worker.stdin.close()
+            assert process.stdin
+            process.stdin.close()
 
 
-def _run(measured: Measured, worker: subprocess.Popen[str]) -> None:
-    assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write("run\n")
-    worker.stdin.flush()
-    said = json.loads(worker.stdout.readline())
-    measured.load_s = said["load_s"]
-    measured.run_s.append(said["run_s"])
-    if said["anonymous_bytes"] + said["file_bytes"] > measured.anonymous_bytes + measured.file_bytes:
-        measured.anonymous_bytes, measured.file_bytes = said["anonymous_bytes"], said["file_bytes"]
-    measured.peak_bytes = said["peak_bytes"]
+def served(arguments: Sequence[str], runs: int, before: Sequence[str] = ()) -> Process:
+    """A process that opens its model, runs so often and ends."""
+    with worker(arguments, before) as each:
+        return Process(opened=each.opened(), runs=tuple(each.run() for _ in range(runs)))
+
+
+def race(
+    contenders: Sequence[Contender], values: Path, *, threads: int, rounds: int, cold: int, say: Callable[[str], None]
+) -> tuple[Raced, ...]:
+    """Each contender alone, looked at once and ``cold`` times from cold files; then ``rounds`` rounds in turn.
+
+    In turn, so that a slow moment of the machine meets each of them; alone, because a file that another process has mapped
+    cannot be forgotten.
+    """
+    orders = [contender.arguments(values, threads) for contender in contenders]
+    residents, colds = [], []
+    for contender, order in zip(contenders, orders, strict=True):
+        say(f"{contender.label}, threads {threads}: alone")
+        residents.append(_resident(order))
+        alone = []
+        for _ in range(cold):
+            forget(*contender.files())
+            alone.append(served(order, COLD_RUNS))
+        colds.append(tuple(alone))
+    with ExitStack() as stack:
+        workers, readings = [], []
+        for contender, order in zip(contenders, orders, strict=True):
+            remember(*contender.files())
+            workers.append(stack.enter_context(worker(order)))
+            readings.append([workers[-1].opened(), workers[-1].run()])
+        for done in range(1, rounds):
+            say(f"threads {threads}: round {done + 1} of {rounds}")
+            for told, each in zip(readings, workers, strict=True):
+                told.append(each.run())
+    return tuple(
+        Raced(
+            label=contender.label,
+            mode=contender.mode,
+            budget_bytes=contender.budget_bytes,
+            resident=resident,
+            cold=alone,
+            race=Process(opened=opened, runs=tuple(runs)),
+        )
+        for contender, resident, alone, (opened, *runs) in zip(contenders, residents, colds, readings, strict=True)
+    )
+
+
+def _resident(order: Sequence[str]) -> Resident:
+    """The moment of the most resident memory in opening and two runs."""
+    most, samples, done = (0, 0), 0, threading.Event()
+
+    def look(status: Path) -> None:
+        nonlocal most, samples
+        while not done.wait(_LOOK_S):
+            most = max(most, _sample(status), key=sum)
+            samples += 1
+
+    with worker(order) as each:
+        looking = threading.Thread(target=look, args=(Path(f"/proc/{each.process.pid}/status"),))
+        looking.start()
+        try:
+            each.opened()
+            for _ in range(COLD_RUNS):
+                each.run()
+        finally:
+            done.set()
+            looking.join()
+    return Resident(anonymous_bytes=most[0], file_bytes=most[1], samples=samples)
+
+
+def _sample(status: Path) -> tuple[int, int]:
+    """(anonymous, file-backed) resident bytes of a process (proc(5))."""
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    anonymous, file, shared = (int(fields.get(f"Rss{kind}", "0").split()[0]) * 1024 for kind in ("Anon", "File", "Shmem"))
+    return anonymous, file + shared

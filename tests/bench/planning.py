@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hyps.compiler.load import load_model
 from hyps.compiler.pipeline import Compilation, plan_model
+from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.planner import Planned, plan
 from hyps.passes.request import Request
 from hyps.passes.weights import Model
+from tests.bench.place import Place
+from tests.bench.readings import Planning, Timed
 from tests.bench.synthetic import inception, residual
 
 COUNTS = (1_000, 10_000, 100_000)
-NETWORKS: tuple[Callable[[int], Model], ...] = (residual, inception)
+SYNTHETIC: tuple[Callable[[int], Model], ...] = (residual, inception)
 #: Ample, and one that a tenth of 10,000 operators fit.
 BUDGETS_BYTES = (1 << 40, 128_000_000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
-    """One plan: seconds by the clock, and those that the processor worked for it."""
-
-    network: str
-    operators: int
-    partitions: int
-    wall_s: float
-    cpu_s: float
+def planning(place: Place) -> Planning:
+    """Synthetic networks of growing size, and every reference network for its smallest budget, which is tried longest."""
+    place.say("planning synthetic networks")
+    synthetic = tuple(timed())
+    tightest = []
+    for name in NETWORKS:
+        place.say(f"planning for the smallest budget: {name}")
+        model = place.folder / f"{name}.onnx"
+        build(name, model)
+        tightest.append(timed_tight(model))
+        for path in place.folder.glob(f"{name}.*"):
+            path.unlink()
+    return Planning(synthetic=synthetic, tightest=tuple(tightest))
 
 
 def timed() -> Iterator[Timed]:
     """Plan every synthetic network at every size and budget."""
-    for network in NETWORKS:
+    for network in SYNTHETIC:
         for count in COUNTS:
             model = network(count)
             for budget in BUDGETS_BYTES:
@@ -64,6 +70,6 @@ def _timed(network: str, planning: Callable[[], Planned]) -> Timed:
         network=network,
         operators=len(planned.graph.operators),
         partitions=len(planned.plan.partitions),
-        wall_s=time.perf_counter() - wall,
-        cpu_s=time.process_time() - cpu,
+        wall_s=round(time.perf_counter() - wall, 6),
+        cpu_s=round(time.process_time() - cpu, 6),
     )

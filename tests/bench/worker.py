@@ -1,53 +1,45 @@
-"""One contender of a benchmark in a process of its own: runs once for every line on standard input, answers in JSON.
+"""One contender of a benchmark in a process of its own: opens its model, runs once for every line on standard input.
 
     python -m tests.bench.worker bundle DIR INPUT.npy THREADS
-    python -m tests.bench.worker default|external|mapped|lean MODEL.onnx INPUT.npy THREADS
+    python -m tests.bench.worker default|mapped|lean MODEL.onnx INPUT.npy THREADS
 
-``default`` and ``external`` are onnxruntime as it comes (weights inside the model, or in a file beside it); ``mapped`` is
-what a user would pick on a small device: external data, no prepacking. ``lean`` has a bundle's own session options and
-environment.
+``default`` is onnxruntime as it comes (weights inside the model, or in a file beside it); ``mapped`` is what a user
+would pick on a small device: external data, no prepacking. ``lean`` has a bundle's own session options and environment.
+The opening and every run are answered with a line of JSON, a `tests.bench.readings.Reading`; seconds of opening begin
+before onnxruntime is imported.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from hyps.runtime.process import Memory, memory, restart_lean, storage_bytes_read
+from hyps.runtime.process import memory, restart_lean
 
-Run = Callable[[], Memory]
+Run = Callable[[], object]
+Made = TypeVar("Made")
 
 
 def bundle(path: Path, values: Path, threads: int) -> Run:
-    """A bundle in the runtime's own executor; memory is told for the step that holds the most."""
+    """A bundle in the runtime's own executor, hashes checked as it comes."""
     import numpy as np
 
-    from hyps.runtime.executor import StepProfile, load
+    from hyps.runtime.executor import load
 
-    executor = load(path, threads=threads, verify=False)
+    executor = load(path, threads=threads)
     inputs = {executor.manifest.inputs[0]: np.load(values)}
-
-    seen: list[Memory] = []
-
-    def watch(_: StepProfile) -> None:
-        seen.append(memory())
-
-    def run() -> Memory:
-        executor.run(inputs, None if seen else watch, again=True)  # to be watched takes time
-        return max(seen, key=lambda reading: reading.resident_bytes)
-
-    return run
+    return lambda: executor.run(inputs, again=True)
 
 
 def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
     """The whole model in onnxruntime."""
     import numpy as np
     import onnxruntime as ort
-
-    from hyps.runtime.sessions import session_options
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -56,38 +48,49 @@ def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if mode == "lean":
+        from hyps.runtime.sessions import session_options
+
         options = session_options(threads)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: np.load(values)}
-
-    def run() -> Memory:
-        session.run(None, inputs)
-        return memory()
-
-    return run
+    return lambda: session.run(None, inputs)
 
 
 def main() -> None:
     """Serve one contender."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C is told by the benchmark, once
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     if mode in ("bundle", "lean"):
         restart_lean(huge_pages=mode == "lean" or '"huge_pages": true' in (path / "manifest.json").read_text())
-    started = time.perf_counter()
-    run = bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads)
-    load_s = time.perf_counter() - started
+    run = _answered(lambda: bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads))
     for _ in sys.stdin:
-        read_before = storage_bytes_read()
-        started = time.perf_counter()
-        reading = run()
-        answer = {
-            "load_s": load_s,
-            "run_s": time.perf_counter() - started,
-            "read_bytes": storage_bytes_read() - read_before,
-            "peak_bytes": memory().peak_bytes,
-            "anonymous_bytes": reading.anonymous_bytes,
-            "file_bytes": reading.file_bytes,
-        }
-        print(json.dumps(answer), flush=True)
+        _answered(run)
+
+
+def _answered(act: Callable[[], Made]) -> Made:
+    """Do it, and print what it took."""
+    storage, asked = _bytes_read()
+    started = time.perf_counter()
+    made = act()
+    seconds = time.perf_counter() - started
+    storage_after, asked_after = _bytes_read()
+    answer = {
+        "seconds": round(seconds, 6),
+        "storage_bytes": storage_after - storage,
+        "asked_bytes": asked_after - asked,
+        "peak_bytes": memory().peak_bytes,
+    }
+    print(json.dumps(answer), flush=True)
+    return made
+
+
+def _bytes_read() -> tuple[int, int]:
+    """Bytes that this process made storage give, and that it asked for by read calls (proc(5)); zeros where none tells."""
+    try:
+        fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    except OSError:
+        return 0, 0
+    return int(fields["read_bytes"]), int(fields["rchar"])
 
 
 if __name__ == "__main__":

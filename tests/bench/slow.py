@@ -1,0 +1,71 @@
+"""Storage-bound: VGG16 where the storage is slow and the file cache too small, an inference at a time and in a batch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+from tests.bench.contender import served
+from tests.bench.place import Place
+from tests.bench.readings import Batch, Slow, Storage
+from tests.bench.summary import LEAN
+from tests.bench.throttled import forget, throttled
+
+READ_BYTES_PER_S = 60_000_000
+#: For a batch: to this machine what a microSD card of 22 MB/s is to a board whose processor is 14 times slower.
+BATCH_READ_BYTES_PER_S = 300_000_000
+MEMORY_BYTES = 300_000_000
+#: Behind the first.
+ROUNDS = 3
+BATCH, BATCH_BUDGET_MB = 64, 128
+#: ``hyps-run``, which tells at the end what it made the kernel read.
+_COUNTED = """
+from hyps.runtime.cli import main
+from hyps.runtime.process import storage_bytes_read
+try:
+    main()
+finally:
+    print(storage_bytes_read())
+"""
+
+
+def storage(place: Place) -> Storage:
+    """Each contender by itself, from a cold cache: what is read, and how long that takes."""
+    contenders = {LEAN: ["lean", str(place.beside())]}
+    contenders |= {f"bundle, {budget} MB": ["bundle", str(place.bundle(budget))] for budget in (128, 256)}
+    rows = []
+    with throttled(place.folder, read_bytes_per_s=READ_BYTES_PER_S, memory_bytes=MEMORY_BYTES) as enter:
+        for label, arguments in contenders.items():
+            place.say(f"slow storage: {label}")
+            arguments += [str(place.image()), "1"]
+            forget(place.folder)
+            rows.append(Slow(label=label, process=served(arguments, ROUNDS + 1, enter)))
+    return Storage(read_bytes_per_s=READ_BYTES_PER_S, memory_bytes=MEMORY_BYTES, rows=tuple(rows))
+
+
+def batch(place: Place) -> Batch:
+    """``hyps-run`` on a folder of inputs, all in one batch, from a cold cache: the weights are read once for all."""
+    bundle, inputs = place.bundle(BATCH_BUDGET_MB), place.folder / "inputs"
+    inputs.mkdir()
+    for number in range(BATCH):
+        shutil.copy(place.image(), inputs / f"{number:02}.npy")
+    command = [sys.executable, "-c", _COUNTED, bundle, inputs, "--batch", str(BATCH), "--threads", "1", "--json"]
+    with throttled(bundle, read_bytes_per_s=BATCH_READ_BYTES_PER_S, memory_bytes=MEMORY_BYTES) as enter:
+        place.say(f"slow storage: a batch of {BATCH}")
+        forget(bundle)
+        started = time.perf_counter()
+        done = subprocess.run([*enter, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - started
+    *said, read_bytes = map(json.loads, done.stdout.splitlines())
+    return Batch(
+        label=f"bundle, {BATCH_BUDGET_MB} MB",
+        read_bytes_per_s=BATCH_READ_BYTES_PER_S,
+        memory_bytes=MEMORY_BYTES,
+        seconds=round(seconds, 6),
+        compute_s=tuple(line["latency_s"] for line in said),
+        read_bytes=read_bytes,
+        peak_bytes=max(line["peak_rss_bytes"] for line in said),
+    )
