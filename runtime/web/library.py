@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hyps.runtime.errors import OutputError, RuntimeFault
 from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import Manifest
+from hyps.runtime.manifest import MANIFEST_NAME, REPORT_NAME, Manifest
 from hyps.runtime.web.errors import Missing, TooLarge, WebFault
 from hyps.runtime.web.schemas import BundleLine, ModelFile, ModelLine
 
@@ -157,18 +157,19 @@ class Library:
     def archive(self, name: str) -> Iterator[bytes]:
         """A bundle as an uncompressed tar, piece by piece."""
         folder = self.bundle(name)
-        files = [folder / "manifest.json", *(folder / file.path for file in read_manifest(folder).files)]
+        files = [folder / MANIFEST_NAME, *(folder / file.path for file in read_manifest(folder).files)]
+        files += [path for path in [folder / REPORT_NAME] if path.is_file()]
         return _tar(name, folder, files)
 
     def _bundles(self) -> Iterator[tuple[str, Path]]:
         if self._given:
             yield self._given.name, self._given
         for path in sorted((self._folder / "bundles").iterdir()):
-            if _NAME.match(path.name) and (path / "manifest.json").is_file():
+            if _NAME.match(path.name) and (path / MANIFEST_NAME).is_file():
                 yield path.name, path
 
     def _line(self, name: str, path: Path) -> BundleLine:
-        changed = (path / "manifest.json").stat().st_mtime_ns
+        changed = (path / MANIFEST_NAME).stat().st_mtime_ns
         with self._lock:
             known = self._known.get(path)
         if known is None or known[0] != changed:
