@@ -156,7 +156,7 @@ def _candidates(
 def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
-    needs = _needs(sharded.measured.graph, found)
+    needs = _needs(sharded.measured.graph, found, request.device.memory_bytes_per_s)
     stays = residences(needs, budget, request.device)
     graph = sharded.measured.graph
     return _Candidate(
@@ -170,7 +170,8 @@ def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Reques
     )
 
 
-def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
+def _needs(graph: Graph, found: Fitting, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
+    """What each partition needs; what crosses its end takes time, too, as `hyps.passes.latency` has it."""
     operators = {operator.name: operator for operator in graph.operators}
     looks = [likeness(graph, [operators[name] for name in part.operators]) for part in found.partitions]
     stop = 0
@@ -183,7 +184,7 @@ def _needs(graph: Graph, found: Fitting) -> Iterator[StepNeeds]:
             alone_bytes=part.alone_bytes,
             weights_bytes=weights,
             session_bytes=SESSION_BYTES + part.weight_bytes - weights,
-            compute_s=float(found.computed_s[stop] - found.computed_s[start]),
+            compute_s=float(found.computed_s[stop] - found.computed_s[start]) + part.leaving_bytes / memory_bytes_per_s,
             shared=look is not None and look in (before, after),
         )
 
