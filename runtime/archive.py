@@ -17,7 +17,6 @@ import msgspec
 from hyps.runtime.errors import OutputError
 from hyps.runtime.inputs import Source
 from hyps.runtime.manifest import MANIFEST_NAME
-from hyps.runtime.progress import progress
 from hyps.runtime.results import Result
 
 #: A line is read back only up to here.
@@ -59,18 +58,11 @@ def open_archive(path: Path, bundle: Path) -> Archive:
 @contextmanager
 def keeping(path: Path, bundle: Path, found: deque[Source]) -> Iterator[Callable[[Result], None]]:
     """Keep results at ``path``; inputs whose results it has are left out of ``found``. Raises `OutputError`."""
-    total = len(found)
     with closing(open_archive(path, bundle)) as archive:
         left = [source for source in found if source.name not in archive.done]
         found.clear()
         found.extend(left)
-        with progress(total, total - len(left)) as advance:
-
-            def keep(result: Result) -> None:
-                archive.add(result)
-                advance()
-
-            yield keep
+        yield archive.add
 
 
 class JsonLines:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -74,10 +74,11 @@ class Done:
 
 
 class Batch:
-    """Runs inputs in groups through an executor of a `batch_manifest`."""
+    """Runs inputs in groups through an executor of a `batch_manifest`; ``advance`` is told of each step of each input."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, advance: Callable[[], None] = lambda: None) -> None:
         self._executor = executor
+        self._advance = advance
         self._store = TensorStore()
 
     @property
@@ -113,6 +114,7 @@ class Batch:
                             yield Done(number=number, outputs={}, error=error, compute_s=seconds.pop(number))
                             continue
                         seconds[number] += time.perf_counter() - started
+                        self._advance()
                         if index == last:
                             outputs = self._executor.outputs(held)
                             yield Done(number=number, outputs=outputs, error=None, compute_s=seconds[number])

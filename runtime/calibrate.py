@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import re
-import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +24,18 @@ import msgspec
 from hyps.runtime.errors import DeviceError, OutputError
 from hyps.runtime.output import replacing
 from hyps.runtime.probes import Processor, Storage, board, processor, storage
+from hyps.runtime.progress import Progress
 from hyps.runtime.room import MemoryRoom, memory_room
 from hyps.runtime.touch import PIECE_BYTES, touchable_bytes
+from hyps.runtime.units import megabytes
 
 if TYPE_CHECKING:
     from hyps.runtime.baseline import Baseline
     from hyps.runtime.rates import Rates
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+#: Memory, storage, compute, the runtime itself.
+_STAGES = 4
 _NETWORK_NOTE = "# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n"
 
 
@@ -55,7 +59,13 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(
-    output: Path, name: str | None, folder: Path, *, test_memory: bool = False, as_json: bool = False
+    output: Path,
+    name: str | None,
+    folder: Path,
+    *,
+    test_memory: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
 ) -> Iterable[str]:
     """Measure, write the target file ``output`` and return what to print; storage is measured in ``folder``.
 
@@ -64,7 +74,7 @@ def calibrate(
     not let itself be measured; nothing is left then.
     """
     name = _checked(output, name)
-    with _progress() as tell:
+    with _progress(quiet=quiet) as tell:
         tell("memory")
         room = memory_room()  # before this process takes some of it by its imports
         room = tried(room) if test_memory else room
@@ -94,6 +104,11 @@ def tried(room: MemoryRoom) -> MemoryRoom:
     return dataclasses.replace(room, available_bytes=touched, bound="a process that took all it could in a minute")
 
 
+def origins(path: Path) -> Iterable[str]:
+    """Where each figure of a target file is from."""
+    return (f"{figure}: {source}" for figure, source in tomllib.loads(path.read_text(encoding="utf-8"))["sources"].items())
+
+
 def toml_text(found: Calibration) -> str:
     """The target file; `hyps.compiler.targets` reads it."""
     fields = msgspec.structs.asdict(found)
@@ -107,14 +122,14 @@ def summary(found: Calibration, speed: Rates, output: Path) -> Iterable[str]:
     available = found.memory_bytes - found.reserved_bytes
     others = ", ".join(f"{count}: {rate / 1e9:.1f}" for count, rate in speed.conv_by_threads.items())
     rows = [
-        ("memory", f"{available / 1e6:.1f} MB", f"available of {found.memory_bytes / 1e6:.1f} MB"),
-        ("runtime", f"{found.process_bytes / 1e6:.1f} MB", "of it, before any network"),
-        ("with pictures", f"{found.process_images_bytes / 1e6:.1f} MB", "the same, having decoded a photograph"),
-        ("storage", f"{found.storage_read_bytes_per_s / 1e6:.1f} MB/s", "read cold"),
+        ("memory", megabytes(available), f"available of {megabytes(found.memory_bytes)}"),
+        ("runtime", megabytes(found.process_bytes), "of it, before any network"),
+        ("with pictures", megabytes(found.process_images_bytes), "the same, having decoded a photograph"),
+        ("storage", f"{megabytes(found.storage_read_bytes_per_s)}/s", "read cold"),
         ("threads", f"{found.threads}", f"the fastest of 1 to {found.cores}"),
         ("Conv", f"{found.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds; by threads {others}"),
         ("Gemm", f"{found.gemm_macs_per_s / 1e9:.1f} G/s", "multiply-adds, in cache"),
-        ("Gemm, one row", f"{found.gemv_bytes_per_s / 1e6:.1f} MB/s", "of weights, from memory"),
+        ("Gemm, one row", f"{megabytes(found.gemv_bytes_per_s)}/s", "of weights, from memory"),
     ]
     yield found.title
     for what, value, meaning in rows:
@@ -197,14 +212,11 @@ def _json_line(found: Calibration, output: Path) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Say on a terminal what is being measured, and leave an empty line; on anything else say nothing."""
-
-    def show(line: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)  # noqa: T201
-
+    progress = Progress(_STAGES, quiet=quiet)
+    numbers = iter(range(1, _STAGES + 1))
     try:
-        yield lambda what: show(f"measuring {what} ...")
+        yield lambda what: progress.stage(f"measuring {what}, {next(numbers)} of {_STAGES}; it takes 10 to 30 s in all")
     finally:
-        show("")
+        progress.clear()

@@ -6,11 +6,11 @@ Nothing here imports numpy, onnxruntime, Pillow or msgspec before a process of i
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -32,29 +32,36 @@ from hyps.runtime.checks import (
     swap_check,
 )
 from hyps.runtime.errors import BundleError, DeviceError
-from hyps.runtime.output import show
 from hyps.runtime.probes import processor
 from hyps.runtime.room import ROOT, MemoryRoom
+from hyps.runtime.terminal import note, plain, show, styled
 
-_COLOURS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[31m"}
+_STYLES = {"ok": "32", "warn": "33", "FAIL": "31"}
 
 
-def doctor(folder: Path, bundle: Path | None, *, as_json: bool = False) -> int:
-    """Look at everything, print it, and return the exit code: 1 where something is ``FAIL``, else 0."""
+def doctor(folder: Path, bundle: Path | None, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> int:
+    """Look at everything, print it, and return the exit code: 1 where something is ``FAIL``, else 0.
+
+    ``quiet``: what is ok is not printed; ``verbose``: how long each check took is told on standard error.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # a library's crash leaves no file in the user's folder
     checks: list[Check] = []
 
-    def lines() -> Iterator[str]:
+    def looked_at() -> Iterator[Check]:
+        began = time.perf_counter()
         for check in examine(folder, bundle):
             checks.append(check)
-            yield _line(check)
+            if verbose:
+                note(f"{check.check}: {time.perf_counter() - began:.2f} s")
+            began = time.perf_counter()
+            if check.state != "ok" or not quiet:
+                yield check
 
     if as_json:
-        checks.extend(examine(folder, bundle))
-        show([json.dumps([asdict(check) for check in checks])])
+        show([json.dumps([asdict(check) for check in looked_at()])])
     else:
-        show(lines())
+        show(map(_line, looked_at()))
     return int(any(check.state == "FAIL" for check in checks))
 
 
@@ -130,9 +137,6 @@ def budgets_check(room: MemoryRoom, broken: list[str]) -> Check:
 
 
 def _line(check: Check) -> str:
-    """A line for people, in characters that the output can take."""
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    state = f"{_COLOURS[check.state]}{check.state:4}\x1b[0m" if coloured else f"{check.state:4}"
+    """A line for people."""
     said = re.sub(r"[\x00-\x1f\x7f]+", " ", "; ".join(filter(None, (check.found, check.mend))))
-    encoding = sys.stdout.encoding or "utf-8"
-    return f"{state}  {check.check:13}  {said}".encode(encoding, "backslashreplace").decode(encoding)
+    return f"{styled(f'{check.state:4}', _STYLES[check.state], sys.stdout)}  {check.check:13}  {plain(said)}"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.executor import check_tensor
 from hyps.runtime.manifest import Manifest
+from hyps.runtime.units import megabytes
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -96,7 +97,7 @@ def _file(path: Path) -> Source:
 def _read_stdin(limit_bytes: int) -> bytes:
     content = sys.stdin.buffer.read(limit_bytes + 1)
     if len(content) > limit_bytes:
-        raise InputError(f"standard input is larger than {limit_bytes / 1e6:.1f} MB; give a file instead")
+        raise InputError(f"standard input is larger than {megabytes(limit_bytes)}; give a file instead")
     return content
 
 
@@ -148,7 +149,7 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, r
         needed_bytes = dtype.itemsize * math.prod(shape) * (2 if fortran else 1)
         if needed_bytes > room_bytes:
             raise RoomError(
-                f"tensor {name!r} of {source} needs {needed_bytes / 1e6:.1f} MB to read, {max(room_bytes, 0) / 1e6:.1f} MB "
+                f"tensor {name!r} of {source} needs {megabytes(needed_bytes)} to read, {megabytes(max(room_bytes, 0))} "
                 "are left of the budget; save it in C order, give a file, or compile with more memory"
             )
         if dtype.hasobject:

@@ -1,13 +1,11 @@
-"""Where results go: printed lines, and .npz files."""
+"""Where results go besides standard output: .npz files and profiles."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.errors import OutputError
 
@@ -52,20 +50,3 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
-
-
-def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines at once. Raises `OutputError` where they cannot be, BrokenPipeError where the reader went away."""
-    try:
-        for line in lines:
-            print(line, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        drop_stdout()
-        raise OutputError(f"cannot print the result: {error.strerror}") from None
-
-
-def drop_stdout() -> None:
-    """Let go of an output that takes no more, or Python tries again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

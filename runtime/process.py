@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyps.runtime.ending import hold_signals
+
 #: What keeps a process of ours small, read at its start.
 LEAN_ENVIRONMENT: Mapping[str, str] = {
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
@@ -69,6 +71,7 @@ def restart_lean(*, huge_pages: bool = False) -> None:
         environment = {**os.environ, **LEAN_ENVIRONMENT}
         if huge_pages:
             environment["GLIBC_TUNABLES"] += _HUGE_PAGES
+        hold_signals()  # ctrl-C meanwhile is heeded then
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from hyps.runtime.executor import StepProfile, describe
 from hyps.runtime.manifest import Manifest, TensorRecord
+from hyps.runtime.terminal import plain
+from hyps.runtime.units import megabytes
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,28 +57,32 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     )
 
 
-def result_lines(result: Result, outputs: Mapping[str, NDArray[Any]], repeats: int) -> Iterable[str]:
-    """A result for people: the classes (or the outputs' types), then one line with time, peak memory and budget."""
-    yield f"{result.input}"
+def result_lines(result: Result, outputs: Mapping[str, NDArray[Any]], repeats: int, *, quiet: bool = False) -> Iterable[str]:
+    """A result for people: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
+    yield plain(result.input)
     for scored in result.top:
-        yield f"  {scored.score:7.2%}  {scored.index:5d}  {scored.label or ''}".rstrip()
+        yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
     if not result.top:
         for name, values in outputs.items():
-            yield f"  {name}: {describe(TensorRecord(dtype=values.dtype.name, shape=values.shape))}"
+            yield f"  {plain(name)}: {describe(TensorRecord(dtype=values.dtype.name, shape=values.shape))}"
+    if quiet:
+        return
     how = f" (median of {repeats})" if repeats > 1 else ""
-    yield (
-        f"  {result.latency_s:.3f} s{how}, peak memory {result.peak_rss_bytes / 1e6:.1f} MB of a budget of "
-        f"{result.budget_bytes / 1e6:.1f} MB"
-    )
+    peak, budget = megabytes(result.peak_rss_bytes), megabytes(result.budget_bytes)
+    yield f"  {result.latency_s:.3f} s{how}, peak memory {peak} of a budget of {budget}"
 
 
-def profile_lines(profiles: Iterable[StepProfile]) -> Iterable[str]:
-    """A table with a row per step: seconds to open and to run it, MB read from storage, MB resident while it ran."""
-    rows = list(profiles)
-    width = max(len("step"), *(len(row.name) for row in rows))
-    yield f"  {'step':{width}}  {'load ms':>9}  {'run ms':>9}  {'read MB':>9}  {'resident MB':>11}"
-    for row in rows:
-        yield (
-            f"  {row.name:{width}}  {row.load_s * 1e3:9.1f}  {row.run_s * 1e3:9.1f}  {row.read_bytes / 1e6:9.1f}"
-            f"  {row.resident_bytes / 1e6:11.1f}"
-        )
+def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:
+    """A table with a row per step: to open and to run it, read from storage, resident while it ran."""
+    from hyps.runtime.tables import Column, table
+
+    columns = (Column("step"), *(Column(heading, numeric=True) for heading in ("load", "run", "read", "resident")))
+    rows = [
+        [row.name, _ms(row.load_s), _ms(row.run_s), megabytes(row.read_bytes), megabytes(row.resident_bytes)]
+        for row in profiles
+    ]
+    return table(columns, rows, stream)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms"

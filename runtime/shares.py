@@ -13,6 +13,7 @@ import msgspec
 from hyps.runtime.arena import HUGE_PAGE_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.manifest import Manifest, ModelRecord, OutputRecord, Step
+from hyps.runtime.units import megabytes
 
 #: What the last huge pages of two steps' weights hold besides them at most.
 HUGE_SLACK_BYTES = 2 * HUGE_PAGE_BYTES
@@ -41,8 +42,8 @@ def shares(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tupl
     largest = max(own, key=lambda step: step.alone_bytes)
     room_bytes = budget_bytes - largest.alone_bytes
     if room_bytes < 0:
-        needs, has = largest.alone_bytes / 1e6, budget_bytes / 1e6
-        raise BudgetError(f"step {largest.name} needs {needs:.1f} MB, a process may have {has:.1f} MB")
+        needs, has = megabytes(largest.alone_bytes), megabytes(budget_bytes)
+        raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     sessions_bytes = _sessions_bytes(manifest)
     keeps = sessions_bytes <= room_bytes
     sessions_bytes = sessions_bytes if keeps else 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hyps.runtime.cluster.options import add_hub, hub_of, log_to_stderr
 from hyps.runtime.cluster.topics import Role, checked_name
+from hyps.runtime.ending import end_at_once, end_tidily, ended
 from hyps.runtime.errors import HubError, RuntimeFault
-from hyps.runtime.options import Parser, ShowVersion, count, say
+from hyps.runtime.options import Parser, add_about, add_volume, count
+from hyps.runtime.terminal import note
 from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"
@@ -20,23 +22,19 @@ _COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "sta
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hyps-manager``; exits with 0, with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
+    """Run ``hyps-manager``; exits as `hyps.runtime.ending.EXIT_CODES` tells."""
+    end_at_once()
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and given[0] not in (*_COMMANDS, "-h", "--help", "--version"):
+    if given and given[0] not in (*_COMMANDS, "-h", "--help", "--version", "--show-completion"):
         given.insert(0, "serve")
     options = _parser().parse_args(given)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        options.act(options)
-    except RuntimeFault as error:
-        sys.exit(say(error, _PROGRAM))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    end_tidily()
+    ended(_PROGRAM, partial(options.act, options), (RuntimeFault,))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print what is installed, and end")
+    add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run a bundle for clients; 'hyps-manager DIR' is the same")
     serve.add_argument(
@@ -68,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a name or address by which boards reach the hub (repeatable; default: this machine's name)",
     )
     init.add_argument("--port", type=_port, default=8883, metavar="N", help="default 8883")
+    add_volume(init, "as otherwise")
     init.set_defaults(act=_init_hub)
     for command, role, what in (
         ("add-worker", Role.WORKER, "print a join file for a board that is to run partitions"),
@@ -77,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         add = commands.add_parser(command, help=what, description=f"{what}; it holds a secret.")
         add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
+        add_volume(add, "as otherwise")
         add.set_defaults(act=_add, role=role)
     status = commands.add_parser("status", help="show workers, placements, queues and rates")
     add_hub(status)
@@ -87,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from hyps.runtime.cluster.status_cli import show
+    from hyps.runtime.cluster.status_cli import show_status
 
-    show(options)
+    show_status(options)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -98,7 +98,7 @@ def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.manager import Manager
     from hyps.runtime.cluster.planning import Wishes
 
-    log_to_stderr(_PROGRAM, verbose=options.verbose)
+    log_to_stderr(_PROGRAM, options)
     join = hub_of(options)
     bundle: Path | None = options.bundle
     if bundle is None and options.web is None:
@@ -115,7 +115,7 @@ def _serve(options: argparse.Namespace) -> None:
     if options.web is not None:
         serve(options, join, wishes, journal, _print)
     elif bundle and journal:
-        Manager(bundle, manager_link(join), Journal(journal), wishes, listen=options.listen, say=_print).run()
+        Manager(bundle, manager_link(join), Journal(journal), wishes, listen=options.listen, say=_quiet(options)).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:
@@ -123,8 +123,9 @@ def _init_hub(options: argparse.Namespace) -> None:
 
     hosts = options.host or [socket.gethostname()]
     init_hub(options.folder, [*dict.fromkeys([*hosts, "localhost", "127.0.0.1"])], options.port)
-    _print(f"{options.folder} holds the hub; start it with: mosquitto -c {options.folder / CONFIGURATION}")
-    _print(f"boards reach it at mqtts://{hosts[0]}:{options.port}; a board's join file: hyps-manager add-worker NAME")
+    tell = _quiet(options)
+    tell(f"{options.folder} holds the hub; start it with: mosquitto -c {options.folder / CONFIGURATION}")
+    tell(f"boards reach it at mqtts://{hosts[0]}:{options.port}; a board's join file: hyps-manager add-worker NAME")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -132,7 +133,8 @@ def _add(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.join import encode_join
 
     _print(encode_join(add_user(options.hub_dir, options.role, options.name)).decode(), end="")
-    say(f"a hub that runs must read its files again: kill -HUP its process, to let {options.name} in", _PROGRAM)
+    if not options.quiet:
+        note(f"a hub that runs must read its files again: kill -HUP its process, to let {options.name} in", _PROGRAM)
 
 
 def _port(text: str) -> int:
@@ -147,6 +149,11 @@ def _votes(text: str) -> int:
     if number == 2:
         raise argparse.ArgumentTypeError("two that differ have no majority: take 3 or more")
     return number
+
+
+def _quiet(options: argparse.Namespace) -> Callable[[str], None]:
+    """What tells what happens."""
+    return (lambda text: None) if options.quiet else _print
 
 
 def _print(text: str, end: str = "\n") -> None:

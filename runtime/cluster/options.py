@@ -10,15 +10,16 @@ from pathlib import Path
 
 from hyps.runtime.cluster.join import Join, read_join
 from hyps.runtime.errors import HubError
+from hyps.runtime.options import add_volume
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 
 
 def add_hub(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the hub is."""
+    """The options that say where the hub is, and how much is told."""
     parser.add_argument("--hub", metavar="URL", help="mqtt://HOST:PORT, or mqtts:// for TLS")
     parser.add_argument("--join", type=Path, metavar="FILE", help="a join file: the hub, this board's name and its secret")
-    parser.add_argument("--verbose", action="store_true", help="say what happens, on standard error")
+    add_volume(parser, "what happens")
 
 
 def hub_of(options: argparse.Namespace) -> Join:
@@ -52,8 +53,7 @@ def size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-def log_to_stderr(program: str, *, verbose: bool) -> None:
-    """Warnings, or with ``verbose`` everything, a line each."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format=f"{program}: %(message)s"
-    )
+def log_to_stderr(program: str, options: argparse.Namespace) -> None:
+    """Warnings, with ``--verbose`` everything, with ``--quiet`` errors, a line each."""
+    level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format=f"{program}: %(message)s")

@@ -7,28 +7,24 @@ import queue
 import secrets
 import sys
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from hyps.runtime.cluster import messages
 from hyps.runtime.cluster.connection import Connection
 from hyps.runtime.cluster.frames import Dropped
 from hyps.runtime.cluster.options import hub_of
-from hyps.runtime.cluster.status import EXPIRY_S, Status
+from hyps.runtime.cluster.status import EXPIRY_S, ShareLine, Status, WorkerLine
 from hyps.runtime.cluster.topics import STATUS
 from hyps.runtime.errors import HubError
-
-if TYPE_CHECKING:
-    from rich.console import Group
+from hyps.runtime.tables import Column, table
+from hyps.runtime.terminal import height, moves, show
+from hyps.runtime.units import megabytes
 
 _GONE = "no manager speaks to this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
 
 
-def show(options: argparse.Namespace) -> None:
+def show_status(options: argparse.Namespace) -> None:
     """Print the status once, or until interrupted. Raises `HubError`."""
-    if not options.json and find_spec("rich") is None:
-        raise HubError("the table needs the rich library: pip install 'hyps[manager]', or give --json")
     join = hub_of(options)
     heard: queue.Queue[bytes] = queue.Queue(maxsize=100)
 
@@ -52,18 +48,27 @@ def show(options: argparse.Namespace) -> None:
 
 
 def _watch(heard: queue.Queue[bytes], status: Status | None, *, as_json: bool) -> None:
-    if as_json:
-        while True:
+    drawn = 0
+    while True:
+        if as_json:
             if status:
                 _print(status, as_json=True)
-            status = _next(heard)
-    from rich.console import Console
-    from rich.live import Live
+        else:
+            lines = cropped(list(table_lines(status)) if status else [_GONE])
+            show([_over(drawn) + "\n".join(lines)])
+            drawn = len(lines)
+        status = _next(heard)
 
-    with Live(console=Console(), refresh_per_second=4) as live:
-        while True:
-            live.update(tables(status) if status else _GONE)
-            status = _next(heard)
+
+def cropped(lines: list[str]) -> list[str]:
+    """What a terminal can show at once, and take back."""
+    most = height(sys.stdout) - 1
+    return lines if len(lines) <= most else [*lines[: most - 1], f"... {len(lines) - most + 1} more lines"]
+
+
+def _over(lines: int) -> str:
+    """What takes back so many lines of a terminal; on anything else, a line between."""
+    return f"\x1b[{lines}F\x1b[J" if lines and moves(sys.stdout) else "\n" if lines else ""
 
 
 def _next(heard: queue.Queue[bytes]) -> Status | None:
@@ -78,32 +83,33 @@ def _next(heard: queue.Queue[bytes]) -> Status | None:
 
 
 def _print(status: Status, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(messages.encode(status).decode() + "\n")
-        sys.stdout.flush()
-    else:
-        from rich.console import Console
-
-        Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(tables(status))
+    show([messages.encode(status).decode()] if as_json else table_lines(status))
 
 
-def tables(status: Status) -> Group:
+def table_lines(status: Status) -> Iterator[str]:
     """For people: a line, the workers, the shares."""
-    from rich.console import Group
-    from rich.table import Table
+    yield f"{status.model}: {status.jobs} jobs under way, {status.answered} answered, {status.answered_per_s:.1f} a second"
+    yield ""
+    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
+    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
+    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+    yield ""
+    columns = (Column("share", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
+    yield from table(columns, map(_share, status.shares))
+    if status.dropped:
+        yield ""
+        yield f"messages not taken: {', '.join(f'{count} {reason}' for reason, count in status.dropped.items())}"
 
-    workers = Table("worker", "memory MB", "GMAC/s", "holds", "sent", "computed/s", "", box=None, title_justify="left")
-    for each in status.workers:
-        holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
-        notes = [f"a group of {each.group}"] if each.group else []
-        notes += ["set aside: it answered wrongly"] if each.set_aside else [each.problem] if each.problem else []
-        figures = (f"{each.memory_bytes / 1e6:.0f}", f"{each.macs_per_s / 1e9:.1f}", holds, str(each.leases))
-        workers.add_row(each.name, *figures, f"{each.computed_per_s:.1f}", "; ".join(notes))
-    shares = Table("share", "steps", "on", "waiting", box=None)
-    for share in status.shares:
-        steps = share.first if share.first == share.last else f"{share.first} to {share.last}"
-        homes = ", ".join(f"{home} {state}" for home, state in share.homes.items()) or "nobody"
-        shares.add_row(str(share.number), steps, homes, str(share.waiting))
-    line = f"{status.model}: {status.jobs} jobs under way, {status.answered} answered, {status.answered_per_s:.1f} a second"
-    dropped = ", ".join(f"{count} {reason}" for reason, count in status.dropped.items())
-    return Group(line, "", workers, "", shares, *([f"\nmessages not taken: {dropped}"] if dropped else []))
+
+def _worker(each: WorkerLine) -> list[str]:
+    holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
+    notes = [f"a group of {each.group}"] if each.group else []
+    notes += ["set aside: it answered wrongly"] if each.set_aside else [each.problem] if each.problem else []
+    speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
+    return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
+
+
+def _share(share: ShareLine) -> list[str]:
+    steps = share.first if share.first == share.last else f"{share.first} to {share.last}"
+    homes = ", ".join(f"{home} {state}" for home, state in share.homes.items()) or "nobody"
+    return [str(share.number), steps, homes, str(share.waiting)]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.join import Join
 from hyps.runtime.cluster.options import add_hub, hub_at, hub_of, log_to_stderr, size
 from hyps.runtime.cluster.topics import MANAGER, checked_name
+from hyps.runtime.ending import end_at_once, end_tidily, ended
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
-from hyps.runtime.options import Parser, ShowVersion, count, say
+from hyps.runtime.options import Parser, add_about, count
 from hyps.runtime.process import HUGE_HEAP_BYTES, restart_lean
 
 if TYPE_CHECKING:
@@ -31,17 +31,13 @@ _MUCH_BYTES = 256_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hyps-worker``; exits with 2 after one line on stderr for what the user can mend, 130 on ctrl-C."""
+    """Run ``hyps-worker``; exits as `hyps.runtime.ending.EXIT_CODES` tells."""
+    end_at_once()
     options = _parser().parse_args(arguments)
     restart_lean(huge_pages=_has_much(options))
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    log_to_stderr(_PROGRAM, verbose=options.verbose)
-    try:
-        _run(options)
-    except RuntimeFault as error:
-        sys.exit(say(error, _PROGRAM))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    end_tidily()
+    log_to_stderr(_PROGRAM, options)
+    ended(_PROGRAM, partial(_run, options), (RuntimeFault,))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run partitions of a network for a manager (see 'hyps-manager --help'): on this device, or, with "
         "--sub-hub or --sub-join, on the workers at another hub, whose manager this is then.",
     )
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print what is installed, and end")
+    add_about(parser, ("paho-mqtt",))
     add_hub(parser)
     parser.add_argument(
         "--sub-hub", metavar="URL", help="the hub of the workers below: mqtt://HOST:PORT, or mqtts:// for TLS"

@@ -54,7 +54,13 @@ def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path
     if given:
         read_manifest(given)  # before the hub is waited for
     desk: Desk | None = None
-    cluster = Cluster(join, wishes, options.listen, say, lambda: desk.pump.poke() if desk else None)
+    cluster = Cluster(
+        join,
+        wishes,
+        options.listen,
+        (lambda line: None) if options.quiet else say,
+        lambda: desk.pump.poke() if desk else None,
+    )
     library = Library(options.library.absolute(), given, limit_bytes=options.upload_limit)
     desk = Desk(
         cluster,

@@ -143,8 +143,8 @@ def _run_costs(row: Row, outcome: Outcome) -> tuple[float | None, int | None]:
         return said[0]["run_s"], said[0]["run_read_bytes"]
     seconds = sum(line["latency_s"] for line in said)  # of a batch: computing alone
     told = (line for line in outcome.stderr.splitlines()[1:] if not line.startswith("hyps-run:"))
-    steps = [line for line in told if line]  # --profile's table: the last but one column is MB read
-    return seconds, round(sum(float(line.split()[-2]) for line in steps) * 1e6) if steps else None
+    steps = [line.split() for line in told if line]  # --profile's table: the last but one column is what was read, in MB
+    return seconds, round(sum(float(words[-4].replace(",", "")) for words in steps) * 1e6) if steps else None
 
 
 def _deviation(row: Row, outcome: Outcome, expected: Mapping[str, Values]) -> float:

@@ -39,7 +39,8 @@ RAN = Outcome(
     memory_bytes=238_000_000,
     available_bytes=205_000_000,
     stdout=json.dumps({"input": "/data/images/image0.npy", "latency_s": 2.5, "top": []}) + "\n",
-    stderr="  step  load ms  run ms  read MB  resident MB\n  00-a  5.0  11.0  8.5  38.4\n  01-b  3.0  2.0  0.5  46.0\n",
+    stderr="step  load  run  read  resident\n"
+    "00-a  5.0 ms  11.0 ms  8.5 MB  38.4 MB\n01-b  3.0 ms  2.0 ms  0.5 MB  46.0 MB\n",
     saved=_saved(prob=EXPECTED["image0"]),
 )
 KILLED = replace(RAN, exit=-9, out_of_memory=True, stdout="", stderr="", saved=b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,14 +114,14 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     assert lines == [
         "Raspberry Pi 3 Model B Rev 1.2",
-        "  memory               700.0 MB  available of 1000.0 MB",
+        "  memory               700.0 MB  available of 1,000.0 MB",
         "  runtime               53.0 MB  of it, before any network",
         "  with pictures         57.0 MB  the same, having decoded a photograph",
         "  storage             22.0 MB/s  read cold",
         f"  threads                     3  the fastest of 1 to {cores}",
         "  Conv                  9.0 G/s  multiply-adds; by threads 1: 3.0, 2: 6.0, 3: 9.0, 4: 8.0",
         "  Gemm                 12.0 G/s  multiply-adds, in cache",
-        "  Gemm, one row     2500.0 MB/s  of weights, from memory",
+        "  Gemm, one row    2,500.0 MB/s  of weights, from memory",
         f"written to {tmp_path}/board.toml; on your computer: hypsc compile MODEL --target board.toml -o BUNDLE",
     ]
 
@@ -261,10 +262,16 @@ def test_progress_is_for_terminals(measured: None, tmp_path: Path, monkeypatch: 
     calibrate(tmp_path / "board.toml", None, tmp_path)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     calibrate(tmp_path / "board.toml", None, tmp_path)
     shown = capsys.readouterr().err
-    assert shown.startswith("\r\x1b[Kmeasuring memory ...\r\x1b[Kmeasuring storage ...")
+    stages = re.findall(r"\r\x1b\[Kmeasuring (.*?), (\d) of 4; ", shown)
+    assert stages == [("memory", "1"), ("storage", "2"), ("compute", "3"), ("the runtime's own memory", "4")]
     assert shown.endswith("\r\x1b[K")
+    calibrate(tmp_path / "board.toml", None, tmp_path, quiet=True)
+    monkeypatch.setenv("TERM", "dumb")
+    calibrate(tmp_path / "board.toml", None, tmp_path)
+    assert capsys.readouterr() == ("", "")
 
 
 # As a process.

@@ -307,7 +307,7 @@ def test_a_png_larger_than_the_room_is_refused() -> None:
 
 def test_a_jpeg_that_no_scale_makes_fit_is_refused_by_its_own_size() -> None:
     assert refusal(encoded(PHOTOGRAPH, "JPEG"), RECIPE, 500_000).startswith("image x.img of 2000 x 1500 pixels needs ")
-    assert refusal(encoded(PHOTOGRAPH, "JPEG"), RECIPE, -5).count("0.0 MB are left") == 1
+    assert refusal(encoded(PHOTOGRAPH, "JPEG"), RECIPE, -5).count("0.000 MB are left") == 1
 
 
 def test_a_progressive_jpeg_holds_its_coefficients_at_every_scale() -> None:

@@ -220,7 +220,7 @@ def test_tensors_are_read_only_into_the_room_there_is(manifest: Manifest, conten
     with pytest.raises(InputError) as caught:
         read_tensors(source, manifest, needed - 1)
     assert str(caught.value) == (
-        "tensor 'image' of x needs 0.0 MB to read, 0.0 MB are left of the budget; save it in C order, give a file, or "
+        "tensor 'image' of x needs 0.000 MB to read, 0.000 MB are left of the budget; save it in C order, give a file, or "
         "compile with more memory"
     )
 
@@ -390,7 +390,7 @@ def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Stdin)
     with pytest.raises(InputError) as caught:
         list(sources(["-"], 100))
-    assert str(caught.value) == "standard input is larger than 0.0 MB; give a file instead"
+    assert str(caught.value) == "standard input is larger than 0.000 MB; give a file instead"
     Stdin.buffer.seek(0)
     assert [source.content for source in sources(["-"], 101)] == [bytes(101)]
 

@@ -155,7 +155,7 @@ def test_a_profile_has_a_row_per_step() -> None:
         StepProfile(name="01", load_s=12.5, run_s=0.0, read_bytes=0, resident_bytes=1_234_500_000),
     ]
     assert list(profile_lines(rows)) == [
-        "  step          load ms     run ms    read MB  resident MB",
-        "  00-conv1_1        8.6        2.0        0.2         57.3",
-        "  01            12500.0        0.0        0.0       1234.5",
+        "step               load     run      read    resident",
+        "00-conv1_1       8.6 ms  2.0 ms  0.205 MB     57.3 MB",
+        "01          12,500.0 ms  0.0 ms  0.000 MB  1,234.5 MB",
     ]
