@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from hyps.compiler import options, report
+from hyps.compiler import options
 from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow
-from hyps.compiler.listings import Json
-from hyps.compiler.page_facts import printable
 from hyps.compiler.pipeline import analyse
+from hyps.compiler.report import fact, print_json
+from hyps.compiler.telling import Telling
 from hyps.compiler.writing import check_file, write_files
 from hyps.passes.units import megabytes
+from hyps.runtime.tables import Column, table
+from hyps.runtime.terminal import prose, show
 
 
 class Sort(StrEnum):
@@ -54,15 +54,18 @@ def analyze(
     input_shape: options.InputShape = None,
     custom_ops: options.CustomOps = None,
     sort: Annotated[Sort, typer.Option(help="By what operators are sorted, the most first.")] = Sort.order,
-    top: Annotated[int | None, typer.Option(min=1, help="Show so many operators.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the operators to this file, too.")] = None,
-    json: Json = False,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Show so many operators.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the operators to it, too.")] = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    json: options.Json = False,
 ) -> None:
     """Show what MODEL is made of: each operator's memory and work, and where it can be cut."""
+    telling = Telling(quiet=quiet, verbose=verbose)
     if csv_file:
         check_file(csv_file, force=True, option="--csv")
     job = options.planning(model, target, memory, threads, input_shape, custom_ops)
-    with report.progress("analysing", None):
+    with telling.progress("analysing", None):
         found = analyse(job)
     rows = list(found.operators)
     if sort is not Sort.order:
@@ -71,9 +74,9 @@ def analyze(
     if csv_file:
         write_files(csv_file.parent, {csv_file.name: _csv(rows)}, option="--csv")
     if json:
-        report.print_json(replace(found, operators=tuple(rows)))
-    else:
-        _print(found, rows)
+        print_json(replace(found, operators=tuple(rows)))
+    elif not (quiet and csv_file):
+        show(_lines(found, rows))
 
 
 def _csv(rows: Iterable[OperatorRow]) -> bytes:
@@ -85,52 +88,36 @@ def _csv(rows: Iterable[OperatorRow]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _print(found: Analysis, rows: list[OperatorRow]) -> None:
-    out = report.console()
-    _print_operators(out, rows)
+def _lines(found: Analysis, rows: list[OperatorRow]) -> Iterator[str]:
+    figures = [Column(figure, numeric=True, spare=figure == "params") for figure in _HEAD]
+    shapes = ("x".join(map(str, row.shape)) for row in rows)
+    yield from table(
+        [Column("operator"), Column("type"), Column("output"), *figures],
+        ([row.name, row.op_type, shape, *_figures(row)] for row, shape in zip(rows, shapes, strict=True)),
+    )
     if len(rows) < len(found.operators):
-        out.print(f"... {len(found.operators) - len(rows)} more operators")
-    out.print()
-    columns = [("type", False), ("count", True), *((name, True) for name in _HEAD)]
-    out.print(report.table(columns, ([row.op_type, str(row.operators), *_figures(row)] for row in found.types)))
-    out.print()
-    out.print(f"model            {found.model}", markup=False)
-    out.print(f"parameters       {found.parameters:,} ({megabytes(found.weight_bytes)} of weights)")
-    out.print(f"multiply-adds    {_count(found.multiply_adds)}")
-    out.print(f"whole-model peak {megabytes(found.whole_peak_bytes)} (predicted, one partition)")
+        yield f"... {len(found.operators) - len(rows)} more operators"
+    yield ""
+    yield from table(
+        [Column("type"), Column("count", numeric=True), *figures],
+        ([row.op_type, str(row.operators), *_figures(row)] for row in found.types),
+    )
+    yield ""
+    yield from fact("model", found.model)
+    yield from fact("parameters", f"{found.parameters:,} ({megabytes(found.weight_bytes)} of weights)")
+    yield from fact("multiply-adds", _count(found.multiply_adds))
+    yield from fact("whole-model peak", f"{megabytes(found.whole_peak_bytes)} (predicted, one partition)")
     smallest = found.smallest_budget_bytes
-    out.print(f"smallest budget  {megabytes(smallest) if smallest else f'none: {found.why_none}'}", markup=False)
+    yield from fact("smallest budget", megabytes(smallest) if smallest else f"none: {found.why_none}")
     if found.budget_bytes:
-        out.print(f"budget           {megabytes(found.budget_bytes)} ({found.target})", markup=False)
-    out.print()
-    points = ([p.behind, p.kind, megabytes(p.crossing_bytes), p.reason] for p in found.splits)
-    out.print(report.table([("cut behind", False), ("kind", False), ("crosses", True), ("reason", False)], points))
+        yield from fact("budget", f"{megabytes(found.budget_bytes)} ({found.target})")
+    yield ""
     if not found.splits:
-        out.print(
-            "no pooling to cut behind, and nothing that is too big by itself"
-            + ("" if found.budget_bytes else " without a budget")
-        )
-    sys.stdout.flush()
-
-
-def _print_operators(out: Console, rows: Iterable[OperatorRow]) -> None:
-    """A line an operator; a name that has no room on a terminal goes on below.
-
-    By hand: rich takes seconds for thousands of rows.
-    """
-    cells = [["operator", "type", "output", *_HEAD]]
-    cells += [[printable(row.name), row.op_type, "x".join(map(str, row.shape)), *_figures(row)] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if out.is_terminal:
-        widths[0] = min(widths[0], max(16, out.width - sum(widths[1:]) - 2 * len(widths[1:])))
-    lines = []
-    for name, kind, shape, *figures in cells:
-        pieces = [name[start : start + widths[0]] for start in range(0, len(name), widths[0])]
-        words = [text.ljust(width) for text, width in zip((pieces[0], kind, shape), widths, strict=False)]
-        numbers = [text.rjust(width) for text, width in zip(figures, widths[3:], strict=True)]
-        lines += ["  ".join([*words, *numbers]), *pieces[1:]]
-    out.print(Text(lines[0], style="bold"), soft_wrap=True)
-    out.file.writelines(f"{line.rstrip()}\n" for line in lines[1:])
+        unknown = "" if found.budget_bytes else " without a budget"
+        yield from prose(f"no pooling to cut behind, and nothing that is too big by itself{unknown}", sys.stdout)
+        return
+    columns = [Column("cut behind"), Column("kind"), Column("crosses", numeric=True), Column("reason")]
+    yield from table(columns, ([p.behind, p.kind, megabytes(p.crossing_bytes), p.reason] for p in found.splits))
 
 
 def _figures(row: OperatorRow | TypeRow) -> list[str]:

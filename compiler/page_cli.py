@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from hyps.compiler import options, report
+from hyps.compiler import options
 from hyps.compiler.errors import OptionError
 from hyps.compiler.page_bundle import bundle_facts
 from hyps.compiler.page_facts import Facts
 from hyps.compiler.page_model import model_facts
 from hyps.compiler.page_profile import Measurements, read_profile
+from hyps.compiler.telling import Telling
 from hyps.compiler.whole import read_whole
 from hyps.compiler.writing import check_file, write_files
 from hyps.runtime.integrity import read_manifest
@@ -29,13 +30,13 @@ class PlotFormat(StrEnum):
 
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
-_Profile = Annotated[Path | None, typer.Option(help="What a run measured of each step (JSON), beside the prediction.")]
+_Profile = Annotated[Path | None, typer.Option(metavar="FILE", help="What a run measured of each step (JSON), to compare.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 def report_command(
     source: _Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .html file to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
     target: options.Target = None,
     memory: options.Memory = None,
     threads: options.Threads = None,
@@ -43,19 +44,23 @@ def report_command(
     custom_ops: options.CustomOps = None,
     profile: _Profile = None,
     force: _Force = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write a page of DIR or MODEL: memory, split points, graph, partitions. It opens without a network."""
+    telling = Telling(quiet=quiet, verbose=verbose)
     drawing = _needs_matplotlib("hyps.compiler.page")
     check_file(output, force=force)
-    with report.progress("drawing", None):
+    with telling.progress("planning", None):
         facts = _facts(source, target, memory, threads, input_shape, custom_ops)
+    with telling.progress("drawing", None):
         content: bytes = drawing.page(facts, _measured(profile, facts))
     write_files(output.parent, {output.name: content})
 
 
 def plot_command(
     source: _Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to; made if it is absent.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for them; made if absent.")],
     file_format: Annotated[PlotFormat, typer.Option("--format", help="As what.")] = PlotFormat.svg,
     target: options.Target = None,
     memory: options.Memory = None,
@@ -64,12 +69,16 @@ def plot_command(
     custom_ops: options.CustomOps = None,
     profile: _Profile = None,
     force: _Force = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write the report's plots of DIR or MODEL as files: memory, layers and, with --profile, measured."""
+    telling = Telling(quiet=quiet, verbose=verbose)
     drawing = _needs_matplotlib("hyps.compiler.plots")
     _check_folder(output)
-    with report.progress("drawing", None):
+    with telling.progress("planning", None):
         facts = _facts(source, target, memory, threads, input_shape, custom_ops)
+    with telling.progress("drawing", None):
         drawn = drawing.plots(facts, _measured(profile, facts))
         names = {name: f"{name}.{file_format.value}" for name in drawn}
         for name in names.values() if output.exists() else ():

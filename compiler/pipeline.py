@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +28,8 @@ from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.fitting import measured
 from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph, type_name
-from hyps.passes.plan import Plan
-from hyps.passes.planner import Planned, plan, smallest_budget
+from hyps.passes.plan import Plan, Tried
+from hyps.passes.planner import Planned, milestones, plan, smallest_budget
 from hyps.passes.request import Request
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
@@ -73,9 +73,10 @@ class Compilation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A written bundle: its plan and its manifest."""
+    """A written bundle: its plan, what was tried to find it, and its manifest."""
 
     plan: Plan
+    tried: tuple[Tried, ...]
     manifest: Manifest
 
 
@@ -85,10 +86,14 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
     Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
     """
     check_destination(job.output, force=job.force)
-    with load_model(job.model) as loaded, _hashing(job.model) as digest:
-        with progress("planning", None):
+    with ExitStack() as stack:
+        with progress("reading", None):
+            loaded = stack.enter_context(load_model(job.model))
+            digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job)
-            planned = plan_folded(loaded, folded, job)
+        with progress("planning", milestones(folded.model)) as advance:
+            planned = plan_folded(loaded, folded, job, advance)
+        with progress("analysing", None):
             whole = measured(folded.model, job.request)
             smallest = planned.plan.smallest_budget_bytes
             told = whole_model(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
@@ -127,7 +132,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
             document = encode(manifest)
             (folder / REPORT_NAME).write_bytes(encode_whole(told, document))
             (folder / MANIFEST_NAME).write_bytes(document)
-    return Compiled(plan=planned.plan, manifest=manifest)
+    return Compiled(plan=planned.plan, tried=planned.tried, manifest=manifest)
 
 
 @contextmanager
@@ -166,9 +171,9 @@ def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     return plan_folded(loaded, folded_model(loaded, job), job)
 
 
-def plan_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> Planned:
-    """The plan of a model that is loaded and folded."""
-    planned = plan(folded.model, job.request)
+def plan_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation, advance: Progress = lambda count: None) -> Planned:
+    """The plan of a model that is loaded and folded; ``advance`` is told of `milestones`."""
+    planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
     return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))

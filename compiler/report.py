@@ -5,66 +5,78 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from hyps.compiler.copying import Progress as Advance
 from hyps.compiler.pipeline import Compiled
+from hyps.passes.plan import Tried
 from hyps.passes.units import megabytes
-from hyps.runtime.manifest import Manifest, Step
+from hyps.runtime.manifest import Manifest, Preprocess, Step
+from hyps.runtime.tables import Column, table
+from hyps.runtime.terminal import plain, prose, show
 
 if TYPE_CHECKING:
     from hyps.compiler.validate import Validation
 
-#: Tables are made for terminals of at least this width, and for files.
-WIDTH = 100
-
-
-def console() -> Console:
-    """Where reports go: standard output, coloured only on a terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, emoji=False, soft_wrap=False)
-
-
-def table(columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
-    """A table of (heading, whether it holds numbers) columns."""
-    drawn = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for heading, numeric in columns:
-        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    for row in rows:
-        drawn.add_row(*map(Text, row))  # cells are names and numbers, never markup
-    return drawn
+#: The names of facts take so many columns.
+_FACT = 17
 
 
 def print_json(data: Any) -> None:
     """Data for scripts, on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+    show([msgspec.json.format(msgspec.json.encode(data), indent=2).decode()])
+
+
+def fact(name: str, value: str) -> list[str]:
+    """A line that tells one thing of a model or a plan."""
+    return prose(f"{name:<{_FACT}}{value}", sys.stdout, _FACT)
 
 
 def print_compiled(compiled: Compiled, output: str) -> None:
     """The summary of a compilation."""
+    show(_compiled_lines(compiled, output))
+
+
+def _compiled_lines(compiled: Compiled, output: str) -> Iterator[str]:
     plan, manifest = compiled.plan, compiled.manifest
-    out = console()
-    _print_facts(out, manifest, whole=megabytes(plan.whole_peak_bytes))
-    out.print()
-    out.print(_steps_table(manifest.steps, [part.leaving_bytes for part in plan.partitions]))
-    out.print()
+    yield from _facts(manifest, whole=megabytes(plan.whole_peak_bytes))
+    yield ""
+    yield from _steps_table(manifest.steps, [part.leaving_bytes for part in plan.partitions])
+    yield ""
     for change in plan.changes:
-        _prose(out, f"{change.operator} is {change.what}: {change.why}")
-    _print_reasons(out, manifest.steps)
+        yield from prose(f"{change.operator} is {change.what}: {change.why}", sys.stdout)
+    yield from _cuts(manifest.steps)
     exact = "bit for bit the whole model's, same session options" if plan.exact else f"inexact: {plan.inexact_reason}"
-    out.print(f"result           {exact}", markup=False)
-    out.print(f"highest peak     {megabytes(plan.peak_bytes)} of {megabytes(plan.budget_bytes)}")
-    out.print(f"stay in memory   {megabytes(_pinned_bytes(manifest))} of the weights")
-    out.print(f"read every time  {megabytes(_streamed_bytes(manifest))} of the weights")
-    out.print(f"estimated time   {plan.latency_s:.2g} s an inference, what is read coming from storage")
-    out.print(f"smallest budget  {megabytes(plan.smallest_budget_bytes)} would work")
-    _prose(out, f"written to       {output}")
+    yield from fact("result", exact)
+    yield from fact("highest peak", f"{megabytes(plan.peak_bytes)} of {megabytes(plan.budget_bytes)}")
+    yield from fact("stay in memory", f"{megabytes(_pinned_bytes(manifest))} of the weights")
+    yield from fact("read every time", f"{megabytes(_streamed_bytes(manifest))} of the weights")
+    yield from fact("estimated time", f"{plan.latency_s:.2g} s an inference, what is read coming from storage")
+    yield from fact("smallest budget", f"{megabytes(plan.smallest_budget_bytes)} would work")
+    yield f"{'written to':<{_FACT}}{plain(output)}"  # to be copied: never in two lines
+
+
+def reasons(compiled: Compiled) -> Iterator[str]:
+    """Why the plan is as it is: each partition's beginning, each change, and what was tried besides."""
+    for part in compiled.plan.partitions:
+        stays = f"{megabytes(part.pinned_bytes)} of {megabytes(part.weight_bytes)} of weights stay in memory"
+        session = "and so does its session" if part.kept else "its session does not"
+        yield f"{part.name} begins where it does: {part.reason}; {stays}, {session}"
+    for change in compiled.plan.changes:
+        yield f"{change.operator} is {change.what}: {change.why}"
+    for tried in compiled.tried:
+        yield _tried(tried)
+
+
+def _tried(tried: Tried) -> str:
+    made = f"{_count(tried.partitions, 'partition')}, {_count(tried.changes, 'split or tile')}"
+    told = f"{made}, a peak of {megabytes(tried.peak_bytes)}, {tried.compared_s:.3g} s in comparison"
+    return f"refused: {told}: {tried.refused}" if tried.refused else f"taken: {told}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def compiled_data(compiled: Compiled, output: str) -> dict[str, Any]:
@@ -84,37 +96,44 @@ def compiled_data(compiled: Compiled, output: str) -> dict[str, Any]:
         "inexact_reason": plan.inexact_reason,
         "partitions": plan.partitions,
         "changes": plan.changes,
+        "tried": compiled.tried,
         "bundle": output,
     }
 
 
 def print_manifest(manifest: Manifest) -> None:
     """What ``hypsc inspect`` shows."""
-    out = console()
-    _print_facts(out, manifest)
+    show(_manifest_lines(manifest))
+
+
+def _manifest_lines(manifest: Manifest) -> Iterator[str]:
+    yield from _facts(manifest)
     for kind, names in (("input", manifest.inputs), ("output", tuple(output.name for output in manifest.outputs))):
         for name in names:
             record = manifest.tensors[name]
-            out.print(f"{kind:<16} {name} {record.dtype}{list(record.shape)}", markup=False)
-    out.print(f"preprocessing    {manifest.preprocess or 'none: takes .npy and .npz'}", markup=False)
-    out.print(f"labels           {len(manifest.labels) if manifest.labels else 'none'}")
-    out.print()
+            yield from fact(kind, f"{name} {record.dtype}{list(record.shape)}")
+    yield from fact("preprocessing", _recipe(manifest.preprocess) if manifest.preprocess else "none: takes .npy and .npz")
+    yield from fact("labels", str(len(manifest.labels)) if manifest.labels else "none")
+    yield ""
     sizes = {name: record.nbytes for name, record in manifest.tensors.items()}
-    out.print(_steps_table(manifest.steps, [sum(sizes[name] for name in step.live) for step in manifest.steps]))
-    out.print()
-    _print_reasons(out, manifest.steps)
+    yield from _steps_table(manifest.steps, [sum(sizes[name] for name in step.live) for step in manifest.steps])
+    yield ""
+    yield from _cuts(manifest.steps)
 
 
-def print_validation(validation: Validation) -> None:
-    """How far the bundle's outputs are from the whole model's."""
-    columns = [
-        ("output", False),
-        ("max abs", True),
-        ("max rel", True),
-        ("cosine", True),
-        ("top-1", True),
-        ("top-5", True),
-    ]
+def _recipe(how: Preprocess) -> str:
+    """``Preprocess`` in words."""
+    height, width = how.size
+    fitted = f"short side to {how.resize}, cut to {width} x {height}" if how.resize else f"stretched to {width} x {height}"
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
+    scaled = f"(value x {how.scale:.6g} - {mean}) / {std}"
+    return f"{fitted}, {how.interpolation}; {how.colour}, {scaled}; {how.dtype} {how.layout}"
+
+
+def print_validation(validation: Validation, *, quiet: bool = False) -> None:
+    """How far the bundle's outputs are from the whole model's; if ``quiet``, only whether that is near enough."""
+    figures = ("max abs", "max rel", "cosine", "top-1", "top-5")
+    columns = [Column("output"), *(Column(figure, numeric=True) for figure in figures)]
     rows = [
         [
             output.name,
@@ -126,55 +145,39 @@ def print_validation(validation: Validation) -> None:
         ]
         for output in validation.outputs
     ]
-    out = console()
-    out.print(table(columns, rows))
     wanted = "bit for bit equal" if validation.tolerance == 0 else f"within {validation.tolerance:g} of the largest output"
     verdict = "passed" if validation.passed else "FAILED"
-    out.print(f"{verdict}: {validation.samples} inputs, wanted {wanted}")
+    show([*(table(columns, rows) if not quiet else ()), f"{verdict}: {validation.samples} inputs, wanted {wanted}"])
 
 
-@contextmanager
-def progress(what: str, total: int | None) -> Iterator[Advance]:
-    """A progress bar with the time left (a moving one without ``total``) on standard error, if that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-def _print_facts(out: Console, manifest: Manifest, whole: str | None = None) -> None:
+def _facts(manifest: Manifest, whole: str | None = None) -> Iterator[str]:
     model = manifest.model
-    out.print(f"model            {model.name}", markup=False)
-    out.print(f"parameters       {model.parameters:,} ({megabytes(model.weight_bytes)} of weights)")
+    yield from fact("model", model.name)
+    yield from fact("parameters", f"{model.parameters:,} ({megabytes(model.weight_bytes)} of weights)")
     if whole:
-        out.print(f"whole-model peak {whole} (predicted, one partition)")
-    out.print(f"target           {manifest.target.name}, {manifest.target.threads} threads", markup=False)
-    out.print(f"budget           {megabytes(manifest.budget_bytes)}")
+        yield from fact("whole-model peak", f"{whole} (predicted, one partition)")
+    yield from fact("target", f"{manifest.target.name}, {manifest.target.threads} threads")
+    yield from fact("budget", megabytes(manifest.budget_bytes))
 
 
-def _print_reasons(out: Console, steps: Sequence[Step]) -> None:
-    """Why each cut is where it is; neighbours with the same reason on one line."""
+def _cuts(steps: Sequence[Step]) -> Iterator[str]:
+    """Why each cut is where it is; neighbours with the same reason together."""
     for reason, group in itertools.groupby(steps[1:], key=lambda step: step.reason):
         names = [step.name for step in group]
         where = f"cut before {names[0]}" if len(names) == 1 else f"cuts before {names[0]} to {names[-1]}"
-        _prose(out, f"{where}: {reason}")
+        yield from prose(f"{where}: {reason}", sys.stdout)
 
 
-def _prose(out: Console, line: str) -> None:
-    """A line that the terminal may wrap, but we do not."""
-    out.print(line, markup=False, soft_wrap=True)
-
-
-def _steps_table(steps: Iterable[Step], leaving: Iterable[int]) -> Table:
+def _steps_table(steps: Iterable[Step], leaving: Iterable[int]) -> Iterator[str]:
     columns = [
-        ("partition", False),
-        ("operators", True),
-        ("weights", True),
-        ("activations", True),
-        ("pinned", True),
-        ("read ahead", True),
-        ("process peak", True),
-        ("leaves", True),
+        Column("partition"),
+        Column("operators", numeric=True, spare=True),
+        Column("weights", numeric=True),
+        Column("activations", numeric=True),
+        Column("pinned", numeric=True, spare=True),
+        Column("read ahead", numeric=True, spare=True),
+        Column("process peak", numeric=True),
+        Column("leaves", numeric=True),
     ]
     rows = [
         [

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.compiler.copying import Progress
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.runtime.errors import InputError
 from hyps.runtime.executor import check_inputs, load
@@ -60,9 +61,16 @@ class Validation:
 
 
 def validate(
-    model: Path, bundle: Path, inputs: Iterable[Tensors], tolerance: float | None, custom_ops: Path | None = None
+    model: Path,
+    bundle: Path,
+    inputs: Iterable[Tensors],
+    tolerance: float | None,
+    custom_ops: Path | None = None,
+    advance: Progress = lambda count: None,
 ) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
+
+    ``advance`` is told of each that was compared.
 
     Raises `OptionError` without inputs or with another model, and the runtime's errors for a damaged bundle or input.
     """
@@ -81,6 +89,7 @@ def validate(
             if expected[name].shape != found[name].shape:
                 raise OptionError(f"output {name!r} of {model} has another shape than the bundle's; {_IS_IT_THE_MODEL}")
             pairs[name].append((expected[name], found[name]))
+        advance(1)
     samples = len(pairs[names[0]])
     if not samples:
         raise OptionError("there are no inputs to compare on; give --inputs, --random or --images")
@@ -108,6 +117,11 @@ def file_inputs(manifest: Manifest, path: Path) -> Iterator[Tensors]:
     """The inputs in a file, or in each file of a folder, read as ``hyps-run`` reads them."""
     for source in sources([str(path)]):
         yield read_tensors(source, manifest, _ROOM_BYTES)
+
+
+def input_count(path: Path) -> int:
+    """How many inputs `file_inputs` will read."""
+    return sum(1 for _ in sources([str(path)]))
 
 
 def _promise(manifest: Manifest) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,52 +43,52 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         for network in (
             Network(
                 name="vgg16",
-                description="VGG16, Simonyan and Zisserman 2014, configuration D",
+                description="VGG16: Simonyan and Zisserman 2014, their D",
                 parameters=138_357_544,
                 compose=vgg16,
             ),
             Network(
                 name="vgg19",
-                description="VGG19, Simonyan and Zisserman 2014, configuration E",
+                description="VGG19: Simonyan and Zisserman 2014, their E",
                 parameters=143_667_240,
                 compose=vgg19,
             ),
             Network(
                 name="alexnet",
-                description="AlexNet, Krizhevsky 2014, as in torchvision",
+                description="AlexNet: Krizhevsky 2014, as in torchvision",
                 parameters=61_100_840,
                 compose=alexnet,
             ),
             Network(
                 name="resnet50",
-                description="ResNet50 v1.5, He et al. 2015, as in torchvision",
+                description="ResNet50 v1.5: He et al. 2015, as in torchvision",
                 parameters=25_557_032,
                 statistics=53_120,
                 compose=resnet50,
             ),
             Network(
                 name="googlenet",
-                description="GoogLeNet without auxiliary heads, Szegedy et al. 2014, as in torchvision",
+                description="GoogLeNet: Szegedy et al. 2014, as in torchvision",
                 parameters=6_624_904,
                 statistics=14_560,
                 compose=googlenet,
             ),
             Network(
                 name="mobilenetv2",
-                description="MobileNetV2, Sandler et al. 2018, as in torchvision",
+                description="MobileNetV2: Sandler et al. 2018, torchvision's",
                 parameters=3_504_872,
                 statistics=34_112,
                 compose=mobilenetv2,
             ),
             Network(
                 name="squeezenet",
-                description="SqueezeNet 1.1, Iandola et al. 2016, as in torchvision",
+                description="SqueezeNet 1.1: Iandola et al. 2016, torchvision's",
                 parameters=1_235_496,
                 compose=squeezenet,
             ),
             Network(
                 name="xception",
-                description="Xception, Chollet 2016, as in Keras",
+                description="Xception: Chollet 2016, as in Keras",
                 parameters=22_855_952,
                 statistics=54_528,
                 input_shape=(1, 3, 299, 299),
@@ -96,14 +96,14 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="densenet121",
-                description="DenseNet-121, Huang et al. 2016, as in torchvision",
+                description="DenseNet-121: Huang et al. 2016, as in torchvision",
                 parameters=7_978_856,
                 statistics=83_648,
                 compose=densenet121,
             ),
             Network(
                 name="inceptionv3",
-                description="Inception v3 without auxiliary head, Szegedy et al. 2015, as in torchvision",
+                description="Inception v3: Szegedy et al. 2015, torchvision's",
                 parameters=23_834_568,
                 statistics=34_432,
                 input_shape=(1, 3, 299, 299),
@@ -111,7 +111,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="unet",
-                description="U-Net, Ronneberger et al. 2015, figure 1",
+                description="U-Net: Ronneberger et al. 2015, figure 1",
                 parameters=31_030_658,
                 input_shape=(1, 1, 572, 572),
                 preprocess=None,
@@ -119,7 +119,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="tiny_yolo",
-                description="Tiny YOLOv2 for VOC, Redmon and Farhadi 2016, as in darknet",
+                description="Tiny YOLOv2 for VOC: Redmon and Farhadi 2016",
                 parameters=15_861_773,
                 statistics=6_112,
                 input_shape=(1, 3, 416, 416),
@@ -128,7 +128,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="c3d",
-                description="C3D for Sports-1M, Tran et al. 2014: 3-D convolutions on 16 frames",
+                description="C3D, 3-D convolutions: Tran et al. 2014",
                 parameters=79_991_015,
                 input_name="clip",
                 input_shape=(1, 3, 16, 112, 112),
@@ -137,7 +137,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="lstm_tagger",
-                description="Tagger of one bidirectional LSTM, Huang et al. 2015",
+                description="Tagger, a bidirectional LSTM: Huang et al. 2015",
                 parameters=3_373_613,
                 input_name="tokens",
                 input_dtype="int64",
@@ -147,20 +147,20 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             ),
             Network(
                 name="vit_tiny",
-                description="Vision transformer, Dosovitskiy et al. 2020, DeiT-Ti's size, as in timm",
+                description="ViT of DeiT-Ti's size: Dosovitskiy et al. 2020",
                 parameters=5_717_416,
                 compose=vit_tiny,
             ),
             Network(
                 name="mobilenetv2_int8",
-                description="mobilenetv2 in 8 bits: QDQ, a scale for each channel, by onnxruntime's quantiser",
+                description="mobilenetv2 in 8 bits, QDQ, a scale a channel",
                 parameters=3_487_816,
                 int8_bytes=3_541_984,
                 quantised_from="mobilenetv2",
             ),
             Network(
                 name="cifar10_vgg",
-                description="VGG-style classifier trained on CIFAR-10 by hyps.models.train_cifar10",
+                description="VGG-style classifier, trained here on CIFAR-10",
                 parameters=1_182_506,
                 input_shape=(1, 3, 32, 32),
                 preprocess="cifar10",
@@ -170,10 +170,18 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 )
 
 
-def build(name: str, path: Path, *, external_data: bool = False, seed: int = 0) -> None:
+def build(
+    name: str,
+    path: Path,
+    *,
+    external_data: bool = False,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> None:
     """Write the network ``name`` to ``path``, whole or not at all, with weights drawn from ``seed``.
 
     With ``external_data``, or above 1 GB of weights, these go to ``<path>.data``. A trained network ignores the seed.
+    ``advance`` is told of the bytes of weights that were drawn.
 
     Raises:
         UnknownNetwork: the catalogue has no such network.
@@ -188,7 +196,7 @@ def build(name: str, path: Path, *, external_data: bool = False, seed: int = 0) 
         if network.quantised_from is not None:
             _write_quantised(network.quantised_from, draft, external, seed)
         elif network.compose is not None:
-            _write_composed(network, network.compose, draft, external, seed)
+            _write_composed(network, network.compose, draft, external, seed, advance)
         else:
             _copy(_packaged(name), draft, external)
 
@@ -211,12 +219,14 @@ def parameter_count(model: onnx.ModelProto) -> int:
     )
 
 
-def _write_composed(network: Network, compose: Compose, path: Path, external: bool, seed: int) -> None:
+def _write_composed(
+    network: Network, compose: Compose, path: Path, external: bool, seed: int, advance: Callable[[int], None]
+) -> None:
     net, source = Layers(), Value(name=network.input_name, shape=network.input_shape)
     source_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(network.input_dtype))
     model = net.model(network.name, source, compose(net, source), source_type=source_type)
     write = write_external if external else write_inline
-    write(path, model, net.weights, seed)
+    write(path, model, net.weights, seed, advance)
 
 
 def _write_quantised(name: str, path: Path, external: bool, seed: int) -> None:

@@ -5,7 +5,7 @@ Weights stand either inside the model's file or, as ONNX external data, in one f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
@@ -23,13 +23,19 @@ def data_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def write_external(path: Path, model: ModelProto, weights: Sequence[Weight], seed: int) -> None:
-    """Write ``model`` to ``path`` and its weights to ``data_path(path)``; weights of a page or more begin on a page."""
+def write_external(
+    path: Path, model: ModelProto, weights: Sequence[Weight], seed: int, advance: Callable[[int], None]
+) -> None:
+    """Write ``model`` to ``path`` and its weights to ``data_path(path)``; weights of a page or more begin on a page.
+
+    ``advance`` is told of the bytes of each.
+    """
     whole = ModelProto()
     whole.CopyFrom(model)
     with data_path(path).open("wb") as data:
         for weight in weights:
             values = weight.draw(seed)
+            advance(weight.size_bytes)
             if weight.size_bytes < INLINE_BYTES:
                 whole.graph.initializer.append(numpy_helper.from_array(values, weight.name))
                 continue
@@ -45,8 +51,10 @@ def write_external(path: Path, model: ModelProto, weights: Sequence[Weight], see
     path.write_bytes(whole.SerializeToString())
 
 
-def write_inline(path: Path, model: ModelProto, weights: Sequence[Weight], seed: int) -> None:
-    """Write ``model`` with its weights to ``path``.
+def write_inline(
+    path: Path, model: ModelProto, weights: Sequence[Weight], seed: int, advance: Callable[[int], None]
+) -> None:
+    """Write ``model`` with its weights to ``path``; ``advance`` is told of the bytes of each.
 
     Serialising a ``ModelProto`` would need all weights in memory twice. A protobuf message is the concatenation of its
     fields, each a tag, a length and the content (protobuf.dev/programming-guides/encoding), and all lengths are known
@@ -64,6 +72,7 @@ def write_inline(path: Path, model: ModelProto, weights: Sequence[Weight], seed:
         for header, weight in zip(headers, weights, strict=True):
             file.write(header)
             file.write(weight.draw(seed).data)
+            advance(weight.size_bytes)
 
 
 def _without_values(weight: Weight) -> TensorProto:

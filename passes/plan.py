@@ -68,6 +68,21 @@ class Plan:
         return max(partition.peak_bytes for partition in self.partitions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A plan that keeps within the budget; ``refused``: why another was taken, empty for that one.
+
+    ``changes`` are splits and tiles. ``compared_s`` decides: the cost of `hyps.passes.residency`, tiles at a disadvantage.
+    """
+
+    partitions: int
+    changes: int
+    peak_bytes: int
+    latency_s: float
+    compared_s: float
+    refused: str
+
+
 def check_plan(graph: Graph, plan: Plan) -> None:
     """Prove a plan against its graph; raises `PassFailed` with everything that does not hold."""
     if problems := list(_problems(graph, plan)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from hyps.passes.alike import likeness
 from hyps.passes.cuts import smallest_peak
@@ -13,7 +15,7 @@ from hyps.passes.fitting import Fitting, Measured, Sharded, fitting, ordered, sh
 from hyps.passes.footprint import SESSION_BYTES, file_bytes
 from hyps.passes.graph import Graph
 from hyps.passes.oversize import finest
-from hyps.passes.plan import Partition, Plan, check_plan
+from hyps.passes.plan import Partition, Plan, Tried, check_plan
 from hyps.passes.reach import first_that, fits
 from hyps.passes.request import Request
 from hyps.passes.residency import Residences, StepNeeds, residences
@@ -21,6 +23,8 @@ from hyps.passes.session_order import session_order
 from hyps.passes.tiling import Tiling, Tilings
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
+
+T = TypeVar("T")
 
 #: Budgets are proposed to users in steps of this many bytes.
 BUDGET_STEP_BYTES = 100_000
@@ -38,11 +42,12 @@ _MANY_OPERATORS = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan with the rewritten model it belongs to."""
+    """A plan with the rewritten model it belongs to, and what was tried to find it."""
 
     model: Model
     graph: Graph
     plan: Plan
+    tried: tuple[Tried, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,22 @@ class _Candidate:
         """The less the better: bits first, then time."""
         return self.inexact_reason is not None, self.residences.cost / (_TILES_WORTH if self.tiling.changes else 1)
 
+    def tried(self, best: _Candidate) -> Tried:
+        """What is told of it beside the ``best``."""
+        refused = ""
+        if self is not best:
+            less_exact = self.inexact_reason is not None and best.inexact_reason is None
+            refused = f"inexact, {self.inexact_reason}" if less_exact else "slower"
+            refused = "no better" if self.rank() == best.rank() else refused
+        return Tried(
+            partitions=len(self.fitting.partitions),
+            changes=len(self.tiling.changes) + len(self.sharded.changes),
+            peak_bytes=max(part.peak_bytes for part in self.partitions()),
+            latency_s=self.residences.latency_s,
+            compared_s=self.rank()[1],
+            refused=refused,
+        )
+
     def partitions(self) -> Iterator[Partition]:
         """The partitions with what stays in memory; no step needs less than the process did to start."""
         for part, stays in zip(self.fitting.partitions, self.residences.steps, strict=True):
@@ -73,21 +94,31 @@ class _Candidate:
             )
 
 
-def plan(model: Model, request: Request) -> Planned:
-    """Plan a model whose shapes are known.
+def milestones(model: Model) -> int:
+    """About how many times `plan` tells that it has come further: the parts between take about equally long."""
+    return 5 if len(model.proto.graph.node) > _MANY_OPERATORS else 4 + len(_CAP_SHARES) * len(_SHARD_SHARES)
+
+
+def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda count: None) -> Planned:
+    """Plan a model whose shapes are known; ``advance`` is told of `milestones`.
 
     Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
     """
-    whole = ordered(model, request)
+
+    def passed(found: T) -> T:
+        advance(1)
+        return found
+
+    whole = passed(ordered(model, request))
     tilings = Tilings(whole, request)
     sharded = shard(whole, request)
-    smallest = least = _smallest_budget(whole, request)
-    candidates = [
-        *_candidates(lambda cap: tilings.whole, request, least, lambda: _smallest_budget(whole, request, exact=True))
-    ]
+    smallest = least = passed(_smallest_budget(whole, request))
+    exact = partial(_smallest_budget, whole, request, exact=True)
+    candidates = [*map(passed, _candidates(lambda cap: tilings.whole, request, least, lambda: passed(exact())))]
     if not candidates or (request.budget_bytes or 0) < _TIGHT * least:
         smallest = _smallest_tiled(tilings, request, least)
-        candidates += _candidates(tilings.within, request, smallest, lambda: _exact_tiled(tilings, request, smallest, least))
+        exact = partial(_exact_tiled, tilings, request, smallest, least)
+        candidates += map(passed, _candidates(tilings.within, request, smallest, exact))
     best = min(candidates, key=_Candidate.rank, default=None)
     if best is None:
         raise _does_not_fit(sharded.measured, request, smallest)
@@ -105,7 +136,8 @@ def plan(model: Model, request: Request) -> Planned:
         inexact_reason=best.inexact_reason,
     )
     check_plan(graph, result)
-    return Planned(model=best.sharded.measured.model, graph=graph, plan=result)
+    tried = tuple(candidate.tried(best) for candidate in candidates)
+    return Planned(model=best.sharded.measured.model, graph=graph, plan=result, tried=tried)
 
 
 def smallest_budget(model: Model, request: Request) -> int:

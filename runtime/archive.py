@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
+from hyps.runtime.ending import deferring
 from hyps.runtime.errors import OutputError
 from hyps.runtime.inputs import Source
 from hyps.runtime.manifest import MANIFEST_NAME
@@ -85,7 +86,8 @@ class JsonLines:
         self._stream.seek(0)
         while (line := self._stream.readline(_LINE_BYTES)).endswith(b"\n"):
             try:
-                kept = msgspec.json.decode(line, type=Kept)
+                with deferring():
+                    kept = msgspec.json.decode(line, type=Kept)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 raise OutputError(f"{self._path} holds something else than results; name another file") from None
             _check_bundle(self._path, kept.bundle, self._bundle_sha256)

@@ -30,7 +30,7 @@ def script(
     """The script for ``bash``, ``zsh`` or ``fish``; ``commands`` are the program's own, by their parsers."""
     options = {"": _options(parser), **{name: _options(each) for name, each in commands.items()}}
     if "serve" in options:  # what the program does where no command is named
-        options[""] += options["serve"]
+        options[""] += [option for option in options["serve"] if option not in options[""]]
     write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]
     return "\n".join(write(program, options)) + "\n"
 
@@ -59,7 +59,8 @@ def _bash(program: str, options: Mapping[str, list[_Option]]) -> Iterator[str]:
     yield '    local IFS=$\'\\n\' cur="${COMP_WORDS[COMP_CWORD]}" command="${COMP_WORDS[1]}"'
     yield '    local prev="${COMP_WORDS[COMP_CWORD-1]}"'
     yield "    COMPREPLY=()"
-    yield f'    case "$command" in {"|".join(names)}) [ "$COMP_CWORD" -gt 1 ] || command= ;; *) command= ;; esac'
+    known = "|".join(names) or _quoted("")
+    yield f'    case "$command" in {known}) [ "$COMP_CWORD" -gt 1 ] || command= ;; *) command= ;; esac'
     yield '    case "$command $prev" in'
     for name, own in options.items():
         for option in own:
@@ -120,9 +121,10 @@ def _zsh_specs(option: _Option) -> Iterator[str]:
 
 def _fish(program: str, options: Mapping[str, list[_Option]]) -> Iterator[str]:
     names = " ".join(name for name in options if name)
-    yield f"complete -c {program} -n __fish_use_subcommand -a {_quoted(names)}"
+    if names:
+        yield f"complete -c {program} -n __fish_use_subcommand -a {_quoted(names)}"
     for name, own in options.items():
-        where = f"__fish_seen_subcommand_from {name}" if name else f"not __fish_seen_subcommand_from {names}"
+        where = f"__fish_seen_subcommand_from {name}" if name else f"not __fish_seen_subcommand_from {names or '-'}"
         for option in own:
             flags = " ".join(f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.names)
             words = _quoted(" ".join(option.words))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -32,6 +33,16 @@ def end_tidily() -> None:
 def hold_signals() -> None:
     """Have them wait until one of the above is called, in this program or the one that takes its place."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+@contextmanager
+def deferring() -> Iterator[None]:
+    """Have them wait while the block runs: msgspec 0.22 crashes where a handler raises while it looks at types."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def ended(program: str, act: Callable[[], int | None], mendable: tuple[type[Exception], ...]) -> NoReturn:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from hyps.runtime.ending import deferring
 from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import (
     FORMAT_VERSION,
@@ -44,7 +45,8 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"cannot read {path}: {error.strerror}") from None
     _check_version(path, document)
     try:
-        manifest = msgspec.json.decode(document, type=Manifest)
+        with deferring():
+            manifest = msgspec.json.decode(document, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: {error}; compile the model again") from None
     _check_schedule(path, manifest)

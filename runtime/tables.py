@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
@@ -13,8 +12,6 @@ from hyps.runtime.terminal import plain, styled, width
 _GAP = "  "
 #: Names keep so many characters, and are cut to fewer only where every column that can be spared is left out.
 _READABLE, _LEAST = 18, 8
-#: A line that is continued begins so.
-_HANGING = "    "
 
 
 class Column(NamedTuple):
@@ -41,14 +38,6 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], stream: Text
         yield _line(columns, row, widths)
     if left_out := [column.heading for at, column in enumerate(columns) if at not in widths]:
         yield f"(no room for {', '.join(left_out)}: widen the terminal, or use --json)"
-
-
-def prose(text: str, stream: TextIO | None = None) -> list[str]:
-    """A sentence in lines that fit, the second and later ones indented; a word that is too long stays whole."""
-    room = width(stream or sys.stdout)
-    return textwrap.wrap(plain(text), room, subsequent_indent=_HANGING, break_long_words=False, break_on_hyphens=False) or [
-        ""
-    ]
 
 
 def shortened(text: str, most: int) -> str:

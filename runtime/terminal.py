@@ -14,7 +14,10 @@ WIDTH = 100
 
 
 def width(stream: TextIO) -> int:
-    """Columns that a line may have."""
+    """Columns that a line may have: what ``COLUMNS`` says, or the terminal."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and len(told) < 6 and int(told):
+        return int(told)
     try:
         return os.get_terminal_size(stream.fileno()).columns or WIDTH
     except (OSError, ValueError):  # no terminal, or no file
@@ -44,15 +47,24 @@ def plain(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
+    """A sentence in lines that fit, the second and later ones by ``indent``; a word that is too long stays whole."""
+    import textwrap  # most runs tell nothing that long
+
+    hanging = " " * indent
+    wrapped = textwrap.TextWrapper(width(stream), "", hanging, break_long_words=False, break_on_hyphens=False)
+    return wrapped.wrap(plain(text)) or [""]
+
+
 def say(message: object, program: str = "hyps-run") -> int:
     """Tell the user in one line what is wrong; the exit code that goes with it."""
-    note(message, styled(program, "31", sys.stderr))
+    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)  # noqa: T201
     return 2
 
 
 def note(message: object, program: str = "hyps-run") -> None:
-    """Tell the user one line beside the result."""
-    print(f"{program}: {plain(str(message))}", file=sys.stderr, flush=True)  # noqa: T201
+    """Tell the user something beside the result."""
+    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def show(lines: Iterable[str], stream: TextIO | None = None) -> None:

@@ -18,6 +18,8 @@ if os.environ.get("CI"):
 
 #: Started in the background, a shell has ctrl-C ignored, and so would have the commands whose ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+#: pytest-xdist sets it, and commands would make their tables that narrow.
+os.environ.pop("COLUMNS", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ended(_PROGRAM, partial(options.act, options), (RuntimeFault,))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -251,7 +251,7 @@ class TestListings:
         assert rows[0].split()[:3] == ["name", "device", "memory"]
         assert [row.split()[0] for row in rows[1:]] == list(target_names())
         assert re.search(
-            r"^rpi3b +Raspberry Pi 3 Model B \(1 GB\) +1,073\.7 MB +822\.1 MB +4 +22\.0 MB *$", result.stdout, re.MULTILINE
+            r"^rpi3b +Raspberry Pi 3 Model B \(1 GB\) +1,073\.7 MB +822\.1 MB +4 +22\.0 MB/s$", result.stdout, re.MULTILINE
         )
 
     def test_targets_json(self, hypsc_here: Command) -> None:

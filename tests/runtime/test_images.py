@@ -334,7 +334,7 @@ def test_a_png_that_tells_its_orientation_last_needs_room_for_both() -> None:
 @pytest.mark.parametrize("size", [(5000, 1), (1, 5000)])
 def test_a_thread_that_would_grow_beyond_the_room_is_refused(size: tuple[int, int]) -> None:
     # 256 x 1,280,000 pixels, and 256 x 5000 on the way there
-    assert "needs 1315.9 MB" in refusal(encoded(Image.new("RGB", size)), RECIPE)
+    assert "needs 1,315.9 MB" in refusal(encoded(Image.new("RGB", size)), RECIPE)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

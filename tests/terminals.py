@@ -1,0 +1,82 @@
+"""Runs commands in a terminal of so many columns, and stops them as ctrl-C does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+#: A process that hangs is a failure, not a wait.
+TIMEOUT_S = 60
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Seen(NamedTuple):
+    """How a command ended, what it wrote to its terminal, and what to standard output where that was a pipe."""
+
+    returncode: int
+    screen: str
+    piped: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the screen, without styles; what was overwritten does not count."""
+        return [ESCAPE.sub("", line).rpartition("\r")[2] for line in self.screen.replace("\r\n", "\n").split("\n")]
+
+
+def watched(
+    *command: str | Path,
+    columns: int = 100,
+    piped: bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Seen:
+    """Run a command in a terminal; with ``piped`` its standard output goes elsewhere."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
+    environment |= {"TERM": "xterm-256color", **(env or {})}
+    out = subprocess.PIPE if piped else theirs
+    process = subprocess.Popen(command, stdin=theirs, stdout=out, stderr=theirs, env=environment, cwd=cwd)
+    os.close(theirs)
+    screen = b""
+    with suppress(OSError):  # the terminal is gone when the process is
+        while block := os.read(ours, 65_536):
+            screen += block
+    os.close(ours)
+    written = process.communicate(timeout=TIMEOUT_S)[0] if piped else b""
+    return Seen(process.wait(TIMEOUT_S), screen.decode(), written.decode())
+
+
+def interrupted(command: Sequence[str | Path], after_s: float, number: signal.Signals, cwd: Path) -> tuple[int, str]:
+    """Stop a command so long after it began to heed signals: its exit code, and all that it wrote."""
+    with subprocess.Popen(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            while process.poll() is None and not _heeds(process.pid):
+                time.sleep(0.001)
+            time.sleep(after_s)
+            process.send_signal(number)
+            written, _ = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+    return process.returncode, written
+
+
+def _heeds(pid: int) -> bool:
+    """Whether a process catches SIGTERM, which Python by itself does not (``/proc/PID/status``)."""
+    with suppress(OSError):
+        caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False

@@ -1,0 +1,296 @@
+"""How the commands look: in a terminal, piped, without colours, quiet, verbose; and what their help says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyps.runtime.ending import EXIT_CODES
+from hyps.runtime.tables import Column, shortened, table
+from hyps.runtime.units import megabytes
+from tests.terminals import ESCAPE, Seen, watched
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+HYPSC = ("compile", "inspect", "validate", "analyze", "report", "plot", "targets list", "targets show", "models list")
+OTHERS = (
+    "hyps-run",
+    "hyps-run calibrate",
+    "hyps-run doctor",
+    "hyps-manager serve",
+    "hyps-manager status",
+    "hyps-manager init-hub",
+    "hyps-manager add-worker",
+    "hyps-worker",
+)
+COMMANDS = (*(f"hypsc {name}" for name in (*HYPSC, "models build")), *OTHERS)
+#: What each needs besides, so that ``-q -v`` is all that is wrong.
+GIVEN = {
+    "hypsc compile": "no.onnx",
+    "hypsc inspect": "no",
+    "hypsc validate": "no.onnx no",
+    "hypsc analyze": "no.onnx",
+    "hypsc report": "no",
+    "hypsc plot": "no -o x",
+    "hypsc targets show": "rpi3b",
+    "hypsc models build": "vgg16 -o x.onnx",
+    "hyps-run": "no no",
+    "hyps-manager init-hub": "x",
+    "hyps-manager add-worker": "x",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
+    """A network whose operators have long names, and its bundle of many partitions."""
+    folder = tmp_path_factory.mktemp("look")
+    for command in (
+        "hypsc models build mobilenetv2_int8 -o long.onnx",
+        "hypsc compile long.onnx --memory 90MB --split layers -o long",
+    ):
+        subprocess.run([bin_folder / command.split()[0], *command.split()[1:]], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def see(bin_folder: Path, place: Path) -> Callable[..., Seen]:
+    """Run a command line in a terminal in `place`."""
+
+    def run(line: str, columns: int = 100, *, piped: bool = False, **env: str) -> Seen:
+        program, *options = line.split()
+        return watched(bin_folder / program, *options, columns=columns, piped=piped, env=env, cwd=place)
+
+    return run
+
+
+LINES = {
+    "compile": "hypsc compile long.onnx --memory 90MB --split layers -o again --force",
+    "inspect": "hypsc inspect long",
+    "validate": "hypsc validate long.onnx long --random 1",
+    "analyze": "hypsc analyze long.onnx --memory 90MB",
+    "targets": "hypsc targets list",
+    "models": "hypsc models list",
+    "doctor": "hyps-run doctor long",
+}
+
+
+class TestTables:
+    """No line is wrapped, and every name is there."""
+
+    @pytest.mark.parametrize("line", [line for name, line in LINES.items() if name != "doctor"], ids=str)
+    def test_no_line_is_wider_than_the_terminal(self, see: Callable[..., Seen], line: str) -> None:
+        for columns in (100, 80):
+            seen = see(line, columns)
+            assert seen.returncode == 0
+            assert [text for text in seen.lines if len(text) > columns] == []
+
+    def test_names_lose_their_middle_and_columns_are_left_out_with_a_word(self, see: Callable[..., Seen]) -> None:
+        wide, narrow = see("hypsc inspect long", 200).lines, see("hypsc inspect long", 80).lines
+        head = next(row for row, text in enumerate(wide) if text.startswith("partition "))
+        name = wide[head + 1].split()[0]
+        assert "…" not in name
+        assert re.split(r"  +", wide[head])[4:6] == ["pinned", "read ahead"]
+        cut = next(text for text in narrow if re.match(r"00-\S*… ?", text)).split()[0]
+        assert name.startswith(cut.partition("…")[0])
+        assert name.endswith(cut.partition("…")[2])
+        assert "(no room for pinned, read ahead: widen the terminal, or use --json)" in narrow
+
+    def test_what_scripts_read_is_whole(self, bin_folder: Path, place: Path) -> None:
+        for options in (["--json"], ["--csv", "x.csv"]):
+            command = [str(bin_folder / "hypsc"), "analyze", "long.onnx", *options]
+            out = subprocess.run(command, cwd=place, check=True, capture_output=True, text=True).stdout
+            text = out if "--json" in options else (place / "x.csv").read_text()
+            assert "ConvBnFusion_BN_B_conv1.bn.bias_DequantizeLinear" in text
+            assert "…" not in text
+
+    def test_numbers_are_to_the_right(self) -> None:
+        columns = (Column("name"), Column("size", numeric=True), Column("more", numeric=True, spare=True))
+        assert list(table(columns, [["a" * 12, "1", "2"], ["b\n", "10", "x"]])) == [
+            "name          size  more",
+            "aaaaaaaaaaaa     1     2",
+            "b\\n             10     x",
+        ]
+
+    @pytest.mark.parametrize(("most", "found"), [(7, "abcdef"), (6, "abcdef"), (5, "ab…ef"), (2, "a…")])
+    def test_shortened(self, most: int, found: str) -> None:
+        assert shortened("abcdef", most) == found
+
+    def test_one_unit(self) -> None:
+        from hyps.passes import units
+
+        for nbytes in (0, 999, 65_536, 999_999, 10**6, 1_234_567_890):
+            assert megabytes(nbytes) == units.megabytes(nbytes)
+
+
+class TestColours:
+    """Only on a terminal that can show them, and not with ``NO_COLOR``."""
+
+    @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+    def test_styles(self, see: Callable[..., Seen], line: str) -> None:
+        assert ESCAPE.search(see(line).screen)
+        for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert "\x1b" not in see(line, **env).screen
+        seen = see(line, piped=True, FORCE_COLOR="1")
+        assert seen.piped
+        assert "\x1b" not in seen.piped
+
+    @pytest.mark.parametrize("line", ["hypsc inspect no", "hyps-run no no", "hyps-manager serve no", "hyps-worker"])
+    def test_what_is_wrong_begins_with_the_program_in_red(self, see: Callable[..., Seen], line: str) -> None:
+        program = line.split()[0]
+        assert see(line).screen.startswith(f"\x1b[31m{program}\x1b[0m: ")
+        assert see(line, NO_COLOR="1").screen.startswith(f"{program}: ")
+
+
+class TestVolume:
+    """``-q`` and ``-v``."""
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_not_both(self, bin_folder: Path, tmp_path: Path, command: str) -> None:
+        program, *words = command.split()
+        given = GIVEN.get(command, "").split()
+        done = subprocess.run(
+            [bin_folder / program, *words, *given, "-q", "-v"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert re.search(r"-q|--quiet", done.stderr)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("line", "stdout"),
+        [
+            ("hypsc compile long.onnx --memory 90MB -o again --force -q", ""),
+            ("hypsc models build cifar10_vgg -o small.onnx -q", ""),
+            ("hypsc analyze long.onnx --csv x.csv -q", ""),
+            ("hypsc validate long.onnx long --random 1 -q", r"passed: 1 inputs, wanted [^\n]*\n"),
+            ("hyps-run calibrate -o board.toml --folder . -q", ""),
+            ("hyps-run long x.npy -q", r"x\.npy\n(  [^\n]*\n)+"),
+            ("hyps-run long x.npy --save y.npz -q", ""),
+            ("hyps-run long x.npy --output y.jsonl -q", ""),
+        ],
+    )
+    def test_quiet(self, see: Callable[..., Seen], place: Path, line: str, stdout: str) -> None:
+        _input(place)
+        (place / "y.jsonl").unlink(missing_ok=True)
+        seen = see(line, piped=True)
+        assert (seen.returncode, seen.screen) == (0, "")
+        assert re.fullmatch(stdout, seen.piped)
+        assert "peak memory" not in seen.piped
+
+    def test_quiet_tells_what_is_wrong(self, see: Callable[..., Seen]) -> None:
+        for line in ("hypsc inspect no -q", "hyps-run long no -q"):
+            assert see(line).returncode == 2
+            assert see(line).screen.count("\n") == 1
+
+    def test_compile_tells_reasons_beside_json(self, bin_folder: Path, place: Path) -> None:
+        command = [
+            str(bin_folder / "hypsc"),
+            "compile",
+            "long.onnx",
+            "--memory",
+            "75MB",
+            "-o",
+            "why",
+            "--force",
+            "--json",
+            "-v",
+        ]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+        data, told = json.loads(done.stdout), done.stderr.replace("\n    ", " ")
+        for stage in ("reading", "planning", "writing"):
+            assert re.search(rf"^hypsc: {stage}: \d+\.\d\d s$", told, re.MULTILINE)
+        for part in data["partitions"]:
+            assert f"hypsc: {part['name']} begins where it does: {part['reason']}; " in told
+        assert len(data["tried"]) > 1
+        assert [tried["refused"] for tried in data["tried"]].count("") == 1
+        assert told.count("hypsc: taken: ") == 1
+        assert told.count("hypsc: refused: ") == len(data["tried"]) - 1
+        best = next(tried for tried in data["tried"] if not tried["refused"])
+        assert (best["partitions"], best["latency_s"]) == (len(data["partitions"]), data["latency_s"])
+        assert all(tried["compared_s"] >= best["compared_s"] for tried in data["tried"] if "inexact" not in tried["refused"])
+
+    def test_a_run_tells_what_becomes_of_every_step(self, bin_folder: Path, place: Path) -> None:
+        _input(place)
+        steps = json.loads((place / "long" / "manifest.json").read_bytes())["steps"]
+        for options in ([], ["--json"]):
+            command = [str(bin_folder / "hyps-run"), "long", "x.npy", "-v", *options]
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+            told = done.stderr.replace("\n    ", " ")
+            assert f"in {len(steps)} steps" in told
+            for step in steps:
+                kept = ", ".join(step["live"])
+                assert re.search(
+                    rf"^hyps-run: {step['name']}: .* MB resident, .* keeps {re.escape(kept)}$", told, re.MULTILINE
+                )
+            assert not options or json.loads(done.stdout)["input"] == "x.npy"
+
+
+class TestProgress:
+    """On a terminal, for what takes a second or more; gone in the end."""
+
+    def test_of_runs(self, see: Callable[..., Seen], place: Path) -> None:
+        _input(place)
+        seen = see("hyps-run long x.npy --repeat 60 --json", piped=True)
+        assert re.search(r"\d+ of 60 runs, \d+%, \d:\d\d:\d\d left", seen.screen)
+        assert [text for text in seen.lines if text] == []
+        assert json.loads(seen.piped)["input"] == "x.npy"
+
+    @pytest.mark.parametrize(("seconds", "shown"), [(0.2, False), (1.5, True)])
+    def test_of_the_compiler(self, seconds: float, shown: bool) -> None:
+        program = f"""
+import time
+from hyps.compiler.telling import Telling
+with Telling().progress("working", 10) as advance:
+    for _ in range(10):
+        time.sleep({seconds / 10})
+        advance(1)
+"""
+        seen = watched(sys.executable, "-c", program)
+        assert seen.returncode == 0
+        assert ("working" in seen.screen) == shown
+        assert not shown or re.search(r"\d:\d\d:\d\d", seen.screen)
+        assert not shown or seen.screen.endswith("\x1b[2K"), "it vanishes"
+        for env in ({"TERM": "dumb"}, {}):
+            quiet = "quiet=True" if not env else ""
+            assert watched(sys.executable, "-c", program.replace("Telling()", f"Telling({quiet})"), env=env).screen == ""
+
+
+class TestHelp:
+    """What ``--help`` says."""
+
+    @pytest.mark.parametrize("command", ["hypsc", "hyps-manager", *COMMANDS])
+    def test_exit_codes(self, bin_folder: Path, command: str) -> None:
+        program, *words = command.split()
+        for option in ("--help", "-h"):
+            done = subprocess.run([bin_folder / program, *words, option], capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert EXIT_CODES in " ".join(done.stdout.split())
+        assert max(map(len, done.stdout.splitlines())) <= 80 or program != "hypsc"
+
+    def test_pages_tell_them(self, root: Path) -> None:
+        codes = re.findall(r"\d+", EXIT_CODES)
+        page = (root / "docs/reference/commands.md").read_text()
+        assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == codes
+        paragraph = (root / "README.md").read_text().partition("Commands end with 0")[2].partition("\n\n")[0]
+        assert set(re.findall(r"\d+", paragraph)) == set(codes) - {"0"}
+
+
+def test_a_full_disk_is_one_line(bin_folder: Path, place: Path) -> None:
+    _input(place)
+    for line in ("hypsc targets list", "hypsc models list --json", "hyps-run long x.npy"):
+        program, *words = line.split()
+        command = [str(bin_folder / program), *words]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, f"{program}: cannot print the result: No space left on device\n")
+
+
+def _input(place: Path) -> None:
+    import numpy as np
+
+    np.save(place / "x.npy", np.zeros((1, 3, 224, 224), np.float32))
