@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from hyps.passes.alike import SHARING
+from hyps.passes.cost_model.alike import SHARING
 from hyps.passes.graph import reads
-from hyps.passes.plan import Partition
+from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.manifest import STORAGE_TYPES
 

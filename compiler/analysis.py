@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hyps.compiler.load import LoadedModel
-from hyps.passes.fitting import Measured, shard
-from hyps.passes.request import Request
-from hyps.passes.wanted import mandatory_cuts, pooling_cuts
-from hyps.passes.work import multiply_adds
+from hyps.passes.cost_model.work import multiply_adds
+from hyps.passes.planning.fitting import Measured, shard
+from hyps.passes.planning.request import Request
+from hyps.passes.planning.wanted import mandatory_cuts, pooling_cuts
 from hyps.runtime.manifest import Count, Name, Positive
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from hyps.compiler import choices, pipeline
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import load_target
-from hyps.passes.plan import Plan
-from hyps.passes.request import Request, Split
+from hyps.passes.planning.plan import Plan
+from hyps.passes.planning.request import Request, Split
 
 
 def compile_model(

@@ -17,8 +17,8 @@ from pathlib import Path
 from hyps.compiler.copying import Progress, write_bytes, write_weights
 from hyps.compiler.errors import OutputError
 from hyps.compiler.extract import Extractor
-from hyps.passes.plan import Partition
-from hyps.passes.planner import Planned
+from hyps.passes.planning.plan import Partition
+from hyps.passes.planning.planner import Planned
 from hyps.passes.units import megabytes
 from hyps.runtime.manifest import MANIFEST_NAME, Step, WeightsRecord
 

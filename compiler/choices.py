@@ -10,8 +10,8 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target
 from hyps.passes.device import Device
-from hyps.passes.layouts import METHODS, Method
-from hyps.passes.request import Asked, Request
+from hyps.passes.planning.request import Asked, Request
+from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.passes.units import megabytes
 
 #: Threads that a plan without a target allows for.
@@ -19,7 +19,7 @@ DEFAULT_THREADS = 4
 
 
 class SplitChoice(StrEnum):
-    """How to cut; see `hyps.passes.cuts`."""
+    """How to cut; see `hyps.passes.planning.cuts`."""
 
     auto = "auto"
     mandatory = "mandatory"
@@ -28,7 +28,7 @@ class SplitChoice(StrEnum):
 
 
 class ShardPolicy(StrEnum):
-    """By which methods operators may be split, in Hadidi's words; see `hyps.passes.layouts`."""
+    """By which methods operators may be split, in Hadidi's words; see `hyps.passes.sharding.layouts`."""
 
     auto = "auto"
     output = "output"
@@ -43,7 +43,7 @@ METHOD_OF: dict[str, Method] = {method: method for method in METHODS} | {"channe
 
 
 class TileChoice(StrEnum):
-    """Whether operators may be computed in tiles of rows; see `hyps.passes.tiles`."""
+    """Whether operators may be computed in tiles of rows; see `hyps.passes.tiling.tiles`."""
 
     auto = "auto"
     off = "off"

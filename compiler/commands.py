@@ -16,14 +16,14 @@ from hyps.compiler.analyze_cli import analyze
 from hyps.compiler.choices import METHOD_OF, ShardPolicy, SplitChoice, TileChoice
 from hyps.compiler.errors import CompilerError, OptionError
 from hyps.compiler.listings import models_app, targets_app
-from hyps.compiler.page_cli import plot_command, report_command
+from hyps.compiler.page.cli import plot_command, report_command
 from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.targets import load_target
 from hyps.compiler.telling import Telling
 from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from hyps.runtime.ending import EXIT_CODES
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.integrity import check_files, read_manifest

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from hyps.compiler.alike import alike, plain
 from hyps.passes.graph import reads
-from hyps.passes.plan import Partition
+from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
 from hyps.runtime.manifest import STORAGE_TYPES, SmallRecord, WeightRecord
 

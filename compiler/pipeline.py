@@ -21,16 +21,16 @@ from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.whole import encode_whole, whole_model
-from hyps.passes.batch_size import assume_batch
-from hyps.passes.branches import take_branches
-from hyps.passes.constants import FoldReshapes
 from hyps.passes.errors import PassError, UnsupportedModel
-from hyps.passes.fitting import measured
-from hyps.passes.fold import FoldBatchNormalization
 from hyps.passes.graph import Graph, type_name
-from hyps.passes.plan import Plan, Tried
-from hyps.passes.planner import Planned, milestones, plan, smallest_budget
-from hyps.passes.request import Request
+from hyps.passes.normalise.batch_size import assume_batch
+from hyps.passes.normalise.branches import take_branches
+from hyps.passes.normalise.constants import FoldReshapes
+from hyps.passes.normalise.fold import FoldBatchNormalization
+from hyps.passes.planning.fitting import measured
+from hyps.passes.planning.plan import Plan, Tried
+from hyps.passes.planning.planner import Planned, milestones, plan, smallest_budget
+from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model

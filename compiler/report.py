@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hyps.compiler.pipeline import Compiled
-from hyps.passes.plan import Tried
+from hyps.passes.planning.plan import Tried
 from hyps.passes.units import megabytes
 from hyps.runtime.manifest import Manifest, Preprocess, Step
 from hyps.runtime.tables import Column, table

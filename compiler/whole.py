@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from hyps.compiler.analysis import Analysis, SplitPoint, TypeRow
-from hyps.passes.plan import Plan
+from hyps.passes.planning.plan import Plan
 from hyps.runtime.errors import BundleError
 from hyps.runtime.manifest import MANIFEST_NAME, REPORT_NAME, Count, Record, Sha256
 
@@ -27,7 +27,7 @@ class WholeModel(Record, frozen=True, kw_only=True):
 
     ``output_bytes`` are what it puts out; the other figures are those of `hyps.compiler.analysis.Analysis`.
     ``latency_s`` is what the plan is estimated to take, ``changes`` what it made of operators; empty without a plan. With
-    one, ``smallest_budget_bytes`` is what `hyps.passes.plan.Plan` has.
+    one, ``smallest_budget_bytes`` is what `hyps.passes.planning.plan.Plan` has.
     """
 
     multiply_adds: Count

@@ -11,8 +11,8 @@ from hyps.compiler.load import load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.planner import Planned, plan
-from hyps.passes.request import Request
+from hyps.passes.planning.planner import Planned, plan
+from hyps.passes.planning.request import Request
 from hyps.passes.weights import Model
 from tests.bench.place import Place
 from tests.bench.readings import Planning, Timed

@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from hyps.compiler.cli import main
 from hyps.compiler.pipeline import Compilation, Compiled, compile_model
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from tests.compiler.onnxes import big_model, classifier, saved
 
 Completed = subprocess.CompletedProcess[str]

@@ -16,7 +16,7 @@ from msgspec import structs
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.alike import SMALL_LIMIT_BYTES, alike
-from hyps.passes.plan import Partition
+from hyps.passes.planning.plan import Partition
 from hyps.runtime.errors import BundleError
 from hyps.runtime.executor import load
 from hyps.runtime.manifest import Manifest

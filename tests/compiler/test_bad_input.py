@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from hyps.compiler.pipeline import Compilation, compile_model
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from tests.compiler.conftest import Command, listing
 from tests.compiler.onnxes import classifier, linear, model, node, referred, saved, value
 

@@ -146,7 +146,12 @@ def test_shared_weight_lies_beside_each_of_its_readers(compiled: Compile) -> Non
 def test_no_weights_no_file(compiled: Compile) -> None:
     made = compiled(model([node("Relu", "x", "y")], [value("x", 1, 4)], [value("y", 1, 4)]))
     assert made.compiled.manifest.steps[0].weights is None
-    assert sorted(path.name for path in made.folder.rglob("*")) == ["00-y.onnx", "manifest.json", "partitions", "report.json"]
+    assert sorted(path.name for path in made.folder.rglob("*")) == [
+        "00-y.onnx",
+        "manifest.json",
+        "partitions",
+        "report.json",
+    ]
 
 
 def test_shards_hold_their_rows(compiled: Compile) -> None:

@@ -20,7 +20,7 @@ from hyps.compiler.errors import CompilerError, ModelFileError
 from hyps.compiler.load import LoadedModel, load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.passes.errors import PassError, UnsupportedModel
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from tests.compiler.onnxes import Array, classifier, field, linear, model, node, referred, saved, value, weight
 
 BYTES = 4 * 200 * 100

@@ -19,7 +19,7 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_model
 from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from hyps.runtime.executor import load
 from hyps.runtime.integrity import check_files, read_manifest
 from hyps.runtime.sessions import session_options

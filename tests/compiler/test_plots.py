@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from hyps.compiler.errors import OptionError, OutputError
-from hyps.compiler.page_facts import Facts, Layer, Timeline
-from hyps.compiler.page_profile import Measurements, StepRun, read_profile
-from hyps.compiler.plots import MOST_COLUMNS, Style, plots
+from hyps.compiler.page.facts import Facts, Layer, Timeline
+from hyps.compiler.page.plots import MOST_COLUMNS, Style, plots
+from hyps.compiler.page.profile import Measurements, StepRun, read_profile
 from hyps.compiler.writing import write_files
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, saved

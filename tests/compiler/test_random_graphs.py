@@ -15,7 +15,7 @@ from hyps.compiler.pipeline import Compilation, Compiled, compile_model
 from hyps.compiler.validate import random_inputs
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from hyps.runtime.errors import BundleError
 from hyps.runtime.executor import load
 from hyps.runtime.sessions import open_session, to_numpy

@@ -17,8 +17,8 @@ import onnx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-from hyps.compiler.page_facts import Node
-from hyps.compiler.page_graph import MOST_NODES, NODE_HEIGHT, NODE_WIDTH, in_runs, layout
+from hyps.compiler.page.facts import Node
+from hyps.compiler.page.graph import MOST_NODES, NODE_HEIGHT, NODE_WIDTH, in_runs, layout
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 
@@ -311,8 +311,8 @@ def test_without_matplotlib(
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("page", "plots"):
-        monkeypatch.delitem(sys.modules, f"hyps.compiler.{name}", raising=False)
+    for name in ("html", "plots"):
+        monkeypatch.delitem(sys.modules, f"hyps.compiler.page.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = hypsc_here(command, classifier_bundle.folder, "-o", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from hyps.compiler.page_bundle import bundle_facts
-from hyps.compiler.page_facts import Facts
-from hyps.compiler.page_model import model_facts
+from hyps.compiler.page.bundle import bundle_facts
+from hyps.compiler.page.facts import Facts
+from hyps.compiler.page.model import model_facts
+from hyps.compiler.page.plots import Style, plots
 from hyps.compiler.pipeline import Compilation
-from hyps.compiler.plots import Style, plots
 from hyps.compiler.whole import LIMIT_BYTES, read_whole
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from hyps.runtime.integrity import read_manifest
 from hyps.runtime.manifest import MANIFEST_NAME, REPORT_NAME
 from tests.compiler.conftest import Bundle, Command, Compile

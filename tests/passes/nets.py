@@ -18,11 +18,11 @@ from hyps.compiler.copying import write_weights
 from hyps.compiler.extract import Extractor
 from hyps.models.layers import Layers, Value
 from hyps.models.vgg import vgg16
-from hyps.passes.costs import costs
-from hyps.passes.footprint import Footprint, footprints
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import Footprint, footprints
 from hyps.passes.graph import Graph, Operator, Tensor, view
-from hyps.passes.partitions import partitions
-from hyps.passes.plan import Partition
+from hyps.passes.planning.partitions import partitions
+from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 from hyps.runtime.sessions import session_options

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from hyps.passes.graph import view
-from hyps.passes.layouts import Method, Values, layout
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.shard import Shard, Split
-from hyps.passes.summation import inexact_split
+from hyps.passes.sharding.layouts import Method, Values, layout
+from hyps.passes.sharding.shard import Shard, Split
+from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import Model
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
 

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from hyps.passes.branches import take_branches
+from hyps.passes.normalise.branches import take_branches
 from hyps.passes.weights import Model
 from tests.compiler.graphs import INT64, branch, chosen, ints, scalar
 from tests.compiler.onnxes import model, node, value

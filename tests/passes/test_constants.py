@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hyps.passes.constants import FoldReshapes
-from hyps.passes.fusion import fusion_groups
+from hyps.passes.cost_model.fusion import fusion_groups
 from hyps.passes.graph import view
+from hyps.passes.normalise.constants import FoldReshapes
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model, Weight, placeholder

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hyps.passes.costs import costs
-from hyps.passes.footprint import NODE_BYTES, Footprint, footprints
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import NODE_BYTES, Footprint, footprints
 from hyps.passes.graph import Graph
 from tests.passes.nets import drawn, measured_graphs
 

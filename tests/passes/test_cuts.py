@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.passes import cuts as cuts_module
-from hyps.passes.costs import Costs, costs
-from hyps.passes.cuts import best_cuts, smallest_peak
+from hyps.passes.cost_model.costs import Costs, costs
+from hyps.passes.cost_model.footprint import Footprint, footprints
+from hyps.passes.cost_model.fusion import sealed_positions
+from hyps.passes.cost_model.latency import Latency, latency
+from hyps.passes.cost_model.work import compute_s
 from hyps.passes.device import Device
-from hyps.passes.footprint import Footprint, footprints
-from hyps.passes.fusion import sealed_positions
 from hyps.passes.graph import Graph, view
-from hyps.passes.latency import Latency, latency
-from hyps.passes.planner import plan
-from hyps.passes.request import Request
-from hyps.passes.wanted import POOLINGS, layer_cuts, mandatory_cuts, pooling_cuts
-from hyps.passes.work import compute_s
+from hyps.passes.planning import cuts as cuts_module
+from hyps.passes.planning.cuts import best_cuts, smallest_peak
+from hyps.passes.planning.planner import plan
+from hyps.passes.planning.request import Request
+from hyps.passes.planning.wanted import POOLINGS, layer_cuts, mandatory_cuts, pooling_cuts
 from tests.passes.nets import drawn, measured_graphs, vgg16_structure
 
 Cuts = tuple[int, ...]

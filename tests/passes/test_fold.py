@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from hyps.passes.fold import FoldBatchNormalization
+from hyps.passes.normalise.fold import FoldBatchNormalization
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits

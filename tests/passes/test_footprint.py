@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyps.passes.footprint import THREAD_BUFFER_BYTES, Footprint, footprints, mapped_bytes
+from hyps.passes.cost_model.footprint import THREAD_BUFFER_BYTES, Footprint, footprints, mapped_bytes
 from hyps.passes.graph import view
 from tests.passes.nets import Net, drawn
 

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from hyps.passes.fusion import ACTIVATIONS, fusion_groups, sealed_positions
+from hyps.passes.cost_model.fusion import ACTIVATIONS, fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, view
 from hyps.passes.weights import Model
 from hyps.runtime.sessions import session_options

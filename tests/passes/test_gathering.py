@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.passes.footprint import Footprint
-from hyps.passes.gathering import gathered_order
+from hyps.passes.cost_model.footprint import Footprint
 from hyps.passes.graph import Graph
+from hyps.passes.planning.gathering import gathered_order
 from tests.passes.nets import drawn, measured_graphs
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hyps.passes import tiling
-from hyps.passes.planner import plan
+from hyps.passes.planning import tiled as tiling
+from hyps.passes.planning.planner import plan
 from tests.passes.attentions import transformer
 from tests.passes.nets import random_feeds, run, run_partitions, same_bits
 from tests.passes.test_tiling import REQUEST, SLIM, smallest, tiles

@@ -13,11 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from hyps.passes import head_sweeps
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.tile_rewrite import TileRegion, TileRegions
-from hyps.passes.tileable import sweeps
+from hyps.passes.tiling import head_sweeps
+from hyps.passes.tiling.tile_rewrite import TileRegion, TileRegions
+from hyps.passes.tiling.tileable import sweeps
 from hyps.passes.weights import Model
 from tests.passes.attentions import Attention
 from tests.passes.nets import Net, random_feeds, run, same_bits

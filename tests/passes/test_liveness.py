@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from hyps.passes.costs import costs
-from hyps.passes.footprint import footprints
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import footprints
+from hyps.passes.cost_model.liveness import Lifetime, lifetimes
 from hyps.passes.graph import Graph
-from hyps.passes.liveness import Lifetime, lifetimes
-from hyps.passes.partitions import partitions
+from hyps.passes.planning.partitions import partitions
 from tests.passes.nets import drawn, drawn_graphs
 
 #: x -> a -> b -> c, and a again into c:  x - a - b - c

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 import pytest
 from hypothesis import assume, given, settings
 
-from hyps.passes import order as order_module
-from hyps.passes.costs import costs
-from hyps.passes.footprint import Footprint, footprints
-from hyps.passes.fusion import fusion_groups
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import Footprint, footprints
+from hyps.passes.cost_model.fusion import fusion_groups
 from hyps.passes.graph import Graph
-from hyps.passes.order import Ordered, lowest_peak_order, reordered
+from hyps.passes.planning import order as order_module
+from hyps.passes.planning.order import Ordered, lowest_peak_order, reordered
 from tests.passes.nets import drawn, measured_graphs
 
 Order = tuple[int, ...]

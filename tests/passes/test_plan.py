@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.passes.costs import costs
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import footprints
 from hyps.passes.errors import PassFailed
-from hyps.passes.footprint import footprints
 from hyps.passes.graph import Graph
-from hyps.passes.partitions import partitions
-from hyps.passes.plan import Partition, Plan, check_plan
+from hyps.passes.planning.partitions import partitions
+from hyps.passes.planning.plan import Partition, Plan, check_plan
 from tests.passes.nets import drawn, drawn_graphs
 
 #: x - a - b - c - d - y, and a again into d; b is an output too.

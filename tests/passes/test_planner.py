@@ -9,15 +9,15 @@ from typing import get_args
 import pytest
 from onnx import TensorProto, helper
 
-from hyps.passes.costs import costs
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import footprints
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
-from hyps.passes.footprint import footprints
 from hyps.passes.graph import view
-from hyps.passes.layouts import Method
-from hyps.passes.plan import check_plan
-from hyps.passes.planner import BUDGET_STEP_BYTES, Planned, plan
-from hyps.passes.request import Asked, Policy, Request, Split
+from hyps.passes.planning.plan import check_plan
+from hyps.passes.planning.planner import BUDGET_STEP_BYTES, Planned, plan
+from hyps.passes.planning.request import Asked, Policy, Request, Split
+from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
 from tests.passes.splitting import difference

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyps.passes.cost_model.residency import HUGE_SLACK_BYTES, Residences, StepNeeds, arena_bytes, residences
 from hyps.passes.device import Device
-from hyps.passes.residency import HUGE_SLACK_BYTES, Residences, StepNeeds, arena_bytes, residences
 
 MB = 1_000_000
 #: Reading a megabyte takes as long as computing for ten milliseconds.

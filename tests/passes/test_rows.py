@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.passes.rows import Rows, Window, tile_rows, union
+from hyps.passes.tiling.rows import Rows, Window, tile_rows, union
 
 
 @st.composite

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.passes.costs import costs
-from hyps.passes.footprint import Footprint
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import Footprint
+from hyps.passes.cost_model.liveness import lifetimes
+from hyps.passes.cost_model.session_order import file_order, session_order
 from hyps.passes.graph import Graph, view
-from hyps.passes.liveness import lifetimes
-from hyps.passes.order import reordered
-from hyps.passes.session_order import file_order, session_order
+from hyps.passes.planning.order import reordered
 from hyps.passes.weights import Model
 from hyps.runtime.sessions import session_options
 from tests.passes.nets import Net, measured_graphs, random_feeds

@@ -15,9 +15,9 @@ from onnx import TensorProto
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
-from hyps.passes.layouts import Values, layout
-from hyps.passes.planner import plan
-from hyps.passes.request import Request
+from hyps.passes.planning.planner import plan
+from hyps.passes.planning.request import Request
+from hyps.passes.sharding.layouts import Values, layout
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
 from tests.passes.splitting import assert_split_is_whole, kinds
 

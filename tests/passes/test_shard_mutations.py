@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from hyps.passes import cutting, shard_input, shard_output, shard_spatial, summation, tails
 from hyps.passes.errors import PassFailed
-from hyps.passes.fold import FoldBatchNormalization
-from hyps.passes.kernels import Kernel
-from hyps.passes.layouts import Method
+from hyps.passes.normalise.fold import FoldBatchNormalization
 from hyps.passes.rewrite import run_rewrites
+from hyps.passes.sharding import cutting, shard_input, shard_output, shard_spatial, summation, tails
+from hyps.passes.sharding.kernels import Kernel
+from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
 from tests.passes.nets import Net, random_feeds, run, same_bits
 from tests.passes.splitting import TOLERANCE, assert_split_is_whole, difference, is_exact, split
@@ -125,7 +125,7 @@ def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
 def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why `hyps.passes.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
+    """Why `sharding.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
     net = Net()
     net.input("x", 1, 64, 16, 16)
     net.conv("x", "c", (512, 64, 3, 3))

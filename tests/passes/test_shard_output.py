@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
-from hyps.passes.layouts import WIDTH_STEP, Layout, Method, Values, layout, shard_widths
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.shard import Shard, Split
-from hyps.passes.summation import narrowest_exact
+from hyps.passes.sharding.layouts import WIDTH_STEP, Layout, Method, Values, layout, shard_widths
+from hyps.passes.sharding.shard import Shard, Split
+from hyps.passes.sharding.summation import narrowest_exact
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 from tests.passes.products import products

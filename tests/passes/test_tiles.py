@@ -17,9 +17,9 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
-from hyps.passes.tile_rewrite import TileRegion, TileRegions
-from hyps.passes.tileable import sweeps
-from hyps.passes.tiles import tiles_of
+from hyps.passes.tiling.tile_rewrite import TileRegion, TileRegions
+from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.tiles import tiles_of
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 

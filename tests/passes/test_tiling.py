@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from hyps.passes.costs import costs
+from hyps.passes.cost_model.costs import costs
+from hyps.passes.cost_model.footprint import footprints
+from hyps.passes.cost_model.work import multiply_adds
 from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.fitting import ordered
-from hyps.passes.footprint import footprints
 from hyps.passes.graph import Graph, view
-from hyps.passes.planner import Planned, plan
-from hyps.passes.regions import Regions
-from hyps.passes.request import Request
+from hyps.passes.planning.fitting import ordered
+from hyps.passes.planning.planner import Planned, plan
+from hyps.passes.planning.regions import Regions
+from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.tile_rewrite import TileRegions
-from hyps.passes.tiles import is_tile
+from hyps.passes.tiling.tile_rewrite import TileRegions
+from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.weights import Model
-from hyps.passes.work import multiply_adds
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits, vgg16_structure
 
 #: A device on which starting takes no more than running, so that small models show what they need.

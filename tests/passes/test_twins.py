@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from hyps.passes.cost_model.twins import twins
 from hyps.passes.graph import view
-from hyps.passes.planner import plan
-from hyps.passes.request import Request
-from hyps.passes.twins import twins
+from hyps.passes.planning.planner import plan
+from hyps.passes.planning.request import Request
 from hyps.passes.weights import Model
 from tests.passes.nets import Net
 

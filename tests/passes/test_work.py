@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from hyps.passes.cost_model.work import compute_s, multiply_adds
 from hyps.passes.device import Device
 from hyps.passes.graph import view
-from hyps.passes.work import compute_s, multiply_adds
 from tests.passes.nets import Net, vgg16_structure
 
 

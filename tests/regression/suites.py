@@ -19,7 +19,7 @@ from hyps.compiler.errors import CompilerError
 from hyps.compiler.pipeline import Compilation, Compiled, compile_model
 from hyps.compiler.validate import HALF_TOLERANCE, INEXACT_TOLERANCE, random_inputs
 from hyps.passes.errors import PassError
-from hyps.passes.request import Request
+from hyps.passes.planning.request import Request
 from hyps.runtime.executor import load
 from hyps.runtime.manifest import Manifest
 from hyps.runtime.sessions import Value, open_session, to_numpy

@@ -13,7 +13,7 @@ from hyps.compiler.load import load_model
 from hyps.compiler.ort_shapes import OrtShapes
 from hyps.compiler.validate import random_inputs
 from hyps.models.catalogue import NETWORKS
-from hyps.passes.footprint import Footprint, footprints
+from hyps.passes.cost_model.footprint import Footprint, footprints
 from hyps.passes.graph import Operator, view
 from hyps.passes.shapes import infer_shapes
 from hyps.runtime.integrity import read_manifest

@@ -1,0 +1,1 @@
+"""Rewrites that make of a user's model one that the planner reads: one batch, one branch, folded constants."""

@@ -1,0 +1,1 @@
+"""From a model and a budget to a plan: order, cuts, shards and tiles that keep it and take least time."""

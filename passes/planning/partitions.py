@@ -1,0 +1,73 @@
+"""Turn cut positions into partitions: what goes in and out, what that needs, and why each starts where it does."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+
+from hyps.passes.cost_model.costs import Costs
+from hyps.passes.cost_model.liveness import lifetimes
+from hyps.passes.cost_model.session_order import file_order
+from hyps.passes.graph import Graph
+from hyps.passes.planning.plan import Partition
+from hyps.passes.planning.wanted import POOLINGS
+from hyps.passes.tiling.tiles import is_tile
+from hyps.passes.units import megabytes
+
+
+def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, str]) -> tuple[Partition, ...]:
+    """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position.
+
+    The operators of each are in the order for its file; it needs what its session's own order does, if that is more.
+    """
+    lives = lifetimes(graph)
+    held = dict.fromkeys(graph.inputs)
+    parts = []
+    for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
+        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].born >= 0)
+        order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
+        operators = [graph.operators[place] for place in order]
+        read = dict.fromkeys(name for operator in operators for name in operator.inputs)
+        held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
+        held = {name: None for name in held if lives[name].last >= stop}
+        live = tuple(held)
+        weights = int(costs.weights_from(start, stop)[-1])
+        planned = int(costs.activations_from(start, stop)[-1])
+        activations = max(planned, live_bytes)
+        peak = int(costs.peaks_from(start, stop)[-1]) + activations - planned
+        parts.append(
+            Partition(
+                name=f"{index:02d}-{_file_name(graph.operators[stop - 1].name)}",
+                operators=tuple(operator.name for operator in operators),
+                inputs=tuple(name for name in read if lives[name].born < start),
+                outputs=tuple(name for name in live if lives[name].born >= start),
+                live=live,
+                weight_bytes=weights,
+                activation_bytes=activations,
+                alone_bytes=peak,
+                peak_bytes=peak,
+                pinned_bytes=0,
+                ahead_bytes=0,
+                kept=False,
+                reuse=not any(is_tile(operator.name) for operator in operators),
+                leaving_bytes=int(costs.crossing[stop]),
+                reason=_reason(graph, costs, start, reasons.get(start, "budget")),
+            )
+        )
+    return tuple(parts)
+
+
+def _reason(graph: Graph, costs: Costs, start: int, kind: str) -> str:
+    """A whole sentence is kept; a ``kind`` alone is completed by where the cut is and what crosses it."""
+    if start == 0:
+        return "first: starts at the model's input"
+    if ":" in kind:
+        return kind
+    before = graph.operators[start - 1]
+    where = "behind pooling" if before.op_type in POOLINGS else f"behind {before.op_type}"
+    return f"{kind}: {where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+
+
+def _file_name(operator: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", operator).strip("-")[-60:].lstrip("-") or "operator"

@@ -1,0 +1,119 @@
+"""A plan is data: which operators run together, in which order, what that needs, and why; and the proof that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyps.passes.errors import PassFailed
+from hyps.passes.graph import Graph
+from hyps.passes.rewrite import Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
+
+    The peak is given alone, and with what else stays in memory (`hyps.passes.cost_model.residency`).
+    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reuse``: see `hyps.runtime.manifest.Step`;
+    ``reason`` says why it starts where it does.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    live: tuple[str, ...]
+    weight_bytes: int
+    activation_bytes: int
+    alone_bytes: int
+    peak_bytes: int
+    pinned_bytes: int
+    ahead_bytes: int
+    kept: bool
+    reuse: bool
+    leaving_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The partitions in execution order, the budget they keep within and the rewrites that made that possible.
+
+    ``budget_bytes`` is the user's, or without one the plan's own peak. ``whole_peak_bytes`` is the model as one partition,
+    ``smallest_budget_bytes`` the least that a plan of ours keeps within (without tiles, where the budget is far from it),
+    ``latency_s`` the estimated seconds of one inference after another on the target. ``exact`` is false, for
+    ``inexact_reason``, when the result may differ from the whole model's in the last bits.
+    """
+
+    partitions: tuple[Partition, ...]
+    changes: tuple[Change, ...]
+    budget_bytes: int
+    threads: int
+    whole_peak_bytes: int
+    smallest_budget_bytes: int
+    latency_s: float
+    huge_pages: bool
+    steady: bool
+    inexact_reason: str | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result is bit for bit the whole model's."""
+        return self.inexact_reason is None
+
+    @property
+    def peak_bytes(self) -> int:
+        """The highest predicted process peak."""
+        return max(partition.peak_bytes for partition in self.partitions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A plan that keeps within the budget; ``refused``: why another was taken, empty for that one.
+
+    ``changes`` are splits and tiles. ``compared_s`` decides: the cost of `cost_model.residency`, tiles at a disadvantage.
+    """
+
+    partitions: int
+    changes: int
+    peak_bytes: int
+    latency_s: float
+    compared_s: float
+    refused: str
+
+
+def check_plan(graph: Graph, plan: Plan) -> None:
+    """Prove a plan against its graph; raises `PassFailed` with everything that does not hold."""
+    if problems := list(_problems(graph, plan)):
+        raise PassFailed("the plan is wrong: " + "; ".join(problems))
+
+
+def _problems(graph: Graph, plan: Plan) -> Iterator[str]:
+    operators = {operator.name: operator for operator in graph.operators}
+    placed = [name for partition in plan.partitions for name in partition.operators]
+    if sorted(placed) != sorted(operators):
+        yield "not every operator is in exactly one partition"
+        return
+    held = set(graph.inputs)
+    for partition in plan.partitions:
+        where = f"partition {partition.name}"
+        if missing := [name for name in partition.inputs if name not in held]:
+            yield f"{where} reads {missing[0]}, which is not held by then"
+        available = set(partition.inputs)
+        for name in partition.operators:
+            if missing := [value for value in operators[name].inputs if value not in available]:
+                yield f"{where}: operator {name} reads {missing[0]}, which is no input of the partition"
+            available |= set(operators[name].outputs)
+        if missing := [name for name in partition.outputs if name not in available]:
+            yield f"{where} does not produce its output {missing[0]}"
+        held |= set(partition.outputs)
+        if missing := [name for name in partition.live if name not in held]:
+            yield f"{where} keeps {missing[0]}, which nobody produced"
+        held &= set(partition.live)
+        if partition.peak_bytes > plan.budget_bytes:
+            yield f"{where} needs {partition.peak_bytes} bytes, the budget is {plan.budget_bytes}"
+        if not partition.reason:
+            yield f"{where} has no reason"
+    if missing := [name for name in graph.outputs if name not in held]:
+        yield f"output {missing[0]} is not held at the end"

@@ -1,0 +1,59 @@
+"""What the user asks of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hyps.passes.device import Device
+from hyps.passes.sharding.layouts import METHODS, Method
+
+Split = Literal["auto", "mandatory", "pooling", "layers"]
+Policy = Literal["auto", "output", "input", "spatial"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A horizontal split that the user asks for."""
+
+    operator: str
+    method: Method
+    count: int
+
+
+Tile = Literal["auto", "off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
+
+    ``shards`` are split so whatever the budget; ``policy`` is the one method by which others may be, or any.
+    ``tile``: operators may be computed in tiles of rows, where ``split`` is ``auto`` and there is a budget to keep within.
+    ``images``: the runtime will decode pictures, which takes more memory than reading tensors.
+    """
+
+    budget_bytes: int | None = None
+    max_params: int | None = None
+    split: Split = "auto"
+    shards: tuple[Asked, ...] = ()
+    policy: Policy = "auto"
+    tile: Tile = "auto"
+    threads: int = 1
+    images: bool = False
+    device: Device = field(default_factory=Device)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods by which operators may be split."""
+        return METHODS if self.policy == "auto" else (self.policy,)
+
+    @property
+    def process_bytes(self) -> int:
+        """What the runtime's process holds besides weights and activations."""
+        return self.device.process_bytes + (self.device.images_bytes if self.images else 0)
+
+    @property
+    def start_bytes(self) -> int:
+        """What the runtime's process holds at most while it starts: no budget can be less."""
+        return max(self.device.start_bytes, self.process_bytes)

@@ -1,0 +1,39 @@
+"""Spatial split of one convolution: each shard makes some rows of the result, from those rows of the input and a halo.
+
+Hadidi, section 4.3.2, along the first spatial axis alone. The halo is as deep as the kernel, with its dilation, reaches
+beyond the stride: the shards' inputs overlap by it. Pads stand where the input ends, and in no shard between. All shards
+have all weights, so this saves no weights but workspace and, with what follows, activations.
+"""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from hyps.passes.sharding.cutting import Cutting, parts
+from hyps.passes.sharding.kernels import Kernel
+from hyps.passes.sharding.layouts import Layout
+from hyps.passes.sharding.tails import shard_tail, tail
+
+_AXIS = 2
+
+
+def split_spatially(cutting: Cutting, node: gs.Node, layout: Layout, count: int) -> None:
+    """Put ``count`` shards of a Conv with what follows it, and a Concat, in its place."""
+    chain = [node, *tail(cutting, node)]
+    result = chain[-1].outputs[0]
+    source, *others = node.inputs
+    window = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
+    nodes: list[gs.Node] = []
+    results = []
+    for part in parts(node.name, layout.widths(count)):
+        first, last, pads = window.reads(part.start, part.stop)
+        operands = [
+            cutting.rows(source, part, _AXIS, first, last, nodes),
+            *(cutting.own(operand, part, nodes) for operand in others),
+        ]
+        attributes = {**node.attrs, "auto_pad": "NOTSET", "pads": list(pads)}
+        value = gs.Variable(part.name(node.outputs[0].name), dtype=node.outputs[0].dtype)
+        nodes.append(gs.Node(node.op, part.name(node.name), attributes, operands, [value]))
+        results.append(shard_tail(cutting, chain, value, _AXIS, part, nodes))
+    nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": _AXIS}, results, [result]))
+    cutting.replace(chain, nodes)

@@ -1,0 +1,1 @@
+"""Runs of operators that are computed some rows, or some heads, at a time."""
