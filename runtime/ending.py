@@ -50,6 +50,7 @@ def ended(program: str, act: Callable[[], int | None], mendable: tuple[type[Exce
     try:
         status = act()
         sys.stdout.flush()
+        _ignore()  # it is done: to be stopped while Python takes itself down would say otherwise
         sys.exit(status or 0)
     except mendable as error:
         sys.exit(say(error, program))
@@ -70,6 +71,10 @@ def _heed(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+    _ignore()
     sys.exit(128 + number)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
