@@ -29,8 +29,9 @@ from hyps.passes.normalise.constants import FoldReshapes
 from hyps.passes.normalise.fold import FoldBatchNormalization
 from hyps.passes.planning.fitting import measured
 from hyps.passes.planning.plan import Plan, Tried
-from hyps.passes.planning.planner import Planned, milestones, plan, smallest_budget
+from hyps.passes.planning.planner import Planned, milestones, plan
 from hyps.passes.planning.request import Request
+from hyps.passes.planning.smallest import smallest_budget
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model

@@ -10,24 +10,19 @@ from typing import TypeVar
 from hyps.passes.cost_model.alike import likeness
 from hyps.passes.cost_model.footprint import SESSION_BYTES, file_bytes
 from hyps.passes.cost_model.residency import Residences, StepNeeds, residences
-from hyps.passes.cost_model.session_order import session_order
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
-from hyps.passes.planning.cuts import smallest_peak
-from hyps.passes.planning.fitting import Fitting, Measured, Sharded, fitting, ordered, shard, wanted_cuts
+from hyps.passes.planning.fitting import Fitting, Measured, Sharded, fitting, ordered, shard
 from hyps.passes.planning.plan import Partition, Plan, Tried, check_plan
-from hyps.passes.planning.reach import first_that, fits
 from hyps.passes.planning.request import Request
+from hyps.passes.planning.smallest import least_budget, least_exact_tiled, least_tiled
 from hyps.passes.planning.tiled import Tiling, Tilings
 from hyps.passes.sharding.exactness import inexact_reason
-from hyps.passes.sharding.oversize import finest
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
 T = TypeVar("T")
 
-#: Budgets are proposed to users in steps of this many bytes.
-BUDGET_STEP_BYTES = 100_000
 #: Of what the budget has above the least that works, the shares that partitions are tried with; the rest is for weights.
 _CAP_SHARES = (0.0, 0.1, 0.4)
 #: Of what a partition may need beside the process, the shares that an operator is tried to be split to.
@@ -112,12 +107,12 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     whole = passed(ordered(model, request))
     tilings = Tilings(whole, request)
     sharded = shard(whole, request)
-    smallest = least = passed(_smallest_budget(whole, request))
-    exact = partial(_smallest_budget, whole, request, exact=True)
+    smallest = least = passed(least_budget(whole, request))
+    exact = partial(least_budget, whole, request, exact=True)
     candidates = [*map(passed, _candidates(lambda cap: tilings.whole, request, least, lambda: passed(exact())))]
     if not candidates or (request.budget_bytes or 0) < _TIGHT * least:
-        smallest = _smallest_tiled(tilings, request, least)
-        exact = partial(_exact_tiled, tilings, request, smallest, least)
+        smallest = least_tiled(tilings, request, least)
+        exact = partial(least_exact_tiled, tilings, request, smallest, least)
         candidates += map(passed, _candidates(tilings.within, request, smallest, exact))
     best = min(candidates, key=_Candidate.rank, default=None)
     if best is None:
@@ -138,17 +133,6 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     check_plan(graph, result)
     tried = tuple(candidate.tried(best) for candidate in candidates)
     return Planned(model=best.sharded.measured.model, graph=graph, plan=result, tried=tried)
-
-
-def smallest_budget(model: Model, request: Request) -> int:
-    """The least budget, in whole steps, that a plan as requested keeps within, with tiles where they help.
-
-    Raises `DoesNotFit` where no budget does.
-    """
-    bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles are for who has a budget
-    whole = ordered(model, bounded)
-    least = _smallest_budget(whole, bounded)
-    return _smallest_tiled(Tilings(whole, bounded), bounded, least)
 
 
 def _candidates(
@@ -219,46 +203,6 @@ def _needs(graph: Graph, found: Fitting, memory_bytes_per_s: float) -> Iterator[
             compute_s=float(found.computed_s[stop] - found.computed_s[start]) + part.leaving_bytes / memory_bytes_per_s,
             shared=look is not None and look in (before, after),
         )
-
-
-def _smallest_budget(whole: Measured, request: Request, *, exact: bool = False) -> int:
-    """The least budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within; found by trying.
-
-    Starts at a bound that no plan can beat: every splittable operator in its smallest shards. With ``exact``, the least
-    that a plan whose splits and cuts change no bit keeps within.
-    """
-    bound = smallest_peak(finest(whole.ways, request.methods), step_bytes=BUDGET_STEP_BYTES)
-    bound = max(bound, request.start_bytes)
-    return first_that(_works(whole, request, exact=exact), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
-
-
-def _smallest_tiled(tilings: Tilings, request: Request, enough: int) -> int:
-    """The least budget, in the same steps, with the tiles that it asks for; ``enough`` works without."""
-    return tilings.smallest(
-        lambda tiled, steps: _works(tiled, request, exact=False)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
-    )
-
-
-def _exact_tiled(tilings: Tilings, request: Request, least: int, enough: int) -> int:
-    """The same of plans that change no bit; ``least`` works for others."""
-    return tilings.next(lambda tiled, steps: _works(tiled, request, exact=True)(steps), least, enough, BUDGET_STEP_BYTES)
-
-
-def _works(whole: Measured, request: Request, *, exact: bool) -> Callable[[int], bool]:
-    """Whether a plan as requested keeps within so many steps of `BUDGET_STEP_BYTES`."""
-    operators = range(len(whole.graph.operators))
-    runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
-
-    def works(steps: int) -> bool:
-        wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)
-        sharded = shard(whole, wanted, exact=exact)
-        found = fits(sharded.measured.costs, tuple(sorted(wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
-        if not found or (runs_as_planned and not exact):
-            return found
-        best = fitting(sharded, wanted)
-        return best is not None and not (exact and sharded.measured.sealed.intersection(best.cuts))
-
-    return works
 
 
 def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNotFit:

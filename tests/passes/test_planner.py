@@ -15,8 +15,9 @@ from hyps.passes.device import Device
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.planning.plan import check_plan
-from hyps.passes.planning.planner import BUDGET_STEP_BYTES, Planned, plan
+from hyps.passes.planning.planner import Planned, plan
 from hyps.passes.planning.request import Asked, Policy, Request, Split
+from hyps.passes.planning.smallest import BUDGET_STEP_BYTES
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
