@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     status = 0
     with _kept(options, found) as keep, Telling(options, keep, executor.manifest, len(found)) as telling:
         telling.opened(executor)
+        executor.passed = telling.step_done
         while found:
             try:
                 if batches and streams(executor.manifest):
@@ -143,7 +144,7 @@ def _run_one(engine: Engine, source: Source, options: argparse.Namespace, tellin
         profiles.clear()
         outputs = {}  # the last round's are not held while the next computes
         started = time.perf_counter()
-        outputs = engine.run(tensors, watch if options.watch or telling.watches else None, again=more or left > 0)
+        outputs = engine.run(tensors, watch if options.watch or options.verbose else None, again=more or left > 0)
         seconds.append(time.perf_counter() - started)
         telling.round_done()
     if options.save:

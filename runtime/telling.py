@@ -33,8 +33,6 @@ class Telling:
         self._rounds = 0
         what = "inputs" if options.repeat == 1 else "runs"
         self._progress = Progress(count * options.repeat, what, len(manifest.steps), quiet=options.quiet)
-        #: Whether it wants to know of steps.
-        self.watches = options.verbose or self._progress.shown
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +63,6 @@ class Telling:
             f"{megabytes(profile.resident_bytes)} resident, {megabytes(step.peak_bytes)} predicted at most; "
             f"keeps {', '.join(step.live) or 'nothing'}"
         )
-        self.step_done()
 
     def step_done(self) -> None:
         """One step of one input is done."""
