@@ -19,6 +19,8 @@ from typing import NamedTuple
 #: A process that hangs is a failure, not a wait.
 TIMEOUT_S = 60
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+#: Colours, bold and the like, and their end.
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Seen(NamedTuple):
