@@ -53,7 +53,7 @@ def _compiled_lines(compiled: Compiled, output: str) -> Iterator[str]:
     yield from fact("stay in memory", f"{megabytes(_pinned_bytes(manifest))} of the weights")
     yield from fact("read every time", f"{megabytes(_streamed_bytes(manifest))} of the weights")
     yield from fact("estimated time", f"{plan.latency_s:.2g} s an inference, what is read coming from storage")
-    yield from fact("smallest budget", f"{megabytes(plan.smallest_budget_bytes)} would work")
+    yield from fact("enough would be", megabytes(plan.smallest_budget_bytes))
     yield f"{'written to':<{_FACT}}{plain(output)}"  # to be copied: never in two lines
 
 

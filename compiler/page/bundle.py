@@ -73,7 +73,7 @@ def _bundle_pairs(manifest: Manifest, whole: WholeModel | None) -> Iterator[tupl
         yield "multiply-adds", f"{whole.multiply_adds:,}"
         yield "whole-model peak", f"{megabytes(whole.peak_bytes)} (predicted, one partition)"
         if whole.smallest_budget_bytes and whole.smallest_budget_bytes < manifest.budget_bytes:
-            yield "smaller budget", f"{megabytes(whole.smallest_budget_bytes)} would work, too"
+            yield "enough would be", megabytes(whole.smallest_budget_bytes)
     else:
         yield "whole model", f"not in this bundle ({REPORT_NAME}): compile it again, or report the model itself"
     yield "target", f"{manifest.target.name}, {manifest.target.threads} threads"

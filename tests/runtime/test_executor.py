@@ -240,6 +240,14 @@ def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
         assert 1_000_000 < profile.resident_bytes < 1 << 40
 
 
+def test_who_shows_progress_is_told_that_a_step_has_passed(manifest: Manifest) -> None:
+    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime())
+    seen: list[int] = []
+    executor.passed = lambda: seen.append(len(executor.steps_s))
+    executor.run(X)
+    assert seen == [1, 2, 3, 4]
+
+
 def test_load_checks_the_models(bundle: Path) -> None:
     path = bundle / "partitions/01-second.onnx"
     path.write_bytes(b"x" * len(path.read_bytes()))
