@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hyps.compiler.load import LoadedModel
-from hyps.passes.cost_model.work import multiply_adds
-from hyps.passes.planning.fitting import Measured, shard
+from hyps.compiler.model_io.load import LoadedModel
+from hyps.passes.cost.compute import multiply_adds
+from hyps.passes.planning.partitioning import CostedModel, shard
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.wanted import mandatory_cuts, pooling_cuts
-from hyps.runtime.manifest import Count, Name, Positive
+from hyps.passes.planning.required_cuts import mandatory_cuts, pooling_cuts
+from hyps.runtime.bundle.manifest import Count, Name, Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Analysis:
 
 def analysis(
     loaded: LoadedModel,
-    whole: Measured,
+    whole: CostedModel,
     request: Request,
     target_name: str,
     smallest: int | None,
@@ -123,7 +123,7 @@ def analysis(
     )
 
 
-def _rows(whole: Measured) -> Iterator[OperatorRow]:
+def _rows(whole: CostedModel) -> Iterator[OperatorRow]:
     graph, costs = whole.graph, whole.costs
     alone = costs.alone()
     live = costs.live_from(0)
@@ -163,7 +163,7 @@ def _types(rows: Iterable[OperatorRow]) -> Iterator[TypeRow]:
     yield from sorted(found, key=lambda row: (-row.weight_bytes, -row.activation_bytes, row.op_type))
 
 
-def _splits(whole: Measured, request: Request) -> Iterator[SplitPoint]:
+def _splits(whole: CostedModel, request: Request) -> Iterator[SplitPoint]:
     """Mandatory ones stand around what is too big by itself for the budget; optional ones behind poolings."""
     graph, crossing = whole.graph, whole.costs.crossing
     places = {operator.name: index for index, operator in enumerate(graph.operators)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hyps.compiler import choices, pipeline
+from hyps.compiler import pipeline
+from hyps.compiler.cli import choices
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import load_target
 from hyps.passes.planning.plan import Plan
-from hyps.passes.planning.request import Request, Split
+from hyps.passes.planning.request import CutMode, Request
 
 
 def compile_model(
@@ -18,7 +19,7 @@ def compile_model(
     *,
     target: str | None = None,
     memory_bytes: int | None = None,
-    split: Split = "auto",
+    split: CutMode = "auto",
     threads: int | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     preprocess: str | None = None,
@@ -46,4 +47,4 @@ def compile_model(
         labels=Path(labels) if labels else None,
         force=force,
     )
-    return pipeline.compile_model(job).plan
+    return pipeline.compile_file(job).plan

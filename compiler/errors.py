@@ -15,7 +15,7 @@ class ModelFileError(CompilerError):
     """A model's file is missing, damaged, or reaches outside its folder."""
 
 
-class OutputError(CompilerError):
+class WriteError(CompilerError):
     """The bundle cannot be written where it should be."""
 
 

@@ -14,28 +14,28 @@ from threading import Event
 import numpy as np
 
 from hyps.compiler.analysis import Analysis, analysis
-from hyps.compiler.bundle import check_destination, check_space, staged, write_partitions
-from hyps.compiler.copying import Progress, hash_file
+from hyps.compiler.bundle_writer.bundle import check_destination, check_space, staged_folder, write_partitions
+from hyps.compiler.bundle_writer.copy import CopyProgress, hash_file
+from hyps.compiler.bundle_writer.model_report import encode_whole, whole_model
 from hyps.compiler.errors import OptionError
-from hyps.compiler.load import LoadedModel, load_model
-from hyps.compiler.ort_shapes import OrtShapes
+from hyps.compiler.model_io.load import LoadedModel, load_model
+from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
-from hyps.compiler.whole import encode_whole, whole_model
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import Graph, type_name
-from hyps.passes.normalise.batch_size import assume_batch
-from hyps.passes.normalise.branches import take_branches
-from hyps.passes.normalise.constants import FoldReshapes
-from hyps.passes.normalise.fold import FoldBatchNormalization
-from hyps.passes.planning.fitting import measured
+from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
+from hyps.passes.normalize.batch_size import assume_batch
+from hyps.passes.normalize.branches import take_branches
+from hyps.passes.normalize.constants import FoldReshapes
+from hyps.passes.planning.minimum_budget import minimum_budget
+from hyps.passes.planning.partitioning import with_costs
 from hyps.passes.planning.plan import Plan, Tried
 from hyps.passes.planning.planner import Planned, milestones, plan
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.smallest import smallest_budget
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
 from hyps.passes.weights import Model
-from hyps.runtime.manifest import (
+from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     REPORT_NAME,
@@ -45,11 +45,11 @@ from hyps.runtime.manifest import (
     Preprocess,
     TargetRecord,
     TensorRecord,
-    encode,
+    encode_manifest,
 )
 
 #: Opens a progress display of what is done, out of so many (None: unknown), and gives the function that advances it.
-ProgressBar = Callable[[str, int | None], AbstractContextManager[Progress]]
+ProgressBar = Callable[[str, int | None], AbstractContextManager[CopyProgress]]
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow what plans add up.
 MOST_ELEMENTS = 1 << 50
@@ -81,7 +81,7 @@ class Compiled:
     manifest: Manifest
 
 
-def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: nullcontext(lambda count: None)) -> Compiled:
+def compile_file(job: Compilation, progress: ProgressBar = lambda what, total: nullcontext(lambda count: None)) -> Compiled:
     """Compile a model into a bundle.
 
     Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
@@ -95,7 +95,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
         with progress("planning", milestones(folded.model)) as advance:
             planned = plan_folded(loaded, folded, job, advance)
         with progress("analysing", None):
-            whole = measured(folded.model, job.request)
+            whole = with_costs(folded.model, job.request)
             smallest = planned.plan.smallest_budget_bytes
             told = whole_model(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
         records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
@@ -103,7 +103,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
         labels = _labels(job, planned.graph, records)
         total = sum(weight.nbytes for weight in planned.model.weights.values())
         check_space(job.output, total)
-        with staged(job.output) as folder:
+        with staged_folder(job.output) as folder:
             with progress("writing", total) as advance:
                 steps = write_partitions(folder, planned, advance)
             manifest = Manifest(
@@ -130,7 +130,7 @@ def compile_model(job: Compilation, progress: ProgressBar = lambda what, total: 
                 preprocess=preprocess,
                 labels=labels,
             )
-            document = encode(manifest)
+            document = encode_manifest(manifest)
             (folder / REPORT_NAME).write_bytes(encode_whole(told, document))
             (folder / MANIFEST_NAME).write_bytes(document)
     return Compiled(plan=planned.plan, tried=planned.tried, manifest=manifest)
@@ -159,9 +159,9 @@ def analyse(job: Compilation) -> Analysis:
 
 def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> Analysis:
     """The same of a model that is loaded and folded."""
-    whole = measured(folded.model, job.request)
+    whole = with_costs(folded.model, job.request)
     try:
-        smallest, why = smallest_budget(folded.model, job.request), None
+        smallest, why = minimum_budget(folded.model, job.request), None
     except PassError as error:
         smallest, why = None, str(error)
     return analysis(loaded, whole, job.request, job.target_name, smallest, why)
@@ -172,7 +172,9 @@ def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
     return plan_folded(loaded, folded_model(loaded, job), job)
 
 
-def plan_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation, advance: Progress = lambda count: None) -> Planned:
+def plan_folded(
+    loaded: LoadedModel, folded: Rewritten, job: Compilation, advance: CopyProgress = lambda count: None
+) -> Planned:
     """The plan of a model that is loaded and folded; ``advance`` is told of `milestones`."""
     planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from hyps.compiler.errors import OptionError
-from hyps.runtime.manifest import Preprocess, TensorRecord
+from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
 
 #: Labels and preprocessing files larger than this are refused.
 FILE_LIMIT_BYTES = 4 << 20

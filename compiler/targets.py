@@ -44,7 +44,7 @@ from typing import Annotated
 import msgspec
 
 from hyps.compiler.errors import TargetError
-from hyps.passes.device import Device
+from hyps.passes.device import DeviceRates
 
 _LARGEST_FILE_BYTES = 64 * 1024
 #: By how much starts differ, as measured on x86-64.
@@ -65,8 +65,8 @@ _POSITIVE = (
     "gemv_bytes_per_s",
 )
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
-Text = Annotated[str, msgspec.Meta(min_length=1)]
+TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
+TargetText = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,12 +88,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Raises `ValueError` where a figure is not positive (``reserved_bytes`` may be 0) or all memory is reserved.
     """
 
-    name: Name
-    title: Text
+    name: TargetName
+    title: TargetText
     memory_bytes: int
     reserved_bytes: int
     cores: int
-    cpu: Text
+    cpu: TargetText
     storage_read_bytes_per_s: int
     network_bytes_per_s: int | None = None
     process_bytes: int | None = None
@@ -116,13 +116,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "write less"
             )
 
-    def device(self, budget_bytes: int) -> Device:
+    def device(self, budget_bytes: int) -> DeviceRates:
         """What the planner needs to know of the device, with so much of it for the process.
 
         Where the file does not say, it is as an unknown device.
         """
-        default = Device()
-        device = Device(
+        default = DeviceRates()
+        device = DeviceRates(
             cache_bytes=max(0, self.budget_bytes - budget_bytes),
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,

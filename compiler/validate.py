@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.compiler.copying import Progress
+from hyps.compiler.bundle_writer.copy import CopyProgress
 from hyps.compiler.errors import ModelFileError, OptionError
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.executor import check_inputs, load
-from hyps.runtime.inputs import read_tensors, sources
-from hyps.runtime.manifest import Manifest
-from hyps.runtime.sessions import Session, open_session, to_numpy
+from hyps.runtime.execution.executor import check_inputs, load_executor
+from hyps.runtime.execution.session import Session, open_session, to_numpy
+from hyps.runtime.io.inputs import read_tensors, sources
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -66,7 +66,7 @@ def validate(
     inputs: Iterable[Tensors],
     tolerance: float | None,
     custom_ops: Path | None = None,
-    advance: Progress = lambda count: None,
+    advance: CopyProgress = lambda count: None,
 ) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
 
@@ -77,7 +77,7 @@ def validate(
     if not model.is_file():
         raise ModelFileError(f"{model} is no file; name the .onnx file that the bundle was made of")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load(bundle, opener=opener)
+    executor = load_executor(bundle, opener=opener)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}

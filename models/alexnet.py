@@ -5,10 +5,10 @@ torchvision's adaptive average pool maps 6x6 to 6x6 for an image of 224x224, so 
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 
-def alexnet(net: Layers, image: Value) -> Value:
+def alexnet(net: Layers, image: LayerOutput) -> LayerOutput:
     """Five convolutions and three fully connected layers; returns logits [1, 1000]."""
     x = net.relu(net.conv(image, "conv1", 64, 11, stride=4, pad=2), "relu1")
     x = net.max_pool(x, "pool1", 3, 2)

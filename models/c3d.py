@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
-def c3d(net: Layers, clip: Value) -> Value:
+def c3d(net: Layers, clip: LayerOutput) -> LayerOutput:
     """Eight 3x3x3 convolutions and three fully connected layers; returns probabilities [1, 487].
 
     As the authors' model has it, the last pool pads height and width, from 7 to 4, at the end alone.

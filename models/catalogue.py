@@ -18,13 +18,13 @@ from hyps.models.densenet import densenet121
 from hyps.models.errors import MissingWeights, UnknownNetwork
 from hyps.models.googlenet import googlenet
 from hyps.models.inception import inceptionv3
-from hyps.models.layers import Compose, Layers, Value
+from hyps.models.layers import Compose, LayerOutput, Layers
 from hyps.models.mobilenet import mobilenetv2
 from hyps.models.network import Network
 from hyps.models.quantise import quantise
 from hyps.models.resnet import resnet50
 from hyps.models.squeezenet import squeezenet
-from hyps.models.staging import staged
+from hyps.models.staging import staged_file
 from hyps.models.tagger import lstm_tagger
 from hyps.models.unet import unet
 from hyps.models.vgg import vgg16, vgg19
@@ -192,7 +192,7 @@ def build(
         raise UnknownNetwork(name, NETWORKS)
     network = NETWORKS[name]
     external = external_data or network.weights_bytes > ONE_FILE_BYTES
-    with staged(path) as draft:
+    with staged_file(path) as draft:
         if network.quantised_from is not None:
             _write_quantised(network.quantised_from, draft, external, seed)
         elif network.compose is not None:
@@ -222,7 +222,7 @@ def parameter_count(model: onnx.ModelProto) -> int:
 def _write_composed(
     network: Network, compose: Compose, path: Path, external: bool, seed: int, advance: Callable[[int], None]
 ) -> None:
-    net, source = Layers(), Value(name=network.input_name, shape=network.input_shape)
+    net, source = Layers(), LayerOutput(name=network.input_name, shape=network.input_shape)
     source_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(network.input_dtype))
     model = net.model(network.name, source, compose(net, source), source_type=source_type)
     write = write_external if external else write_inline

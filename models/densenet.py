@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 GROWTH = 32
 BLOCKS = (6, 12, 24, 16)
 
 
-def densenet121(net: Layers, image: Value) -> Value:
+def densenet121(net: Layers, image: LayerOutput) -> LayerOutput:
     """Four blocks in which each layer reads all before it, narrowed between them; returns logits [1, 1000]."""
     x = net.conv(image, "conv0", 2 * GROWTH, 7, stride=2, pad=3, bias=False)
     x = net.relu(net.batch_norm(x, "bn0"), "relu0")
@@ -27,7 +27,7 @@ def densenet121(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _normalised(net: Layers, x: Value, name: str, channels: int, kernel: int) -> Value:
+def _normalised(net: Layers, x: LayerOutput, name: str, channels: int, kernel: int) -> LayerOutput:
     """Normalisation and rectifier stand before the convolution, so that onnxruntime cannot fold the one into the other."""
     x = net.relu(net.batch_norm(x, f"{name}.bn"), f"{name}.relu")
     return net.conv(x, f"{name}.conv", channels, kernel, pad=kernel // 2, bias=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ STAGE4 = (
 STAGE5 = (Inception("5a", 256, 160, 320, 32, 128, 128), Inception("5b", 384, 192, 384, 48, 128, 128))
 
 
-def googlenet(net: Layers, image: Value) -> Value:
+def googlenet(net: Layers, image: LayerOutput) -> LayerOutput:
     """Three convolutions, nine inception modules and a fully connected layer; returns logits [1, 1000]."""
     x = _conv(net, image, "conv1", 64, 7, stride=2)
     x = net.max_pool(x, "pool1", 3, 2, ceil=True)
@@ -50,13 +50,13 @@ def googlenet(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _modules(net: Layers, x: Value, modules: tuple[Inception, ...]) -> Value:
+def _modules(net: Layers, x: LayerOutput, modules: tuple[Inception, ...]) -> LayerOutput:
     for module in modules:
         x = _inception(net, x, module)
     return x
 
 
-def _inception(net: Layers, x: Value, module: Inception) -> Value:
+def _inception(net: Layers, x: LayerOutput, module: Inception) -> LayerOutput:
     name = f"inception{module.name}"
     branch1 = _conv(net, x, f"{name}.branch1", module.branch1, 1)
     branch2 = _conv(net, x, f"{name}.branch2.reduce", module.reduce2, 1)
@@ -68,7 +68,7 @@ def _inception(net: Layers, x: Value, module: Inception) -> Value:
     return net.concat([branch1, branch2, branch3, branch4], f"{name}.concat")
 
 
-def _conv(net: Layers, x: Value, name: str, channels: int, kernel: int, *, stride: int = 1) -> Value:
+def _conv(net: Layers, x: LayerOutput, name: str, channels: int, kernel: int, *, stride: int = 1) -> LayerOutput:
     """A convolution that keeps the side at stride 1, its normalisation and rectifier."""
     x = net.conv(x, f"{name}.conv", channels, kernel, stride=stride, pad=kernel // 2, bias=False)
     return net.relu(net.batch_norm(x, f"{name}.bn", epsilon=1e-3), f"{name}.relu")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Extent, Layers, Value
+from hyps.models.layers import Extent, LayerOutput, Layers
 
 Chain = tuple[tuple[int, Extent], ...]
 """Channels and kernel of convolutions in a row; each keeps the sides."""
 
 
-def inceptionv3(net: Layers, image: Value) -> Value:
+def inceptionv3(net: Layers, image: LayerOutput) -> LayerOutput:
     """Five convolutions and eleven inception modules on an image of 299x299; returns logits [1, 1000]."""
     x = _conv(net, image, "conv1", 32, 3, stride=2, pad=0)
     x = _conv(net, x, "conv2", 32, 3, pad=0)
@@ -31,13 +31,13 @@ def inceptionv3(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _module(net: Layers, x: Value, name: str, chains: tuple[Chain, ...], pooled: int) -> Value:
+def _module(net: Layers, x: LayerOutput, name: str, chains: tuple[Chain, ...], pooled: int) -> LayerOutput:
     """Parallel chains, and an average-pool with a 1x1 convolution, side by side."""
     branches = [_chain(net, x, f"{name}.branch{index}", chain) for index, chain in enumerate(chains, start=1)]
     return net.concat([*branches, _pooled(net, x, f"{name}.pool", pooled)], f"{name}.concat")
 
 
-def _narrowing(net: Layers, x: Value, name: str, *chains: Chain) -> Value:
+def _narrowing(net: Layers, x: LayerOutput, name: str, *chains: Chain) -> LayerOutput:
     """Chains whose last convolution has stride 2 and no padding, beside a max-pool that has too."""
     branches = []
     for index, chain in enumerate(chains, start=1):
@@ -47,7 +47,7 @@ def _narrowing(net: Layers, x: Value, name: str, *chains: Chain) -> Value:
     return net.concat([*branches, net.max_pool(x, f"{name}.pool", 3, 2)], f"{name}.concat")
 
 
-def _widest(net: Layers, x: Value, name: str) -> Value:
+def _widest(net: Layers, x: LayerOutput, name: str) -> LayerOutput:
     """Two of the four branches end in a 1x3 and a 3x1 convolution beside each other."""
     branches = [_conv(net, x, f"{name}.branch1", 320, 1)]
     for index, chain in enumerate((((384, 1),), ((448, 1), (384, 3))), start=2):
@@ -59,19 +59,19 @@ def _widest(net: Layers, x: Value, name: str) -> Value:
     return net.concat([*branches, _pooled(net, x, f"{name}.pool", 192)], f"{name}.concat")
 
 
-def _pooled(net: Layers, x: Value, name: str, channels: int) -> Value:
+def _pooled(net: Layers, x: LayerOutput, name: str, channels: int) -> LayerOutput:
     return _conv(net, net.average_pool(x, name, 3, 1, pad=1), f"{name}.conv", channels, 1)
 
 
-def _chain(net: Layers, x: Value, name: str, chain: Chain) -> Value:
+def _chain(net: Layers, x: LayerOutput, name: str, chain: Chain) -> LayerOutput:
     for index, (channels, kernel) in enumerate(chain, start=1):
         x = _conv(net, x, f"{name}.{index}", channels, kernel)
     return x
 
 
 def _conv(
-    net: Layers, x: Value, name: str, channels: int, kernel: Extent, *, stride: int = 1, pad: Extent | None = None
-) -> Value:
+    net: Layers, x: LayerOutput, name: str, channels: int, kernel: Extent, *, stride: int = 1, pad: Extent | None = None
+) -> LayerOutput:
     """A convolution, which keeps the sides unless ``pad`` or ``stride`` says otherwise, its normalisation and rectifier."""
     if pad is None:
         pad = kernel // 2 if isinstance(kernel, int) else tuple(side // 2 for side in kernel)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hyps.models.moments import STANDARD, Moments, mixed
-from hyps.models.weights import Weight
+from hyps.models.weights import SeededWeight
 
 OPSET = 17
 IR_VERSION = 8
@@ -29,7 +29,7 @@ Extent = int | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class LayerOutput:
     """A tensor under construction: [1, channels, ...spatial], [1, channels], or [1, tokens, channels] in a sequence."""
 
     name: str
@@ -55,12 +55,12 @@ class Layers:
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
-        self.weights: list[Weight] = []
+        self.weights: list[SeededWeight] = []
         self.constants: dict[str, TensorProto] = {}
 
     def conv(
         self,
-        x: Value,
+        x: LayerOutput,
         name: str,
         channels: int,
         kernel: Extent,
@@ -70,25 +70,25 @@ class Layers:
         bias: bool = True,
         gain: float = 1.0,
         output: str | None = None,
-    ) -> Value:
+    ) -> LayerOutput:
         """A convolution over all channels; its output has mean 0 and deviation ``gain``."""
         window = _window(x, kernel, stride, pad)
         weights = [self.filters(x, f"{name}.weight", (channels, x.channels, *window["kernel_shape"]), gain=gain)]
         if bias:
             weights.append(self.vector(f"{name}.bias", channels))
         moments = Moments(mean=0.0, variance=gain**2)
-        out = Value(name=output or name, shape=(1, channels, *_swept(x, window)), moments=moments)
+        out = LayerOutput(name=output or name, shape=(1, channels, *_swept(x, window)), moments=moments)
         return self.node("Conv", [x.name, *weights], out, name=name, **window)
 
-    def up_conv(self, x: Value, name: str, channels: int, factor: int) -> Value:
+    def up_conv(self, x: LayerOutput, name: str, channels: int, factor: int) -> LayerOutput:
         """A transposed convolution that enlarges each side ``factor`` times; no output sees more than one position."""
         shape = (x.channels, channels, *[factor] * len(x.spatial))
         axes = tuple(range(1, len(shape)))
         weights = [self.filters(x, f"{name}.weight", shape, filter_axes=axes), self.vector(f"{name}.bias", channels)]
-        out = Value(name=name, shape=(1, channels, *(factor * side for side in x.spatial)))
+        out = LayerOutput(name=name, shape=(1, channels, *(factor * side for side in x.spatial)))
         return self.node("ConvTranspose", [x.name, *weights], out, **_window(x, factor, factor, 0))
 
-    def depthwise_conv(self, x: Value, name: str, kernel: int, *, stride: int = 1, pad: int = 0) -> Value:
+    def depthwise_conv(self, x: LayerOutput, name: str, kernel: int, *, stride: int = 1, pad: int = 0) -> LayerOutput:
         """A square convolution of each channel by itself, without bias.
 
         Each filter is an average plus random detail that sums to zero. So all channels have the same mean, which the
@@ -96,22 +96,22 @@ class Layers:
         """
         taps = kernel**2
         shape = (x.channels, 1, kernel, kernel)
-        weight = Weight(
+        weight = SeededWeight(
             name=f"{name}.weight", shape=shape, mean=DEPTHWISE_AVERAGE / taps, deviation=taps**-0.5, zero_sum=True
         )
         self.weights.append(weight)
         moments = replace(x.moments, mean=DEPTHWISE_AVERAGE * x.moments.mean)
         window = _window(x, kernel, stride, pad)
-        out = Value(name=name, shape=(1, x.channels, *_swept(x, window)), moments=moments)
+        out = LayerOutput(name=name, shape=(1, x.channels, *_swept(x, window)), moments=moments)
         return self.node("Conv", [x.name, weight.name], out, **window, group=x.channels)
 
-    def gemm(self, x: Value, name: str, features: int, *, gain: float = 1.0, output: str | None = None) -> Value:
+    def gemm(self, x: LayerOutput, name: str, features: int, *, gain: float = 1.0, output: str | None = None) -> LayerOutput:
         """A fully connected layer on [1, in], weight [features, in] (transB = 1); moments as of ``conv``."""
         weight = self.filters(x, f"{name}.weight", (features, x.channels), gain=gain)
-        out = Value(name=output or name, shape=(1, features), moments=Moments(mean=0.0, variance=gain**2))
+        out = LayerOutput(name=output or name, shape=(1, features), moments=Moments(mean=0.0, variance=gain**2))
         return self.node("Gemm", [x.name, weight, self.vector(f"{name}.bias", features)], out, name=name, transB=1)
 
-    def batch_norm(self, x: Value, name: str, *, epsilon: float = 1e-5) -> Value:
+    def batch_norm(self, x: LayerOutput, name: str, *, epsilon: float = 1e-5) -> LayerOutput:
         """An inference-time normalisation whose statistics are about the expected ones; its output is standardised."""
         weights = [
             self.vector(f"{name}.weight", x.channels, mean=1.0),
@@ -122,22 +122,22 @@ class Layers:
         out = replace(x, name=name, moments=STANDARD)
         return self.node("BatchNormalization", [x.name, *weights], out, epsilon=epsilon)
 
-    def relu(self, x: Value, name: str) -> Value:
+    def relu(self, x: LayerOutput, name: str) -> LayerOutput:
         """max(x, 0)."""
         return self.node("Relu", [x.name], replace(x, name=name, moments=x.moments.rectified()))
 
-    def relu6(self, x: Value, name: str) -> Value:
+    def relu6(self, x: LayerOutput, name: str) -> LayerOutput:
         """min(max(x, 0), 6), as a Clip; so few values exceed 6 that the moments are ReLU's."""
         bounds = [self.constant("relu6.min", np.float32(0.0)), self.constant("relu6.max", np.float32(6.0))]
         return self.node("Clip", [x.name, *bounds], replace(x, name=name, moments=x.moments.rectified()))
 
-    def leaky_relu(self, x: Value, name: str, slope: float) -> Value:
+    def leaky_relu(self, x: LayerOutput, name: str, slope: float) -> LayerOutput:
         """max(x, slope x), for a slope below 1."""
         return self.node("LeakyRelu", [x.name], replace(x, name=name, moments=x.moments.rectified(slope)), alpha=slope)
 
     def max_pool(
         self,
-        x: Value,
+        x: LayerOutput,
         name: str,
         kernel: Extent,
         stride: Extent,
@@ -145,7 +145,7 @@ class Layers:
         pad: Extent = 0,
         end_pad: Extent | None = None,
         ceil: bool = False,
-    ) -> Value:
+    ) -> LayerOutput:
         """A max-pool, padded at the end as at the beginning unless ``end_pad`` differs; ``ceil`` keeps a partial window.
 
         It raises the moments a little: neglected.
@@ -154,21 +154,21 @@ class Layers:
         out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window, ceil=ceil)))
         return self.node("MaxPool", [x.name], out, **window, ceil_mode=int(ceil))
 
-    def average_pool(self, x: Value, name: str, kernel: int, stride: int, *, pad: int = 0) -> Value:
+    def average_pool(self, x: LayerOutput, name: str, kernel: int, stride: int, *, pad: int = 0) -> LayerOutput:
         """An average-pool that counts the padding, as torch does. What it takes off the variance is neglected."""
         window = _window(x, kernel, stride, pad)
         out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window)))
         return self.node("AveragePool", [x.name], out, **window, count_include_pad=1)
 
-    def global_average_pool(self, x: Value, name: str) -> Value:
+    def global_average_pool(self, x: LayerOutput, name: str) -> LayerOutput:
         """The mean over all positions, [1, channels, 1, 1]."""
         return self.node("GlobalAveragePool", [x.name], replace(x, name=name, shape=(1, x.channels, 1, 1)))
 
-    def flatten(self, x: Value, name: str) -> Value:
+    def flatten(self, x: LayerOutput, name: str) -> LayerOutput:
         """[1, channels, ...spatial] to [1, channels * spatial]."""
         return self.node("Flatten", [x.name], replace(x, name=name, shape=(1, math.prod(x.shape))), axis=1)
 
-    def crop(self, x: Value, name: str, spatial: tuple[int, ...]) -> Value:
+    def crop(self, x: LayerOutput, name: str, spatial: tuple[int, ...]) -> LayerOutput:
         """The middle of a feature map, as a Slice."""
         starts = [(side - kept) // 2 for side, kept in zip(x.spatial, spatial, strict=True)]
         ends = [start + kept for start, kept in zip(starts, spatial, strict=True)]
@@ -179,21 +179,23 @@ class Layers:
         ]
         return self.node("Slice", [x.name, *bounds], replace(x, name=name, shape=(1, x.channels, *spatial)))
 
-    def add(self, x: Value, y: Value, name: str) -> Value:
+    def add(self, x: LayerOutput, y: LayerOutput, name: str) -> LayerOutput:
         """The sum of two tensors of one shape."""
         return self.node("Add", [x.name, y.name], replace(x, name=name, moments=x.moments + y.moments))
 
-    def concat(self, values: list[Value], name: str) -> Value:
+    def concat(self, values: list[LayerOutput], name: str) -> LayerOutput:
         """The channels of all values, which must have the same spatial axes, one after the other."""
         shape = (1, sum(value.channels for value in values), *values[0].spatial)
-        out = Value(name=name, shape=shape, moments=mixed([(value.channels, value.moments) for value in values]))
+        out = LayerOutput(name=name, shape=shape, moments=mixed([(value.channels, value.moments) for value in values]))
         return self.node("Concat", [value.name for value in values], out, axis=1)
 
-    def softmax(self, x: Value, name: str) -> Value:
+    def softmax(self, x: LayerOutput, name: str) -> LayerOutput:
         """Probabilities over the last axis."""
         return self.node("Softmax", [x.name], replace(x, name=name), axis=len(x.shape) - 1)
 
-    def model(self, name: str, source: Value, output: Value, *, source_type: int = TensorProto.FLOAT) -> ModelProto:
+    def model(
+        self, name: str, source: LayerOutput, output: LayerOutput, *, source_type: int = TensorProto.FLOAT
+    ) -> ModelProto:
         """The network without its weights, which the nodes name and ``self.weights`` describes."""
         graph = helper.make_graph(
             self.nodes,
@@ -205,13 +207,15 @@ class Layers:
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="hyps.models")
 
-    def node(self, op_type: str, inputs: list[str], out: Value, *, name: str | None = None, **attributes: Any) -> Value:
+    def node(
+        self, op_type: str, inputs: list[str], out: LayerOutput, *, name: str | None = None, **attributes: Any
+    ) -> LayerOutput:
         """Add any node with one output; returns ``out``."""
         self.nodes.append(helper.make_node(op_type, inputs, [out.name], name or out.name, **attributes))
         return out
 
     def filters(
-        self, x: Value, name: str, shape: tuple[int, ...], *, gain: float = 1.0, filter_axes: tuple[int, ...] = (0,)
+        self, x: LayerOutput, name: str, shape: tuple[int, ...], *, gain: float = 1.0, filter_axes: tuple[int, ...] = (0,)
     ) -> str:
         """Weights that bring ``x`` to variance gain^2, and remove its mean, which is positive if rectified."""
         taps = math.prod(size for axis, size in enumerate(shape) if axis not in filter_axes)
@@ -219,8 +223,8 @@ class Layers:
         return self.weight(name, shape, deviation, zero_sum=x.moments.mean > 0, filter_axes=filter_axes)
 
     def weight(self, name: str, shape: tuple[int, ...], deviation: float, **options: Any) -> str:
-        """Any seeded weight, with the fields of `Weight`."""
-        self.weights.append(Weight(name=name, shape=shape, deviation=deviation, **options))
+        """Any seeded weight, with the fields of `SeededWeight`."""
+        self.weights.append(SeededWeight(name=name, shape=shape, deviation=deviation, **options))
         return name
 
     def vector(self, name: str, channels: int, *, mean: float = 0.0) -> str:
@@ -233,22 +237,22 @@ class Layers:
         return name
 
 
-def _window(x: Value, kernel: Extent, stride: Extent, pad: Extent, end_pad: Extent | None = None) -> dict[str, Any]:
+def _window(x: LayerOutput, kernel: Extent, stride: Extent, pad: Extent, end_pad: Extent | None = None) -> dict[str, Any]:
     """The attributes of a window over the spatial axes of ``x``."""
     begin, end = _each(x, pad), _each(x, pad if end_pad is None else end_pad)
     return {"kernel_shape": _each(x, kernel), "strides": _each(x, stride), "pads": begin + end}
 
 
-def _each(x: Value, extent: Extent) -> list[int]:
+def _each(x: LayerOutput, extent: Extent) -> list[int]:
     return [extent] * len(x.spatial) if isinstance(extent, int) else list(extent)
 
 
-def _swept(x: Value, window: dict[str, Any], *, ceil: bool = False) -> tuple[int, ...]:
+def _swept(x: LayerOutput, window: dict[str, Any], *, ceil: bool = False) -> tuple[int, ...]:
     """The spatial axes of what a window makes of ``x``."""
     pads = [begin + end for begin, end in zip(*np.reshape(window["pads"], (2, -1)).tolist(), strict=True)]
     spans = [(s + p - k, t) for s, p, k, t in zip(x.spatial, pads, window["kernel_shape"], window["strides"], strict=True)]
     return tuple((-(-span // stride) if ceil else span // stride) + 1 for span, stride in spans)
 
 
-Compose = Callable[[Layers, Value], Value]
+Compose = Callable[[Layers, LayerOutput], LayerOutput]
 """A network: adds its layers behind its input, most often an image [1, channels, side, side]; returns its output."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, output channels, number of blocks and the first block's stride of each stage."""
 
 
-def mobilenetv2(net: Layers, image: Value) -> Value:
+def mobilenetv2(net: Layers, image: LayerOutput) -> LayerOutput:
     """Seventeen inverted residuals between two convolutions, and a fully connected layer; returns logits [1, 1000]."""
     x = _conv_relu6(net, image, "conv1", 32, 3, stride=2)
     for stage, (expansion, channels, blocks, first_stride) in enumerate(STAGES, start=1):
@@ -20,7 +20,7 @@ def mobilenetv2(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _inverted_residual(net: Layers, x: Value, name: str, expansion: int, channels: int, stride: int) -> Value:
+def _inverted_residual(net: Layers, x: LayerOutput, name: str, expansion: int, channels: int, stride: int) -> LayerOutput:
     """Expand 1x1, filter each channel 3x3, project 1x1 without a rectifier; with a shortcut where the shape stays."""
     y = x
     if expansion > 1:
@@ -32,6 +32,6 @@ def _inverted_residual(net: Layers, x: Value, name: str, expansion: int, channel
     return net.add(x, y, f"{name}.add") if stride == 1 and x.channels == channels else y
 
 
-def _conv_relu6(net: Layers, x: Value, name: str, channels: int, kernel: int, *, stride: int = 1) -> Value:
+def _conv_relu6(net: Layers, x: LayerOutput, name: str, channels: int, kernel: int, *, stride: int = 1) -> LayerOutput:
     x = net.conv(x, f"{name}.conv", channels, kernel, stride=stride, pad=kernel // 2, bias=False)
     return net.relu6(net.batch_norm(x, f"{name}.bn"), f"{name}.relu6")

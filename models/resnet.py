@@ -5,14 +5,14 @@ Version 1.5 strides in a bottleneck's 3x3 convolution, where the paper strides i
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Width of the 3x3 convolutions and number of bottlenecks of each stage."""
 EXPANSION = 4
 
 
-def resnet50(net: Layers, image: Value) -> Value:
+def resnet50(net: Layers, image: LayerOutput) -> LayerOutput:
     """Sixteen bottlenecks between a 7x7 convolution and a fully connected layer; returns logits [1, 1000]."""
     x = net.conv(image, "conv1", 64, 7, stride=2, pad=3, bias=False)
     x = net.relu(net.batch_norm(x, "bn1"), "relu1")
@@ -25,7 +25,7 @@ def resnet50(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _bottleneck(net: Layers, x: Value, name: str, width: int, stride: int) -> Value:
+def _bottleneck(net: Layers, x: LayerOutput, name: str, width: int, stride: int) -> LayerOutput:
     """1x1, 3x3 and 1x1 convolutions beside a shortcut, which is projected where the shape changes."""
     y = net.conv(x, f"{name}.conv1", width, 1, bias=False)
     y = net.relu(net.batch_norm(y, f"{name}.bn1"), f"{name}.relu1")

@@ -5,10 +5,10 @@ Version 1.1 is the authors' own later form: a smaller first convolution and earl
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 
-def squeezenet(net: Layers, image: Value) -> Value:
+def squeezenet(net: Layers, image: LayerOutput) -> LayerOutput:
     """A convolution, eight fire modules and a 1x1 convolution as the classifier; returns probabilities [1, 1000]."""
     x = net.relu(net.conv(image, "conv1", 64, 3, stride=2), "relu1")
     x = net.max_pool(x, "pool1", 3, 2, ceil=True)
@@ -28,7 +28,7 @@ def squeezenet(net: Layers, image: Value) -> Value:
     return net.softmax(x, "prob")
 
 
-def _fire(net: Layers, x: Value, name: str, *, squeeze: int, expand: int) -> Value:
+def _fire(net: Layers, x: LayerOutput, name: str, *, squeeze: int, expand: int) -> LayerOutput:
     """A 1x1 convolution to few channels, then 1x1 and 3x3 convolutions side by side."""
     x = net.relu(net.conv(x, f"{name}.squeeze", squeeze, 1), f"{name}.squeeze.relu")
     small = net.relu(net.conv(x, f"{name}.expand1x1", expand, 1), f"{name}.expand1x1.relu")

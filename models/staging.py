@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def staged_file(path: Path) -> Iterator[Path]:
     """Yield a path of the same name in a temporary folder beside ``path``; move all files from there when done.
 
     An exception or an interrupt inside the block leaves nothing behind and an older file untouched. ``path`` itself is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 from hyps.models.sequences import bidirectional_lstm, embedding, linear
 
 WORDS, EMBEDDED, HIDDEN = 20_000, 128, 256
@@ -10,7 +10,7 @@ TAGS = 45
 """The tags of the Penn Treebank."""
 
 
-def lstm_tagger(net: Layers, tokens: Value) -> Value:
+def lstm_tagger(net: Layers, tokens: LayerOutput) -> LayerOutput:
     """A sentence of 64 word numbers below 20,000 gives scores of 45 tags for each, [1, 64, 45]."""
     x = embedding(net, tokens, "embedding", WORDS, EMBEDDED)
     return linear(net, bidirectional_lstm(net, x, "lstm", HIDDEN), "tag", TAGS, output="logits")

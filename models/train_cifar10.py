@@ -49,7 +49,7 @@ def load_test(folder: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(packed["x"]).permute(0, 3, 1, 2), torch.from_numpy(packed["y"].astype(np.int64))
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize_pixels(images: Tensor) -> Tensor:
     """Scale uint8 [N, 3, 32, 32] to float32 and standardise each channel."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (images.float() / 255 - mean) / std
@@ -92,7 +92,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Sequenti
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
-    batch, inputs = 128, normalise(images)
+    batch, inputs = 128, normalize_pixels(images)
     steps = len(inputs) // batch
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.15, total_steps=epochs * steps, pct_start=0.2)
@@ -123,7 +123,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Sequenti
 def accuracy(network: nn.Sequential, images: Tensor, labels: Tensor) -> float:
     """The share of test images whose class is the network's first choice."""
     with torch.no_grad():
-        return float((network(normalise(images)).argmax(1) == labels).float().mean())
+        return float((network(normalize_pixels(images)).argmax(1) == labels).float().mean())
 
 
 def export(network: nn.Sequential) -> onnx.ModelProto:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 CHANNELS = (64, 128, 256, 512, 1024)
 
 
-def unet(net: Layers, image: Value) -> Value:
+def unet(net: Layers, image: LayerOutput) -> LayerOutput:
     """A contracting and an expanding path; a grey image of 572x572 gives scores of two classes, [1, 2, 388, 388]."""
     x, skipped = image, []
     for level, channels in enumerate(CHANNELS, start=1):
@@ -22,7 +22,7 @@ def unet(net: Layers, image: Value) -> Value:
     return net.conv(x, "conv", 2, 1, output="logits")
 
 
-def _convolutions(net: Layers, x: Value, name: str, channels: int) -> Value:
+def _convolutions(net: Layers, x: LayerOutput, name: str, channels: int) -> LayerOutput:
     for index in (1, 2):
         x = net.relu(net.conv(x, f"{name}.conv{index}", channels, 3), f"{name}.relu{index}")
     return x

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 
 
-def vgg16(net: Layers, image: Value) -> Value:
+def vgg16(net: Layers, image: LayerOutput) -> LayerOutput:
     """Thirteen convolutions and three fully connected layers; returns probabilities [1, 1000]."""
     return _vgg(net, image, convolutions=(2, 2, 3, 3, 3))
 
 
-def vgg19(net: Layers, image: Value) -> Value:
+def vgg19(net: Layers, image: LayerOutput) -> LayerOutput:
     """Sixteen convolutions and three fully connected layers; returns probabilities [1, 1000]."""
     return _vgg(net, image, convolutions=(2, 2, 4, 4, 4))
 
 
-def _vgg(net: Layers, image: Value, convolutions: tuple[int, ...]) -> Value:
+def _vgg(net: Layers, image: LayerOutput, convolutions: tuple[int, ...]) -> LayerOutput:
     x = image
     for block, (count, channels) in enumerate(zip(convolutions, BLOCK_CHANNELS, strict=True), start=1):
         for index in range(1, count + 1):

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 from hyps.models.moments import STANDARD, Moments
 from hyps.models.sequences import attention, gelu, layer_norm, linear, reshape, transpose
 
 PATCH, CHANNELS, DEPTH, HEADS = 16, 192, 12, 3
 
 
-def vit_tiny(net: Layers, image: Value) -> Value:
+def vit_tiny(net: Layers, image: LayerOutput) -> LayerOutput:
     """Twelve encoder blocks on 14x14 patches and a class token; returns logits [1, 1000]."""
     x = net.conv(image, "patches", CHANNELS, PATCH, stride=PATCH)
     tokens = x.spatial[0] * x.spatial[1]
     x = transpose(net, reshape(net, x, "patches.flat", (1, CHANNELS, tokens)), "patches.tokens", (0, 2, 1))
     token = net.weight("class_token", (1, 1, CHANNELS), 1.0)
-    joined = Value(name="tokens", shape=(1, tokens + 1, CHANNELS), moments=STANDARD)
+    joined = LayerOutput(name="tokens", shape=(1, tokens + 1, CHANNELS), moments=STANDARD)
     x = net.node("Concat", [token, x.name], joined, axis=1)
-    position = Value(
+    position = LayerOutput(
         name=net.weight("position", joined.shape, 0.5), shape=joined.shape, moments=Moments(mean=0.0, variance=0.25)
     )
     x = net.add(x, position, "embedded")
@@ -30,11 +30,11 @@ def vit_tiny(net: Layers, image: Value) -> Value:
         x = _block(net, x, f"block{block}")
     x = layer_norm(net, x, "norm")
     first = net.constant("class_index", np.int64(0))
-    x = net.node("Gather", [x.name, first], Value(name="class", shape=(1, CHANNELS)), axis=1)
+    x = net.node("Gather", [x.name, first], LayerOutput(name="class", shape=(1, CHANNELS)), axis=1)
     return net.gemm(x, "head", 1000, output="logits")
 
 
-def _block(net: Layers, x: Value, name: str) -> Value:
+def _block(net: Layers, x: LayerOutput, name: str) -> LayerOutput:
     """Attention, then two products with a Gelu between them; each added to what it read."""
     y = attention(net, layer_norm(net, x, f"{name}.norm1"), f"{name}.attention", HEADS)
     x = net.add(x, linear(net, y, f"{name}.project", CHANNELS), f"{name}.add1")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weight:
+class SeededWeight:
     """A float32 tensor of normally distributed values, known by what it takes to draw it.
 
     ``shape`` is [out, in / groups, kernel, kernel] for a convolution, [out, in] for a Gemm, [channels] for a bias or a

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from hyps.models.weights import Weight
+from hyps.models.weights import SeededWeight
 
 INLINE_BYTES = 1024
 """Smaller weights stay in the model's file even with external data, as ``onnx.save`` has it."""
@@ -24,7 +24,7 @@ def data_path(path: Path) -> Path:
 
 
 def write_external(
-    path: Path, model: ModelProto, weights: Sequence[Weight], seed: int, advance: Callable[[int], None]
+    path: Path, model: ModelProto, weights: Sequence[SeededWeight], seed: int, advance: Callable[[int], None]
 ) -> None:
     """Write ``model`` to ``path`` and its weights to ``data_path(path)``; weights of a page or more begin on a page.
 
@@ -52,7 +52,7 @@ def write_external(
 
 
 def write_inline(
-    path: Path, model: ModelProto, weights: Sequence[Weight], seed: int, advance: Callable[[int], None]
+    path: Path, model: ModelProto, weights: Sequence[SeededWeight], seed: int, advance: Callable[[int], None]
 ) -> None:
     """Write ``model`` with its weights to ``path``; ``advance`` is told of the bytes of each.
 
@@ -75,12 +75,12 @@ def write_inline(
             advance(weight.size_bytes)
 
 
-def _without_values(weight: Weight) -> TensorProto:
+def _without_values(weight: SeededWeight) -> TensorProto:
     """The tensor of a weight, without its values."""
     return TensorProto(name=weight.name, data_type=TensorProto.FLOAT, dims=weight.shape)
 
 
-def _initializer_field(weight: Weight) -> bytes:
+def _initializer_field(weight: SeededWeight) -> bytes:
     """All of a graph's ``initializer`` field but the values, which follow it."""
     description: bytes = _without_values(weight).SerializeToString()
     tensor = description + _field(TensorProto.RAW_DATA_FIELD_NUMBER, weight.size_bytes)

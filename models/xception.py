@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hyps.models.layers import Layers, Value
+from hyps.models.layers import LayerOutput, Layers
 
 
-def xception(net: Layers, image: Value) -> Value:
+def xception(net: Layers, image: LayerOutput) -> LayerOutput:
     """Thirty-six convolutions, thirty-four of them separable, on an image of 299x299; returns logits [1, 1000]."""
     x = net.conv(image, "entry.conv1", 32, 3, stride=2, bias=False)
     x = net.relu(net.batch_norm(x, "entry.bn1"), "entry.relu1")
@@ -23,7 +23,7 @@ def xception(net: Layers, image: Value) -> Value:
     return net.gemm(x, "fc", 1000, output="logits")
 
 
-def _narrowing(net: Layers, x: Value, name: str, middle: int, channels: int, *, rectified: bool = True) -> Value:
+def _narrowing(net: Layers, x: LayerOutput, name: str, middle: int, channels: int, *, rectified: bool = True) -> LayerOutput:
     """Two separable convolutions and a max-pool of stride 2; the shortcut is a 1x1 convolution of stride 2."""
     shortcut = net.conv(x, f"{name}.shortcut.conv", channels, 1, stride=2, bias=False)
     shortcut = net.batch_norm(shortcut, f"{name}.shortcut.bn")
@@ -34,14 +34,14 @@ def _narrowing(net: Layers, x: Value, name: str, middle: int, channels: int, *, 
     return net.add(y, shortcut, f"{name}.add")
 
 
-def _middle(net: Layers, x: Value, name: str) -> Value:
+def _middle(net: Layers, x: LayerOutput, name: str) -> LayerOutput:
     y = x
     for index in (1, 2, 3):
         y = _separable(net, net.relu(y, f"{name}.relu{index}"), f"{name}.conv{index}", 728)
     return net.add(y, x, f"{name}.add")
 
 
-def _separable(net: Layers, x: Value, name: str, channels: int) -> Value:
+def _separable(net: Layers, x: LayerOutput, name: str, channels: int) -> LayerOutput:
     """Filter each channel 3x3, mix them 1x1, normalise."""
     x = net.depthwise_conv(x, f"{name}.depthwise", 3, pad=1)
     return net.batch_norm(net.conv(x, f"{name}.pointwise", channels, 1, bias=False), f"{name}.bn", epsilon=1e-3)

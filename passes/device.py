@@ -9,7 +9,7 @@ from hyps.passes.calibration import calibrated, calibrated_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class DeviceRates:
     """What the runtime's process holds there by itself, rates in bytes and multiply-adds (macs) a second, seconds a step.
 
     The defaults stand for an unknown device: see ``calibration.toml``. Only the ratios decide where a model is cut.

@@ -9,8 +9,8 @@ from typing import Protocol
 import onnx
 
 from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
-from hyps.passes.foreign import checkable, foreign_kinds
 from hyps.passes.shapes import infer_shapes
+from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
 

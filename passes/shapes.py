@@ -8,8 +8,8 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.foreign import checkable, foreign_kinds
-from hyps.passes.loops import carried, changing
+from hyps.passes.loop_shapes import carried, changing
+from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
 #: Tells the types of a model's tensors, by name, where onnx cannot infer them.

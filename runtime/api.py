@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from hyps.runtime import executor
+from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.errors import BundleError
-from hyps.runtime.manifest import Manifest, TensorRecord
-from hyps.runtime.sessions import open_session
+from hyps.runtime.execution import executor
+from hyps.runtime.execution.session import open_session
 
 
 class Bundle:
@@ -27,7 +27,9 @@ class Bundle:
         self, folder: Path | str, *, threads: int | None = None, verify: bool = True, custom_ops: Path | str | None = None
     ) -> None:
         opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
-        self._executor: executor.Executor | None = executor.load(Path(folder), threads=threads, verify=verify, opener=opener)
+        self._executor: executor.Executor | None = executor.load_executor(
+            Path(folder), threads=threads, verify=verify, opener=opener
+        )
         self._lock = threading.Lock()
         self.manifest: Manifest = self._executor.manifest
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 
-from tests.runtime.cluster.broker import wait_for
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from hyps.runtime.manifest import Manifest
+from hyps.runtime.bundle.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "docs" / "reference" / "bundle.schema.json"

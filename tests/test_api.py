@@ -16,7 +16,7 @@ import hyps.runtime
 from hyps.compiler.errors import CompilerError, OptionError
 from hyps.passes.errors import DoesNotFit
 from hyps.runtime.errors import BundleError, InputError
-from hyps.runtime.sessions import session_options
+from hyps.runtime.execution.session import session_options
 
 
 @pytest.fixture(scope="module")

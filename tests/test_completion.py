@@ -14,8 +14,9 @@ import pytest
 
 from hyps.compiler.targets import target_names
 from hyps.models.catalogue import NETWORKS
-from hyps.runtime.cluster import manager_cli, worker_cli
-from hyps.runtime.options import SHELLS, calibrate_parser, doctor_parser, run_parser
+from hyps.runtime.cli.options import SHELLS, calibrate_parser, doctor_parser, run_parser
+from hyps.runtime.cluster.cli import manager as manager_cli
+from hyps.runtime.cluster.cli import worker as worker_cli
 
 #: What is typed, and what must be offered and must not.
 CASES = [

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hyps.runtime.cluster import manager_cli, worker_cli
-from hyps.runtime.cluster.join import read_join
-from hyps.runtime.cluster.options import size
-from hyps.runtime.options import run_parser
+from hyps.runtime.cli.options import run_parser
+from hyps.runtime.cluster.broker.join import read_join
+from hyps.runtime.cluster.cli import manager as manager_cli
+from hyps.runtime.cluster.cli import worker as worker_cli
+from hyps.runtime.cluster.cli.options import size
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "docs" / "deploy"

@@ -18,7 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from hyps.compiler import compile_model
-from hyps.runtime.manifest import MANIFEST_NAME
+from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from tests.documents import ROOT, SCHEMA, blocks, commands, execute, schema, supply
 
 DOCS = ROOT / "docs"

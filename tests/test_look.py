@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hyps.runtime.ending import EXIT_CODES
-from hyps.runtime.tables import Column, shortened, table
+from hyps.runtime.terminal.exit import EXIT_CODES
+from hyps.runtime.terminal.tables import Column, shortened, table
 from hyps.runtime.units import megabytes
 from tests.terminals import STYLE, Seen, watched
 
@@ -244,7 +244,7 @@ class TestProgress:
     def test_of_the_compiler(self, seconds: float, shown: bool) -> None:
         program = f"""
 import time
-from hyps.compiler.telling import Telling
+from hyps.compiler.cli.reporter import Telling
 with Telling().progress("working", 10) as advance:
     for _ in range(10):
         time.sleep({seconds / 10})

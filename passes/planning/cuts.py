@@ -1,10 +1,10 @@
 """Where to cut any DAG in a given execution order. A cut may carry several tensors.
 
 Some cuts are wanted: around operators that were split (Kaboubi's Algorithm 1, section 3.2.5), behind poolings (Algorithm
-2), behind every layer (the pre-qualification run of section 4.3.1): `hyps.passes.planning.wanted`. `best_cuts` makes those
+2), behind every layer (the pre-qualification run of section 4.3.1): `hyps.passes.planning.required_cuts`. `best_cuts` makes those
 and adds what the budget needs: a dynamic program over the order finds, among the plans whose every peak keeps within the
 budget, the one with the fewest cuts between operators that onnxruntime fuses, then the least estimated latency
-(`hyps.passes.cost_model.latency`).
+(`hyps.passes.cost.latency`).
 
 It is exact up to `EXACT_OPERATORS`. Of longer graphs it first weighs that many positions: from each block of operators the
 one where the least crosses. Where that finds no plan, or only one that parts fused operators, it weighs all positions. So a
@@ -19,9 +19,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from hyps.passes.cost_model.costs import Costs
-from hyps.passes.cost_model.latency import Latency, Positions
-from hyps.passes.planning.reach import first_that, fits, reach
+from hyps.passes.cost.costs import Costs
+from hyps.passes.cost.latency import Latency, Positions
+from hyps.passes.planning.feasibility import first_that, fits, reach
 
 #: Every position is weighed in graphs of up to so many operators; as many positions in longer ones.
 EXACT_OPERATORS = 2000

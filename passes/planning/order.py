@@ -6,7 +6,7 @@ before or behind divides the graph, whatever the order::
     x ─ a ┬─ b ─ c ─┐             the orders of b, c and d matter to each other,
           └─ d ─────┴─ e ─ f      those of a, e and f to nobody
 
-Between two such tasks the best order is found by `hyps.passes.planning.frontier`, exactly while it takes at most
+Between two such tasks the best order is found by `hyps.passes.planning.task_order`, exactly while it takes at most
 `SEGMENT_STATES` sets of tasks (and all together at most that and `OPERATOR_STATES` an operator), with a beam of as many
 beyond. Where it is no better the given order is kept. Kaboubi (section 3.2.2) and Hadidi keep the order that the model file
 gives.
@@ -19,15 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
-from hyps.passes.cost_model.costs import costs
-from hyps.passes.cost_model.footprint import Footprint
+from hyps.passes.cost.costs import costs
+from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph
-from hyps.passes.planning.frontier import Found, Step, Task, Tasks, lowest_peak
+from hyps.passes.planning.task_order import Found, RunStep, Task, Tasks, lowest_peak
 
 SEGMENT_STATES = 20_000
 OPERATOR_STATES = 10
 
-Group = tuple[int, ...]
+FusionGroup = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Ordered:
     exact: bool
 
 
-def lowest_peak_order(graph: Graph, prints: Mapping[str, Footprint], fused: Sequence[Group]) -> Ordered:
+def lowest_peak_order(graph: Graph, prints: Mapping[str, Footprint], fused: Sequence[FusionGroup]) -> Ordered:
     """The order with the lowest peak that keeps each ``fused`` group together; the given one where that is no higher."""
     groups = _contracted(graph, fused)
     known: dict[Tasks, Found] = {}
@@ -74,14 +74,14 @@ def reordered(graph: Graph, order: Sequence[int]) -> Graph:
     return replace(graph, operators=tuple(graph.operators[index] for index in order))
 
 
-def _contracted(graph: Graph, groups: Sequence[Group]) -> tuple[Group, ...]:
+def _contracted(graph: Graph, groups: Sequence[FusionGroup]) -> tuple[FusionGroup, ...]:
     """The operators in groups that stay together, the groups in a topological order, as near the given one as can be.
 
     Groups that wait for each other cannot stay together: then all operators between the ends of groups do.
     """
     found = _sorted(graph, _whole(groups, len(graph.operators)))
     if found is None:
-        spans: list[Group] = []
+        spans: list[FusionGroup] = []
         for group in groups:
             span = tuple(range(group[0], group[-1] + 1))
             if spans and span[0] <= spans[-1][-1]:
@@ -91,13 +91,13 @@ def _contracted(graph: Graph, groups: Sequence[Group]) -> tuple[Group, ...]:
     return found
 
 
-def _whole(groups: Sequence[Group], count: int) -> list[Group]:
+def _whole(groups: Sequence[FusionGroup], count: int) -> list[FusionGroup]:
     """All operators, those in no group as groups by themselves, by their first."""
     inside = {index for group in groups for index in group}
     return sorted([*groups, *((index,) for index in range(count) if index not in inside)])
 
 
-def _sorted(graph: Graph, groups: list[Group]) -> tuple[Group, ...] | None:
+def _sorted(graph: Graph, groups: list[FusionGroup]) -> tuple[FusionGroup, ...] | None:
     """The groups in the topological order that takes the first ready one each time; None if they form a cycle."""
     places = _Places(graph, groups)
     waits = [len(before) for before in places.before]
@@ -121,7 +121,7 @@ def _sorted(graph: Graph, groups: list[Group]) -> tuple[Group, ...] | None:
 class _Places:
     """Where each tensor is written and read, in groups in a topological order."""
 
-    def __init__(self, graph: Graph, groups: Sequence[Group]) -> None:
+    def __init__(self, graph: Graph, groups: Sequence[FusionGroup]) -> None:
         self.graph = graph
         self.groups = groups
         self.outputs = frozenset(graph.outputs)
@@ -162,7 +162,7 @@ class _Places:
                         freed += nbytes
             reused = footprint.reused_bytes if footprint.reused in self.writer else 0
             made = sum(self.graph.tensors[name].nbytes for name in operator.outputs)
-            steps.append(Step(made, footprint.workspace_bytes - reused, freed, tuple(shared)))
+            steps.append(RunStep(made, footprint.workspace_bytes - reused, freed, tuple(shared)))
         after = sum(1 << before - first for before in self.before[position] if before >= first)
         read_bytes = sum(self.graph.tensors[name].nbytes for name in last if self.writer[name] != position)
         return Task(after, read_bytes, tuple(steps))

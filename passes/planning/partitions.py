@@ -6,12 +6,12 @@ import itertools
 import re
 from collections.abc import Mapping
 
-from hyps.passes.cost_model.costs import Costs
-from hyps.passes.cost_model.liveness import lifetimes
-from hyps.passes.cost_model.session_order import file_order
+from hyps.passes.cost.costs import Costs
+from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph
 from hyps.passes.planning.plan import Partition
-from hyps.passes.planning.wanted import POOLINGS
+from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.units import megabytes
 

@@ -14,8 +14,8 @@ from hyps.passes.rewrite import Change
 class Partition:
     """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
 
-    The peak is given alone, and with what else stays in memory (`hyps.passes.cost_model.residency`).
-    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reuse``: see `hyps.runtime.manifest.Step`;
+    The peak is given alone, and with what else stays in memory (`hyps.passes.cost.residency`).
+    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reuse``: see `hyps.runtime.bundle.manifest.Step`;
     ``reason`` says why it starts where it does.
     """
 

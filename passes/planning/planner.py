@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from hyps.passes.cost_model.alike import likeness
-from hyps.passes.cost_model.footprint import SESSION_BYTES, file_bytes
-from hyps.passes.cost_model.residency import Residences, StepNeeds, residences
+from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes
+from hyps.passes.cost.residency import Residences, StepNeeds, residences
+from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
-from hyps.passes.planning.fitting import Fitting, Measured, Sharded, fitting, ordered, shard
+from hyps.passes.planning.minimum_budget import minimum_exact_tiled_budget, minimum_tiled_budget, minimum_untiled_budget
+from hyps.passes.planning.partitioning import CostedModel, Partitioning, Sharded, best_partitioning, ordered, shard
 from hyps.passes.planning.plan import Partition, Plan, Tried, check_plan
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.smallest import least_budget, least_exact_tiled, least_tiled
-from hyps.passes.planning.tiled import Tiling, Tilings
+from hyps.passes.planning.tiling_search import Tiling, TilingSearch
 from hyps.passes.sharding.exactness import inexact_reason
 from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
@@ -51,7 +51,7 @@ class _Candidate:
 
     tiling: Tiling
     sharded: Sharded
-    fitting: Fitting
+    partitioning: Partitioning
     budget_bytes: int
     residences: Residences
     start_bytes: int
@@ -69,7 +69,7 @@ class _Candidate:
             refused = f"inexact, {self.inexact_reason}" if less_exact else "slower"
             refused = "no better" if self.rank() == best.rank() else refused
         return Tried(
-            partitions=len(self.fitting.partitions),
+            partitions=len(self.partitioning.partitions),
             changes=len(self.tiling.changes) + len(self.sharded.changes),
             peak_bytes=max(part.peak_bytes for part in self.partitions()),
             latency_s=self.residences.latency_s,
@@ -79,7 +79,7 @@ class _Candidate:
 
     def partitions(self) -> Iterator[Partition]:
         """The partitions with what stays in memory; no step needs less than the process did to start."""
-        for part, stays in zip(self.fitting.partitions, self.residences.steps, strict=True):
+        for part, stays in zip(self.partitioning.partitions, self.residences.steps, strict=True):
             yield replace(
                 part,
                 peak_bytes=max(stays.peak_bytes, self.start_bytes),
@@ -105,19 +105,19 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         return found
 
     whole = passed(ordered(model, request))
-    tilings = Tilings(whole, request)
+    tilings = TilingSearch(whole, request)
     sharded = shard(whole, request)
-    smallest = least = passed(least_budget(whole, request))
-    exact = partial(least_budget, whole, request, exact=True)
+    smallest = least = passed(minimum_untiled_budget(whole, request))
+    exact = partial(minimum_untiled_budget, whole, request, exact=True)
     candidates = [*map(passed, _candidates(lambda cap: tilings.whole, request, least, lambda: passed(exact())))]
     if not candidates or (request.budget_bytes or 0) < _TIGHT * least:
-        smallest = least_tiled(tilings, request, least)
-        exact = partial(least_exact_tiled, tilings, request, smallest, least)
+        smallest = minimum_tiled_budget(tilings, request, least)
+        exact = partial(minimum_exact_tiled_budget, tilings, request, smallest, least)
         candidates += map(passed, _candidates(tilings.within, request, smallest, exact))
     best = min(candidates, key=_Candidate.rank, default=None)
     if best is None:
-        raise _does_not_fit(sharded.measured, request, smallest)
-    graph = best.sharded.measured.graph
+        raise _does_not_fit(sharded.costed, request, smallest)
+    graph = best.sharded.costed.graph
     result = Plan(
         partitions=tuple(best.partitions()),
         changes=(*best.tiling.changes, *best.sharded.changes),
@@ -132,7 +132,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     )
     check_plan(graph, result)
     tried = tuple(candidate.tried(best) for candidate in candidates)
-    return Planned(model=best.sharded.measured.model, graph=graph, plan=result, tried=tried)
+    return Planned(model=best.sharded.costed.model, graph=graph, plan=result, tried=tried)
 
 
 def _candidates(
@@ -147,7 +147,7 @@ def _candidates(
     if budget is not None and budget < smallest:
         return
     tiling = tiled(budget or 0)
-    found = fitting(sharded := shard(tiling.measured, request), request)
+    found = best_partitioning(sharded := shard(tiling.costed, request), request)
     first = _candidate(tiling, sharded, found, request) if found is not None else None
     if first is not None:
         yield first
@@ -155,41 +155,41 @@ def _candidates(
         return
     exact = first is not None and first.inexact_reason is None
     smallest = min(smallest_exact(), budget) if exact else smallest
-    shares = _CAP_SHARES if len(tiling.measured.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
+    shares = _CAP_SHARES if len(tiling.costed.graph.operators) <= _MANY_OPERATORS else _CAP_SHARES[:1]
     process = request.process_bytes
     for cap in (smallest + int((budget - smallest) * share) for share in shares):
         tiling, capped = tiled(cap), replace(request, budget_bytes=cap)
         tried = set()
         for product_bytes in (process + int((cap - process) * share) for share in _SHARD_SHARES):
-            other = shard(tiling.measured, capped, exact=exact, product_bytes=product_bytes, given_bytes=budget)
+            other = shard(tiling.costed, capped, exact=exact, product_bytes=product_bytes, given_bytes=budget)
             if other.splits in tried:
                 continue
             tried.add(other.splits)
-            if (found := fitting(other, capped, apart=product_bytes < cap)) is not None:
+            if (found := best_partitioning(other, capped, apart=product_bytes < cap)) is not None:
                 yield _candidate(tiling, other, found, request)
 
 
-def _candidate(tiling: Tiling, sharded: Sharded, found: Fitting, request: Request) -> _Candidate:
+def _candidate(tiling: Tiling, sharded: Sharded, found: Partitioning, request: Request) -> _Candidate:
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
-    needs = _needs(sharded.measured.graph, found, request.device.memory_bytes_per_s)
+    needs = _needs(sharded.costed.graph, found, request.device.memory_bytes_per_s)
     stays = residences(needs, budget, request.device)
-    graph = sharded.measured.graph
+    graph = sharded.costed.graph
     return _Candidate(
         tiling=tiling,
         sharded=sharded,
-        fitting=found,
+        partitioning=found,
         budget_bytes=budget,
         residences=stays,
         start_bytes=request.start_bytes,
-        inexact_reason=inexact_reason(tiling.measured.ways, sharded.splits, graph, found.cuts),
+        inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, found.cuts),
     )
 
 
-def _needs(graph: Graph, found: Fitting, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
-    """What each partition needs; what crosses its end takes time, too, as `hyps.passes.cost_model.latency` has it."""
+def _needs(graph: Graph, found: Partitioning, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
+    """What each partition needs; what crosses its end takes time, too, as `hyps.passes.cost.latency` has it."""
     operators = {operator.name: operator for operator in graph.operators}
-    looks = [likeness(graph, [operators[name] for name in part.operators]) for part in found.partitions]
+    looks = [shared_session_key(graph, [operators[name] for name in part.operators]) for part in found.partitions]
     stop = 0
     for part, before, look, after in zip(found.partitions, [None, *looks], looks, [*looks[1:], None], strict=False):
         start, stop = stop, stop + len(part.operators)
@@ -205,7 +205,7 @@ def _needs(graph: Graph, found: Fitting, memory_bytes_per_s: float) -> Iterator[
         )
 
 
-def _does_not_fit(sharded: Measured, request: Request, smallest: int) -> DoesNotFit:
+def _does_not_fit(sharded: CostedModel, request: Request, smallest: int) -> DoesNotFit:
     assert request.budget_bytes is not None
     if request.budget_bytes < request.start_bytes:
         raise DoesNotFit(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hyps.passes.device import Device
+from hyps.passes.device import DeviceRates
 from hyps.passes.sharding.layouts import METHODS, Method
 
-Split = Literal["auto", "mandatory", "pooling", "layers"]
+CutMode = Literal["auto", "mandatory", "pooling", "layers"]
 Policy = Literal["auto", "output", "input", "spatial"]
 
 
@@ -35,13 +35,13 @@ class Request:
 
     budget_bytes: int | None = None
     max_params: int | None = None
-    split: Split = "auto"
+    split: CutMode = "auto"
     shards: tuple[Asked, ...] = ()
     policy: Policy = "auto"
     tile: Tile = "auto"
     threads: int = 1
     images: bool = False
-    device: Device = field(default_factory=Device)
+    device: DeviceRates = field(default_factory=DeviceRates)
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from hyps.passes.cost_model.fusion import ACTIVATIONS, fusion_groups, sealed_positions
+from hyps.passes.cost.fusion import ACTIVATIONS, fusion_groups, sealed_positions
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.sharding.shard import Split
-from hyps.passes.sharding.ways import Ways
+from hyps.passes.sharding.rewrite import ShardSpec
+from hyps.passes.sharding.shard_options import ShardOptions
 
 #: Operators whose neighbours were cut apart (``--split layers``) in the reference networks, the onnx package's light models
 #: and 14 trained models of other origins, without changing a bit; activations are one kind. Others may be: a transposition
@@ -39,20 +39,22 @@ _MEASURED = ACTIVATIONS | frozenset(
 _ELEMENTWISE = ACTIVATIONS | {"DequantizeLinear"}
 
 
-def inexact_reason(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> str | None:
+def inexact_reason(
+    options: ShardOptions, splits: Collection[ShardSpec], sharded: Graph, cuts: Collection[int]
+) -> str | None:
     """Why the result may differ from the whole model's in the last bits, in words a user can read; None if it may not.
 
-    ``ways`` are those of the whole graph, ``sharded`` is the one after ``splits``, in which ``cuts`` are positions.
+    ``options`` are those of the whole graph, ``sharded`` is the one after ``splits``, in which ``cuts`` are positions.
     """
-    return next(_reasons(ways, splits, sharded, cuts), None)
+    return next(_reasons(options, splits, sharded, cuts), None)
 
 
-def _reasons(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collection[int]) -> Iterator[str]:
-    whole = ways.graph
+def _reasons(options: ShardOptions, splits: Collection[ShardSpec], sharded: Graph, cuts: Collection[int]) -> Iterator[str]:
+    whole = options.graph
     for position in sorted(sealed_positions(sharded) & set(cuts)) if cuts else ():
         before, behind = sharded.operators[position - 1], sharded.operators[position]
         yield f"a cut separates {before.name!r} and {behind.name!r}, which onnxruntime would compute as one"
-    if (cuts or splits) and (pair := ways.twins):
+    if (cuts or splits) and (pair := options.common_subexpression):
         yield f"{pair[0]!r} and {pair[1]!r} compute the same, and onnxruntime would compute them as one"
     unknown = sorted({operator.op_type for operator in whole.operators} - _MEASURED)
     if cuts and unknown:
@@ -64,7 +66,7 @@ def _reasons(ways: Ways, splits: Collection[Split], sharded: Graph, cuts: Collec
     groups = fusion_groups(whole) if splits else ()
     for split in splits:
         place = places[split.operator]
-        if reason := ways.by(place, split.method).inexact_reason(split.count):
+        if reason := options.by(place, split.method).inexact_reason(split.count):
             yield reason
         group = [whole.operators[index] for group in groups if place in group for index in group]
         split_up = [one for one in group if one.name not in left and one.op_type != "DequantizeLinear"]

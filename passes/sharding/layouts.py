@@ -18,7 +18,7 @@ from onnx import NodeProto, helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import STANDARD_DOMAINS, Graph, Tensor
-from hyps.passes.sharding.kernels import Kernel
+from hyps.passes.sharding.kernel_rows import Kernel
 
 Shape = tuple[int, ...]
 Method = Literal["output", "input", "spatial"]
@@ -38,14 +38,14 @@ _VECTORS |= {"ConvInteger": (3,), "QLinearConv": (4, 5, 8)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Values:
+class ConstantValues:
     """A graph's shapes by name, and its constants: of a weight, or what dequantises one, the weight."""
 
     shapes: Mapping[str, Shape]
     constants: Mapping[str, Tensor]
 
     @staticmethod
-    def of(graph: Graph) -> Values:
+    def of(graph: Graph) -> ConstantValues:
         """Those of a graph."""
         shapes = {name: tensor.shape for name, tensor in itertools.chain(graph.tensors.items(), graph.weights.items())}
         constants = dict(graph.weights)
@@ -54,11 +54,11 @@ class Values:
                 stored, scale = (graph.weights.get(name) for name in (*operator.weights[:2], "")[:2])
                 if stored is not None and scale is not None and len(scale.shape) < 2:  # not one scale a block
                     constants[operator.outputs[0]] = stored
-        return Values(shapes=shapes, constants=constants)
+        return ConstantValues(shapes=shapes, constants=constants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class SplitLayout:
     """How one operator is cut by one method.
 
     ``axes`` gives the axis along which each operand, by its position, is cut in proportion to ``width`` elements, of which a
@@ -116,7 +116,7 @@ def how(node: NodeProto, method: Method) -> str:
     return f"by {({'output': 'channel', 'input': 'filter'} if convolves else {}).get(method, method)}"
 
 
-def layout(node: NodeProto, method: Method, values: Values) -> Layout:
+def split_layout(node: NodeProto, method: Method, values: ConstantValues) -> SplitLayout:
     """How ``node`` is cut by ``method``; raises `UnsupportedModel`, one line with the reason, when it cannot be."""
     kind = node.op_type
     if node.domain not in STANDARD_DOMAINS or kind not in PRODUCTS | CONVOLUTIONS:
@@ -154,7 +154,9 @@ def _cannot(node: NodeProto, method: Method, why: str) -> UnsupportedModel:
     return UnsupportedModel(f"{node.op_type} {node.name!r} cannot be split {how(node, method)}: {why}")
 
 
-def _products_columns(node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: Values) -> Layout:
+def _products_columns(
+    node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: ConstantValues
+) -> SplitLayout:
     shape = values.shapes[node.input[weight]]
     result = len(values.shapes[node.output[0]])
     if len(shape) < 2:
@@ -164,7 +166,7 @@ def _products_columns(node: NodeProto, attributes: Mapping[str, Any], weight: in
     if weight < source:  # a constant left operand: its rows are the result's
         along = {weight: -2}
         axis = result - 1 - (len(values.shapes[node.input[source]]) > 1)
-    return Layout(
+    return SplitLayout(
         method="output",
         axes=along,
         axis=axis,
@@ -175,7 +177,9 @@ def _products_columns(node: NodeProto, attributes: Mapping[str, Any], weight: in
     )
 
 
-def _products_depth(node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: Values) -> Layout:
+def _products_depth(
+    node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: ConstantValues
+) -> SplitLayout:
     if node.op_type in INTEGER:
         raise _cannot(node, "input", "8-bit products are split by output alone")
     weight_rank, source_rank = (len(values.shapes[node.input[position]]) for position in (weight, source))
@@ -186,10 +190,14 @@ def _products_depth(node: NodeProto, attributes: Mapping[str, Any], weight: int,
     else:
         along = {weight: -2 if weight_rank > 1 else -1, source: -1}
     width = values.shapes[node.input[weight]][along[weight]]
-    return Layout(method="input", axes=along, axis=None, width=width, source=source, weight=weight, attributes=attributes)
+    return SplitLayout(
+        method="input", axes=along, axis=None, width=width, source=source, weight=weight, attributes=attributes
+    )
 
 
-def _channels(node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: Values) -> Layout:
+def _channels(
+    node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: ConstantValues
+) -> SplitLayout:
     """Output channels; those of several groups go with whole groups of the input's."""
     groups = attributes.get("group", 1)
     width = values.shapes[node.output[0]][1]
@@ -200,7 +208,7 @@ def _channels(node: NodeProto, attributes: Mapping[str, Any], weight: int, sourc
         of_group = width // groups
         along[source] = 1
         step = -(-WIDTH_STEP // of_group) * of_group
-    return Layout(
+    return SplitLayout(
         method="output",
         axes=along,
         axis=1,
@@ -213,16 +221,18 @@ def _channels(node: NodeProto, attributes: Mapping[str, Any], weight: int, sourc
     )
 
 
-def _filters(node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: Values) -> Layout:
+def _filters(
+    node: NodeProto, attributes: Mapping[str, Any], weight: int, source: int, values: ConstantValues
+) -> SplitLayout:
     if node.op_type != "Conv":
         raise _cannot(node, "input", "only Conv, Gemm and MatMul can be")
     if attributes.get("group", 1) != 1:
         raise _cannot(node, "input", "it has groups; split it by channel")
     width = values.shapes[node.input[weight]][1]
-    return Layout(method="input", axes={weight: 1, source: 1}, axis=None, width=width, attributes=attributes)
+    return SplitLayout(method="input", axes={weight: 1, source: 1}, axis=None, width=width, attributes=attributes)
 
 
-def _spatial(node: NodeProto, values: Values) -> Layout:
+def _spatial(node: NodeProto, values: ConstantValues) -> SplitLayout:
     if node.op_type != "Conv":
         raise _cannot(node, "spatial", "only Conv can be")
     attributes = attributes_of(node)
@@ -230,6 +240,6 @@ def _spatial(node: NodeProto, values: Values) -> Layout:
     if max(kernel.before, kernel.after) >= kernel.extent:
         raise _cannot(node, "spatial", "its pads are as long as its kernel")
     rows = values.shapes[node.output[0]][2]
-    return Layout(
+    return SplitLayout(
         method="spatial", axes={0: 2}, axis=2, width=rows, step=1, groups=attributes.get("group", 1), attributes=attributes
     )

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from hyps.passes.sharding.cutting import Cutting, parts
-from hyps.passes.sharding.layouts import Layout
+from hyps.passes.sharding.graph_editor import GraphEditor, shard_parts
+from hyps.passes.sharding.layouts import SplitLayout
 
 
-def split_by_input(cutting: Cutting, node: gs.Node, layout: Layout, count: int) -> None:
+def split_by_input(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
     """Put ``count`` shards of ``node`` in its place; the last writes its result."""
     result = node.outputs[0]
     bias = node.inputs[2:3]
     nodes: list[gs.Node] = []
     summed: gs.Tensor | None = None
-    for part in parts(node.name, layout.widths(count)):
+    for part in shard_parts(node.name, layout.widths(count)):
         operands = [cutting.cut(node.inputs[position], part, layout.axes[position], nodes) for position in (0, 1)]
         attributes = dict(node.attrs)
         last = part.index == count - 1

@@ -10,26 +10,26 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from hyps.passes.sharding.cutting import Cutting, Part, parts
-from hyps.passes.sharding.layouts import Layout
-from hyps.passes.sharding.tails import shard_tail, tail
+from hyps.passes.sharding.fused_followers import fused_followers, shard_fused_followers
+from hyps.passes.sharding.graph_editor import GraphEditor, Part, shard_parts
+from hyps.passes.sharding.layouts import SplitLayout
 
 
-def split_by_output(cutting: Cutting, node: gs.Node, layout: Layout, count: int) -> None:
+def split_by_output(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
     """Put ``count`` shards of ``node`` with what follows it, and a Concat, in its place."""
     assert layout.axis is not None
-    chain = [node, *tail(cutting, node)]
+    chain = [node, *fused_followers(cutting, node)]
     result = chain[-1].outputs[0]
     nodes: list[gs.Node] = []
     results = []
-    for part in parts(node.name, layout.widths(count)):
+    for part in shard_parts(node.name, layout.widths(count)):
         value = _shard(cutting, node, layout, part, nodes)
-        results.append(shard_tail(cutting, chain, value, layout.axis, part, nodes))
+        results.append(shard_fused_followers(cutting, chain, value, layout.axis, part, nodes))
     nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": layout.axis}, results, [result]))
     cutting.replace(chain, nodes)
 
 
-def _shard(cutting: Cutting, node: gs.Node, layout: Layout, part: Part, nodes: list[gs.Node]) -> gs.Variable:
+def _shard(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, part: Part, nodes: list[gs.Node]) -> gs.Variable:
     operands = [
         cutting.cut(operand, part, layout.axes[position], nodes)
         if position in layout.axes

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from hyps.passes.sharding.cutting import Cutting, parts
-from hyps.passes.sharding.kernels import Kernel
-from hyps.passes.sharding.layouts import Layout
-from hyps.passes.sharding.tails import shard_tail, tail
+from hyps.passes.sharding.fused_followers import fused_followers, shard_fused_followers
+from hyps.passes.sharding.graph_editor import GraphEditor, shard_parts
+from hyps.passes.sharding.kernel_rows import Kernel
+from hyps.passes.sharding.layouts import SplitLayout
 
 _AXIS = 2
 
 
-def split_spatially(cutting: Cutting, node: gs.Node, layout: Layout, count: int) -> None:
+def split_spatially(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
     """Put ``count`` shards of a Conv with what follows it, and a Concat, in its place."""
-    chain = [node, *tail(cutting, node)]
+    chain = [node, *fused_followers(cutting, node)]
     result = chain[-1].outputs[0]
     source, *others = node.inputs
     window = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
     nodes: list[gs.Node] = []
     results = []
-    for part in parts(node.name, layout.widths(count)):
+    for part in shard_parts(node.name, layout.widths(count)):
         first, last, pads = window.reads(part.start, part.stop)
         operands = [
             cutting.rows(source, part, _AXIS, first, last, nodes),
@@ -34,6 +34,6 @@ def split_spatially(cutting: Cutting, node: gs.Node, layout: Layout, count: int)
         attributes = {**node.attrs, "auto_pad": "NOTSET", "pads": list(pads)}
         value = gs.Variable(part.name(node.outputs[0].name), dtype=node.outputs[0].dtype)
         nodes.append(gs.Node(node.op, part.name(node.name), attributes, operands, [value]))
-        results.append(shard_tail(cutting, chain, value, _AXIS, part, nodes))
+        results.append(shard_fused_followers(cutting, chain, value, _AXIS, part, nodes))
     nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": _AXIS}, results, [result]))
     cutting.replace(chain, nodes)

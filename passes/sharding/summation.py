@@ -13,14 +13,14 @@ import math
 
 from onnx import NodeProto
 
-from hyps.passes.sharding.layouts import CONVOLUTIONS, INTEGER, WIDTH_STEP, Layout, Values, how
+from hyps.passes.sharding.layouts import CONVOLUTIONS, INTEGER, WIDTH_STEP, ConstantValues, SplitLayout, how
 
 _BLOCK_DEPTH, _BLOCK_COLUMNS = 128, 80
 #: Of so many columns or fewer the blocks are longer.
 _NARROW_COLUMNS = 64
 
 
-def inexact_split(node: NodeProto, layout: Layout, values: Values, count: int, threads: int) -> str | None:
+def inexact_split(node: NodeProto, layout: SplitLayout, values: ConstantValues, count: int, threads: int) -> str | None:
     """Why the result of ``node`` in ``count`` shards may differ in the last bits, in words a user can read; or None.
 
     What QuantizeLinear behind it would round away is not looked at.
@@ -42,7 +42,7 @@ def inexact_split(node: NodeProto, layout: Layout, values: Values, count: int, t
     return None
 
 
-def narrowest_exact(node: NodeProto, layout: Layout, values: Values, threads: int) -> int:
+def narrowest_exact(node: NodeProto, layout: SplitLayout, values: ConstantValues, threads: int) -> int:
     """The fewest columns of a shard of a Gemm or MatMul, its second factor constant, whose bits are those of the whole."""
     if layout.attributes.get("transA"):
         return WIDTH_STEP
@@ -53,7 +53,7 @@ def narrowest_exact(node: NodeProto, layout: Layout, values: Values, threads: in
     return WIDTH_STEP if one_row or source[-1] <= _BLOCK_DEPTH else _BLOCK_COLUMNS * threads
 
 
-def _same_order(node: NodeProto, layout: Layout, values: Values, widths: tuple[int, ...], threads: int) -> bool:
+def _same_order(node: NodeProto, layout: SplitLayout, values: ConstantValues, widths: tuple[int, ...], threads: int) -> bool:
     """Of a convolution, or a product whose first factor is constant, in shards of ``widths``."""
     result, weight = values.shapes[node.output[0]], values.shapes[node.input[layout.weight]]
     stored = values.constants.get(node.input[layout.weight])

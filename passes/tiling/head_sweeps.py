@@ -8,7 +8,7 @@ a Softmax along the last axis, transpositions), up to what joins them::
     key   [1, n, h, d] ─ Transpose [1, h, d, n] ─┴─ MatMul [1, h, n, n] ─ Mul ─ Softmax ─┐
     value [1, n, h, d] ─ Transpose [1, h, n, d] ─────────────────────────────────────────┴─ MatMul ─ Transpose [1, n, h, d]
 
-Measured on onnxruntime 1.31, x86-64, with 1, 2 and 4 threads (tests/passes/test_heads.py): MLAS computes the products one
+Measured on onnxruntime 1.31, x86-64, with 1, 2 and 4 threads (tests/passes/tiling/test_heads.py): MLAS computes the products one
 by one, and lets threads share each when there are fewer of them than threads. They share its rows, or its columns where
 those are more; then, if a thread has 64 of them or fewer, sums longer than 128 are added up in another order. One column
 alone goes to another kernel.

@@ -1,6 +1,6 @@
 """Which operators can be computed some rows at a time, bit for bit, and what each reads.
 
-Measured on onnxruntime 1.31, x86-64, against the whole operator with 1, 2 and 4 threads (tests/passes/test_tiles.py):
+Measured on onnxruntime 1.31, x86-64, against the whole operator with 1, 2 and 4 threads (tests/passes/tiling/test_tiles.py):
 
 - MLAS multiplies the filters with columns, one for each output position. With a single column, or where the sum is longer
   than 128 and a thread has 64 columns or fewer, it adds up in another order (``MlasConvOperation``: the blocks of the sum
@@ -17,7 +17,7 @@ from typing import Any
 
 from onnx import NodeProto, helper, numpy_helper
 
-from hyps.passes.cost_model.fusion import fusion_groups
+from hyps.passes.cost.fusion import fusion_groups
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.tiling.rows import Window
 from hyps.passes.tiling.sweep import ELEMENTWISE, ROWS, Sweep, elementwise

@@ -16,7 +16,7 @@ Rows = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SourceRows:
     """Rows of the input, and how many rows of padding the window sees before and behind them."""
 
     rows: Rows
@@ -38,7 +38,7 @@ class Window:
     most_pads: int | None = None
     counted: bool = False
 
-    def source(self, rows: Rows, height: int) -> Source | None:
+    def source(self, rows: Rows, height: int) -> SourceRows | None:
         """What of an input of ``height`` rows the output's ``rows`` need; None where no explicit padding gives them.
 
         That is where they see nothing but padding, where onnxruntime refuses as much padding as the window has taps, and
@@ -51,7 +51,7 @@ class Window:
         refused = self.most_pads is not None and max(before, after) > self.most_pads
         if inside[0] >= inside[1] or refused or (self.counted and after > self.pads[1]):
             return None
-        return Source(rows=inside, pads=(before, after))
+        return SourceRows(rows=inside, pads=(before, after))
 
     def height(self, rows: int) -> int:
         """The rows of the output of an input of so many rows, ``ceil_mode`` aside."""

@@ -9,7 +9,7 @@ of operators, any graph inside, with one result::
 
 Each tile of the result needs some rows of what is read for it, and so on back to the region's inputs, which are sliced. Rows
 that two tiles need are computed twice. Of attention, a tile is some heads: nothing is computed twice, and scores exist for
-those heads alone. Here is what each tile is made of; `hyps.passes.tiling.tile_rewrite` writes it.
+those heads alone. Here is what each tile is made of; `hyps.passes.tiling.rewrite` writes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.tiling.rows import Rows, Source, tile_rows, union
+from hyps.passes.tiling.rows import Rows, SourceRows, tile_rows, union
 from hyps.passes.tiling.sweep import Sweep
 
 _TILE = re.compile(r"/tile\d+of\d+(/|\Z)")
@@ -71,7 +71,7 @@ class _Halo:
     suffix: str
     wanted: dict[str, list[Rows]] = field(default_factory=dict)
     made: dict[str, Rows] = field(default_factory=dict)
-    sources: dict[tuple[str, str], Source] = field(default_factory=dict)
+    sources: dict[tuple[str, str], SourceRows] = field(default_factory=dict)
 
     def take(self, operator: Operator) -> bool:
         """Add an operator, all of whose readers are there; False where it cannot make what they want."""

@@ -1,4 +1,4 @@
-"""The `hyps.runtime.engine.Engine` of a cluster: inputs go to a manager, outputs come back.
+"""The `hyps.runtime.execution.engine.Engine` of a cluster: inputs go to a manager, outputs come back.
 
 A job has a number of its own that the client makes. What is not answered is said again, and the manager knows it by that
 number: a hub or a manager that was killed meanwhile costs time, and no job is computed twice or answered twice. Several jobs
@@ -22,25 +22,25 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hyps.runtime.batch import Done
-from hyps.runtime.cluster import messages
-from hyps.runtime.cluster.assembler import Assembler
-from hyps.runtime.cluster.connection import Connection
-from hyps.runtime.cluster.frames import MAGIC, Dropped, Key, cut
-from hyps.runtime.cluster.join import Join, read_join
-from hyps.runtime.cluster.link import Link, Linker
-from hyps.runtime.cluster.messages import Delivered, Refused, SendInputs, Submit
-from hyps.runtime.cluster.tensors import to_value
-from hyps.runtime.cluster.topics import Role, topic
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
+from hyps.runtime.cluster.broker.connection import Connection
+from hyps.runtime.cluster.broker.join import Join, read_join
+from hyps.runtime.cluster.broker.link import Link, Linker
+from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol.assembler import Assembler
+from hyps.runtime.cluster.protocol.frames import MAGIC, Dropped, Key, cut
+from hyps.runtime.cluster.protocol.messages import Delivered, Refused, SendInputs, Submit
+from hyps.runtime.cluster.protocol.tensors import to_value
+from hyps.runtime.cluster.protocol.topics import Role, topic
+from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import HubError, InputError
-from hyps.runtime.executor import Outputs, StepProfile, check_inputs
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import MANIFEST_NAME, Manifest, TensorRecord
-from hyps.runtime.process import memory
-from hyps.runtime.sessions import memory_of, to_numpy
+from hyps.runtime.execution.batch import StreamResult
+from hyps.runtime.execution.executor import Outputs, StepProfile, check_inputs
+from hyps.runtime.execution.session import memory_of, to_numpy
 
 #: Images under way at a time.
-WINDOW = 8
+JOB_WINDOW = 8
 #: An accepted job's result may take long; a job that nobody accepts is said again, for so many seconds.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class ClusterEngine:
         return done.outputs
 
     def stream(
-        self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = WINDOW, *, only: str | None = None
-    ) -> Iterator[Done]:
+        self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = JOB_WINDOW, *, only: str | None = None
+    ) -> Iterator[StreamResult]:
         """What becomes of each of ``inputs``, in their order; ``window`` of them are under way at a time.
 
         ``only`` is the number of the only job. Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
@@ -139,7 +139,7 @@ class ClusterEngine:
                     job = self._jobs.popitem(last=False)[1] if self._jobs else None
                 if job:
                     seconds = time.monotonic() - job.began
-                    yield Done(number=job.number, outputs=self._ordered(job), error=job.error, compute_s=seconds)
+                    yield StreamResult(number=job.number, outputs=self._ordered(job), error=job.error, compute_s=seconds)
         finally:
             with self._changed:
                 self._jobs.clear()
@@ -229,7 +229,7 @@ class ClusterEngine:
                 self._connection.publish(self._submit_topic, frame)
 
     def _say(self, message: messages.Message) -> None:
-        self._connection.publish(self._submit_topic, messages.encode(message))
+        self._connection.publish(self._submit_topic, messages.encode_message(message))
 
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """(On the connection's thread.) The manager keeps the result until it hears that we have it."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from hyps.runtime.device.available_memory import memory_room
+from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.errors import EngineError
-from hyps.runtime.process import LEAN_ENVIRONMENT
-from hyps.runtime.room import memory_room
 
 try:
     import dask

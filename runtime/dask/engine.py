@@ -1,4 +1,4 @@
-"""The `hyps.runtime.engine.Engine` of a Dask cluster: steps are its tasks, tensors what travels between its workers.
+"""The `hyps.runtime.execution.engine.Engine` of a Dask cluster: steps are its tasks, tensors what travels between its workers.
 
 Dask does what it is there for: it gives tasks to workers that have the memory (the resource ``memory``, in bytes), moves
 tensors between them, runs again what a lost worker had, lets workers come and go, and shows all that on its dashboard. Who
@@ -20,16 +20,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hyps.runtime.batch import Done
-from hyps.runtime.cluster.messages import Orders, ShareOrder
-from hyps.runtime.cluster.serving import FileServer, local_address
+from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.bundle.manifest import Manifest, encode_manifest
+from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.dask import tasks
 from hyps.runtime.dask.connect import Connected, connect
-from hyps.runtime.dask.plan import Stage, work
+from hyps.runtime.dask.task_plan import Stage, task_plan
 from hyps.runtime.errors import EngineError, InputError, RuntimeFault
-from hyps.runtime.executor import Outputs, StepProfile, check_inputs
-from hyps.runtime.integrity import check_files, read_manifest
-from hyps.runtime.manifest import Manifest, encode
+from hyps.runtime.execution.batch import StreamResult
+from hyps.runtime.execution.executor import Outputs, StepProfile, check_inputs
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
 _CHUNK, _CHUNK_BYTES = 16, 8_000_000
@@ -66,7 +66,7 @@ class DaskEngine:
             workers = self._cluster.memory_bytes()
             input_bytes = sum(self._manifest.tensors[name].nbytes for name in self._manifest.inputs)
             chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, input_bytes), count // (_AHEAD * len(workers))))
-            self.work = work(self._manifest, workers, count, chunk)
+            self.work = task_plan(self._manifest, workers, count, chunk)
             self._chunk = chunk if len(self.work.stages) == 1 else 1
             self._window = _AHEAD * len(workers) if len(self.work.stages) == 1 else _AHEAD * len(workers) + 2
             self._server = FileServer(self._address(), tls=self._cluster.tls)
@@ -93,7 +93,7 @@ class DaskEngine:
             raise done.error
         return done.outputs
 
-    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[Done]:
+    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[StreamResult]:
         """What becomes of each of ``inputs``, in their order; few are under way at a time, however many there are.
 
         Raises `InputError` for wrong inputs, `EngineError` where they cannot be computed.
@@ -147,7 +147,7 @@ class DaskEngine:
         futures = tuple(dict.fromkeys(made[output.name] for output in self._manifest.outputs))
         return _Batch(first=first, count=len(samples), began=time.perf_counter(), futures=futures)
 
-    def _results(self, batch: _Batch) -> Iterator[Done]:
+    def _results(self, batch: _Batch) -> Iterator[StreamResult]:
         try:
             parts = self._cluster.client.gather(list(batch.futures))
         except RuntimeFault:
@@ -160,14 +160,14 @@ class DaskEngine:
             each = [part[offset] for part in parts]
             fault = next((part for part in each if isinstance(part, InputError)), None)
             outputs = {} if fault else {name: value for part in each for name, value in part.items() if name in names}
-            yield Done(number=batch.first + offset, outputs=outputs, error=fault, compute_s=seconds)
+            yield StreamResult(number=batch.first + offset, outputs=outputs, error=fault, compute_s=seconds)
 
     def _address(self) -> str:
         return local_address(self._cluster.host, self._cluster.port)
 
     def _ticket(self, bundle: Path, number: int, stage: Stage) -> tasks.Ticket:
         """Let workers fetch a stage's files, and say how."""
-        document = encode(stage.part)
+        document = encode_manifest(stage.part)
         sha256 = hashlib.sha256(document).hexdigest()
         shelf: dict[str, Path | bytes] = {sha256: document, **{file.sha256: bundle / file.path for file in stage.part.files}}
         orders = Orders(

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.batch import Batch, batch_manifest, streams
-from hyps.runtime.cluster.fetching import Cache
-from hyps.runtime.cluster.messages import Orders, ShareOrder
-from hyps.runtime.cluster.tensors import to_value
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, Manifest
+from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.protocol.tensors import to_value
+from hyps.runtime.cluster.transfer.file_cache import Cache
+from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
-from hyps.runtime.executor import Executor, Outputs, load
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import STORAGE_TYPES, Manifest
-from hyps.runtime.process import keep_lean
-from hyps.runtime.sessions import Value, memory_of, to_ort
+from hyps.runtime.execution.batch import Batch, batch_manifest, streams
+from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.session import TensorValue, memory_of, to_ort
 
 #: What becomes of some inputs: of each its tensors by name, or why there are none.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]
@@ -81,7 +81,7 @@ class Shares:
             threads = min(self._threads, manifest.target.threads)
             several = ticket.inputs > 1  # one at a time, what is pinned stays
             adapted = batch_manifest(manifest, ticket.inputs) if several else manifest
-            self._loaded[sha256] = load(folder, threads=threads, adapt=lambda _: adapted)
+            self._loaded[sha256] = load_executor(folder, threads=threads, adapt=lambda _: adapted)
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
 
@@ -122,7 +122,9 @@ def _here() -> Shares:
         return _shares[0]
 
 
-def _results(executor: Executor, samples: Iterator[Mapping[str, Value]], *, batch: bool) -> Iterator[Outputs | InputError]:
+def _results(
+    executor: Executor, samples: Iterator[Mapping[str, TensorValue]], *, batch: bool
+) -> Iterator[Outputs | InputError]:
     """In the order of the samples; in a ``batch``, weights that are not kept are read once for all of them."""
     if batch and streams(executor.manifest):
         for done in sorted(Batch(executor).stream(samples), key=lambda done: done.number):
@@ -135,8 +137,10 @@ def _results(executor: Executor, samples: Iterator[Mapping[str, Value]], *, batc
             yield error
 
 
-def _merged(parts: Sequence[Mapping[str, NDArray[Any]] | InputError], executor: Executor) -> dict[str, Value] | InputError:
-    tensors: dict[str, Value] = {}
+def _merged(
+    parts: Sequence[Mapping[str, NDArray[Any]] | InputError], executor: Executor
+) -> dict[str, TensorValue] | InputError:
+    tensors: dict[str, TensorValue] = {}
     for part in parts:
         if isinstance(part, InputError):
             return part

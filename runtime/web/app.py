@@ -19,17 +19,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import Route
 
 from hyps.runtime.errors import HubError, RuntimeFault
-from hyps.runtime.web.desk import Desk
 from hyps.runtime.web.errors import Busy, WebFault
 from hyps.runtime.web.routes import routes
 from hyps.runtime.web.schemas import Problem
 from hyps.runtime.web.security import Guard, bearer
+from hyps.runtime.web.services import WebServices
 
 _STATIC = Path(__file__).parent / "static"
 _START_S, _STOP_S = 10.0, 3
 
 
-def application(desk: Desk, token: str) -> FastAPI:
+def application(desk: WebServices, token: str) -> FastAPI:
     """The page and the REST interface."""
     app = FastAPI(title="HyPS manager", version=version("hyps"), docs_url=None, redoc_url=None)
     app.include_router(routes(desk, bearer(token)))

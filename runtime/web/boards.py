@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from hyps.runtime.cluster.status import WorkerLine
+from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
 from hyps.runtime.web.schemas import ShareView, StatusView, WorkerView
 

@@ -26,7 +26,7 @@ import msgspec
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import Busy, Missing, WebFault
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import Build, BuildRequest, PlanView, Target
+from hyps.runtime.web.schemas import Build, BuildRequest, PlanView, TargetView
 
 #: Set the limits in the new process, then become the compiler. RLIMIT_DATA leaves mapped files out; it dies with the
 #: manager (prctl's PR_SET_PDEATHSIG).
@@ -61,16 +61,16 @@ class Builds:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="build")
-        self._targets: list[Target] | None = None
+        self._targets: list[TargetView] | None = None
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[TargetView]:
         """The devices that hypsc knows. Raises `WebFault` where it is not installed."""
         if self._targets is None:
             done = subprocess.run([_hypsc(), "targets", "list", "--json"], capture_output=True, check=False, timeout=60)
             if done.returncode:
                 raise WebFault(_last_line(done.stderr))
             known = msgspec.json.decode(done.stdout)
-            self._targets = [Target(**{name: each[name] for name in Target.model_fields}) for each in known]
+            self._targets = [TargetView(**{name: each[name] for name in TargetView.model_fields}) for each in known]
         return self._targets
 
     def start(self, model: str, request: BuildRequest, budget_bytes: int | None) -> Build:

@@ -1,6 +1,6 @@
 """The cluster behind the page: one connection to the hub, and one manager at a time, of the bundle that is served.
 
-As below a group (`hyps.runtime.cluster.subhub`), the connection outlives the managers, and the page's own jobs never go
+As below a group (`hyps.runtime.cluster.broker.shared_connection`), the connection outlives the managers, and the page's own jobs never go
 through the hub.
 """
 
@@ -14,15 +14,15 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.broker.shared_connection import InProcessHub, SharedConnection
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.journal import Journal
-from hyps.runtime.cluster.manager import Manager
-from hyps.runtime.cluster.messages import WorkerState
-from hyps.runtime.cluster.planning import Wishes
-from hyps.runtime.cluster.status import Status, WorkerLine
-from hyps.runtime.cluster.subhub import Desk, SubHub
-from hyps.runtime.cluster.trace import Span
+from hyps.runtime.cluster.manager.deployment import ClusterOptions
+from hyps.runtime.cluster.manager.manager import Manager
+from hyps.runtime.cluster.manager.status import Status, WorkerLine
+from hyps.runtime.cluster.protocol.messages import WorkerState
+from hyps.runtime.cluster.scheduling.trace import Span
+from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import Busy, Conflict, Missing
 
@@ -35,10 +35,10 @@ class Cluster:
     """``changed`` is called, on any thread, when something may be other than before; ``fault`` ends the program."""
 
     def __init__(
-        self, join: Join, wishes: Wishes, listen: str | None, say: Callable[[str], None], changed: Callable[[], None]
+        self, join: Join, wishes: ClusterOptions, listen: str | None, say: Callable[[str], None], changed: Callable[[], None]
     ) -> None:
         self._wishes, self._listen, self._say, self._changed = wishes, listen, say, changed
-        self._hub = SubHub(join, changed, clients=True)
+        self._hub = SharedConnection(join, changed, clients=True)
         self._drained: set[str] = set()
         self._serving: _Serving | None = None
         self._lock = threading.RLock()
@@ -145,7 +145,7 @@ class Cluster:
             raise Conflict(f"bundle {bundle} is served no more; submit the input again")
         return serving.engine()
 
-    def manager(self, desk: Desk, folder: Path, journal: Journal) -> Manager:
+    def manager(self, desk: InProcessHub, folder: Path, journal: Journal) -> Manager:
         """A manager as the operator wants it."""
         made = Manager(folder, desk.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
@@ -180,9 +180,9 @@ class _Serving:
         self._manager: Manager | None = None
         self._thread: threading.Thread | None = None
 
-    def begin(self, hub: SubHub) -> None:
+    def begin(self, hub: SharedConnection) -> None:
         """Returns when it serves. Raises `RuntimeFault`."""
-        self._desk, self._over, self._begun = Desk(hub), threading.Event(), threading.Event()
+        self._desk, self._over, self._begun = InProcessHub(hub), threading.Event(), threading.Event()
         self._refused: RuntimeFault | None = None
         self._thread = threading.Thread(target=self._run, name=f"manager of {self.name}", daemon=True)
         self._thread.start()

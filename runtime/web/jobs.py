@@ -15,15 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hyps.runtime.cluster.trace import Span
+from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.inputs import Source, read_tensors
-from hyps.runtime.output import save
-from hyps.runtime.results import top_classes
+from hyps.runtime.io.files import save
+from hyps.runtime.io.inputs import InputSource, read_tensors
+from hyps.runtime.io.results import top_classes
 from hyps.runtime.web.cluster import Cluster
 from hyps.runtime.web.errors import Busy, Conflict, Missing, WebFault
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import Job, ScoredView, SpanView
+from hyps.runtime.web.schemas import JobView, ScoredView, SpanView
 
 #: Of the last jobs so many are known; so many wait at most; so many are under way, which makes a pipeline.
 _KEPT, _MOST_WAITING, _UNDER_WAY = 200, 64, 4
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 class Jobs:
     """``changed`` is told of each job that begins and ends (on any thread)."""
 
-    def __init__(self, cluster: Cluster, library: Library, changed: Callable[[Job], None]) -> None:
+    def __init__(self, cluster: Cluster, library: Library, changed: Callable[[JobView], None]) -> None:
         self._cluster, self._library, self._changed = cluster, library, changed
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, JobView] = OrderedDict()
         self._lock = threading.Lock()
         self._waiting: queue.Queue[str | None] = queue.Queue()
         for number in range(_UNDER_WAY):
@@ -56,14 +56,14 @@ class Jobs:
         name = secrets.token_hex(16)
         return name, self._input(name)
 
-    def submit(self, job: str, name: str) -> Job:
+    def submit(self, job: str, name: str) -> JobView:
         """Compute an input that was written, or remove it. Raises `Busy`, `Conflict`."""
         try:
             bundle = self.room()
         except WebFault:
             self._input(job).unlink(missing_ok=True)
             raise
-        made = Job(id=job, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
+        made = JobView(id=job, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
         with self._lock:
             self._jobs[job] = made
             gone = [self._jobs.popitem(last=False)[0] for _ in range(len(self._jobs) - _KEPT)]
@@ -73,12 +73,12 @@ class Jobs:
         self._waiting.put(job)
         return made
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[JobView]:
         """The last ones, the newest first."""
         with self._lock:
             return [*reversed(self._jobs.values())]
 
-    def get(self, job: str) -> Job:
+    def get(self, job: str) -> JobView:
         """One of them. Raises `Missing`."""
         with self._lock:
             if job not in self._jobs:
@@ -124,7 +124,7 @@ class Jobs:
         asked = self.get(job)
         with closing(self._cluster.engine(asked.bundle)) as engine:
             manifest = engine.manifest
-            tensors = read_tensors(Source(name=asked.name, content=source), manifest, _ROOM_BYTES)
+            tensors = read_tensors(InputSource(name=asked.name, content=source), manifest, _ROOM_BYTES)
             found = engine.run(tensors, job=job)
         seconds = time.monotonic() - began
         save(self._outputs(job), found)

@@ -16,9 +16,9 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Manifest
 from hyps.runtime.errors import OutputError, RuntimeFault
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import MANIFEST_NAME, REPORT_NAME, Manifest
 from hyps.runtime.web.errors import Missing, TooLarge, WebFault
 from hyps.runtime.web.schemas import BundleLine, ModelFile, ModelLine
 

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from hyps.runtime.integrity import read_manifest
+from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.web import schemas
-from hyps.runtime.web.desk import Desk
 from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.metrics import registry
+from hyps.runtime.web.services import WebServices
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PathName = Annotated[str, Path(min_length=1, max_length=100, pattern=_NAME)]
@@ -43,7 +43,7 @@ def _file(kind: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
+def routes(desk: WebServices, check: Callable[..., None]) -> APIRouter:
     """All of them; ``check`` is who may ask."""
     api = APIRouter(dependencies=[Depends(check)], responses=_PROBLEMS)
 
@@ -55,7 +55,7 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
         return Response(generate_latest(registry(desk.boards.view())), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/api/targets")
-    def targets() -> list[schemas.Target]:
+    def targets() -> list[schemas.TargetView]:
         """The devices that can be compiled for."""
         return desk.builds.targets()
 
@@ -152,7 +152,9 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
         return desk.boards.view()
 
     @api.post("/api/jobs", status_code=202, openapi_extra=_BYTES)
-    async def submit(request: Request, name: Annotated[str, Query(min_length=1, max_length=200)] = "image") -> schemas.Job:
+    async def submit(
+        request: Request, name: Annotated[str, Query(min_length=1, max_length=200)] = "image"
+    ) -> schemas.JobView:
         """Compute a photograph, or a .npy or .npz file."""
         desk.jobs.room()
         job, path = desk.jobs.new()
@@ -160,12 +162,12 @@ def routes(desk: Desk, check: Callable[..., None]) -> APIRouter:
         return await asyncio.to_thread(desk.jobs.submit, job, name)
 
     @api.get("/api/jobs")
-    def jobs() -> list[schemas.Job]:
+    def jobs() -> list[schemas.JobView]:
         """The last jobs, the newest first."""
         return desk.jobs.all()
 
     @api.get("/api/jobs/{name}")
-    def one_job(name: PathId) -> schemas.Job:
+    def one_job(name: PathId) -> schemas.JobView:
         """A job: its state, its five best classes, and what took how long."""
         return desk.jobs.get(name)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NameText = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Schema(BaseModel):
@@ -15,7 +15,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Target(Schema):
+class TargetView(Schema):
     """A device that 'hypsc' knows."""
 
     name: str
@@ -46,13 +46,13 @@ class BuildRequest(Schema):
     ``dry_run``: plan only.
     """
 
-    target: Name | None = None
+    target: NameText | None = None
     memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 45)] | None = None
     workers: bool = False
     split: Literal["auto", "mandatory", "pooling", "layers"] = "auto"
     preprocess: Literal["imagenet", "imagenet-caffe", "tf", "cifar10", "raw"] | None = None
     dry_run: bool = False
-    bundle: Name | None = None
+    bundle: NameText | None = None
 
 
 class PartitionLine(Schema):
@@ -119,7 +119,7 @@ class BundleView(BundleLine):
 class Served(Schema):
     """The bundle to serve."""
 
-    bundle: Name
+    bundle: NameText
 
 
 class Homes(Schema):
@@ -184,7 +184,7 @@ class ScoredView(Schema):
 
 
 class SpanView(Schema):
-    """A share of a job at a worker; seconds since the manager accepted the job (`hyps.runtime.cluster.trace`)."""
+    """A share of a job at a worker; seconds since the manager accepted the job (`hyps.runtime.cluster.scheduling.trace`)."""
 
     share: int
     worker: str
@@ -197,7 +197,7 @@ class SpanView(Schema):
     steps_s: list[float]
 
 
-class Job(Schema):
+class JobView(Schema):
     """An input that is computed by the bundle that was served when it came."""
 
     id: str

@@ -7,12 +7,12 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from hyps.runtime.cluster.join import Join
-from hyps.runtime.cluster.options import size
-from hyps.runtime.cluster.planning import Wishes
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.cli.options import count
+from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.cli.options import size
+from hyps.runtime.cluster.manager.deployment import ClusterOptions
 from hyps.runtime.errors import HubError
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.options import count
 
 _PORT = 8765
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -36,15 +36,17 @@ def add_web(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--build-seconds", type=count, default=900, metavar="S", help="for compiling (default 900)")
 
 
-def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path | None, say: Callable[[str], None]) -> None:
+def serve(
+    options: argparse.Namespace, join: Join, wishes: ClusterOptions, journal: Path | None, say: Callable[[str], None]
+) -> None:
     """Serve until interrupted, or until the manager cannot go on. Raises `RuntimeFault`."""
     try:
         from hyps.runtime.web.app import Server, application
     except ImportError:
         raise HubError("the page needs more libraries: pip install 'hyps[web]'") from None
     from hyps.runtime.web.cluster import Cluster
-    from hyps.runtime.web.desk import Desk
     from hyps.runtime.web.library import Library
+    from hyps.runtime.web.services import WebServices
 
     host, port = _address(options.web)
     if (options.tls_cert is None) != (options.tls_key is None):
@@ -53,7 +55,7 @@ def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path
     given: Path | None = options.bundle.resolve() if options.bundle else None
     if given:
         read_manifest(given)  # before the hub is waited for
-    desk: Desk | None = None
+    desk: WebServices | None = None
     cluster = Cluster(
         join,
         wishes,
@@ -62,7 +64,7 @@ def serve(options: argparse.Namespace, join: Join, wishes: Wishes, journal: Path
         lambda: desk.pump.poke() if desk else None,
     )
     library = Library(options.library.absolute(), given, limit_bytes=options.upload_limit)
-    desk = Desk(
+    desk = WebServices(
         cluster,
         library,
         (given, journal) if given and journal else None,

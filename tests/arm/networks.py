@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.session import open_session, to_numpy
 from tests.arm.parts import CACHE, disk_image, run
 
 BIN = Path(sys.executable).parent

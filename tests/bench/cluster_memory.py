@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.bench.clusters import BIN, mosquitto
 from tests.bench.faults import journal_states
-from tests.runtime.cluster.broker import wait_for
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import wait_for
 
 COUNT = 1000
 _WAIT_S = 240

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import cluster_on, mosquitto
 from tests.bench.wire import crossings, placed, traced
 from tests.cluster_network import Traffic
@@ -35,7 +35,7 @@ class Wired:
 def wired(folder: Path, bundle: Path, counts: Sequence[int]) -> Iterator[Wired]:
     """Images one after the other, each cluster made anew."""
     generator = np.random.default_rng(7)
-    executor = load(bundle)
+    executor = load_executor(bundle)
     (name,) = executor.manifest.inputs
     shape = executor.manifest.tensors[name].shape
     images = [{name: generator.standard_normal(shape, dtype=np.float32)} for _ in range(IMAGES)]

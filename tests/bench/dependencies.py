@@ -8,11 +8,11 @@ from tests.bench.place import Place, output
 from tests.bench.readings import Imported
 
 #: The first stands for Python itself: what restarts the process lean, and measures it.
-PYTHON = "hyps.runtime.process"
-NAMES = (PYTHON, "msgspec", "hyps.runtime.manifest", "numpy", "onnxruntime", "PIL.Image", "hyps.runtime.cli")
+PYTHON = "hyps.runtime.device.process_memory"
+NAMES = (PYTHON, "msgspec", "hyps.runtime.bundle.manifest", "numpy", "onnxruntime", "PIL.Image", "hyps.runtime.cli.main")
 _CODE = """
 import importlib, sys
-from hyps.runtime.process import memory, restart_lean
+from hyps.runtime.device.process_memory import memory, restart_lean
 restart_lean()
 for name in sys.argv[1:]:
     importlib.import_module(name)

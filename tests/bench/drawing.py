@@ -1,4 +1,4 @@
-"""The plots of ``docs/benchmarks.md``, from raw results alone, in the style and colours of `hyps.compiler.page.plots`.
+"""The plots of ``docs/benchmarks.md``, from raw results alone, in the style and colours of `hyps.compiler.report.plots`.
 
 Colours differ in lightness, and shapes or places tell the same: nothing depends on colour alone.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyps.compiler.page.plots import ACTIVATIONS, BESIDE, BUDGET, CUT, MEASURED, WEIGHTS, Format, Style, _drawn
+from hyps.compiler.report.plots import ACTIVATIONS, BESIDE, BUDGET, CUT, MEASURED, WEIGHTS, Format, Style, _drawn
 from tests.bench.readings import Predicted, Race, Raced, Results
 from tests.bench.summary import MAPPED, bases, peak_bytes, warm_ratio
 

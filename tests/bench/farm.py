@@ -24,9 +24,9 @@ from rich.console import Console
 
 from hyps.models.catalogue import build
 from hyps.runtime.dask.engine import DaskEngine
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import BIN, ROOT, WIDTH, table
-from tests.runtime.scale.farm import Farm
+from tests.runtime.dask.farm import Farm
 
 PAGE = ROOT / "docs" / "dask.md"
 HEAD = """\
@@ -42,7 +42,7 @@ STREAM, PHOTOGRAPHS, ALONE = 96, 1000, 12
 _ALONE = """
 import sys, time, numpy as np
 from pathlib import Path
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load
 executor = load(Path(sys.argv[1]), threads=1)
 (name,) = executor.manifest.inputs
 image = {name: np.zeros(executor.manifest.tensors[name].shape, np.float32)}
@@ -95,7 +95,7 @@ def throughput(folder: Path, bundle: Path, out: Console) -> None:
     """A stream of images on one worker and on two; and what two processes without Dask give here."""
     columns = ("workers", "MB each may hold", "images a s", "ratio", "peak MB", "tasks")
     rows = table(f"a stream of {STREAM} images", *columns)
-    executor = load(bundle)
+    executor = load_executor(bundle)
     (name,) = executor.manifest.inputs
     image = {name: np.random.default_rng(0).standard_normal(executor.manifest.tensors[name].shape, dtype=np.float32)}
     expected = {key: value.tobytes() for key, value in executor.run(image).items()}
@@ -121,7 +121,7 @@ def throughput(folder: Path, bundle: Path, out: Console) -> None:
 
 def latency(folder: Path, bundle: Path, out: Console) -> None:
     """One image at a time, spread over three workers: what Dask adds."""
-    executor = load(bundle, threads=1)
+    executor = load_executor(bundle, threads=1)
     (name,) = executor.manifest.inputs
     image = {name: np.zeros(executor.manifest.tensors[name].shape, np.float32)}
     own = statistics.median(_seconds(lambda: executor.run(image, again=True)) for _ in range(ALONE))

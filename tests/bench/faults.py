@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import WIDTH, build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
 from tests.cluster_network import Network
@@ -182,7 +182,7 @@ def campaign(
     bundle = build_layers(folder)
     generator = np.random.default_rng(seed)
     pictures = [{"image": generator.standard_normal((1, 3, 32, 32), dtype=np.float32)} for _ in range(_PICTURES)]
-    executor = load(bundle)
+    executor = load_executor(bundle)
     expected = [executor.run(picture)["scores"].tobytes() for picture in pictures]
     with ExitStack() as stack:
         devices, links = cluster_on(stack, folder, bundle, mosquitto(), WORKERS, shaped=True)

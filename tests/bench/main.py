@@ -21,7 +21,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from hyps.runtime.output import replacing
+from hyps.runtime.io.files import replacing
 from tests.bench.compilation import compilation
 from tests.bench.dependencies import dependencies
 from tests.bench.document import page, readme

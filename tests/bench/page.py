@@ -23,8 +23,8 @@ from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
 from tests.bench.clusters import BIN, ROOT, WIDTH, mosquitto, table
-from tests.runtime.cluster.broker import wait_for
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import wait_for
 
 PAGE = ROOT / "docs" / "page.md"
 HEAD = """\

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from hyps.compiler.load import load_model
+from hyps.compiler.model_io.load import load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
@@ -15,7 +15,7 @@ from hyps.passes.planning.planner import Planned, plan
 from hyps.passes.planning.request import Request
 from hyps.passes.weights import Model
 from tests.bench.place import Place
-from tests.bench.readings import Planning, Timed
+from tests.bench.readings import Deployment, Timed
 from tests.bench.synthetic import inception, residual
 
 COUNTS = (1_000, 10_000, 100_000)
@@ -24,7 +24,7 @@ SYNTHETIC: tuple[Callable[[int], Model], ...] = (residual, inception)
 BUDGETS_BYTES = (1 << 40, 128_000_000)
 
 
-def planning(place: Place) -> Planning:
+def planning(place: Place) -> Deployment:
     """Synthetic networks of growing size, and every reference network for its smallest budget, which is tried longest."""
     place.say("planning synthetic networks")
     synthetic = tuple(timed())
@@ -36,7 +36,7 @@ def planning(place: Place) -> Planning:
         tightest.append(timed_tight(model))
         for path in place.folder.glob(f"{name}.*"):
             path.unlink()
-    return Planning(synthetic=synthetic, tightest=tuple(tightest))
+    return Deployment(synthetic=synthetic, tightest=tuple(tightest))
 
 
 def timed() -> Iterator[Timed]:

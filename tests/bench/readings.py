@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from hyps.runtime.output import replacing
+from hyps.runtime.io.files import replacing
 
 Result = TypeVar("Result")
 #: A list of plain values or an object of such stands on one line of the file.
@@ -184,7 +184,7 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planning:
+class Deployment:
     """Synthetic networks of growing size, and reference networks under the smallest budget of each."""
 
     synthetic: tuple[Timed, ...]
@@ -208,7 +208,7 @@ class Results:
     batch: Part[Batch] | None = None
     prediction: Part[tuple[Predicted, ...]] | None = None
     compilation: Part[tuple[Compiled, ...]] | None = None
-    planning: Part[Planning] | None = None
+    planning: Part[Deployment] | None = None
     dependencies: Part[tuple[Imported, ...]] | None = None
     version: int = field(default=1)
 

@@ -23,8 +23,8 @@ ROUNDS = 3
 BATCH, BATCH_BUDGET_MB = 64, 128
 #: ``hyps-run``, which tells at the end what it made the kernel read.
 _COUNTED = """
-from hyps.runtime.cli import main
-from hyps.runtime.process import storage_bytes_read
+from hyps.runtime.cli.main import main
+from hyps.runtime.device.process_memory import storage_bytes_read
 try:
     main()
 finally:

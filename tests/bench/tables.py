@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.readings import Batch, Compiled, Imported, Planning, Predicted, Race, Raced, Storage, Timed
+from tests.bench.readings import Batch, Compiled, Deployment, Imported, Predicted, Race, Raced, Storage, Timed
 from tests.bench.summary import bases, cold, peak_bytes, run_s, start_s, warm_ratio, warm_s
 
 
@@ -147,7 +147,7 @@ def compilation(result: Sequence[Compiled]) -> Iterator[Grid]:
     yield Grid(title="Compile against cp, medians of turns", columns=("", *names), rows=tuple(rows))
 
 
-def planning(result: Planning) -> Iterator[Grid]:
+def planning(result: Deployment) -> Iterator[Grid]:
     """From structure, or from a loaded file, to the checked plan."""
     columns = ("", "CPU s per 1,000 operators", "s", "CPU s", "operators", "partitions")
     for title, timed in (

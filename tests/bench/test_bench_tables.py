@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.known_results import MB, predicted, race, raced, reading
-from tests.bench.readings import Batch, Compiled, Imported, Planning, Process, Slow, Storage, Timed, Turn
+from tests.bench.readings import Batch, Compiled, Deployment, Imported, Process, Slow, Storage, Timed, Turn
 from tests.bench.summary import DEFAULT, MAPPED
 from tests.bench.tables import Grid, grids
 
@@ -112,7 +112,7 @@ def test_compiling_is_compared_turn_by_turn() -> None:
 
 def test_planning_by_the_thousand_operators() -> None:
     timed = Timed(network="net", operators=20_000, partitions=7, wall_s=5, cpu_s=4)
-    synthetic, tightest = grids("planning", Planning(synthetic=(timed,), tightest=()))
+    synthetic, tightest = grids("planning", Deployment(synthetic=(timed,), tightest=()))
     assert synthetic.rows == (("net", "0.20", "5.00", "4.00", "20,000", "7"),)
     assert tightest.rows == ()
 

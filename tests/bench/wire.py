@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyps.runtime.manifest import Manifest
-from hyps.runtime.shares import boundary
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.sub_bundle import boundary
 from tests.cluster_network import RATE_BITS_PER_S, Network
 
 #: Acknowledgements of what comes are slower, tensors faster.

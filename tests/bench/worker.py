@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from hyps.runtime.process import memory, restart_lean
+from hyps.runtime.device.process_memory import memory, restart_lean
 
 Run = Callable[[], object]
 Made = TypeVar("Made")
@@ -29,9 +29,9 @@ def bundle(path: Path, values: Path, threads: int) -> Run:
     """A bundle in the runtime's own executor, hashes checked as it comes."""
     import numpy as np
 
-    from hyps.runtime.executor import load
+    from hyps.runtime.execution.executor import load_executor
 
-    executor = load(path, threads=threads)
+    executor = load_executor(path, threads=threads)
     inputs = {executor.manifest.inputs[0]: np.load(values)}
     return lambda: executor.run(inputs, again=True)
 
@@ -48,7 +48,7 @@ def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if mode == "lean":
-        from hyps.runtime.sessions import session_options
+        from hyps.runtime.execution.session import session_options
 
         options = session_options(threads)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

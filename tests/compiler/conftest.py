@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from onnx import ModelProto
 
-from hyps.compiler.cli import main
-from hyps.compiler.pipeline import Compilation, Compiled, compile_model
+from hyps.compiler.cli.main import main
+from hyps.compiler.pipeline import Compilation, Compiled, compile_file
 from hyps.passes.planning.request import Request
 from tests.compiler.onnxes import big_model, classifier, saved
 
@@ -48,7 +48,7 @@ def compiled(tmp_path: Path) -> Compile:
         model = source if isinstance(source, Path) else saved(tmp_path / "model.onnx", source)
         request = Request(budget_bytes=budget_bytes, split=split, threads=2)
         job = Compilation(model=model, output=tmp_path / "bundle", request=request, target_name="test", **options)
-        return Bundle(model=model, folder=job.output, compiled=compile_model(job))
+        return Bundle(model=model, folder=job.output, compiled=compile_file(job))
 
     return call
 
@@ -64,7 +64,7 @@ def classifier_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         request=Request(budget_bytes=10**9, split="pooling", threads=2),
         target_name="test",
     )
-    return Bundle(model=model, folder=job.output, compiled=compile_model(job))
+    return Bundle(model=model, folder=job.output, compiled=compile_file(job))
 
 
 @pytest.fixture(scope="session")

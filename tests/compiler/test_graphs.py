@@ -12,8 +12,8 @@ from onnx import ModelProto, TensorProto, helper
 
 from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import UnsupportedModel
-from hyps.runtime.executor import load
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.graphs import BOOL, RIGHT, SQUARE, chosen, growing, ranked, scalar
 from tests.compiler.onnxes import model, node, value, weight
@@ -21,7 +21,7 @@ from tests.compiler.onnxes import model, node, value, weight
 
 def outputs_of(made: Bundle, library: Path | None = None) -> None:
     """The bundle's outputs are the whole model's, bit for bit, on two inputs."""
-    executor = load(made.folder, threads=1, opener=partial(open_session, custom_ops=library))
+    executor = load_executor(made.folder, threads=1, opener=partial(open_session, custom_ops=library))
     whole = open_session(made.model, 1, custom_ops=library)
     names = [output.name for output in executor.manifest.outputs]
     for sample in random_inputs(executor.manifest, 2):
@@ -103,7 +103,7 @@ def test_what_draws_random_numbers_is_not_promised_to_agree(kind: str, compiled:
     reason = made.compiled.plan.inexact_reason
     assert reason == f"{kind} 'b' draws random numbers; two runs of the whole model differ, too"
     (sample,) = random_inputs(made.compiled.manifest, 1)
-    assert load(made.folder).run(sample)["y"].shape == (200, 200)
+    assert load_executor(made.folder).run(sample)["y"].shape == (200, 200)
 
 
 REFUSED: dict[str, tuple[ModelProto, str]] = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hyps.models.writer import data_path
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import Manifest
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import Manifest
 from tests.bench.heavy import FOUR_GB, build_heavy
 from tests.compiler.conftest import Command
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from hyps.compiler.validate import random_inputs
-from hyps.runtime.batch import Batch
-from hyps.runtime.executor import load
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.batch import Batch
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.conftest import Compile
 from tests.compiler.graphs import scalar
 from tests.compiler.onnxes import model, node, value
@@ -83,7 +83,7 @@ def test_computes_the_same_at_once_and_spilled(kind: str, compiled: Compile) -> 
     samples = list(random_inputs(manifest, 2))
     whole = open_session(made.model, 1)
     expected = [to_numpy(whole.run(["y"], sample)["y"]) for sample in samples]
-    executor = load(made.folder, threads=1)
+    executor = load_executor(made.folder, threads=1)
     at_once = [executor.run(sample)["y"] for sample in samples]
     batch = Batch(executor)
     batch._store.set_limit = lambda nbytes: type(batch._store).set_limit(batch._store, 0)  # type: ignore[method-assign]

@@ -16,13 +16,13 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from hyps.compiler.errors import OptionError
-from hyps.compiler.pipeline import Compilation, compile_model
+from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
 from hyps.passes.planning.request import Request
-from hyps.runtime.executor import load
-from hyps.runtime.integrity import check_files, read_manifest
-from hyps.runtime.sessions import session_options
+from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.session import session_options
 from tests.compiler.conftest import Command, Compile
 from tests.compiler.onnxes import BIG_SIDE, classifier, linear, model, node, saved, value, weight
 
@@ -134,14 +134,14 @@ class TestBudget:
             compiled(proto, budget_bytes=smallest - 200_000, force=True)
         assert caught.value.smallest_budget_bytes == smallest
         assert "the smallest budget that works is" in str(caught.value)
-        assert load(made.folder)
+        assert load_executor(made.folder)
 
     def test_parameters_as_the_threshold(self, tmp_path: Path) -> None:
         """Kaboubi's own: operators of so many parameters are split, without any budget."""
         path = saved(tmp_path / "m.onnx", linear(weight("w", 200, 100)))
         request = Request(budget_bytes=None, max_params=5_000, threads=1)
         job = Compilation(model=path, output=tmp_path / "b", request=request, target_name="test")
-        made = compile_model(job)
+        made = compile_file(job)
         assert [change.operator for change in made.plan.changes] == ["fc"]
         assert made.manifest.budget_bytes == made.plan.peak_bytes
         assert validate(path, job.output, random_inputs(made.manifest, 2), 1e-5).passed
@@ -262,7 +262,7 @@ class TestRealModels:
         assert (len(manifest.inputs), len(manifest.outputs)) == (inputs, outputs)
         (sample,) = random_inputs(manifest, 1)
         expected = whole.run(None, dict(sample))
-        for output, array in zip(load(made.folder).run(sample).values(), expected, strict=True):
+        for output, array in zip(load_executor(made.folder).run(sample).values(), expected, strict=True):
             np.testing.assert_array_equal(output, array)
 
     @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from PIL import Image
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.preprocessing import FILE_LIMIT_BYTES, PRESETS, read_labels, resolve_preprocess
-from hyps.runtime.images import to_tensor
-from hyps.runtime.manifest import Preprocess, TensorRecord
+from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.io.images import to_tensor
 
 NCHW = TensorRecord(dtype="float32", shape=(1, 3, 224, 224))
 NHWC = TensorRecord(dtype="float32", shape=(1, 224, 224, 3))

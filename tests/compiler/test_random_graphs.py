@@ -11,19 +11,19 @@ from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, checker
 
-from hyps.compiler.pipeline import Compilation, Compiled, compile_model
+from hyps.compiler.pipeline import Compilation, Compiled, compile_file
 from hyps.compiler.validate import random_inputs
-from hyps.passes.device import Device
+from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.planning.request import Request
 from hyps.runtime.errors import BundleError
-from hyps.runtime.executor import load
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.drawn import random_models
 from tests.compiler.onnxes import saved
 
 #: A process that needs nothing itself: so small graphs are cut, split and tiled as large ones are.
-NOTHING = Device(start_bytes=0, process_bytes=0)
+NOTHING = DeviceRates(start_bytes=0, process_bytes=0)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -44,7 +44,7 @@ def test_a_bundle_computes_what_the_whole_model_does(
 
         def compiled(**options: Any) -> Compiled:
             job = Request(**request | options)
-            return compile_model(Compilation(model=model, output=bundle, request=job, target_name="test", force=True))
+            return compile_file(Compilation(model=model, output=bundle, request=job, target_name="test", force=True))
 
         try:
             whole = open_session(model, threads)
@@ -60,7 +60,7 @@ def test_a_bundle_computes_what_the_whole_model_does(
         note(f"{made.plan.budget_bytes} bytes, {len(made.plan.partitions)} partitions, {made.plan.changes}")
         for step in made.manifest.steps:
             checker.check_model(bundle / step.model.path, full_check=True)
-        executor = load(bundle, threads=threads)
+        executor = load_executor(bundle, threads=threads)
         names = [output.name for output in made.manifest.outputs]
         for sample in random_inputs(made.manifest, 1):
             expected, found = whole.run(names, sample), executor.run(sample)

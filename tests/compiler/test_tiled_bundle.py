@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.session import open_session, to_numpy
 from tests.passes.attentions import transformer
 from tests.passes.nets import Net
 

@@ -19,10 +19,10 @@ from PIL import Image
 
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.validate import INEXACT_TOLERANCE, Validation, file_inputs, random_inputs, validate
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.executor import load
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.manifest import MANIFEST_NAME
+from hyps.runtime.execution.executor import load_executor
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
 
@@ -117,7 +117,7 @@ class TestAltered:
 
     def test_best_class_stays_while_others_change_places(self, classifier_bundle: Bundle, altered: Altered) -> None:
         (sample,) = random_inputs(read_manifest(classifier_bundle.folder), 1)
-        scores = load(classifier_bundle.folder).run(sample)["prob"][0]
+        scores = load_executor(classifier_bundle.folder).run(sample)["prob"][0]
         fourth, fifth = np.argsort(-scores)[3:5]
 
         def alter(values: NDArray[np.float32]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hyps.models.calibration_graphs import GRAPHS, photograph, write
-from hyps.runtime.baseline import PHOTOGRAPH_SIZE
+from hyps.runtime.calibration.baseline import PHOTOGRAPH_SIZE
 
 
 def test_those_of_the_runtime_are_what_the_script_writes(root: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from hyps.models import catalogue, writer
 from hyps.models.catalogue import NETWORKS, build, parameter_count
 from hyps.models.errors import MissingWeights, ModelError, UnknownNetwork
-from hyps.models.weights import Weight
+from hyps.models.weights import SeededWeight
 
 Built = Callable[[str], Path]
 SEEDED = [name for name, network in NETWORKS.items() if not network.trained]
@@ -195,7 +195,7 @@ def test_interrupt_leaves_the_old_file_and_nothing_else(
     def interrupt(_weight: object, _seed: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Weight, "draw", interrupt)
+    monkeypatch.setattr(SeededWeight, "draw", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build("squeezenet", path, external_data=external)
     assert list(tmp_path.iterdir()) == [path]

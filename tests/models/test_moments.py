@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyps.models.moments import GELU, STANDARD, Moments, mixed
-from hyps.models.weights import Weight
+from hyps.models.weights import SeededWeight
 
 SAMPLES = 1_000_000
 TOLERANCE = 0.01
@@ -57,17 +57,17 @@ def test_sum_of_independent_moments() -> None:
 
 
 def test_zero_sum_filters_do_not_see_a_constant() -> None:
-    weight = Weight(name="conv.weight", shape=(8, 16, 3, 3), deviation=0.1, zero_sum=True)
+    weight = SeededWeight(name="conv.weight", shape=(8, 16, 3, 3), deviation=0.1, zero_sum=True)
     assert np.abs(weight.draw(0).sum(axis=(1, 2, 3))).max() < 1e-5
 
 
 def test_zero_sum_filters_of_a_transposed_convolution() -> None:
-    weight = Weight(name="up", shape=(16, 8, 2, 2), deviation=0.1, zero_sum=True, filter_axes=(1, 2, 3))
+    weight = SeededWeight(name="up", shape=(16, 8, 2, 2), deviation=0.1, zero_sum=True, filter_axes=(1, 2, 3))
     assert np.abs(weight.draw(0).sum(axis=0)).max() < 1e-5
 
 
 def test_weight_depends_on_seed_and_name() -> None:
-    weight = Weight(name="a", shape=(4,), deviation=1.0)
+    weight = SeededWeight(name="a", shape=(4,), deviation=1.0)
     assert np.array_equal(weight.draw(0), weight.draw(0))
     assert not np.array_equal(weight.draw(0), weight.draw(1))
-    assert not np.array_equal(weight.draw(0), Weight(name="b", shape=(4,), deviation=1.0).draw(0))
+    assert not np.array_equal(weight.draw(0), SeededWeight(name="b", shape=(4,), deviation=1.0).draw(0))

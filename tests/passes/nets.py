@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from hyps.compiler.copying import write_weights
-from hyps.compiler.extract import Extractor
-from hyps.models.layers import Layers, Value
+from hyps.compiler.bundle_writer.copy import write_weights
+from hyps.compiler.bundle_writer.extract import Extractor
+from hyps.models.layers import LayerOutput, Layers
 from hyps.models.vgg import vgg16
-from hyps.passes.cost_model.costs import costs
-from hyps.passes.cost_model.footprint import Footprint, footprints
+from hyps.passes.cost.costs import costs
+from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.graph import Graph, Operator, Tensor, view
 from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
-from hyps.runtime.sessions import session_options
+from hyps.runtime.execution.session import session_options
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -188,7 +188,7 @@ class Net:
 def vgg16_structure() -> Model:
     """The catalogue's VGG16 without its 528 MB: small weights are zeros, the others lie nowhere."""
     net = Layers()
-    image = Value(name="image", shape=(1, 3, 224, 224))
+    image = LayerOutput(name="image", shape=(1, 3, 224, 224))
     proto = net.model("vgg16", image, vgg16(net, image))
     weights = {}
     for weight in net.weights:

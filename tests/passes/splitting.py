@@ -11,8 +11,8 @@ import numpy as np
 
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.sharding.layouts import Method, Values, layout
-from hyps.passes.sharding.shard import Shard, Split
+from hyps.passes.sharding.layouts import ConstantValues, Method, split_layout
+from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import Model
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
@@ -24,7 +24,7 @@ TOLERANCE = 5e-6
 
 def split(model: Model, method: Method, counts: Mapping[str, int]) -> Model:
     """The model with these operators in so many shards."""
-    splits = tuple(Split(operator=name, method=method, count=count, reason="asked") for name, count in counts.items())
+    splits = tuple(ShardSpec(operator=name, method=method, count=count, reason="asked") for name, count in counts.items())
     return run_rewrites(model, [Shard(splits=splits)]).model
 
 
@@ -36,13 +36,13 @@ def kinds(model: Model) -> list[str]:
 def most(model: Model, name: str, method: Method) -> int:
     """The most shards of an operator."""
     node = next(node for node in model.proto.graph.node if node.name == name)
-    return layout(node, method, Values.of(view(model))).most
+    return split_layout(node, method, ConstantValues.of(view(model))).most
 
 
 def is_exact(model: Model, name: str, method: Method, count: int, threads: int) -> bool:
     """Whether HyPS promises the whole operator's bits."""
-    node, values = next(node for node in model.proto.graph.node if node.name == name), Values.of(view(model))
-    return inexact_split(node, layout(node, method, values), values, count, threads) is None
+    node, values = next(node for node in model.proto.graph.node if node.name == name), ConstantValues.of(view(model))
+    return inexact_split(node, split_layout(node, method, values), values, count, threads) is None
 
 
 def assert_split_is_whole(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from hyps.compiler import copying
-from hyps.compiler.copying import write_weights
+from hyps.compiler.bundle_writer import copy as copying
+from hyps.compiler.bundle_writer.copy import write_weights
 from hyps.passes.weights import Model, Weight, placeholder, skeleton
 from tests.passes.nets import Net
 

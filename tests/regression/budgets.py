@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hyps.compiler.validate import random_inputs
-from hyps.runtime.integrity import read_manifest
+from hyps.runtime.bundle.integrity import read_manifest
 
 #: Between the smallest budget that works and what the whole model needs.
 SHARES = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)

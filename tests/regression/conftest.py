@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hyps.models.catalogue import build
-from hyps.runtime.sessions import open_session, to_numpy
+from hyps.runtime.execution.session import open_session, to_numpy
 
 #: Threads of both sides: the whole model's numbers depend on them for some convolutions.
 THREADS = 2

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from hyps.compiler.errors import CompilerError
-from hyps.compiler.pipeline import Compilation, Compiled, compile_model
+from hyps.compiler.pipeline import Compilation, Compiled, compile_file
 from hyps.compiler.validate import HALF_TOLERANCE, INEXACT_TOLERANCE, random_inputs
 from hyps.passes.errors import PassError
 from hyps.passes.planning.request import Request
-from hyps.runtime.executor import load
-from hyps.runtime.manifest import Manifest
-from hyps.runtime.sessions import Value, open_session, to_numpy
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.session import TensorValue, open_session, to_numpy
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -63,12 +63,12 @@ class _Shaped:
     """A partition's session; what it makes has the types that the plan was made for."""
 
     def __init__(
-        self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, Value], *, reuse: bool, plain: bool
+        self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, TensorValue], *, reuse: bool, plain: bool
     ) -> None:
         self._session = open_session(path, threads, weights, reuse=reuse, plain=plain)
         self._manifest = manifest
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Value]) -> dict[str, Value]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         values = self._session.run(outputs, inputs)
         for name, value in values.items():
             assert tuple(value.shape()) == self._manifest.tensors[name].shape, name
@@ -88,7 +88,7 @@ def outcome(case: Case, **options: Any) -> Outcome:
         manifest = compiled.manifest
         sample = case.inputs or next(random_inputs(manifest, 1))
         whole = _whole(case.model, manifest, sample)
-        found = load(Path(folder) / "bundle", threads=1, opener=partial(_Shaped, manifest)).run(sample)
+        found = load_executor(Path(folder) / "bundle", threads=1, opener=partial(_Shaped, manifest)).run(sample)
         for path in (Path(folder) / "bundle").rglob("*.onnx"):
             onnx.checker.check_model(path, full_check=True)
     for name, array in whole.items():
@@ -112,7 +112,7 @@ def _compiled(case: Case, bundle: Path, **options: Any) -> Compiled:
         job = Compilation(
             model=case.model, output=bundle, request=request, target_name="suite", input_shapes=shapes, force=True
         )
-        return compile_model(job)
+        return compile_file(job)
 
     if options.get("budget_bytes") != "smallest":
         return compiled(**options)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyps.passes.device import Device
-from hyps.runtime.executor import load
-from hyps.runtime.process import storage_bytes_read
+from hyps.passes.device import DeviceRates
+from hyps.runtime.device.process_memory import storage_bytes_read
+from hyps.runtime.execution.executor import load_executor
 from tests.bench.throttled import forget
 from tests.regression.budgets import compiled
 
@@ -27,9 +27,9 @@ def test_read_for_an_inference(budget_mb: int, network: Callable[[str], Path], p
     summary = compiled(network("vgg16"), bundle, budget_mb * 10**6, "--target", "rpizero2w")
     assert summary
     working_set = max(part["alone_bytes"] for part in summary["partitions"])
-    assert working_set < 1.6 * Device().process_bytes
+    assert working_set < 1.6 * DeviceRates().process_bytes
     weights = summary["pinned_bytes"] + summary["streamed_bytes"]
-    executor, inputs = load(bundle), {"image": np.load(pixels)}
+    executor, inputs = load_executor(bundle), {"image": np.load(pixels)}
     first = executor.run(inputs)
     forget(bundle)
     before = storage_bytes_read()

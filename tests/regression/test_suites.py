@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.sessions import open_session
+from hyps.runtime.execution.session import open_session
 from tests.regression.suites import NEAR, REFUSED, Case, Outcome, outcome, read_tensor, table
 
 pytestmark = pytest.mark.regression

@@ -9,15 +9,15 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from hyps.compiler.load import load_model
-from hyps.compiler.ort_shapes import OrtShapes
+from hyps.compiler.model_io.load import load_model
+from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.compiler.validate import random_inputs
 from hyps.models.catalogue import NETWORKS
-from hyps.passes.cost_model.footprint import Footprint, footprints
+from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.graph import Operator, view
 from hyps.passes.shapes import infer_shapes
-from hyps.runtime.integrity import read_manifest
-from hyps.runtime.sessions import session_options
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.execution.session import session_options
 from tests.regression.budgets import compiled
 
 pytestmark = pytest.mark.regression

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hyps.runtime.manifest import (
+from hyps.runtime.bundle.manifest import (
     MANIFEST_NAME,
     FileRecord,
     Manifest,
@@ -23,7 +23,7 @@ from hyps.runtime.manifest import (
     TensorRecord,
     WeightRecord,
     WeightsRecord,
-    encode,
+    encode_manifest,
 )
 
 #: Equal in length, so that two exchanged files differ by their hashes alone.
@@ -103,7 +103,7 @@ def bundle(tmp_path: Path, manifest: Manifest) -> Path:
     (folder / "partitions").mkdir(parents=True)
     for path, content in CONTENTS.items():
         (folder / path).write_bytes(content)
-    (folder / MANIFEST_NAME).write_bytes(encode(manifest))
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return folder
 
 

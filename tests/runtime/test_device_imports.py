@@ -70,14 +70,14 @@ def test_every_module_imports_on_its_own(module: str) -> None:
 
 
 def test_a_bundle_runs(cifar_bundle: Path, photograph: Path) -> None:
-    done = on_a_device("from hyps.runtime.cli import main\nmain()", cifar_bundle, photograph)
+    done = on_a_device("from hyps.runtime.cli.main import main\nmain()", cifar_bundle, photograph)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 7
 
 
 def test_the_command_imports_what_is_heavy_only_when_it_runs() -> None:
     """So that ``--help`` is quick and the lean restart comes before numpy's threads."""
-    script = "import hyps.runtime.cli\nprint(sorted({'numpy', 'onnxruntime', 'PIL', 'msgspec'} & set(sys.modules)))"
+    script = "import hyps.runtime.cli.main\nprint(sorted({'numpy', 'onnxruntime', 'PIL', 'msgspec'} & set(sys.modules)))"
     assert on_a_device(script).stdout == "[]\n"
 
 
@@ -86,7 +86,7 @@ def test_running_a_bundle_imports_no_heavy_part_of_numpy(cifar_bundle: Path, tmp
     script = """
 import numpy as np
 from pathlib import Path
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load
 load(Path(sys.argv[1])).run({"image": np.zeros((1, 3, 32, 32), np.float32)})
 print(sorted({"numpy.random", "numpy.testing", "numpy.f2py", "PIL"} & set(sys.modules)))
 """

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.cluster_network import Network
-from tests.runtime.cluster.broker import running
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import running
 
 
 class Boards(Devices):

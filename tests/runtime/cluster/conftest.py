@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from hyps.runtime.cluster.join import Join
-from tests.runtime.cluster.broker import free_port, running
+from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import free_port, running
 
 
 @pytest.fixture(scope="session")

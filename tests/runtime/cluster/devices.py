@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from tests.runtime.cluster.broker import free_port, running, wait_for
+from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 LIAR = """
-from hyps.runtime import executor
-from hyps.runtime.cluster.worker_cli import main
+from hyps.runtime.execution import executor
+from hyps.runtime.cluster.cli.worker import main
 
 honest = executor.Executor.run
 executor.Executor.run = lambda *a, **k: {name: values + 1 for name, values in honest(*a, **k).items()}
@@ -25,9 +25,9 @@ main()
 
 QUITTER = """
 import os, time
-from hyps.runtime.cluster.connection import Connection
-from hyps.runtime.cluster.frames import MAGIC
-from hyps.runtime.cluster.worker_cli import main
+from hyps.runtime.cluster.broker.connection import Connection
+from hyps.runtime.cluster.protocol.frames import MAGIC
+from hyps.runtime.cluster.cli.worker import main
 
 honest = Connection.publish
 

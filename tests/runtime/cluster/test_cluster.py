@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hyps.runtime.cluster.hub import add_user, init_hub, write_secret
-from hyps.runtime.cluster.join import encode_join
-from hyps.runtime.cluster.topics import Role
-from hyps.runtime.executor import load
-from tests.runtime.cluster.broker import free_port, running, wait_for
+from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
+from hyps.runtime.cluster.broker.join import encode_join
+from hyps.runtime.cluster.protocol.topics import Role
+from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
+from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 #: So many images go by while something is killed.
@@ -37,7 +37,7 @@ def pictures() -> list[NDArray[Any]]:
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
     """The local run's bits."""
-    executor = load(layers)
+    executor = load_executor(layers)
     return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
 
 

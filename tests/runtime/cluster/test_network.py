@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hyps.runtime.executor import load
+from hyps.runtime.execution.executor import load_executor
 from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.boards import Boards
-from tests.runtime.cluster.broker import wait_for
+from tests.runtime.cluster.mosquitto import wait_for
 from tests.runtime.cluster.test_cluster import Stream
 from tests.wireless import Wireless
 
@@ -65,7 +65,7 @@ def pictures() -> list[NDArray[Any]]:
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
     """The local run's bits."""
-    executor = load(layers)
+    executor = load_executor(layers)
     return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
 
 

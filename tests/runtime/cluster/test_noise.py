@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from hyps.runtime.cluster.connection import Connection
-from hyps.runtime.cluster.frames import FRAME_LIMIT_BYTES
-from hyps.runtime.cluster.join import Join
-from hyps.runtime.executor import load
-from tests.runtime.cluster.broker import wait_for
+from hyps.runtime.cluster.broker.connection import Connection
+from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.protocol.frames import FRAME_LIMIT_BYTES
+from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import wait_for
 
 TOPICS = ["workers/w0/output", "workers/w1/output", "workers/w0/input", "workers/w0/orders", "clients/c1/submit"]
 TOPICS += ["workers/w7/state", "workers/w0/state/x", "clients/c1/result", "elsewhere"]
@@ -67,7 +67,7 @@ def test_noise(devices: Devices, bin_folder: Path) -> None:
     pictures: list[dict[str, Any]] = [
         {"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(60)
     ]
-    executor = load(devices.bundle)
+    executor = load_executor(devices.bundle)
     expected = [executor.run(picture)["scores"].tobytes() for picture in pictures]
     intruder = Intruder(devices.url)
     with closing(intruder.connection), closing(devices.engine()) as engine:

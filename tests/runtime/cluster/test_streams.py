@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hyps.runtime.executor import load
-from tests.runtime.cluster.broker import wait_for
+from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.mosquitto import wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COUNT = 24
@@ -31,7 +31,7 @@ def pictures() -> list[dict[str, NDArray[Any]]]:
 
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[dict[str, NDArray[Any]]]) -> list[bytes]:
-    executor = load(layers)
+    executor = load_executor(layers)
     return [executor.run(picture)["scores"].tobytes() for picture in pictures]
 
 

@@ -1,0 +1,52 @@
+"""Write files whole or not at all: each beside its place first, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hyps.compiler.errors import WriteError
+
+
+def check_file(path: Path, *, force: bool, option: str = "-o") -> None:
+    """Raise `WriteError` unless a file may be written at ``path``, which ``option`` names; ``force``: replacing one."""
+    if not path.parent.is_dir():
+        raise WriteError(f"the folder {path.parent} does not exist; create it, or name another with {option}")
+    if path.exists() and not path.is_file():
+        raise WriteError(f"{path} is {'a folder' if path.is_dir() else 'no plain file'}; name a file with {option}")
+    if not force and os.path.lexists(path):
+        raise WriteError(f"{path} exists; replace it with --force, or name another with {option}")
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], option: str = "-o") -> None:
+    """Write the files of these names in ``folder``, which is made where it is absent. Raises `WriteError`."""
+    made = False
+    waiting: dict[Path, Path] = {}
+    try:
+        if not folder.exists():
+            folder.mkdir()
+            made = True
+        for name, content in contents.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
+            waiting[Path(temporary)] = Path(os.path.realpath(folder / name))
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            Path(temporary).chmod(0o644)
+        for source, target in list(waiting.items()):
+            source.replace(target)
+            del waiting[source]
+            made = False
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "no space left" if full else error.strerror
+        raise WriteError(f"cannot write in {folder}: {why}; name another place with {option}") from None
+    finally:
+        for left in waiting:
+            left.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()

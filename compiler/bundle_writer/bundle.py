@@ -1,0 +1,147 @@
+"""Write a bundle: whole, or not at all.
+
+Everything goes into a temporary folder beside the destination, the manifest last; then the folder is renamed. A failure,
+a full disk or ctrl-C leaves the destination as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyps.compiler.bundle_writer.copy import CopyProgress, write_bytes, write_weights
+from hyps.compiler.bundle_writer.extract import Extractor
+from hyps.compiler.errors import WriteError
+from hyps.passes.planning.plan import Partition
+from hyps.passes.planning.planner import Planned
+from hyps.passes.units import megabytes
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Step, WeightsRecord
+
+#: The folder of a bundle that holds its partitions and their weights.
+PARTITIONS = "partitions"
+#: Copying and hashing release the interpreter lock; two threads keep two cores busy.
+WRITERS = 2
+
+
+def check_destination(path: Path, *, force: bool) -> None:
+    """Raise `WriteError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
+    try:
+        if not path.parent.is_dir():
+            raise WriteError(f"the folder {path.parent} does not exist; create it, or name another with -o")
+        if not path.exists():
+            return
+        if not path.is_dir() or (any(path.iterdir()) and not _is_bundle(path)):
+            raise WriteError(f"{path} exists and is no bundle; name another folder with -o")
+        if not force:
+            raise WriteError(f"{path} exists; replace it with --force, or name another folder with -o")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}; name another folder with -o") from None
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well, and disappears when it does not.
+
+    Raises `WriteError` when the disk is full or cannot be written.
+    """
+    try:
+        replaces = path.exists()
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise WriteError(f"cannot write in {path.parent}: {error.strerror}") from None
+    try:
+        folder.chmod(0o755)
+        (folder / PARTITIONS).mkdir()
+        yield folder
+        if replaces:
+            _replace(folder, path)
+        else:
+            folder.rename(path)  # fails where something appeared meanwhile
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Raise `WriteError` early when the disk of ``path`` has less than ``needed_bytes`` free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed_bytes:
+        raise WriteError(
+            f"{path} needs {megabytes(needed_bytes)}, its disk has {megabytes(free)} free; free some, or name another "
+            "disk with -o"
+        )
+
+
+def write_partitions(folder: Path, planned: Planned, progress: CopyProgress) -> tuple[Step, ...]:
+    """Write every partition of a plan into ``folder`` and describe each as a step of the schedule."""
+    extractor = Extractor(planned.model, planned.plan.partitions)
+
+    def write(partition: Partition) -> Step:
+        return _write_partition(folder, extractor, partition, progress)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        futures = [pool.submit(write, partition) for partition in planned.plan.partitions]
+        try:
+            return tuple(future.result() for future in futures)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_partition(folder: Path, extractor: Extractor, partition: Partition, progress: CopyProgress) -> Step:
+    stem = f"{PARTITIONS}/{partition.name}"
+    extracted = extractor.extract(partition, f"{partition.name}.weights")
+    model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
+    weights = None
+    if extracted.weights:
+        file = write_weights(folder, f"{stem}.weights", extracted.weights, progress)
+        weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
+    return Step(
+        name=partition.name,
+        model=model,
+        weights=weights,
+        inputs=partition.inputs,
+        outputs=partition.outputs,
+        live=partition.live,
+        operators=partition.operators,
+        weight_bytes=partition.weight_bytes,
+        activation_bytes=partition.activation_bytes,
+        alone_bytes=partition.alone_bytes,
+        peak_bytes=partition.peak_bytes,
+        pinned_bytes=min(partition.pinned_bytes, weights.size_bytes if weights else 0),
+        ahead_bytes=partition.ahead_bytes,
+        kept=partition.kept,
+        reuse=partition.reuse,
+        plain=extracted.is_plain,
+        alike=extracted.alike,
+        small=extracted.small,
+        reason=partition.reason,
+    )
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a folder looks like a bundle, whole or damaged; ``manifest.json`` alone may be anything's."""
+    return (path / MANIFEST_NAME).is_file() and (path / PARTITIONS).is_dir()
+
+
+def _replace(folder: Path, path: Path) -> None:
+    """Put ``folder`` in the place of the older bundle at ``path``, which is kept until the new one stands."""
+    older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+    try:
+        path.rename(older / path.name)
+        folder.rename(path)
+    except BaseException:
+        if not path.exists():
+            (older / path.name).rename(path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(older, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""Make a partition of a plan an ordinary ONNX model of its own, its large weights in a file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from hyps.compiler.bundle_writer.shared_session import alike, is_plain
+from hyps.passes.graph import reads
+from hyps.passes.planning.plan import Partition
+from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallRecord, WeightRecord
+
+#: The runtime's name of each of ONNX's types of weights.
+_TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """A partition's model, and what its weights file holds: (offset in the file, weight), ascending.
+
+    ``tensors`` describes those whose type the runtime knows. The others are the step's.
+    """
+
+    model: ModelProto
+    weights: tuple[tuple[int, Weight], ...]
+    tensors: tuple[WeightRecord, ...]
+    is_plain: bool
+    alike: str
+    small: tuple[SmallRecord, ...]
+
+
+class Extractor:
+    """Extracts ``partitions`` of one planned model; looks each node, tensor and weight up once.
+
+    The first carries the model's own description: its version, documentation and metadata, which may be large.
+    """
+
+    def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
+        graph = model.proto.graph
+        self._first = partitions[0].name
+        self._model = model
+        self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
+        self._constants: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self._typed: Mapping[str, ValueInfoProto] = {
+            value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
+        }
+        self._alike = alike(partitions, self._nodes, self._constants, self._typed)
+
+    def extract(self, partition: Partition, weights_name: str) -> Extracted:
+        """The partition as a model whose external data lie in ``weights_name``, in the same folder."""
+        source = self._model.proto
+        nodes = [self._nodes[name] for name in partition.operators]
+        used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
+        initializers, placed = self._place(used, weights_name)
+        shares = partition.name in self._alike
+        defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
+        graph = helper.make_graph(
+            nodes,
+            partition.name,
+            [*(self._typed[name] for name in partition.inputs), *(defaults if shares else ())],
+            [self._typed[name] for name in partition.outputs],
+            initializers,
+        )
+        model = helper.make_model(
+            graph, opset_imports=source.opset_import, ir_version=source.ir_version, producer_name="hyps"
+        )
+        if partition.name == self._first:
+            _describe(model, source)
+        return Extracted(
+            model=model,
+            weights=placed,
+            tensors=tuple(_records(initializers)),
+            is_plain=is_plain(nodes),
+            alike=self._alike.get(partition.name, ""),
+            small=tuple(_small(initializers)) if shares else (),
+        )
+
+    def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
+        """The initializers, large ones with their place in the weights file: each at a multiple of 64 KiB."""
+        initializers, placed, end = [], [], 0
+        for name in names:
+            tensor = TensorProto()
+            tensor.CopyFrom(self._constants[name])
+            weight = self._model.weights.get(name)
+            if weight is not None:
+                offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
+                placed.append((offset, weight))
+                end = offset + weight.nbytes
+                del tensor.external_data[:]
+                for key, value in (("location", weights_name), ("offset", offset), ("length", weight.nbytes)):
+                    tensor.external_data.add(key=key, value=str(value))
+            initializers.append(tensor)
+        return initializers, tuple(placed)
+
+
+def _describe(model: ModelProto, source: ModelProto) -> None:
+    """Let ``model`` carry what ``source`` says of itself for people and programs."""
+    model.domain, model.model_version = source.domain, source.model_version
+    model.doc_string, model.graph.doc_string = source.doc_string, source.graph.doc_string
+    model.metadata_props.extend(source.metadata_props)
+
+
+def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:
+    for tensor in initializers:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place and tensor.data_type in _TYPE_NAMES:
+            dtype = _TYPE_NAMES[tensor.data_type]
+            yield WeightRecord(name=tensor.name, dtype=dtype, shape=tuple(tensor.dims), offset=int(place["offset"]))
+
+
+def _small(initializers: Iterable[TensorProto]) -> Iterator[SmallRecord]:
+    for tensor in initializers:
+        if not tensor.external_data:
+            data = numpy_helper.to_array(tensor).tobytes()
+            yield SmallRecord(name=tensor.name, dtype=_TYPE_NAMES[tensor.data_type], shape=tuple(tensor.dims), data=data)

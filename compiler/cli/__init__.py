@@ -1,0 +1,1 @@
+"""The ``hypsc`` command: its commands, options and what it prints."""

@@ -1,0 +1,1 @@
+"""Read an ONNX model: its structure in memory, its weights by reference."""

@@ -1,0 +1,222 @@
+"""Load a model's structure, its weights by reference, in the form the passes expect.
+
+Nothing in the file is trusted: external data stays in the model's folder and inside its files, operators and opsets are
+known ones. What differs between exporters is made uniform: every node has a name of its own, constants are initializers,
+initializers are no inputs, local functions are inlined, nodes that no output needs are gone.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
+
+from hyps.compiler.errors import ModelFileError
+from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, normalize_exporters
+from hyps.compiler.model_io.weight_references import reference_weights
+from hyps.compiler.model_io.wire_format import read_structure
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
+from hyps.passes.unknown_operators import all_nodes, checkable, standard_opset
+from hyps.passes.weights import Model
+
+OLDEST_OPSET = 7
+#: Inlining stops short of this; the largest models have a tenth.
+MOST_OPERATORS = 1_000_000
+_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model and what its file says of it.
+
+    ``parameters`` are the elements of its weights, as networks are published: without shapes, scalars and the running
+    statistics of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the
+    last bits.
+    """
+
+    model: Model
+    name: str
+    parameters: int
+    weight_bytes: int
+    inexact_reason: str | None
+
+
+@contextmanager
+def load_model(path: Path) -> Iterator[LoadedModel]:
+    """The model at ``path``; while the context is open its weights can be read from where they lie.
+
+    Raises `ModelFileError` for a file that is missing, damaged or leads out of its folder, `UnsupportedModel` for what it
+    says that HyPS cannot carry through.
+    """
+    proto = _parse(path)
+    _check_names(path, proto)
+    _check_opset(path, proto)
+    if proto.functions:
+        proto = _inline(path, proto)
+    inexact_reason = _overridable_weights(proto)
+    proto = normalize_exporters(proto)
+    inexact_reason = _draws(proto) or inexact_reason
+    _check_inner_tensors(proto.graph)
+    with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
+        spilled = Path(scratch) / "weights"
+        model = reference_weights(path, proto, spilled)
+        try:
+            onnx.checker.check_model(checkable(model))
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # what it quotes may be no text
+            reason = str(error).strip().splitlines()[0]
+            raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
+        yield LoadedModel(
+            model=model,
+            name=path.stem,
+            parameters=_parameters(proto.graph),
+            weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
+            inexact_reason=inexact_reason,
+        )
+
+
+def _parameters(graph: GraphProto) -> int:
+    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    integers = (TensorProto.INT64, TensorProto.BOOL)
+    counted = (t for t in graph.initializer if t.dims and t.data_type not in integers and t.name not in statistics)
+    return sum(math.prod(tensor.dims) for tensor in counted)
+
+
+def _overridable_weights(proto: ModelProto) -> str | None:
+    """Why the whole model computes otherwise than one with constant weights: they are inputs, too (onnx IR, version 4)."""
+    inputs = {value.name for value in proto.graph.input}
+    if proto.ir_version < SEPARATE_INITIALIZERS or inputs.isdisjoint(tensor.name for tensor in proto.graph.initializer):
+        return None
+    return (
+        "the model lists weights among its inputs, so that onnxruntime fuses less of it; the bundle takes them as constants"
+    )
+
+
+def _draws(proto: ModelProto) -> str | None:
+    """Why no two runs need agree: an operator draws random numbers."""
+    zeros = {tensor.name for tensor in proto.graph.initializer if not any(tensor.raw_data) and not any(tensor.int32_data)}
+    for node in all_nodes(proto.graph):
+        drops = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in zeros
+        if drops or (node.op_type in _RANDOM and node.domain in STANDARD_DOMAINS):
+            return f"{node.op_type} {node.name!r} draws random numbers; two runs of the whole model differ, too"
+    return None
+
+
+def _parse(path: Path) -> ModelProto:
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise ModelFileError(f"{path} {what}; name an .onnx file")
+        path.name.encode()
+        proto: ModelProto = ModelProto.FromString(read_structure(path))
+        proto.DiscardUnknownFields()  # not every pass would carry them through
+    except DecodeError:
+        raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
+    except UnicodeDecodeError:  # protobuf's implementation in Python does not hand over such names
+        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again") from None
+    except UnicodeEncodeError:
+        raise ModelFileError(f"the file name {path.name!r} is no UTF-8 text; rename the model") from None
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; name an .onnx file") from None
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelFileError(f"{path} holds no network (no operators or no outputs); is it an ONNX model?")
+    return proto
+
+
+def _check_names(path: Path, proto: ModelProto) -> None:
+    """Raise `ModelFileError` unless every name is text: protobuf hands over what is no UTF-8 as bytes."""
+    if any(isinstance(name, bytes) for name in _names(proto)):
+        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
+
+
+def _names(proto: ModelProto) -> Iterator[str | bytes]:
+    yield from (entry.domain for entry in proto.opset_import)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+        yield from (entry.domain for entry in function.opset_import)
+        yield from _node_names(function.node)
+    yield from _graph_names(proto.graph)
+
+
+def _node_names(nodes: Iterable[NodeProto]) -> Iterator[str | bytes]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
+        for inner in subgraphs(node):
+            yield from _graph_names(inner)
+
+
+def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
+    yield from (graph.name, graph.doc_string)
+    yield from _node_names(graph.node)
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        yield value.name
+        yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
+
+
+def _check_opset(path: Path, proto: ModelProto) -> None:
+    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported."""
+    opset = standard_opset(proto)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UnsupportedModel(
+            f"{path} uses opset {opset}; opsets {OLDEST_OPSET} to {newest} are supported: convert it with "
+            "onnx.version_converter, or export it with another opset"
+        )
+
+
+def _inline(path: Path, proto: ModelProto) -> ModelProto:
+    try:
+        if _inlined_size(proto) > MOST_OPERATORS:
+            raise UnsupportedModel(
+                f"{path} has more than {MOST_OPERATORS:,} operators, its local functions inlined; export it without them"
+            )
+        return inliner.inline_local_functions(proto)
+    except (RuntimeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFileError(f"the local functions of {path} cannot be inlined: {reason}; export it again") from None
+
+
+def _inlined_size(proto: ModelProto) -> int:
+    """How many operators inlining makes: a few functions that call each other twice are enough for billions.
+
+    Raises `RecursionError`, a `RuntimeError`, for a chain of thousands of functions.
+    """
+    bodies = {(function.domain, function.name): function.node for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in bodies and key not in sizes:
+                sizes[key] = 1  # until it is known; a circle is refused by the inliner
+                sizes[key] = size(bodies[key])
+            total += sizes.get(key, 1) + sum(size(inner.node) for inner in subgraphs(node))
+        return total
+
+    return size(proto.graph.node)
+
+
+def _check_inner_tensors(graph: GraphProto) -> None:
+    """Raise `UnsupportedModel` where an attribute, or a graph in one, holds a tensor that lies outside the model."""
+    for node in graph.node:
+        inner = list(subgraphs(node))
+        tensors = [tensor for graph in inner for tensor in graph.initializer]
+        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
+            raise UnsupportedModel(
+                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
+            )
+        for graph_inside in inner:
+            _check_inner_tensors(graph_inside)

@@ -1,0 +1,95 @@
+"""Shapes that onnx cannot infer, as onnxruntime tells them.
+
+onnxruntime computes what hangs on shapes alone while it loads a model, takes constant branches of If, and knows operators
+that onnx does not. It is asked where onnx leaves a shape open, and not else: compiling needs no onnxruntime by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from hyps.compiler.errors import OptionError
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.unknown_operators import foreign_kinds, foreign_outputs, standard_opset
+from hyps.passes.weights import Model, skeleton
+
+_TENSOR_TYPE = re.compile(r"tensor\((\w+)\)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrtShapes:
+    """Asks onnxruntime, with the operators of the library ``custom_ops``, for the type of every tensor of a model."""
+
+    custom_ops: Path | None = None
+
+    def __call__(self, model: Model) -> Mapping[str, ValueInfoProto]:
+        """The tensors whose element type and whole shape onnxruntime knows, by name; weights are not read.
+
+        Raises `UnsupportedModel` where onnxruntime refuses the model.
+        """
+        proto = skeleton(model)
+        made = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
+        foreign = foreign_outputs(proto)  # many do not say what shapes they make: then the file's own word counts
+        proto.graph.value_info.extend(value for value in proto.graph.output if value.name in foreign)
+        del proto.graph.output[:]
+        proto.graph.output.extend(ValueInfoProto(name=name) for name in made)
+        found = {name: helper.make_tensor_value_info(name, *kind) for name, kind in self._types(proto).items()}
+        if scalars := [name for name, value in found.items() if not value.type.tensor_type.shape.dim]:
+            for name in self._unknown_ranks(proto, scalars):
+                del found[name]
+        return found
+
+    def _unknown_ranks(self, proto: ModelProto, names: Sequence[str]) -> Iterator[str]:
+        """Those of ``names`` of which onnxruntime does not know that they are scalars: it shows both alike."""
+        proto.graph.node.extend(helper.make_node("Shape", [name], [f"{name}/rank"]) for name in names)
+        proto.graph.output.extend(ValueInfoProto(name=f"{name}/rank") for name in names)
+        ranks = self._types(proto)
+        yield from (name for name in names if ranks.get(f"{name}/rank", (0, None))[1] != [0])
+
+    def _types(self, proto: ModelProto) -> dict[str, tuple[int, list[int]]]:
+        """The element type and shape of each output that is a tensor of known size."""
+        import onnxruntime as ort  # most models do not need it
+
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        try:
+            if self.custom_ops:
+                options.register_custom_ops_library(str(self.custom_ops))
+        except Exception as error:  # onnxruntime's exception classes have no common public base
+            raise OptionError(f"--custom-ops {self.custom_ops} cannot be loaded: {_reason(error)}") from None
+        try:
+            session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # as above
+            raise _refusal(proto, _reason(error)) from None
+        found = {}
+        for value in session.get_outputs():
+            kind = _TENSOR_TYPE.match(value.type)
+            if kind and all(isinstance(size, int) and size >= 0 for size in value.shape):
+                found[value.name] = (TensorProto.DataType.Value(kind[1].upper()), value.shape)
+        return found
+
+
+def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
+    opset = standard_opset(proto)
+    for domain, op_type in sorted(foreign_kinds(proto)):
+        if re.search(rf"\b{re.escape(op_type)}\b.* is not a registered|No Op registered for {re.escape(op_type)}\b", reason):
+            whose = f"of domain {domain!r}" if domain else f"in opset {opset}"
+            return UnsupportedModel(
+                f"neither onnx nor onnxruntime knows an operator {op_type!r} {whose}; name the library that has it with "
+                "--custom-ops, or export the model with standard operators"
+            )
+    return UnsupportedModel(
+        f"onnxruntime itself refuses the model with these input shapes: {reason}; export it for these shapes alone"
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    return next(iter(text.splitlines()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""Make the HTML report and the plots of a model or a bundle."""

@@ -1,0 +1,1 @@
+"""Predict the memory and the time of any run of operators."""

@@ -1,0 +1,78 @@
+"""How long each operator computes: multiply-adds where they are the bulk of the work, else the bytes that it moves.
+
+An estimate by the roofline: the longest of its multiply-adds at the device's rate, its weights at the rate a product of one
+row reads them, and the tensors that it reads and writes at the memory's rate. Multiply-adds are the count by which the
+literature compares networks: a multiplication with its addition is one, biases are not counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.passes.device import DeviceRates
+from hyps.passes.graph import Graph, Operator, Tensor
+
+SecondsArray = NDArray[np.float64]
+
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
+
+
+def compute_s(graph: Graph, device: DeviceRates) -> SecondsArray:
+    """The estimated seconds of every operator, in execution order, with its weights in memory."""
+    return np.array([_seconds(graph, operator, device) for operator in graph.operators], np.float64)
+
+
+def multiply_adds(graph: Graph, operator: Operator) -> int:
+    """The multiply-adds of a Conv, ConvTranspose, Gemm or MatMul (ONNX operator specification); 0 for any other."""
+    if operator.op_type in _PRODUCTS:
+        result, operands = _tensor(graph, operator.outputs[0]), [*operator.inputs, *operator.weights]
+        return math.prod(result.shape) * _depth(result.shape, [_tensor(graph, name).shape for name in operands])
+    if operator.op_type not in _CONVOLUTIONS or not operator.inputs:
+        return 0
+    kernel = _kernel(graph, operator)
+    swept = operator.inputs[0] if operator.op_type == "ConvTranspose" else operator.outputs[0]
+    return math.prod(_tensor(graph, swept).shape) * math.prod(kernel[1:])
+
+
+def _seconds(graph: Graph, operator: Operator, device: DeviceRates) -> float:
+    moved = sum(graph.tensors[name].nbytes for name in (*operator.inputs, *operator.outputs))
+    moving = moved / device.memory_bytes_per_s
+    macs = multiply_adds(graph, operator)
+    if not macs:
+        return moving
+    weights = sum(graph.weights[name].nbytes for name in operator.weights)
+    reading = weights / device.gemv_bytes_per_s if operator.op_type in _PRODUCTS else 0.0
+    return max(macs / device.conv_macs_per_s, reading, moving)
+
+
+def _kernel(graph: Graph, operator: Operator) -> tuple[int, ...]:
+    """A convolution's kernel [M, C/group, ...] (transposed: [C, M/group, ...]): a weight, or else its second input."""
+    rank = len(graph.tensors[operator.inputs[0]].shape)
+    shapes = (_tensor(graph, name).shape for name in (*operator.weights, *operator.inputs[1:]))
+    return next((shape for shape in shapes if len(shape) == rank), ())
+
+
+def _depth(result: tuple[int, ...], operands: Iterable[tuple[int, ...]]) -> int:
+    """The length K of the sums of a product [..., M, K] x [..., K, N] = ``result``, either operand transposed or a vector.
+
+    The view does not say which operand stands where: it is found by shape. 0 when no two operands fit.
+    """
+    columns = result[-1] if result else 1
+    rows = result[-2] if len(result) > 1 else 1
+    shapes = [shape[-2:] for shape in operands]
+    pairs = itertools.chain(itertools.permutations(shapes, 2), zip(shapes, shapes, strict=True))
+    for left, right in pairs:
+        for depth in left[::-1]:
+            if rows * depth == math.prod(left) and columns * depth == math.prod(right) and depth in right:
+                return depth
+    return 0
+
+
+def _tensor(graph: Graph, name: str) -> Tensor:
+    return graph.weights[name] if name in graph.weights else graph.tensors[name]

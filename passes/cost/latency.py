@@ -1,0 +1,47 @@
+"""How long a partition is estimated to take, for comparing plans of one model on one device.
+
+    step + max(reading its weights from storage, computing) + copying what crosses its end
+
+Weights are read while the partition computes (they are mapped: the kernel reads ahead), so the longer of the two counts.
+Joining two partitions never costs more: a step and a copy are saved, and the maximum of sums is at most the sum of maxima.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.passes.cost.compute import SecondsArray, compute_s
+from hyps.passes.cost.costs import Bytes, Costs
+from hyps.passes.device import DeviceRates
+from hyps.passes.graph import Graph
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Seconds that partitions add up to: ``computed_s`` before every cut position (0..count), ``copy_s`` across it."""
+
+    computed_s: SecondsArray
+    copy_s: SecondsArray
+    read_s_per_byte: float
+    step_s: float
+
+    def partitions_s(self, start: int, stops: Positions, weight_bytes: Bytes) -> SecondsArray:
+        """The seconds of the partitions ``[start, stop)`` for ``stops``, which hold so many bytes of weights."""
+        computing = self.computed_s[stops] - self.computed_s[start]
+        found: SecondsArray = self.step_s + np.maximum(weight_bytes * self.read_s_per_byte, computing) + self.copy_s[stops]
+        return found
+
+
+def latency(graph: Graph, costs: Costs, device: DeviceRates) -> Latency:
+    """What the partitions of a graph take on a device."""
+    return Latency(
+        computed_s=np.concatenate(([0.0], np.cumsum(compute_s(graph, device)))),
+        copy_s=costs.crossing / device.memory_bytes_per_s,
+        read_s_per_byte=1 / device.storage_bytes_per_s,
+        step_s=device.step_s,
+    )

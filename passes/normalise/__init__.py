@@ -1,1 +1,0 @@
-"""Rewrites that make of a user's model one that the planner reads: one batch, one branch, folded constants."""

@@ -1,0 +1,57 @@
+"""Horizontal splits: the rewrite that puts shards in the place of operators, each by the method that was chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from hyps.passes.graph import view
+from hyps.passes.rewrite import Change, Rewritten
+from hyps.passes.sharding.graph_editor import GraphEditor
+from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, how, split_layout
+from hyps.passes.sharding.shard_input import split_by_input
+from hyps.passes.sharding.shard_output import split_by_output
+from hyps.passes.sharding.shard_spatial import split_spatially
+from hyps.passes.weights import Model
+
+_SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], None]] = {
+    "output": split_by_output,
+    "input": split_by_input,
+    "spatial": split_spatially,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpec:
+    """An operator to be split: by which method, into how many shards, and why."""
+
+    operator: str
+    method: Method
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Carry out ``splits``, on a model whose shapes are known; raises `UnsupportedModel` for one that cannot be."""
+
+    splits: tuple[ShardSpec, ...]
+
+    def __call__(self, model: Model) -> Rewritten:
+        """Split; see the modules of the methods."""
+        if not self.splits:
+            return Rewritten(model=model)
+        values = ConstantValues.of(view(model))
+        nodes = {node.name: node for node in model.proto.graph.node}
+        cutting = GraphEditor(model)
+        changes = []
+        for split in self.splits:
+            node = nodes[split.operator]
+            _SPLITTERS[split.method](
+                cutting, cutting.nodes[node.name], split_layout(node, split.method, values), split.count
+            )
+            what = f"split {how(node, split.method)} into {split.count} shards"
+            changes.append(Change(operator=node.name, what=what, why=split.reason))
+        return Rewritten(model=cutting.finish(), changes=tuple(changes))

@@ -1,0 +1,1 @@
+"""The bundle format: its manifest, its checks, sub-bundles, and which weights stay in memory. Pure Python."""

@@ -1,0 +1,219 @@
+"""The manifest: the contract between compiler and runtime, and how a bundle is checked against it.
+
+A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, beside each, its weights
+``partitions/NN-name.weights``. Nothing in it is trusted: sizes are bounded, paths confined, types and hashes checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+FORMAT_VERSION: Final = 2
+MANIFEST_NAME = "manifest.json"
+#: What ``hypsc report`` tells of the whole model (`hyps.compiler.bundle_writer.model_report`); nothing here reads it, and it may be absent.
+REPORT_NAME = "report.json"
+
+
+class StorageType(NamedTuple):
+    """How a weight's elements lie in memory (numpy dtype name, bytes each) and what they are (ONNX's ``DataType``)."""
+
+    storage: str
+    item_bytes: int
+    onnx: int
+
+
+STORAGE_TYPES: Mapping[str, StorageType] = {
+    "float32": StorageType("float32", 4, 1),
+    "uint8": StorageType("uint8", 1, 2),
+    "int8": StorageType("int8", 1, 3),
+    "uint16": StorageType("uint16", 2, 4),
+    "int16": StorageType("int16", 2, 5),
+    "int32": StorageType("int32", 4, 6),
+    "int64": StorageType("int64", 8, 7),
+    "bool": StorageType("bool", 1, 9),
+    "float16": StorageType("float16", 2, 10),
+    "float64": StorageType("float64", 8, 11),
+    "uint32": StorageType("uint32", 4, 12),
+    "uint64": StorageType("uint64", 8, 13),
+    "bfloat16": StorageType("uint16", 2, 16),
+    "float8_e4m3fn": StorageType("uint8", 1, 17),
+    "float8_e4m3fnuz": StorageType("uint8", 1, 18),
+    "float8_e5m2": StorageType("uint8", 1, 19),
+    "float8_e5m2fnuz": StorageType("uint8", 1, 20),
+}
+
+#: No count of bytes or elements is larger: what adds a few of them up stays an integer that a float can stand for.
+MOST: Final = 1 << 62
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Positive = Annotated[int, Meta(gt=0, le=MOST)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the manifest's values."""
+
+
+class ModelRecord(Record, frozen=True, kw_only=True):
+    """The model that was compiled: its name and the sha256 of its file, as ``sha256sum`` prints it.
+
+    External data is not part of it; every partition's weights have a sha256 of their own.
+    """
+
+    name: str
+    sha256: Sha256
+    parameters: Count
+    weight_bytes: Count
+
+
+class TargetRecord(Record, frozen=True, kw_only=True):
+    """The device the bundle was planned for, and the threads its budget allows for."""
+
+    name: str
+    threads: Positive
+
+
+class TensorRecord(Record, frozen=True, kw_only=True):
+    """A tensor that crosses a cut, or an input or output of the model: numpy dtype name and fixed shape."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes; of a rare type, such as a complex one, at most."""
+        known = STORAGE_TYPES.get(self.dtype)
+        return math.prod(self.shape) * (known.item_bytes if known else 16)
+
+
+class OutputRecord(Record, frozen=True, kw_only=True):
+    """An output of the model; ``probabilities`` when the network ends in a softmax itself."""
+
+    name: Name
+    probabilities: bool
+
+
+class FileRecord(Record, frozen=True, kw_only=True):
+    """A file of the bundle."""
+
+    path: FilePath
+    size_bytes: Count
+    sha256: Sha256
+
+
+class WeightRecord(Record, frozen=True, kw_only=True):
+    """A weight in a weights file: the initializer's name, a type of `STORAGE_TYPES`, its shape, and its first byte."""
+
+    name: Name
+    dtype: str
+    shape: tuple[Count, ...]
+    offset: Count
+
+    @property
+    def elements(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+
+class SmallRecord(Record, frozen=True, kw_only=True):
+    """A weight that lies in the model, and its bytes (base64), for the session of another step."""
+
+    name: Name
+    dtype: str
+    shape: tuple[Count, ...]
+    data: bytes
+
+
+class WeightsRecord(FileRecord, frozen=True, kw_only=True):
+    """The file that holds a step's large weights. Those of a type that is not listed onnxruntime reads itself."""
+
+    tensors: tuple[WeightRecord, ...]
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it.
+
+    The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
+    step's weights may be there while this one runs; ``kept``: its session stays open; ``reuse``: memory of a tensor that is
+    done is kept for another of its size, which is faster, else given back; ``plain``: onnxruntime has nothing to optimise in
+    it, and need not look; ``alike``: steps with the same word here differ in names and in weights alone, which are inputs of
+    their models, so that one session can run them one after the other; ``small`` are those weights that lie in the model.
+    ``peak_bytes`` is the process peak that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions
+    and reading ahead.
+    """
+
+    name: Name
+    model: FileRecord
+    weights: WeightsRecord | None
+    inputs: tuple[Name, ...]
+    outputs: tuple[Name, ...]
+    live: tuple[Name, ...]
+    operators: tuple[str, ...]
+    weight_bytes: Count
+    activation_bytes: Count
+    alone_bytes: Count
+    peak_bytes: Count
+    pinned_bytes: Count
+    ahead_bytes: Count
+    kept: bool
+    reuse: bool
+    plain: bool = False
+    alike: str = ""
+    small: tuple[SmallRecord, ...] = ()
+    reason: str
+
+
+class Preprocess(Record, frozen=True, kw_only=True):
+    """How a photograph becomes the input tensor: (pixel x scale - mean) / std, after resize and centre crop.
+
+    ``resize`` is the length of the short side in pixels, or None to stretch the picture to ``size`` (height, width).
+    """
+
+    size: tuple[Positive, Positive]
+    resize: Positive | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    colour: Literal["RGB", "BGR", "L"] = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "float16", "uint8", "int8"] = "float32"
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options.
+
+    ``huge_pages``: the peaks leave room for weights in huge pages, the last of which are partly unused. ``steady``: they
+    count the whole arena (`hyps.runtime.execution.weight_buffers`), which is kept then.
+    """
+
+    version: Literal[2]
+    created_by: str
+    model: ModelRecord
+    target: TargetRecord
+    budget_bytes: Positive
+    huge_pages: bool
+    steady: bool
+    exact: bool
+    inputs: tuple[Name, ...]
+    outputs: Annotated[tuple[OutputRecord, ...], Meta(min_length=1)]
+    tensors: dict[str, TensorRecord]
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """Every file of the bundle besides the manifest."""
+        return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)

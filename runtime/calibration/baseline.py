@@ -1,0 +1,145 @@
+"""What the runtime costs apart from any network: the peak memory of ``hyps-run`` on a bundle of next to nothing.
+
+It is ``hyps-run`` itself that runs, in a process of its own, so that the figure is what a user's process will show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hyps.runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    OutputRecord,
+    Preprocess,
+    Step,
+    TargetRecord,
+    TensorRecord,
+    encode_manifest,
+)
+from hyps.runtime.device.process_memory import FIRST_TO_GO
+from hyps.runtime.errors import DeviceError
+
+#: Files to measure with, from `hyps.models.calibration_graphs`.
+FILES = Path(__file__).parent / "data"
+PHOTOGRAPH = FILES / "photograph.jpg"
+#: The photograph's width and height in pixels.
+PHOTOGRAPH_SIZE = (640, 480)
+_SIDE = 224
+_RUNS, _ENOUGH_S, _LIMIT_S = 3, 3.0, 120.0
+_COMMAND = (sys.executable, "-P", "-c", f"{FIRST_TO_GO}from hyps.runtime.cli.main import main; main()")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """Peak resident bytes (VmHWM) of a ``hyps-run`` on a tensor, and of one on a photograph, which is never less.
+
+    The two may be the same: the peak is where the session is opened, and the libraries' pages that opening needs are more
+    than those of the decoder, which were given back by then.
+    """
+
+    process_bytes: int
+    process_images_bytes: int
+
+
+def baseline(threads: int, budget_bytes: int) -> Baseline:
+    """Run the tiny network on a tensor and on a photograph, with so many threads.
+
+    Raises `DeviceError` where such a process fails.
+    """
+    import numpy as np
+
+    with _smallest_bundle(threads, budget_bytes) as bundle:
+        tensor = bundle.with_name("tensor.npy")
+        np.save(tensor, np.zeros((1, 3, _SIDE, _SIDE), np.float32))
+        plain, pictures = _peak_bytes(bundle, tensor, _RUNS), _peak_bytes(bundle, PHOTOGRAPH, _RUNS)
+    return Baseline(process_bytes=plain, process_images_bytes=max(plain, pictures))
+
+
+def quick_baseline(threads: int, budget_bytes: int) -> int:
+    """The peak of one run on the photograph; nothing large is imported here. Raises `DeviceError`."""
+    with _smallest_bundle(threads, budget_bytes) as bundle:
+        return _peak_bytes(bundle, PHOTOGRAPH, 1)
+
+
+@contextmanager
+def _smallest_bundle(threads: int, budget_bytes: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hyps-calibrate-") as name:
+        write_bundle(bundle := Path(name) / "bundle", threads, budget_bytes)
+        yield bundle
+
+
+def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
+    """Write a bundle of one step, the graph ``tiny``, which takes pictures."""
+    model = (FILES / "tiny.onnx").read_bytes()
+    digest, path = hashlib.sha256(model).hexdigest(), "partitions/00-tiny.onnx"
+    step = Step(
+        name="00-tiny",
+        model=FileRecord(path=path, size_bytes=len(model), sha256=digest),
+        weights=None,
+        inputs=("image",),
+        outputs=("scores",),
+        live=("scores",),
+        operators=("conv", "relu", "mean", "flatten", "gemm"),
+        weight_bytes=0,
+        activation_bytes=0,
+        alone_bytes=budget_bytes,
+        peak_bytes=budget_bytes,
+        pinned_bytes=0,
+        ahead_bytes=0,
+        kept=False,
+        reuse=True,
+        reason="calibration",
+    )
+    manifest = Manifest(
+        version=2,
+        created_by="hyps-run calibrate",
+        model=ModelRecord(name="tiny", sha256=digest, parameters=58, weight_bytes=232),
+        target=TargetRecord(name="calibration", threads=threads),
+        budget_bytes=budget_bytes,
+        huge_pages=False,
+        steady=False,
+        exact=True,
+        inputs=("image",),
+        outputs=(OutputRecord(name="scores", probabilities=False),),
+        tensors={
+            "image": TensorRecord(dtype="float32", shape=(1, 3, _SIDE, _SIDE)),
+            "scores": TensorRecord(dtype="float32", shape=(1, 2)),
+        },
+        steps=(step,),
+        preprocess=Preprocess(size=(_SIDE, _SIDE), resize=256, scale=1 / 255),
+    )
+    (bundle / path).parent.mkdir(parents=True)
+    (bundle / path).write_bytes(model)
+    (bundle / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+
+
+def _peak_bytes(bundle: Path, source: Path, runs: int) -> int:
+    """The largest of some runs: how much of the libraries becomes resident differs a little from run to run."""
+    peaks: list[int] = []
+    started = time.perf_counter()
+    while not peaks or (len(peaks) < runs and time.perf_counter() - started < _ENOUGH_S):
+        try:
+            done = subprocess.run([*_COMMAND, bundle, source, "--json"], capture_output=True, check=False, timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"hyps-run on the smallest bundle took over {_LIMIT_S:.0f} s: stop what else runs") from None
+        if done.returncode == -signal.SIGKILL:
+            raise DeviceError("hyps-run on the smallest bundle was killed, as when memory runs out")
+        if done.returncode:
+            said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
+            raise DeviceError(f"hyps-run fails on the smallest bundle: {said}")
+        peaks.append(msgspec.json.decode(done.stdout)["peak_rss_bytes"])
+    return max(peaks)

@@ -1,0 +1,1 @@
+"""The ``hyps-run`` command."""

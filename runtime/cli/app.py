@@ -1,0 +1,62 @@
+"""The commands of ``hyps-run``: run a bundle; ``calibrate``, ``doctor``: measure this device, look at it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from hyps.runtime.cli.options import calibrate_parser, doctor_parser, run_parser
+from hyps.runtime.device.process_memory import restart_lean
+from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.signals import unwind_on_signals
+from hyps.runtime.terminal.exit import run_and_exit
+
+
+def run_app(arguments: Sequence[str] | None) -> NoReturn:
+    """Do what the command line asks for, in a lean process, and exit."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    commands = {"calibrate": (calibrate_parser, _calibrate), "doctor": (doctor_parser, _doctor)}
+    parser, act = commands.get(given[0] if given else "", (run_parser, _run))
+    options = parser().parse_args(given if act is _run else given[1:])
+    restart_lean(huge_pages=act is _run and options.batch == 1 and _takes_huge_pages(options.bundle))
+    unwind_on_signals()
+    run_and_exit("hyps-run", partial(act, options), (RuntimeFault,))
+
+
+def _takes_huge_pages(bundle: Path) -> bool:
+    """What the manifest says, before what could check it is imported; at its word, it costs speed or memory at most."""
+    try:
+        with (bundle / "manifest.json").open("rb") as stream:
+            return re.search(rb'"huge_pages"\s*:\s*true', stream.read(65_536)) is not None
+    except OSError:  # said where it is read
+        return False
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from hyps.runtime.calibration.calibrate import calibrate, origins
+    from hyps.runtime.terminal.console import note, show
+
+    settings = {"test_memory": options.test_memory, "as_json": options.json, "quiet": options.quiet}
+    told = calibrate(options.output, options.name, options.folder, **settings)
+    if options.json or not options.quiet:
+        show(told)
+    for line in origins(options.output) if options.verbose else ():
+        note(line)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from hyps.runtime.calibration.doctor import doctor
+
+    return doctor(options.folder, options.bundle, as_json=options.json, quiet=options.quiet, verbose=options.verbose)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from hyps.runtime.cli.run import run
+
+    return run(options)

@@ -1,0 +1,1 @@
+"""The ``hyps-manager`` and ``hyps-worker`` commands."""

@@ -1,0 +1,115 @@
+"""``hyps-manager status``: what the manager at a hub says of itself, as a table, a live one, or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from hyps.runtime.cluster.broker.connection import Connection
+from hyps.runtime.cluster.cli.options import hub_of
+from hyps.runtime.cluster.manager.status import EXPIRY_S, ShareLine, Status, WorkerLine
+from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol.frames import Dropped
+from hyps.runtime.cluster.protocol.topics import STATUS
+from hyps.runtime.errors import HubError
+from hyps.runtime.terminal.console import height, moves, show
+from hyps.runtime.terminal.tables import Column, table
+from hyps.runtime.units import megabytes
+
+_GONE = "no manager speaks to this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
+
+
+def show_status(options: argparse.Namespace) -> None:
+    """Print the status once, or until interrupted. Raises `HubError`."""
+    join = hub_of(options)
+    heard: queue.Queue[bytes] = queue.Queue(maxsize=100)
+
+    def received(topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        acknowledge()
+        heard.put(payload)
+
+    name = join.name or f"v{secrets.token_hex(8)}"
+    connection = Connection(join, name, received=received, connected=lambda: connection.subscribe([STATUS]))
+    connection.open()
+    try:
+        status = _next(heard)
+        if status is None:
+            raise HubError(_GONE)
+        if not options.watch:
+            _print(status, as_json=options.json)
+            return
+        _watch(heard, status, as_json=options.json)
+    finally:
+        connection.close()
+
+
+def _watch(heard: queue.Queue[bytes], status: Status | None, *, as_json: bool) -> None:
+    drawn = 0
+    while True:
+        if as_json:
+            if status:
+                _print(status, as_json=True)
+        else:
+            lines = cropped(list(table_lines(status)) if status else [_GONE])
+            show([_over(drawn) + "\n".join(lines)])
+            drawn = len(lines)
+        status = _next(heard)
+
+
+def cropped(lines: list[str]) -> list[str]:
+    """What a terminal can show at once, and take back."""
+    most = height(sys.stdout) - 1
+    return lines if len(lines) <= most else [*lines[: most - 1], f"... {len(lines) - most + 1} more lines"]
+
+
+def _over(lines: int) -> str:
+    """What takes back so many lines of a terminal; on anything else, a line between."""
+    return f"\x1b[{lines}F\x1b[J" if lines and moves(sys.stdout) else "\n" if lines else ""
+
+
+def _next(heard: queue.Queue[bytes]) -> Status | None:
+    """The next status; None where none comes for as long as one lives."""
+    until = time.monotonic() + EXPIRY_S
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return messages.decode(heard.get(timeout=left), Status)
+        except (queue.Empty, Dropped):
+            continue
+    return None
+
+
+def _print(status: Status, *, as_json: bool) -> None:
+    show([messages.encode_message(status).decode()] if as_json else table_lines(status))
+
+
+def table_lines(status: Status) -> Iterator[str]:
+    """For people: a line, the workers, the shares."""
+    yield f"{status.model}: {status.jobs} jobs under way, {status.answered} answered, {status.answered_per_s:.1f} a second"
+    yield ""
+    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
+    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
+    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+    yield ""
+    columns = (Column("share", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
+    yield from table(columns, map(_share, status.shares))
+    if status.dropped:
+        yield ""
+        yield f"messages not taken: {', '.join(f'{count} {reason}' for reason, count in status.dropped.items())}"
+
+
+def _worker(each: WorkerLine) -> list[str]:
+    holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
+    notes = [f"a group of {each.group}"] if each.group else []
+    notes += ["set aside: it answered wrongly"] if each.set_aside else [each.problem] if each.problem else []
+    speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
+    return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
+
+
+def _share(share: ShareLine) -> list[str]:
+    steps = share.first if share.first == share.last else f"{share.first} to {share.last}"
+    homes = ", ".join(f"{home} {state}" for home, state in share.homes.items()) or "nobody"
+    return [str(share.number), steps, homes, str(share.waiting)]

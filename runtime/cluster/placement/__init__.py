@@ -1,0 +1,1 @@
+"""Decide which workers hold which steps, and forecast what a placement does."""

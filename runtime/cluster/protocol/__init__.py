@@ -1,0 +1,1 @@
+"""Define the cluster's messages: topics, JSON messages, and frames that carry tensors."""

@@ -1,0 +1,21 @@
+"""Between the bytes of a frame and what an executor takes and gives; without a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, TensorRecord
+from hyps.runtime.execution.session import TensorValue
+
+
+def to_value(data: bytearray | bytes | NDArray[Any], record: TensorRecord) -> TensorValue:
+    """The tensor over these bytes: numpy's where numpy knows the type, else onnxruntime's."""
+    known = STORAGE_TYPES[record.dtype]
+    array = np.frombuffer(data, known.storage).reshape(record.shape)
+    if known.storage == record.dtype:
+        return array
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, known.onnx)

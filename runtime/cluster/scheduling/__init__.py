@@ -1,0 +1,1 @@
+"""Decide which worker computes what next: jobs, leases, and the life cycle of each replica."""

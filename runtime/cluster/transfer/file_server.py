@@ -1,0 +1,126 @@
+"""The manager's HTTP: workers fetch the files of their shares, each its own, with its token, from any byte on.
+
+Beside the hub, as a broker keeps whole messages in memory and shares are large. Where the hub speaks TLS, so does this, by a
+certificate made at the start, whose authority each worker is told through the hub.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+import ssl
+import tempfile
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from hyps.runtime.cluster.broker.certificates import make_certificates
+
+_PATH = re.compile(r"/([0-9a-f]{64})\Z")
+_RANGE = re.compile(r"bytes=(\d{1,15})-\Z")
+_TIMEOUT_S = 30
+log = logging.getLogger(__name__)
+
+#: What a worker may fetch, by sha256: a file, or a document in memory.
+Shelf = Mapping[str, Path | bytes]
+
+
+class FileServer:
+    """Serves on ``host``, on a port of the system's choice, until closed."""
+
+    def __init__(self, host: str, *, tls: bool) -> None:
+        self._shelves: dict[str, tuple[str, Shelf]] = {}
+        self.authority: str | None = None
+        self._server = _Server((host, 0), self._find)
+        if tls:
+            self._server.socket = self._wrapped(host)
+        place = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{place}:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, name="files", daemon=True).start()
+
+    def grant(self, worker: str, shelf: Shelf) -> str:
+        """Let a worker fetch this, and nothing else; its token."""
+        token = self._shelves[worker][0] if worker in self._shelves else secrets.token_urlsafe(24)
+        self._shelves = {**self._shelves, worker: (token, shelf)}
+        return token
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _find(self, token: str, sha256: str) -> Path | bytes | None:
+        for own, shelf in self._shelves.values():
+            if hmac.compare_digest(own.encode(), token.encode()):
+                return shelf.get(sha256)
+        return None
+
+    def _wrapped(self, host: str) -> ssl.SSLSocket:
+        made = make_certificates([host])
+        self.authority = made.authority.decode()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        with tempfile.NamedTemporaryFile(suffix=".pem") as pem:  # ssl reads keys from files alone; its owner can read it
+            pem.write(made.hub + made.hub_key)
+            pem.flush()
+            context.load_cert_chain(pem.name)
+        return context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 32
+
+    def __init__(self, address: tuple[str, int], find: Any) -> None:
+        self.find = find
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.info("a worker's download broke off")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Send a file, or what is left of it."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        path = _PATH.match(self.path)
+        found = self.server.find(token, path[1]) if path else None
+        if found is None:
+            self.send_error(404)
+            return
+        total = len(found) if isinstance(found, bytes) else found.stat().st_size
+        wanted = _RANGE.match(self.headers.get("Range", ""))
+        start = min(int(wanted[1]), total) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(total - start))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.end_headers()
+        if isinstance(found, bytes):
+            self.wfile.write(found[start:])
+            return
+        with found.open("rb") as stream:
+            stream.seek(start)
+            while piece := stream.read(1 << 18):
+                self.wfile.write(piece)
+
+    def log_message(self, format: str, *values: Any) -> None:
+        """The library's log names no worker; ours says what matters."""
+        log.debug(format, *values)
+
+
+def local_address(peer: str, port: int) -> str:
+    """This machine's address on the way to ``peer``: the one by which others on that network reach it."""
+    import socket
+
+    family = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family[0], socket.SOCK_DGRAM) as probe:
+        probe.connect(family[4])
+        return str(probe.getsockname()[0])

@@ -1,0 +1,147 @@
+"""This process's memory: how to keep it small, and what the kernel says it was.
+
+Four things cost a process memory that its work does not need (measured with ``make bench``):
+
+- glibc keeps an arena a thread and raises its mmap threshold as blocks are freed, so that a released session's memory
+  stays resident; fixed thresholds and one arena give it back at once. With huge pages a large activation costs few page
+  faults, which were a tenth of VGG16's time; but glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from
+  run to run, else by 0.4: only plans that left room have them. These are tunables read at process start, hence
+  `restart_lean`.
+- onnxruntime's wheels (1.31, and some before) report to their maker what they run: a thread, 3 MB, a database in
+  ``~/.cache/Microsoft`` and a file among the temporary ones (https://github.com/microsoft/onnxruntime/pull/27379).
+- OpenBLAS, under numpy, starts a thread and a buffer per core that nothing here uses.
+- Pages of library code stay resident after they ran once; most of onnxruntime's run only while a session is opened.
+  `CodePages.release` gives them back: they are clean pages of files, and come back from the page cache when needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyps.runtime.signals import block_signals
+
+#: What keeps a process of ours small, read at its start.
+LEAN_ENVIRONMENT: Mapping[str, str] = {
+    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HYPS_LEAN": "1",
+}
+#: What a process of Python does first to be killed before others when memory runs out (Linux, proc(5)).
+FIRST_TO_GO = """\
+import contextlib
+with contextlib.suppress(OSError), open('/proc/self/oom_score_adj', 'w') as score:
+    score.write('1000')
+"""
+_HUGE_PAGES = ":glibc.malloc.hugetlb=1"
+#: What glibc keeps besides, with huge pages.
+HUGE_HEAP_BYTES = 4_000_000
+_MADV_DONTNEED = 4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Resident bytes: the peak since the process started (VmHWM), and now, anonymous and file-backed apart."""
+
+    peak_bytes: int
+    anonymous_bytes: int
+    file_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is resident now."""
+        return self.anonymous_bytes + self.file_bytes
+
+
+def restart_lean(*, huge_pages: bool = False) -> None:
+    """Run this program again in the same process with an environment that keeps it small; returns if it is already so.
+
+    With ``huge_pages`` glibc asks for them for what it maps, where the system gives them to who asks. Call first of all:
+    before numpy and onnxruntime are imported and before standard input is read.
+    """
+    if sys.platform == "linux" and os.environ.get("HYPS_LEAN") != "1":  # set by us: never a second time
+        environment = {**os.environ, **LEAN_ENVIRONMENT}
+        if huge_pages:
+            environment["GLIBC_TUNABLES"] += _HUGE_PAGES
+        block_signals()  # ctrl-C meanwhile is heeded then
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+
+
+def keep_lean() -> None:
+    """Have glibc give memory back at once from now on, in a process that another program started (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 131_072), (_TRIM_THRESHOLD, 131_072)):
+            mallopt(parameter, value)
+
+
+def memory() -> Memory:
+    """What the kernel says of this process (``/proc/self/status``; elsewhere only the peak is known)."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return Memory(peak_bytes=peak, anonymous_bytes=peak, file_bytes=0)
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    peak, anonymous, file = (int(fields[key].split()[0]) * 1024 for key in ("VmHWM", "RssAnon", "RssFile"))
+    return Memory(peak_bytes=peak, anonymous_bytes=anonymous, file_bytes=file)
+
+
+def storage_bytes_read() -> int:
+    """Bytes this process made the kernel fetch from storage so far; 0 where the kernel does not tell."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
+def lock_pages(address: int, nbytes: int) -> None:
+    """Ask for pages that are never swapped out; does nothing where the limit on locked memory forbids it."""
+    mlock = getattr(ctypes.CDLL(None), "mlock", None)
+    if mlock is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        mlock(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
+
+
+class CodePages:
+    """The code and constants of the libraries that are loaded by now."""
+
+    def __init__(self) -> None:
+        self._ranges = _code_ranges()
+        self._madvise = getattr(ctypes.CDLL(None), "madvise", None)
+
+    def release(self) -> None:
+        """Give the resident pages of these back to the page cache; does nothing where the kernel is not Linux."""
+        if self._madvise is not None:
+            for start, length in self._ranges:
+                self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)
+
+
+def _code_ranges() -> list[tuple[int, int]]:
+    """(address, bytes) of every read-only mapping of a file of which no page was written to (``/proc/self/smaps``)."""
+    try:
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+    except OSError:
+        return []
+    ranges = []
+    start = length = 0
+    for line in lines:
+        fields = line.split()
+        if "-" in fields[0] and not fields[0].endswith(":"):
+            first, last = (int(address, 16) for address in fields[0].split("-"))
+            of_file = fields[1] in ("r-xp", "r--p") and len(fields) > 5 and fields[5].startswith("/")
+            start, length = (first, last - first) if of_file else (0, 0)
+        elif fields[0] == "Anonymous:" and length and fields[1] == "0":
+            ranges.append((start, length))
+    return ranges

@@ -1,0 +1,1 @@
+"""Run a bundle's steps in this process, within its memory budget."""

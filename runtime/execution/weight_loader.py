@@ -1,0 +1,108 @@
+"""One step's weights in memory: read from their file into a buffer of ours, hashed as they pass, given to onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import onnxruntime as ort
+
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
+from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.weight_buffers import WeightBuffer
+
+#: Read at a time: large enough for storage and small enough for the processor's cache.
+READ_BLOCK_BYTES = 1 << 20
+
+
+class StepWeights:
+    """The first ``filled`` bytes of a step's weights file lie in ``buffer`` from ``start`` on.
+
+    The first ``pinned_bytes`` stay there; the rest is read for every inference.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        step: Step,
+        record: WeightsRecord,
+        buffer: WeightBuffer,
+        start: int,
+        *,
+        verify: bool,
+        keep_cached: bool,
+    ) -> None:
+        self.nbytes = record.size_bytes
+        self.pinned_bytes = step.pinned_bytes
+        self.start = start
+        self.buffer = buffer
+        self.filled = 0
+        self._record = record
+        self._path = bundle / record.path
+        self._view = buffer.view[start : start + record.size_bytes]
+        self._keep_cached = keep_cached
+        self._digest = hashlib.sha256() if verify else None
+        self._hashed = 0
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes that are read for every inference."""
+        return self.nbytes - self.pinned_bytes
+
+    def fetch(self, stop: int, cancelled: Event | None = None) -> None:
+        """Read on until the first ``stop`` bytes are there, or until ``cancelled``.
+
+        Raises `BundleError` when the file is not the manifest's: its sha256 is compared when the last byte has passed for
+        the first time, which is before anything is computed with it.
+        """
+        if self.filled >= stop:
+            return
+        try:
+            with self._path.open("rb", buffering=0) as stream:
+                while self.filled < stop and not (cancelled and cancelled.is_set()):
+                    self._read_block(stream.fileno(), min(stop, self.filled + READ_BLOCK_BYTES))
+        except OSError as error:
+            raise BundleError(f"cannot read {self._path}: {error.strerror}; copy the bundle again") from None
+
+    def _read_block(self, file: int, stop: int) -> None:
+        block = self._view[self.filled : stop]
+        count = os.preadv(file, [block], self.filled)
+        if not count:
+            raise BundleError(f"{self._path} became shorter; copy the bundle again")
+        self._check(block[:count])
+        if not self._keep_cached and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file, self.filled, count, os.POSIX_FADV_DONTNEED)
+        was_pinned = self.filled >= self.pinned_bytes
+        self.filled += count
+        if self.filled >= self.pinned_bytes and not was_pinned:
+            self.buffer.lock(self.pinned_bytes)
+
+    def _check(self, block: memoryview) -> None:
+        known = self._hashed - self.filled
+        if self._digest is None or known >= len(block):
+            return
+        self._digest.update(block[max(0, known) :])
+        self._hashed = self.filled + len(block)
+        if self._hashed == self.nbytes:
+            if self._digest.hexdigest() != self._record.sha256:
+                self._digest, self._hashed, self.filled = hashlib.sha256(), 0, 0
+                raise BundleError(f"{self._path} was changed: its sha256 is not the manifest's; copy the bundle again")
+            self._digest = None
+
+    def give_back(self) -> None:
+        """Keep the pinned bytes only; in a buffer of our own the other pages are freed, in the arena they may be reused."""
+        self.filled = min(self.filled, self.pinned_bytes)
+        if self.pinned_bytes:
+            self.buffer.release(self.pinned_bytes, self.nbytes)
+
+    def values(self) -> dict[str, ort.OrtValue]:
+        """The weights as onnxruntime values over this memory, without a copy, by name."""
+        found = {}
+        for tensor in self._record.tensors:
+            kind = STORAGE_TYPES[tensor.dtype]
+            flat = np.frombuffer(self._view, kind.storage, tensor.elements, tensor.offset)
+            found[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
+        return found

@@ -1,0 +1,1 @@
+"""Read inputs (photographs, tensors) and write results."""

@@ -1,0 +1,137 @@
+"""Photographs into tensors, by the bundle's preprocessing and within the bundle's memory."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.units import megabytes
+
+#: Pillow holds a colour picture in four bytes a pixel.
+_PIXEL_BYTES = 4
+#: What a decoder holds beside the picture, in bytes a pixel (measured: tests/runtime/io/test_image_memory.py). A progressive
+#: JPEG's coefficients are two bytes a pixel and band, whatever the scale it is decoded at.
+_DECODER_BYTES = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "PPM": 0, "GIF": 4, "TIFF": 4}
+_OTHER_DECODER_BYTES, _COEFFICIENT_BYTES = 16, 2
+_ORIENTATION_TAG = 0x0112
+
+# Sizes are bounded below by the memory there is, which is stricter than Pillow's constant.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> NDArray[Any]:
+    """Decode a picture and make the input tensor of it: shape [1, C, H, W] or [1, H, W, C] as ``recipe`` says.
+
+    A JPEG too large for ``room_bytes`` of memory is decoded at the smallest of libjpeg's scales that is not below the
+    size needed. Raises `InputError` for what is no image, is damaged, or does not fit even so.
+    """
+    try:
+        upright = _decode(source, name, recipe, room_bytes)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is no image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz") from None
+    except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"cannot read image {name}: {reason.splitlines()[0]}") from None
+    return to_tensor(upright, recipe)
+
+
+def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
+    """Resize, crop and normalise an upright picture: (pixel x scale - mean) / std in float32.
+
+    The long side is rounded to the nearest pixel, the centre crop's corner down.
+    """
+    height, width = recipe.size
+    picture = picture.resize(_scaled(picture.size, recipe), Image.Resampling[recipe.interpolation.upper()])
+    if recipe.resize is not None:
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+    pixels = np.asarray(picture, np.float32).reshape(height, width, -1)
+    if recipe.colour == "BGR":
+        pixels = pixels[:, :, ::-1]
+    mean, std = np.array(recipe.mean, np.float32), np.array(recipe.std, np.float32)
+    values = (pixels * np.float32(recipe.scale) - mean) / std
+    if recipe.layout == "NCHW":
+        values = values.transpose(2, 0, 1)
+    dtype = np.dtype(recipe.dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return np.ascontiguousarray(values[None], dtype)
+
+
+def _decode(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:
+    """The upright picture, in the recipe's number of channels."""
+    with (
+        warnings.catch_warnings(action="ignore"),  # of odd metadata: the picture counts
+        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
+    ):
+        _fit(picture, name, recipe, room_bytes)
+        picture.load()
+        _fit(picture, name, recipe, room_bytes)  # a PNG may tell its orientation only behind its pixels
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _in_colour(picture, "L" if recipe.colour == "L" else "RGB")
+
+
+def _scaled(size: tuple[int, int], recipe: Preprocess) -> tuple[int, int]:
+    """(width, height) that a picture of ``size`` is resized to before the crop."""
+    height, width = recipe.size
+    if recipe.resize is None:
+        return width, height
+    short = min(size)
+    return round(recipe.resize * size[0] / short), round(recipe.resize * size[1] / short)
+
+
+def _in_colour(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in ``mode``, itself where it is so already; of 16 bits a pixel the upper 8 (Pillow would clip them)."""
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -> None:
+    """Make sure that decoding fits, with libjpeg's scaling where that helps (``Image.draft``)."""
+    full = picture.size
+    if _needed_bytes(picture, full, recipe) <= room_bytes:
+        return
+    side = recipe.resize or max(recipe.size)
+    picture.draft("RGB", (side, side))
+    needed_bytes = _needed_bytes(picture, full, recipe)
+    if needed_bytes > room_bytes:
+        raise RoomError(
+            f"image {name} of {full[0]} x {full[1]} pixels needs {megabytes(needed_bytes)} to decode and resize, "
+            f"{megabytes(max(room_bytes, 0))} are left of the budget; scale it down, or compile with more memory"
+        )
+
+
+def _needed_bytes(picture: Image.Image, full: tuple[int, int], recipe: Preprocess) -> int:
+    """Bytes that decoding a picture of ``full`` size, turning it upright, converting and resizing it take at most."""
+    width, height = picture.size
+    scaled = _scaled(picture.size, recipe)
+    pixels_bytes = width * height * _PIXEL_BYTES
+    decoder_bytes = width * height * _DECODER_BYTES.get(picture.format or "", _OTHER_DECODER_BYTES)
+    if picture.info.get("progressive"):
+        decoder_bytes += full[0] * full[1] * len(picture.getbands()) * _COEFFICIENT_BYTES
+    plain = picture.mode == ("L" if recipe.colour == "L" else "RGB")
+    upright = _orientation(picture) == 1
+    # Pillow resizes one direction first: full height, final width.
+    between = max(scaled[0] * height, scaled[1] * width)
+    resizing_bytes = (between + scaled[0] * scaled[1]) * _PIXEL_BYTES
+    tensor_bytes = 3 * np.dtype(np.float32).itemsize * recipe.size[0] * recipe.size[1] * 3
+    return pixels_bytes + max(decoder_bytes, (0 if plain and upright else pixels_bytes), resizing_bytes, tensor_bytes)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation as far as it is known without decoding (which Pillow's ``getexif`` of a PNG would do)."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1
+    return int(picture.getexif().get(_ORIENTATION_TAG, 1))

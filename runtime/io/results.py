@@ -1,0 +1,88 @@
+"""What came out: the classes with the highest scores, their labels, and how that is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.execution.executor import StepProfile, describe
+from hyps.runtime.terminal.console import plain
+from hyps.runtime.units import megabytes
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """A class: its index, its label (None without labels) and its probability."""
+
+    index: int
+    label: str | None
+    score: float
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One input's result, as ``--json`` prints it. ``top`` is empty where the model's first output is no class scores."""
+
+    input: str
+    top: tuple[Scored, ...]
+    outputs: dict[str, tuple[int, ...]]
+    latency_s: float
+    peak_rss_bytes: int
+    budget_bytes: int
+
+
+def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: int) -> tuple[Scored, ...]:
+    """The ``count`` classes with the highest scores in the first output, highest first; equal scores by index.
+
+    A softmax is applied only where the network does not end in one. Empty where the output is no vector of scores, or the
+    bundle says neither labels nor preprocessing nor probabilities, so that nothing tells that these are classes.
+    """
+    record = manifest.outputs[0]
+    values = np.squeeze(np.asarray(outputs[record.name]))
+    classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities
+    if not classifies or values.ndim != 1 or values.size < 2:
+        return ()
+    scores = values.astype(np.float64)
+    if not record.probabilities:
+        with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
+            scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    best = np.argsort(-scores, kind="stable")[:count]
+    labels = manifest.labels
+    return tuple(
+        Scored(index=int(index), label=labels[index] if labels else None, score=float(scores[index])) for index in best
+    )
+
+
+def result_lines(result: Result, outputs: Mapping[str, NDArray[Any]], repeats: int, *, quiet: bool = False) -> Iterable[str]:
+    """A result for people: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
+    yield plain(result.input)
+    for scored in result.top:
+        yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
+    if not result.top:
+        for name, values in outputs.items():
+            yield f"  {plain(name)}: {describe(TensorRecord(dtype=values.dtype.name, shape=values.shape))}"
+    if quiet:
+        return
+    how = f" (median of {repeats})" if repeats > 1 else ""
+    peak, budget = megabytes(result.peak_rss_bytes), megabytes(result.budget_bytes)
+    yield f"  {result.latency_s:.3f} s{how}, peak memory {peak} of a budget of {budget}"
+
+
+def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:
+    """A table with a row per step: to open and to run it, read from storage, resident while it ran."""
+    from hyps.runtime.terminal.tables import Column, table
+
+    columns = (Column("step"), *(Column(heading, numeric=True) for heading in ("load", "run", "read", "resident")))
+    rows = [
+        [row.name, _ms(row.load_s), _ms(row.run_s), megabytes(row.read_bytes), megabytes(row.resident_bytes)]
+        for row in profiles
+    ]
+    return table(columns, rows, stream)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms"

@@ -1,0 +1,55 @@
+"""Handle SIGINT and SIGTERM: end at once, unwind first, or wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def exit_on_signals() -> None:
+    """End the process silently on a signal; for the imports, which leave nothing to undo."""
+    _handle(lambda number, frame: os._exit(128 + number))
+
+
+def unwind_on_signals() -> None:
+    """Raise SystemExit on the first signal, so that every ``finally`` runs; ignore further ones."""
+    _handle(_unwind)
+
+
+def block_signals() -> None:
+    """Block SIGINT and SIGTERM until `exit_on_signals` or `unwind_on_signals` runs, also across ``exec``."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Block both signals inside the block: msgspec 0.22 crashes where a handler raises while it inspects types."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def ignore_signals() -> None:
+    """Ignore both signals from here on."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores SIGINT for background jobs
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    ignore_signals()
+    sys.exit(128 + number)

@@ -1,0 +1,34 @@
+"""End a command with the right exit code: done, a mistake the user can mend, a signal, or a closed output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from hyps.runtime.signals import ignore_signals
+from hyps.runtime.terminal.console import drop_stdout, say
+
+#: The last sentence of every command's ``--help``.
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a check failed, or a bug, with a traceback; 2 what you can mend, told in one line; "
+    "130 ctrl-C; 141 nobody reads the output; 143 SIGTERM."
+)
+
+
+def run_and_exit(program: str, act: Callable[[], int | None], mendable: tuple[type[Exception], ...]) -> NoReturn:
+    """Run ``act`` and exit with its status; print an error of the ``mendable`` types as one line and exit with 2."""
+    try:
+        status = act()
+        sys.stdout.flush()
+        ignore_signals()  # the work is done: a signal during interpreter shutdown must not change the exit code
+        sys.exit(status or 0)
+    except mendable as error:
+        sys.exit(say(error, program))
+    except ImportError as error:  # extension modules turn an exception that a signal raises in their init into this
+        if isinstance(error.__cause__, SystemExit):
+            sys.exit(error.__cause__.code)
+        raise
+    except BrokenPipeError:
+        drop_stdout()
+        sys.exit(141)

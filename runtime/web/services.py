@@ -1,0 +1,128 @@
+"""What the page stands on: the library, compilations, jobs, boards and events of one manager."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES
+from hyps.runtime.web.boards import Boards
+from hyps.runtime.web.builds import Builds
+from hyps.runtime.web.cluster import Cluster
+from hyps.runtime.web.errors import Conflict
+from hyps.runtime.web.events import Events, Pump, event
+from hyps.runtime.web.jobs import Jobs
+from hyps.runtime.web.library import Library
+from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine
+
+
+class WebServices:
+    """``given`` is the bundle that the manager was started with, and its journal."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        library: Library,
+        given: tuple[Path, Path] | None,
+        *,
+        build_bytes: int,
+        build_s: float,
+        input_bytes: int,
+    ) -> None:
+        self.cluster, self.library, self.input_bytes = cluster, library, input_bytes
+        self._given = given
+        self._lock = threading.Lock()  # while bundles come, go, or begin to be served
+        self.boards, self.events = Boards(cluster), Events()
+        self.pump = Pump(self.events, self.boards.view)
+        self.builds = Builds(library, build_bytes, build_s, lambda build: self.events.publish("build", build), self._keep)
+        self.jobs = Jobs(cluster, library, lambda job: self.events.publish("job", job))
+
+    def serve(self, name: str) -> None:
+        """Serve a bundle. Raises `RuntimeFault`."""
+        folder = self.library.bundle(name)
+        ours = self._given is not None and folder == self._given[0]
+        with self._lock:
+            self.cluster.serve(name, folder, self._given[1] if ours and self._given else self.library.journal(name))
+        self.library_changed()
+
+    def build(self, model: str, wanted: BuildRequest) -> Build:
+        """Begin to compile. Raises `WebFault`."""
+        name = wanted.bundle or model
+        if not wanted.dry_run:
+            self._check_free(name)
+        budget_bytes = wanted.memory_bytes
+        if wanted.workers or (budget_bytes is None and wanted.target is None):
+            sizes = [worker.memory_bytes for worker in self.cluster.workers() if not worker.drained]
+            if not sizes:
+                raise Conflict("no worker is connected; start one, or name a target")
+            budget_bytes = min(*sizes, (budget_bytes or sizes[0]) + CLUSTER_BYTES) - CLUSTER_BYTES
+        return self.builds.start(model, wanted, budget_bytes)
+
+    def bundle(self, name: str) -> BundleView:
+        """A bundle and its partitions. Raises `RuntimeFault`."""
+        manifest = read_manifest(self.library.bundle(name))
+        (line,) = (each for each in self.library.bundles(self.cluster.bundle) if each.name == name)
+        return BundleView(
+            **line.model_dump(),
+            partitions=[_partition(manifest, step) for step in manifest.steps],
+            photographs=manifest.preprocess is not None,
+            labels=len(manifest.labels or ()),
+        )
+
+    def delete_bundle(self, name: str) -> None:
+        """Remove one that is not served. Raises `Conflict`, `Missing`."""
+        with self._lock:
+            self._check_free(name)
+            self.library.delete_bundle(name)
+        self.library_changed()
+
+    def library_changed(self) -> None:
+        """Models or bundles have come or gone."""
+        self.events.publish("library", self._listing())
+
+    def first_events(self) -> list[bytes]:
+        """What a page begins with."""
+        return [
+            event("status", self.boards.view()),
+            event("jobs", self.jobs.all()),
+            event("builds", self.builds.all()),
+            event("library", self._listing()),
+        ]
+
+    def close(self) -> None:
+        """End everything."""
+        self.pump.close()
+        self.events.close()
+        self.jobs.close()
+        self.builds.close()
+        self.cluster.close()
+
+    def _keep(self, name: str, made: Path) -> None:
+        """(On the thread of builds.) A bundle was compiled."""
+        with self._lock:
+            self._check_free(name)
+            self.library.keep(name, made)
+        self.library_changed()
+
+    def _check_free(self, name: str) -> None:
+        if name == self.cluster.bundle:
+            raise Conflict(f"bundle {name} is served; serve another first, or take another name")
+
+    def _listing(self) -> dict[str, object]:
+        return {"models": self.library.models(), "bundles": self.library.bundles(self.cluster.bundle)}
+
+
+def _partition(manifest: Manifest, step: Step) -> PartitionLine:
+    return PartitionLine(
+        name=step.name,
+        operators=[*step.operators],
+        inputs=[*step.inputs],
+        outputs=[*step.outputs],
+        weight_bytes=step.weight_bytes,
+        activation_bytes=step.activation_bytes,
+        peak_bytes=step.peak_bytes,
+        leaving_bytes=sum(manifest.tensors[name].nbytes for name in step.live),
+        reason=step.reason,
+    )

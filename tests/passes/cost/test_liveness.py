@@ -1,0 +1,71 @@
+"""When tensors are born and last read, and which cross a cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from hyps.passes.cost.costs import costs
+from hyps.passes.cost.footprint import footprints
+from hyps.passes.cost.liveness import Lifetime, lifetimes
+from hyps.passes.graph import Graph
+from hyps.passes.planning.partitions import partitions
+from tests.passes.nets import drawn, drawn_graphs
+
+#: x -> a -> b -> c, and a again into c:  x - a - b - c
+#:                                             \_____/
+RESIDUAL = drawn("a Conv x W -> a\nb Conv a W -> b\nc Add b a -> c", inputs="x", outputs="c")
+TABLE = {
+    "chain": (
+        drawn("a Relu x -> a\nb Relu a -> b", inputs="x", outputs="b"),
+        {"x": (-1, 0), "a": (0, 1), "b": (1, 2)},
+    ),
+    "residual": (RESIDUAL, {"x": (-1, 0), "a": (0, 2), "b": (1, 2), "c": (2, 3)}),
+    "output in the middle": (
+        drawn("a Relu x -> a\nb Relu a -> b\nc Relu b -> c", inputs="x", outputs="a c"),
+        {"x": (-1, 0), "a": (0, 3), "b": (1, 2), "c": (2, 3)},
+    ),
+    "input that is an output": (
+        drawn("a Relu x -> a", inputs="x", outputs="a x"),
+        {"x": (-1, 1), "a": (0, 1)},
+    ),
+    "input that nothing reads": (
+        drawn("a Relu x -> a", inputs="x z", outputs="a"),
+        {"x": (-1, 0), "z": (-1, -1), "a": (0, 1)},
+    ),
+    "output that nothing reads": (
+        drawn("a Split x -> a b\nc Relu a -> c", inputs="x", outputs="c"),
+        {"x": (-1, 0), "a": (0, 1), "b": (0, 0), "c": (1, 2)},
+    ),
+    "input that is read late": (
+        drawn("a Relu x -> a\nb Add a z -> b", inputs="x z", outputs="b"),
+        {"x": (-1, 0), "z": (-1, 1), "a": (0, 1), "b": (1, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("graph", "expected"), TABLE.values(), ids=TABLE)
+def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
+    assert lifetimes(graph) == {name: Lifetime(born=born, last=last) for name, (born, last) in expected.items()}
+
+
+def live_after(graph: Graph, position: int) -> tuple[str, ...]:
+    """What is kept behind the partition that ends at ``position``."""
+    cuts = (position,) if position < len(graph.operators) else ()
+    return partitions(graph, costs(graph, footprints(graph, 1)), cuts, {})[0].live
+
+
+@pytest.mark.parametrize(("position", "names"), [(1, ("a",)), (2, ("a", "b")), (3, ("c",))], ids=str)
+def test_what_is_kept(position: int, names: tuple[str, ...]) -> None:
+    assert live_after(RESIDUAL, position) == names
+
+
+@settings(deadline=None)
+@given(drawn_graphs())
+def test_what_crosses_is_what_the_rest_needs(graph: Graph) -> None:
+    """Across each cut goes exactly what was there before it and something behind it reads, or the caller gets."""
+    for position in range(1, len(graph.operators) + 1):
+        before, behind = graph.operators[:position], graph.operators[position:]
+        there = {*graph.inputs, *(name for operator in before for name in operator.outputs)}
+        wanted = {*graph.outputs, *(name for operator in behind for name in operator.inputs)}
+        assert set(live_after(graph, position)) == there & wanted

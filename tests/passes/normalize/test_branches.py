@@ -1,0 +1,69 @@
+"""Branches that shapes decide are taken, wherever they are; those that anything else decides stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from hyps.passes.normalize.branches import take_branches
+from hyps.passes.weights import Model
+from tests.compiler.graphs import INT64, branch, chosen, ints, scalar
+from tests.compiler.onnxes import model, node, value
+
+SIZE = [node("Size", "x", "size"), node("Equal", "size wanted", "c")]
+
+
+def choice(number: int) -> ModelProto:
+    """Twice an If on the size of x; the names in the branches are the same."""
+    twice = [
+        chosen("c", [node("Relu", f"{source}", "m"), node("Neg", "m", "t")], [node("Identity", source, "e")], to)
+        for source, to in (("x", "a"), ("a", "y"))
+    ]
+    for entry in twice:
+        for attribute in entry.attribute:
+            attribute.g.output[0].type.tensor_type.ClearField("shape")
+    return model([*SIZE, *twice], [value("x", 2, 3)], [value("y", 2, 3)], [scalar("wanted", number, np.int64)])
+
+
+@pytest.mark.parametrize("number", [6, 7], ids=["then", "else"])
+def test_taken(number: int) -> None:
+    proto = choice(number)
+    taken = take_branches(Model(proto=proto, weights={}))
+    assert [change.operator for change in taken.changes] == ["a", "y"]
+    assert not any(entry.op_type == "If" for entry in taken.model.proto.graph.node)
+    sample = {"x": np.array([[-1, 2, -3], [4, -5, 6]], np.float32)}
+    found, expected = (
+        ort.InferenceSession(each.SerializeToString()).run(None, sample)[0] for each in (taken.model.proto, proto)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert sum(entry.op_type == "If" for entry in proto.graph.node) == 2, "the model that was given is as it was"
+
+
+def test_an_open_size_decides_nothing() -> None:
+    proto = choice(6)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    assert not take_branches(Model(proto=proto, weights={})).modified
+
+
+def test_a_state_of_a_loop_decides_nothing() -> None:
+    """Its body declares four elements; there are two in the first round and four in the second."""
+    body = helper.make_graph(
+        [
+            node("Size", "state", "size"),
+            node("Equal", "size four", "c"),
+            helper.make_node(
+                "If", ["c"], ["next"], then_branch=branch("then", [node("Neg", "state", "t")], "t"),
+                else_branch=branch("else", [node("Concat", "state state", "e", axis=0)], "e"),
+            ),
+            node("Identity", "going", "go"),
+        ],
+        "body",
+        [value("step", kind=INT64), value("going", kind=TensorProto.BOOL), value("state", 4)],
+        [value("go", kind=TensorProto.BOOL), value("next", 4)],
+    )  # fmt: skip
+    loop = node("Loop", "times yes x", "y", body=body)
+    constants = [ints("four", 4), scalar("times", 2, np.int64), scalar("yes", True, np.bool_)]
+    proto = model([loop], [value("x", 2)], [value("y", 4)], constants)
+    assert not take_branches(Model(proto=proto, weights={})).modified

@@ -1,0 +1,522 @@
+"""The manifest is read strictly: what is wrong is said in one line with its place, and nothing leads out of the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyps.runtime.bundle import integrity as manifest_module
+from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord, encode_manifest
+from hyps.runtime.errors import BundleError
+
+Path_ = tuple[str | int, ...]
+MISSING = object()
+
+
+def put(document: Any, path: Path_, value: object) -> None:
+    """Set (or with ``MISSING`` remove) what ``path`` leads to."""
+    *parents, last = path
+    for key in parents:
+        document = document[key]
+    if value is MISSING:
+        del document[last]
+    else:
+        document[last] = value
+
+
+def refusal(bundle: Path, document: bytes) -> str:
+    """The one line, without the manifest's own path, with which ``document`` is refused."""
+    path = bundle / MANIFEST_NAME
+    path.write_bytes(document)
+    with pytest.raises(BundleError) as caught:
+        read_manifest(bundle)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(str(path), "M")
+
+
+def changed(manifest: Manifest, *changes: tuple[Path_, object]) -> bytes:
+    document = json.loads(encode_manifest(manifest))
+    for path, value in changes:
+        put(document, path, value)
+    return json.dumps(document).encode()
+
+
+def test_round_trip(bundle: Path, manifest: Manifest) -> None:
+    assert read_manifest(bundle) == manifest
+    assert [file.path for file in manifest.files] == [
+        "partitions/00-first.onnx",
+        "partitions/00-first.weights",
+        "partitions/01-second.onnx",
+        "partitions/01-second.weights",
+    ]
+
+
+def test_steps_without_weights_round_trip(bundle: Path, manifest: Manifest) -> None:
+    steps = tuple(msgspec.structs.replace(step, weights=None) for step in manifest.steps)
+    bare = msgspec.structs.replace(manifest, steps=steps, preprocess=None, labels=None)
+    (bundle / MANIFEST_NAME).write_bytes(encode_manifest(bare))
+    assert read_manifest(bundle) == bare
+    assert len(bare.files) == 2
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, -1, 999999999])
+def test_another_version_is_named(bundle: Path, manifest: Manifest, version: int) -> None:
+    assert refusal(bundle, changed(manifest, (("version",), version))) == (
+        f"M has format version {version}, this hyps-run reads version 2; "
+        "compile the model again, or install the hyps that wrote it"
+    )
+
+
+def test_another_version_is_named_whatever_else_changed(bundle: Path) -> None:
+    assert refusal(bundle, b'{"version": 1, "parts": []}').startswith("M has format version 1,")
+
+
+@pytest.mark.parametrize("version", ["1", 1.5, None, True, 10**12])
+def test_a_version_that_is_no_version_is_refused(bundle: Path, manifest: Manifest, version: object) -> None:
+    assert "`$.version`" in refusal(bundle, changed(manifest, (("version",), version)))
+
+
+WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
+    "steps[0].inputs is a number": (("steps", 0, "inputs"), 5, "Expected `array`, got `int` - at `$.steps[0].inputs`"),
+    "an input is a number": (("steps", 1, "inputs"), [5], "Expected `str`, got `int` - at `$.steps[1].inputs[0]`"),
+    "empty name": (("inputs",), [""], "Expected `str` of length >= 1 - at `$.inputs[0]`"),
+    "no steps": (("steps",), [], "Expected `array` of length >= 1 - at `$.steps`"),
+    "no outputs": (("outputs",), [], "Expected `array` of length >= 1 - at `$.outputs`"),
+    "budget 0": (("budget_bytes",), 0, "Expected `int` >= 1 - at `$.budget_bytes`"),
+    "budget text": (("budget_bytes",), "64MB", "Expected `int`, got `str` - at `$.budget_bytes`"),
+    "threads 0": (("target", "threads"), 0, "Expected `int` >= 1 - at `$.target.threads`"),
+    "negative size": (("steps", 0, "model", "size_bytes"), -1, "Expected `int` >= 0 - at `$.steps[0].model.size_bytes`"),
+    "negative dimension": (("tensors", "image", "shape", 2), -4, "Expected `int` >= 0 - at `$.tensors[...].shape[2]`"),
+    "no float stands for it": (
+        ("steps", 0, "peak_bytes"),
+        10**400,
+        "Expected `int` <= 4611686018427387904 - at `$.steps[0].peak_bytes`",
+    ),
+    "exact is text": (("exact",), "yes", "Expected `bool`, got `str` - at `$.exact`"),
+    "layout": (("preprocess", "layout"), "CHWN", "Invalid enum value 'CHWN' - at `$.preprocess.layout`"),
+    "size": (("preprocess", "size"), [4, 0], "Expected `int` >= 1 - at `$.preprocess.size[1]`"),
+    "labels": (("labels",), [1, 2, 3, 4], "Expected `str`, got `int` - at `$.labels[0]`"),
+    "null": (("tensors",), None, "Expected `object`, got `null` - at `$.tensors`"),
+    "missing field": (
+        ("steps", 0, "model", "sha256"),
+        MISSING,
+        "Object missing required field `sha256` - at `$.steps[0].model`",
+    ),
+    "missing at the top": (("model",), MISSING, "Object missing required field `model`"),
+    "unknown field": (("shell",), "rm", "Object contains unknown field `shell`"),
+    "unknown field in a step": (
+        ("steps", 1, "shell"),
+        "rm",
+        "Object contains unknown field `shell` - at `$.steps[1]`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_wrong_types_are_named_with_their_place(
+    bundle: Path, manifest: Manifest, path: Path_, value: object, expected: str
+) -> None:
+    assert refusal(bundle, changed(manifest, (path, value))) == f"M: {expected}; compile the model again"
+
+
+@pytest.mark.parametrize("digest", ["0" * 63, "0" * 65, "G" * 64, "A" * 64, "0" * 64 + "\n", ""])
+def test_what_is_no_sha256_is_refused(bundle: Path, manifest: Manifest, digest: str) -> None:
+    assert "- at `$.steps[0].model.sha256`" in refusal(bundle, changed(manifest, (("steps", 0, "model", "sha256"), digest)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x",
+        "partitions/../../x",
+        "partitions/../manifest.json",
+        "/etc/passwd",
+        "partitions//etc/passwd",
+        "partitions/sub/x.onnx",
+        "partitions/",
+        "partitions/.hidden",
+        "partitions/..",
+        "partitions\\x.onnx",
+        "partitions/x\0.onnx",
+        "partitions/x y.onnx",
+        "partitions/x.onnx\n",
+        "x.onnx",
+        "partitions/" + "x" * 250,
+    ],
+)
+def test_paths_stay_in_the_partitions_folder(bundle: Path, manifest: Manifest, path: str) -> None:
+    assert "- at `$.steps[0].model.path`" in refusal(bundle, changed(manifest, (("steps", 0, "model", "path"), path)))
+
+
+INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
+    "an input that was never there": (
+        [(("steps", 0, "inputs"), ["picture"])],
+        "$.steps[0].inputs: 'picture' is not there by then",
+    ),
+    "an input that comes later": (
+        [(("steps", 0, "inputs"), ["scores"])],
+        "$.steps[0].inputs: 'scores' is not there by then",
+    ),
+    "an input that was let go": (
+        [(("steps", 1, "inputs"), ["hidden", "image"])],
+        "$.steps[1].inputs: 'image' is not there by then",
+    ),
+    "the tensor between the steps is not kept": (
+        [(("steps", 0, "live"), [])],
+        "$.steps[1].inputs: 'hidden' is not there by then",
+    ),
+    "live was never produced": (
+        [(("steps", 0, "live"), ["hidden", "ghost"])],
+        "$.steps[0].live: 'ghost' was never produced",
+    ),
+    "live comes back from the dead": (
+        [(("steps", 1, "live"), ["scores", "image"])],
+        "$.steps[1].live: 'image' was never produced",
+    ),
+    "an output that no step produces": (
+        [(("outputs", 0, "name"), "answer")],
+        "$.outputs: no step produces 'answer'",
+    ),
+    "an output that is let go": ([(("steps", 1, "live"), [])], "$.outputs: no step produces 'scores'"),
+    "no entry for a tensor": ([(("tensors", "hidden"), MISSING)], "$.tensors: no entry for 'hidden'"),
+    "no entry for an input": ([(("tensors", "image"), MISSING)], "$.tensors: no entry for 'image'"),
+    "no entry for an output": ([(("tensors", "scores"), MISSING)], "$.tensors: no entry for 'scores'"),
+    "a tensor of which no float gives the size": (
+        [(("tensors", "hidden", "shape"), [1 << 61] * 20)],
+        "$.tensors: 'hidden' is larger than any memory",
+    ),
+    "two models in one file": (
+        [(("steps", 1, "model", "path"), "partitions/00-first.onnx")],
+        "$.steps: two entries share a file",
+    ),
+    "model and weights in one file": (
+        [(("steps", 0, "weights", "path"), "partitions/00-first.onnx")],
+        "$.steps: two entries share a file",
+    ),
+    "preprocessing makes another shape": (
+        [(("preprocess", "size"), [4, 5])],
+        "$.preprocess: does not make the model's input",
+    ),
+    "preprocessing makes an enormous picture": (
+        [(("preprocess", "size"), [10**12, 10**12])],
+        "$.preprocess: does not make the model's input",
+    ),
+    "preprocessing makes another dtype": (
+        [(("preprocess", "dtype"), "uint8")],
+        "$.preprocess: does not make the model's input",
+    ),
+    "preprocessing for two inputs": (
+        [(("inputs",), ["image", "hidden"])],
+        "$.preprocess: does not make the model's input",
+    ),
+    "two means for three channels": (
+        [(("preprocess", "mean"), [1.0, 2.0])],
+        "$.preprocess: mean and std need 1 or 3 numbers, std none that is 0",
+    ),
+    "division by zero": (
+        [(("preprocess", "std"), [1.0, 0.0, 1.0])],
+        "$.preprocess: mean and std need 1 or 3 numbers, std none that is 0",
+    ),
+    "too few labels": ([(("labels",), ["ant", "bee"])], "$.labels: 2 labels for 4 classes"),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), INCONSISTENT.values(), ids=INCONSISTENT)
+def test_inconsistent_manifests_are_refused(
+    bundle: Path, manifest: Manifest, changes: list[tuple[Path_, object]], expected: str
+) -> None:
+    assert refusal(bundle, changed(manifest, *changes)) == f"M: {expected}; compile the model again"
+
+
+def test_a_tensor_may_be_held_over_many_steps(bundle: Path, manifest: Manifest) -> None:
+    document = changed(manifest, (("steps", 0, "live"), ["image", "hidden"]), (("steps", 1, "inputs"), ["hidden", "image"]))
+    (bundle / MANIFEST_NAME).write_bytes(document)
+    assert read_manifest(bundle).steps[1].inputs == ("hidden", "image")
+
+
+def test_grey_and_channels_last_pictures_fit(bundle: Path, manifest: Manifest) -> None:
+    for shape, changes in [
+        ((1, 1, 4, 4), {"colour": "L"}),
+        ((1, 4, 4, 3), {"layout": "NHWC"}),
+        ((1, 4, 4, 1), {"layout": "NHWC", "colour": "L"}),
+    ]:
+        assert manifest.preprocess
+        tensors = manifest.tensors | {"image": TensorRecord(dtype="float32", shape=shape)}
+        preprocess = msgspec.structs.replace(manifest.preprocess, **changes)
+        fits = msgspec.structs.replace(manifest, tensors=tensors, preprocess=preprocess)
+        (bundle / MANIFEST_NAME).write_bytes(encode_manifest(fits))
+        assert read_manifest(bundle) == fits
+
+
+NOT_JSON = {
+    "empty": b"",
+    "text": b"hello",
+    "without a version": b'{"created_by": "hyps test"}',
+    "half": b'{"version": 2, "created_by": ',
+    "two documents": b'{"version": 2}{"version": 2}',
+    "a list": b"[1]",
+    "no UTF-8": b'{"created_by": "\xff\xfe"}',
+    "NaN": b'{"version": NaN}',
+    "deep lists": b"[" * 100_000,
+    "deep objects": b'{"model": ' * 100_000,
+    "deep in an unknown field": b'{"steps": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("document", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_is_no_manifest_is_refused(bundle: Path, document: bytes) -> None:
+    assert refusal(bundle, document).startswith("M: ")
+
+
+def test_a_manifest_that_is_too_large_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_bytes = (bundle / MANIFEST_NAME).stat().st_size
+    monkeypatch.setattr(manifest_module, "MANIFEST_LIMIT_BYTES", limit_bytes)
+    read_manifest(bundle)
+    document = (bundle / MANIFEST_NAME).read_bytes() + b" "
+    assert refusal(bundle, document) == f"M is larger than {limit_bytes} bytes: no manifest that hypsc wrote"
+
+
+def test_the_limit_suffices_for_100_000_operators() -> None:
+    assert manifest_module.MANIFEST_LIMIT_BYTES > 100_000 * 500
+
+
+@pytest.mark.parametrize("kind", ["absent", "file", "empty"])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "bundle"
+    if kind == "file":
+        folder.touch()
+    elif kind == "empty":
+        folder.mkdir()
+    with pytest.raises(BundleError) as caught:
+        read_manifest(folder)
+    assert str(caught.value) == f"{folder} is no bundle: it has no manifest.json; make one with 'hypsc compile'"
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
+    path = bundle / MANIFEST_NAME
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BundleError) as caught:
+        read_manifest(bundle)
+    assert str(caught.value) == f"cannot read {path}: Is a directory"
+
+
+def survives(bundle: Path, document: bytes) -> None:
+    """Reading and checking either works or ends in a `BundleError` of one line."""
+    (bundle / MANIFEST_NAME).write_bytes(document)
+    try:
+        check_files(bundle, read_manifest(bundle))
+    except BundleError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzzed")
+
+
+@settings(max_examples=150, deadline=None)
+@given(document=st.binary(max_size=300))
+def test_any_bytes_are_survived(fuzzed: Path, document: bytes) -> None:
+    survives(fuzzed, document)
+
+
+@pytest.fixture(scope="module")
+def valid(fuzzed: Path, cifar_bundle: Path) -> bytes:
+    """A real manifest, whose files are not there."""
+    return (cifar_bundle / MANIFEST_NAME).read_bytes()
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_flipped_bytes_are_survived(fuzzed: Path, valid: bytes, data: st.DataObject) -> None:
+    document = bytearray(valid)
+    for index, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(valid) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+    ):
+        document[index] = value
+    survives(fuzzed, bytes(document))
+
+
+def places(document: Any, path: Path_ = ()) -> list[Path_]:
+    """The paths to every value of a JSON document."""
+    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return [path] * bool(path) + [place for key, value in children for place in places(value, (*path, key))]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_replaced_values_are_survived(fuzzed: Path, valid: bytes, data: st.DataObject) -> None:
+    document = json.loads(valid)
+    put(document, data.draw(st.sampled_from(places(document))), data.draw(JSON | st.just(MISSING)))
+    survives(fuzzed, json.dumps(document).encode())
+
+
+FIRST = "partitions/00-first.onnx"
+
+
+def test_a_whole_bundle_passes(bundle: Path, manifest: Manifest) -> None:
+    check_files(bundle, manifest)
+
+
+def test_a_bundle_behind_a_link_passes(bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(bundle)
+    check_files(link, manifest)
+
+
+def remove(bundle: Path) -> None:
+    (bundle / FIRST).unlink()
+
+
+def change_a_byte(bundle: Path) -> None:
+    content = bytearray((bundle / FIRST).read_bytes())
+    content[-1] ^= 1
+    (bundle / FIRST).write_bytes(content)
+
+
+def truncate(bundle: Path) -> None:
+    os.truncate(bundle / FIRST, 17)
+
+
+def lengthen(bundle: Path) -> None:
+    os.truncate(bundle / FIRST, 19)
+
+
+def swap(bundle: Path) -> None:
+    first, second = bundle / FIRST, bundle / "partitions/01-second.onnx"
+    other = second.read_bytes()
+    first.rename(second)
+    first.write_bytes(other)
+
+
+def link(bundle: Path) -> None:
+    """To a file with the right content, outside."""
+    outside = bundle.parent / "outside"
+    (bundle / FIRST).rename(outside)
+    (bundle / FIRST).symlink_to(outside)
+
+
+def link_inside(bundle: Path) -> None:
+    (bundle / FIRST).rename(bundle / "partitions/model")
+    (bundle / FIRST).symlink_to("model")
+
+
+def link_to_nothing(bundle: Path) -> None:
+    (bundle / FIRST).unlink()
+    (bundle / FIRST).symlink_to("nothing")
+
+
+def link_the_folder(bundle: Path) -> None:
+    outside = bundle.parent / "outside"
+    (bundle / "partitions").rename(outside)
+    (bundle / "partitions").symlink_to(outside)
+
+
+def make_a_folder(bundle: Path) -> None:
+    (bundle / FIRST).unlink()
+    (bundle / FIRST).mkdir()
+
+
+def make_a_pipe(bundle: Path) -> None:
+    (bundle / FIRST).unlink()
+    os.mkfifo(bundle / FIRST)
+
+
+LEADS_OUT = "F leads out of the bundle; copy the bundle again, without links"
+IS_MISSING = "F is missing; copy the bundle again, or compile the model again"
+NOT_PLAIN = "F is no plain file; copy the bundle again, or compile the model again"
+WAS_CHANGED = "F was changed: its sha256 is not the manifest's; copy the bundle again"
+DAMAGE: list[tuple[Callable[[Path], None], str]] = [
+    (remove, IS_MISSING),
+    (change_a_byte, WAS_CHANGED),
+    (truncate, "F holds 17 bytes, the manifest says 18; copy the bundle again"),
+    (lengthen, "F holds 19 bytes, the manifest says 18; copy the bundle again"),
+    (swap, WAS_CHANGED),
+    (link, LEADS_OUT),
+    (link_inside, NOT_PLAIN),
+    (link_to_nothing, IS_MISSING),
+    (link_the_folder, LEADS_OUT),
+    (make_a_folder, NOT_PLAIN),
+    (make_a_pipe, NOT_PLAIN),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=[damage.__name__ for damage, _ in DAMAGE])
+def test_a_damaged_bundle_is_refused(
+    bundle: Path, manifest: Manifest, damage: Callable[[Path], None], expected: str
+) -> None:
+    damage(bundle)
+    with pytest.raises(BundleError) as caught:
+        check_files(bundle, manifest)
+    assert str(caught.value) == expected.replace("F", str(bundle / FIRST), 1)
+
+
+@pytest.mark.parametrize("file", ["00-first.weights", "01-second.onnx", "01-second.weights"])
+def test_every_file_is_checked(bundle: Path, manifest: Manifest, file: str) -> None:
+    path = bundle / "partitions" / file
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(BundleError) as caught:
+        check_files(bundle, manifest)
+    assert str(caught.value) == WAS_CHANGED.replace("F", str(path), 1)
+
+
+def test_without_hashes_sizes_are_still_checked(bundle: Path, manifest: Manifest) -> None:
+    change_a_byte(bundle)
+    check_files(bundle, manifest, models=False, weights=False)
+    truncate(bundle)
+    with pytest.raises(BundleError, match="holds 17 bytes"):
+        check_files(bundle, manifest, models=False, weights=False)
+
+
+def test_links_in_a_circle_are_refused(bundle: Path, manifest: Manifest) -> None:
+    (bundle / "partitions").rename(bundle / "gone")
+    (bundle / "partitions").symlink_to("partitions")
+    with pytest.raises(BundleError) as caught:
+        check_files(bundle, manifest)
+    assert str(caught.value) in (
+        f"cannot read {bundle / FIRST}: links in a circle; copy the bundle again",
+        IS_MISSING.replace("F", str(bundle / FIRST), 1),  # as pathlib says since Python 3.13
+    )
+
+
+def test_a_file_that_cannot_be_read_is_refused(bundle: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbid)
+    with pytest.raises(BundleError) as caught:
+        check_files(bundle, manifest)
+    assert str(caught.value) == f"cannot read {bundle / FIRST}: Permission denied; copy the bundle again"
+
+
+def test_hashing_is_sha256_of_the_whole_file(bundle: Path, manifest: Manifest) -> None:
+    content = os.urandom(3_000_000)
+    (bundle / FIRST).write_bytes(content)
+    model = msgspec.structs.replace(
+        manifest.steps[0].model, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    steps = (msgspec.structs.replace(manifest.steps[0], model=model), manifest.steps[1])
+    check_files(bundle, msgspec.structs.replace(manifest, steps=steps))
+
+
+def test_a_field_with_a_line_break_in_its_name_is_told_of_in_one_line(fuzzed: Path, valid: bytes) -> None:
+    survives(fuzzed, valid.replace(b'"version"', b'"versi\\n\\u001b[31m"', 1))

@@ -1,0 +1,396 @@
+"""Who computes what next: leases, deadlines, losses; without a clock or a network."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.protocol.frames import Dropped, Key
+from hyps.runtime.cluster.scheduling.flow import ShareGraph
+from hyps.runtime.cluster.scheduling.lifecycle import State
+from hyps.runtime.cluster.scheduling.scheduler import BATCH, LEASE_WINDOW, MOST_FAILURES, Lease, Scheduler
+from tests.runtime.cluster.scheduling.test_flow import each, scheduled
+
+
+def chain(manifest: Manifest) -> ShareGraph:
+    return each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
+
+
+def loaded(graph: ShareGraph, homes: dict[int, str], **options: int) -> Scheduler:
+    """Each share on the workers whose names stand there, separated by spaces."""
+    scheduler = Scheduler(graph, lease_s=10, **options)
+    hold(scheduler, homes)
+    return scheduler
+
+
+def hold(scheduler: Scheduler, homes: dict[int, str]) -> None:
+    scheduler.holders.place({share: workers.split() for share, workers in homes.items()})
+    for share, workers in homes.items():
+        for worker in workers.split():
+            scheduler.holders.loaded(worker, [share])
+
+
+def job(number: int) -> str:
+    return f"{number:032x}"
+
+
+def given_out(leases: list[Lease]) -> list[tuple[int, int, str]]:
+    return [(int(lease.key.job, 16), lease.key.share, lease.worker) for lease in leases]
+
+
+def test_a_job_goes_from_worker_to_worker(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    made = scheduler.add(job(1), "c", {"x": b"x"})
+    for share, tensor, released in ((0, "a", ("x",)), (1, "b", ("a",)), (2, "y", ("b",))):
+        (lease,) = scheduler.tasks(0)
+        assert (lease.key.share, scheduler.holders.state(share, lease.worker)) == (share, State.INFERRING)
+        assert scheduler.tasks(0) == []
+        assert scheduler.arrived(lease.key, tensor, b"") == released
+        assert scheduler.holders.state(share, lease.worker) == State.COMPUTED
+    assert made.flow.finished
+    assert made.tensors.keys() == {"y"}
+
+
+def test_a_worker_has_few_inputs_at_a_time(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    for number in range(5):
+        scheduler.add(job(number), "c", {"x": b"x"})
+    first = scheduler.tasks(0)
+    assert given_out(first) == [(number, 0, "w0") for number in range(LEASE_WINDOW)]
+    scheduler.arrived(first[0].key, "a", b"")
+    assert given_out(scheduler.tasks(0)) == [(0, 1, "w0")]  # the oldest job goes on first
+    assert scheduler.holders.state(0, "w0") == State.INFERRING  # for the second job
+
+
+def test_nothing_is_sent_before_it_is_loaded(manifest: Manifest) -> None:
+    scheduler = Scheduler(chain(manifest), lease_s=10)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    assert scheduler.tasks(0) == []
+    scheduler.holders.place({0: ["w0"], 1: ["w0"], 2: ["w0"]})
+    scheduler.holders.loading("w0", [0])
+    scheduler.holders.loaded("w9", [0, 77])
+    assert scheduler.tasks(0) == []
+    scheduler.holders.loaded("w0", [0])
+    assert len(scheduler.tasks(0)) == 1
+
+
+def test_a_missed_deadline_is_another_attempt_and_the_older_answer_counts(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"}, first_attempt=40)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    assert first.key.attempt == 40
+    assert scheduler.expire(9.9) == []
+    assert scheduler.expire(10) == [first]
+    (second,) = scheduler.tasks(10)
+    assert second.key.attempt == 41
+    scheduler.check("w0", first.key)
+    assert scheduler.arrived(first.key, "a", b"") == ("x",)
+    with pytest.raises(Dropped, match="done already"):
+        scheduler.check("w0", second.key)
+    assert scheduler.holders.state(0, "w0") == State.COMPUTED
+
+
+def test_a_lost_workers_shares_go_to_another(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    scheduler.arrived(scheduler.tasks(0)[0].key, "a", b"")
+    scheduler.tasks(0)
+    assert scheduler.lost("w1") == [1]
+    assert scheduler.holders.state(1, "w1") == State.LOST
+    assert scheduler.tasks(0) == []
+    scheduler.holders.place({share: ["w0"] for share in range(3)})
+    assert [scheduler.holders.state(share, "w0") for share in range(3)] == [State.COMPUTED, State.PLACED, State.LOADED]
+    scheduler.holders.loaded("w0", [0, 1, 2])
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w0")]  # from the last tensors, not from the start
+
+
+def test_what_was_never_leased_to_a_worker_is_refused(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (lease,) = scheduler.tasks(0)
+    scheduler.check("w0", lease.key)
+    future = Key(job=job(1), share=0, attempt=1)
+    for worker, key in (("w1", lease.key), ("w0", future), ("w0", Key(job=job(2), share=0, attempt=0))):
+        with pytest.raises(Dropped, match="never asked for"):
+            scheduler.check(worker, key)
+
+
+def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    for attempt in range(MOST_FAILURES):
+        assert scheduler.exhausted() == []
+        (lease,) = scheduler.tasks(0)
+        assert lease.key.attempt == attempt
+        scheduler.failed("w0", lease.key)
+    assert scheduler.exhausted() == [(job(1), 0)]
+    scheduler.remove(job(1))
+    assert (scheduler.leases, scheduler.jobs, scheduler.exhausted()) == ({}, {}, [])
+
+
+def test_it_goes_on_from_a_journal(manifest: Manifest) -> None:
+    """Whether the journal says that a share is done, or only holds its outputs."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.add(job(1), "c", {"b": b""}, done=[0, 1])
+    scheduler.add(job(2), "c", {"x": b"", "a": b""})
+    assert given_out(scheduler.tasks(0)) == [(1, 2, "w0"), (2, 1, "w0")]
+
+
+def test_the_first_of_several_answers_wins(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w0 w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    slow, fast = scheduler.tasks(0)
+    assert given_out([slow, fast]) == [(1, 0, "w0"), (1, 0, "w1")]
+    assert slow.key != fast.key
+    scheduler.arrived(fast.key, "a", b"")
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w0"), (1, 1, "w1")]
+    assert len(scheduler.leases) == 3  # w0 still computes
+    with pytest.raises(Dropped, match="done already"):
+        scheduler.check("w0", slow.key)
+    assert len(scheduler.leases) == 2
+    assert scheduler.lost("w1") == [0, 1]
+    assert scheduler.tasks(0) == []  # w0 was asked
+
+
+def test_a_straggler_is_not_sent_more_than_it_can_take(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w1", 2: "w1"})
+    slow = []
+    for number in range(6):
+        scheduler.add(job(number), "c", {"x": b"x"})
+        while leases := scheduler.tasks(0):
+            slow += [lease for lease in leases if lease.worker == "w0"]
+            for lease in leases:
+                if lease.worker == "w1":
+                    answer(scheduler, lease)
+        scheduler.remove(job(number))
+    assert len(slow) == LEASE_WINDOW == len(scheduler.leases)
+    for lease in slow:
+        with pytest.raises(Dropped, match="done already"):
+            scheduler.check("w0", lease.key)
+    assert scheduler.leases == {}
+
+
+def test_answers_that_are_to_be_compared_are_taken_late(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1 w2", 1: "w0", 2: "w0"}, votes=3)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    leases = scheduler.tasks(0)
+    assert [lease.worker for lease in leases] == ["w0", "w1", "w2"]
+    scheduler.arrived(leases[0].key, "a", b"")
+    scheduler.remove(job(1))
+    scheduler.check("w2", leases[2].key)
+    scheduler.answered(leases[2].key)
+    assert [lease.worker for lease in scheduler.leases.values()] == ["w1"]
+
+
+def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifest: Manifest) -> None:
+    """Algorithm 3: the number of changes from one share to another is that of the shares, not of the jobs."""
+    for streaming, changes in ((frozenset[str](), 24), (frozenset({"w0"}), 3)):
+        scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+        scheduler.streaming = streaming
+        for number in range(12):
+            scheduler.add(job(number), "c", {"x": b"x"})
+        done = []
+        while scheduler.tasks(0) or scheduler.leases:
+            done.append(answer_oldest(scheduler))
+        assert len(done) == 36
+        assert 1 + sum(a != b for a, b in pairwise(done)) <= changes
+
+
+def test_a_share_is_not_computed_for_ever(manifest: Manifest) -> None:
+    """Under an endless stream of new jobs the later shares have their turn."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.streaming = frozenset({"w0"})
+    finished = 0
+    for number in range(8 * BATCH):
+        for more in (0, 1):
+            scheduler.add(job(2 * number + more), "c", {"x": b"x"})
+        scheduler.tasks(0)
+        answer_oldest(scheduler)
+        finished += sum(each.flow.finished for each in scheduler.jobs.values())
+    assert finished
+
+
+def test_what_needs_a_tensor_is_leased_while_it_arrives(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.begun(first.key, "a")
+    (second,) = scheduler.tasks(0)
+    assert (second.worker, second.key.share, second.fed) == ("w1", 1, {"a": first.key})
+    scheduler.begun(first.key, "a")  # the second chunk
+    assert scheduler.tasks(0) == []
+    assert scheduler.arrived(first.key, "a", b"") == ("x",)
+    assert scheduler.tasks(0) == []
+    assert scheduler.arrived(second.key, "b", b"") == ("a",)
+    (third,) = scheduler.tasks(0)
+    assert (third.key.share, third.fed) == (2, {})
+
+
+@pytest.mark.parametrize("how", ["lost", "expired", "failed", "released"])
+def test_what_is_fed_by_a_lease_that_fails_is_leased_again(manifest: Manifest, how: str) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    made = scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.begun(first.key, "a")
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w1")]
+    if how == "lost":
+        assert scheduler.lost("w0") == [0, 2]
+        hold(scheduler, {0: "w1", 2: "w1"})
+    elif how == "expired":
+        assert [lease.key.share for lease in scheduler.expire(10)] == [0, 1]
+    elif how == "failed":
+        scheduler.failed("w0", first.key)
+    else:
+        scheduler.release("w0")
+    assert scheduler.leases == {}
+    assert made.failures[1] == 0  # it is not its worker's fault
+    scheduler.begun(first.key, "a")  # of a lease that has ended
+    (again,) = scheduler.tasks(11)
+    assert (again.key.share, again.key.attempt) == (0, 1)
+    scheduler.arrived(again.key, "a", b"")
+    (last,) = scheduler.tasks(11)
+    assert (last.key.share, last.key.attempt, last.worker, last.fed) == (1, 1, "w1", {})
+
+
+def test_what_is_fed_by_the_slower_of_two_is_leased_again(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w2", 1: "w1", 2: "w1"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    slow, fast = scheduler.tasks(0)
+    for each_key in (slow.key, fast.key):
+        scheduler.begun(each_key, "a")
+    (fed,) = scheduler.tasks(0)
+    assert fed.fed == {"a": slow.key}
+    scheduler.arrived(fast.key, "a", b"")
+    (again,) = scheduler.tasks(0)
+    assert (again.key.share, again.key.attempt, again.fed) == (1, 1, {})
+    assert [*scheduler.leases] == [slow.key, again.key]
+
+
+def test_answers_that_are_to_be_compared_are_not_passed_on_before(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1 w2", 1: "w0", 2: "w0"}, votes=3)
+    scheduler.add(job(1), "c", {"x": b"x"})
+    for lease in scheduler.tasks(0):
+        scheduler.begun(lease.key, "a")
+    assert scheduler.tasks(0) == []
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
+    """Losses, deadlines, failures and late answers in any order: with one worker left, every job is done in the end."""
+    graph = data.draw(st.sampled_from(GRAPHS))
+    count = len(graph.runs)
+    copies = data.draw(st.sampled_from([1, 2]))
+    spare = " w2" if copies == 2 else ""
+    scheduler = loaded(graph, {share: f"w{share % 2}{spare}" for share in range(count)})
+    scheduler.streaming = data.draw(st.sampled_from([frozenset(), frozenset({"w0"})]))
+    for number in range(3):
+        scheduler.add(job(number), "c", {"x": b""})
+    out: list[Lease] = []
+    now = 0.0
+    for _ in range(data.draw(st.integers(0, 30))):
+        now += 1
+        out += scheduler.tasks(now)
+        what = data.draw(st.sampled_from(["answer", "answer", "begin", "begin", "lose", "expire", "fail", "release"]))
+        if what == "answer" and out:
+            answer(scheduler, out.pop(data.draw(st.integers(0, len(out) - 1))))
+        elif what == "begin" and out:
+            lease = out[data.draw(st.integers(0, len(out) - 1))]
+            for tensor in graph.outputs[lease.key.share][: data.draw(st.integers(1, 2))]:
+                if taken(scheduler, lease):
+                    scheduler.begun(lease.key, tensor)
+        elif what == "lose":
+            worker = data.draw(st.sampled_from(["w0", "w1"]))
+            scheduler.lost(worker)
+            other = "w1" if worker == "w0" else "w0"
+            hold(scheduler, dict.fromkeys(range(count), other if copies == 1 else f"{other} w2"))
+        elif what == "expire":
+            scheduler.expire(now)
+        elif what == "release":
+            scheduler.release("w0")
+        elif out:
+            scheduler.failed(out[0].worker, out[0].key)
+        for lease in scheduler.leases.values():
+            made = scheduler.jobs[lease.key.job]
+            comes = all(name in made.tensors or source in scheduler.leases for name, source in lease.fed.items())
+            assert comes or lease.key.share in made.flow.done
+            assert not made.arriving.keys() & {name for share in made.flow.done for name in graph.outputs[share]}
+    for _ in range(100):
+        now += 20
+        scheduler.expire(now)
+        for lease in scheduler.tasks(now):
+            answer(scheduler, lease)
+    assert all(each.flow.finished for each in scheduler.jobs.values())
+    assert scheduler.leases == {}
+
+
+GRAPHS: list[ShareGraph] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def graphs() -> None:
+    """Hypothesis takes no fixtures of a function's life."""
+    template = ShareGraph.__new__(ShareGraph)
+    for inputs, outputs in (
+        ([("x",), ("a",), ("b",)], [("a",), ("b",), ("y",)]),
+        ([("x",), ("a",), ("a",), ("s", "t")], [("a",), ("s",), ("t",), ("y",)]),
+        ([("x",), ("a",), ("a", "b")], [("a", "b"), (), ("y",)]),
+    ):
+        template = ShareGraph.__new__(ShareGraph)
+        template.inputs, template.outputs = tuple(inputs), tuple(outputs)
+        template.results, template.runs = ("y",), tuple(range(i, i + 1) for i in range(len(inputs)))
+        GRAPHS.append(template)
+
+
+def has_its_inputs(scheduler: Scheduler, lease: Lease) -> bool:
+    """What was to be fed has arrived; else its worker waits, or nothing more comes."""
+    made = scheduler.jobs[lease.key.job]
+    return not lease.fed or (lease.key in scheduler.leases and made.tensors.keys() >= lease.fed.keys())
+
+
+def taken(scheduler: Scheduler, lease: Lease) -> bool:
+    """What its worker sends is not dropped."""
+    try:
+        scheduler.check(lease.worker, lease.key)
+    except Dropped:
+        return False
+    return has_its_inputs(scheduler, lease)
+
+
+def answer(scheduler: Scheduler, lease: Lease) -> None:
+    if taken(scheduler, lease):
+        for tensor in scheduler.graph.outputs[lease.key.share]:
+            scheduler.arrived(lease.key, tensor, b"")
+
+
+def answer_oldest(scheduler: Scheduler) -> int:
+    """The worker answers what it was sent first; the share."""
+    lease = next(iter(scheduler.leases.values()))
+    answer(scheduler, lease)
+    return lease.key.share
+
+
+def test_what_was_sent_to_a_worker_that_lost_the_share_is_leased_again(manifest: Manifest) -> None:
+    """An operator moved it: the worker lets go of it, and of the input."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (old,) = scheduler.tasks(0)
+    hold(scheduler, {0: "w1", 1: "w1", 2: "w2"})
+    scheduler.withdraw()
+    (new,) = scheduler.tasks(0)
+    assert (old.worker, new.worker, new.key.share) == ("w0", "w1", 0)
+    scheduler.check("w0", old.key)  # if it had computed it already, that is as good
+    assert scheduler.arrived(old.key, "a", b"") == ("x",)
+
+
+def test_leases_of_workers_that_keep_the_share_go_on(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (lease,) = scheduler.tasks(0)
+    hold(scheduler, {0: "w0 w1", 1: "w1", 2: "w2"})
+    scheduler.withdraw()
+    assert lease.key in scheduler.leases

@@ -1,0 +1,161 @@
+"""What is printed: classes by score, a softmax only where the network has none, and the JSON of issue 2."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hyps.runtime.bundle.manifest import Manifest, OutputRecord
+from hyps.runtime.execution.executor import StepProfile
+from hyps.runtime.io.results import Result, Scored, profile_lines, result_lines, top_classes
+
+
+def classes(manifest: Manifest, scores: Any, count: int = 5) -> list[tuple[int, str | None, float]]:
+    outputs: dict[str, NDArray[Any]] = {"scores": np.asarray(scores)}
+    return [(scored.index, scored.label, scored.score) for scored in top_classes(manifest, outputs, count)]
+
+
+@pytest.fixture
+def softmaxed(manifest: Manifest) -> Manifest:
+    return msgspec.structs.replace(manifest, outputs=(OutputRecord(name="scores", probabilities=True),))
+
+
+def test_scores_become_probabilities_best_first(manifest: Manifest) -> None:
+    logits = [[0.5, -1.0, 3.0, 2.0]]
+    total = sum(math.exp(score) for score in logits[0])
+    found = classes(manifest, np.array(logits, np.float32))
+    assert [(index, label) for index, label, _ in found] == [(2, "cow"), (3, "dog"), (0, "ant"), (1, "bee")]
+    for index, _, score in found:
+        assert score == pytest.approx(math.exp(logits[0][index]) / total, rel=1e-6)
+    assert sum(score for *_, score in found) == pytest.approx(1)
+
+
+def test_probabilities_stay_as_they_are(softmaxed: Manifest) -> None:
+    assert classes(softmaxed, [[0.125, 0.5, 0.25, 0.125]], 2) == [(1, "bee", 0.5), (2, "cow", 0.25)]
+
+
+def test_large_scores_do_not_overflow(manifest: Manifest) -> None:
+    (first, _, sure), (second, _, unsure) = classes(manifest, np.array([[1e4, 1e4 - 1, -1e4, 0]], np.float32), 2)
+    assert (first, second) == (0, 1)
+    assert sure == pytest.approx(1 / (1 + math.exp(-1)))
+    assert unsure == pytest.approx(1 / (1 + math.e))
+
+
+@pytest.mark.parametrize("strange", [math.inf, math.nan, -math.inf])
+def test_infinite_scores_are_no_reason_to_warn(manifest: Manifest, strange: float) -> None:
+    """Warnings are errors here; on a device they would be lines on stderr."""
+    assert len(classes(manifest, [[1.0, strange, 2.0, 3.0]])) == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 1000])
+def test_as_many_as_asked_for_and_no_more_than_there_are(manifest: Manifest, count: int) -> None:
+    assert len(classes(manifest, [[1.0, 2.0, 3.0, 4.0]], count)) == min(count, 4)
+
+
+def test_equal_scores_come_by_index(manifest: Manifest, softmaxed: Manifest) -> None:
+    for model in (manifest, softmaxed):
+        assert [index for index, *_ in classes(model, [[0.2, 0.4, 0.2, 0.4]])] == [1, 3, 0, 2]
+        assert [index for index, *_ in classes(model, [[0.0] * 4])] == [0, 1, 2, 3]
+
+
+def test_equal_scores_of_many_classes_come_by_index(softmaxed: Manifest) -> None:
+    """An unstable sort would mix them."""
+    unlabelled = msgspec.structs.replace(softmaxed, labels=None)
+    scores = np.tile([0.0, 1.0], 500)[None] / 500
+    assert classes(unlabelled, scores, 3) == [(1, None, 0.002), (3, None, 0.002), (5, None, 0.002)]
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (1, 4, 1, 1), (1, 1, 4)])
+def test_dimensions_of_one_do_not_matter(softmaxed: Manifest, shape: tuple[int, ...]) -> None:
+    assert classes(softmaxed, np.array([0.1, 0.2, 0.3, 0.4]).reshape(shape), 1) == [(3, "dog", 0.4)]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 2), (1, 2, 2, 1), (2, 4)])
+def test_what_is_no_vector_of_scores_has_no_classes(manifest: Manifest, shape: tuple[int, ...]) -> None:
+    assert classes(manifest, np.zeros(shape)) == []
+
+
+def test_classes_need_a_sign_that_there_are_any(manifest: Manifest, softmaxed: Manifest) -> None:
+    scores = [[0.1, 0.2, 0.3, 0.4]]
+    plain = msgspec.structs.replace(manifest, labels=None, preprocess=None)
+    assert classes(plain, scores) == []
+    for sign in (
+        msgspec.structs.replace(manifest, labels=None),
+        msgspec.structs.replace(manifest, preprocess=None),
+        msgspec.structs.replace(softmaxed, labels=None, preprocess=None),
+    ):
+        assert len(classes(sign, scores)) == 4
+
+
+def test_without_labels_the_label_is_none(manifest: Manifest) -> None:
+    unlabelled = msgspec.structs.replace(manifest, labels=None)
+    assert [label for _, label, _ in classes(unlabelled, [[1.0, 2.0, 3.0, 4.0]], 2)] == [None, None]
+
+
+def test_of_several_outputs_the_first_counts(softmaxed: Manifest) -> None:
+    two = msgspec.structs.replace(softmaxed, outputs=(*softmaxed.outputs, OutputRecord(name="other", probabilities=False)))
+    outputs = {"other": np.array([9.0, 0, 0, 0]), "scores": np.array([[0.1, 0.2, 0.3, 0.4]])}
+    assert top_classes(two, outputs, 1) == (Scored(index=3, label="dog", score=0.4),)
+
+
+RESULT = Result(
+    input="cat.jpg",
+    top=(Scored(index=281, label="tabby", score=0.62), Scored(index=2, label=None, score=0.25)),
+    outputs={"prob": (1, 1000), "scalar": ()},
+    latency_s=0.25,
+    peak_rss_bytes=61_440_000,
+    budget_bytes=72_000_000,
+)
+
+
+def test_json_is_that_of_issue_2() -> None:
+    assert msgspec.json.encode(RESULT).decode() == (
+        '{"input":"cat.jpg","top":[{"index":281,"label":"tabby","score":0.62},{"index":2,"label":null,"score":0.25}],'
+        '"outputs":{"prob":[1,1000],"scalar":[]},"latency_s":0.25,"peak_rss_bytes":61440000,"budget_bytes":72000000}'
+    )
+
+
+def test_json_of_strange_scores_is_json(softmaxed: Manifest) -> None:
+    """JSON has no NaN."""
+    top = top_classes(softmaxed, {"scores": np.array([[math.nan, 0.5, 0.25, 0.125]])}, 4)
+    document = json.loads(msgspec.json.encode(top), parse_constant=pytest.fail)
+    assert [scored["index"] for scored in document] == [1, 2, 3, 0]
+    assert document[3]["score"] is None
+
+
+def test_lines_for_people() -> None:
+    assert list(result_lines(RESULT, {}, 1)) == [
+        "cat.jpg",
+        "   62.00%    281  tabby",
+        "   25.00%      2",
+        "  0.250 s, peak memory 61.4 MB of a budget of 72.0 MB",
+    ]
+
+
+def test_lines_of_what_has_no_classes_tell_the_outputs() -> None:
+    plain = msgspec.structs.replace(RESULT, top=())
+    outputs: dict[str, NDArray[Any]] = {"boxes": np.zeros((1, 5, 4), np.float32), "count": np.zeros((), np.int64)}
+    assert list(result_lines(plain, outputs, 7)) == [
+        "cat.jpg",
+        "  boxes: float32[1, 5, 4]",
+        "  count: int64[]",
+        "  0.250 s (median of 7), peak memory 61.4 MB of a budget of 72.0 MB",
+    ]
+
+
+def test_a_profile_has_a_row_per_step() -> None:
+    rows = [
+        StepProfile(name="00-conv1_1", load_s=0.0086, run_s=0.002, read_bytes=204_800, resident_bytes=57_300_000),
+        StepProfile(name="01", load_s=12.5, run_s=0.0, read_bytes=0, resident_bytes=1_234_500_000),
+    ]
+    assert list(profile_lines(rows)) == [
+        "step               load     run      read    resident",
+        "00-conv1_1       8.6 ms  2.0 ms  0.205 MB     57.3 MB",
+        "01          12,500.0 ms  0.0 ms  0.000 MB  1,234.5 MB",
+    ]

@@ -1,0 +1,413 @@
+"""The manager's REST interface, as a program uses it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hyps.compiler.bundle_writer.model_report import read_whole
+from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.cluster.broker.certificates import make_certificates
+from hyps.runtime.web.errors import WebFault
+from hyps.runtime.web.library import Library
+from tests.compiler.onnxes import classifier, model, node, value
+from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.mosquitto import wait_for
+from tests.runtime.web.conftest import Stream, Web
+
+HypsRun = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bits(
+    web: Web, root: Path, photograph: Path, hyps_run: HypsRun, tmp_path: Path
+) -> None:
+    uploaded = web("PUT", "/api/models/net/cifar10_vgg.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    assert uploaded.status_code == 201
+    options = {"memory_bytes": 80_000_000, "split": "pooling", "preprocess": "cifar10"}
+    planned = web.done("builds", web("POST", "/api/models/net/builds", json=options | {"dry_run": True}))
+    assert (planned["state"], planned["bundle"]) == ("done", None)
+    assert [bundle["name"] for bundle in web.get("/api/bundles")] == ["bundle"]
+    built = web.done("builds", web("POST", "/api/models/net/builds", json=options | {"bundle": "mine"}))
+    assert built["state"] == "done", built["message"]
+    assert built["plan"] == planned["plan"]
+    view = web.get("/api/bundles/mine")
+    assert (view["photographs"], view["served"]) == (True, False)
+    assert [part["name"] for part in view["partitions"]] == [part["name"] for part in built["plan"]["partitions"]]
+    assert all(part["reason"] for part in view["partitions"])
+    with tarfile.open(fileobj=io.BytesIO(web("GET", "/api/bundles/mine/archive").content)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    check_files(tmp_path / "mine", read_manifest(tmp_path / "mine"))
+    assert read_whole(tmp_path / "mine")
+    assert web("PUT", "/api/served", json={"bundle": "mine"}).json()["bundle"] == "mine"
+    wait_for("loaded shares", web.ready)
+    job = web.done("jobs", web("POST", "/api/jobs?name=photo.jpg", data=photograph.read_bytes()))
+    assert job["state"] == "done", job["reason"]
+    (tmp_path / "there.npz").write_bytes(web("GET", f"/api/jobs/{job['id']}/outputs").content)
+    here = hyps_run(tmp_path / "mine", photograph, "--save", tmp_path / "here.npz", "--json")
+    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
+    assert [scored["score"] for scored in job["top"]] == [scored["score"] for scored in json.loads(here.stdout)["top"]]
+    assert_spans(web, job)
+    assert web("DELETE", "/api/bundles/mine").status_code == 409
+    assert web("DELETE", "/api/models/net").status_code == 204
+    assert web.get("/api/models") == []
+
+
+def assert_spans(web: Web, job: dict[str, object]) -> None:
+    """A span for each share, in order of time, that lies within the job."""
+    spans = job["spans"]
+    assert isinstance(spans, list)
+    shares = web.get("/api/status")["shares"]
+    assert sorted(span["share"] for span in spans) == [share["number"] for share in shares]
+    for span, share in zip(sorted(spans, key=lambda each: each["share"]), shares, strict=True):
+        assert {span["worker"]} == set(share["homes"])
+        assert 0 <= span["sent_s"] < span["begun_s"] <= span["done_s"] < job["seconds"]
+        assert 0 < span["compute_s"] < span["begun_s"] - span["sent_s"] + 0.01
+        assert len(span["steps_s"]) == share["stop"] - share["start"]
+        assert sum(span["steps_s"]) <= span["compute_s"]
+
+
+def test_nobody_without_the_token(web: Web) -> None:
+    description = web("GET", "/openapi.json", token="").json()
+    asked = 0
+    for path, methods in description["paths"].items():
+        filled = path.format(model="m", file="f", name="abc")
+        for method in methods:
+            for token in ("", "wrong", web.token[:-1], "é" * 20):
+                answer = web(method.upper(), filled, token=token.encode().decode("latin-1"))
+                assert (answer.status_code == 200) if path == "/healthz" else (answer.status_code == 401), (path, method)
+                asked += 1
+    assert asked > 80
+    assert web("GET", "/", token="").headers["content-security-policy"].startswith("default-src 'self'")
+    assert web.token not in web("GET", "/", token="").text
+    for name in ("/healthz", "/docs", "/static/app.js", "/static/swagger/swagger-ui-bundle.js"):
+        assert web("GET", name, token="").status_code == 200
+    assert "//" not in web("GET", "/docs", token="").text
+
+
+def test_boards_are_drained_moved_and_lost(web: Web, photograph: Path) -> None:
+    first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
+    assert web("PUT", "/api/workers/w1/drain").status_code == 204
+    wait_for("its shares elsewhere", lambda: web.ready() and not any("w1" in homes for homes in web.homes()))
+    assert web.worker("w1")["drained"]
+    assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
+    assert web("DELETE", "/api/workers/w1/drain").status_code == 204
+    wait_for("shares on it", lambda: web.ready() and any("w1" in homes for homes in web.homes()))
+    assert web("PUT", "/api/placement", json={"homes": {"0": ["w2", "w1"]}}).status_code == 200
+    wait_for("the copies", lambda: web.ready() and web.homes()[0] == {"w1", "w2"})
+    assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
+    for homes, said in (
+        ({"0": ["nobody"]}, "'nobody' is no worker"),
+        ({"99": ["w0"]}, "no share 99"),
+        ({"x": ["w0"]}, "no share 'x'"),
+        ({"0": []}, "needs a worker"),
+    ):
+        refused = web("PUT", "/api/placement", json={"homes": homes})
+        assert refused.status_code == 409
+        assert said in refused.json()["detail"]
+    assert web("PUT", "/api/placement", json={"homes": None}).status_code == 200
+    wait_for("a placement of its own", lambda: web.ready() and all(len(homes) == 1 for homes in web.homes()))
+    web.devices.freeze("w0")  # as a board whose cable was pulled: the hub notices after six seconds
+    frozen = time.monotonic()
+    wait_for("its silence", lambda: web.worker("w0")["seen_s"] > 1.5, 2.5)
+    assert web.worker("w0")["online"] or time.monotonic() > frozen + 3
+    web.devices.kill("w2")
+    wait_for("its loss", lambda: not web.worker("w2")["online"], 5)
+    assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
+
+
+def test_events_tell_what_happens(web: Web, photograph: Path) -> None:
+    stream = Stream(web)
+    assert [stream.next()[0] for _ in range(4)] == ["status", "jobs", "builds", "library"]
+    made = web("POST", "/api/jobs?name=a", data=photograph.read_bytes()).json()["id"]
+    states = []
+
+    def over(kind: str, data: dict[str, str]) -> bool:
+        if kind == "job" and data["id"] == made:
+            states.append(data["state"])
+        return states[-1:] == ["done"]
+
+    stream.until(over)
+    assert states == ["waiting", "running", "done"]
+    web("PUT", "/api/models/m/a.onnx", data=b"nothing")
+    stream.until(lambda kind, data: kind == "library" and [model["name"] for model in data["models"]] == ["m"])
+    web.devices.kill("w1")
+    stream.until(lambda kind, data: kind == "status" and not all(worker["online"] for worker in data["workers"]))
+    stream.close()
+
+
+def test_metrics_are_prometheus(web: Web, photograph: Path) -> None:
+    web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+    found = {family.name: family for family in text_string_to_metric_families(web("GET", "/metrics").text)}
+    assert found["hyps_jobs_answered"].samples[0].value == 1
+    assert {sample.labels["worker"]: sample.value for sample in found["hyps_worker_up"].samples} == {
+        "w0": 1, "w1": 1, "w2": 1,
+    }  # fmt: skip
+    assert all(sample.value > 20e6 for sample in found["hyps_worker_resident_bytes"].samples)
+
+
+def test_uploads_are_bounded_and_confined(start_web: Callable[..., Web]) -> None:
+    web = start_web(0, "--upload-limit", "1MB", "--input-limit", "100KB", bundle=False)
+    spool = [*(web.library / "spool").iterdir()]
+    answer = web("PUT", "/api/models/big/m.onnx", data=bytes(1_000_001))
+    assert (answer.status_code, "1 MB at most" in answer.json()["detail"]) == (413, True)
+    assert web("PUT", "/api/models/big/m.onnx", data=(bytes(100_000) for _ in range(30))).status_code == 413
+    assert web.get("/api/models") == []
+    assert [*(web.library / "spool").iterdir()] == spool
+    for name in ("..", ".hidden", "a%2Fb", "a%5Cb", "%2e%2e", "a b", "x" * 101, "é"):
+        assert web("PUT", f"/api/models/{name}/m.onnx", data=b"x").status_code in (404, 405, 422)
+        assert web("PUT", f"/api/models/m/{name}", data=b"x").status_code in (404, 405, 422)
+    assert web("PUT", "/api/models/m/m.onnx", data=b"").status_code == 400
+    assert web("POST", "/api/models/m/builds", data=b"{" + b" " * 2_000_000 + b"}").status_code == 413
+    assert web("POST", "/api/jobs", data=b"x").status_code == 409  # nothing is served
+    assert web.get("/api/models") == []
+    assert sorted(path.name for path in web.library.iterdir()) == ["bundles", "journals", "models", "spool"]
+
+
+def test_a_hostile_model_costs_a_bounded_process(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, "--build-memory", "60MB", "--build-seconds", "2", bundle=False)
+    web("PUT", "/api/models/bad/bad.onnx", data=b"\x08\x07 this is no model")
+    built = web.done("builds", web("POST", "/api/models/bad/builds", json={"memory_bytes": 100_000_000}))
+    assert (built["state"], built["plan"]) == ("failed", None)
+    assert "needs more than 0.1 GB; see --build-memory" in built["message"]
+    assert web.get("/api/bundles") == []
+    assert web("POST", "/api/models/bad/builds", json={"target": "nothing"}).status_code == 404
+    assert web("POST", "/api/models/none/builds", json={"target": "rpi3b"}).status_code == 404
+    assert web("POST", "/api/models/bad/builds", json={"workers": True}).status_code == 409  # there is none
+    assert web("GET", "/healthz").json() == {"hub": True}
+
+
+def test_what_hypsc_refuses_is_told_and_a_build_is_cancelled(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, bundle=False)
+    web("PUT", "/api/models/bad/bad.onnx", data=b"\x08\x07 this is no model")
+    built = web.done("builds", web("POST", "/api/models/bad/builds", json={"memory_bytes": 100_000_000}))
+    assert built["state"] == "failed"
+    assert "\n" not in built["message"] and "Traceback" not in built["message"]
+    assert "bad.onnx" in built["message"]
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    started = web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000})
+    assert web("DELETE", f"/api/builds/{started.json()['id']}").status_code == 204
+    assert web.done("builds", started)["state"] == "cancelled"
+    built = web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))
+    assert built["state"] == "done", built["message"]
+    assert [bundle["name"] for bundle in web.get("/api/bundles")] == ["net"]
+
+
+def test_without_a_bundle_boards_are_seen_and_one_can_be_chosen(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(2, bundle=False)
+    wait_for("the boards", lambda: [worker["online"] for worker in web.get("/api/workers")] == [True, True])
+    assert web.get("/api/status")["state"] == "idle"
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    built = web.done("builds", web("POST", "/api/models/net/builds", json={"workers": True, "preprocess": "cifar10"}))
+    assert built["plan"]["budget_bytes"] < 120_000_000
+    assert web("PUT", "/api/served", json={"bundle": "net"}).status_code == 200
+    wait_for("loaded shares", web.ready)
+
+
+def test_clients_at_the_hub_are_served_as_well(web: Web, photograph: Path, hyps_run: HypsRun) -> None:
+    there = hyps_run(web.devices.bundle, photograph, "--engine", web.devices.url, "--json")
+    assert (there.returncode, there.stderr) == (0, "")
+    job = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+    assert [each["score"] for each in json.loads(there.stdout)["top"]] == [each["score"] for each in job["top"]]
+
+
+def test_bad_inputs_are_refused_in_a_line(web: Web) -> None:
+    tensor = io.BytesIO()
+    np.save(tensor, np.zeros((1, 3, 32, 31), np.float32))
+    for data, said in ((b"no image", "is no image"), (tensor.getvalue(), "the model takes")):
+        job = web.done("jobs", web("POST", "/api/jobs", data=data))
+        assert job["state"] == "failed"
+        assert said in job["reason"]
+        assert web("GET", f"/api/jobs/{job['id']}/outputs").status_code == 409
+    assert not [path for path in (web.library / "spool").iterdir() if path.suffix == ".input"]
+
+
+def test_tls_and_a_token_from_a_file(start_web: Callable[..., Web], tmp_path: Path) -> None:
+    made = make_certificates(["127.0.0.1"])
+    for name, content in (("cert", made.hub), ("key", made.hub_key), ("authority", made.authority)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "token").write_text("a token of my own\n")
+    files: list[str | Path] = [
+        "--tls-cert",
+        tmp_path / "cert",
+        "--tls-key",
+        tmp_path / "key",
+        "--token-file",
+        tmp_path / "token",
+    ]
+    web = start_web(0, *files, bundle=False)
+    assert web.url.startswith("https://")
+    assert "a token of my own" not in web.devices.log("manager")
+    assert web("GET", "/api/status", token="a token of my own", verify=str(tmp_path / "authority")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--web", "nonsense"], "--web nonsense is no address"),
+        (["--web", "127.0.0.1:0", "--tls-cert", "c"], "--tls-cert and --tls-key go together"),
+        (["--web", "127.0.0.1:0", "--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname"], "are no certificate"),
+        (["--web", "127.0.0.1:0", "--token-file", "/nothing"], "cannot read /nothing"),
+        ([], "name the bundle's folder"),
+    ],
+)
+def test_wrong_options_are_told_in_a_line(bin_folder: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    command: list[str | Path] = [
+        bin_folder / "hyps-manager",
+        "serve",
+        "--hub",
+        "mqtt://127.0.0.1:1",
+        "--library",
+        tmp_path / "library",
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
+
+
+def test_a_port_that_is_taken(bin_folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        options: list[str | Path] = ["--hub", "mqtt://127.0.0.1:1", "--web", where, "--library", tmp_path / "library"]
+        command: list[str | Path] = [bin_folder / "hyps-manager", "serve", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, f"cannot listen at {where}" in done.stderr) == (2, True), done.stderr
+
+
+def test_shares_that_move_while_jobs_run_hold_nothing_up(web: Web, photograph: Path) -> None:
+    """Long before a lease ends (120 s), whatever the boards had in hand."""
+    first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
+    picture, jobs = photograph.read_bytes(), []
+    for turn in range(6):
+        jobs += [web("POST", "/api/jobs", data=picture) for _ in range(5)]
+        homes = {str(number): [f"w{(number + turn) % 3}"] for number in range(len(web.homes()))}
+        assert web("PUT", "/api/placement", json={"homes": homes}).status_code == 200
+    assert [web.done("jobs", job, 40)["top"] for job in jobs] == [first] * len(jobs)
+
+
+def test_a_board_that_is_not_safe_is_given_no_inputs(start_web: Callable[..., Web]) -> None:
+    web = start_web(2, "--workers", "2", "--safe", "w0")
+    wait_for("loaded shares", web.ready)
+    assert web.homes()[0] == {"w0"}
+    refused = web("PUT", "/api/placement", json={"homes": {"0": ["w1"]}})
+    assert (refused.status_code, "w1 cannot have step" in refused.json()["detail"]) == (409, True)
+    assert web.homes()[0] == {"w0"}
+
+
+def test_a_manager_that_was_killed_while_it_compiled_starts_again(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    started = web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000, "dry_run": True})
+    assert started.status_code == 202
+    wait_for("the compiler", lambda: compilers(web.library))
+    web.devices.kill("manager")
+    wait_for("the compiler's end", lambda: not compilers(web.library))
+    assert [*(web.library / "spool").iterdir()]
+    again = start_web(0, bundle=False)
+    assert [model["name"] for model in again.get("/api/models")] == ["net"]
+    assert not [*(web.library / "spool").iterdir()]
+
+
+def test_a_cancelled_build_leaves_nothing_and_an_older_bundle_stands(start_web: Callable[..., Web]) -> None:
+    web = start_web(0, bundle=False)
+    proto = classifier()
+    web("PUT", "/api/models/net/net.onnx", data=proto.SerializeToString())
+    options = {"memory_bytes": 80_000_000}
+    assert web.done("builds", web("POST", "/api/models/net/builds", json=options))["state"] == "done"
+    before = (web.library / "bundles/net/manifest.json").read_bytes()
+    for _ in range(3):
+        started = web("POST", "/api/models/net/builds", json={"memory_bytes": 90_000_000})
+        time.sleep(0.4)
+        web("DELETE", f"/api/builds/{started.json()['id']}")
+        assert web.done("builds", started)["state"] == "cancelled"
+    wait_for("the end of the compiler", lambda: not [*(web.library / "spool").iterdir()])
+    assert [path.name for path in (web.library / "bundles").iterdir()] == ["net"]
+    assert (web.library / "bundles/net/manifest.json").read_bytes() == before
+
+
+def test_a_bundle_that_is_served_meanwhile_is_not_replaced(start_web: Callable[..., Web], root: Path) -> None:
+    web = start_web(0, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    assert web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))["state"] == "done"
+    before = (web.library / "bundles/net/manifest.json").read_bytes()
+    started = web("POST", "/api/models/net/builds", json={"memory_bytes": 90_000_000})
+    assert web("PUT", "/api/served", json={"bundle": "net"}).status_code == 200
+    ended = web.done("builds", started)
+    assert (ended["state"], "bundle net is served" in ended["message"]) == ("failed", True)
+    assert (web.library / "bundles/net/manifest.json").read_bytes() == before
+    assert web("DELETE", "/api/bundles/net").status_code == 409
+
+
+def test_a_bundle_whose_folder_cannot_be_its_name(bin_folder: Path, devices: Devices, tmp_path: Path) -> None:
+    shutil.copytree(devices.bundle, tmp_path / "so named")
+    for name, said in (("so named", "rename the folder"), ("nothing", "manifest.json")):
+        options: list[str | Path] = [
+            "--hub",
+            "mqtt://127.0.0.1:1",
+            "--web",
+            "127.0.0.1:0",
+            "--library",
+            tmp_path / "library",
+        ]
+        command: list[str | Path] = [bin_folder / "hyps-manager", "serve", tmp_path / name, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (2, True, 1), done.stderr
+
+
+def test_labels_that_were_uploaded_name_the_classes(start_web: Callable[..., Web], root: Path, photograph: Path) -> None:
+    web = start_web(1, bundle=False)
+    web("PUT", "/api/models/net/net.onnx", data=(root / "models/cifar10_vgg.onnx").read_bytes())
+    web("PUT", "/api/models/net/labels.txt", data=(root / "models/cifar10_labels.txt").read_bytes())
+    options = {"memory_bytes": 80_000_000, "preprocess": "cifar10"}
+    built = web.done("builds", web("POST", "/api/models/net/builds", json=options))
+    assert built["state"] == "done", built["message"]
+    web("PUT", "/api/served", json={"bundle": "net"})
+    wait_for("loaded shares", web.ready)
+    job = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+    labels = (root / "models/cifar10_labels.txt").read_text().split()
+    assert [scored["label"] for scored in job["top"]] == [labels[scored["index"]] for scored in job["top"]]
+
+
+def test_scores_that_are_no_numbers_do_not_break_the_answer(start_web: Callable[..., Web]) -> None:
+    web = start_web(1, bundle=False)
+    nodes = [node("Sqrt", "x", "roots"), node("Softmax", "roots", "y")]
+    web("PUT", "/api/models/net/net.onnx", data=model(nodes, [value("x", 1, 4)], [value("y", 1, 4)]).SerializeToString())
+    assert web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))["state"] == "done"
+    web("PUT", "/api/served", json={"bundle": "net"})
+    wait_for("loaded shares", web.ready)
+    tensor = io.BytesIO()
+    np.save(tensor, np.full((1, 4), -1, np.float32))
+    job = web.done("jobs", web("POST", "/api/jobs", data=tensor.getvalue()))
+    assert (job["state"], {scored["score"] for scored in job["top"]}) == ("done", {None})
+    assert web.get("/api/jobs")[0]["id"] == job["id"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../models", "a/b", "-x", "a b", "ä", "a" * 101])
+def test_names_lead_nowhere_else(name: str, tmp_path: Path) -> None:
+    library = Library(tmp_path, None, limit_bytes=1)
+    for call in (library.model, library.bundle, library.ours, library.delete_model, library.delete_bundle):
+        with pytest.raises(WebFault, match="1 to 100 letters"):
+            call(name)
+
+
+def compilers(library: Path) -> list[Path]:
+    """Processes that compile into this library."""
+    named = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return [path for path in named if str(library / "spool").encode() in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
