@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
+import networkx as nx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.weights import Model
+from hyps.passes.weights import Model, Origin
 
 #: Domains under which the standard operators are written.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -36,7 +37,8 @@ class Tensor:
 class Operator:
     """One node: the activations and weights it reads (subgraphs included) and the tensors it writes.
 
-    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory.
+    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``origin`` is set where a
+    rewrite made it of another operator.
     """
 
     name: str
@@ -45,9 +47,10 @@ class Operator:
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
     embedded_bytes: int = 0
+    origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Graph:
     """A model's operators in execution order, its tensors and its weights."""
 
@@ -56,6 +59,16 @@ class Graph:
     weights: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @cached_property
+    def dag(self) -> nx.DiGraph:
+        """The operators by their index, with an edge from the writer of a tensor to each of its readers."""
+        writers = {name: index for index, operator in enumerate(self.operators) for name in operator.outputs}
+        dag = nx.DiGraph()
+        dag.add_nodes_from(range(len(self.operators)))
+        for reader, operator in enumerate(self.operators):
+            dag.add_edges_from((writers[name], reader) for name in operator.inputs if name in writers)
+        return dag
 
 
 def element_bytes(data_type: int, count: int) -> int:
@@ -131,6 +144,7 @@ def view(model: Model) -> Graph:
                 weights=tuple(name for name in names if name in weights),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
+                origin=model.origins.get(node.name),
             )
         )
         tensors |= {name: _tensor(typed[name]) for name in node.output if name}

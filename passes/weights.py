@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from onnx import ModelProto, TensorProto, helper
 
@@ -73,14 +74,29 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The operator of the user's model that a rewrite made another operator of.
+
+    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then).
+    """
+
+    kind: Literal["shard", "tile", "merge"]
+    operator: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model's structure and, by initializer name, where the bytes of its referenced weights lie.
 
-    A referenced initializer stays in ``proto`` with its type and shape, marked EXTERNAL and without data.
+    A referenced initializer stays in ``proto`` with its type and shape, marked EXTERNAL and without data. ``origins`` has
+    an entry, by node name, for every node that a rewrite made of another.
     """
 
     proto: ModelProto
     weights: Mapping[str, Weight]
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def placeholder(name: str, data_type: int, shape: tuple[int, ...]) -> TensorProto:

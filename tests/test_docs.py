@@ -105,7 +105,7 @@ def test_a_manifest_is_as_the_schema_says(manifest: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("version",), 3),
+        (("version",), 2),
         (("budget_bytes",), 0),
         (("unknown",), 1),
         (("steps",), []),

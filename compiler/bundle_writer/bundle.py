@@ -112,6 +112,7 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         outputs=partition.outputs,
         live=partition.live,
         operators=partition.operators,
+        multiply_adds=partition.multiply_adds,
         weight_bytes=partition.weight_bytes,
         activation_bytes=partition.activation_bytes,
         alone_bytes=partition.alone_bytes,

@@ -55,7 +55,7 @@ def _step_nodes(steps: Sequence[Step], sizes: Mapping[str, int]) -> Iterator[Nod
             shard=next(filter(None, (shard_of(name)[1] for name in step.operators)), ""),
             output_bytes=sum(sizes[name] for name in step.outputs),
             notes=(
-                step.reason,
+                str(step.reason or ""),
                 f"peak {megabytes(step.peak_bytes)}: weights {megabytes(step.weight_bytes)}, "
                 f"activations {megabytes(step.activation_bytes)}",
                 *(f"gets {name}, {megabytes(sizes[name])}" for name in step.inputs),

@@ -186,5 +186,5 @@ def steps_of(parts: Sequence[Partition] | Sequence[Step], nbytes: Callable[[str]
             alone_bytes=part.alone_bytes,
             peak_bytes=part.peak_bytes,
             leaving_bytes=sum(map(nbytes, part.live)),
-            reason=part.reason,
+            reason=str(part.reason),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from onnx import ModelProto
 
@@ -29,6 +30,7 @@ from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.manifest import Reason
 
 _UNBOUNDED = 1 << 62
 
@@ -147,7 +149,7 @@ def shard(
         rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
         whole.shards[counts] = (with_costs(rewritten.model, request), rewritten.changes)
     split, changes = whole.shards[counts] if counts else (whole, ())
-    told = tuple(replace(change, why=split.reason) for change, split in zip(changes, splits, strict=True))
+    told = tuple(replace(change, why=str(split.reason)) for change, split in zip(changes, splits, strict=True))
     return Sharded(costed=split, changes=told, splits=splits)
 
 
@@ -165,7 +167,9 @@ def _asked(options: ShardOptions, request: Request) -> Iterator[ShardSpec]:
                 f"--shard: {asked.operator!r} can be split {how(option.node, asked.method)} into 2 to {option.layout.most} "
                 f"shards, not {asked.count}"
             )
-        yield ShardSpec(operator=asked.operator, method=asked.method, count=asked.count, reason="asked for: --shard")
+        yield ShardSpec(
+            operator=asked.operator, method=asked.method, count=asked.count, reason=Reason(kind="requested", text="--shard")
+        )
 
 
 def wanted_cuts(sharded: Sharded, request: Request) -> frozenset[int]:
@@ -208,10 +212,13 @@ def _shard_spans(sharded: Sharded) -> Iterator[tuple[ShardSpec, tuple[int, int]]
             yield split, (first, behind - 1)
 
 
-def _reasons(sharded: Sharded, request: Request) -> Mapping[int, str]:
-    """The reason of every cut that is there whatever the budget, by position."""
-    wanted = wanted_cuts(sharded, request)
-    reasons = dict.fromkeys(wanted, {"pooling": "optional", "layers": "layer"}.get(request.split, ""))
+def _reasons(sharded: Sharded, request: Request) -> Mapping[int, Reason]:
+    """Return the reason of every cut that is there whatever the budget, by position; some without a text."""
+    reasons: dict[int, Reason] = {}
+    if request.split in ("pooling", "layers"):
+        kind: Literal["optional", "layer"] = "optional" if request.split == "pooling" else "layer"
+        reasons = dict.fromkeys(wanted_cuts(sharded, request), Reason(kind=kind, text=""))
     for split, (first, last) in _shard_spans(sharded):
-        reasons |= dict.fromkeys((first, last + 1), f"{split.reason}: {split.count} shards")
+        reason = Reason(kind=split.reason.kind, text=f"{split.reason.text}: {split.count} shards")
+        reasons |= dict.fromkeys((first, last + 1), reason)
     return reasons

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Mapping
 
+from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.liveness import lifetimes
 from hyps.passes.cost.session_order import file_order
@@ -14,9 +15,10 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.units import megabytes
+from hyps.runtime.bundle.manifest import Reason
 
 
-def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, str]) -> tuple[Partition, ...]:
+def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, Reason]) -> tuple[Partition, ...]:
     """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position.
 
     The operators of each are in the order for its file; it needs what its session's own order does, if that is more.
@@ -43,6 +45,7 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 inputs=tuple(name for name in read if lives[name].born < start),
                 outputs=tuple(name for name in live if lives[name].born >= start),
                 live=live,
+                multiply_adds=sum(multiply_adds(graph, operator) for operator in operators),
                 weight_bytes=weights,
                 activation_bytes=activations,
                 alone_bytes=peak,
@@ -52,21 +55,22 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 kept=False,
                 reuse=not any(is_tile(operator.name) for operator in operators),
                 leaving_bytes=int(costs.crossing[stop]),
-                reason=_reason(graph, costs, start, reasons.get(start, "budget")),
+                reason=_reason(graph, costs, start, reasons.get(start)),
             )
         )
     return tuple(parts)
 
 
-def _reason(graph: Graph, costs: Costs, start: int, kind: str) -> str:
-    """A whole sentence is kept; a ``kind`` alone is completed by where the cut is and what crosses it."""
+def _reason(graph: Graph, costs: Costs, start: int, reason: Reason | None) -> Reason:
+    """Return why a partition starts at ``start``; a reason without a text is completed by what crosses the cut."""
     if start == 0:
-        return "first: starts at the model's input"
-    if ":" in kind:
-        return kind
+        return Reason(kind="first", text="starts at the model's input")
+    if reason is not None and reason.text:
+        return reason
     before = graph.operators[start - 1]
-    where = "behind pooling" if before.op_type in POOLINGS else f"behind {before.op_type}"
-    return f"{kind}: {where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+    where = "after pooling" if before.op_type in POOLINGS else f"after {before.op_type}"
+    text = f"{where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+    return Reason(kind=reason.kind if reason else "budget", text=text)
 
 
 def _file_name(operator: str) -> str:

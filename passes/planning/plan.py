@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hyps.passes.errors import PassFailed
 from hyps.passes.graph import Graph
 from hyps.passes.rewrite import Change
+from hyps.runtime.bundle.manifest import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Partition:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     live: tuple[str, ...]
+    multiply_adds: int
     weight_bytes: int
     activation_bytes: int
     alone_bytes: int
@@ -33,7 +35,7 @@ class Partition:
     kept: bool
     reuse: bool
     leaving_bytes: int
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ def _problems(graph: Graph, plan: Plan) -> Iterator[str]:
         held &= set(partition.live)
         if partition.peak_bytes > plan.budget_bytes:
             yield f"{where} needs {partition.peak_bytes} bytes, the budget is {plan.budget_bytes}"
-        if not partition.reason:
+        if not partition.reason.text:
             yield f"{where} has no reason"
     if missing := [name for name in graph.outputs if name not in held]:
         yield f"output {missing[0]} is not held at the end"

@@ -23,6 +23,7 @@ from hyps.passes.sharding.layouts import METHODS, PRODUCTS, Method
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_options import ShardOption, ShardOptions
 from hyps.passes.units import megabytes
+from hyps.runtime.bundle.manifest import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +184,16 @@ def _too_many(options: ShardOptions, index: int, params: int, threshold: Thresho
     )
 
 
-def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> str:
+def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> Reason:
     if threshold.budget_bytes is not None and alone > threshold.budget_bytes:
         budget = threshold.budget_bytes if threshold.given_bytes is None else threshold.given_bytes
         if alone <= budget:
-            return f"optional: beside a part of {operator}'s {megabytes(matrix_bytes)} of weights the next can be read"
-        return (
-            f"mandatory: {operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
+            held = f"{operator}'s {megabytes(matrix_bytes)} of weights"
+            return Reason(kind="optional", text=f"while a part of {held} computes, the next part is read")
+        text = (
+            f"{operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
             f"{alone / budget:.2f} times the budget"
         )
-    return f"mandatory: {operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"
+        return Reason(kind="mandatory", text=text)
+    text = f"{operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"
+    return Reason(kind="mandatory", text=text)

@@ -15,6 +15,7 @@ from hyps.passes.sharding.shard_input import split_by_input
 from hyps.passes.sharding.shard_output import split_by_output
 from hyps.passes.sharding.shard_spatial import split_spatially
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.manifest import Reason
 
 _SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], None]] = {
     "output": split_by_output,
@@ -30,7 +31,7 @@ class ShardSpec:
     operator: str
     method: Method
     count: int
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,5 +54,5 @@ class Shard:
                 cutting, cutting.nodes[node.name], split_layout(node, split.method, values), split.count
             )
             what = f"split {how(node, split.method)} into {split.count} shards"
-            changes.append(Change(operator=node.name, what=what, why=split.reason))
+            changes.append(Change(operator=node.name, what=what, why=str(split.reason)))
         return Rewritten(model=cutting.finish(), changes=tuple(changes))

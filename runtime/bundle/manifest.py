@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_NAME = "manifest.json"
 #: What ``hypsc report`` tells of the whole model (`hyps.compiler.bundle_writer.model_report`); nothing here reads it, and it may be absent.
 REPORT_NAME = "report.json"
@@ -136,6 +136,20 @@ class WeightsRecord(FileRecord, frozen=True, kw_only=True):
     tensors: tuple[WeightRecord, ...]
 
 
+class Reason(Record, frozen=True, kw_only=True):
+    """Why a step starts where it does, or an operator was split.
+
+    ``kind``: the model starts here (``first``); nothing fits without it (``mandatory``); it is cheap (``optional``); every
+    layer starts a step (``layer``); the budget needs a cut somewhere (``budget``); the user's option (``requested``).
+    """
+
+    kind: Literal["first", "mandatory", "optional", "layer", "budget", "requested"]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
 class Step(Record, frozen=True, kw_only=True):
     """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it.
 
@@ -155,6 +169,7 @@ class Step(Record, frozen=True, kw_only=True):
     outputs: tuple[Name, ...]
     live: tuple[Name, ...]
     operators: tuple[str, ...]
+    multiply_adds: Count
     weight_bytes: Count
     activation_bytes: Count
     alone_bytes: Count
@@ -166,7 +181,7 @@ class Step(Record, frozen=True, kw_only=True):
     plain: bool = False
     alike: str = ""
     small: tuple[SmallRecord, ...] = ()
-    reason: str
+    reason: Reason | None = None
 
 
 class Preprocess(Record, frozen=True, kw_only=True):
@@ -193,7 +208,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     count the whole arena (`hyps.runtime.execution.weight_buffers`), which is kept then.
     """
 
-    version: Literal[2]
+    version: Literal[3]
     created_by: str
     model: ModelRecord
     target: TargetRecord

@@ -57,7 +57,7 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
         peak_bytes = step.alone_bytes + resident_bytes - pin
         kept = step.kept and keeps
         return msgspec.structs.replace(
-            step, live=live, pinned_bytes=pin, ahead_bytes=0, kept=kept, peak_bytes=peak_bytes, reason=""
+            step, live=live, pinned_bytes=pin, ahead_bytes=0, kept=kept, peak_bytes=peak_bytes, reason=None
         )
 
     found = []

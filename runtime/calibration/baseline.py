@@ -94,6 +94,7 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         outputs=("scores",),
         live=("scores",),
         operators=("conv", "relu", "mean", "flatten", "gemm"),
+        multiply_adds=0,
         weight_bytes=0,
         activation_bytes=0,
         alone_bytes=budget_bytes,
@@ -102,10 +103,9 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         ahead_bytes=0,
         kept=False,
         reuse=True,
-        reason="calibration",
     )
     manifest = Manifest(
-        version=2,
+        version=3,
         created_by="hyps-run calibrate",
         model=ModelRecord(name="tiny", sha256=digest, parameters=58, weight_bytes=232),
         target=TargetRecord(name="calibration", threads=threads),

@@ -124,5 +124,5 @@ def _partition(manifest: Manifest, step: Step) -> PartitionLine:
         activation_bytes=step.activation_bytes,
         peak_bytes=step.peak_bytes,
         leaving_bytes=sum(manifest.tensors[name].nbytes for name in step.live),
-        reason=step.reason,
+        reason=str(step.reason or ""),
     )

@@ -25,6 +25,7 @@ from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
+from hyps.runtime.bundle.manifest import Reason
 from hyps.runtime.execution.session import session_options
 
 Array = NDArray[Any]
@@ -263,6 +264,7 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
         inputs=inputs,
         outputs=outputs,
         live=graph.outputs,
+        multiply_adds=0,
         weight_bytes=0,
         activation_bytes=0,
         alone_bytes=0,
@@ -272,7 +274,7 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
         kept=False,
         reuse=True,
         leaving_bytes=0,
-        reason="the whole model",
+        reason=Reason(kind="first", text="the whole model"),
     )
 
 

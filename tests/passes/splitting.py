@@ -15,6 +15,7 @@ from hyps.passes.sharding.layouts import ConstantValues, Method, split_layout
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.manifest import Reason
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
 
 #: Of the largest output: how far results may be apart where the order of additions is another (float32). Measured over
@@ -24,7 +25,10 @@ TOLERANCE = 5e-6
 
 def split(model: Model, method: Method, counts: Mapping[str, int]) -> Model:
     """The model with these operators in so many shards."""
-    splits = tuple(ShardSpec(operator=name, method=method, count=count, reason="asked") for name, count in counts.items())
+    splits = tuple(
+        ShardSpec(operator=name, method=method, count=count, reason=Reason(kind="requested", text="--shard"))
+        for name, count in counts.items()
+    )
     return run_rewrites(model, [Shard(splits=splits)]).model
 
 

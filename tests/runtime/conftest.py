@@ -18,6 +18,7 @@ from hyps.runtime.bundle.manifest import (
     ModelRecord,
     OutputRecord,
     Preprocess,
+    Reason,
     Step,
     TargetRecord,
     TensorRecord,
@@ -56,6 +57,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
         outputs=outputs,
         live=live,
         operators=("conv",),
+        multiply_adds=0,
         weight_bytes=18,
         activation_bytes=100,
         alone_bytes=60_000_000,
@@ -64,7 +66,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
         ahead_bytes=0,
         kept=False,
         reuse=True,
-        reason="first",
+        reason=Reason(kind="first", text="starts at the model's input"),
     )
 
 
@@ -72,7 +74,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
 def manifest() -> Manifest:
     """Two steps: image -> hidden -> scores."""
     return Manifest(
-        version=2,
+        version=3,
         created_by="hyps test",
         model=ModelRecord(name="tiny", sha256="0" * 64, parameters=10, weight_bytes=36),
         target=TargetRecord(name="custom", threads=2),

@@ -48,14 +48,9 @@ class _Dealt:
 
 
 def work(manifest: Manifest, step: Step) -> int:
-    """A step's multiply-adds, estimated from its large weights and the largest of its boundary tensors' planes."""
+    """Return a step's multiply-adds; moving its boundary tensors counts where that takes longer."""
     around = [manifest.tensors[name] for name in (*step.inputs, *step.outputs)]
-    planes = [math.prod(record.shape[2:]) for record in around if len(record.shape) == 4]
-    plane = sorted(planes)[len(planes) // 2] if planes else 1
-    macs = 0
-    for weight in step.weights.tensors if step.weights else ():
-        macs += weight.elements * (plane if len(weight.shape) > 2 else 1)
-    return max(macs, sum(record.nbytes for record in around) // _BYTES_PER_MAC, 1)
+    return max(step.multiply_adds, sum(record.nbytes for record in around) // _BYTES_PER_MAC, 1)
 
 
 def groups(manifest: Manifest, offers: Sequence[Offer]) -> Iterable[range]:

@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, alike
 from hyps.passes.planning.plan import Partition
-from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.manifest import Manifest, Reason
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.session import Session, open_session, session_options
@@ -136,11 +136,21 @@ def test_a_manifest_that_calls_others_alike_is_refused(
 def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partition:
     """A partition of these operators; the rest does not count."""
     nothing = dict.fromkeys(
-        ("weight_bytes", "activation_bytes", "alone_bytes", "peak_bytes", "pinned_bytes", "ahead_bytes", "leaving_bytes"), 0
+        (
+            "multiply_adds",
+            "weight_bytes",
+            "activation_bytes",
+            "alone_bytes",
+            "peak_bytes",
+            "pinned_bytes",
+            "ahead_bytes",
+            "leaving_bytes",
+        ),
+        0,
     )
     return Partition(
         name=name, operators=operators, inputs=tuple(inputs.split()), outputs=tuple(outputs.split()), live=(), kept=False,
-        reuse=True, reason="", **nothing,
+        reuse=True, reason=Reason(kind="first", text=""), **nothing,
     )  # fmt: skip
 
 

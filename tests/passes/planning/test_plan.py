@@ -15,6 +15,7 @@ from hyps.passes.errors import PassFailed
 from hyps.passes.graph import Graph
 from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import Partition, Plan, check_plan
+from hyps.runtime.bundle.manifest import Reason
 from tests.passes.nets import drawn, drawn_graphs
 
 #: x - a - b - c - d - y, and a again into d; b is an output too.
@@ -133,7 +134,7 @@ def test_exactness_and_peak_follow_from_the_fields() -> None:
 class TestPartitions:
     """What `partitions` makes of cut positions."""
 
-    def parts(self, cuts: tuple[int, ...], reasons: dict[int, str] | None = None) -> tuple[Partition, ...]:
+    def parts(self, cuts: tuple[int, ...], reasons: dict[int, Reason] | None = None) -> tuple[Partition, ...]:
         return partitions(GRAPH, costs(GRAPH, footprints(GRAPH, 1)), cuts, reasons or {})
 
     def test_inputs_outputs_and_what_is_kept(self) -> None:
@@ -156,11 +157,13 @@ class TestPartitions:
 
     def test_reasons(self) -> None:
         graph = drawn("a Conv x -> a\np MaxPool a -> p\ny Conv p -> y", inputs="x", outputs="y", sizes={"p": 2_000_000})
-        found = partitions(graph, costs(graph, footprints(graph, 1)), (1, 2), {1: "mandatory: a is too big"})
-        assert [partition.reason for partition in found] == [
+        found = partitions(
+            graph, costs(graph, footprints(graph, 1)), (1, 2), {1: Reason(kind="mandatory", text="a is too big")}
+        )
+        assert [str(partition.reason) for partition in found] == [
             "first: starts at the model's input",
             "mandatory: a is too big",
-            "budget: behind pooling p, where 2.0 MB cross",
+            "budget: after pooling p, where 2.0 MB cross",
         ]
-        optional = partitions(graph, costs(graph, footprints(graph, 1)), (1,), {1: "optional"})
-        assert optional[1].reason == "optional: behind Conv a, where 0.000 MB cross"
+        optional = partitions(graph, costs(graph, footprints(graph, 1)), (1,), {1: Reason(kind="optional", text="")})
+        assert str(optional[1].reason) == "optional: after Conv a, where 0.000 MB cross"

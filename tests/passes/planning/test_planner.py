@@ -367,9 +367,9 @@ class TestAskedFor:
         asked = Asked(operator="fc", method=method, count=5)
         planned = plan(wide_layer(1, "Relu"), Request(shards=(asked,), budget_bytes=budget))
         (change,) = planned.plan.changes
-        assert (change.operator, change.what, change.why) == ("fc", f"split {what} into 5 shards", "asked for: --shard")
+        assert (change.operator, change.what, change.why) == ("fc", f"split {what} into 5 shards", "requested: --shard")
         if budget is None:
-            assert [part.reason for part in planned.plan.partitions[1:]] == ["asked for: --shard: 5 shards"] * 4
+            assert [str(part.reason) for part in planned.plan.partitions[1:]] == ["requested: --shard: 5 shards"] * 4
 
     def refusal(self, operator: str, method: Method, count: int) -> str:
         asked = Asked(operator=operator, method=method, count=count)
@@ -398,7 +398,7 @@ class TestAskedFor:
 def test_every_shard_and_cut_has_its_reason() -> None:
     model = wide_layer(1, "Relu")
     planned = plan(model, Request(budget_bytes=PROCESS_BYTES + 10_000_000, split="mandatory"))
-    reasons = [partition.reason for partition in planned.plan.partitions]
+    reasons = [str(partition.reason) for partition in planned.plan.partitions]
     assert reasons[0] == "first: starts at the model's input"
     (change,) = planned.plan.changes
     assert set(reasons[1:]) == {f"{change.why}: {len(reasons)} shards"}

@@ -21,6 +21,7 @@ from hyps.passes.sharding.layouts import WIDTH_STEP, ConstantValues, Method, Spl
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.summation import narrowest_exact
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.manifest import Reason
 from tests.passes.nets import Net, random_feeds, run, same_bits
 from tests.passes.products import products
 from tests.passes.splitting import assert_split_is_whole, most
@@ -30,7 +31,8 @@ ROWS, DEPTH, WIDTH = 5, 100, 72
 
 def sharded(model: Model, counts: Mapping[str, int]) -> Model:
     splits = tuple(
-        ShardSpec(operator=name, method="output", count=count, reason="too big") for name, count in counts.items()
+        ShardSpec(operator=name, method="output", count=count, reason=Reason(kind="mandatory", text="too big"))
+        for name, count in counts.items()
     )
     return run_rewrites(model, [Shard(splits=splits)]).model
 
@@ -290,7 +292,7 @@ def test_the_given_model_is_not_changed(tmp_path: Path) -> None:
 
 def test_changes_tell_what_and_why() -> None:
     model = gemm_net({}, None).model()
-    split = ShardSpec(operator="y", method="output", count=3, reason="mandatory: too big")
+    split = ShardSpec(operator="y", method="output", count=3, reason=Reason(kind="mandatory", text="too big"))
     result = Shard(splits=(split,))(model)
     assert result.modified
     assert [(change.operator, change.what, change.why) for change in result.changes] == [

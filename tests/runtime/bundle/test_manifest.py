@@ -70,10 +70,10 @@ def test_steps_without_weights_round_trip(bundle: Path, manifest: Manifest) -> N
     assert len(bare.files) == 2
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, -1, 999999999])
+@pytest.mark.parametrize("version", [0, 1, 2, -1, 999999999])
 def test_another_version_is_named(bundle: Path, manifest: Manifest, version: int) -> None:
     assert refusal(bundle, changed(manifest, (("version",), version))) == (
-        f"M has format version {version}, this hyps-run reads version 2; "
+        f"M has format version {version}, this hyps-run reads version 3; "
         "compile the model again, or install the hyps that wrote it"
     )
 
@@ -263,8 +263,8 @@ NOT_JSON = {
     "empty": b"",
     "text": b"hello",
     "without a version": b'{"created_by": "hyps test"}',
-    "half": b'{"version": 2, "created_by": ',
-    "two documents": b'{"version": 2}{"version": 2}',
+    "half": b'{"version": 3, "created_by": ',
+    "two documents": b'{"version": 3}{"version": 3}',
     "a list": b"[1]",
     "no UTF-8": b'{"created_by": "\xff\xfe"}',
     "NaN": b'{"version": NaN}',

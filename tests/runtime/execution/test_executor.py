@@ -305,6 +305,7 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
         outputs=(made,),
         live=(made,),
         operators=("product", made),
+        multiply_adds=0,
         weight_bytes=weights.nbytes,
         activation_bytes=0,
         alone_bytes=0,
@@ -313,7 +314,6 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
         ahead_bytes=0,
         kept=False,
         reuse=True,
-        reason="by hand",
     )
 
 
