@@ -18,7 +18,7 @@ from tests.compiler.conftest import Command
 WEIGHT_BYTES = 4 * sum(columns * rows for columns, rows in pairwise(FOUR_GB))
 
 COMPILE = (
-    "import sys; from hyps.compiler import cli\n"
+    "import sys; from hyps.compiler.cli import main as cli\n"
     "try: cli.main(['compile', sys.argv[1], '--memory', sys.argv[2], '--threads', '2', '-o', sys.argv[3], '--json'])\n"
     "except SystemExit as end: assert not end.code"
 )

@@ -296,7 +296,7 @@ class TestBigModel:
     """600 MB of weights in one file."""
 
     COMPILE = (
-        "import sys; from hyps.compiler import cli\n"
+        "import sys; from hyps.compiler.cli import main as cli\n"
         "try: cli.main(['compile', sys.argv[1], '--memory', '200MB', '-o', sys.argv[2], '--threads', '2', '--json'])\n"
         "except SystemExit as end: assert not end.code"
     )

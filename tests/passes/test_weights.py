@@ -75,7 +75,7 @@ def test_scaled_rows_are_numpys(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("block", [4, 20, 64, 1 << 20], ids=lambda block: f"blocks of {block}")
 def test_block_size_does_not_matter(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and runs that end in the middle of a block are copied whole."""
-    monkeypatch.setattr(copying, "BLOCK_BYTES", block)
+    monkeypatch.setattr(copying, "COPY_BLOCK_BYTES", block)
     values = np.arange(7 * 9, dtype=np.float32).reshape(7, 9)
     weight = stored(tmp_path, values)
     scale = np.arange(7, dtype=np.float32)

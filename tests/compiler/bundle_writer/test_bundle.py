@@ -267,7 +267,7 @@ def in_call(module: Any, name: str) -> Fail:
         pytest.param(in_weights(1), id="later weights"),
         pytest.param(in_file(".onnx"), id="partition"),
         pytest.param(in_file(MANIFEST_NAME), id="manifest"),
-        pytest.param(in_call(pipeline, "encode"), id="encoding"),
+        pytest.param(in_call(pipeline, "encode_manifest"), id="encoding"),
         pytest.param(in_call(Path, "rename"), id="renaming"),
     ],
 )
@@ -379,7 +379,7 @@ def test_disk_full_while_writing(size_bytes: int, small_disk: Callable[[int], Pa
     """A real ENOSPC from the kernel, with the early check out of the way."""
     disk, model = small_disk(size_bytes), saved(tmp_path / "m.onnx", classifier())
     code = (
-        "import sys; from hyps.compiler import cli, pipeline; pipeline.check_space = lambda *_: None; "
+        "import sys; from hyps.compiler import pipeline; from hyps.compiler.cli import main as cli; pipeline.check_space = lambda *_: None; "
         "cli.main(['compile', sys.argv[1], '--memory', '1GB', '--split', 'layers', '-o', sys.argv[2]])"
     )
     result = subprocess.run(

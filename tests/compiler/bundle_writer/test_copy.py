@@ -38,7 +38,7 @@ def source(matrix: Array, tmp_path: Path) -> Weight:
 @pytest.fixture(params=[1 << 20, 1_000, 120, 7], ids=lambda size: f"blocks of {size}")
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy in blocks of several sizes: larger than the weight, a part of it, a row, less than two elements."""
-    monkeypatch.setattr(copying, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(copying, "COPY_BLOCK_BYTES", request.param)
 
 
 def written(folder: Path, *placed: tuple[int, Weight]) -> bytes:

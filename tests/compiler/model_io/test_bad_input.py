@@ -279,9 +279,9 @@ BUNDLES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "partitions swapped": (in_bundle(swap), ("pool1.onnx", "copy the bundle again")),
     "weights outside": (in_bundle(link), ("leads out of the bundle; copy the bundle again, without links",)),
     "other version": (
-        manifest(lambda data: data.update(version=3)),
+        manifest(lambda data: data.update(version=2)),
         (
-            "has format version 3, this hyps-run reads version 2",
+            "has format version 2, this hyps-run reads version 3",
             "compile the model again, or install the hyps that wrote it",
         ),
     ),

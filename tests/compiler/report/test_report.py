@@ -118,7 +118,8 @@ def test_a_model_with_its_plan(hypsc: Command, tmp_path: Path, look: Look) -> No
     def see(page: Page) -> None:
         rows = table(page, "partitions")
         assert [(row[0], row[2], row[7], row[-1]) for row in rows] == [
-            (part["name"], mb(part["weight_bytes"]), mb(part["peak_bytes"]), part["reason"]) for part in plan["partitions"]
+            (part["name"], mb(part["weight_bytes"]), mb(part["peak_bytes"]), ": ".join(part["reason"].values()))
+            for part in plan["partitions"]
         ]
         operators = [name for part in plan["partitions"] for name in part["operators"]]
         assert page.locator(".node").count() == len(operators)

@@ -79,7 +79,7 @@ MUTATIONS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "last output dropped": (part(2, live=("b",)), "output y is not held at the end"),
     "over the budget": (part(1, peak_bytes=1 << 40), "partition 01-nc needs 1099511627776 bytes, the budget is"),
     "one byte over the budget": (lambda plan: replace(plan, budget_bytes=plan.budget_bytes - 1), "the budget is"),
-    "no reason": (part(2, reason=""), "partition 02-ny has no reason"),
+    "no reason": (part(2, reason=Reason(kind="first", text="")), "partition 02-ny has no reason"),
 }
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_plan_is_refused(mutate: Callable[[Plan], Plan], message: str) -
 
 
 def test_everything_that_is_wrong_is_told() -> None:
-    broken = part(2, reason="")(part(1, reason="")(made(GRAPH, CUTS)))
+    broken = part(2, reason=Reason(kind="first", text=""))(part(1, reason=Reason(kind="first", text=""))(made(GRAPH, CUTS)))
     with pytest.raises(PassFailed) as caught:
         check_plan(GRAPH, broken)
     assert str(caught.value) == "the plan is wrong: partition 01-nc has no reason; partition 02-ny has no reason"

@@ -48,7 +48,7 @@ def first_part(module: Any) -> Break:
     def parts(operator: str, widths: Any) -> list[cutting.Part]:
         return [replace(part, start=0, stop=part.stop - part.start) for part in cutting.shard_parts(operator, widths)]
 
-    return lambda patch: patch.setattr(module, "parts", parts)
+    return lambda patch: patch.setattr(module, "shard_parts", parts)
 
 
 def one_row_off(patch: pytest.MonkeyPatch) -> None:
