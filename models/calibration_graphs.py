@@ -1,6 +1,6 @@
 """The graphs that ``hyps-run calibrate`` runs, and a photograph: ``python -m hyps.models.calibration_graphs FOLDER``.
 
-They lie in the package of the runtime (``runtime/calibration``), because a device has no onnx to build graphs with, and
+They lie in the package of the runtime (``runtime/calibration/data``), because a device has no onnx to build graphs with, and
 drawing a photograph takes more memory than looking at it. The weights of `conv` and `gemm` are inputs, so that a file is a
 few hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes
 those of a bundle.

@@ -205,7 +205,9 @@ class TestVolume:
         for stage in ("reading", "planning", "writing"):
             assert re.search(rf"^hypsc: {stage}: \d+\.\d\d s$", told, re.MULTILINE)
         for part in data["partitions"]:
-            assert f"hypsc: {part['name']} begins where it does: {part['reason']}; " in told
+            assert (
+                f"hypsc: {part['name']} begins where it does: {part['reason']['kind']}: {part['reason']['text']}; " in told
+            )
         assert len(data["tried"]) > 1
         assert [tried["refused"] for tried in data["tried"]].count("") == 1
         assert told.count("hypsc: taken: ") == 1
@@ -244,8 +246,8 @@ class TestProgress:
     def test_of_the_compiler(self, seconds: float, shown: bool) -> None:
         program = f"""
 import time
-from hyps.compiler.cli.reporter import Telling
-with Telling().progress("working", 10) as advance:
+from hyps.compiler.cli.reporter import Console
+with Console().progress("working", 10) as advance:
     for _ in range(10):
         time.sleep({seconds / 10})
         advance(1)
@@ -257,7 +259,7 @@ with Telling().progress("working", 10) as advance:
         assert not shown or seen.screen.endswith("\x1b[2K"), "it vanishes"
         for env in ({"TERM": "dumb"}, {}):
             quiet = "quiet=True" if not env else ""
-            assert watched(sys.executable, "-c", program.replace("Telling()", f"Telling({quiet})"), env=env).screen == ""
+            assert watched(sys.executable, "-c", program.replace("Console()", f"Console({quiet})"), env=env).screen == ""
 
 
 class TestHelp:

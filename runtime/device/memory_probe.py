@@ -18,7 +18,7 @@ from hyps.runtime.errors import DeviceError
 PIECE_BYTES = 4 << 20
 #: A piece takes milliseconds, a second where other processes compute; beyond that the kernel makes room from others' pages.
 _STALL_S, _LIMIT_S = 3.0, 60.0
-_COMMAND = (sys.executable, "-P", "-c", "from hyps.runtime.device.memory_probe import main; main()")
+_COMMAND = (sys.executable, "-P", "-c", "from hyps.runtime.device.memory_probe import probe_main; probe_main()")
 
 
 def touchable_bytes(wanted_bytes: int) -> int:

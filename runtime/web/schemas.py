@@ -55,6 +55,13 @@ class BuildRequest(Schema):
     bundle: NameText | None = None
 
 
+class ReasonView(Schema):
+    """Why a partition starts where it does: a kind, and a sentence."""
+
+    kind: str
+    text: str
+
+
 class PartitionLine(Schema):
     """A partition of a plan or a bundle."""
 
@@ -66,7 +73,7 @@ class PartitionLine(Schema):
     activation_bytes: int
     peak_bytes: int
     leaving_bytes: int
-    reason: str
+    reason: ReasonView
 
 
 class PlanView(Schema):

@@ -42,8 +42,8 @@ STREAM, PHOTOGRAPHS, ALONE = 96, 1000, 12
 _ALONE = """
 import sys, time, numpy as np
 from pathlib import Path
-from hyps.runtime.execution.executor import load
-executor = load(Path(sys.argv[1]), threads=1)
+from hyps.runtime.execution.executor import load_executor
+executor = load_executor(Path(sys.argv[1]), threads=1)
 (name,) = executor.manifest.inputs
 image = {name: np.zeros(executor.manifest.tensors[name].shape, np.float32)}
 for _ in range(3):

@@ -14,9 +14,9 @@ from hyps.runtime.calibration.baseline import PHOTOGRAPH_SIZE
 
 
 def test_those_of_the_runtime_are_what_the_script_writes(root: Path, tmp_path: Path) -> None:
-    """Otherwise: python -m hyps.models.calibration_graphs runtime/calibration."""
+    """Otherwise: python -m hyps.models.calibration_graphs runtime/calibration/data."""
     write(tmp_path)
-    shipped = root / "runtime" / "calibration"
+    shipped = root / "runtime" / "calibration" / "data"
     assert {path.name for path in shipped.iterdir()} == {path.name for path in tmp_path.iterdir()}
     for path in tmp_path.glob("*.onnx"):
         assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
@@ -24,7 +24,7 @@ def test_those_of_the_runtime_are_what_the_script_writes(root: Path, tmp_path: P
 
 def test_the_photograph_is_like_one(root: Path) -> None:
     """Another libjpeg may write other bytes."""
-    path = root / "runtime" / "calibration" / "photograph.jpg"
+    path = root / "runtime" / "calibration" / "data" / "photograph.jpg"
     with Image.open(path) as picture:
         assert (picture.format, picture.size, picture.mode) == ("JPEG", PHOTOGRAPH_SIZE, "RGB")
         pixels = np.asarray(picture).astype(int)

@@ -127,7 +127,7 @@ function drawDetail() {
   const boards = shown.homes?.[chosen];
   box.replaceChildren(
     el('h4', {}, `Step ${chosen}: ${partition.name}`),
-    el('p', { role: 'status' }, partition.reason),
+    el('p', { role: 'status' }, `${partition.reason.kind}: ${partition.reason.text}`),
     el(
       'dl',
       { class: 'pairs' },

@@ -143,7 +143,7 @@ function makeRow(partition, index) {
     ...[partition.weight_bytes, partition.activation_bytes, partition.peak_bytes].map((bytes) => number(mb(bytes))),
     bars,
     number(mb(partition.leaving_bytes)),
-    el('td', { class: 'reason' }, partition.reason),
+    el('td', { class: 'reason' }, `${partition.reason.kind}: ${partition.reason.text}`),
   );
   row.parts = { bars };
   return row;

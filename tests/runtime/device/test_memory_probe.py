@@ -57,10 +57,10 @@ def test_a_child_that_is_killed_tells_how_far_it_came(monkeypatch: pytest.Monkey
 def test_a_child_that_cannot_offer_itself_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     script = """
 import pathlib
-from hyps.runtime.device.memory_probe import main
+from hyps.runtime.device.memory_probe import probe_main
 def refused(*arguments): raise PermissionError
 pathlib.Path.write_text = refused
-main()
+probe_main()
 """
     child(monkeypatch, script)
     with pytest.raises(DeviceError, match="oom_score_adj cannot be set; leave out --test-memory"):
@@ -68,7 +68,7 @@ main()
 
 
 def test_it_stops_where_the_device_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    child(monkeypatch, "from hyps.runtime import touch; touch._STALL_S = 0; touch.probe_main()")
+    child(monkeypatch, "from hyps.runtime.device import memory_probe as touch; touch._STALL_S = 0; touch.probe_main()")
     assert touchable_bytes(100 * PIECE_BYTES) == 0
 
 

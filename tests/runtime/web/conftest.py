@@ -16,6 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401 (fixtures)
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import wait_for
 
