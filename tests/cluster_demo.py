@@ -1,4 +1,4 @@
-"""``make cluster-demo``: a hub, a manager and three workers on this machine, one photograph, and one worker killed."""
+"""Run ``make cluster-demo``: a hub, a manager and three workers on this machine; one worker is killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from importlib import resources
 from pathlib import Path
 
 from tests.runtime.cluster.devices import Devices
@@ -23,8 +22,7 @@ def main() -> None:
         sys.exit("make cluster-demo needs the broker Mosquitto: apt-get install mosquitto")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        cat = folder / "cat.png"
-        cat.write_bytes(resources.files("skimage").joinpath("data/chelsea.png").read_bytes())
+        cat = ROOT / "models" / "cat.jpg"
         bundle, labels = folder / "bundle", ROOT / "models" / "cifar10_labels.txt"
         options: list[str | Path] = ["--memory", "72MB", "--split", "layers", "--preprocess", "cifar10", "--labels", labels]
         command = [BIN / "hypsc", "compile", ROOT / "models" / "cifar10_vgg.onnx", "-o", bundle, *options]
@@ -59,7 +57,7 @@ def run(bundle: Path, *options: str | Path) -> str:
 
 
 def said(output: str) -> list[str]:
-    """The classes, without the times."""
+    """Return the classes of a run's output, without the times."""
     return output.splitlines()[1:-1]
 
 

@@ -1,6 +1,6 @@
-"""What is written for people and checked by tests: blocks of commands, of Python, and the schema of the manifest.
+"""Run the documentation's commands, and write the manifest's JSON Schema.
 
-``python -m tests.documents`` writes ``docs/reference/bundle.schema.json`` anew.
+``python -m tests.documents`` writes ``docs/reference/bundle.schema.json``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import inspect
 import json
 import os
 import re
-import shutil
 import subprocess
-from importlib import resources
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +23,46 @@ SCHEMA = ROOT / "docs" / "reference" / "bundle.schema.json"
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The contents of a page's fenced blocks of this language, in order."""
+    """Return the contents of a page's fenced blocks of this language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def commands(path: Path) -> list[str]:
-    """Every shell command of a page, in order: one a line."""
-    return [line for block in blocks(path, "sh") for line in block.splitlines()]
+#: Functions that a page's commands meet: `git clone` copies this repository, installing is left out (`make setup` did it).
+_PRELUDE = """
+set -euo pipefail
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+git() { if [ "$1" = clone ]; then command git clone --quiet "$HYPS_ROOT" "$3"; else command git "$@"; fi; }
+pip() { [ "$1" = install ]; }
+python3() { if [ "$1 ${2-}" = "-m venv" ]; then mkdir -p "$3/bin"; : > "$3/bin/activate"; else "$HYPS_PYTHON" "$@"; fi; }
+"""
 
 
-def supply(folder: Path) -> None:
-    """What the pages suppose is there: a folder of photographs and a file of labels."""
-    (folder / "photos").mkdir()
-    cat = resources.files("skimage").joinpath("data/chelsea.png").read_bytes()
-    (folder / "photos" / "cat.png").write_bytes(cat)
-    shutil.copy(ROOT / "models" / "cifar10_labels.txt", folder / "labels.txt")
+def run_page(path: Path, folder: Path, *, cloned: bool) -> str:
+    """Run all shell blocks of a page in order, as one bash script in ``folder``; return what it printed.
 
-
-def execute(command: str, folder: Path, bin_folder: Path) -> str:
-    """Run a page's command in ``folder``; what it printed. It must succeed."""
-    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    ``cloned``: the folder holds a clone of this repository, as the guide says; else the page makes one itself.
+    """
+    if cloned:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    script = _PRELUDE + "\n".join(blocks(path, "sh"))
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
+        "HYPS_ROOT": str(ROOT),
+        "HYPS_PYTHON": sys.executable,
+    }
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{path}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
+def extras(path: Path) -> set[str]:
+    """Return the optional dependencies that a page tells to install: the names in ``'.[a,b]'``."""
+    return {name for group in re.findall(r"'?\.\[([a-z,]+)\]'?", path.read_text("utf-8")) for name in group.split(",")}
+
+
 def schema() -> str:
-    """The manifest's JSON Schema, from the code that reads manifests."""
+    """Return the manifest's JSON Schema, made from the structs that read manifests."""
     made = msgspec.json.schema(Manifest)
     described = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -61,7 +73,7 @@ def schema() -> str:
 
 
 def _portable(value: Any) -> Any:
-    """Descriptions without the code's indentation, patterns as ECMA-262 has them: ``$`` is Python's ``\\Z`` there."""
+    """Return a schema with clean descriptions, and patterns as ECMA-262 writes them: its ``$`` is Python's ``\\Z``."""
     if isinstance(value, dict):
         return {key: _text(key, each) for key, each in value.items()}
     return [_portable(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The documentation: its commands and programs run, its schema is the code's, its links lead somewhere."""
+"""Check the documentation: its commands and programs run, its schema is the code's, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
-from tests.documents import ROOT, SCHEMA, blocks, commands, execute, schema, supply
+from tests.documents import ROOT, SCHEMA, blocks, run_page, schema
 
 DOCS = ROOT / "docs"
-#: Those that tell what to type, from the beginning.
-GUIDES = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
+#: The pages with commands that a reader types in order.
+GUIDES = [page for page in sorted((DOCS / "guide").glob("*.md")) if blocks(page, "sh")]
+#: Shell commands stand in blocks that are run; other blocks hold what commands print, files, or Python.
+LANGUAGES = {"sh", "python", "text", "toml", "json"}
 PROGRAMS = [path for path in sorted((DOCS / "reference").glob("*.md")) if blocks(path, "python")]
 PASS = DOCS / "contributing" / "pass.md"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """What the pages suppose is there; removed behind them, because networks are large."""
+    """An empty folder, removed afterwards: networks are large."""
     place = tmp_path / "guide"
     place.mkdir()
-    supply(place)
     yield place
     shutil.rmtree(place)
 
@@ -60,13 +61,20 @@ def run_program(program: str, folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), f"{program}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if commands(page)], ids=lambda page: page.stem)
-def test_commands_and_programs_of_a_guide(page: Path, bin_folder: Path, folder: Path) -> None:
-    """In order, as printed."""
-    for command in commands(page):
-        execute(command, folder, bin_folder)
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_commands_and_programs_of_a_guide(page: Path, folder: Path) -> None:
+    """All commands of a page run in order, in a clone; then its programs, in the same folder."""
+    run_page(page, folder, cloned=True)
     for program in blocks(page, "python"):
         run_program(program, folder)
+
+
+def test_every_command_is_run() -> None:
+    """A block without a language would be a command that no test runs."""
+    for page in (ROOT / "README.md", DOCS / "index.md", *(DOCS / "guide").glob("*.md")):
+        fences = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.MULTILINE)
+        assert set(fences[::2]) <= LANGUAGES, page
+        assert set(fences[1::2]) <= {""}, page
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)

@@ -1,47 +1,42 @@
-"""Every shell command of the README works as printed, in an empty folder."""
+"""Run the README as printed, from an empty folder, and hold it to its length."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
-import pytest
+from tests.documents import extras, run_page
 
-from tests.documents import blocks, commands, execute, supply
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What the README supposes is there: a folder of photographs and a file of labels."""
-    supply(tmp_path)
-    return tmp_path
+#: What a reader takes in before the first command.
+MOST_LINES = 130
 
 
-def test_commands_of_the_readme(root: Path, bin_folder: Path, folder: Path) -> None:
-    listed = commands(root / "README.md")
-    assert len(listed) > 10
-    for command in listed:
-        printed = execute(command, folder, bin_folder)
-        if command.startswith("hyps-run bundle") and "--json" not in command:
-            assert "cat" in printed
-    assert (folder / "outputs.npz").is_file()
-    assert (folder / "board.toml").is_file()
+def test_the_commands_end_in_an_answer_and_a_report(root: Path, tmp_path: Path) -> None:
+    printed = run_page(root / "README.md", tmp_path, cloned=False)
+    assert re.search(r"^models/cat\.jpg\n( +\d+\.\d\d% +\d+.*\n){5}", printed, re.MULTILINE)
+    assert "passed: 1 input" in printed
+    assert (tmp_path / "hyps" / "report.html").stat().st_size > 50_000
 
 
-def test_python_of_the_readme(root: Path, folder: Path) -> None:
-    """In the folder that its commands leave."""
-    (program,) = blocks(root / "README.md", "python")
-    assert len(program.splitlines()) <= 6
-    shutil.copy(root / "models" / "cifar10_vgg.onnx", folder / "net.onnx")
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("(1, 10)\n")
+def test_it_is_short_and_says_what_it_runs_on(root: Path) -> None:
+    text = (root / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) < MOST_LINES
+    assert all(word in text for word in ("64-bit", "3.11 to 3.13", "smallest budget", "--batch"))
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert pictures
+    assert all((root / picture).is_file() for picture in pictures)
 
 
-def test_make_targets_of_the_readme_exist(root: Path) -> None:
+def test_extras_that_are_to_be_installed_exist(root: Path) -> None:
+    known = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    named = set().union(*map(extras, pages))
+    assert {"compiler", "manager", "cluster", "dask", "web"} <= named <= known.keys()
+
+
+def test_make_targets_that_are_named_exist(root: Path) -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)", (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()))
     listed = subprocess.run(["make", "--silent", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
     assert named - {"lint"} >= {"demo", "test", "bench", "regression"}

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.bench.readings import Machine, Part, Predicted, Race, Results, Storage
 from tests.bench.summary import DEFAULT, MAPPED, find, kept, peak_bytes, run_s, warm_ratio
-from tests.bench.tables import Grid, grids, warm
-from tests.bench.words import HEAD, HIGHLIGHT, README_HEAD, README_TAIL, SECTIONS
+from tests.bench.tables import Grid, grids
+from tests.bench.words import HEAD, HIGHLIGHT, README_ROWS, README_TAIL, SECTIONS
 
 #: The README's lines that are written here stand between these.
 README_MARKS = ("<!-- make bench writes the lines from here -->\n", "<!-- to here -->\n")
@@ -61,11 +61,23 @@ def readme(text: str, results: Results) -> str:
         return text
     made_on = results.latency.machine
     machine = f"{_cores(made_on)}, {made_on.memory_bytes / 1e9:.0f} GB, onnxruntime {made_on.onnxruntime}"
-    head = README_HEAD.format(when=results.latency.when[:10], machine=machine)
-    words = [_filled(each) for each in (head, " ".join(_short(results)), README_TAIL)]
-    blocks = [words[0], _markdown(warm(race, "VGG16, 1 thread")), *words[1:]]
+    tail = README_TAIL.format(when=results.latency.when[:10], machine=machine)
+    blocks = [_markdown(_readme_grid(race)), _filled(tail)]
     before, rest = text.split(start)
     return before + start + "\n" + "\n\n".join(blocks) + "\n\n" + end + rest.split(end)[1]
+
+
+def _readme_grid(race: Race) -> Grid:
+    """Peak memory and time of the README's contenders; ratios to onnxruntime as it comes."""
+    first = find(race, DEFAULT)
+    rows = []
+    for label, name in README_ROWS.items():
+        each = find(race, label)
+        if each and first:
+            memory = f"{peak_bytes(each) / 1e6:.0f} MB ({peak_bytes(each) / peak_bytes(first):.2f})"
+            rows.append((name, memory, f"{run_s(each.race):.2f} s ({warm_ratio(each, first).median:.2f})"))
+    columns = ("VGG16, 553 MB of weights", "peak memory (ratio)", "one inference (ratio)")
+    return Grid(title="", columns=columns, rows=tuple(rows))
 
 
 def _section(name: str, part: Part[Any] | None, machines: Sequence[Machine]) -> list[str]:

@@ -98,14 +98,15 @@ SECTIONS = {
     "dependencies": ("Libraries", _DEPENDENCIES),
 }
 
-README_HEAD = """
-VGG16 with one thread, measured on {when} ({machine}). *Time* is the median of warm runs in turn, *peak* VmHWM, ratios
-to onnxruntime as it comes (*default*), to the whole model *mapped* without prepacking, and to that with *bundles'
-options*:
+README_TAIL = """
+One thread, files in the kernel's cache, {machine}, {when}. `make bench` measures it on your machine:
+[docs/benchmarks.md](docs/benchmarks.md).
 """
 
-README_TAIL = """
-`make bench` measures this on your machine and writes [docs/benchmarks.md](docs/benchmarks.md): with all cores, cold and
-first runs, bytes read, slow storage, batches, compiling against `cp`, planning, and plots of all that; every reading is
-kept in [docs/benchmarks.json](docs/benchmarks.json).
-"""
+#: The contenders in the README's table, by label, and their names there.
+README_ROWS = {
+    "whole, default": "onnxruntime, as it comes",
+    "whole, mapped, no prepacking": "onnxruntime, weights mapped from a file",
+    "bundle, 128 MB": "HyPS, a budget of 128 MB",
+    "bundle, 72 MB": "HyPS, a budget of 72 MB",
+}

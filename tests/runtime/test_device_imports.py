@@ -11,7 +11,7 @@ import pytest
 
 import hyps.runtime
 
-ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch", "skimage")
+ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch")
 #: What a device of a cluster has besides; its manager's own are imported when needed.
 CLUSTER = ("paho", "cryptography")
 OURS = ("hyps.compiler", "hyps.passes", "hyps.models")
