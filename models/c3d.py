@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hyps.models.layers import LayerOutput, Layers
 
-BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+_BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 def c3d(net: Layers, clip: LayerOutput) -> LayerOutput:
@@ -13,7 +13,7 @@ def c3d(net: Layers, clip: LayerOutput) -> LayerOutput:
     As the authors' model has it, the last pool pads height and width, from 7 to 4, at the end alone.
     """
     x = clip
-    for block, layers in enumerate(BLOCKS, start=1):
+    for block, layers in enumerate(_BLOCKS, start=1):
         for index, channels in enumerate(layers):
             name = f"{block}{'ab'[index]}"
             x = net.relu(net.conv(x, f"conv{name}", channels, 3, pad=1), f"relu{name}")

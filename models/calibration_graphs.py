@@ -1,4 +1,4 @@
-"""The graphs that ``hyps-run calibrate`` runs, and a photograph: ``python -m hyps.models.calibration_graphs FOLDER``.
+"""Write the graphs that ``hyps-run calibrate`` runs, and a photograph: ``python -m hyps.models.calibration_graphs FOLDER``.
 
 They lie in the package of the runtime (``runtime/calibration/data``), because a device has no onnx to build graphs with, and
 drawing a photograph takes more memory than looking at it. The weights of `conv` and `gemm` are inputs, so that a file is a
@@ -22,19 +22,19 @@ _OPSET, _IR_VERSION = 13, 8
 
 
 def conv() -> ModelProto:
-    """A 3x3 convolution that keeps height and width: x [N, I, H, W], w [O, I, 3, 3]."""
+    """Return a 3x3 convolution that keeps height and width: x [N, I, H, W], w [O, I, 3, 3]."""
     node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     return _model([node], {"x": ["N", "I", "H", "W"], "w": ["O", "I", 3, 3]}, {"y": ["N", "O", "H", "W"]})
 
 
 def gemm() -> ModelProto:
-    """A Gemm with the weight as exporters write it, transposed: x [M, K], w [N, K]."""
+    """Return a Gemm with the weight transposed, as exporters write it: x [M, K], w [N, K]."""
     node = helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1)
     return _model([node], {"x": ["M", "K"], "w": ["N", "K"]}, {"y": ["M", "N"]})
 
 
 def tiny() -> ModelProto:
-    """The smallest network that takes a picture: Conv, Relu, mean, Gemm from image [1, 3, 224, 224] to scores [1, 2].
+    """Return the smallest network that takes a picture: Conv, Relu, mean, Gemm from image [1, 3, 224, 224] to scores [1, 2].
 
     It holds its few weights itself, so that it is a partition of a bundle.
     """

@@ -1,4 +1,4 @@
-"""The reference networks by name, and the one function that builds them."""
+"""List the reference networks by name, and build them."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def build(
     """Write the network ``name`` to ``path``, whole or not at all, with weights drawn from ``seed``.
 
     With ``external_data``, or above 1 GB of weights, these go to ``<path>.data``. A trained network ignores the seed.
-    ``advance`` is told of the bytes of weights that were drawn.
+    ``advance`` is called with the bytes of each weight that was drawn.
 
     Raises:
         UnknownNetwork: the catalogue has no such network.
@@ -202,7 +202,7 @@ def build(
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
-    """The number of learnable parameters: all weights but running statistics, scales and scalar constants.
+    """Return the number of learnable parameters: all weights but running statistics, scales and scalar constants.
 
     Weights are float tensors and, in a quantised network, what DequantizeLinear reads.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hyps.models.layers import LayerOutput, Layers
 
 GROWTH = 32
-BLOCKS = (6, 12, 24, 16)
+_BLOCKS = (6, 12, 24, 16)
 
 
 def densenet121(net: Layers, image: LayerOutput) -> LayerOutput:
@@ -13,7 +13,7 @@ def densenet121(net: Layers, image: LayerOutput) -> LayerOutput:
     x = net.conv(image, "conv0", 2 * GROWTH, 7, stride=2, pad=3, bias=False)
     x = net.relu(net.batch_norm(x, "bn0"), "relu0")
     x = net.max_pool(x, "pool0", 3, 2, pad=1)
-    for block, layers in enumerate(BLOCKS, start=1):
+    for block, layers in enumerate(_BLOCKS, start=1):
         if block > 1:
             x = _normalised(net, x, f"transition{block - 1}", x.channels // 2, 1)
             x = net.average_pool(x, f"transition{block - 1}.pool", 2, 2)

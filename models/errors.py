@@ -1,4 +1,4 @@
-"""What a caller of this package may have to explain to a user: one base class, one line each."""
+"""Define the errors of this package; each message is one line that says what to do."""
 
 from __future__ import annotations
 

@@ -69,6 +69,6 @@ def _inception(net: Layers, x: LayerOutput, module: Inception) -> LayerOutput:
 
 
 def _conv(net: Layers, x: LayerOutput, name: str, channels: int, kernel: int, *, stride: int = 1) -> LayerOutput:
-    """A convolution that keeps the side at stride 1, its normalisation and rectifier."""
+    """Add a convolution that keeps the side at stride 1, its normalisation and rectifier."""
     x = net.conv(x, f"{name}.conv", channels, kernel, stride=stride, pad=kernel // 2, bias=False)
     return net.relu(net.batch_norm(x, f"{name}.bn", epsilon=1e-3), f"{name}.relu")

@@ -38,7 +38,7 @@ def _module(net: Layers, x: LayerOutput, name: str, chains: tuple[Chain, ...], p
 
 
 def _narrowing(net: Layers, x: LayerOutput, name: str, *chains: Chain) -> LayerOutput:
-    """Chains whose last convolution has stride 2 and no padding, beside a max-pool that has too."""
+    """Add chains whose last convolution has stride 2 and no padding, in parallel with such a max-pool."""
     branches = []
     for index, chain in enumerate(chains, start=1):
         y = _chain(net, x, f"{name}.branch{index}", chain[:-1])
@@ -48,7 +48,7 @@ def _narrowing(net: Layers, x: LayerOutput, name: str, *chains: Chain) -> LayerO
 
 
 def _widest(net: Layers, x: LayerOutput, name: str) -> LayerOutput:
-    """Two of the four branches end in a 1x3 and a 3x1 convolution beside each other."""
+    """Add four branches, two of which end in a 1x3 and a 3x1 convolution in parallel."""
     branches = [_conv(net, x, f"{name}.branch1", 320, 1)]
     for index, chain in enumerate((((384, 1),), ((448, 1), (384, 3))), start=2):
         y = _chain(net, x, f"{name}.branch{index}", chain)
@@ -72,7 +72,7 @@ def _chain(net: Layers, x: LayerOutput, name: str, chain: Chain) -> LayerOutput:
 def _conv(
     net: Layers, x: LayerOutput, name: str, channels: int, kernel: Extent, *, stride: int = 1, pad: Extent | None = None
 ) -> LayerOutput:
-    """A convolution, which keeps the sides unless ``pad`` or ``stride`` says otherwise, its normalisation and rectifier."""
+    """Add a convolution, its normalisation and rectifier; it keeps the sides unless ``pad`` or ``stride`` is given."""
     if pad is None:
         pad = kernel // 2 if isinstance(kernel, int) else tuple(side // 2 for side in kernel)
     x = net.conv(x, f"{name}.conv", channels, kernel, stride=stride, pad=pad, bias=False)

@@ -1,4 +1,4 @@
-"""A small vocabulary of layers from which the networks are put together; those on sequences are in `sequences`."""
+"""Provide the layers that the networks are built of; those on sequences are in `sequences`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ JITTER = 0.05
 Without it a rewrite that drops a bias or a running mean would change no result, and no test would see it.
 """
 DEPTHWISE_AVERAGE = 0.7
-"""What a depthwise filter sums to: near 1 activations grow from block to block, below 0.5 all images look alike."""
+"""The sum of a depthwise filter: near 1 activations grow from block to block, below 0.5 all images look alike."""
 
 Extent = int | tuple[int, ...]
-"""The same along every spatial axis, or one for each."""
+"""One number for all spatial axes, or one for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +43,12 @@ class LayerOutput:
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        """The axes behind a feature map's channels."""
+        """The axes after a feature map's channels."""
         return self.shape[2:]
 
 
 class Layers:
-    """Collects the nodes and weights of one network; each method adds one node and returns its output.
+    """The nodes and weights of one network under construction; each method adds one node and returns its output.
 
     A node, its output and the prefix of its weights share one name, unless ``output`` renames the output.
     """
@@ -71,7 +71,7 @@ class Layers:
         gain: float = 1.0,
         output: str | None = None,
     ) -> LayerOutput:
-        """A convolution over all channels; its output has mean 0 and deviation ``gain``."""
+        """Add a convolution over all channels; its output has mean 0 and deviation ``gain``."""
         window = _window(x, kernel, stride, pad)
         weights = [self.filters(x, f"{name}.weight", (channels, x.channels, *window["kernel_shape"]), gain=gain)]
         if bias:
@@ -81,7 +81,7 @@ class Layers:
         return self.node("Conv", [x.name, *weights], out, name=name, **window)
 
     def up_conv(self, x: LayerOutput, name: str, channels: int, factor: int) -> LayerOutput:
-        """A transposed convolution that enlarges each side ``factor`` times; no output sees more than one position."""
+        """Add a transposed convolution that enlarges each side ``factor`` times; no output sees more than one position."""
         shape = (x.channels, channels, *[factor] * len(x.spatial))
         axes = tuple(range(1, len(shape)))
         weights = [self.filters(x, f"{name}.weight", shape, filter_axes=axes), self.vector(f"{name}.bias", channels)]
@@ -89,7 +89,7 @@ class Layers:
         return self.node("ConvTranspose", [x.name, *weights], out, **_window(x, factor, factor, 0))
 
     def depthwise_conv(self, x: LayerOutput, name: str, kernel: int, *, stride: int = 1, pad: int = 0) -> LayerOutput:
-        """A square convolution of each channel by itself, without bias.
+        """Add a depthwise convolution with a square kernel, without bias.
 
         Each filter is an average plus random detail that sums to zero. So all channels have the same mean, which the
         next convolution removes; plain random filters would give each channel its own, the same for every image.
@@ -106,13 +106,13 @@ class Layers:
         return self.node("Conv", [x.name, weight.name], out, **window, group=x.channels)
 
     def gemm(self, x: LayerOutput, name: str, features: int, *, gain: float = 1.0, output: str | None = None) -> LayerOutput:
-        """A fully connected layer on [1, in], weight [features, in] (transB = 1); moments as of ``conv``."""
+        """Add a fully connected layer on [1, in] with weight [features, in] (transB = 1); moments as in ``conv``."""
         weight = self.filters(x, f"{name}.weight", (features, x.channels), gain=gain)
         out = LayerOutput(name=output or name, shape=(1, features), moments=Moments(mean=0.0, variance=gain**2))
         return self.node("Gemm", [x.name, weight, self.vector(f"{name}.bias", features)], out, name=name, transB=1)
 
     def batch_norm(self, x: LayerOutput, name: str, *, epsilon: float = 1e-5) -> LayerOutput:
-        """An inference-time normalisation whose statistics are about the expected ones; its output is standardised."""
+        """Add a batch normalisation whose statistics are near the expected ones; its output is standardised."""
         weights = [
             self.vector(f"{name}.weight", x.channels, mean=1.0),
             self.vector(f"{name}.bias", x.channels),
@@ -123,16 +123,16 @@ class Layers:
         return self.node("BatchNormalization", [x.name, *weights], out, epsilon=epsilon)
 
     def relu(self, x: LayerOutput, name: str) -> LayerOutput:
-        """max(x, 0)."""
+        """Add max(x, 0)."""
         return self.node("Relu", [x.name], replace(x, name=name, moments=x.moments.rectified()))
 
     def relu6(self, x: LayerOutput, name: str) -> LayerOutput:
-        """min(max(x, 0), 6), as a Clip; so few values exceed 6 that the moments are ReLU's."""
+        """Add min(max(x, 0), 6) as a Clip; few values exceed 6, so the moments are those of a ReLU."""
         bounds = [self.constant("relu6.min", np.float32(0.0)), self.constant("relu6.max", np.float32(6.0))]
         return self.node("Clip", [x.name, *bounds], replace(x, name=name, moments=x.moments.rectified()))
 
     def leaky_relu(self, x: LayerOutput, name: str, slope: float) -> LayerOutput:
-        """max(x, slope x), for a slope below 1."""
+        """Add max(x, slope x), for a slope below 1."""
         return self.node("LeakyRelu", [x.name], replace(x, name=name, moments=x.moments.rectified(slope)), alpha=slope)
 
     def max_pool(
@@ -146,30 +146,30 @@ class Layers:
         end_pad: Extent | None = None,
         ceil: bool = False,
     ) -> LayerOutput:
-        """A max-pool, padded at the end as at the beginning unless ``end_pad`` differs; ``ceil`` keeps a partial window.
+        """Add a max-pool, padded equally at both ends unless ``end_pad`` differs; ``ceil`` keeps a partial window.
 
-        It raises the moments a little: neglected.
+        It raises the moments a little, which is neglected.
         """
         window = _window(x, kernel, stride, pad, end_pad)
         out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window, ceil=ceil)))
         return self.node("MaxPool", [x.name], out, **window, ceil_mode=int(ceil))
 
     def average_pool(self, x: LayerOutput, name: str, kernel: int, stride: int, *, pad: int = 0) -> LayerOutput:
-        """An average-pool that counts the padding, as torch does. What it takes off the variance is neglected."""
+        """Add an average-pool that counts the padding, as torch does; the smaller variance is neglected."""
         window = _window(x, kernel, stride, pad)
         out = replace(x, name=name, shape=(1, x.channels, *_swept(x, window)))
         return self.node("AveragePool", [x.name], out, **window, count_include_pad=1)
 
     def global_average_pool(self, x: LayerOutput, name: str) -> LayerOutput:
-        """The mean over all positions, [1, channels, 1, 1]."""
+        """Add the mean over all positions, [1, channels, 1, 1]."""
         return self.node("GlobalAveragePool", [x.name], replace(x, name=name, shape=(1, x.channels, 1, 1)))
 
     def flatten(self, x: LayerOutput, name: str) -> LayerOutput:
-        """[1, channels, ...spatial] to [1, channels * spatial]."""
+        """Add a Flatten from [1, channels, ...spatial] to [1, channels * spatial]."""
         return self.node("Flatten", [x.name], replace(x, name=name, shape=(1, math.prod(x.shape))), axis=1)
 
     def crop(self, x: LayerOutput, name: str, spatial: tuple[int, ...]) -> LayerOutput:
-        """The middle of a feature map, as a Slice."""
+        """Add a Slice that keeps the middle of a feature map."""
         starts = [(side - kept) // 2 for side, kept in zip(x.spatial, spatial, strict=True)]
         ends = [start + kept for start, kept in zip(starts, spatial, strict=True)]
         axes = range(2, len(x.shape))
@@ -180,23 +180,23 @@ class Layers:
         return self.node("Slice", [x.name, *bounds], replace(x, name=name, shape=(1, x.channels, *spatial)))
 
     def add(self, x: LayerOutput, y: LayerOutput, name: str) -> LayerOutput:
-        """The sum of two tensors of one shape."""
+        """Add the sum of two tensors of the same shape."""
         return self.node("Add", [x.name, y.name], replace(x, name=name, moments=x.moments + y.moments))
 
     def concat(self, values: list[LayerOutput], name: str) -> LayerOutput:
-        """The channels of all values, which must have the same spatial axes, one after the other."""
+        """Add a Concat of the channels of all values; their spatial axes must be equal."""
         shape = (1, sum(value.channels for value in values), *values[0].spatial)
         out = LayerOutput(name=name, shape=shape, moments=mixed([(value.channels, value.moments) for value in values]))
         return self.node("Concat", [value.name for value in values], out, axis=1)
 
     def softmax(self, x: LayerOutput, name: str) -> LayerOutput:
-        """Probabilities over the last axis."""
+        """Add a softmax over the last axis."""
         return self.node("Softmax", [x.name], replace(x, name=name), axis=len(x.shape) - 1)
 
     def model(
         self, name: str, source: LayerOutput, output: LayerOutput, *, source_type: int = TensorProto.FLOAT
     ) -> ModelProto:
-        """The network without its weights, which the nodes name and ``self.weights`` describes."""
+        """Return the network without its weights: nodes name them, and ``self.weights`` describes them."""
         graph = helper.make_graph(
             self.nodes,
             name,
@@ -217,28 +217,28 @@ class Layers:
     def filters(
         self, x: LayerOutput, name: str, shape: tuple[int, ...], *, gain: float = 1.0, filter_axes: tuple[int, ...] = (0,)
     ) -> str:
-        """Weights that bring ``x`` to variance gain^2, and remove its mean, which is positive if rectified."""
+        """Add weights that bring ``x`` to variance gain^2, and remove its mean, which is positive if rectified."""
         taps = math.prod(size for axis, size in enumerate(shape) if axis not in filter_axes)
         deviation = gain / math.sqrt(taps * x.moments.variance)
         return self.weight(name, shape, deviation, zero_sum=x.moments.mean > 0, filter_axes=filter_axes)
 
     def weight(self, name: str, shape: tuple[int, ...], deviation: float, **options: Any) -> str:
-        """Any seeded weight, with the fields of `SeededWeight`."""
+        """Add a seeded weight with the fields of `SeededWeight`, and return its name."""
         self.weights.append(SeededWeight(name=name, shape=shape, deviation=deviation, **options))
         return name
 
     def vector(self, name: str, channels: int, *, mean: float = 0.0) -> str:
-        """A bias, or one of a normalisation's vectors."""
+        """Add a bias, or one of a normalisation's vectors."""
         return self.weight(name, (channels,), JITTER * (mean or 1.0), mean=mean)
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
-        """A value that is no parameter; one that is named twice is stored once."""
+        """Add a value that is no parameter; a name that comes twice is stored once."""
         self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
 
 def _window(x: LayerOutput, kernel: Extent, stride: Extent, pad: Extent, end_pad: Extent | None = None) -> dict[str, Any]:
-    """The attributes of a window over the spatial axes of ``x``."""
+    """Return the attributes of a window over the spatial axes of ``x``."""
     begin, end = _each(x, pad), _each(x, pad if end_pad is None else end_pad)
     return {"kernel_shape": _each(x, kernel), "strides": _each(x, stride), "pads": begin + end}
 
@@ -248,11 +248,11 @@ def _each(x: LayerOutput, extent: Extent) -> list[int]:
 
 
 def _swept(x: LayerOutput, window: dict[str, Any], *, ceil: bool = False) -> tuple[int, ...]:
-    """The spatial axes of what a window makes of ``x``."""
+    """Return the spatial axes of a window's result on ``x``."""
     pads = [begin + end for begin, end in zip(*np.reshape(window["pads"], (2, -1)).tolist(), strict=True)]
     spans = [(s + p - k, t) for s, p, k, t in zip(x.spatial, pads, window["kernel_shape"], window["strides"], strict=True)]
     return tuple((-(-span // stride) if ceil else span // stride) + 1 for span, stride in spans)
 
 
 Compose = Callable[[Layers, LayerOutput], LayerOutput]
-"""A network: adds its layers behind its input, most often an image [1, channels, side, side]; returns its output."""
+"""A function that adds a network's layers after its input, most often an image [1, channels, side, side]."""

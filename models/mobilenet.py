@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hyps.models.layers import LayerOutput, Layers
 
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, output channels, number of blocks and the first block's stride of each stage."""
 
 
 def mobilenetv2(net: Layers, image: LayerOutput) -> LayerOutput:
     """Seventeen inverted residuals between two convolutions, and a fully connected layer; returns logits [1, 1000]."""
     x = _conv_relu6(net, image, "conv1", 32, 3, stride=2)
-    for stage, (expansion, channels, blocks, first_stride) in enumerate(STAGES, start=1):
+    for stage, (expansion, channels, blocks, first_stride) in enumerate(_STAGES, start=1):
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
             x = _inverted_residual(net, x, f"block{stage}.{block}", expansion, channels, stride)

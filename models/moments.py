@@ -1,4 +1,4 @@
-"""How large the values of an untrained network are, layer by layer, in closed form.
+"""Predict the mean and variance of an untrained network's values, layer by layer, in closed form.
 
 Weights that are drawn without looking at data keep a deep network alive only if each layer's output has about the same
 variance as the last one's. A layer whose inputs have variance v, and whose filters have n taps of variance 1 / (n v),
@@ -21,11 +21,11 @@ class Moments:
     variance: float
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of a sum of two independent tensors."""
+        """Return the moments of a sum of two independent tensors."""
         return Moments(mean=self.mean + other.mean, variance=self.variance + other.variance)
 
     def rectified(self, slope: float = 0.0) -> Moments:
-        """The moments behind a ReLU, for Gaussian values; ``slope`` is that of a leaky one, below 0.
+        """Return the moments after a ReLU on Gaussian values; ``slope`` is that of a leaky one, below 0.
 
         With d = mean / sigma, the first two raw moments of max(x, 0) are mean Phi(d) + sigma phi(d) and
         (mean^2 + sigma^2) Phi(d) + mean sigma phi(d) (Tobin, Econometrica 26, 1958). A leaky ReLU is
@@ -42,7 +42,7 @@ class Moments:
 
 
 def mixed(parts: Sequence[tuple[int, Moments]]) -> Moments:
-    """The moments across the channels of a concatenation: (channels, moments) of each of its parts."""
+    """Return the moments across the channels of a concatenation of (channels, moments)."""
     if len({moments for _, moments in parts}) == 1:
         return parts[0][1]
     total = sum(channels for channels, _ in parts)
@@ -54,4 +54,4 @@ def mixed(parts: Sequence[tuple[int, Moments]]) -> Moments:
 STANDARD = Moments(mean=0.0, variance=1.0)
 """Standardised values: a preprocessed photograph, or the output of any convolution, Gemm or normalisation."""
 GELU = Moments(mean=0.28209, variance=0.34565)
-"""Standardised values behind x Phi(x): the mean is 1 / (2 sqrt(pi)), the variance was integrated numerically."""
+"""Standardised values after x Phi(x): the mean is 1 / (2 sqrt(pi)), the variance was integrated numerically."""

@@ -1,4 +1,4 @@
-"""What the catalogue knows of a network."""
+"""Describe one entry of the catalogue of networks."""
 
 from __future__ import annotations
 

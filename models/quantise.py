@@ -1,4 +1,4 @@
-"""A network in 8 bits, made from its float original by onnxruntime's own quantiser."""
+"""Quantise a network to 8 bits with onnxruntime's own quantiser."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES = 8
-"""Images to calibrate on: as many as change the ranges of an untrained network little."""
+"""The number of images to calibrate on: more change the ranges of an untrained network little."""
 PATCHES = (7, 28, 112, 1)
-"""Sides of the squares of one value that a sample adds up, in pixels: photographs have detail of every size."""
+"""Sides, in pixels, of the squares that a sample adds up: photographs have detail of every size."""
 
 
 def quantise(path: Path, shape: tuple[int, ...], seed: int) -> bytes:
-    """The model at ``path``, one input "image" of ``shape``, with 8-bit weights and activations between Q and DQ nodes.
+    """Return the model at ``path`` with 8-bit weights and activations between Q and DQ nodes; its input is "image".
 
     Its batch normalisation is folded first, by onnxruntime's basic level. Weights are int8 with a scale for each channel,
     activations uint8 with the ranges seen on seeded images (Krishnamoorthi, 2018, arXiv:1806.08342, 3.1; Jacob et al., 2017,
@@ -59,7 +59,7 @@ def quantise(path: Path, shape: tuple[int, ...], seed: int) -> bytes:
 
 
 def images(shape: tuple[int, ...], seed: int) -> Iterator[NDArray[np.float32]]:
-    """`SAMPLES` standardised images of ``shape``, [1, channels, side, side]."""
+    """Return `SAMPLES` standardised images of ``shape``, [1, channels, side, side]."""
     rng = np.random.default_rng(seed)
     for _ in range(SAMPLES):
         image = np.zeros(shape, np.float32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hyps.models.layers import LayerOutput, Layers
 
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
+_STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Width of the 3x3 convolutions and number of bottlenecks of each stage."""
 EXPANSION = 4
 
@@ -17,7 +17,7 @@ def resnet50(net: Layers, image: LayerOutput) -> LayerOutput:
     x = net.conv(image, "conv1", 64, 7, stride=2, pad=3, bias=False)
     x = net.relu(net.batch_norm(x, "bn1"), "relu1")
     x = net.max_pool(x, "pool1", 3, 2, pad=1)
-    for stage, (width, blocks) in enumerate(STAGES, start=1):
+    for stage, (width, blocks) in enumerate(_STAGES, start=1):
         for block in range(blocks):
             stride = 2 if stage > 1 and block == 0 else 1
             x = _bottleneck(net, x, f"layer{stage}.{block}", width, stride)
@@ -26,7 +26,7 @@ def resnet50(net: Layers, image: LayerOutput) -> LayerOutput:
 
 
 def _bottleneck(net: Layers, x: LayerOutput, name: str, width: int, stride: int) -> LayerOutput:
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut, which is projected where the shape changes."""
+    """Add 1x1, 3x3 and 1x1 convolutions, and a shortcut that is projected where the shape changes."""
     y = net.conv(x, f"{name}.conv1", width, 1, bias=False)
     y = net.relu(net.batch_norm(y, f"{name}.bn1"), f"{name}.relu1")
     y = net.conv(y, f"{name}.conv2", width, 3, stride=stride, pad=1, bias=False)

@@ -1,4 +1,4 @@
-"""Layers on sequences, [1, tokens, channels]: functions that add nodes to a `Layers`."""
+"""Add layers on sequences, [1, tokens, channels], to a `Layers`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hyps.models.layers import JITTER, LayerOutput, Layers
 from hyps.models.moments import GELU, STANDARD, Moments
 
 RECURRENT = Moments(mean=0.0, variance=0.1)
-"""About what an LSTM returns whose gates see standardised sums (sampled: 0.09 to 0.11)."""
+"""The variance of an LSTM's output when its gates see standardised sums (sampled: 0.09 to 0.11)."""
 
 
 def embedding(net: Layers, tokens: LayerOutput, name: str, words: int, channels: int) -> LayerOutput:
-    """A row of a table for each token, as a Gather; ``tokens`` are numbers below ``words``, [1, tokens]."""
+    """Add a Gather of one row of a table for each token; ``tokens`` are numbers below ``words``, [1, tokens]."""
     table = net.weight(f"{name}.weight", (words, channels), 1.0)
     return net.node("Gather", [table, tokens.name], LayerOutput(name=name, shape=(*tokens.shape, channels)))
 
@@ -40,7 +40,7 @@ def bidirectional_lstm(net: Layers, x: LayerOutput, name: str, hidden: int) -> L
 def linear(
     net: Layers, x: LayerOutput, name: str, features: int, *, gain: float = 1.0, output: str | None = None
 ) -> LayerOutput:
-    """A product with a weight [in, features] and its bias, as a MatMul and an Add; deviation ``gain``."""
+    """Add a product with a weight [in, features] and its bias, as a MatMul and an Add; deviation ``gain``."""
     weight = net.filters(x, f"{name}.weight", (x.shape[-1], features), gain=gain, filter_axes=(1,))
     out = LayerOutput(name=f"{name}.matmul", shape=(*x.shape[:-1], features), moments=Moments(mean=0.0, variance=gain**2))
     y = net.node("MatMul", [x.name, weight], out)
@@ -56,7 +56,7 @@ def layer_norm(net: Layers, x: LayerOutput, name: str, *, epsilon: float = 1e-6)
 
 
 def gelu(net: Layers, x: LayerOutput, name: str) -> LayerOutput:
-    """The product x Phi(x) of standardised values: half of x (1 + erf(x / sqrt(2))), as exporters write it."""
+    """Add x Phi(x) of standardised values: half of x (1 + erf(x / sqrt(2))), as exporters write it."""
     inner = replace(x, moments=GELU)
     root = net.constant("gelu.root", np.float32(math.sqrt(2)))
     one, half = net.constant("gelu.one", np.float32(1)), net.constant("gelu.half", np.float32(0.5))
@@ -89,13 +89,13 @@ def attention(net: Layers, x: LayerOutput, name: str, heads: int) -> LayerOutput
 
 
 def transpose(net: Layers, x: LayerOutput, name: str, axes: tuple[int, ...]) -> LayerOutput:
-    """The axes of ``x`` in another order."""
+    """Add a Transpose of ``x``."""
     out = replace(x, name=name, shape=tuple(x.shape[axis] for axis in axes))
     return net.node("Transpose", [x.name], out, perm=axes)
 
 
 def reshape(net: Layers, x: LayerOutput, name: str, shape: tuple[int, ...]) -> LayerOutput:
-    """The same values in another shape."""
+    """Add a Reshape of ``x``."""
     return net.node("Reshape", [x.name, net.constant(f"{name}.shape", np.array(shape))], replace(x, name=name, shape=shape))
 
 

@@ -9,7 +9,7 @@ from hyps.models.layers import LayerOutput, Layers
 
 
 def squeezenet(net: Layers, image: LayerOutput) -> LayerOutput:
-    """A convolution, eight fire modules and a 1x1 convolution as the classifier; returns probabilities [1, 1000]."""
+    """Add a convolution, eight fire modules and a 1x1 convolution as classifier; return probabilities [1, 1000]."""
     x = net.relu(net.conv(image, "conv1", 64, 3, stride=2), "relu1")
     x = net.max_pool(x, "pool1", 3, 2, ceil=True)
     x = _fire(net, x, "fire2", squeeze=16, expand=64)
@@ -29,7 +29,7 @@ def squeezenet(net: Layers, image: LayerOutput) -> LayerOutput:
 
 
 def _fire(net: Layers, x: LayerOutput, name: str, *, squeeze: int, expand: int) -> LayerOutput:
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 convolutions side by side."""
+    """Add a 1x1 convolution to few channels, then 1x1 and 3x3 convolutions in parallel."""
     x = net.relu(net.conv(x, f"{name}.squeeze", squeeze, 1), f"{name}.squeeze.relu")
     small = net.relu(net.conv(x, f"{name}.expand1x1", expand, 1), f"{name}.expand1x1.relu")
     large = net.relu(net.conv(x, f"{name}.expand3x3", expand, 3, pad=1), f"{name}.expand3x3.relu")

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder beside ``path``; move all files from there when done.
+    """Yield a path of the same name in a temporary folder next to ``path``; move all files from there at the end.
 
     An exception or an interrupt inside the block leaves nothing behind and an older file untouched. ``path`` itself is
     moved last, so that what it refers to is there before it.

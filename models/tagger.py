@@ -11,6 +11,6 @@ TAGS = 45
 
 
 def lstm_tagger(net: Layers, tokens: LayerOutput) -> LayerOutput:
-    """A sentence of 64 word numbers below 20,000 gives scores of 45 tags for each, [1, 64, 45]."""
+    """Map a sentence of 64 word numbers below 20,000 to scores of 45 tags for each word, [1, 64, 45]."""
     x = embedding(net, tokens, "embedding", WORDS, EMBEDDED)
     return linear(net, bidirectional_lstm(net, x, "lstm", HIDDEN), "tag", TAGS, output="logits")

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-BLOCKS = ((32, 32), (64, 64), (128, 128), (256, 256))
+_BLOCKS = ((32, 32), (64, 64), (128, 128), (256, 256))
 
 
 def load_train(folder: Path) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def load_train(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def load_test(folder: Path) -> tuple[Tensor, Tensor]:
-    """The test photographs: uint8 [2000, 3, 32, 32] RGB and their classes int64 [2000]."""
+    """Return the test photographs: uint8 [2000, 3, 32, 32] RGB and their classes int64 [2000]."""
     packed = np.load(folder / "cifar10_test.npz")
     return torch.from_numpy(packed["x"]).permute(0, 3, 1, 2), torch.from_numpy(packed["y"].astype(np.int64))
 
@@ -73,10 +73,10 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def build_network() -> nn.Sequential:
-    """The classifier: four blocks of 3x3 Conv-BN-Relu with a 2x2 max-pool behind each, then one Gemm."""
+    """Return the classifier: four blocks of 3x3 Conv-BN-Relu, each followed by a 2x2 max-pool, then one Gemm."""
     layers: list[nn.Module] = []
     channels = 3
-    for widths in BLOCKS:
+    for widths in _BLOCKS:
         for width in widths:
             layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
@@ -121,7 +121,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Sequenti
 
 
 def accuracy(network: nn.Sequential, images: Tensor, labels: Tensor) -> float:
-    """The share of test images whose class is the network's first choice."""
+    """Return the share of test images whose class is the network's first choice."""
     with torch.no_grad():
         return float((network(normalize_pixels(images)).argmax(1) == labels).float().mean())
 

@@ -1,4 +1,4 @@
-"""Seeded weights: described first, drawn only when they are written."""
+"""Describe seeded weights, which are drawn only when they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeededWeight:
-    """A float32 tensor of normally distributed values, known by what it takes to draw it.
+    """The description of a float32 tensor of normally distributed values.
 
     ``shape`` is [out, in / groups, kernel, kernel] for a convolution, [out, in] for a Gemm, [channels] for a bias or a
     normalisation; ``filter_axes`` are the axes that number the filters, the others are what a filter sums over.
@@ -40,7 +40,7 @@ class SeededWeight:
         return 4 * math.prod(self.shape)
 
     def draw(self, seed: int) -> NDArray[np.float32]:
-        """The values for a seed; they depend on the weight's name, not on the order in which weights are drawn."""
+        """Draw the values for a seed; they depend on the weight's name, not on the order of drawing."""
         generator = np.random.default_rng((seed, zlib.crc32(self.name.encode())))
         values = np.empty(self.shape, dtype=np.float32)
         generator.standard_normal(out=values, dtype=np.float32)

@@ -1,6 +1,6 @@
 """Write a model while its weights are drawn: memory holds one weight at a time, never the whole model.
 
-Weights stand either inside the model's file or, as ONNX external data, in one file beside it.
+Weights stand either inside the model's file or, as ONNX external data, in one file next to it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from hyps.models.weights import SeededWeight
 
 INLINE_BYTES = 1024
-"""Smaller weights stay in the model's file even with external data, as ``onnx.save`` has it."""
+"""Smaller weights stay in the model's file even with external data, as in ``onnx.save``."""
 PAGE_BYTES = 64 * 1024
 """The largest memory page among the boards' kernels: weights that begin on one can be mapped."""
 
 
 def data_path(path: Path) -> Path:
-    """Where the external data of a model lie."""
+    """Return the path of a model's external data."""
     return path.with_name(f"{path.name}.data")
 
 
@@ -28,7 +28,7 @@ def write_external(
 ) -> None:
     """Write ``model`` to ``path`` and its weights to ``data_path(path)``; weights of a page or more begin on a page.
 
-    ``advance`` is told of the bytes of each.
+    ``advance`` is called with the bytes of each.
     """
     whole = ModelProto()
     whole.CopyFrom(model)
@@ -54,7 +54,7 @@ def write_external(
 def write_inline(
     path: Path, model: ModelProto, weights: Sequence[SeededWeight], seed: int, advance: Callable[[int], None]
 ) -> None:
-    """Write ``model`` with its weights to ``path``; ``advance`` is told of the bytes of each.
+    """Write ``model`` with its weights to ``path``; ``advance`` is called with the bytes of each.
 
     Serialising a ``ModelProto`` would need all weights in memory twice. A protobuf message is the concatenation of its
     fields, each a tag, a length and the content (protobuf.dev/programming-guides/encoding), and all lengths are known
@@ -76,24 +76,24 @@ def write_inline(
 
 
 def _without_values(weight: SeededWeight) -> TensorProto:
-    """The tensor of a weight, without its values."""
+    """Return the tensor of a weight without its values."""
     return TensorProto(name=weight.name, data_type=TensorProto.FLOAT, dims=weight.shape)
 
 
 def _initializer_field(weight: SeededWeight) -> bytes:
-    """All of a graph's ``initializer`` field but the values, which follow it."""
+    """Return all of a graph's ``initializer`` field except the values, which follow it."""
     description: bytes = _without_values(weight).SerializeToString()
     tensor = description + _field(TensorProto.RAW_DATA_FIELD_NUMBER, weight.size_bytes)
     return _field(GraphProto.INITIALIZER_FIELD_NUMBER, len(tensor) + weight.size_bytes) + tensor
 
 
 def _field(number: int, length: int) -> bytes:
-    """The tag and length of a protobuf field that holds ``length`` bytes (wire type 2)."""
+    """Return the tag and length of a protobuf field that holds ``length`` bytes (wire type 2)."""
     return _varint(number << 3 | 2) + _varint(length)
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
+    """Return a number as a protobuf varint: seven bits a byte, the lowest first; the eighth bit is set if more follow."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hyps.models.layers import LayerOutput, Layers
 
-CHANNELS = (16, 32, 64, 128, 256, 512, 1024, 1024)
+_CHANNELS = (16, 32, 64, 128, 256, 512, 1024, 1024)
 ANCHORS, CLASSES = 5, 20
 
 
 def tiny_yolo(net: Layers, image: LayerOutput) -> LayerOutput:
     """Nine convolutions on an image of 416x416; returns raw boxes, [1, 125, 13, 13]: 4 + 1 + 20 for each anchor."""
     x = image
-    for index, channels in enumerate(CHANNELS, start=1):
+    for index, channels in enumerate(_CHANNELS, start=1):
         x = net.conv(x, f"conv{index}", channels, 3, pad=1, bias=False)
         x = net.leaky_relu(net.batch_norm(x, f"bn{index}"), f"leaky{index}", 0.1)
         if index < 6:
