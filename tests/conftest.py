@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-#: In CI the same cases every time, so that a change is judged by itself; elsewhere every run looks for new ones.
+#: In CI the same cases every time, so that only a change decides; elsewhere every run draws new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")

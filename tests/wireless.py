@@ -24,7 +24,7 @@ _MOST_WAITING = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wireless:
-    """Each way: seconds of delay and at most so many more, drawn for each packet, which stay in order; the share lost."""
+    """Each way: seconds of delay, the most seconds of jitter, drawn for each packet (packets stay in order), and the share lost."""
 
     delay_s: float
     jitter_s: float = 0.0

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def execute(job: dict[str, Any]) -> dict[str, Any]:
-    """Run ``job['command']`` with the kernel settings ``job['settings']``; everything that can be told of it."""
+    """Run ``job['command']`` with the kernel settings ``job['settings']``; return all that was measured."""
     for path, value in job["settings"].items():
         Path(path).write_text(value)
     memory, read_before, started = _fields("/proc/meminfo"), _read_bytes(), time.monotonic()

@@ -1,4 +1,4 @@
-"""What the boards run: a reference network whole and in bundles, each on a disk of its own, and what x86 says of it."""
+"""Prepare what the boards run: a reference network, whole and in bundles, each on its own disk, and its outputs on x86."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Network:
     name: str
 
     def whole(self, *, external_data: bool) -> Disk:
-        """A disk with ``model.onnx``, its weights inside it or beside it, and the images."""
+        """A disk with ``model.onnx``, its weights inside it or next to it, and the images."""
         return _whole(self.name, external_data)
 
     def bundle(self, budget_mb: int) -> Disk:

@@ -1,4 +1,4 @@
-"""What an emulated board boots from: a kernel, an initramfs, and a root file system with the project's wheel in it.
+"""Build what an emulated board boots from: a kernel, an initramfs, and a root file system with the project's wheel.
 
 Everything is made for arm64 on this machine, nothing of it is run here: Debian packages are unpacked, not configured, and
 pip unpacks aarch64 wheels. The mirror is the one of this machine's own apt. What does not change is kept in ``build/arm``.

@@ -88,7 +88,7 @@ def execute(row: Row, network: Network, parts: Parts) -> Outcome:
 
 
 def judge(row: Row, outcome: Outcome, predicted_bytes: int | None, expected: Mapping[str, Values]) -> Record:
-    """What an outcome says, beside the predicted peak and the outputs ``expected`` for each image."""
+    """Return an outcome's row, compared with the predicted peak and the outputs ``expected`` for each image."""
     run_s, run_read_bytes = _run_costs(row, outcome)
     worst = _deviation(row, outcome, expected) if outcome.exit == 0 else None
     return Record(

@@ -1,4 +1,4 @@
-"""How an outcome is judged, on made-up outcomes: what must be found wrong is found, and what is right is not."""
+"""Test the judgement of outcomes on made-up ones: wrong outcomes are found, right ones pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of a cluster hold: an idle worker, and manager and hub while a thousand images wait."""
+"""Measure the memory of a cluster's processes: an idle worker; manager and hub while a thousand images wait."""
 
 from __future__ import annotations
 

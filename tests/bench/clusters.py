@@ -1,4 +1,4 @@
-"""What the benchmarks of several devices share: bundles, a cluster on a network where there can be one, tables."""
+"""Provide what the benchmarks of several devices share: bundles, a cluster on network namespaces, tables."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def mosquitto() -> str:
 
 
 def build_layers(folder: Path) -> Path:
-    """The trained classifier cut behind every layer."""
+    """The trained classifier, cut after every layer."""
     return compile_bundle(ROOT / "models" / "cifar10_vgg.onnx", folder / "layers", "72MB")
 
 
 def build_vgg16(folder: Path, memory: str) -> Path:
-    """VGG16 cut behind every layer."""
+    """VGG16, cut after every layer."""
     model = folder / "vgg16.onnx"
     if not model.exists():
         build("vgg16", model)

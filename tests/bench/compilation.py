@@ -27,7 +27,7 @@ _DISK_BYTES = 10**10
 
 
 def compilation(place: Place) -> tuple[Compiled, ...]:
-    """VGG16 in one file, with weights beside it, and a model of 4 GB."""
+    """VGG16 in one file, with weights next to it, and a model of 4 GB."""
     if shutil.disk_usage(place.folder).free < _DISK_BYTES:
         raise Skipped(f"copies of a model of 4 GB need {_DISK_BYTES / 1e9:.0f} GB of disk in {place.folder.parent}")
     small, written, bundle, heavy = (place.folder / name for name in ("small.onnx", "copy", "compiled", "heavy.onnx"))

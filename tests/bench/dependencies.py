@@ -1,4 +1,4 @@
-"""What each library that the runtime imports adds to the process."""
+"""Measure the memory that each library of the runtime adds to the process."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Picture:
 #: Plots by the part that they show.
 PICTURES = {
     "latency": (
-        Picture(name="memory", alt="Peak memory of each contender, anonymous and file-backed, beside the budgets"),
+        Picture(name="memory", alt="Peak memory of each contender, anonymous and file-backed, and the budgets"),
         Picture(name="latency", alt="Time of warm runs of each contender, as a ratio"),
         Picture(name="tradeoff", alt="Time of warm runs over peak memory"),
     ),

@@ -1,4 +1,4 @@
-"""Which faults befall a cluster, and when: drawn, the same for the same seed."""
+"""Draw the faults of a cluster and their moments; the same seed draws the same ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CALM = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What fails ``moment_s`` after so many answers, and for how long."""
+    """A fault: what fails, ``moment_s`` after which answer, and for how long."""
 
     after: int
     kind: str

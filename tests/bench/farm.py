@@ -162,7 +162,7 @@ def archive(folder: Path, bundle: Path, out: Console) -> None:
 
 
 def _alone(bundle: Path, count: int) -> list[float]:
-    """Images a second of so many processes at the same time."""
+    """Return the images a second of ``count`` processes at the same time."""
     command = [sys.executable, "-c", _ALONE, str(bundle)]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     for process in processes:

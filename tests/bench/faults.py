@@ -67,7 +67,7 @@ class Outcome:
 
 
 class Campaign:
-    """One stream, and a thread that breaks things beside it."""
+    """One stream of images, and a thread that breaks things meanwhile."""
 
     def __init__(
         self, devices: Devices, links: Network | None, faults: Sequence[Fault], say: Callable[[str], object]

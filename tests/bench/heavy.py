@@ -1,4 +1,4 @@
-"""A model of 4 GB to compile: products of vectors and matrices, their weights in one sparse file beside the model.
+"""A model of 4 GB to compile: products of vectors and matrices, their weights in one sparse file next to the model.
 
 Most of each matrix is zero, and a hole in the file: it takes no time to write and no disk. Here and there a row is seeded
 values, so that outputs depend on every matrix, and on where its parts went.
@@ -17,7 +17,7 @@ from hyps.models.writer import data_path
 
 #: The sides of the matrices: 4.03 GB in all, the first alone 2.42 GB, more than a protobuf message holds.
 FOUR_GB = (24_576, 24_576, 16_384, 1_000)
-#: One row in so many holds values.
+#: One row of this many holds values.
 SPARSENESS = 1_024
 
 

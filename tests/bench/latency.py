@@ -35,7 +35,7 @@ def latency(place: Place) -> tuple[Race, ...]:
 
 
 def bundled(model: Path, folder: Path, budget_mb: int, threads: int) -> Contender:
-    """The model in a bundle for so much memory."""
+    """Return the contender: the model in a bundle for this budget."""
     bundle = folder / f"{model.stem}-{budget_mb}-{threads}"
     bundle.parent.mkdir(exist_ok=True)
     compile_bundle(model, bundle, f"{budget_mb}MB", threads)

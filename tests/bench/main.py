@@ -1,4 +1,4 @@
-"""``make bench``: what HyPS costs, beside what a user would pick instead; raw results, a page and plots in ``docs/``.
+"""Run ``make bench``: HyPS against what a user would pick instead; raw results, a page and plots in ``docs/``.
 
 Ratios within one run, for machines are noisy. Parts are kept as they are done, and replace what was known of them alone.
 """

@@ -1,4 +1,4 @@
-"""Where benchmarks work: a temporary folder with VGG16 in it, bundles by the command as a user would make them."""
+"""Make the benchmarks' folder: VGG16, and bundles compiled by the command as a user would."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Place:
         return self._built(self.folder / "inside.onnx", external_data=False)
 
     def beside(self) -> Path:
-        """VGG16 with its weights in a file beside it."""
+        """VGG16 with its weights in a file next to it."""
         return self._built(self.folder / "beside.onnx", external_data=True)
 
     def image(self) -> Path:

@@ -1,4 +1,4 @@
-"""How long planning takes: synthetic networks of 1,000, 10,000 and 100,000 operators, and real ones where it is hardest."""
+"""Time planning: synthetic networks of 1,000, 10,000 and 100,000 operators, and the hardest real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``make bench`` keeps: every reading of every part, as it was taken, in ``docs/benchmarks.json``.
+"""Define what ``make bench`` keeps in ``docs/benchmarks.json``: every reading of every part, as it was taken.
 
 Each part says when, at which commit and on what machine it was measured, so that parts of different states can stand side by
 side and be told apart. Nothing here is a statistic: those are the renderers' (`tests.bench.tables`, `tests.bench.drawing`).
@@ -59,7 +59,7 @@ class Part(Generic[Result]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One opening or one run: seconds; bytes that storage gave, and that were asked for by read calls; VmHWM behind it."""
+    """One opening or one run: seconds; bytes that storage gave, and that read calls asked for; VmHWM afterwards."""
 
     seconds: float
     storage_bytes: int
@@ -193,7 +193,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """A library and what is resident when it has been imported behind those before it."""
+    """A library, and the resident memory after its import, which follows those before it."""
 
     name: str
     resident_bytes: int

@@ -18,7 +18,7 @@ _PERIOD_US = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of a processor's core this share; of memory, cached files included, and of storage so much, or what there is."""
+    """A part of this machine: a share of one core, bytes of memory (cached files included), a storage rate; None: all of it."""
 
     share: float
     memory_bytes: int | None = None

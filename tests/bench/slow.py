@@ -33,7 +33,7 @@ finally:
 
 
 def storage(place: Place) -> Storage:
-    """Each contender by itself, from a cold cache: what is read, and how long that takes."""
+    """Measure each contender alone, from a cold cache: bytes read, and seconds."""
     contenders = {LEAN: ["lean", str(place.beside())]}
     contenders |= {f"bundle, {budget} MB": ["bundle", str(place.bundle(budget))] for budget in (128, 256)}
     rows = []

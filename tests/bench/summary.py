@@ -15,7 +15,7 @@ _SHORT = {DEFAULT: "default", MAPPED: "mapped", LEAN: "bundles' options"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """A median and the quartiles beside it."""
+    """A median and its quartiles."""
 
     low: float
     median: float
@@ -39,12 +39,12 @@ def warm_ratio(contender: Raced, other: Raced) -> Spread:
 
 
 def warm_s(contender: Raced) -> float:
-    """Median seconds of a run behind the first, in the race."""
+    """Median seconds of a run after the first, in the race."""
     return run_s(contender.race)
 
 
 def run_s(process: Process) -> float:
-    """Median seconds of a process's runs behind the first."""
+    """Median seconds of a process's runs after the first."""
     return statistics.median(run.seconds for run in process.runs[1:])
 
 

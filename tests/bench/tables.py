@@ -1,4 +1,4 @@
-"""The tables of ``make bench``, from raw results alone: ratios behind the names, then seconds, then memory."""
+"""Make the tables of ``make bench`` from raw results: ratios first, then seconds, then memory."""
 
 from __future__ import annotations
 

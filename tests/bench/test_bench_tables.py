@@ -1,4 +1,4 @@
-"""What the tables of ``make bench`` say of raw readings."""
+"""Test the tables that ``make bench`` makes of raw readings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crosses the workers' links: bytes against those of the tensors, and the time from one worker to the next."""
+"""Measure the workers' links: bytes against those of the tensors, and the time from one worker to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``docs/benchmarks.md`` says between its tables: how each part is measured."""
+"""Hold the text of ``docs/benchmarks.md`` between its tables: how each part is measured."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _LATENCY = """
 Each contender is a process of its own:
 
 - *whole, default*: onnxruntime as it comes, on one `.onnx` file that holds the weights.
-- *whole, external data*: the same, with the weights in a file beside it.
-- *whole, mapped, no prepacking*: what a user would pick on a small device. Weights in a file beside the model,
+- *whole, external data*: the same, with the weights in a file next to it.
+- *whole, mapped, no prepacking*: what a user would pick on a small device. Weights in a file next to the model,
   `session.disable_prepacking`, optimisations up to `ORT_ENABLE_EXTENDED`: onnxruntime maps the weights, and they are
   pages of the file, which the kernel may drop and read again.
 - *whole, bundles' options*: that, and without onnxruntime's arena and memory pattern, in the lean environment
@@ -42,8 +42,8 @@ Each contender is a process of its own:
 Anonymous and file-backed bytes are those of the moment of the most resident memory, in a process that was looked at
 every millisecond; so they add up to about the peak.
 
-**Warm** runs are those behind the first, in processes that live side by side and run in turn; all files were read into
-the kernel's cache before. **Cold** is the median of three processes, each alone: before each of them the model's or the
+**Warm** runs are those after the first, in processes that live at the same time and run in turn; all files were read
+into the kernel's cache before. **Cold** is the median of three processes, each alone: before each of them the model's or the
 bundle's files were dropped from the kernel's file cache (`posix_fadvise`). Python's own files and those of numpy and
 onnxruntime stay cached, and so does what the disk or the host of a virtual machine caches: bytes are exact, cold
 seconds are this storage's. **Cached** is the same start with files in the cache. Opening begins before numpy and
@@ -58,24 +58,24 @@ the rest. That is what `storage` below measures.
 _STORAGE = """
 A group of the blkio controller bounds what is read from the disk a second, one of the memory controller what the
 process and its cached files hold together, less than the weights. Files are cold at the start; *s* and *read* are
-medians of the three runs behind the first. *Times as fast* compares with the first row; *time / (bytes / rate)* is 1
+medians of the three runs after the first. *Times as fast* compares with the first row; *time / (bytes / rate)* is 1
 where the storage alone bounds it.
 """
 
 _BATCH = """
 The same memory, one batch by `hyps-run --batch`, start-up and opening included; the weights are read once for all
-images, beside computing. The rate is to this machine what a microSD card is to a board.
+images, while others are computed. The rate is to this machine what a microSD card is to a board.
 """
 
 _PREDICTION = """
-Every seeded reference network under six budgets, from the smallest that works to what the whole network needs; two
+Each seeded reference network has six budgets, from the smallest that works to what the whole network needs; two
 inputs, one after the other, by `hyps-run`. A prediction above the measurement is on the safe side.
 """
 
 _COMPILATION = """
 `hypsc compile --memory 128MB` and `cp` of the same files, in turn; each begins by removing what the other wrote, and
 with a pause: memory that was free for some seconds the host of a virtual machine has taken back. *inside* is VGG16 in
-one file, *beside* with external data, *heavy* is products of matrices of 4 GB. Start-up is compiling a small network.
+one file, *beside* the same with external data, *heavy* is products of matrices of 4 GB. Start-up is compiling a small network.
 """
 
 _PLANNING = """

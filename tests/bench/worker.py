@@ -3,7 +3,7 @@
     python -m tests.bench.worker bundle DIR INPUT.npy THREADS
     python -m tests.bench.worker default|mapped|lean MODEL.onnx INPUT.npy THREADS
 
-``default`` is onnxruntime as it comes (weights inside the model, or in a file beside it); ``mapped`` is what a user
+``default`` is onnxruntime as it comes (weights inside the model, or in a file next to it); ``mapped`` is what a user
 would pick on a small device: external data, no prepacking. ``lean`` has a bundle's own session options and environment.
 The opening and every run are answered with a line of JSON, a `tests.bench.readings.Reading`; seconds of opening begin
 before onnxruntime is imported.
@@ -58,7 +58,7 @@ def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
 
 def main() -> None:
     """Serve one contender."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C is told by the benchmark, once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the benchmark reports ctrl-C, once
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     if mode in ("bundle", "lean"):
         restart_lean(huge_pages=mode == "lean" or '"huge_pages": true' in (path / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""One case of a suite that others wrote: compiled, run beside the whole model, and what came of it as a row of a table."""
+"""Compile one case of a third-party suite, compare it with the whole model, and make a table row of the outcome."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _Shaped:
 
 
 def outcome(case: Case, **options: Any) -> Outcome:
-    """Compile a case in this process, run it beside the whole model, and compare; a mismatch is an `AssertionError`.
+    """Compile a case in this process, run it and the whole model, and compare; a mismatch is an `AssertionError`.
 
     ``options`` are those of `Request`; ``budget_bytes="smallest"`` is the least that works.
     """

@@ -1,4 +1,4 @@
-"""What stays in memory is not read again: bytes from storage for an inference that follows another."""
+"""Test that pinned weights are not read again: bytes from storage of an inference that follows another."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_light_models(light: Callable[[str], Path], section: Section) -> None:
         assert tight.shards > 0 or name not in SHARDED, (name, tight)
         rows.append((name, *map(_result, (tight, parted)), "yes" if tight.shards else "none is needed"))
         path.unlink()
-    headings = ("model", "under the smallest budget", "cut behind every layer", "operators split")
+    headings = ("model", "under the smallest budget", "cut after every layer", "operators split")
     section("Light models of the onnx package, with seeded weights", table(rows, headings))
 
 
@@ -109,7 +109,7 @@ def test_trained_models(shared_data: Path, section: Section) -> None:
             reasons = dict.fromkeys(each.reason for each in found if each.result == REFUSED)
             expected = dict.fromkeys(each.expected or "none" for each in found if each.result != REFUSED)
             rows.append((name, _result(found[0]), _result(found[1]), ", ".join(expected), "; ".join(reasons)))
-    headings = ("model", "under the smallest budget", "cut behind every layer", "its own reference", "refused because")
+    headings = ("model", "under the smallest budget", "cut after every layer", "its own reference", "refused because")
     section("Trained models", table(rows, headings))
 
 
@@ -157,7 +157,7 @@ def _kind(reason: str) -> str:
 
 
 def test_operator_tests(section: Section, tmp_path: Path) -> None:
-    """onnx's own tests of operators that take two nodes or more, cut behind each."""
+    """onnx's own tests of operators that take two nodes or more, cut after each."""
     found = [outcome(case, budget_bytes=10**11, split="layers") for case in _operator_tests(tmp_path)]
     assert len(found) > 300
     assert sum(made.partitions > 1 for made in found) > 200
@@ -176,7 +176,7 @@ def test_operator_tests(section: Section, tmp_path: Path) -> None:
         table(reasons, ("refused", "because")),
     )
     equal = f"{sum(made.equal for made in found)} differ in no bit, promised or not."
-    section("Operator tests of the onnx package, of two nodes or more, cut behind every layer", "\n\n".join(tables), equal)
+    section("Operator tests of the onnx package, of two nodes or more, cut after every layer", "\n\n".join(tables), equal)
 
 
 def _without_names(reason: str) -> str:
