@@ -24,7 +24,7 @@ _MOST_WAITING = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wireless:
-    """Each way: seconds of delay, the most seconds of jitter, drawn for each packet (packets stay in order), and the share lost."""
+    """Both directions of a link: seconds of delay, the most jitter (packets stay in order), and the share lost."""
 
     delay_s: float
     jitter_s: float = 0.0

@@ -18,7 +18,7 @@ _PERIOD_US = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """A part of this machine: a share of one core, bytes of memory (cached files included), a storage rate; None: all of it."""
+    """A part of this machine: a share of one core, bytes of memory (cached files included), a storage rate; or all."""
 
     share: float
     memory_bytes: int | None = None

@@ -75,7 +75,8 @@ inputs, one after the other, by `hyps-run`. A prediction above the measurement i
 _COMPILATION = """
 `hypsc compile --memory 128MB` and `cp` of the same files, in turn; each begins by removing what the other wrote, and
 with a pause: memory that was free for some seconds the host of a virtual machine has taken back. *inside* is VGG16 in
-one file, *beside* the same with external data, *heavy* is products of matrices of 4 GB. Start-up is compiling a small network.
+one file, *beside* the same with external data, *heavy* is products of matrices of 4 GB. Start-up is the compilation of
+a small network.
 """
 
 _PLANNING = """
