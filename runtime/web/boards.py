@@ -40,7 +40,7 @@ class Boards:
             model=status.model,
             bundle=bundle,
             state="serving" if shares else "starting",
-            problem=self._cluster.problem() or missing_steps(shares),
+            problem=_problem(self._cluster.problem(), shares, status.workers),
             hub=self._cluster.connected,
             jobs=status.jobs,
             answered=status.answered,
@@ -61,6 +61,14 @@ class Boards:
             return [
                 _view(line, now - seen_at, online=name in online) for name, (seen_at, line) in sorted(self._last.items())
             ]
+
+
+def _problem(trouble: str | None, shares: Sequence[ShareView], online: Sequence[WorkerLine]) -> str | None:
+    """Return why nothing can be computed: the steps that no board holds, and what the manager says of the boards."""
+    missing = missing_steps(shares)
+    if missing and trouble and online:
+        return f"{missing} ({trouble})"
+    return missing or trouble
 
 
 def missing_steps(shares: Sequence[ShareView]) -> str | None:

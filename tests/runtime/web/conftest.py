@@ -67,20 +67,20 @@ class Web:
         return bool(states) and states <= {"loaded", "inferring", "computed"}
 
 
-def launched(devices: Devices, folder: Path, workers: int, *options: str | Path, bundle: bool = True) -> Web:
+def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path, bundle: bool = True) -> Web:
     """Start a manager with its page, and workers."""
     library = folder / "library"
-    page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", devices.url, "--verbose", *options]
-    first: list[str | Path] = [devices.bundle, "--journal", folder / "journal"] if bundle else []
-    said_before = len(devices.log("manager"))
-    devices._start("manager", "hyps-manager", ["serve", *first, *page])
+    page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", cluster.url, "--verbose", *options]
+    first: list[str | Path] = [cluster.bundle, "--journal", folder / "journal"] if bundle else []
+    said_before = len(cluster.log("manager"))
+    cluster._start("manager", "hyps-manager", ["serve", *first, *page])
     for number in range(workers):
-        devices.start_worker(f"w{number}")
+        cluster.start_worker(f"w{number}")
     pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)
-    wait_for("the page's address", lambda: pattern.search(devices.log("manager"), said_before))
-    match = pattern.search(devices.log("manager"), said_before)
+    wait_for("the page's address", lambda: pattern.search(cluster.log("manager"), said_before))
+    match = pattern.search(cluster.log("manager"), said_before)
     assert match
-    return Web(devices=devices, url=match[1], token=match[2] or "", library=library)
+    return Web(devices=cluster, url=match[1], token=match[2] or "", library=library)
 
 
 @pytest.fixture
@@ -95,7 +95,10 @@ def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:  # noqa: 
 
 @pytest.fixture(scope="session")
 def shared_web(
-    layers: Path, bin_folder: Path, mosquitto: str, tmp_path_factory: pytest.TempPathFactory  # noqa: F811
+    layers: Path,
+    bin_folder: Path,
+    mosquitto: str,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Web]:
     """A manager and three workers, which serve the trained network cut after each layer, for all tests."""
     with ExitStack() as stack:
@@ -133,7 +136,8 @@ def restore(web: Web) -> None:
         for each in web.get(f"/api/{kind}"):
             if each["name"] != given:
                 web("DELETE", f"/api/{kind}/{each['name']}")
-    if any(len(homes) > 1 for homes in web.homes()):
+    homes = web.homes()
+    if any(len(each) != 1 for each in homes) or set().union(*homes) != set(WORKERS):
         web("PUT", "/api/placement", json={"homes": None})
     wait_for("loaded sub-bundles", lambda: web.ready() and set.union(*web.homes()) == set(WORKERS))
 
