@@ -74,14 +74,13 @@ def _sentence(problem: Mapping[str, Any]) -> str:
 
 
 async def _answer_wrong_method(request: Request, error: Exception) -> JSONResponse:
-    """Name the methods of all routes with this path; Starlette's own answer names those of the first alone."""
+    """Name the methods of this path; Starlette's own answer names those of the first route alone."""
     app: FastAPI = request.app
-    allowed = {
-        method.upper()
-        for template, methods in app.openapi()["paths"].items()
-        if compile_path(template)[0].match(request.url.path)
-        for method in methods
-    }
-    own = (cast(HTTPException, error).headers or {}).get("Allow", "")
-    text = ", ".join(sorted(allowed)) or own
-    return JSONResponse({"detail": f"{request.method} is not possible here; use {text}"}, 405, {"allow": text})
+    paths = app.openapi()["paths"]
+    matches = [template for template in paths if compile_path(template)[0].match(request.url.path)]
+    if matches:  # a template with fewer parameters is the more specific one
+        methods = sorted(map(str.upper, paths[min(matches, key=lambda template: template.count("{"))]))
+    else:
+        methods = [(cast(HTTPException, error).headers or {}).get("Allow", "GET")]
+    allowed = ", ".join(methods)
+    return JSONResponse({"detail": f"{request.method} is not possible here; use {allowed}"}, 405, {"allow": allowed})

@@ -96,6 +96,31 @@ def test_nobody_without_the_token(web: Web) -> None:
     assert "//" not in web("GET", "/docs", token="").text
 
 
+def test_every_route_and_field_is_described(web: Web) -> None:
+    description = web.get("/openapi.json")
+    asked = 0
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            texts = [operation["summary"], operation["description"]]
+            texts += [parameter["description"] for parameter in operation.get("parameters", ())]
+            texts += [response["description"] for response in operation["responses"].values()]
+            assert all(len(text) > 5 and "`" not in operation["summary"] for text in texts), (method, path)
+            asked += 1
+    assert asked > 25
+    ours = {name: schema for name, schema in description["components"]["schemas"].items() if "Validation" not in name}
+    assert len(ours) > 15
+    for name, schema in ours.items():
+        assert schema["description"], name
+        assert [each for each, field in schema["properties"].items() if not field.get("description")] == [], name
+
+
+def test_a_wrong_method_is_told_the_right_ones(web: Web) -> None:
+    for path, allowed in (("/api/jobs", "GET, POST"), ("/api/jobs/abc", "DELETE, GET"), ("/", "GET"), ("/healthz", "GET")):
+        answer = web("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json() == {"detail": f"PATCH is not possible here; use {allowed}"}
+
+
 def test_boards_are_drained_moved_and_lost(web: Web, photograph: Path) -> None:
     first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
     assert web("PUT", "/api/workers/w1/drain").status_code == 204
@@ -182,7 +207,7 @@ def test_a_hostile_model_costs_a_bounded_process(start_web: Callable[..., Web], 
     web("PUT", "/api/models/bad/bad.onnx", data=b"\x08\x07 this is no model")
     built = web.done("builds", web("POST", "/api/models/bad/builds", json={"memory_bytes": 100_000_000}))
     assert (built["state"], built["plan"]) == ("failed", None)
-    assert "needs more than 0.1 GB; see --build-memory" in built["message"]
+    assert "needs more than 0.1 GB; start the manager with a larger --build-memory" in built["message"]
     assert web.get("/api/bundles") == []
     assert web("POST", "/api/models/bad/builds", json={"target": "nothing"}).status_code == 404
     assert web("POST", "/api/models/none/builds", json={"target": "rpi3b"}).status_code == 404
