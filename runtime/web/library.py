@@ -21,7 +21,7 @@ from pathlib import Path
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Manifest
 from hyps.runtime.errors import OutputError, RuntimeFault
-from hyps.runtime.web.errors import Missing, TooLarge, WebFault
+from hyps.runtime.web.errors import Conflict, Missing, TooLarge, WebFault
 from hyps.runtime.web.schemas import BundleLine, ModelFile, ModelLine
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -76,13 +76,13 @@ class Library:
         return [self._model(path) for path in sorted((self._folder / "models").iterdir()) if path.is_dir()]
 
     def model(self, name: str) -> Path:
-        """Return a model's .onnx file. Raises `Missing`, or `WebFault` if there is not exactly one."""
+        """Return a model's .onnx file. Raises `Missing`, or `Conflict` if there is not exactly one."""
         folder = self._folder / "models" / checked(name)
         if not folder.is_dir():
             raise Missing(f"model {name} does not exist; upload it first")
         files = sorted(folder.glob("*.onnx"))
         if len(files) != 1:
-            raise WebFault(f"model {name} has {len(files)} .onnx files; delete the model and upload it with exactly one")
+            raise Conflict(f"model {name} has {len(files)} .onnx files; delete the model and upload it with exactly one")
         return files[0]
 
     async def upload(self, model: str, file: str, body: AsyncIterator[bytes]) -> ModelLine:
@@ -141,9 +141,9 @@ class Library:
         return path
 
     def writable(self, name: str) -> Path:
-        """Return the folder for a bundle of this name. Raises `WebFault` for the one that the manager was started with."""
+        """Return the folder for a bundle of this name. Raises `Conflict` for the one that the manager was started with."""
         if self._given and checked(name) == self._given.name:
-            raise WebFault(f"{name} is the bundle that the manager was started with; choose another name")
+            raise Conflict(f"{name} is the bundle that the manager was started with; choose another name")
         return self._folder / "bundles" / checked(name)
 
     def keep(self, name: str, folder: Path) -> None:
@@ -154,7 +154,7 @@ class Library:
         folder.replace(target)
 
     def delete_bundle(self, name: str) -> None:
-        """Delete a bundle and its journal. Raises `Missing`, `WebFault` for the one that the manager was started with."""
+        """Delete a bundle and its journal. Raises `Missing`, `Conflict` for the one that the manager was started with."""
         self._delete(self.writable(name), f"bundle {name} does not exist")
         shutil.rmtree(self.journal(name), ignore_errors=True)
 
