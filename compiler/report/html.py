@@ -13,7 +13,7 @@ from string import Template
 import msgspec
 
 from hyps.compiler.report.facts import Facts
-from hyps.compiler.report.graph_layout import MOST_NODES, NODE_HEIGHT, NODE_WIDTH, graph_layout, in_runs
+from hyps.compiler.report.graph_runs import MOST_NODES, in_runs
 from hyps.compiler.report.plots import Style, plots
 from hyps.compiler.report.run_profile import Measurements
 from hyps.compiler.report.tables import escaped, shortened_name, tables
@@ -63,6 +63,7 @@ def page(facts: Facts, measured: Measurements | None = None) -> bytes:
         caption=escaped(caption, 600),
         tables="".join(tables(facts, measured)),
         data=data,
+        layout=files("hyps.runtime.web").joinpath("static", "layout.js").read_text("utf-8"),
         script=parts.joinpath("page.js").read_text("utf-8"),
     )
     return text.encode("utf-8", "replace")
@@ -93,11 +94,7 @@ def _figure(name: str, title: str, caption: str, svg: str) -> str:
 def _graph(facts: Facts) -> tuple[str, str]:
     """The data of the graph as JSON that no HTML parser takes for the script's end; and what is said of it."""
     nodes, edges = in_runs(facts.nodes, facts.edges)
-    drawn = graph_layout(len(nodes), edges)
     data = {
-        "width": drawn.width,
-        "height": drawn.height,
-        "node": [NODE_WIDTH, NODE_HEIGHT],
         "nodes": [
             {
                 "name": shortened_name(node.name),
@@ -106,14 +103,10 @@ def _graph(facts: Facts) -> tuple[str, str]:
                 "shard": node.shard,
                 "notes": [shortened_name(note, 400) for note in node.notes],
                 "members": [shortened_name(name) for name in node.members],
-                "place": place,
             }
-            for node, place in zip(nodes, drawn.places, strict=True)
+            for node in nodes
         ],
-        "edges": [
-            {"from": source, "to": target, "label": megabytes(nbytes), "path": path}
-            for (source, target, nbytes), path in zip(edges, drawn.paths, strict=True)
-        ],
+        "edges": [{"from": source, "to": target, "label": megabytes(nbytes)} for source, target, nbytes in edges],
         "parts": [shortened_name(step.name) for step in facts.steps],
     }
     what = "steps" if facts.kind == "bundle" else "operators"

@@ -156,6 +156,12 @@ class ClusterEngine:
         self._connection.close()
         self._events.put(None)
 
+    def cancel(self) -> None:
+        """Give up the inputs under way: `run` and `stream`, which another thread called, raise `HubError`."""
+        with self._changed:
+            self._fault = HubError("the inputs were given up")
+            self._changed.notify_all()
+
     def _begin(self, name: str, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
         now = time.monotonic()
         with self._changed:

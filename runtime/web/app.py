@@ -1,71 +1,56 @@
-"""The web application, and the thread that serves it."""
+"""Build the web application: routes, static files, security headers, and one-line answers for errors."""
 
 from __future__ import annotations
 
-import socket
-import ssl
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.routing import Route
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
-from hyps.runtime.errors import HubError, RuntimeFault
-from hyps.runtime.web.errors import Busy, WebFault
-from hyps.runtime.web.routes import routes
-from hyps.runtime.web.schemas import Problem
-from hyps.runtime.web.security import Guard, bearer
+from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.web.errors import WebFault
+from hyps.runtime.web.routes import PROTECTED, PUBLIC
+from hyps.runtime.web.routes.dependencies import PROBLEMS, check_token
+from hyps.runtime.web.routes.public_routes import STATIC
+from hyps.runtime.web.security import Guard
 from hyps.runtime.web.services import WebServices
 
-_STATIC = Path(__file__).parent / "static"
-_START_S, _STOP_S = 10.0, 3
+_DESCRIPTION = """\
+Compile models, serve bundles, watch the boards, and compute inputs.
+
+Every request but the health check needs the token that `hyps-manager` printed: `Authorization: Bearer TOKEN`.
+A refusal is JSON with one line, `detail`, that says what to do.
+"""
 
 
-def application(desk: WebServices, token: str) -> FastAPI:
-    """The page and the REST interface."""
-    app = FastAPI(title="HyPS manager", version=version("hyps"), docs_url=None, redoc_url=None)
-    app.include_router(routes(desk, bearer(token)))
+def application(services: WebServices, token: str) -> FastAPI:
+    """Return the application that serves the page and the REST interface to whoever has the token."""
+    app = FastAPI(
+        title="HyPS manager",
+        description=_DESCRIPTION,
+        version=version("hyps"),
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={
+            RuntimeFault: _answer_fault,
+            RequestValidationError: _answer_invalid_value,
+            405: _answer_wrong_method,
+        },
+    )
+    app.state.services, app.state.token = services, token
+    for router in PROTECTED:
+        app.include_router(router, dependencies=[Depends(check_token)], responses=PROBLEMS)
+    app.include_router(PUBLIC)
     app.mount("/static/swagger", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
-    app.mount("/static", StaticFiles(directory=_STATIC))
+    app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, uploads=_is_upload)
-
-    @app.get("/healthz", responses={503: {"model": Problem, "description": "the manager has ended"}})
-    def health() -> dict[str, bool]:
-        """Whether the manager runs, and has its hub."""
-        if desk.cluster.ended.is_set():
-            raise Busy("the manager has ended; start it again")
-        return {"hub": desk.cluster.connected}
-
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(_STATIC / "index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    def docs() -> FileResponse:
-        return FileResponse(_STATIC / "docs.html")
-
-    @app.exception_handler(RuntimeFault)
-    async def refuse(request: Request, fault: RuntimeFault) -> JSONResponse:
-        return JSONResponse({"detail": str(fault)}, fault.status if isinstance(fault, WebFault) else 400)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"detail": "; ".join(map(_told, error.errors()))[:1000]}, 422)
-
-    @app.exception_handler(405)
-    async def not_so(request: Request, error: Exception) -> JSONResponse:
-        routes = [route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)]
-        allowed = sorted({method for route in routes for method in route.methods or ()})
-        return JSONResponse({"detail": f"not here; {', '.join(allowed)} are"}, 405, {"allow": ", ".join(allowed)})
-
     return app
 
 
@@ -73,38 +58,29 @@ def _is_upload(method: str, path: str) -> bool:
     return (method, path) == ("POST", "/api/jobs") or (method == "PUT" and path.startswith("/api/models/"))
 
 
-class Server:
-    """Serves ``app`` at an address, by TLS where a certificate and its key are given; a thread of its own."""
-
-    def __init__(self, app: FastAPI, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
-        try:
-            self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as error:
-            raise HubError(f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --web") from None
-        self.port: int = self._socket.getsockname()[1]
-        files: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, date_header=False,
-            timeout_graceful_shutdown=_STOP_S, h11_max_incomplete_event_size=64 << 10, **files,
-        )  # fmt: skip
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise HubError(f"--tls-cert and --tls-key are no certificate and its key: {error}") from None
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End, when answers that are being given are, or after some seconds."""
-        self._server.should_exit = True
-        if self._thread.ident:
-            self._thread.join(_STOP_S + 2)
+async def _answer_fault(request: Request, fault: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(fault)}, fault.status if isinstance(fault, WebFault) else 400)
 
 
-def _told(error: dict[str, Any] | Any) -> str:
-    where: Sequence[object] = error["loc"][1:] or error["loc"]
-    return f"{'.'.join(map(str, where))}: {error['msg']}"
+async def _answer_invalid_value(request: Request, error: Exception) -> JSONResponse:
+    problems = cast(RequestValidationError, error).errors()
+    return JSONResponse({"detail": "; ".join(map(_sentence, problems))[:1000]}, 422)
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    """Return a validation error as text; the first item of its location is the part of the request."""
+    location: Sequence[object] = problem["loc"][1:] or problem["loc"]
+    return f"{'.'.join(map(str, location))}: {problem['msg']}"
+
+
+async def _answer_wrong_method(request: Request, error: Exception) -> JSONResponse:
+    """Name the methods of this path; Starlette's own answer names those of the first route alone."""
+    app: FastAPI = request.app
+    paths = app.openapi()["paths"]
+    matches = [template for template in paths if compile_path(template)[0].match(request.url.path)]
+    if matches:  # a template with fewer parameters is the more specific one
+        methods = sorted(map(str.upper, paths[min(matches, key=lambda template: template.count("{"))]))
+    else:
+        methods = [(cast(HTTPException, error).headers or {}).get("Allow", "GET")]
+    allowed = ", ".join(methods)
+    return JSONResponse({"detail": f"{request.method} is not possible here; use {allowed}"}, 405, {"allow": allowed})

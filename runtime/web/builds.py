@@ -1,6 +1,6 @@
-"""Compilations that the page asks for: ``hypsc`` in a process of its own, its memory and its time bounded.
+"""Compile models for the page: ``hypsc`` runs in its own process, with bounded memory and time.
 
-A model is somebody's file: whatever it does to the compiler, the manager goes on.
+A model is an untrusted file: the manager must survive whatever it does to the compiler.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from hyps.runtime.bundle.manifest import Reason
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import Busy, Missing, WebFault
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import Build, BuildRequest, PlanView, TargetView
+from hyps.runtime.web.schemas import Build, BuildRequest, PartitionLine, PlanView, TargetView
 
-#: Set the limits in the new process, then become the compiler. RLIMIT_DATA leaves mapped files out; it dies with the
-#: manager (prctl's PR_SET_PDEATHSIG).
+#: Sets the limits in the new process, then becomes the compiler. RLIMIT_DATA does not count mapped files; the process is
+#: killed when the manager ends (prctl's PR_SET_PDEATHSIG).
 _LIMITED = "import ctypes, os, resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2); \
 os.nice(10); ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[2], sys.argv[2:])"
+#: Compilations that are remembered, and those that may run or wait at a time.
 _MOST_BUILDS, _MOST_WAITING = 50, 8
-#: A file beside a model with this name has the names of its classes, a line each.
+#: The file of a model that holds the labels of its classes, one per line.
 LABELS = "labels.txt"
 _OUTPUT_BYTES = 64 << 20
-#: How hypsc ends when its user can mend something.
+#: hypsc's exit code when its user can correct something.
 _REFUSED = 2
 log = logging.getLogger(__name__)
 
 
 class Builds:
-    """Done one after the other, in the spool: what is ended there leaves nothing.
+    """The last compilations; they run one after the other, and write into the spool until they are complete.
 
-    ``changed`` is told of each that begins and ends, ``keep`` of each bundle and its name (on any thread).
+    ``changed`` is called with each that starts or ends, ``keep`` with each new bundle's name and folder, on any thread.
     """
 
     def __init__(
@@ -64,22 +67,22 @@ class Builds:
         self._targets: list[TargetView] | None = None
 
     def targets(self) -> list[TargetView]:
-        """The devices that hypsc knows. Raises `WebFault` where it is not installed."""
+        """Return the devices that hypsc can compile for. Raises `WebFault` if it is not installed."""
         if self._targets is None:
             done = subprocess.run([_hypsc(), "targets", "list", "--json"], capture_output=True, check=False, timeout=60)
             if done.returncode:
                 raise WebFault(_last_line(done.stderr))
-            known = msgspec.json.decode(done.stdout)
-            self._targets = [TargetView(**{name: each[name] for name in TargetView.model_fields}) for each in known]
+            targets = msgspec.json.decode(done.stdout)
+            self._targets = [TargetView(**{name: each[name] for name in TargetView.model_fields}) for each in targets]
         return self._targets
 
     def start(self, model: str, request: BuildRequest, budget_bytes: int | None) -> Build:
-        """Compile a model, when those before are done. Raises `WebFault`."""
+        """Start to compile a model, once the compilations before are done. Raises `WebFault`."""
         source = self._library.model(model)
         name = request.bundle or model
-        self._library.ours(name)
+        self._library.writable(name)
         if request.target is not None and request.target not in {each.name for each in self.targets()}:
-            raise Missing(f"there is no target {request.target}; GET /api/targets lists them")
+            raise Missing(f"target {request.target} does not exist; GET /api/targets lists them")
         command: list[str | Path] = ["compile", source, "--split", request.split, "--json"]
         if request.target:
             command += ["--target", request.target]
@@ -96,7 +99,7 @@ class Builds:
         )  # fmt: skip
         with self._lock:
             if sum(each.state == "running" for each in self._builds.values()) >= _MOST_WAITING:
-                raise Busy(f"{_MOST_WAITING} compilations are under way; wait for one to end")
+                raise Busy(f"{_MOST_WAITING} compilations are under way; wait until one ends, or cancel one")
             self._builds[build.id] = build
             while len(self._builds) > _MOST_BUILDS:
                 self._builds.popitem(last=False)
@@ -105,53 +108,54 @@ class Builds:
         return build
 
     def all(self) -> list[Build]:
-        """The last ones, the newest first."""
+        """Return the last compilations, the newest first."""
         with self._lock:
             return [*reversed(self._builds.values())]
 
-    def get(self, name: str) -> Build:
-        """One of them. Raises `Missing`."""
+    def get(self, id: str) -> Build:
+        """Return a compilation. Raises `Missing`."""
         with self._lock:
-            if name not in self._builds:
-                raise Missing("there is no such compilation")
-            return self._builds[name]
+            if id not in self._builds:
+                raise Missing("this compilation does not exist, or it is too old to be remembered")
+            return self._builds[id]
 
-    def cancel(self, name: str) -> None:
-        """End one that runs or waits. Raises `Missing`."""
-        if self.get(name).state == "running":
-            self._say(name, state="cancelled")
+    def cancel(self, id: str) -> None:
+        """End a compilation that runs or waits. Raises `Missing`."""
+        if self.get(id).state == "running":
+            self._update(id, state="cancelled")
             with self._lock:
-                process = self._processes.get(name)
+                process = self._processes.get(id)
             if process:
                 _kill(process)
 
     def close(self) -> None:
-        """End all."""
+        """End all compilations."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         for build in self.all():
             self.cancel(build.id)
 
     def _build(self, build: Build, command: list[str | Path]) -> None:
-        """(On the thread of builds.) The bundle of a dry run goes where those of failed ones go."""
+        """Compile and keep the bundle; this runs on the pool's thread. The bundle of a dry run is not kept."""
         if self.get(build.id).state != "running":
             return
         began, plan, message = time.monotonic(), None, None
         try:
             with tempfile.TemporaryDirectory(prefix="build-", dir=self._library.spool) as scratch:
-                made = Path(scratch, "bundle")
-                plan, message = self._compile(build.id, [*command, "-o", made])
+                bundle = Path(scratch, "bundle")
+                plan, message = self._compile(build.id, [*command, "-o", bundle])
                 if plan and build.bundle and self.get(build.id).state == "running":
-                    self._keep(build.bundle, made)
+                    self._keep(build.bundle, bundle)
         except (OSError, RuntimeFault) as error:
             plan, message = None, str(error)
         except Exception as error:
             log.exception("a bug: a compilation of the page")
-            plan, message = None, f"it could not be compiled: {type(error).__name__}"
+            plan, message = None, f"a bug of HyPS: {type(error).__name__}"
         if self.get(build.id).state == "running":
             state = "done" if plan else "failed"
-            self._say(build.id, state=state, plan=plan, message=message, seconds=time.monotonic() - began)
+            self._update(build.id, state=state, plan=plan, message=message, seconds=time.monotonic() - began)
 
-    def _compile(self, name: str, arguments: list[str | Path]) -> tuple[PlanView | None, str | None]:
+    def _compile(self, id: str, arguments: list[str | Path]) -> tuple[PlanView | None, str | None]:
+        """Return the plan, or why there is none."""
         command = [sys.executable, "-c", _LIMITED, str(self._memory_bytes), _hypsc(), *map(str, arguments)]
         with (
             tempfile.TemporaryFile(dir=self._library.spool) as out,
@@ -159,60 +163,57 @@ class Builds:
         ):
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True)
             with self._lock:
-                self._processes[name] = process
+                self._processes[id] = process
             try:
-                if self.get(name).state != "running":
+                if self.get(id).state != "running":
                     _kill(process)
                 process.wait(self._seconds)
             except subprocess.TimeoutExpired:
                 _kill(process)
                 process.wait()
-                return None, f"compiling took longer than {self._seconds:.0f} s and was ended; see --build-seconds"
+                limit = f"{self._seconds:.0f} s"
+                return None, f"compiling took longer than {limit}; start the manager with a larger --build-seconds"
             finally:
                 with self._lock:
-                    del self._processes[name]
+                    del self._processes[id]
             out.seek(0)
             errors.seek(0)
             if process.returncode:
                 return None, self._why(process.returncode, _last_line(errors.read(_OUTPUT_BYTES)))
             summary = msgspec.json.decode(out.read(_OUTPUT_BYTES))
-        partitions = [{key: each[key] for key in _PARTITION} for each in summary["partitions"]]
-        plan = {key: summary[key] for key in PlanView.model_fields if key != "partitions"}
-        return PlanView.model_validate({**plan, "partitions": partitions}), None
+        return _plan(summary), None
 
     def _why(self, status: int, said: str) -> str:
-        """Why hypsc ended with ``status``, where its last words were ``said``."""
+        """Return why hypsc failed, from its exit code ``status`` and the last line that it printed, ``said``."""
         if status == _REFUSED:
             return said
         if status < 0 or any(word in said for word in ("emory", "bad_alloc")):
-            return f"compiling needs more than {self._memory_bytes / 1e9:.1f} GB; see --build-memory"
-        return f"hypsc ended with {status}: {said}"
+            limit = f"{self._memory_bytes / 1e9:.1f} GB"
+            return f"compiling needs more than {limit}; start the manager with a larger --build-memory"
+        return f"hypsc ended with exit code {status}: {said}"
 
-    def _say(self, name: str, **changes: object) -> None:
+    def _update(self, id: str, **changes: object) -> None:
         with self._lock:
-            changed = self._builds[name] = self._builds[name].model_copy(update=changes)
-        self._changed(changed)
+            build = self._builds[id] = self._builds[id].model_copy(update=changes)
+        self._changed(build)
 
 
-_PARTITION = (
-    "name",
-    "operators",
-    "inputs",
-    "outputs",
-    "weight_bytes",
-    "activation_bytes",
-    "peak_bytes",
-    "leaving_bytes",
-    "reason",
-)
+def _plan(summary: dict[str, Any]) -> PlanView:
+    """Return the plan in what ``hypsc compile --json`` printed."""
+    partitions = [
+        {key: each[key] for key in PartitionLine.model_fields} | {"reason": str(msgspec.convert(each["reason"], Reason))}
+        for each in summary["partitions"]
+    ]
+    plan = {key: summary[key] for key in PlanView.model_fields if key != "partitions"}
+    return PlanView.model_validate({**plan, "partitions": partitions})
 
 
 def _hypsc() -> str:
-    beside = Path(sys.executable).with_name("hypsc")
-    found = str(beside) if beside.exists() else shutil.which("hypsc")
-    if found is None:
-        raise WebFault("this manager cannot compile: pip install 'hyps[compiler]'")
-    return found
+    installed = Path(sys.executable).with_name("hypsc")
+    command = str(installed) if installed.exists() else shutil.which("hypsc")
+    if command is None:
+        raise WebFault("this manager cannot compile; on its machine, run: pip install 'hyps[compiler]'")
+    return command
 
 
 def _last_line(said: bytes) -> str:

@@ -1,7 +1,7 @@
-"""The cluster behind the page: one connection to the hub, and one manager at a time, of the bundle that is served.
+"""Run the page's cluster: one connection to the hub, and one manager at a time, that of the bundle that is served.
 
-As below a group (`hyps.runtime.cluster.broker.shared_connection`), the connection outlives the managers, and the page's own jobs never go
-through the hub.
+The connection outlives the managers, as it does in a group of workers (`hyps.runtime.cluster.broker.shared_connection`).
+The page's own jobs do not pass through the hub.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class Cluster:
-    """``changed`` is called, on any thread, when something may be other than before; ``fault`` ends the program."""
+    """The hub's connection and the manager of the bundle that is served.
+
+    ``changed`` is called on any thread when the status may have changed. ``ended`` is set when the manager has failed;
+    ``fault`` then says why.
+    """
 
     def __init__(
         self, join: Join, wishes: ClusterOptions, listen: str | None, say: Callable[[str], None], changed: Callable[[], None]
@@ -46,11 +50,11 @@ class Cluster:
         self.fault: RuntimeFault | None = None
 
     def open(self) -> None:
-        """Connect; a hub that is not there yet is waited for. Raises `HubError`."""
+        """Connect, and wait for a hub that does not run yet. Raises `HubError`."""
         self._hub.open()
 
     def close(self) -> None:
-        """End the manager, and take leave of the hub."""
+        """End the manager and disconnect."""
         with self._lock:
             if self._serving:
                 self._serving.end()
@@ -58,7 +62,7 @@ class Cluster:
 
     @property
     def connected(self) -> bool:
-        """The hub is there."""
+        """Whether there is a connection to the hub."""
         return self._hub.connected
 
     @property
@@ -68,14 +72,14 @@ class Cluster:
         return serving.name if serving else None
 
     def serve(self, name: str, folder: Path, journal: Path) -> None:
-        """Serve this bundle from now on. Raises `RuntimeFault`; then what was served is so still.
+        """Serve a bundle in place of the one before. Raises `Conflict` while jobs of that one are under way.
 
-        Raises `Conflict` while jobs of another are under way.
+        Raises another `RuntimeFault` if the bundle cannot be served; the one before is then still served.
         """
         with self._lock:
             before = self._serving
             if before and (status := before.status()) and status.jobs:
-                raise Conflict(f"{status.jobs} jobs are under way; try again when they are done")
+                raise Conflict(f"{_jobs(status.jobs)} under way; wait until they are done, or cancel them")
             following = _Serving(name, folder, journal, self)
             if before:
                 before.end()
@@ -89,60 +93,62 @@ class Cluster:
         self._changed()
 
     def status(self) -> Status | None:
-        """How it is; None where nothing is served, or the manager does not answer."""
+        """Return the manager's status, or None if nothing is served or the manager does not answer."""
         serving = self._serving
         return serving.status() if serving else None
 
     def problem(self) -> str | None:
-        """Why nothing is computed, if so."""
+        """Return why nothing can be computed now, or None if it can or the reason is not known."""
         serving = self._serving
         with suppress(Busy):
             return serving.ask(lambda manager: None if manager.health.ready else manager.health.trouble) if serving else None
         return None
 
     def workers(self) -> Sequence[WorkerLine]:
-        """Those that are there; while no bundle is served, as they say it themselves."""
+        """Return the connected workers; while no bundle is served, only what they report themselves is known."""
         status = self.status()
         return status.workers if status else [_line(name, state, seen_s) for name, state, seen_s in self._hub.heard()]
 
     def spans(self, job: str) -> list[Span]:
-        """What a job took, as far as it is known."""
+        """Return where a job's time went, as far as it is known."""
         serving = self._serving
         with suppress(Busy):
             return serving.ask(lambda manager: manager.spans(job)) if serving else []
         return []
 
+    def cancel(self, job: str) -> None:
+        """Have the manager give up a job. Raises `Busy`."""
+        if serving := self._serving:
+            serving.ask(lambda manager: manager.cancel(job))
+
     def drain(self, worker: str, *, drained: bool) -> None:
-        """Take a worker's shares, and give it no more; or let it have some again. Raises `Missing`."""
+        """Move a worker's sub-bundles elsewhere and give it no more, or let it hold some again. Raises `Missing`."""
         if drained and worker not in {line.name for line in self.workers()}:
-            raise Missing(f"there is no worker {worker}")
+            raise Missing(f"worker {worker} is not connected")
         (self._drained.add if drained else self._drained.discard)(worker)
         if serving := self._serving:
             serving.ask(lambda manager: manager.planning.drain(worker, drained=drained))
 
     def move(self, homes: Mapping[str, Sequence[str]] | None) -> None:
-        """Have shares, by their numbers, held by these workers; or, with None, all as the manager thinks best.
-
-        Raises `Conflict`.
-        """
+        """Move sub-bundles, by number, to the workers named; None lets the manager place all. Raises `Conflict`."""
         serving = self._serving
         if serving is None:
             raise Conflict("no bundle is served")
-        if strange := [number for number in homes or {} if not (number.isascii() and number.isdecimal())]:
-            raise Conflict(f"there is no share {strange[0]!r}; shares have numbers")
-        wanted = {int(number[:9]): names for number, names in (homes or {}).items()}
+        if invalid := [number for number in homes or {} if not (number.isascii() and number.isdecimal())]:
+            raise Conflict(f"sub-bundle {invalid[0]!r} does not exist; GET /api/status lists their numbers")
+        moves = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(wanted))
+            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(moves))
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:
             raise Conflict(str(reason)) from None
 
     def engine(self, bundle: str) -> ClusterEngine:
-        """A client of the manager, if it serves this bundle. Raises `Conflict`."""
+        """Return a client of the manager of this bundle. Raises `Conflict` if another bundle is served now."""
         serving = self._serving
         if serving is None or serving.name != bundle:
-            raise Conflict(f"bundle {bundle} is served no more; submit the input again")
+            raise Conflict(f"bundle {bundle} is not served any more; submit the input again")
         return serving.engine()
 
     def manager(self, desk: InProcessHub, folder: Path, journal: Journal) -> Manager:
@@ -156,6 +162,10 @@ class Cluster:
         """(On a manager's thread.) It has ended, and was not to."""
         self.fault = fault
         self.ended.set()
+
+
+def _jobs(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number} jobs are"
 
 
 def _line(name: str, state: WorkerState, seen_s: float) -> WorkerLine:

@@ -1,4 +1,4 @@
-"""What the web interface answers a request that it cannot serve: a status and one line."""
+"""Define the refusals of the web interface, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from hyps.runtime.errors import RuntimeFault
 
 
 class WebFault(RuntimeFault):
-    """Base: the request is wrong."""
+    """A request that is wrong; the base of the other refusals."""
 
     status = 400
 
 
 class Missing(WebFault):
-    """There is no such thing."""
+    """A request that names something that does not exist."""
 
     status = 404
 
 
 class Conflict(WebFault):
-    """Not as things are now."""
+    """A request that does not fit the present state."""
 
     status = 409
 
 
 class TooLarge(WebFault):
-    """An upload is larger than the limit."""
+    """An upload that is larger than the limit."""
 
     status = 413
 
 
 class Busy(WebFault):
-    """Later, perhaps."""
+    """A request that may succeed later."""
 
     status = 503

@@ -1,4 +1,7 @@
-"""What happens, told to every page that is open: server-sent events (HTML standard, section 9.2)."""
+"""Publish what happens to every open page as server-sent events (HTML standard, section 9.2).
+
+Hand-written: sse-starlette would replace the event's format and the ping, 10 lines; the bounded queues would stay here.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,23 @@ from pydantic import BaseModel, TypeAdapter
 
 from hyps.runtime.web.schemas import StatusView
 
-#: Pages at a time; who does not read is dropped after so many events, and begins anew.
-_MOST_READERS, _MOST_BEHIND = 50, 256
+#: The most pages at a time, and the most events that wait for one page; a slower page is dropped and connects again.
+_MOST_READERS, _MOST_WAITING = 50, 256
+#: Seconds of silence after which a ping shows that the connection is alive.
 _PING_S = 5.0
-#: A status at most so often; one in which only times and sizes are others, less often.
+#: Least seconds between two statuses, and between two that differ only in times and sizes.
 _STATUS_S, _QUIET_S = 0.1, 1.0
 log = logging.getLogger(__name__)
 
 
 def event(kind: str, data: BaseModel | list[BaseModel] | object) -> bytes:
-    """An event's bytes; ``data`` is JSON without line breaks."""
+    """Return an event's bytes; ``data`` becomes JSON on one line."""
     text = TypeAdapter(type(data)).dump_json(data) if not isinstance(data, BaseModel) else data.model_dump_json().encode()
     return b"event: " + kind.encode() + b"\ndata: " + text + b"\n\n"
 
 
 class Events:
-    """``publish`` is for any thread."""
+    """The pages that follow the events. `publish` and `close` may be called on any thread."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -35,91 +39,92 @@ class Events:
 
     @property
     def full(self) -> bool:
-        """There are as many readers as there may be."""
+        """Whether the limit of pages is reached."""
         return len(self._readers) >= _MOST_READERS
 
     def publish(self, kind: str, data: object) -> None:
-        """Tell everybody."""
+        """Send an event to every page."""
         if self._loop and self._readers:
-            self._loop.call_soon_threadsafe(self._tell, event(kind, data))
+            self._loop.call_soon_threadsafe(self._put, event(kind, data))
 
     async def read(self, first: Callable[[], list[bytes]]) -> AsyncIterator[bytes]:
-        """All events from now on; ``first`` makes those that a new page begins with."""
+        """Yield the events that `first` returns, then all that are published; nothing is missed between the two."""
         self._loop = asyncio.get_running_loop()
-        events: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_BEHIND)
-        self._readers.add(events)
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
+        self._readers.add(queue)
         try:
-            for each in await asyncio.to_thread(first):
-                yield each
+            for payload in await asyncio.to_thread(first):
+                yield payload
             while True:
                 try:
-                    found = await asyncio.wait_for(events.get(), _PING_S)
+                    published = await asyncio.wait_for(queue.get(), _PING_S)
                 except TimeoutError:
-                    found = b": ping\n\n"
-                if found is None:
+                    published = b": ping\n\n"
+                if published is None:
                     return
-                yield found
+                yield published
         finally:
-            self._readers.discard(events)
+            self._readers.discard(queue)
 
     def close(self) -> None:
-        """Send everybody away."""
+        """End all streams."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._end)
 
-    def _tell(self, payload: bytes) -> None:
-        for events in [*self._readers]:
-            if events.full():  # it begins anew
-                self._readers.discard(events)
-                events.get_nowait()
-                events.put_nowait(None)
+    def _put(self, payload: bytes) -> None:
+        for queue in [*self._readers]:
+            if queue.full():
+                self._readers.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
             else:
-                events.put_nowait(payload)
+                queue.put_nowait(payload)
 
     def _end(self) -> None:
-        for events in [*self._readers]:
-            if events.full():
-                events.get_nowait()
-            events.put_nowait(None)
+        for queue in [*self._readers]:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
 
 
 class Pump:
-    """Publishes the status when something changed; ``poke`` is for any thread, and quick."""
+    """A thread that publishes the status after a change. `poke` may be called on any thread and does not wait."""
 
     def __init__(self, events: Events, status: Callable[[], StatusView]) -> None:
         self._events, self._status = events, status
-        self._changed, self._over = threading.Event(), False
+        self._changed, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def poke(self) -> None:
-        """Something may be other than before."""
+        """Say that the status may have changed."""
         self._changed.set()
 
     def close(self) -> None:
-        """End."""
-        self._over = True
+        """End the thread."""
+        self._closed = True
         self._changed.set()
 
     def _run(self) -> None:
-        said, said_at = "", 0.0
-        while not self._over:
-            self._changed.wait(_QUIET_S)  # a page that hears nothing takes the boards for gone
+        published, published_at = "", 0.0
+        while not self._closed:
+            self._changed.wait(_QUIET_S)  # a page that hears nothing shows the boards as gone
             self._changed.clear()
             now = time.monotonic()
             try:
                 status = self._status()
-                if (key := _without_figures(status)) != said or now - said_at > _QUIET_S / 2:
-                    said, said_at = key, now
+                if (key := _without_figures(status)) != published or now - published_at > _QUIET_S / 2:
+                    published, published_at = key, now
                     self._events.publish("status", status)
-            except Exception:  # pages without news take all boards for gone
+            except Exception:  # the thread must go on: pages without a status show all boards as gone
                 log.exception("a bug: no status for the pages")
             time.sleep(_STATUS_S)
 
 
 def _without_figures(status: StatusView) -> str:
-    left_out = {"seen_s", "resident_bytes", "queue", "computed_per_s"}
-    return status.model_dump_json(exclude={"answered_per_s": True, "workers": {"__all__": left_out}})
+    """Return the status as text, without the times, sizes and rates that change all the time."""
+    figures = {"seen_s", "resident_bytes", "queue", "computed_per_s"}
+    return status.model_dump_json(exclude={"answered_per_s": True, "workers": {"__all__": figures}})

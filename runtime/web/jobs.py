@@ -1,4 +1,4 @@
-"""Images and tensors that the page or a program submits: queued, read, computed by the cluster, remembered for a while."""
+"""Queue the inputs that the page or a program submits, have the cluster compute them, and keep the answers for a while."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.io.files import save
@@ -25,124 +26,159 @@ from hyps.runtime.web.errors import Busy, Conflict, Missing, WebFault
 from hyps.runtime.web.library import Library
 from hyps.runtime.web.schemas import JobView, ScoredView, SpanView
 
-#: Of the last jobs so many are known; so many wait at most; so many are under way, which makes a pipeline.
+#: Jobs that are remembered, jobs that may wait, and jobs under way at a time, which form a pipeline.
 _KEPT, _MOST_WAITING, _UNDER_WAY = 200, 64, 4
-#: What decoding one picture may take.
-_ROOM_BYTES = 192 << 20
+#: Bytes that decoding one picture may take.
+_DECODING_BYTES = 192 << 20
+_UNFINISHED = ("waiting", "running")
 log = logging.getLogger(__name__)
 
 
 class Jobs:
-    """``changed`` is told of each job that begins and ends (on any thread)."""
+    """The last jobs. ``changed`` is called with each job that starts, ends or is blocked, on any thread."""
 
     def __init__(self, cluster: Cluster, library: Library, changed: Callable[[JobView], None]) -> None:
         self._cluster, self._library, self._changed = cluster, library, changed
         self._jobs: OrderedDict[str, JobView] = OrderedDict()
+        self._engines: dict[str, ClusterEngine] = {}  # of the jobs under way
         self._lock = threading.Lock()
         self._waiting: queue.Queue[str | None] = queue.Queue()
         for number in range(_UNDER_WAY):
             threading.Thread(target=self._serve, name=f"page's client {number}", daemon=True).start()
 
-    def room(self) -> str:
-        """The bundle that will compute. Raises `Busy` where too many wait, `Conflict` where none is served."""
+    def check_accepting(self) -> str:
+        """Return the bundle that computes the next job. Raises `Busy` if too many wait, `Conflict` if none is served."""
         if self._waiting.qsize() >= _MOST_WAITING:
             raise Busy(f"{_MOST_WAITING} inputs wait; try again when some are done")
         if (bundle := self._cluster.bundle) is None:
-            raise Conflict("no bundle is served; choose one first")
+            raise Conflict("no bundle is served; serve one first")
         return bundle
 
     def new(self) -> tuple[str, Path]:
-        """A job's number, and where its input is to be written."""
-        name = secrets.token_hex(16)
-        return name, self._input(name)
+        """Return a new job's identifier, and the file to write its input to."""
+        id = secrets.token_hex(16)
+        return id, self._input(id)
 
-    def submit(self, job: str, name: str) -> JobView:
-        """Compute an input that was written, or remove it. Raises `Busy`, `Conflict`."""
+    def submit(self, id: str, name: str) -> JobView:
+        """Queue a job whose input is written; the input is removed if the job is refused. Raises `Busy`, `Conflict`."""
         try:
-            bundle = self.room()
+            bundle = self.check_accepting()
         except WebFault:
-            self._input(job).unlink(missing_ok=True)
+            self._input(id).unlink(missing_ok=True)
             raise
-        made = JobView(id=job, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
+        job = JobView(id=id, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
         with self._lock:
-            self._jobs[job] = made
-            gone = [self._jobs.popitem(last=False)[0] for _ in range(len(self._jobs) - _KEPT)]
-        for each in gone:
+            self._jobs[id] = job
+            dropped = [self._jobs.popitem(last=False)[0] for _ in range(len(self._jobs) - _KEPT)]
+        for each in dropped:
             self._outputs(each).unlink(missing_ok=True)
-        self._changed(made)
-        self._waiting.put(job)
-        return made
+        self._changed(job)
+        self._waiting.put(id)
+        return job
 
     def all(self) -> list[JobView]:
-        """The last ones, the newest first."""
+        """Return the last jobs, the newest first."""
         with self._lock:
             return [*reversed(self._jobs.values())]
 
-    def get(self, job: str) -> JobView:
-        """One of them. Raises `Missing`."""
+    def get(self, id: str) -> JobView:
+        """Return a job. Raises `Missing`."""
         with self._lock:
-            if job not in self._jobs:
-                raise Missing("there is no such job, or it was long ago")
-            return self._jobs[job]
+            if id not in self._jobs:
+                raise Missing("this job does not exist, or it is too old to be remembered")
+            return self._jobs[id]
 
-    def outputs(self, job: str) -> Path:
-        """The file with all of a job's outputs. Raises `Missing`, `Conflict`."""
-        if self.get(job).state != "done":
-            raise Conflict("the job is not done")
-        if not (path := self._outputs(job)).is_file():
-            raise Missing("its outputs are gone")
+    def outputs(self, id: str) -> Path:
+        """Return the file with all outputs of a job. Raises `Missing`, `Conflict`."""
+        if (job := self.get(id)).state != "done":
+            raise Conflict(f"the job has no outputs; it is {job.state}")
+        if not (path := self._outputs(id)).is_file():
+            raise Missing("the job's outputs are gone; submit the input again")
         return path
 
+    def cancel(self, id: str) -> None:
+        """End a job that waits or runs; the cluster gives it up. Raises `Missing`."""
+        if self.get(id).state in _UNFINISHED:
+            self._update(id, state="cancelled", blocked=None)
+            with self._lock:
+                engine = self._engines.get(id)
+            if engine:
+                engine.cancel()
+
+    def block(self, reason: str | None) -> None:
+        """Say of all unfinished jobs why nobody can compute them, or with None that they proceed."""
+        for job in self.all():
+            if job.state in _UNFINISHED and job.blocked != reason:
+                self._update(job.id, blocked=reason)
+
     def close(self) -> None:
-        """No more are begun."""
+        """Start no more jobs."""
         for _ in range(_UNDER_WAY):
             self._waiting.put(None)
 
-    def _input(self, job: str) -> Path:
-        return self._library.spool / f"{job}.input"
+    def _input(self, id: str) -> Path:
+        return self._library.spool / f"{id}.input"
 
-    def _outputs(self, job: str) -> Path:
-        return self._library.spool / f"{job}.npz"
+    def _outputs(self, id: str) -> Path:
+        return self._library.spool / f"{id}.npz"
 
     def _serve(self) -> None:
-        """(On a thread of its own.) Compute what is submitted."""
-        while job := self._waiting.get():
-            source = self._input(job)
+        """Compute jobs as they come; this is a thread of its own."""
+        while id := self._waiting.get():
+            source = self._input(id)
             try:
-                self._compute(job, source)
+                self._compute(id, source)
             except RuntimeFault as fault:
-                self._say(job, state="failed", reason=str(fault))
+                self._update(id, state="failed", blocked=None, reason=str(fault))
             except Exception as error:
                 log.exception("a bug: a job of the page")
-                self._say(job, state="failed", reason=f"it could not be computed: {type(error).__name__}")
+                self._update(id, state="failed", blocked=None, reason=f"a bug of HyPS: {type(error).__name__}")
             finally:
                 source.unlink(missing_ok=True)
 
-    def _compute(self, job: str, source: Path) -> None:
-        self._say(job, state="running")
+    def _compute(self, id: str, source: Path) -> None:
+        self._update(id, state="running")
+        job = self.get(id)
+        if job.state == "cancelled":
+            return
         began = time.monotonic()
-        asked = self.get(job)
-        with closing(self._cluster.engine(asked.bundle)) as engine:
+        with closing(self._cluster.engine(job.bundle)) as engine:
             manifest = engine.manifest
-            tensors = read_tensors(InputSource(name=asked.name, content=source), manifest, _ROOM_BYTES)
-            found = engine.run(tensors, job=job)
+            tensors = read_tensors(InputSource(name=job.name, content=source), manifest, _DECODING_BYTES)
+            with self._lock:
+                self._engines[id] = engine
+            try:
+                if self._is_cancelled(id):
+                    return
+                outputs = engine.run(tensors, job=id)
+            finally:
+                with self._lock:
+                    del self._engines[id]
+                if self._is_cancelled(id):
+                    with suppress(Busy):
+                        self._cluster.cancel(id)
         seconds = time.monotonic() - began
-        save(self._outputs(job), found)
+        save(self._outputs(id), outputs)
         top = [
             ScoredView(index=each.index, label=each.label, score=each.score if math.isfinite(each.score) else None)
-            for each in top_classes(manifest, found, 5)
+            for each in top_classes(manifest, outputs, 5)
         ]
         status = self._cluster.status()
         names = {share.number: (share.first, share.last) for share in status.shares} if status else {}
-        spans = [_view(span, *names.get(span.share, ("", ""))) for span in self._cluster.spans(job)]
-        self._say(job, state="done", top=top, seconds=seconds, spans=spans)
+        spans = [_view(span, *names.get(span.share, ("", ""))) for span in self._cluster.spans(id)]
+        self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans)
 
-    def _say(self, job: str, **changes: Any) -> None:
+    def _is_cancelled(self, id: str) -> bool:
         with self._lock:
-            if job not in self._jobs:
+            return id in self._jobs and self._jobs[id].state == "cancelled"
+
+    def _update(self, id: str, **changes: Any) -> None:
+        """Change a job and say so; a job that has ended, or is not remembered any more, stays as it is."""
+        with self._lock:
+            if id not in self._jobs or self._jobs[id].state not in _UNFINISHED:
                 return
-            changed = self._jobs[job] = self._jobs[job].model_copy(update=changes)
-        self._changed(changed)
+            job = self._jobs[id] = self._jobs[id].model_copy(update=changes)
+        self._changed(job)
 
 
 def _view(span: Span, first: str, last: str) -> SpanView:

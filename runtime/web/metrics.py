@@ -1,4 +1,4 @@
-"""The status as Prometheus reads it."""
+"""Convert the status to Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from prometheus_client.registry import Collector
 
 from hyps.runtime.web.schemas import StatusView, WorkerView
 
-_OF_WORKERS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
-    "hyps_worker_up": ("1 while the board is there.", lambda worker: worker.online),
-    "hyps_worker_seen_seconds": ("Seconds since it said anything.", lambda worker: worker.seen_s),
-    "hyps_worker_memory_bytes": ("Its budget.", lambda worker: worker.memory_bytes),
-    "hyps_worker_resident_bytes": ("What its process holds.", lambda worker: worker.resident_bytes),
+#: The description and the value of each metric of a worker.
+_WORKER_METRICS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
+    "hyps_worker_up": ("1 while the worker is connected.", lambda worker: worker.online),
+    "hyps_worker_seen_seconds": ("Seconds since its last message.", lambda worker: worker.seen_s),
+    "hyps_worker_memory_bytes": ("Its memory budget.", lambda worker: worker.memory_bytes),
+    "hyps_worker_resident_bytes": ("Resident bytes of its process.", lambda worker: worker.resident_bytes),
     "hyps_worker_leases": ("Inputs that it was sent and has not answered.", lambda worker: worker.leases),
-    "hyps_worker_shares_per_second": ("Shares computed a second, of the last ten.", lambda worker: worker.computed_per_s),
-    "hyps_worker_drained": ("1 while it gets no shares.", lambda worker: worker.drained),
-    "hyps_worker_set_aside": ("1 when it answered wrongly, or cannot load.", lambda worker: worker.set_aside),
+    "hyps_worker_shares_per_second": ("Sub-bundles computed per second.", lambda worker: worker.computed_per_s),
+    "hyps_worker_drained": ("1 while the operator keeps sub-bundles away from it.", lambda worker: worker.drained),
+    "hyps_worker_set_aside": ("1 while it is unused: it answered wrongly or cannot load.", lambda worker: worker.set_aside),
 }
 
 
@@ -28,16 +29,16 @@ class _Status(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
-        yield GaugeMetricFamily("hyps_hub_up", "1 while the hub is there.", status.hub)
-        yield GaugeMetricFamily("hyps_jobs", "Jobs that are under way.", status.jobs)
+        yield GaugeMetricFamily("hyps_hub_up", "1 while the manager has a connection to the hub.", status.hub)
+        yield GaugeMetricFamily("hyps_jobs", "Jobs under way.", status.jobs)
         yield CounterMetricFamily("hyps_jobs_answered", "Jobs answered since this bundle is served.", status.answered)
-        for name, (what, figure) in _OF_WORKERS.items():
-            family = GaugeMetricFamily(name, what, labels=["worker"])
+        for name, (description, figure) in _WORKER_METRICS.items():
+            family = GaugeMetricFamily(name, description, labels=["worker"])
             for worker in status.workers:
                 family.add_metric([worker.name], float(figure(worker)))
             yield family
-        waiting = GaugeMetricFamily("hyps_share_waiting_jobs", "Jobs that wait for a share.", labels=["share"])
-        homes = GaugeMetricFamily("hyps_share_workers", "Workers that hold a share.", labels=["share"])
+        waiting = GaugeMetricFamily("hyps_share_waiting_jobs", "Jobs that wait for a sub-bundle.", labels=["share"])
+        homes = GaugeMetricFamily("hyps_share_workers", "Workers that hold a sub-bundle.", labels=["share"])
         for share in status.shares:
             waiting.add_metric([str(share.number)], share.waiting)
             homes.add_metric([str(share.number)], len(share.homes))
@@ -46,7 +47,7 @@ class _Status(Collector):
 
 
 def registry(status: StatusView) -> CollectorRegistry:
-    """The metrics of one status."""
-    made = CollectorRegistry()
-    made.register(_Status(status))
-    return made
+    """Return the metrics of one status."""
+    metrics = CollectorRegistry()
+    metrics.register(_Status(status))
+    return metrics

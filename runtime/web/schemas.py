@@ -1,4 +1,7 @@
-"""What the REST interface takes and answers: its OpenAPI description is made of these."""
+"""Define what the REST interface accepts and returns; its OpenAPI description is generated from these classes.
+
+A *sub-bundle* is called ``share`` here: the field names are part of the interface and stay.
+"""
 
 from __future__ import annotations
 
@@ -6,219 +9,232 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NameText = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+#: A name that is also a file's or a folder's name.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NameText = Annotated[str, Field(min_length=1, max_length=100, pattern=NAME_PATTERN)]
 
 
 class Schema(BaseModel):
-    """Base: nothing unknown is taken."""
+    """The base of all schemas; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class TargetView(Schema):
-    """A device that 'hypsc' knows."""
+    """A device that `hypsc` can compile for."""
 
-    name: str
-    title: str
-    memory_bytes: int
-    budget_bytes: int
-    cores: int
+    name: str = Field(description="The target's name, as `hypsc --target` takes it.")
+    title: str = Field(description="The device's full name.")
+    memory_bytes: int = Field(description="The device's memory in bytes.")
+    budget_bytes: int = Field(description="The bytes that the whole runtime process may hold resident.")
+    cores: int = Field(description="The number of processor cores.")
 
 
 class ModelFile(Schema):
-    """A file of a model."""
+    """A file of an uploaded model."""
 
-    name: str
-    size_bytes: int
+    name: str = Field(description="The file's name.")
+    size_bytes: int = Field(description="The file's size in bytes.")
 
 
 class ModelLine(Schema):
-    """A model that was uploaded."""
+    """An uploaded model."""
 
-    name: str
-    files: list[ModelFile]
-    size_bytes: int
+    name: str = Field(description="The model's name.")
+    files: list[ModelFile] = Field(description="The .onnx file, its external data and its labels.")
+    size_bytes: int = Field(description="The size of all files in bytes.")
 
 
 class BuildRequest(Schema):
-    """Compile for a target, a budget, or both; with ``workers``, and without either, the smallest connected one's budget.
+    """A request to compile a model for a target, a budget, or the connected workers.
 
-    ``dry_run``: plan only.
+    Without `target` and `memory_bytes` the budget is that of the smallest connected worker.
     """
 
-    target: NameText | None = None
-    memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 45)] | None = None
-    workers: bool = False
-    split: Literal["auto", "mandatory", "pooling", "layers"] = "auto"
-    preprocess: Literal["imagenet", "imagenet-caffe", "tf", "cifar10", "raw"] | None = None
-    dry_run: bool = False
-    bundle: NameText | None = None
-
-
-class ReasonView(Schema):
-    """Why a partition starts where it does: a kind, and a sentence."""
-
-    kind: str
-    text: str
+    target: NameText | None = Field(default=None, description="The device to compile for; GET /api/targets lists them.")
+    memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 45)] | None = Field(
+        default=None, description="The budget in bytes; it replaces the target's own."
+    )
+    workers: bool = Field(default=False, description="Whether the bundle must also fit the smallest connected worker.")
+    split: Literal["auto", "mandatory", "pooling", "layers"] = Field(
+        default="auto",
+        description="Where to cut: least time, only where the budget requires it, after poolings, or after layers.",
+    )
+    preprocess: Literal["imagenet", "imagenet-caffe", "tf", "cifar10", "raw"] | None = Field(
+        default=None, description="How a photograph becomes the model's input; null for a model that takes tensors only."
+    )
+    dry_run: bool = Field(default=False, description="Whether to plan only and write no bundle.")
+    bundle: NameText | None = Field(default=None, description="The bundle's name; the model's name if null.")
 
 
 class PartitionLine(Schema):
-    """A partition of a plan or a bundle."""
+    """A partition of a plan or of a bundle."""
 
-    name: str
-    operators: list[str]
-    inputs: list[str]
-    outputs: list[str]
-    weight_bytes: int
-    activation_bytes: int
-    peak_bytes: int
-    leaving_bytes: int
-    reason: ReasonView
+    name: str = Field(description="The partition's name, which begins with its number.")
+    operators: list[str] = Field(description="The names of its operators, in order.")
+    inputs: list[str] = Field(description="The tensors that it reads.")
+    outputs: list[str] = Field(description="The tensors that it computes.")
+    weight_bytes: int = Field(description="The bytes of its weights.")
+    activation_bytes: int = Field(description="The largest sum of live activation bytes while it runs.")
+    peak_bytes: int = Field(description="The predicted peak of the whole process while it runs.")
+    leaving_bytes: int = Field(description="The bytes of the tensors that are live after it.")
+    reason: str = Field(description="Why the network was cut here.")
 
 
 class PlanView(Schema):
-    """What compiling came to; ``exact``: bit for bit the whole model's results."""
+    """The result of planning: the partitions, their memory and their time."""
 
-    budget_bytes: int
-    peak_bytes: int
-    whole_peak_bytes: int
-    smallest_budget_bytes: int
-    latency_s: float
-    exact: bool
-    inexact_reason: str | None
-    partitions: list[PartitionLine]
+    budget_bytes: int = Field(description="The budget that the plan keeps.")
+    peak_bytes: int = Field(description="The highest predicted peak of all partitions.")
+    whole_peak_bytes: int = Field(description="The predicted peak of the model run as one partition.")
+    smallest_budget_bytes: int = Field(description="The smallest budget for which the model can be compiled.")
+    latency_s: float = Field(description="The estimated seconds for one input on the target.")
+    exact: bool = Field(description="Whether the results equal the whole model's, bit for bit.")
+    inexact_reason: str | None = Field(description="Why the results may differ in the last bits; null if exact.")
+    partitions: list[PartitionLine] = Field(description="The partitions, in the order in which they run.")
 
 
 class Build(Schema):
-    """A compilation, in a process of its own."""
+    """A compilation, which runs in its own process."""
 
-    id: str
-    model: str
-    state: Literal["running", "done", "failed", "cancelled"]
-    dry_run: bool
-    bundle: str | None
-    message: str | None = None
-    plan: PlanView | None = None
-    began_at: float
-    seconds: float
+    id: str = Field(description="The compilation's identifier.")
+    model: str = Field(description="The name of the model that is compiled.")
+    state: Literal["running", "done", "failed", "cancelled"] = Field(description="Whether it runs, and how it ended.")
+    dry_run: bool = Field(description="Whether it only plans.")
+    bundle: str | None = Field(description="The name of the bundle; null for a dry run.")
+    message: str | None = Field(default=None, description="Why it failed, in one line.")
+    plan: PlanView | None = Field(default=None, description="The plan, once it is done.")
+    began_at: float = Field(description="When it was requested, in seconds since 1970.")
+    seconds: float = Field(description="How long it ran; 0 until it ends.")
 
 
 class BundleLine(Schema):
-    """A bundle."""
+    """A bundle in the library."""
 
-    name: str
-    model: str
-    target: str
-    budget_bytes: int
-    steps: int
-    size_bytes: int
-    served: bool
+    name: str = Field(description="The bundle's name.")
+    model: str = Field(description="The name of the model that it was compiled from.")
+    target: str = Field(description="The target that it was compiled for; `custom` for a plain budget.")
+    budget_bytes: int = Field(description="The budget that it keeps, in bytes.")
+    steps: int = Field(description="The number of its steps.")
+    size_bytes: int = Field(description="The size of its files in bytes.")
+    served: bool = Field(description="Whether the manager serves it now.")
 
 
 class BundleView(BundleLine):
-    """A bundle and its partitions; ``photographs``: it takes images, not tensors alone."""
+    """A bundle with its partitions."""
 
-    partitions: list[PartitionLine]
-    photographs: bool
-    labels: int
+    partitions: list[PartitionLine] = Field(description="The partitions, in the order in which they run.")
+    photographs: bool = Field(description="Whether it takes photographs as well as tensors.")
+    labels: int = Field(description="The number of its class labels; 0 without labels.")
 
 
 class Served(Schema):
     """The bundle to serve."""
 
-    bundle: NameText
+    bundle: NameText = Field(description="The bundle's name; GET /api/bundles lists them.")
 
 
 class Homes(Schema):
-    """The workers that hold each share, by its number; None: as the manager thinks best."""
+    """The workers that shall hold each sub-bundle."""
 
-    homes: dict[str, list[str]] | None
+    homes: dict[str, list[str]] | None = Field(
+        description="The names of the workers by the sub-bundle's number; null lets the manager place all of them."
+    )
 
 
 class WorkerView(Schema):
-    """A board. ``seen_s``: seconds since it said anything, which it does twice a second."""
+    """A worker, usually a board. It reports twice a second."""
 
-    name: str
-    online: bool
-    seen_s: float
-    memory_bytes: int
-    resident_bytes: int
-    macs_per_s: int
-    computed_per_s: float
-    leases: int
-    queue: int
-    loading: list[int]
-    loaded: list[int]
-    group: int
-    set_aside: bool
-    drained: bool
-    problem: str | None
+    name: str = Field(description="The worker's name.")
+    online: bool = Field(description="Whether the manager counts it as connected.")
+    seen_s: float = Field(description="Seconds since its last message.")
+    memory_bytes: int = Field(description="Its memory budget in bytes.")
+    resident_bytes: int = Field(description="The bytes that its process holds resident.")
+    macs_per_s: int = Field(description="Its measured speed in multiply-adds per second; 0 if not measured.")
+    computed_per_s: float = Field(description="Sub-bundles that it computed per second, over the last ten seconds.")
+    leases: int = Field(description="Inputs that it was sent and has not answered.")
+    queue: int = Field(description="Messages that it has received and not read.")
+    loading: list[int] = Field(description="The numbers of the sub-bundles that it is loading.")
+    loaded: list[int] = Field(description="The numbers of the sub-bundles that it has loaded.")
+    group: int = Field(description="The number of workers in the group that it manages; 0 for a single worker.")
+    set_aside: bool = Field(description="Whether it is not used because its answers were wrong or it cannot load.")
+    drained: bool = Field(description="Whether the operator keeps sub-bundles away from it.")
+    problem: str | None = Field(description="What is wrong with it, in one line.")
 
 
 class ShareView(Schema):
-    """A run of steps, ``start`` to ``stop`` - 1, and how far each worker is with it."""
+    """A sub-bundle: the consecutive steps `start` to `stop` - 1, and the workers that hold them."""
 
-    number: int
-    start: int
-    stop: int
-    first: str
-    last: str
-    homes: dict[str, str]
-    waiting: int
+    number: int = Field(description="The sub-bundle's number.")
+    start: int = Field(description="Its first step.")
+    stop: int = Field(description="The step after its last.")
+    first: str = Field(description="The name of its first partition.")
+    last: str = Field(description="The name of its last partition.")
+    homes: dict[str, str] = Field(description="The state of its copy on each worker, by the worker's name.")
+    waiting: int = Field(description="The number of jobs that wait for it.")
 
 
 class StatusView(Schema):
-    """How the cluster is."""
+    """The state of the cluster."""
 
-    model: str | None
-    bundle: str | None
-    state: Literal["serving", "starting", "idle"]
-    problem: str | None
-    hub: bool
-    jobs: int
-    answered: int
-    answered_per_s: float
-    workers: list[WorkerView]
-    shares: list[ShareView]
+    model: str | None = Field(description="The name of the model that is served.")
+    bundle: str | None = Field(description="The name of the bundle that is served.")
+    state: Literal["serving", "starting", "idle"] = Field(description="`idle` means that no bundle is served.")
+    problem: str | None = Field(description="Why nothing can be computed now, and what to do.")
+    hub: bool = Field(description="Whether the manager has a connection to the hub.")
+    jobs: int = Field(description="The number of jobs under way.")
+    answered: int = Field(description="The number of jobs answered since this bundle is served.")
+    answered_per_s: float = Field(description="Jobs answered per second, over the last ten seconds.")
+    workers: list[WorkerView] = Field(description="The workers, those lost in the last ten minutes included.")
+    shares: list[ShareView] = Field(description="The sub-bundles, in the order of their steps.")
 
 
 class ScoredView(Schema):
-    """A class with its probability; no score where it is no finite number."""
+    """A class with its score."""
 
-    index: int
-    label: str | None
-    score: float | None
+    index: int = Field(description="The class's number.")
+    label: str | None = Field(description="The class's label; null in a bundle without labels.")
+    score: float | None = Field(description="The class's score; null where it is not a finite number.")
 
 
 class SpanView(Schema):
-    """A share of a job at a worker; seconds since the manager accepted the job (`hyps.runtime.cluster.scheduling.trace`)."""
+    """The time that one sub-bundle of a job took on one worker, in seconds since the manager accepted the job."""
 
-    share: int
-    worker: str
-    first: str
-    last: str
-    sent_s: float
-    compute_s: float | None
-    begun_s: float | None
-    done_s: float | None
-    steps_s: list[float]
+    share: int = Field(description="The sub-bundle's number.")
+    worker: str = Field(description="The worker's name.")
+    first: str = Field(description="The name of the sub-bundle's first partition.")
+    last: str = Field(description="The name of the sub-bundle's last partition.")
+    sent_s: float = Field(description="When the manager sent the first input.")
+    compute_s: float | None = Field(description="How long the worker computed, by its own clock.")
+    begun_s: float | None = Field(description="When the first output began to arrive.")
+    done_s: float | None = Field(description="When the last output had arrived.")
+    steps_s: list[float] = Field(description="How long each step took, in order.")
 
 
 class JobView(Schema):
-    """An input that is computed by the bundle that was served when it came."""
+    """An input and its answer, computed by the bundle that was served when the input came."""
 
-    id: str
-    name: str
-    bundle: str
-    state: Literal["waiting", "running", "done", "failed"]
-    reason: str | None = None
-    top: list[ScoredView] = []
-    submitted_at: float
-    seconds: float | None = None
-    spans: list[SpanView] = []
+    id: str = Field(description="The job's identifier.")
+    name: str = Field(description="The input's name, usually that of its file.")
+    bundle: str = Field(description="The bundle that computes it.")
+    state: Literal["waiting", "running", "done", "failed", "cancelled"] = Field(description="How far the job is.")
+    reason: str | None = Field(default=None, description="Why it failed, in one line.")
+    blocked: str | None = Field(
+        default=None, description="Why nobody can compute it now, and what to do; null while it proceeds."
+    )
+    top: list[ScoredView] = Field(default=[], description="The five best classes, the best first.")
+    submitted_at: float = Field(description="When it was submitted, in seconds since 1970.")
+    seconds: float | None = Field(default=None, description="How long it took from its start to its answer.")
+    spans: list[SpanView] = Field(default=[], description="Where the time went, by sub-bundle.")
 
 
 class Problem(Schema):
-    """Why a request was not served, and what to do."""
+    """A refusal."""
 
-    detail: str
+    detail: str = Field(description="Why the request was refused, and what to do, in one line.")
+
+
+class Health(Schema):
+    """The health of the manager."""
+
+    hub: bool = Field(description="Whether the manager has a connection to the hub.")

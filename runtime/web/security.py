@@ -1,16 +1,12 @@
-"""Who may ask, how much may come, and what a browser is told to forbid."""
+"""Bound the size of requests, and set the security headers of every answer."""
 
-import secrets
 from collections.abc import Callable
-from typing import Annotated
 
-from fastapi import Depends, HTTPException
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Requests but uploads.
+#: The largest body of a request that is not an upload.
 _BODY_BYTES = 1 << 20
 _HEADERS = {
     "content-security-policy": (
@@ -26,23 +22,11 @@ _HEADERS = {
 }
 
 
-def bearer(token: str) -> Callable[..., None]:
-    """A dependency that lets in who has the token."""
-    scheme = HTTPBearer(auto_error=False, description="the token that hyps-manager printed when it started")
-
-    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
-        if given is None or not secrets.compare_digest(given.credentials.encode(), token.encode()):
-            raise HTTPException(
-                401,
-                "the token is wrong or missing; it is in the link that hyps-manager printed",
-                {"www-authenticate": "Bearer"},
-            )
-
-    return check
-
-
 class Guard:
-    """ASGI middleware: security headers on every answer, and no large bodies but ``uploads``, which count for themselves."""
+    """ASGI middleware that sets security headers and refuses large bodies.
+
+    It leaves the requests that `uploads(method, path)` names to their routes, which count the bytes as they arrive.
+    """
 
     def __init__(self, app: ASGIApp, uploads: Callable[[str, str], bool]) -> None:
         self._app, self._uploads = app, uploads
@@ -53,41 +37,42 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def headed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                unchanging = scope["path"] in ("/", "/docs") or scope["path"].startswith("/static/")
-                headers.setdefault("cache-control", "no-cache" if unchanging else "no-store")
+                cacheable = scope["path"] in ("/", "/docs") or scope["path"].startswith("/static/")
+                headers.setdefault("cache-control", "no-cache" if cacheable else "no-store")
             await send(message)
 
         if self._uploads(scope["method"], scope["path"]):
-            await self._app(scope, receive, headed)
-        elif (read := await _read(receive)) is None:
-            await JSONResponse({"detail": "a request may be 1 MB at most"}, 413)(scope, receive, headed)
+            await self._app(scope, receive, send_with_headers)
+        elif (messages := await _read(receive)) is None:
+            refusal = JSONResponse({"detail": "the request is larger than 1 MB; send less"}, 413)
+            await refusal(scope, receive, send_with_headers)
         else:
-            await self._app(scope, _again(read, receive), headed)
+            await self._app(scope, _replay(messages, receive), send_with_headers)
 
 
 async def _read(receive: Receive) -> list[Message] | None:
-    """A request's messages; None where they are too large."""
-    read, count = [await receive()], 0
-    while read[-1]["type"] == "http.request":
-        count += len(read[-1].get("body", b""))
+    """Return a request's messages, or None if its body is too large."""
+    messages, count = [await receive()], 0
+    while messages[-1]["type"] == "http.request":
+        count += len(messages[-1].get("body", b""))
         if count > _BODY_BYTES:
             return None
-        if not read[-1].get("more_body"):
+        if not messages[-1].get("more_body"):
             break
-        read.append(await receive())
-    return read
+        messages.append(await receive())
+    return messages
 
 
-def _again(read: list[Message], receive: Receive) -> Receive:
-    """Receives what was read, then what follows."""
-    left = iter(read)
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """Return a `receive` that gives these messages first, then those that follow."""
+    remaining = iter(messages)
 
-    async def again() -> Message:
-        return next(left, None) or await receive()
+    async def receive_again() -> Message:
+        return next(remaining, None) or await receive()
 
-    return again
+    return receive_again

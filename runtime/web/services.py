@@ -1,4 +1,4 @@
-"""What the page stands on: the library, compilations, jobs, boards and events of one manager."""
+"""Join the parts that the routes call: the library, compilations, jobs, boards and events of one manager."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from pathlib import Path
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES
-from hyps.runtime.web.boards import Boards
+from hyps.runtime.web.boards import Boards, missing_steps
 from hyps.runtime.web.builds import Builds
 from hyps.runtime.web.cluster import Cluster
 from hyps.runtime.web.errors import Conflict
 from hyps.runtime.web.events import Events, Pump, event
 from hyps.runtime.web.jobs import Jobs
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine, ReasonView
+from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine, StatusView
 
 
 class WebServices:
-    """``given`` is the bundle that the manager was started with, and its journal."""
+    """The parts of one manager that its page uses.
+
+    ``given`` is the bundle that the manager was started with, and the folder of its journal.
+    """
 
     def __init__(
         self,
@@ -33,35 +36,34 @@ class WebServices:
     ) -> None:
         self.cluster, self.library, self.input_bytes = cluster, library, input_bytes
         self._given = given
-        self._lock = threading.Lock()  # while bundles come, go, or begin to be served
+        self._lock = threading.Lock()  # held while a bundle is added, removed or chosen
         self.boards, self.events = Boards(cluster), Events()
-        self.pump = Pump(self.events, self.boards.view)
+        self.pump = Pump(self.events, self._observe)
         self.builds = Builds(library, build_bytes, build_s, lambda build: self.events.publish("build", build), self._keep)
         self.jobs = Jobs(cluster, library, lambda job: self.events.publish("job", job))
 
     def serve(self, name: str) -> None:
         """Serve a bundle. Raises `RuntimeFault`."""
         folder = self.library.bundle(name)
-        ours = self._given is not None and folder == self._given[0]
+        journal = self._given[1] if self._given and folder == self._given[0] else self.library.journal(name)
         with self._lock:
-            self.cluster.serve(name, folder, self._given[1] if ours and self._given else self.library.journal(name))
+            self.cluster.serve(name, folder, journal)
         self.library_changed()
 
-    def build(self, model: str, wanted: BuildRequest) -> Build:
-        """Begin to compile. Raises `WebFault`."""
-        name = wanted.bundle or model
-        if not wanted.dry_run:
-            self._check_free(name)
-        budget_bytes = wanted.memory_bytes
-        if wanted.workers or (budget_bytes is None and wanted.target is None):
+    def build(self, model: str, request: BuildRequest) -> Build:
+        """Start to compile a model. Raises `WebFault`."""
+        if not request.dry_run:
+            self._check_not_served(request.bundle or model)
+        budget_bytes = request.memory_bytes
+        if request.workers or (budget_bytes is None and request.target is None):
             sizes = [worker.memory_bytes for worker in self.cluster.workers() if not worker.drained]
             if not sizes:
-                raise Conflict("no worker is connected; start one, or name a target")
+                raise Conflict("no worker is connected; start hyps-worker on a board, or name a target or a budget")
             budget_bytes = min(*sizes, (budget_bytes or sizes[0]) + CLUSTER_BYTES) - CLUSTER_BYTES
-        return self.builds.start(model, wanted, budget_bytes)
+        return self.builds.start(model, request, budget_bytes)
 
     def bundle(self, name: str) -> BundleView:
-        """A bundle and its partitions. Raises `RuntimeFault`."""
+        """Return a bundle with its partitions. Raises `RuntimeFault`."""
         manifest = read_manifest(self.library.bundle(name))
         (line,) = (each for each in self.library.bundles(self.cluster.bundle) if each.name == name)
         return BundleView(
@@ -72,18 +74,18 @@ class WebServices:
         )
 
     def delete_bundle(self, name: str) -> None:
-        """Remove one that is not served. Raises `Conflict`, `Missing`."""
+        """Delete a bundle that is not served. Raises `Conflict`, `Missing`."""
         with self._lock:
-            self._check_free(name)
+            self._check_not_served(name)
             self.library.delete_bundle(name)
         self.library_changed()
 
     def library_changed(self) -> None:
-        """Models or bundles have come or gone."""
+        """Tell the pages that models or bundles were added or removed."""
         self.events.publish("library", self._listing())
 
     def first_events(self) -> list[bytes]:
-        """What a page begins with."""
+        """Return the events that a page starts with."""
         return [
             event("status", self.boards.view()),
             event("jobs", self.jobs.all()),
@@ -99,16 +101,23 @@ class WebServices:
         self.builds.close()
         self.cluster.close()
 
-    def _keep(self, name: str, made: Path) -> None:
-        """(On the thread of builds.) A bundle was compiled."""
+    def _observe(self) -> StatusView:
+        """Return the status; jobs that nobody can compute are marked with the steps that no board holds."""
+        status = self.boards.view()
+        missing = missing_steps(status.shares)
+        self.jobs.block(f"{missing}, or cancel the job" if missing else None)
+        return status
+
+    def _keep(self, name: str, folder: Path) -> None:
+        """Add a compiled bundle to the library; this runs on the thread of the compilations."""
         with self._lock:
-            self._check_free(name)
-            self.library.keep(name, made)
+            self._check_not_served(name)
+            self.library.keep(name, folder)
         self.library_changed()
 
-    def _check_free(self, name: str) -> None:
+    def _check_not_served(self, name: str) -> None:
         if name == self.cluster.bundle:
-            raise Conflict(f"bundle {name} is served; serve another first, or take another name")
+            raise Conflict(f"bundle {name} is served; serve another first, or choose another name")
 
     def _listing(self) -> dict[str, object]:
         return {"models": self.library.models(), "bundles": self.library.bundles(self.cluster.bundle)}
@@ -124,5 +133,5 @@ def _partition(manifest: Manifest, step: Step) -> PartitionLine:
         activation_bytes=step.activation_bytes,
         peak_bytes=step.peak_bytes,
         leaving_bytes=sum(manifest.tensors[name].nbytes for name in step.live),
-        reason=ReasonView(kind=step.reason.kind, text=step.reason.text) if step.reason else ReasonView(kind="", text=""),
+        reason=str(step.reason or ""),
     )

@@ -1,4 +1,4 @@
-"""``make bench-page``: how soon the manager's page shows what happens; the table goes to ``docs/page.md``, too."""
+"""Measure how soon the manager's page shows what happens: ``make bench-page``, which also writes ``docs/page.md``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Written by `make bench-page`; do not edit. A hub, a manager, {boards} workers, a
 """
 BOARDS, STEPS = 20, 200
 SHOTS, LOSSES = 20, 5
-#: Counts frames for three seconds.
+#: Returns the frames per second, counted for three seconds.
 _FRAMES = """() => new Promise((done) => {
   let frames = 0;
   const began = performance.now();
@@ -45,7 +45,7 @@ _FRAMES = """() => new Promise((done) => {
   };
   requestAnimationFrame(next);
 })"""
-#: The time, by the page's clock, at which what a function finds is there.
+#: Returns the time, by the page's clock, at which an element first matches the selector.
 _WHEN = """(wanted) => new Promise((done) => {
   const look = () => document.querySelector(wanted) ? done(Date.now()) : setTimeout(look, 2);
   look();
@@ -53,7 +53,7 @@ _WHEN = """(wanted) => new Promise((done) => {
 
 
 def main() -> None:
-    """All of it, in a temporary folder."""
+    """Run the benchmark in a temporary folder."""
     out = Console(width=WIDTH, highlight=False, record=True)
     with tempfile.TemporaryDirectory(prefix="hyps-bench-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
@@ -76,7 +76,7 @@ def main() -> None:
         wait_for("the page", lambda: "#token=" in devices.log("manager"), 60)
         url, token = re.findall(r"the page: (\S+)#token=(\S+)", devices.log("manager"))[0]
         head = {"authorization": f"Bearer {token}"}
-        wait_for("all shares", lambda: _ready(requests.get(f"{url}api/status", headers=head, timeout=10).json()), 180)
+        wait_for("all sub-bundles", lambda: _ready(requests.get(f"{url}api/status", headers=head, timeout=10).json()), 180)
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(
                 executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def chain(folder: Path) -> Path:
-    """A network of 200 small layers, a partition each."""
+    """Compile a network of 200 small layers into a bundle with a partition for each, and return its folder."""
     rng = np.random.default_rng(0)
     nodes, weights = [], []
     for index in range(STEPS):
@@ -110,9 +110,9 @@ def chain(folder: Path) -> Path:
 
 
 def measure(devices: Devices, new_page: Callable[[], Page], url: str, token: str, out: Console) -> None:
-    """What the issue bounds, in one table."""
+    """Measure everything that has a bound, and print it as one table."""
     head = {"authorization": f"Bearer {token}"}
-    rows = table(f"{BOARDS} boards, {STEPS} partitions", "what", "median", "worst", "wanted")
+    rows = table(f"{BOARDS} boards, {STEPS} partitions", "what", "median", "worst", "bound")
     loads = []
     for _ in range(5):
         page = new_page()
@@ -122,7 +122,7 @@ def measure(devices: Devices, new_page: Callable[[], Page], url: str, token: str
         page.locator("#graph .node").nth(STEPS - 1).wait_for()
         loads.append(time.perf_counter() - began)
         page.close()
-    rows.add_row("s until all boards and the graph are there", *_cells(loads), "1")
+    rows.add_row("s until all boards and the graph are shown", *_cells(loads), "1")
     page = new_page()
     page.goto(f"{url}#token={token}")
     page.locator("#graph .node").nth(STEPS - 1).wait_for()
@@ -141,10 +141,10 @@ def measure(devices: Devices, new_page: Callable[[], Page], url: str, token: str
     rows.add_row("frames a second, while jobs run", f"{statistics.median(frames):.0f}", f"{min(frames):.0f}", "smooth")
     gone = []
     for number in range(LOSSES):
-        devices.freeze(f"w{number:02}")  # as a board whose cable was pulled: nothing says good-bye
+        devices.freeze(f"w{number:02}")  # like a board whose cable was pulled: it does not disconnect
         cut = time.time()
         gone.append(page.evaluate(_WHEN, f'[data-worker="w{number:02}"].gone') / 1e3 - cut)
-    rows.add_row("s from a pulled cable to red", *_cells(gone), "2")
+    rows.add_row("s from a pulled cable to a red board", *_cells(gone), "2")
     out.print(rows)
     now, most = (devices.resident_bytes("manager", figure) / 1e6 for figure in ("VmRSS", "VmHWM"))
     out.print(f"the manager with its page: {now:.0f} MB resident, {most:.0f} at most")

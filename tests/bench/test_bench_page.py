@@ -1,4 +1,4 @@
-"""``docs/benchmarks.md``: made of the raw results alone; what is skipped, missing or of another state says so."""
+"""``docs/benchmarks.md`` is made from the raw results alone, and says what was skipped, is missing or is outdated."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ RESULTS = Results(
 
 
 def section(text: str, name: str) -> str:
-    """What the page says of a part."""
+    """Return a section of the page."""
     return text.split(f"\n## {SECTIONS[name][0]}\n")[1].split("\n## ")[0]
 
 
 def words(svg: bytes) -> list[str]:
-    """The texts of a plot."""
+    """Return the texts of a plot."""
     return ["".join(each.itertext()) for each in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_the_page_is_what_the_raw_results_say() -> None:
-    """``make bench RENDER=1`` writes it anew."""
+    """``make bench RENDER=1`` writes it again."""
     assert (DOCS / f"{NAME}.md").read_text("utf-8") == page(load(DOCS / f"{NAME}.json"))
 
 
@@ -45,7 +45,7 @@ def test_the_readme_is_what_the_raw_results_say() -> None:
 
 
 def test_the_plots_are_there_and_name_what_they_show() -> None:
-    """Not byte for byte: another matplotlib draws otherwise."""
+    """Texts are compared, not bytes: versions of matplotlib draw differently."""
     results = load(DOCS / f"{NAME}.json")
     found = {path.stem: words(path.read_bytes()) for path in (DOCS / NAME).iterdir()}
     assert found.keys() == {picture.name for pictures in PICTURES.values() for picture in pictures}
@@ -61,7 +61,7 @@ def test_the_plots_are_there_and_name_what_they_show() -> None:
 
 
 def test_the_raw_results_hold_what_was_asked_for() -> None:
-    """The whole model in its ways and six budgets, every reading of every run, in a file that a repository can keep."""
+    """The whole model in four ways and six budgets, with every reading of every run, in less than 1 MB."""
     path = DOCS / f"{NAME}.json"
     results = load(path)
     assert path.stat().st_size < 10**6
@@ -79,7 +79,7 @@ def test_parts_and_sections_are_the_same() -> None:
     assert list(PARTS) == list(SECTIONS)
 
 
-def test_one_state_is_said_once() -> None:
+def test_one_state_is_named_once() -> None:
     text = page(RESULTS)
     assert "Everything below was measured on 2026-11-01, at commit abc123, on this machine:" in text
     assert "| processor | An Ordinary Processor |" in text
@@ -87,7 +87,7 @@ def test_one_state_is_said_once() -> None:
     assert "Another machine" not in text
 
 
-def test_mixed_states_are_told_apart() -> None:
+def test_mixed_states_are_distinguished() -> None:
     board = replace(HERE, processor="Board", cores=1)
     mixed = replace(
         RESULTS,
@@ -118,7 +118,7 @@ def test_a_part_that_was_never_measured_says_how_to() -> None:
 
 
 def test_in_short() -> None:
-    """A process of the second bundle took 129 MB: three of four cannot be called four."""
+    """One process of the second bundle took 129 MB, above its budget, so only 1 of 2 bundles counts as within it."""
     text = page(replace(RESULTS, latency=part((race(),))))
     assert "0.12 of the memory of onnxruntime as it comes and 2.00 times its time" in text
     assert "0.24 of the memory of the whole model mapped without prepacking and 1.50 times its time" in text
@@ -155,7 +155,7 @@ def test_plots_are_the_same_bytes_every_time() -> None:
 
 
 def test_plots_follow_the_readings() -> None:
-    """The number at a bar is the peak, that at a point the ratio to the whole model, mapped."""
+    """The number at a bar is the peak; the number at a point is the ratio to the whole model, mapped."""
     found = {name: words(svg) for name, svg in drawings(RESULTS).items()}
     assert "120 MB" in found["memory"]
     assert found["latency"].count("1.60") == 2  # of 4 / 2, 8 / 5, 10 / 8, with one thread and with four

@@ -1,10 +1,10 @@
-// The graph: its nodes have places already; here they are drawn, moved and zoomed. Names are text, never markup.
-'use strict';
+// Draws the graph, which layout.js has placed, and lets it be moved and zoomed. Names are text, never markup.
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const box = document.getElementById('graph');
   const detail = document.getElementById('detail');
-  const [nodeWidth, nodeHeight] = data.node;
+  const NODE = { width: 116, height: 46 }; // pixels at full size
+  const drawing = layout(data.nodes.length, data.edges, NODE);
   const FAR = 0.42; // below this scale no text can be read
   const clip = (text, length) => (text.length > length ? `…${text.slice(1 - length)}` : text);
 
@@ -33,8 +33,8 @@
   const definitions = svg('defs');
   definitions.append(marker);
   const all = svg('g');
-  const lines = data.edges.map(({ from, to, label, path }) => {
-    const line = svg('path', { class: 'edge', d: path, 'marker-end': 'url(#arrow)' });
+  const lines = data.edges.map(({ from, to, label }, index) => {
+    const line = svg('path', { class: 'edge', d: drawing.paths[index], 'marker-end': 'url(#arrow)' });
     line.append(svg('title', {}, `${data.nodes[from].name} to ${data.nodes[to].name}: ${label}`));
     return line;
   });
@@ -43,15 +43,15 @@
     const made = svg('g', {
       class: `node${node.part === null ? ' bare' : ''}${shard}`,
       'data-node': index,
-      transform: `translate(${node.place[0]} ${node.place[1]})`,
+      transform: `translate(${drawing.places[index].join(' ')})`,
     });
     made.style.setProperty('--hue', String(((node.part ?? 0) * 137.508) % 360));
     const part = (node.part === null ? '' : `P${node.part}`) + (node.shard ? ` shard ${node.shard}` : '');
     made.append(
       svg('title', {}, `${node.name} (${node.kind}) ${part}`),
-      svg('rect', { width: nodeWidth, height: nodeHeight, rx: 6 }),
+      svg('rect', { ...NODE, rx: 6 }),
       svg('text', { x: 7, y: 14, class: 'type' }, brief(node.kind, node.shard ? 13 : 13 - part.length)),
-      svg('text', { x: nodeWidth - 6, y: node.shard ? 41 : 13, class: 'part' }, part),
+      svg('text', { x: NODE.width - 6, y: node.shard ? 41 : 13, class: 'part' }, part),
       svg('text', { x: 7, y: 28 }, clip(node.name, 15)),
     );
     return made;
@@ -63,7 +63,7 @@
   // Where it is looked at: the point of the drawing in the left upper corner, and pixels for each of its units.
   const view = { x: 0, y: 0, scale: 1 };
   const size = () => ({ width: box.clientWidth, height: box.clientHeight });
-  const least = () => Math.min(size().width / data.width, size().height / data.height, 1) / 1.5;
+  const least = () => Math.min(size().width / drawing.width, size().height / drawing.height, 1) / 1.5;
   const show = () => {
     all.setAttribute('transform', `scale(${view.scale}) translate(${-view.x} ${-view.y})`);
     all.classList.toggle('far', view.scale < FAR);
@@ -71,9 +71,9 @@
   };
   const fit = () => {
     const { width, height } = size();
-    view.scale = Math.min(width / data.width, height / data.height, 1.5);
-    view.x = (data.width - width / view.scale) / 2;
-    view.y = (data.height - height / view.scale) / 2;
+    view.scale = Math.min(width / drawing.width, height / drawing.height, 1.5);
+    view.x = (drawing.width - width / view.scale) / 2;
+    view.y = (drawing.height - height / view.scale) / 2;
     show();
   };
   const zoom = (factor, x = size().width / 2, y = size().height / 2) => {
@@ -91,8 +91,8 @@
   const centre = ([x, y]) => {
     const { width, height } = size();
     view.scale = Math.max(view.scale, 1);
-    view.x = x + nodeWidth / 2 - width / view.scale / 2;
-    view.y = y + nodeHeight / 2 - height / view.scale / 2;
+    view.x = x + NODE.width / 2 - width / view.scale / 2;
+    view.y = y + NODE.height / 2 - height / view.scale / 2;
     show();
   };
 
@@ -185,7 +185,7 @@
     document.getElementById('found').textContent = hits.length ? `${(next % hits.length) + 1} of ${hits.length}` : 'none';
     if (!hits.length) return;
     choose(hits[next % hits.length]);
-    centre(data.nodes[hits[next % hits.length]].place);
+    centre(drawing.places[hits[next % hits.length]]);
   });
 
   let width = 0;

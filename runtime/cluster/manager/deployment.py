@@ -186,6 +186,7 @@ class Deployment:
         assert self.scheduler
         parts = self._crew.order(placement, offers)
         self._placement, self._ordered_to = placement, {each.name for each in offers}
+        self.complaint = ""
         placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.holders.place(dict(enumerate(placement.homes)))

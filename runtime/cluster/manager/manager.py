@@ -137,6 +137,14 @@ class Manager:
         """What a job took."""
         return self._reporter.trace.of(job)
 
+    def cancel(self, job: str) -> None:
+        """Give up a job, whether it is announced or under way. Not thread-safe: call it through `ask`."""
+        self._intake.withdraw(job)
+        self._assembler.forget(job)
+        if self._scheduler and job in self._scheduler.jobs:
+            self._answers.fail(job, "the job was cancelled")
+            self._journal.forget(job)
+
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
 

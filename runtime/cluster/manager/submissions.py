@@ -119,6 +119,11 @@ class Submissions:
         self._tell(sending.client, Accepted(job=job))
         return NewJob(job=job, client=sending.client, digests=digests)
 
+    def withdraw(self, job: str) -> None:
+        """Forget a job that is announced, or whose inputs are on their way."""
+        self._announced.pop(job, None)
+        self._sending.pop(job, None)
+
     def expire(self) -> list[str]:
         """Jobs whose inputs never came, which are forgotten; so are results that nobody took in a day."""
         for job in self._journal.undelivered(_KEPT_S):

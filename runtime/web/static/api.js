@@ -1,4 +1,4 @@
-// Requests to the manager: the token, JSON, errors as one line, uploads with progress.
+// Sends requests to the manager: with the token, JSON, errors of one line, and uploads with progress.
 
 const KEY = 'hyps-token';
 let token = sessionStorage.getItem(KEY) ?? '';
@@ -32,12 +32,12 @@ export function setToken(text) {
 
 export const hasToken = () => token !== '';
 
-/** What to do when the manager refuses the token. */
+/** Set the function to call when the manager refuses the token. */
 export function onRefused(callback) {
   whenRefused = callback;
 }
 
-// A header holds visible ASCII alone: another token cannot be right, and fetch would throw on it.
+// A header may hold visible ASCII only. Any other token is wrong, and fetch would throw on it.
 const headers = () => (/^[\x21-\x7e]+$/.test(token) ? { Authorization: `Bearer ${token}` } : {});
 
 const UNREACHABLE = 'The manager does not answer. Is it running?';
@@ -48,10 +48,10 @@ function lineOf(status, text) {
     if (typeof detail === 'string') return detail;
     if (Array.isArray(detail)) return detail.map((each) => each.msg).join('; ');
   } catch {
-    // Not JSON: something between us and the manager answered.
+    // It is not JSON: a proxy answered, not the manager.
   }
   if (status === 413) return 'The file is too large for the manager.';
-  return `The manager answered ${status}.`;
+  return `The manager answered with status ${status}. Try again.`;
 }
 
 function refuse(status, text) {
@@ -59,7 +59,7 @@ function refuse(status, text) {
   return new ApiError(status, status === 401 ? 'wrong token' : lineOf(status, text));
 }
 
-/** A Response that is in order; else an ApiError is thrown. */
+/** Send a request and return the Response, or throw an ApiError if it is refused. */
 export async function request(method, path, { json, body, signal } = {}) {
   const init = { method, headers: headers(), signal, cache: 'no-store' };
   if (json !== undefined) {
@@ -80,7 +80,7 @@ export async function request(method, path, { json, body, signal } = {}) {
   return response;
 }
 
-/** The answer's JSON, or null where there is none. */
+/** Send a request and return the answer's JSON, or null if it has none. */
 export async function call(method, path, options) {
   const response = await request(method, path, options);
   return response.status === 204 ? null : response.json();
@@ -88,7 +88,7 @@ export async function call(method, path, options) {
 
 export const path = (...parts) => '/api/' + parts.map(encodeURIComponent).join('/');
 
-/** PUT a file; fetch cannot tell how much of it has gone, XMLHttpRequest can. */
+/** PUT a file. XMLHttpRequest reports the progress of an upload; fetch does not. */
 export function upload(address, file, { signal, progress }) {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest();
@@ -97,10 +97,10 @@ export function upload(address, file, { signal, progress }) {
     sending.setRequestHeader('Content-Type', 'application/octet-stream');
     sending.upload.onprogress = (event) => progress(event.loaded);
     sending.onload = () => (sending.status < 300 ? resolve() : reject(refuse(sending.status, sending.responseText)));
-    // A server that refuses a large body early may close the connection before its answer is read.
+    // A server that refuses a large body may close the connection before its answer is read.
     sending.onerror = () =>
       reject(
-        new ApiError(0, `${file.name} was not taken: the connection closed. Is it too large, or the manager gone?`),
+        new ApiError(0, `${file.name} was not uploaded: the connection closed. The file may be too large.`),
       );
     sending.onabort = () => reject(new DOMException('cancelled', 'AbortError'));
     signal.addEventListener('abort', () => sending.abort());

@@ -1,4 +1,4 @@
-// Starts the page: the token, the live events, and one set-up for each part.
+// Starts the page: the token, the live events, and the parts.
 
 import { call, hasToken, onRefused, setToken, takeTokenFromAddress } from './api.js';
 import { setUpBoards } from './boards.js';
@@ -16,7 +16,7 @@ import { setUpRun } from './run.js';
 import { changed, state, take, watch } from './state.js';
 import { setUpTimeline } from './timeline.js';
 
-let stop = null; // ends the live events
+let stop = null; // function that ends the live events
 
 function showLogin(message) {
   stop?.();
@@ -44,7 +44,7 @@ async function loadTargets() {
     state.targets = await call('GET', '/api/targets');
     changed('targets');
   } catch (error) {
-    if (error.status !== 401 && error.status !== 0) say(error.message); // of a lost connection the banner tells
+    if (error.status !== 401 && error.status !== 0) say(error.message); // the banner reports a lost connection
   }
 }
 
@@ -59,11 +59,11 @@ function setConnection(connection, waitMs) {
   setHidden($('lost'), connection !== 'lost');
   if (connection !== 'lost') return;
   const when = waitMs > 1500 ? `in ${Math.round(waitMs / 1000)} s` : 'now';
-  setText($('lost'), `The connection to the manager is lost; what you see is old. It is tried again ${when}.`);
+  setText($('lost'), `The connection to the manager is lost, and what you see is old. The page tries again ${when}.`);
 }
 
 async function enter(event) {
-  event.preventDefault(); // the page sends no forms, it asks by fetch
+  event.preventDefault(); // the page sends requests with fetch, not with forms
   setToken($('token').value);
   try {
     state.targets = await call('GET', '/api/targets');
@@ -105,7 +105,7 @@ function setUp() {
     setToken('');
     showLogin('wrong token');
   });
-  // A file dropped beside a drop zone must not replace the page.
+  // A file dropped outside a drop zone must not replace the page.
   for (const kind of ['dragover', 'drop']) window.addEventListener(kind, (event) => event.preventDefault());
   window.addEventListener('hashchange', () => takeTokenFromAddress() && showApp());
   takeTokenFromAddress();

@@ -1,4 +1,4 @@
-// A card for each board: memory, rates, what it holds, and whether it is still there.
+// Draws a card for each board: its memory, rates and steps, and whether it is connected; and the overview at the top.
 
 import { call, path } from './api.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
@@ -50,7 +50,7 @@ function makeCard(worker) {
   return card;
 }
 
-/** One word for how the board is, the worst first. */
+/** The state of a board in a word; the worst one counts. */
 function wordOf(worker, gone) {
   if (gone) return 'gone';
   if (worker.set_aside) return 'set aside';
@@ -84,12 +84,13 @@ function updateCard(card, { worker, shares }) {
     [worker.problem, worker.group > 1 ? `a group of ${worker.group} boards` : ''].filter(Boolean).join('; '),
   );
   parts.drained = worker.drained;
+  setHidden(parts.drain, gone);
   setText(parts.drain, worker.drained ? 'Undrain' : 'Drain');
   setAttribute(parts.drain, 'aria-label', `${worker.drained ? 'Undrain' : 'Drain'} ${worker.name}`);
   setAttribute(
     parts.drain,
     'title',
-    worker.drained ? 'It may get shares again' : 'Take its shares away, give it no more',
+    worker.drained ? 'Let it hold steps again' : 'Move its steps to other boards, and give it no more',
   );
   keyed(
     parts.shares,
@@ -107,7 +108,7 @@ function updateCard(card, { worker, shares }) {
   );
 }
 
-/** Board -> its shares, each with how far it is. */
+/** The sub-bundles of each board, each with its state there. */
 function heldBy(shares) {
   const held = new Map();
   for (const share of shares)
@@ -120,16 +121,16 @@ function heldBy(shares) {
 
 let goneBefore = null;
 
-/** Tell those who do not see the colour when a board goes or comes back. */
+/** Announce to screen readers that a board is gone or back, which others see by its colour. */
 function announce(workers) {
   const gone = new Set(workers.filter(isGone).map(({ name }) => name));
-  const said = [];
+  const changes = [];
   for (const { name } of goneBefore ? workers : []) {
-    if (gone.has(name) && !goneBefore.has(name)) said.push(`board ${name} is gone`);
-    if (!gone.has(name) && goneBefore.has(name)) said.push(`board ${name} is back`);
+    if (gone.has(name) && !goneBefore.has(name)) changes.push(`board ${name} is gone`);
+    if (!gone.has(name) && goneBefore.has(name)) changes.push(`board ${name} is back`);
   }
   goneBefore = gone;
-  if (said.length) setText($('gone'), said.join('; '));
+  if (changes.length) setText($('gone'), changes.join('; '));
   setText($('online'), `${workers.length - gone.size} of ${workers.length} online`);
 }
 
@@ -149,6 +150,13 @@ function draw() {
   announce(workers);
 }
 
+/** While nothing is served, the model comes first: it is what the operator needs next. */
+function arrange(idle) {
+  const [boards, model] = [$('boards-section'), $('model-section')];
+  const first = idle ? model : boards;
+  if (first.parentElement.firstElementChild !== first) first.parentElement.insertBefore(boards, idle ? null : model);
+}
+
 function drawOverview() {
   const { status } = state;
   if (!status) return;
@@ -160,6 +168,7 @@ function drawOverview() {
   setText($('answered'), `${status.answered}, ${rate(status.answered_per_s)} /s`);
   setText($('status-problem'), status.problem ?? '');
   setHidden($('next-step'), status.bundle !== null);
+  arrange(status.bundle === null);
 }
 
 export function setUpBoards() {

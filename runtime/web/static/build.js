@@ -1,4 +1,4 @@
-// What to compile and for what; a build under way, and what came of it.
+// Compiles a model: the form, the compilation under way, and its result.
 
 import { ApiError, call, path } from './api.js';
 import { $, setDisabled, setHidden, setOptions, setText } from './dom.js';
@@ -8,24 +8,25 @@ import { changed, isGone, newestFirst, onEvent, state, take, watch } from './sta
 import { showPlan } from './plan.js';
 import { setUpUpload } from './upload.js';
 
-let current = null; // the id of the build that #build-state tells of
-let mine = null; // the one that this page asked for: its plan is shown when it is done
-let wanted = null; // a model that was just uploaded, perhaps before the library event
+let current = null; // the id of the build that #build-state shows
+let mine = null; // the id of the build that this page started: its plan is shown once it is done
+let uploaded = null; // a model that was just uploaded, to be chosen once the library lists it
 
 function smallestBoard() {
-  const there = (state.status?.workers ?? []).filter((worker) => !isGone(worker));
-  return there.length ? Math.min(...there.map((worker) => worker.memory_bytes)) : null;
+  const online = (state.status?.workers ?? []).filter((worker) => !isGone(worker));
+  return online.length ? Math.min(...online.map((worker) => worker.memory_bytes)) : null;
 }
 
-function order(dryRun) {
+/** The request that the form describes. */
+function requestOf(dryRun) {
   const kind = document.querySelector('input[name=for]:checked').value;
   const budget = Number($('budget').value);
-  if (kind === 'budget' && !(budget > 0)) throw new ApiError(0, 'Say how many MB of memory there are.');
+  if (kind === 'budget' && !(budget > 0)) throw new ApiError(0, 'Enter the budget in MB.');
   if (kind === 'target' && !$('target').value) throw new ApiError(0, 'Choose a kind of board.');
-  if (kind === 'workers' && smallestBoard() === null) throw new ApiError(0, 'No board is connected.');
+  if (kind === 'workers' && smallestBoard() === null) throw new ApiError(0, 'No board is connected. Start hyps-worker on one, or choose a kind of board.');
   const name = $('bundle-name').value.trim();
   if (!$('bundle-name').checkValidity())
-    throw new ApiError(0, 'The name of a bundle is letters, digits, dots, hyphens and underscores.');
+    throw new ApiError(0, 'A bundle\'s name has only letters, digits, dots, hyphens and underscores.');
   return {
     target: kind === 'target' ? $('target').value : null,
     memory_bytes: kind === 'budget' ? Math.round(budget * 1e6) : null,
@@ -40,23 +41,23 @@ function order(dryRun) {
 async function start(dryRun) {
   const model = $('model').value;
   if (!model) throw new ApiError(0, 'Upload a model first.');
-  const build = await call('POST', `${path('models', model)}/builds`, { json: order(dryRun) });
+  const build = await call('POST', `${path('models', model)}/builds`, { json: requestOf(dryRun) });
   current = mine = build.id;
-  take('build', state.builds.get(build.id) ?? build); // its events may have been faster
+  take('build', state.builds.get(build.id) ?? build); // an event may have come first
 }
 
 function sentence(build) {
   const { model, message, plan, dry_run: dryRun } = build;
   if (build.state === 'cancelled') return `${model}: cancelled.`;
   if (build.state === 'running') return `${dryRun ? 'Planning' : 'Compiling'} ${model} … ${message ?? ''}`;
-  if (build.state === 'failed') return `${model}: no ${dryRun ? 'plan' : 'bundle'}. ${message ?? ''}`;
-  const said = [`${model}: ${dryRun ? 'plan' : `bundle ${build.bundle}`} made in ${time(build.seconds)}.`];
+  if (build.state === 'failed') return `${model}: ${dryRun ? 'not planned' : 'not compiled'}. ${message ?? ''}`;
+  const sentences = [`${model}: ${dryRun ? 'planned' : `bundle ${build.bundle} compiled`} in ${time(build.seconds)}.`];
   if (plan) {
     const size = count(plan.partitions.length, 'partition');
-    said.push(`${size}, peak ${mb(plan.peak_bytes)} of ${mb(plan.budget_bytes)} MB.`);
+    sentences.push(`${size}, peak ${mb(plan.peak_bytes)} of ${mb(plan.budget_bytes)} MB.`);
   }
-  if (message) said.push(message);
-  return said.join(' ');
+  if (message) sentences.push(message);
+  return sentences.join(' ');
 }
 
 function drawBuild() {
@@ -75,9 +76,9 @@ function drawModels() {
     `${name} (${mb(size_bytes)} MB${files.length > 1 ? `, ${files.length} files` : ''})`;
   const options = state.models.map((model) => ({ value: model.name, label: label(model) }));
   setOptions($('model'), options.length ? options : [{ value: '', label: 'none yet' }]);
-  if (wanted && names.includes(wanted)) {
-    $('model').value = wanted;
-    wanted = null;
+  if (uploaded && names.includes(uploaded)) {
+    $('model').value = uploaded;
+    uploaded = null;
   }
   for (const id of ['model-delete', 'show-plan', 'compile']) setDisabled($(id), !names.length);
 }
@@ -92,7 +93,7 @@ function drawTargets() {
 
 function drawSmallest() {
   const bytes = smallestBoard();
-  setText($('smallest'), bytes === null ? 'none is connected' : `the smallest has ${mb(bytes)} MB`);
+  setText($('smallest'), bytes === null ? 'no board is connected' : `the smallest has ${mb(bytes)} MB`);
 }
 
 function whenChanged(build) {
@@ -116,11 +117,11 @@ export function setUpBuild() {
   });
   button($('compile'), () => start(false));
   button($('build-cancel'), () => call('DELETE', path('builds', current)));
-  careful($('model-delete'), 'Really delete?', () => call('DELETE', path('models', $('model').value)));
+  careful($('model-delete'), 'Delete it and its files?', () => call('DELETE', path('models', $('model').value)));
   setUpUpload(
     () => $('model').value,
     (model) => {
-      wanted = model;
+      uploaded = model;
       changed('library');
     },
   );

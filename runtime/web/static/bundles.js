@@ -1,4 +1,4 @@
-// The bundles that there are: serve one, fetch it as an archive, look at its partitions, delete it.
+// Lists the bundles; each can be served, downloaded, looked at and deleted.
 
 import { call, path, request } from './api.js';
 import { $, el, keyed, setClass, setDisabled, setHidden, setText } from './dom.js';
@@ -8,7 +8,7 @@ import { showPlan } from './plan.js';
 import { state, take, watch } from './state.js';
 
 async function serve(name) {
-  setText($('bundle-state'), `Placing ${name} on the boards …`);
+  setText($('bundle-state'), `Starting to serve ${name} …`);
   try {
     take('status', await call('PUT', '/api/served', { json: { bundle: name } }));
     setText($('bundle-state'), `${name} is served.`);
@@ -20,7 +20,7 @@ async function serve(name) {
 }
 
 async function download(name) {
-  setText($('bundle-state'), `Fetching ${name} …`);
+  setText($('bundle-state'), `Downloading ${name} …`);
   try {
     const response = await request('GET', `${path('bundles', name)}/archive`);
     const address = URL.createObjectURL(await response.blob());
@@ -46,7 +46,7 @@ function makeRow({ name }) {
     facts: el('p', { class: 'hint' }),
     badge: el('span', { class: 'badge', 'data-word': 'online' }, 'served'),
     serve: button(action('serve', 'Serve'), () => serve(name)),
-    remove: careful(action('delete', 'Delete'), 'Really delete?', () => call('DELETE', path('bundles', name))),
+    remove: careful(action('delete', 'Delete'), 'Delete it?', () => call('DELETE', path('bundles', name))),
   };
   parts.remove.classList.add('danger');
   const row = el(
@@ -68,9 +68,9 @@ function makeRow({ name }) {
 }
 
 function updateRow({ parts }, bundle) {
-  const made = bundle.target ? ` for ${bundle.target}` : '';
+  const target = bundle.target === 'custom' ? '' : ` for ${bundle.target}`;
   const size = `${mb(bundle.size_bytes)} MB, budget ${mb(bundle.budget_bytes)} MB`;
-  setText(parts.facts, `${bundle.model}${made}: ${count(bundle.steps, 'step')}, ${size}`);
+  setText(parts.facts, `${bundle.model}${target}: ${count(bundle.steps, 'step')}, ${size}`);
   setHidden(parts.badge, !bundle.served);
   setDisabled(parts.serve, bundle.served);
   setDisabled(parts.remove, bundle.served);

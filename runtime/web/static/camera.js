@@ -1,26 +1,26 @@
-// The camera: one frame under way at a time, the next when the last is answered.
+// Sends the camera's frames, one at a time: the next when the last is answered.
 
 import { ApiError } from './api.js';
 import { $ } from './dom.js';
 import { act, button, clear, say } from './messages.js';
 
-const LONGEST_SIDE = 640; // pixels; the models look at 32 to 299 of them
+const LONGEST_SIDE = 640; // pixels; the models take 32 to 299
 const QUALITY = 0.9;
-const BUSY_MS = 500; // pause when the manager has too many waiting
+const BUSY_MS = 500; // pause when too many jobs wait
 
 let stream = null;
 
 const REASONS = {
-  NotAllowedError: 'The browser does not allow the camera. Allow it beside the address, then try again.',
-  NotFoundError: 'There is no camera.',
-  NotReadableError: 'The camera is used by another program.',
+  NotAllowedError: 'The browser does not allow the camera. Allow it next to the address, then try again.',
+  NotFoundError: 'This device has no camera.',
+  NotReadableError: 'Another program uses the camera. Close it, then try again.',
 };
 
 async function open() {
   if (!navigator.mediaDevices?.getUserMedia)
     throw new ApiError(
       0,
-      'The browser gives the camera to https pages and to localhost alone. Open the manager by one of these.',
+      'Browsers allow the camera on https pages and on localhost only. Start the manager with --tls-cert and --tls-key.',
     );
   try {
     return await navigator.mediaDevices.getUserMedia({
@@ -41,7 +41,7 @@ function frame(video, canvas) {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Frame after frame, as long as this stream is the one. */
+/** Send frame after frame until another stream, or none, takes the place of this one. */
 async function loop(mine, submit, finish) {
   const canvas = document.createElement('canvas');
   let refused = false;
@@ -57,7 +57,7 @@ async function loop(mine, submit, finish) {
     } catch (error) {
       if (error.status !== 503) throw error;
       refused = true;
-      say('Too many jobs wait; the camera goes on when there is room.');
+      say('Too many jobs wait. The camera goes on when some are done.');
       await pause(BUSY_MS);
     }
   }
@@ -67,9 +67,10 @@ function show(running) {
   $('video').hidden = !running;
   $('camera').hidden = running;
   $('camera-stop').hidden = !running;
-  if (running) $('preview').hidden = true;
-  $('result').setAttribute('aria-live', running ? 'off' : 'polite'); // no reader keeps up with a camera
+  $('result').setAttribute('aria-live', running ? 'off' : 'polite'); // no screen reader keeps up with a camera
 }
+
+export const cameraRuns = () => stream !== null;
 
 export function stopCamera() {
   if (!stream) return;

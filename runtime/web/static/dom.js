@@ -1,4 +1,4 @@
-// Small helpers to make and change elements. Text always goes in as text: names come from users.
+// Creates and changes elements. Text is always set as text, never as markup: names come from users.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -18,7 +18,7 @@ export const el = (tag, attributes = {}, ...children) => fill(document.createEle
 export const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, tag), attributes, children);
 
-/** Each of these changes the page only where it must: an unchanged write would still cost a layout. */
+// Each of these writes only what has changed: writing the same value again would still cost a layout.
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -39,13 +39,13 @@ export function setDisabled(node, disabled) {
 }
 
 /**
- * Make the children of parent those of items, in their order, keeping the elements whose key stays.
- * make(item) gives a new element; update(element, item) brings it up to date.
+ * Give parent one child for each item, in order; an element stays as long as its key does.
+ * make(item) returns a new element; update(element, item) brings it up to date.
  */
 export function keyed(parent, items, keyOf, make, update) {
   const old = parent.keyedChildren ?? new Map();
   const now = new Map(items.map((item) => [keyOf(item), null]));
-  // Those that go must go first: who stays is then not moved, and keeps the focus.
+  // Elements are removed first: those that stay are then not moved, and keep the focus.
   for (const [key, node] of old) if (!now.has(key)) node.remove();
   let at = parent.firstElementChild;
   for (const item of items) {
@@ -59,7 +59,7 @@ export function keyed(parent, items, keyOf, make, update) {
   parent.keyedChildren = now;
 }
 
-/** The options of a select, {value, label}; keeps what is chosen where it is still there. */
+/** Set the options of a select, [{value, label}]; the chosen one stays chosen if it is still among them. */
 export function setOptions(select, options) {
   const signature = JSON.stringify(options);
   if (select.optionsAre === signature) return;
@@ -71,7 +71,10 @@ export function setOptions(select, options) {
 
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
 
-/** Among the many children that match, one stop for Tab; arrow keys, Home and End go from one to the next. */
+/**
+ * Let Tab stop at only one of the children that match; arrow keys, Home and End move between them.
+ * Returns a function to call after children have changed.
+ */
 export function roving(container, selector) {
   const stopAt = (node) => {
     container.querySelector(`${selector}[tabindex="0"]`)?.setAttribute('tabindex', '-1');
@@ -97,7 +100,7 @@ export function roving(container, selector) {
   };
 }
 
-/** A place where files can be dropped; give(files) gets them. */
+/** Let files be dropped on zone; give(files) is called with them. */
 export function dropZone(zone, give) {
   let depth = 0;
   zone.addEventListener('dragenter', () => zone.classList.toggle('over', ++depth > 0));

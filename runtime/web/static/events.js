@@ -1,12 +1,12 @@
-// The manager's live events, read from a fetch stream since EventSource cannot send the token.
+// Reads the manager's live events from a fetch stream, since EventSource cannot send the token.
 
 import { request } from './api.js';
 
-const SILENCE_MS = 12000; // the manager says something every 5 s
+const SILENCE_MS = 12000; // the manager sends an event or a ping every 5 s
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 5000;
 
-/** Split text into server-sent events; give(name, data) for each whole one. */
+/** Return a function that splits text into server-sent events and calls give(name, data) for each complete one. */
 export function parser(give) {
   let rest = '';
   let name = 'message';
@@ -55,7 +55,7 @@ async function readOnce(stopping, onEvent, onOpen) {
   }
 }
 
-/** A pause that ends early when the machine is online again or the tab is looked at. */
+/** Wait, but no longer than until the machine is online again. */
 function pause(ms, stopping) {
   return new Promise((resolve) => {
     const end = () => {
@@ -71,8 +71,8 @@ function pause(ms, stopping) {
 }
 
 /**
- * Follow the events until stopped, whatever happens to the connection.
- * onState is called with ('live') or ('lost', milliseconds until the next try). Returns a function that stops.
+ * Follow the events until stopped, and connect again whenever the connection is lost.
+ * Calls onState('live'), or onState('lost', milliseconds until the next try). Returns a function that stops.
  */
 export function follow(onEvent, onState) {
   const stop = new AbortController();
@@ -85,7 +85,7 @@ export function follow(onEvent, onState) {
           onState('live');
         });
       } catch (error) {
-        if (error.status === 401) return; // the form for the token is shown already
+        if (error.status === 401) return; // the form for the token is already shown
         if (error.name !== 'AbortError' && error.status === undefined) console.warn(error);
       }
       if (stop.signal.aborted) return;

@@ -1,4 +1,4 @@
-// Numbers and steps as text. MB is 10^6 bytes, as everywhere in HyPS.
+// Formats numbers and steps as text. 1 MB is 10^6 bytes, as everywhere in HyPS.
 
 export function mb(bytes) {
   const value = bytes / 1e6;

@@ -1,9 +1,11 @@
-// The graph of partitions as SVG. It is built once for a plan and a width; later only colours and labels change.
+// Draws the graph of partitions as SVG, once for each plan and width; later only colours and labels change.
 
 import { $, el, roving, setAttribute, setClass, setStyle, setText, svg } from './dom.js';
 import { count, mb, steps } from './format.js';
-import { NODE, edgesOf, pathOf, place } from './layout.js';
+import { edgesOf, layout } from './layout.js';
 import { hue, hueOf } from './state.js';
+
+const NODE = { width: 68, height: 38 }; // pixels
 
 let shown = null; // {key, partitions, edges, nodes: [element], lines: [element], width}
 let chosen = null; // index of the node whose details are shown
@@ -11,7 +13,7 @@ let keepTabStop = () => {};
 
 const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
-function makeNode(partition, index, { x, y }) {
+function makeNode(index, [x, y]) {
   const label = svg('text', { x: NODE.width / 2, y: 31, class: 'node-label' });
   const node = svg(
     'g',
@@ -28,15 +30,15 @@ function makeNode(partition, index, { x, y }) {
 function build(view, width) {
   const { partitions } = view;
   const edges = edgesOf(partitions);
-  const layout = place(partitions.length, edges, width);
-  const lines = edges.map(({ from, to, tensors }) =>
+  const drawing = layout(partitions.length, edges, NODE, width);
+  const lines = edges.map(({ from, to, tensors }, index) =>
     svg(
       'path',
-      { class: 'edge', d: pathOf(layout.nodes[from], layout.nodes[to]), 'marker-end': 'url(#arrow)' },
+      { class: 'edge', d: drawing.paths[index], 'marker-end': 'url(#arrow)' },
       svg('title', {}, `${from} to ${to}: ${tensors.join(', ')}`),
     ),
   );
-  const nodes = partitions.map((partition, index) => makeNode(partition, index, layout.nodes[index]));
+  const nodes = drawing.places.map((place, index) => makeNode(index, place));
   const arrow = svg(
     'marker',
     {
@@ -53,7 +55,7 @@ function build(view, width) {
   );
   const picture = svg(
     'svg',
-    { width: layout.width, height: layout.height, viewBox: `0 0 ${layout.width} ${layout.height}` },
+    { width: drawing.width, height: drawing.height, viewBox: `0 0 ${drawing.width} ${drawing.height}` },
     svg('defs', {}, arrow),
     ...lines,
     ...nodes,
@@ -65,7 +67,7 @@ function build(view, width) {
   keepTabStop();
 }
 
-/** view: {key, partitions, homes: null or [names of the boards of each step]}. */
+/** Draw a view: {key, partitions, homes: null, or for each step the names of its boards}. */
 export function drawGraph(view) {
   const width = $('graph').clientWidth;
   if (!width) return;
@@ -81,7 +83,7 @@ export function drawGraph(view) {
     const label = boards
       ? boards.length
         ? boards[0] + (boards.length > 1 ? ` +${boards.length - 1}` : '')
-        : 'nowhere'
+        : 'no board'
       : `${mb(partition.peak_bytes)} MB`;
     setText(node.parts.label, clip(label, 10));
     setClass(node, 'homeless', boards?.length === 0);
@@ -113,21 +115,21 @@ function drawDetail() {
   const box = $('node');
   if (chosen === null) {
     box.replaceChildren(
-      el('p', { class: 'hint' }, 'Choose a partition to see its operators and why it was cut there.'),
+      el('p', { class: 'hint' }, 'Choose a partition to see its operators and why the network is cut before it.'),
     );
     return;
   }
   const partition = shown.partitions[chosen];
-  const near = (mine, other, word) =>
+  const neighbours = (mine, other, word) =>
     shown.edges
       .filter((edge) => edge[mine] === chosen)
       .map((edge) => `${edge.tensors.join(', ')} ${word} ${steps(edge[other], edge[other] + 1)}`);
-  const from = near('to', 'from', 'from');
-  const to = near('from', 'to', 'to');
+  const from = neighbours('to', 'from', 'from');
+  const to = neighbours('from', 'to', 'to');
   const boards = shown.homes?.[chosen];
   box.replaceChildren(
     el('h4', {}, `Step ${chosen}: ${partition.name}`),
-    el('p', { role: 'status' }, `${partition.reason.kind}: ${partition.reason.text}`),
+    el('p', { role: 'status' }, partition.reason),
     el(
       'dl',
       { class: 'pairs' },
@@ -135,8 +137,8 @@ function drawDetail() {
         'Peak',
         `${mb(partition.peak_bytes)} MB: weights ${mb(partition.weight_bytes)}, activations ${mb(partition.activation_bytes)}`,
       ),
-      ...row('Gets', from.join('; ') || partition.inputs.join(', ')),
-      ...row('Gives', `${to.join('; ') || partition.outputs.join(', ')} (${mb(partition.leaving_bytes)} MB)`),
+      ...row('Reads', from.join('; ') || partition.inputs.join(', ')),
+      ...row('Writes', `${to.join('; ') || partition.outputs.join(', ')} (${mb(partition.leaving_bytes)} MB)`),
       ...(boards ? row('Boards', boards.join(', ') || 'none') : []),
     ),
     el('h5', {}, count(partition.operators.length, 'operator')),
@@ -148,7 +150,7 @@ function drawDetail() {
   );
 }
 
-/** Show the details of a step; from the table as well as from the graph. */
+/** Show the details of a step, chosen in the graph or in the table. */
 export function choose(index) {
   chosen = index;
   mark();

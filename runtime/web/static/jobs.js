@@ -1,4 +1,4 @@
-// The last jobs, newest first; choosing one shows its answer and where its time went.
+// Lists the last jobs, the newest first; choosing one shows its answer and where its time went.
 
 import { $, el, keyed, roving, setAttribute, setHidden, setText } from './dom.js';
 import { clock, time } from './format.js';
@@ -6,9 +6,9 @@ import { changed, newestFirst, state, watch } from './state.js';
 
 let keepTabStop = () => {};
 
-/** The job that is looked at: the chosen one, else the newest. */
+/** The job whose answer is shown: an input that is being sent, else the chosen job, else the newest. */
 export function chosenJob() {
-  return state.jobs.get(state.chosenJob) ?? [...state.jobs.values()].sort(newestFirst)[0];
+  return state.input ?? state.jobs.get(state.chosenJob) ?? [...state.jobs.values()].sort(newestFirst)[0];
 }
 
 function makeJob({ id }) {
@@ -20,6 +20,7 @@ function makeJob({ id }) {
   };
   const choose = () => {
     state.chosenJob = id;
+    state.input = null;
     changed('jobs');
   };
   parts.button = el(
@@ -40,14 +41,15 @@ function updateJob({ parts }, job, chosen) {
   setText(parts.at, clock(job.submitted_at));
   setText(parts.name, job.name);
   setText(parts.best, best ? (best.label ?? `class ${best.index}`) : '');
-  setText(parts.state, job.state === 'done' ? time(job.seconds) : job.state);
-  setAttribute(parts.state, 'class', `state ${job.state}`);
+  const word = job.blocked ? 'blocked' : job.state;
+  setText(parts.state, job.state === 'done' ? time(job.seconds) : word);
+  setAttribute(parts.state, 'class', `state ${word}`);
   setAttribute(parts.button, 'aria-pressed', String(job === chosen));
 }
 
 function draw() {
   const jobs = [...state.jobs.values()].sort(newestFirst);
-  const chosen = state.jobs.get(state.chosenJob) ?? jobs[0];
+  const chosen = chosenJob();
   keyed(
     $('jobs'),
     jobs,

@@ -1,4 +1,4 @@
-// The one line that says what went wrong, and the wrapper around everything that an operator starts.
+// Shows errors in one line at the top of the page, and runs the actions that the operator starts.
 
 import { $ } from './dom.js';
 
@@ -9,7 +9,7 @@ export function say(line) {
 
 export const clear = () => say('');
 
-/** Run an action of the operator's: the line is cleared first, and shows the reason if it fails. */
+/** Run an action of the operator; the line is cleared first, and shows the reason if the action fails. */
 export async function act(action) {
   clear();
   try {
@@ -22,7 +22,7 @@ export async function act(action) {
   }
 }
 
-/** The same as a listener; the button cannot be pressed again until it is done. */
+/** Run an action whenever the button is pressed; presses while the action runs are ignored. */
 export function button(node, action) {
   node.addEventListener('click', async () => {
     if (node.getAttribute('aria-busy') === 'true') return;
@@ -33,11 +33,11 @@ export function button(node, action) {
   return node;
 }
 
-/** A button for what cannot be undone asks once more, by its own text, within four seconds. */
+/** Run an action that cannot be undone: the button asks the question, and must be pressed again within four seconds. */
 export function careful(node, question, action) {
   const text = node.textContent;
   let timer = 0;
-  const calm = () => {
+  const reset = () => {
     clearTimeout(timer);
     timer = 0;
     node.textContent = text;
@@ -45,15 +45,15 @@ export function careful(node, question, action) {
   };
   button(node, async () => {
     if (timer) {
-      calm();
+      reset();
       await action();
       return;
     }
     node.textContent = question;
     node.classList.add('asking');
-    timer = setTimeout(calm, 4000);
+    timer = setTimeout(reset, 4000);
   });
-  node.addEventListener('blur', () => timer && calm());
+  node.addEventListener('blur', () => timer && reset());
   return node;
 }
 

@@ -1,4 +1,4 @@
-// The operator's choice of boards for each share. What is chosen stays a draft until it is applied.
+// Lets the operator choose the boards of each sub-bundle (a share). The choice is a draft until it is applied.
 
 import { ApiError, call } from './api.js';
 import { $, el, keyed, setClass, setDisabled, setText } from './dom.js';
@@ -7,7 +7,7 @@ import { button } from './messages.js';
 import { changed, isGone, state, take, watch } from './state.js';
 
 const draft = new Map(); // share number -> Set of board names
-let draftOf = ''; // the shares that it was made for
+let draftOf = ''; // the shares that the draft was made for
 
 const homesOf = (share) =>
   draft.get(share.number) ?? new Set(Object.keys(share.homes).filter((name) => share.homes[name] !== 'lost'));
@@ -51,7 +51,7 @@ function updateShare(node, share) {
   const names = [...chosen].join(', ') || 'no board';
   setText(summary, `${steps(share.start, share.stop)}: ${names}${draft.has(share.number) ? ' (changed)' : ''}`);
   setClass(node, 'changed', draft.has(share.number));
-  if (!node.open) return; // 20 boards times 200 shares: fill in only what is looked at
+  if (!node.open) return; // 20 boards times 200 shares: fill in only what is open
   keyed(
     boxes,
     state.status.workers,
@@ -72,7 +72,7 @@ function draw() {
   const signature = `${bundle} ${shares.map(({ number, start, stop }) => `${number}:${start}-${stop}`).join()}`;
   if (signature !== draftOf) {
     if (draft.size)
-      setText($('placement-state'), 'The shares were cut anew: your changes no longer fit and were dropped.');
+      setText($('placement-state'), 'The steps were divided anew. Your changes no longer fit and were dropped.');
     draft.clear();
     draftOf = signature;
   }
@@ -82,13 +82,13 @@ function draw() {
   keyed($('shares'), shares, ({ number, start, stop }) => `${number} ${start} ${stop}`, makeShare, updateShare);
 }
 
-async function put(homes, said) {
-  setText($('placement-state'), 'Placing …');
+async function put(homes, message) {
+  setText($('placement-state'), 'Moving steps …');
   try {
     const status = await call('PUT', '/api/placement', { json: { homes } });
     draft.clear();
     take('status', status);
-    setText($('placement-state'), said);
+    setText($('placement-state'), message);
   } catch (error) {
     setText($('placement-state'), '');
     throw error;
@@ -104,14 +104,14 @@ async function apply() {
     if (!homes[share.number].length)
       throw new ApiError(0, `Choose at least one board for ${steps(share.start, share.stop)}.`);
   }
-  await put(homes, 'Placed as you chose.');
+  await put(homes, 'The steps are placed as you chose.');
 }
 
 export function setUpPlacement() {
   watch(['status', 'draft'], draw);
   $('placement').addEventListener('toggle', () => changed('draft'));
   button($('place'), apply);
-  button($('place-automatic'), () => put(null, 'The manager places the shares itself.'));
+  button($('place-automatic'), () => put(null, 'The manager places the steps.'));
   button($('place-reset'), () => {
     draft.clear();
     setText($('placement-state'), '');

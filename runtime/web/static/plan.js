@@ -1,4 +1,4 @@
-// The partitions of a plan, of a bundle, or of what is served on the boards: a choice, a summary, a graph, a table.
+// Shows the partitions of a plan, a bundle, or the bundle that is served: a summary, a graph and a table.
 
 import { call, path } from './api.js';
 import { $, el, keyed, roving, setAttribute, setHidden, setOptions, setStyle, setText } from './dom.js';
@@ -8,7 +8,7 @@ import { say } from './messages.js';
 import { changed, newestFirst, state, watch } from './state.js';
 
 const SERVED = 'served';
-let source = null; // served | build:ID | bundle:NAME; null: nothing was chosen yet
+let source = null; // served | build:ID | bundle:NAME; null: the first of the list
 const fetched = new Map(); // bundle -> {stamp, detail}
 
 export function showPlan(key) {
@@ -20,40 +20,40 @@ const labelOf = ({ dry_run: dryRun, model, plan, began_at: began }) =>
   `${dryRun ? 'Plan' : 'Build'}: ${model}, ${mb(plan.budget_bytes)} MB, ${clock(began)}`;
 
 function options() {
-  const found = [];
-  if (state.status?.bundle) found.push({ value: SERVED, label: `Served now: ${state.status.bundle}` });
+  const choices = [];
+  if (state.status?.bundle) choices.push({ value: SERVED, label: `Served now: ${state.status.bundle}` });
   for (const build of [...state.builds.values()].sort(newestFirst))
     if (build.plan)
-      found.push({
+      choices.push({
         value: `build:${build.id}`,
         label: labelOf(build),
       });
-  for (const { name } of state.bundles) found.push({ value: `bundle:${name}`, label: `Bundle: ${name}` });
-  return found;
+  for (const { name } of state.bundles) choices.push({ value: `bundle:${name}`, label: `Bundle: ${name}` });
+  return choices;
 }
 
-/** A bundle's partitions, or null while they are on their way. */
+/** A bundle with its partitions, or null until they have been fetched. */
 function detailOf(name) {
   const known = state.bundles.find((bundle) => bundle.name === name);
   const stamp = JSON.stringify([known?.model, known?.size_bytes, known?.steps, known?.budget_bytes]);
   const entry = fetched.get(name);
   if (entry?.stamp === stamp) return entry.detail;
-  const wanted = { stamp, detail: null };
-  fetched.set(name, wanted);
+  const request = { stamp, detail: null };
+  fetched.set(name, request);
   call('GET', path('bundles', name)).then(
     (detail) => {
-      wanted.detail = detail;
+      request.detail = detail;
       changed('plan');
     },
     (error) => {
       if (error.status !== 401) say(error.message);
-      setTimeout(() => fetched.get(name) === wanted && fetched.delete(name), 5000); // then it may be asked again
+      setTimeout(() => fetched.get(name) === request && fetched.delete(name), 5000); // then it is fetched again
     },
   );
   return null;
 }
 
-/** Which boards hold each step. */
+/** The boards that hold each step. */
 function homesOf(size) {
   const homes = Array.from({ length: size }, () => []);
   for (const { start, stop, homes: where } of state.status.shares) {
@@ -91,17 +91,16 @@ function summary({ partitions, budget, plan, homes }) {
   ];
   if (plan) {
     parts.push(
-      `the whole model at once would take ${mb(plan.whole_peak_bytes)} MB`,
-      `least budget possible ${mb(plan.smallest_budget_bytes)} MB`,
+      `the whole model would need ${mb(plan.whole_peak_bytes)} MB`,
+      `smallest budget ${mb(plan.smallest_budget_bytes)} MB`,
     );
-    parts.push(`estimated ${time(plan.latency_s)} for one input`);
+    parts.push(`about ${time(plan.latency_s)} for one input, estimated`);
     parts.push(
       plan.exact
-        ? "the network's own result, bit for bit"
-        : `not bit for bit: ${plan.inexact_reason ?? 'the last bits may differ'}`,
+        ? 'the same result as the whole model, bit for bit'
+        : `the last bits of the result may differ${plan.inexact_reason ? `: ${plan.inexact_reason}` : ''}`,
     );
   }
-  if (homes) parts.push('colours and labels in the graph are the boards');
   return `${parts.join('; ')}.`;
 }
 
@@ -112,17 +111,17 @@ function makeBar() {
   return Object.assign(el('span', { class: 'meter-row' }, bar, text), { parts: { spans, text } });
 }
 
-/** The peak of a partition against what there is: its weights, its activations, and the rest of the process. */
+/** Draw a partition's peak against a limit: its weights, its activations, and the rest of the process. */
 function updateBar(row, partition, limit, board) {
   const { weight_bytes: weights, activation_bytes: activations, peak_bytes: peak } = partition;
-  const share = [weights, activations, Math.max(0, peak - weights - activations)];
+  const parts = [weights, activations, Math.max(0, peak - weights - activations)];
   const scale = Math.min(1, limit / peak) / Math.max(limit, 1);
   row.parts.spans.forEach((span, index) =>
-    setStyle(span, 'width', `${Math.min(100, share[index] * scale * 100).toFixed(2)}%`),
+    setStyle(span, 'width', `${Math.min(100, parts[index] * scale * 100).toFixed(2)}%`),
   );
   setText(
     row.parts.text,
-    `${mb(peak)} of ${mb(limit)}${board ? ` on ${board}` : ''}${peak > limit ? ', too much' : ''}`,
+    `${mb(peak)} of ${mb(limit)}${board ? ` on ${board}` : ''}${peak > limit ? ', too large' : ''}`,
   );
 }
 
@@ -143,7 +142,7 @@ function makeRow(partition, index) {
     ...[partition.weight_bytes, partition.activation_bytes, partition.peak_bytes].map((bytes) => number(mb(bytes))),
     bars,
     number(mb(partition.leaving_bytes)),
-    el('td', { class: 'reason' }, `${partition.reason.kind}: ${partition.reason.text}`),
+    el('td', { class: 'reason' }, partition.reason),
   );
   row.parts = { bars };
   return row;
@@ -174,16 +173,16 @@ function drawTable(view) {
 }
 
 let keepTabStop = () => {};
-let drawn = null; // what the last drawing showed: a status comes ten times a second and seldom changes a plan
+let drawn = null; // the signature of the last drawing: a status comes ten times a second and seldom changes a plan
 
 function draw() {
-  const found = options();
-  setOptions($('plan-source'), found.length ? found : [{ value: '', label: 'nothing yet' }]);
-  if (!found.some(({ value }) => value === source)) source = null;
-  const key = source ?? found[0]?.value;
+  const choices = options();
+  setOptions($('plan-source'), choices.length ? choices : [{ value: '', label: 'nothing yet' }]);
+  if (!choices.some(({ value }) => value === source)) source = null;
+  const key = source ?? choices[0]?.value;
   setHidden($('plan-view'), !key);
   if (!key) {
-    setText($('plan-summary'), 'Choose a model and press "Show plan".');
+    setText($('plan-summary'), 'Upload a model and press "Show plan" to see how it is cut.');
     return;
   }
   if ($('plan-source').value !== key) $('plan-source').value = key;
@@ -194,10 +193,10 @@ function draw() {
   if (signature === drawn) return;
   drawn = signature;
   setText($('plan-summary'), summary(view));
-  const colours = view.homes ? 'Each colour is a board.' : 'Each partition has its colour.';
+  const colours = view.homes ? 'Colours and labels name the boards.' : 'Labels are the peaks.';
   setText(
     $('graph-hint'),
-    `Arrows are the tensors between partitions. ${colours} Arrow keys go from node to node, Enter shows one.`,
+    `Each box is a partition, each arrow the tensors between two. ${colours} Choose one for its details.`,
   );
   setAttribute($('graph'), 'data-view', view.homes ? 'served' : 'plan');
   drawGraph(view);

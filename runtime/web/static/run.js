@@ -1,27 +1,27 @@
-// A photograph in, its five best labels out.
+// Takes a photograph or a tensor, and shows the five best classes of its answer.
 
-import { ApiError, call } from './api.js';
-import { setUpCamera } from './camera.js';
+import { ApiError, call, path } from './api.js';
+import { cameraRuns, setUpCamera } from './camera.js';
 import { $, dropZone, el, keyed, setClass, setHidden, setStyle, setText } from './dom.js';
 import { time } from './format.js';
 import { chosenJob } from './jobs.js';
-import { act } from './messages.js';
+import { act, button } from './messages.js';
 import { changed, onEvent, state, take, watch } from './state.js';
 
-const POLL_MS = 3000; // should an event be missed
+const POLL_MS = 3000; // in case an event is missed
 
-const waiting = new Map(); // job id -> function that gets the finished job
-const finished = (job) => job.state === 'done' || job.state === 'failed';
+const waiting = new Map(); // job id -> function that is called with the finished job
+const finished = (job) => ['done', 'failed', 'cancelled'].includes(job.state);
 
-/** Send one input; returns its Job. */
+/** Send an input, and show its job. */
 async function submit(blob, name) {
   const job = await call('POST', `/api/jobs?name=${encodeURIComponent(name)}`, { body: blob });
   state.chosenJob = job.id;
-  take('job', state.jobs.get(job.id) ?? job); // its events may have been faster
+  take('job', state.jobs.get(job.id) ?? job); // an event may have come first
   return job;
 }
 
-/** The job when it is done or failed. */
+/** Return the job once it has ended. */
 async function finish(id) {
   const known = state.jobs.get(id);
   if (known && finished(known)) return known;
@@ -33,7 +33,7 @@ async function finish(id) {
     };
     const timer = setInterval(async () => {
       try {
-        take('job', await call('GET', `/api/jobs/${encodeURIComponent(id)}`));
+        take('job', await call('GET', path('jobs', id)));
       } catch (error) {
         if (error.status === 0) return; // the manager may come back
         clearInterval(timer);
@@ -44,21 +44,33 @@ async function finish(id) {
   });
 }
 
-let pictured = ''; // the blob: address of the preview
+const picture = { address: '', of: null }; // the preview's blob: address, and the input or job id that it belongs to
 
-function preview(file) {
-  URL.revokeObjectURL(pictured);
-  const image = $('preview');
-  image.hidden = !file.type.startsWith('image/');
-  pictured = image.hidden ? '' : URL.createObjectURL(file);
-  if (pictured) image.src = pictured;
+function preview(file, input) {
+  URL.revokeObjectURL(picture.address);
+  picture.address = file.type.startsWith('image/') ? URL.createObjectURL(file) : '';
+  picture.of = input;
+  if (picture.address) $('preview').src = picture.address;
 }
 
 async function runFile(files) {
-  if (files.length > 1) throw new ApiError(0, 'One photograph at a time.');
+  if (files.length > 1) throw new ApiError(0, 'Choose one photograph at a time.');
   const [file] = files;
-  preview(file);
-  const job = await submit(file, file.name);
+  const input = { name: file.name, state: 'sending' }; // shown at once, in place of the answer before
+  state.input = input;
+  preview(file, input);
+  changed('jobs');
+  let job;
+  try {
+    job = await submit(file, file.name);
+  } catch (error) {
+    Object.assign(input, { state: 'failed', reason: error.message });
+    changed('jobs');
+    throw error;
+  }
+  if (picture.of === input) picture.of = job.id;
+  if (state.input === input) state.input = null;
+  changed('jobs');
   const done = await finish(job.id);
   if (done.state === 'failed') throw new ApiError(0, `${done.name}: ${done.reason ?? 'failed'}`);
 }
@@ -66,17 +78,18 @@ async function runFile(files) {
 function sentence(job) {
   if (!job) return 'Nothing was run yet.';
   if (job.state === 'failed') return `${job.name}: failed. ${job.reason ?? ''}`;
+  if (job.state === 'cancelled') return `${job.name}: cancelled.`;
   if (job.state === 'done') return `${job.name}: ${time(job.seconds)}`;
   return `${job.name}: ${job.state} …`;
 }
 
-/** Scores that are probabilities are shown as such; others as they are, the best with a full bar. */
+/** How to show a score: probabilities in percent, other scores as they are, with a full bar for the best. */
 function scale(top) {
   const likely = top.every(({ score }) => score !== null && score >= 0 && score <= 1);
   const best = Math.max(...top.map(({ score }) => Math.abs(score)), 1e-30);
   return likely
     ? ({ score }) => ({ part: score, text: `${(score * 100).toFixed(1)} %` })
-    : ({ score }) => ({ part: Math.max(0, score / best), text: score?.toPrecision(4) ?? 'no number' });
+    : ({ score }) => ({ part: Math.max(0, score / best), text: score?.toPrecision(4) ?? 'not a number' });
 }
 
 function makeLabel() {
@@ -100,7 +113,10 @@ function draw() {
   const job = chosenJob();
   setText($('job-state'), sentence(job));
   setClass($('job-state'), 'problem', job?.state === 'failed');
-  if (job && !finished(job) && job.id === state.chosenJob) return; // the last answer stays until the next is there
+  setText($('job-blocked'), job?.blocked ? `Nobody can compute it now: ${job.blocked}.` : '');
+  setHidden($('job-cancel'), !['waiting', 'running'].includes(job?.state));
+  setHidden($('preview'), !picture.address || cameraRuns() || ![job, job?.id].includes(picture.of));
+  if (cameraRuns() && job && !finished(job)) return; // between two frames, the last answer stays
   const top = (job?.top ?? []).slice(0, 5);
   const shown = scale(top);
   keyed(
@@ -131,6 +147,7 @@ export function setUpRun() {
     input.value = '';
   });
   dropZone($('drop-image'), start);
+  button($('job-cancel'), () => call('DELETE', path('jobs', chosenJob().id)));
   setUpCamera(submit, finish);
   changed('jobs');
 }

@@ -1,8 +1,8 @@
-// All that the page knows, and who wants to hear of its changes. Views draw at most once per frame.
+// Holds all that the page knows, and redraws the views that depend on a change, at most once per frame.
 
 export const state = {
   connection: 'connecting', // live | lost
-  frozenAt: null, // when the connection was lost: nothing is counted on from there
+  frozenAt: null, // when the connection was lost: times stop counting there
   status: null,
   statusAt: 0, // performance.now() of the status
   jobs: new Map(), // id -> Job
@@ -10,14 +10,15 @@ export const state = {
   models: [],
   bundles: [],
   targets: [],
-  chosenJob: null,
+  chosenJob: null, // the id of the job whose answer is shown; null: the newest
+  input: null, // an input that is not a job yet, shown in place of one: {name, state: sending | failed, reason}
 };
 
 const KEPT_JOBS = 200;
 const views = [];
 let scheduled = false;
 
-/** Call draw in the next frame after any of the topics changed. */
+/** Have draw called in the next frame after any of the topics has changed. */
 export function watch(topics, draw) {
   views.push({ topics, draw, stale: true });
 }
@@ -74,12 +75,12 @@ export const newestFirst = (a, b) => (b.submitted_at ?? b.began_at) - (a.submitt
 
 const listeners = new Map();
 
-/** Hear of every event itself, not only of the last before a frame. */
+/** Have listener called for every event, not only for the last one before a frame. */
 export function onEvent(name, listener) {
   listeners.set(name, [...(listeners.get(name) ?? []), listener]);
 }
 
-/** Take in an event of the manager's. */
+/** Store an event of the manager. */
 export function take(name, data) {
   if (!keepers[name]) return;
   const before = name === 'status' ? state.status : null;
@@ -88,22 +89,22 @@ export function take(name, data) {
   changed(TOPIC[name] ?? name);
 }
 
-/** Seconds since the manager heard of the worker: its own count, and what has passed here since. */
+/** Seconds since the manager heard from the worker: its own count, and the time since the status came. */
 export function seenSeconds(worker) {
   const now = state.frozenAt ?? performance.now();
   return worker.seen_s + Math.max(0, now - state.statusAt) / 1000;
 }
 
-const GONE_S = 1.5;
+const GONE_S = 1.5; // three messages of a worker that did not come
 export const isGone = (worker) => !worker.online || seenSeconds(worker) > GONE_S;
 
 const order = new Map();
 
-/** A hue of its own for each board, the same as long as the page is open. */
+/** The hue of a board; it stays the same while the page is open. */
 export function hueOf(worker) {
   if (!order.has(worker)) order.set(worker, order.size);
   return hue(order.get(worker));
 }
 
-/** The golden angle: neighbours differ, and it never repeats. */
+/** The hue of a number, by the golden angle: neighbours differ, and hues do not repeat. */
 export const hue = (index) => ((index * 137.508 + 250) % 360).toFixed(0);

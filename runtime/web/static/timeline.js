@@ -1,4 +1,4 @@
-// Where a job's time went: a row for each board that it went to, with link there, computing, link back.
+// Shows where a job's time went: for each sub-bundle (a share) the link there, computing, and the link back.
 
 import { $, el, keyed, roving, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
 import { steps as stepsText, sum, time } from './format.js';
@@ -11,18 +11,18 @@ const ROOM_FOR_TEXT = 0.16; // of the width
 let keepTabStop = () => {};
 let pointed = null; // the row whose numbers are shown
 
-/** The parts of a span, [{kind, from, to}] in seconds; what is not known yet is one open part until now. */
+/** The parts of a span, [{kind, from, to}] in seconds; what is not known yet is an open part that ends now. */
 export function partsOf(span, now) {
   const { sent_s: sent, begun_s: begun, compute_s: compute, done_s: done } = span;
   if (begun === null) return [{ kind: 'open', from: sent, to: Math.max(now, sent) }];
   const end = done ?? Math.max(now, begun);
   const back = { kind: done === null ? 'open' : 'back', from: begun, to: end };
   if (compute === null) return [{ kind: 'open', from: sent, to: begun }, back];
-  const start = Math.max(sent, begun - compute); // clocks of two boards may disagree by a little
+  const start = Math.max(sent, begun - compute); // the clocks of two boards may differ a little
   return [{ kind: 'there', from: sent, to: start }, { kind: 'computing', from: start, to: begun }, back];
 }
 
-/** Name of a span: the steps if the share is still known, else its first and last partition. */
+/** The name of a span: its steps if its share still exists, else its first and last partition. */
 function titleOf(span, job) {
   const share =
     job === null
@@ -85,10 +85,10 @@ function total(job) {
       ),
     );
   const links = `Links there ${time(of('there'))}, computing ${time(of('computing'))}, links back ${time(of('back'))}`;
-  return `${links} in all. Point at a row, or go there with the arrow keys, for its numbers.`;
+  return `${links} in all. Point at a row, or choose it with the arrow keys, for its numbers.`;
 }
 
-let frame = null; // legend, rows, axis, numbers: made once
+let frame = null; // {legend, rows, axis, numbers}, created once
 
 function makeFrame() {
   const key = (kind) => [el('span', { class: `key ${kind}` }), ` ${KINDS[kind]} `];
@@ -104,6 +104,12 @@ function makeFrame() {
 
 let shownJob = null;
 
+function emptyText(job) {
+  if (!job) return 'The times of a job appear here.';
+  if (job.state === 'waiting') return 'It waits for the jobs before it.';
+  return job.state === 'failed' || job.state === 'cancelled' ? 'It was not computed.' : 'The times appear when it is done.';
+}
+
 function draw() {
   if (!frame) makeFrame();
   const job = chosenJob();
@@ -115,11 +121,7 @@ function draw() {
     frame.rows.keyedChildren = new Map();
     setText(
       frame.numbers,
-      job
-        ? job.state === 'waiting'
-          ? 'It waits for its turn.'
-          : 'No board has got it yet.'
-        : 'The times of a job appear here.',
+      emptyText(job),
     );
     return;
   }

@@ -1,4 +1,4 @@
-// A model on its way to the manager: one .onnx and its external data files, with progress.
+// Uploads a model, one .onnx file and its external data, with progress.
 
 import { ApiError, path, upload } from './api.js';
 import { $, dropZone, setText } from './dom.js';
@@ -8,15 +8,15 @@ import { act } from './messages.js';
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 const isModel = (file) => file.name.toLowerCase().endsWith('.onnx');
 
-/** The name of the model that the files belong to: the .onnx file's, or the one chosen, which gets external data. */
+/** The name of the model that the files belong to: that of the .onnx file, or the chosen model's for other files. */
 function nameFor(files, chosen) {
   const models = files.filter(isModel);
-  if (models.length > 1) throw new ApiError(0, 'One model at a time: these are several .onnx files.');
+  if (models.length > 1) throw new ApiError(0, 'These are several .onnx files. Upload one model at a time.');
   if (!models.length && !chosen)
-    throw new ApiError(0, 'There is no .onnx file among these. External data comes with its model, or after it.');
+    throw new ApiError(0, 'None of these is an .onnx file. Choose the .onnx file together with its external data.');
   for (const { name } of files)
     if (!NAME.test(name))
-      throw new ApiError(0, `${name}: rename it; names are letters, digits, dots, hyphens and underscores.`);
+      throw new ApiError(0, `Rename ${name}: names have only letters, digits, dots, hyphens and underscores.`);
   return models.length ? models[0].name.slice(0, -'.onnx'.length) || 'model' : chosen;
 }
 
@@ -38,8 +38,8 @@ async function sendAll(files, model, signal) {
 
 let control = null;
 
-async function send(files, chosen, whenThere) {
-  if (control) throw new ApiError(0, 'An upload is under way. Wait, or cancel it.');
+async function send(files, chosen, whenDone) {
+  if (control) throw new ApiError(0, 'An upload is under way. Wait until it is done, or cancel it.');
   const model = nameFor(files, chosen);
   control = new AbortController();
   $('upload').hidden = false;
@@ -51,10 +51,10 @@ async function send(files, chosen, whenThere) {
       model,
       control.signal,
     );
-    setText($('upload-state'), `${model} is there.`);
-    whenThere(model);
+    setText($('upload-state'), `${model} is uploaded.`);
+    whenDone(model);
   } catch (error) {
-    setText($('upload-state'), error.name === 'AbortError' ? 'Cancelled.' : 'Not uploaded.');
+    setText($('upload-state'), error.name === 'AbortError' ? 'The upload was cancelled.' : 'The upload failed.');
     throw error;
   } finally {
     control = null;
@@ -62,9 +62,9 @@ async function send(files, chosen, whenThere) {
   }
 }
 
-/** chosen() is the name of the model shown; whenThere(name) is called after an upload. */
-export function setUpUpload(chosen, whenThere) {
-  const start = (files) => act(() => send(files, chosen(), whenThere));
+/** chosen() returns the name of the model shown; whenDone(name) is called after an upload. */
+export function setUpUpload(chosen, whenDone) {
+  const start = (files) => act(() => send(files, chosen(), whenDone));
   const input = $('model-files');
   input.addEventListener('change', () => {
     if (input.files.length) start([...input.files]);

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from hyps.compiler.report.facts import Node
-from hyps.compiler.report.graph_layout import MOST_NODES, NODE_HEIGHT, NODE_WIDTH, graph_layout, in_runs
+from hyps.compiler.report.graph_runs import MOST_NODES, in_runs
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 
@@ -323,36 +323,6 @@ def test_without_matplotlib(
 
 def bare(name: str, part: int | None = None) -> Node:
     return Node(name=name, kind="Relu", part=part, shard="", output_bytes=1, notes=())
-
-
-def test_no_two_nodes_lie_on_each_other() -> None:
-    """A chain with a branch of five at every tenth node."""
-    edges, last, count = [], 0, 1
-    for index in range(60):
-        width = 5 if index % 10 == 9 else 1
-        middle = range(count, count + width)
-        edges += [(last, node, 8) for node in middle] + [(node, count + width, 8) for node in middle]
-        last, count = count + width, count + width + 1
-    found = graph_layout(count, edges)
-    places = sorted(found.places)
-    assert len({*places}) == count
-    for index, (x, y) in enumerate(places):
-        assert 0 <= x <= found.width - NODE_WIDTH
-        assert 0 <= y <= found.height - NODE_HEIGHT
-        for other_x, other_y in places[index + 1 :]:
-            assert abs(other_x - x) >= NODE_WIDTH or abs(other_y - y) >= NODE_HEIGHT
-    assert 0.9 < found.width / found.height < 4
-    assert len(found.paths) == len(edges)
-
-
-def test_many_nodes_of_a_rank_stand_in_a_block() -> None:
-    """A layer in 103 shards, between two others: no tower, and no node is lost or on another."""
-    edges = [(0, shard, 8) for shard in range(1, 104)] + [(shard, 104, 8) for shard in range(1, 104)]
-    found = graph_layout(105, edges)
-    assert len({*found.places}) == 105
-    heights = {y for _, y in found.places}
-    assert len(heights) < 20
-    assert 0.7 < found.width / found.height < 4
 
 
 @pytest.mark.parametrize("width", [1280, 400])

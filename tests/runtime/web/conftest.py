@@ -1,4 +1,4 @@
-"""A manager with its page, three workers and a hub, each a process of its own; and a browser."""
+"""Managers with their page, workers and a hub, each in its own process; and a browser."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,19 @@ import pytest
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401 (fixtures)
+from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import wait_for
 
 Json = Any
 TIMEOUT_S = 30
+#: The workers of the manager that tests share.
+WORKERS = ("w0", "w1", "w2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """A manager's REST interface; requests carry the token unless told otherwise."""
+    """A manager's REST interface; requests carry its token unless a test gives another."""
 
     devices: Devices
     url: str
@@ -44,7 +48,7 @@ class Web:
         return answer.json()
 
     def done(self, kind: str, started: requests.Response, seconds: float = 60) -> Json:
-        """The build or job that was started, when it has ended."""
+        """Return the build or job that was started, once it has ended."""
         assert started.status_code == 202, started.text
         path = f"/api/{kind}/{started.json()['id']}"
         wait_for(f"the end of {path}", lambda: self.get(path)["state"] not in ("running", "waiting"), seconds)
@@ -54,6 +58,7 @@ class Web:
         return next((worker for worker in self.get("/api/workers") if worker["name"] == name), None)
 
     def homes(self) -> list[set[str]]:
+        """Return the workers of each sub-bundle."""
         return [set(share["homes"]) for share in self.get("/api/status")["shares"]]
 
     def ready(self) -> bool:
@@ -62,33 +67,79 @@ class Web:
         return bool(states) and states <= {"loaded", "inferring", "computed"}
 
 
-@pytest.fixture
-def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:
+def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path, bundle: bool = True) -> Web:
     """Start a manager with its page, and workers."""
+    library = folder / "library"
+    page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", cluster.url, "--verbose", *options]
+    first: list[str | Path] = [cluster.bundle, "--journal", folder / "journal"] if bundle else []
+    said_before = len(cluster.log("manager"))
+    cluster._start("manager", "hyps-manager", ["serve", *first, *page])
+    for number in range(workers):
+        cluster.start_worker(f"w{number}")
+    pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)
+    wait_for("the page's address", lambda: pattern.search(cluster.log("manager"), said_before))
+    match = pattern.search(cluster.log("manager"), said_before)
+    assert match
+    return Web(devices=cluster, url=match[1], token=match[2] or "", library=library)
+
+
+@pytest.fixture
+def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:  # noqa: F811
+    """Start a manager with its page, and workers, for one test."""
 
     def start(workers: int = 3, *options: str | Path, bundle: bool = True) -> Web:
-        library = tmp_path / "library"
-        page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", devices.url, "--verbose", *options]
-        first: list[str | Path] = [devices.bundle, "--journal", tmp_path / "journal"] if bundle else []
-        said_before = len(devices.log("manager"))
-        devices._start("manager", "hyps-manager", ["serve", *first, *page])
-        for number in range(workers):
-            devices.start_worker(f"w{number}")
-        pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)
-        wait_for("the page's address", lambda: pattern.search(devices.log("manager"), said_before))
-        found = pattern.search(devices.log("manager"), said_before)
-        assert found
-        return Web(devices=devices, url=found[1], token=found[2] or "", library=library)
+        return launched(devices, tmp_path, workers, *options, bundle=bundle)
 
     return start
 
 
+@pytest.fixture(scope="session")
+def shared_web(
+    layers: Path,
+    bin_folder: Path,
+    mosquitto: str,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Web]:
+    """A manager and three workers, which serve the trained network cut after each layer, for all tests."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("web")
+        shared = Devices(stack, folder, layers, bin_folder, mosquitto)
+        shared.start_hub()
+        yield launched(shared, folder, len(WORKERS), "--workers", str(len(WORKERS)))
+
+
 @pytest.fixture
-def web(start_web: Callable[..., Web]) -> Web:
-    """With three workers that have loaded the trained network, cut behind each layer."""
-    made = start_web(3, "--workers", "3")
-    wait_for("loaded shares", made.ready)
-    return made
+def web(shared_web: Web) -> Web:
+    """The shared manager, as it was at first but for its list of past jobs and builds."""
+    restore(shared_web)
+    return shared_web
+
+
+def restore(web: Web) -> None:
+    """Undo what a test before has done to the manager, its library or its workers."""
+    for kind in ("builds", "jobs"):
+        for each in web.get(f"/api/{kind}"):
+            if each["state"] in ("running", "waiting"):
+                web("DELETE", f"/api/{kind}/{each['id']}")
+    for name in WORKERS:
+        if name not in web.devices.processes:
+            web.devices.start_worker(name)
+        web.devices.processes[name].send_signal(signal.SIGCONT)
+    wait_for("all workers", lambda: [worker["online"] for worker in web.get("/api/workers")] == [True] * len(WORKERS))
+    for worker in web.get("/api/workers"):
+        if worker["drained"]:
+            web("DELETE", f"/api/workers/{worker['name']}/drain")
+    given = web.devices.bundle.name
+    if web.get("/api/status")["bundle"] != given:
+        assert web("PUT", "/api/served", json={"bundle": given}).status_code == 200
+    for kind in ("models", "bundles"):
+        for each in web.get(f"/api/{kind}"):
+            if each["name"] != given:
+                web("DELETE", f"/api/{kind}/{each['name']}")
+    homes = web.homes()
+    if any(len(each) != 1 for each in homes) or set().union(*homes) != set(WORKERS):
+        web("PUT", "/api/placement", json={"homes": None})
+    wait_for("loaded sub-bundles", lambda: web.ready() and set.union(*web.homes()) == set(WORKERS))
 
 
 @pytest.fixture(scope="session")
@@ -108,13 +159,13 @@ def browser() -> Iterator[Browser]:
     ]
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=[*options, *camera])
-        yield launched
-        launched.close()
+        running = playwright.chromium.launch(executable_path=chromium, args=[*options, *camera])
+        yield running
+        running.close()
 
 
 class Stream:
-    """Server-sent events as they come."""
+    """The server-sent events of a manager, in order."""
 
     def __init__(self, web: Web) -> None:
         headers = {"authorization": f"Bearer {web.token}"}
@@ -131,13 +182,14 @@ class Stream:
                 return kind, json.loads(text.removeprefix("data: "))
         raise AssertionError("the stream ended")
 
-    def until(self, wanted: Callable[[str, Json], bool], seconds: float = 20) -> Json:
+    def until(self, accepts: Callable[[str, Json], bool], seconds: float = 20) -> Json:
+        """Return the data of the first event that is accepted."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             kind, data = self.next()
-            if wanted(kind, data):
+            if accepts(kind, data):
                 return data
-        raise AssertionError("it did not come")
+        raise AssertionError(f"no such event within {seconds} s")
 
     def close(self) -> None:
         self._answer.close()

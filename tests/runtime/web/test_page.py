@@ -1,4 +1,4 @@
-"""The page in a real browser, on real boards: what an operator does, and what she sees when a board is unplugged."""
+"""The page in a real browser, with real boards: what an operator does, and what she sees when a board is unplugged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -14,21 +15,28 @@ from tests.runtime.cluster.mosquitto import free_port, wait_for
 from tests.runtime.web.conftest import Web
 
 WAIT_MS = 20_000
+#: Messages of the browser about answers that refuse something, and about lost connections.
+REFUSALS, LOSSES = ("the server responded with a status of",), ("net::ERR_", "network error")
 
 
 @contextmanager
 def opened(
-    browser: Browser, web: Web, *, token: str | None = None, width: int = 1280, scheme: str = "light", loses: bool = False
+    browser: Browser,
+    web: Web,
+    *,
+    token: str | None = None,
+    size: tuple[int, int] = (1280, 800),
+    scheme: Any = "light",
+    loses: bool = False,
 ) -> Iterator[Page]:
-    """A new tab; it may neither fail nor complain, but for answers that say what is wrong, and where it ``loses`` them."""
+    """Open the page in a new tab; it must ask nobody else, and log nothing but refusals, and losses if it ``loses``."""
     complaints: list[str] = []
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light", accept_downloads=True
-    )
+    viewport: Any = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     page.on(
         "request",
         lambda request: None if request.url.startswith((web.url, "blob:", "data:")) else complaints.append(request.url),
@@ -36,7 +44,7 @@ def opened(
     page.goto(f"{web.url}/#token={web.token if token is None else token}")
     yield page
     context.close()
-    expected = ("the server responded with a status of", *(("net::ERR_", "network error") if loses else ()))
+    expected = REFUSALS + LOSSES if loses else REFUSALS
     assert [each for each in complaints if not any(text in each for text in expected)] == []
 
 
@@ -44,11 +52,15 @@ def enter(page: Page, boards: int = 3) -> None:
     expect(page.locator("[data-worker]")).to_have_count(boards, timeout=WAIT_MS)
 
 
+def newest_job(web: Web) -> Any:
+    return web.get("/api/jobs")[0]
+
+
 def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photograph: Path) -> None:
     """Upload, see the plan, compile, serve, run: the thesis's one click, and what led to it."""
     with opened(browser, web) as page:
         enter(page)
-        assert page.url == f"{web.url}/"  # no token where others read it
+        assert page.url == f"{web.url}/"  # the address does not show the token
         page.set_input_files("#model-files", root / "models/cifar10_vgg.onnx")
         expect(page.locator("#upload-state")).to_contain_text("cifar10_vgg", timeout=WAIT_MS)
         page.fill("#budget", "80")
@@ -56,7 +68,8 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         page.select_option("#preprocess", "cifar10")
         page.click("#show-plan")
         expect(page.locator("#build-state")).to_have_attribute("data-state", "done", timeout=60_000)
-        (planned,) = [build for build in web.get("/api/builds") if build["dry_run"]]
+        planned = web.get("/api/builds")[0]
+        assert planned["dry_run"]
         rows = page.locator("#plan-table tr[data-step]")
         expect(rows).to_have_count(len(planned["plan"]["partitions"]))
         for row, part in zip(rows.all(), planned["plan"]["partitions"], strict=True):
@@ -66,10 +79,10 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         page.fill("#bundle-name", "mine")
         page.click("#compile")
         page.click('[data-bundle="mine"] button[data-action="serve"]', timeout=60_000)
-        wait_for("loaded shares", lambda: web.get("/api/status")["bundle"] == "mine" and web.ready())
+        wait_for("loaded sub-bundles", lambda: web.get("/api/status")["bundle"] == "mine" and web.ready())
         page.set_input_files("#image-file", photograph)
         expect(page.locator("#timeline .span")).to_have_count(len(web.get("/api/status")["shares"]), timeout=WAIT_MS)
-        (job,) = web.get("/api/jobs")
+        job = newest_job(web)
         assert job["name"] == photograph.name
         shown = page.locator("#top5").inner_text()
         assert all(f"{100 * scored['score']:.1f}" in shown for scored in job["top"])
@@ -78,19 +91,100 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         assert download.value.suggested_filename == "mine.tar"
 
 
-def test_a_board_is_unplugged_while_the_page_is_open(web: Web, browser: Browser) -> None:
+def test_a_new_photograph_clears_the_answer_before(web: Web, browser: Browser, photograph: Path) -> None:
     with opened(browser, web) as page:
         enter(page)
-        expect(page.locator('[data-worker="w1"]')).not_to_have_class("gone")
+        page.set_input_files("#image-file", photograph)
+        expect(page.locator("#top5")).to_be_visible()
+        page.route("**/api/jobs?*", lambda route: None)  # the next input stays on its way
+        page.set_input_files("#image-file", photograph)
+        expect(page.locator("#job-state")).to_have_text(f"{photograph.name}: sending …")
+        expect(page.locator("#top5")).to_be_hidden()
+        expect(page.locator("#timeline .span")).to_have_count(0)
+        expect(page.locator("#preview")).to_be_visible()
+        page.locator("#jobs button").first.click()  # the answer before can be looked at again, without the new photograph
+        expect(page.locator("#top5")).to_be_visible()
+        expect(page.locator("#preview")).to_be_hidden()
+
+
+def test_an_input_that_is_refused_leaves_no_old_answer(web: Web, browser: Browser, photograph: Path) -> None:
+    with opened(browser, web) as page:
+        enter(page)
+        page.set_input_files("#image-file", photograph)
+        expect(page.locator("#top5")).to_be_visible()
+        page.route("**/api/jobs?*", lambda route: route.fulfill(status=503, json={"detail": "64 inputs wait"}))
+        page.set_input_files("#image-file", photograph)
+        expect(page.locator("#job-state")).to_have_text(f"{photograph.name}: failed. 64 inputs wait")
+        expect(page.locator("#top5")).to_be_hidden()
+
+
+def test_a_job_that_nobody_can_compute_is_cancelled(
+    start_web: Callable[..., Web], browser: Browser, photograph: Path
+) -> None:
+    """The page and the REST interface say which steps no board holds; a board that comes later computes the others."""
+    web = start_web(1)
+    wait_for("loaded sub-bundles", web.ready)
+    steps = sum(share["stop"] - share["start"] for share in web.get("/api/status")["shares"])
+    web.devices.kill("w0")
+    wait_for("its loss", lambda: not web.worker("w0")["online"])
+    said = f"no board holds steps 0 to {steps - 1} (00-relu1_1 to 13-scores)"
+    with opened(browser, web) as page:
+        page.set_input_files("#image-file", photograph)
+        expect(page.locator("#job-blocked")).to_contain_text(said)
+        expect(page.locator("#job-blocked")).to_contain_text("connect a board with enough memory")
+        expect(page.locator("#jobs .state")).to_have_text("blocked")
+        assert said in newest_job(web)["blocked"]
+        assert said in web.get("/api/status")["problem"]
+        assert web("GET", f"/api/jobs/{newest_job(web)['id']}/outputs").status_code == 409
+        page.click("#job-cancel")
+        expect(page.locator("#job-state")).to_have_text(f"{photograph.name}: cancelled.")
+        expect(page.locator("#job-cancel")).to_be_hidden()
+    assert (newest_job(web)["state"], newest_job(web)["blocked"]) == ("cancelled", None)
+    waiting = [web("POST", "/api/jobs", data=photograph.read_bytes()) for _ in range(6)]  # more than run at a time
+    wait_for("the job's problem", lambda: all(web.get(f"/api/jobs/{job.json()['id']}")["blocked"] for job in waiting))
+    for job in waiting[1:]:
+        assert web("DELETE", f"/api/jobs/{job.json()['id']}").status_code == 204
+        assert web.done("jobs", job)["state"] == "cancelled"
+    wait_for("the manager to forget them", lambda: web.get("/api/status")["jobs"] == 1)
+    assert not [*(web.library / "spool").glob("*.npz")]
+    web.devices.start_worker("w0")
+    job = web.done("jobs", waiting[0])
+    assert (job["state"], job["blocked"]) == ("done", None)
+    assert web("DELETE", f"/api/jobs/{job['id']}").status_code == 204
+    assert web.get(f"/api/jobs/{job['id']}") == job
+    assert web("DELETE", "/api/jobs/abc").status_code == 404
+
+
+def test_the_model_comes_first_while_nothing_is_served(start_web: Callable[..., Web], browser: Browser) -> None:
+    web = start_web(0, bundle=False)
+    for size in [(1280, 800), (390, 844)]:
+        with opened(browser, web, size=size) as page:
+            expect(page.locator("#next-step")).to_be_visible()
+            for part in ("#model-title", "#drop-model", "#model-files", "#model"):
+                box = page.locator(part).bounding_box()
+                assert box
+                assert box["y"] + box["height"] < size[1], (part, size)
+
+
+def test_a_board_is_unplugged_while_the_page_is_open(web: Web, browser: Browser, photograph: Path) -> None:
+    before = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
+    with opened(browser, web) as page:
+        enter(page)
+        card = page.locator('[data-worker="w1"]')
+        expect(card).not_to_have_class("gone")
+        expect(card.get_by_role("button", name="Drain w1")).to_be_visible()
         held = next(share for share in web.get("/api/status")["shares"] if "w1" in share["homes"])
         web.devices.freeze("w1")
         expect(page.locator('[data-worker="w1"].gone')).to_be_visible(timeout=2_500)
+        expect(card.get_by_role("button")).to_have_count(0)
         assert (
             "w1" in next(share for share in web.get("/api/status")["shares"] if share["number"] == held["number"])["homes"]
         )
+        job = web("POST", "/api/jobs", data=photograph.read_bytes())  # the hub notices the loss after six seconds
         expect(page.locator("#moved")).to_contain_text("from w1 to", timeout=15_000)
         expect(page.locator('[data-worker="w0"].gone')).to_have_count(0)
         assert not any("w1" in homes for homes in web.homes())
+        assert web.done("jobs", job)["top"] == before
 
 
 def test_wrong_token(web: Web, browser: Browser) -> None:
@@ -103,10 +197,9 @@ def test_wrong_token(web: Web, browser: Browser) -> None:
 
 
 def test_an_upload_that_is_too_large(start_web: Callable[..., Web], browser: Browser, tmp_path: Path) -> None:
-    web = start_web(1, "--upload-limit", "1MB", bundle=False)
+    web = start_web(0, "--upload-limit", "1MB", bundle=False)
     (tmp_path / "large.onnx").write_bytes(bytes(6_000_000))
     with opened(browser, web) as page:
-        enter(page, 1)
         page.set_input_files("#model-files", tmp_path / "large.onnx")
         expect(page.locator("#error")).to_contain_text("1 MB at most", timeout=WAIT_MS)
     assert web.get("/api/models") == []
@@ -116,20 +209,26 @@ def test_two_tabs_see_the_same(web: Web, browser: Browser, photograph: Path) -> 
     with opened(browser, web) as first, opened(browser, web) as second:
         enter(first)
         enter(second)
+        before = len(web.get("/api/jobs"))
         first.set_input_files("#image-file", photograph)
-        expect(second.locator("#jobs [data-job]")).to_have_count(1, timeout=WAIT_MS)
+        expect(second.locator("#jobs [data-job]")).to_have_count(before + 1, timeout=WAIT_MS)
         first.click('[data-worker="w2"] button')
         expect(second.locator('[data-worker="w2"] .badge')).to_have_attribute("data-word", "drained", timeout=WAIT_MS)
 
 
 def test_a_camera(web: Web, browser: Browser) -> None:
+    def done() -> int:
+        return sum(job["name"].startswith("camera") and job["state"] == "done" for job in web.get("/api/jobs"))
+
     with opened(browser, web) as page:
         enter(page)
         page.click("#camera")
-        wait_for("some frames", lambda: sum(job["state"] == "done" for job in web.get("/api/jobs")) >= 3, 30)
+        wait_for("some frames", lambda: done() >= 3, 30)
+        expect(page.locator("#top5")).to_be_visible()
         page.click("#camera-stop")
         expect(page.locator("#camera-stop")).to_be_hidden()
-        assert all(job["state"] in ("done", "running", "waiting") for job in web.get("/api/jobs"))
+        frames = [job for job in web.get("/api/jobs") if job["name"].startswith("camera")]
+        assert all(job["state"] in ("done", "running", "waiting") for job in frames)
 
 
 def test_a_board_is_drained_by_keyboard_alone(web: Web, browser: Browser) -> None:
@@ -145,17 +244,17 @@ def test_a_board_is_drained_by_keyboard_alone(web: Web, browser: Browser) -> Non
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "light"), (1280, "dark")])
 def test_a_phone_and_the_dark(web: Web, browser: Browser, width: int, scheme: str) -> None:
-    with opened(browser, web, width=width, scheme=scheme) as page:
+    with opened(browser, web, size=(width, 800), scheme=scheme) as page:
         enter(page)
+        expect(page.locator("#graph .node")).not_to_have_count(0)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        light = sum(
-            int(each) for each in page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")[:3]
-        )
-        assert (light > 600) == (scheme == "light")
+        channels = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")[:3]
+        assert (sum(map(int, channels)) > 600) == (scheme == "light")
+        assert page.evaluate("document.querySelector('.column > section').id") == "boards-section"
 
 
 def test_the_manager_is_lost_and_back(start_web: Callable[..., Web], browser: Browser, tmp_path: Path) -> None:
-    """Killed and started again at the same place with the same token: the page goes on by itself."""
+    """The manager is killed and started again at the same address with the same token: the page goes on."""
     (tmp_path / "token").write_text("0123456789abcdef0123")
     options = ("--token-file", tmp_path / "token", "--web", f"127.0.0.1:{free_port()}")
     web = replace(start_web(1, *options), token="0123456789abcdef0123")
@@ -171,13 +270,12 @@ def test_the_manager_is_lost_and_back(start_web: Callable[..., Web], browser: Br
 
 def test_the_interfaces_description(web: Web, browser: Browser) -> None:
     """Swagger UI, from our own files, under our own policy."""
-    context = browser.new_context()
-    page = context.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{web.url}/docs")
-    expect(page.locator(".opblock")).to_have_count(
-        sum(map(len, web.get("/openapi.json")["paths"].values())), timeout=WAIT_MS
-    )
-    context.close()
+    with browser.new_context() as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{web.url}/docs")
+        paths = web.get("/openapi.json")["paths"]
+        expect(page.locator(".opblock")).to_have_count(sum(map(len, paths.values())), timeout=WAIT_MS)
+        expect(page.locator("body")).to_contain_text("Cancel a job")
     assert all(url.startswith((web.url, "data:")) for url in asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -50,13 +51,13 @@ def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bit
     check_files(tmp_path / "mine", read_manifest(tmp_path / "mine"))
     assert read_whole(tmp_path / "mine")
     assert web("PUT", "/api/served", json={"bundle": "mine"}).json()["bundle"] == "mine"
-    wait_for("loaded shares", web.ready)
+    wait_for("loaded sub-bundles", web.ready)
     job = web.done("jobs", web("POST", "/api/jobs?name=photo.jpg", data=photograph.read_bytes()))
     assert job["state"] == "done", job["reason"]
-    (tmp_path / "there.npz").write_bytes(web("GET", f"/api/jobs/{job['id']}/outputs").content)
-    here = hyps_run(tmp_path / "mine", photograph, "--save", tmp_path / "here.npz", "--json")
-    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
-    assert [scored["score"] for scored in job["top"]] == [scored["score"] for scored in json.loads(here.stdout)["top"]]
+    (tmp_path / "cluster.npz").write_bytes(web("GET", f"/api/jobs/{job['id']}/outputs").content)
+    local = hyps_run(tmp_path / "mine", photograph, "--save", tmp_path / "local.npz", "--json")
+    assert (tmp_path / "cluster.npz").read_bytes() == (tmp_path / "local.npz").read_bytes()
+    assert [scored["score"] for scored in job["top"]] == [scored["score"] for scored in json.loads(local.stdout)["top"]]
     assert_spans(web, job)
     assert web("DELETE", "/api/bundles/mine").status_code == 409
     assert web("DELETE", "/api/models/net").status_code == 204
@@ -64,7 +65,7 @@ def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bit
 
 
 def assert_spans(web: Web, job: dict[str, object]) -> None:
-    """A span for each share, in order of time, that lies within the job."""
+    """Each sub-bundle has one span, which lies within the job."""
     spans = job["spans"]
     assert isinstance(spans, list)
     shares = web.get("/api/status")["shares"]
@@ -81,7 +82,7 @@ def test_nobody_without_the_token(web: Web) -> None:
     description = web("GET", "/openapi.json", token="").json()
     asked = 0
     for path, methods in description["paths"].items():
-        filled = path.format(model="m", file="f", name="abc")
+        filled = path.format(model="m", file="f", name="abc", id="abc")
         for method in methods:
             for token in ("", "wrong", web.token[:-1], "é" * 20):
                 answer = web(method.upper(), filled, token=token.encode().decode("latin-1"))
@@ -95,21 +96,46 @@ def test_nobody_without_the_token(web: Web) -> None:
     assert "//" not in web("GET", "/docs", token="").text
 
 
+def test_every_route_and_field_is_described(web: Web) -> None:
+    description = web.get("/openapi.json")
+    asked = 0
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            texts = [operation["summary"], operation["description"]]
+            texts += [parameter["description"] for parameter in operation.get("parameters", ())]
+            texts += [response["description"] for response in operation["responses"].values()]
+            assert all(len(text) > 5 and "`" not in operation["summary"] for text in texts), (method, path)
+            asked += 1
+    assert asked > 25
+    ours = {name: schema for name, schema in description["components"]["schemas"].items() if "Validation" not in name}
+    assert len(ours) > 15
+    for name, schema in ours.items():
+        assert schema["description"], name
+        assert [each for each, field in schema["properties"].items() if not field.get("description")] == [], name
+
+
+def test_a_wrong_method_is_told_the_right_ones(web: Web) -> None:
+    for path, allowed in (("/api/jobs", "GET, POST"), ("/api/jobs/abc", "DELETE, GET"), ("/", "GET"), ("/healthz", "GET")):
+        answer = web("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json() == {"detail": f"PATCH is not possible here; use {allowed}"}
+
+
 def test_boards_are_drained_moved_and_lost(web: Web, photograph: Path) -> None:
     first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
     assert web("PUT", "/api/workers/w1/drain").status_code == 204
-    wait_for("its shares elsewhere", lambda: web.ready() and not any("w1" in homes for homes in web.homes()))
+    wait_for("its sub-bundles elsewhere", lambda: web.ready() and not any("w1" in homes for homes in web.homes()))
     assert web.worker("w1")["drained"]
     assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
     assert web("DELETE", "/api/workers/w1/drain").status_code == 204
-    wait_for("shares on it", lambda: web.ready() and any("w1" in homes for homes in web.homes()))
+    wait_for("sub-bundles on it", lambda: web.ready() and any("w1" in homes for homes in web.homes()))
     assert web("PUT", "/api/placement", json={"homes": {"0": ["w2", "w1"]}}).status_code == 200
     wait_for("the copies", lambda: web.ready() and web.homes()[0] == {"w1", "w2"})
     assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
     for homes, said in (
-        ({"0": ["nobody"]}, "'nobody' is no worker"),
-        ({"99": ["w0"]}, "no share 99"),
-        ({"x": ["w0"]}, "no share 'x'"),
+        ({"0": ["nobody"]}, "'nobody'"),
+        ({"99": ["w0"]}, "99"),
+        ({"x": ["w0"]}, "sub-bundle 'x' does not exist"),
         ({"0": []}, "needs a worker"),
     ):
         refused = web("PUT", "/api/placement", json={"homes": homes})
@@ -117,27 +143,28 @@ def test_boards_are_drained_moved_and_lost(web: Web, photograph: Path) -> None:
         assert said in refused.json()["detail"]
     assert web("PUT", "/api/placement", json={"homes": None}).status_code == 200
     wait_for("a placement of its own", lambda: web.ready() and all(len(homes) == 1 for homes in web.homes()))
-    web.devices.freeze("w0")  # as a board whose cable was pulled: the hub notices after six seconds
+    web.devices.freeze("w0")  # like a board whose cable was pulled: the hub notices after six seconds
     frozen = time.monotonic()
     wait_for("its silence", lambda: web.worker("w0")["seen_s"] > 1.5, 2.5)
     assert web.worker("w0")["online"] or time.monotonic() > frozen + 3
+    web.devices.processes["w0"].send_signal(signal.SIGCONT)
     web.devices.kill("w2")
     wait_for("its loss", lambda: not web.worker("w2")["online"], 5)
     assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
 
 
-def test_events_tell_what_happens(web: Web, photograph: Path) -> None:
+def test_events_follow_what_happens(web: Web, photograph: Path) -> None:
     stream = Stream(web)
     assert [stream.next()[0] for _ in range(4)] == ["status", "jobs", "builds", "library"]
-    made = web("POST", "/api/jobs?name=a", data=photograph.read_bytes()).json()["id"]
+    job = web("POST", "/api/jobs?name=a", data=photograph.read_bytes()).json()["id"]
     states = []
 
-    def over(kind: str, data: dict[str, str]) -> bool:
-        if kind == "job" and data["id"] == made:
+    def is_done(kind: str, data: dict[str, str]) -> bool:
+        if kind == "job" and data["id"] == job:
             states.append(data["state"])
         return states[-1:] == ["done"]
 
-    stream.until(over)
+    stream.until(is_done)
     assert states == ["waiting", "running", "done"]
     web("PUT", "/api/models/m/a.onnx", data=b"nothing")
     stream.until(lambda kind, data: kind == "library" and [model["name"] for model in data["models"]] == ["m"])
@@ -147,13 +174,14 @@ def test_events_tell_what_happens(web: Web, photograph: Path) -> None:
 
 
 def test_metrics_are_prometheus(web: Web, photograph: Path) -> None:
+    before = web.get("/api/status")["answered"]
     web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
-    found = {family.name: family for family in text_string_to_metric_families(web("GET", "/metrics").text)}
-    assert found["hyps_jobs_answered"].samples[0].value == 1
-    assert {sample.labels["worker"]: sample.value for sample in found["hyps_worker_up"].samples} == {
+    metrics = {family.name: family for family in text_string_to_metric_families(web("GET", "/metrics").text)}
+    assert metrics["hyps_jobs_answered"].samples[0].value == before + 1
+    assert {sample.labels["worker"]: sample.value for sample in metrics["hyps_worker_up"].samples} == {
         "w0": 1, "w1": 1, "w2": 1,
     }  # fmt: skip
-    assert all(sample.value > 20e6 for sample in found["hyps_worker_resident_bytes"].samples)
+    assert all(sample.value > 20e6 for sample in metrics["hyps_worker_resident_bytes"].samples)
 
 
 def test_uploads_are_bounded_and_confined(start_web: Callable[..., Web]) -> None:
@@ -179,15 +207,18 @@ def test_a_hostile_model_costs_a_bounded_process(start_web: Callable[..., Web], 
     web("PUT", "/api/models/bad/bad.onnx", data=b"\x08\x07 this is no model")
     built = web.done("builds", web("POST", "/api/models/bad/builds", json={"memory_bytes": 100_000_000}))
     assert (built["state"], built["plan"]) == ("failed", None)
-    assert "needs more than 0.1 GB; see --build-memory" in built["message"]
+    assert "needs more than 0.1 GB; start the manager with a larger --build-memory" in built["message"]
     assert web.get("/api/bundles") == []
     assert web("POST", "/api/models/bad/builds", json={"target": "nothing"}).status_code == 404
     assert web("POST", "/api/models/none/builds", json={"target": "rpi3b"}).status_code == 404
-    assert web("POST", "/api/models/bad/builds", json={"workers": True}).status_code == 409  # there is none
+    assert web("POST", "/api/models/bad/builds", json={"workers": True}).status_code == 409  # no worker is connected
+    web("PUT", "/api/models/bad/other.onnx", data=b"another")
+    refused = web("POST", "/api/models/bad/builds", json={"target": "rpi3b"})
+    assert (refused.status_code, "has 2 .onnx files" in refused.json()["detail"]) == (409, True)
     assert web("GET", "/healthz").json() == {"hub": True}
 
 
-def test_what_hypsc_refuses_is_told_and_a_build_is_cancelled(start_web: Callable[..., Web], root: Path) -> None:
+def test_hypscs_refusal_is_passed_on_and_a_build_is_cancelled(start_web: Callable[..., Web], root: Path) -> None:
     web = start_web(0, bundle=False)
     web("PUT", "/api/models/bad/bad.onnx", data=b"\x08\x07 this is no model")
     built = web.done("builds", web("POST", "/api/models/bad/builds", json={"memory_bytes": 100_000_000}))
@@ -211,14 +242,14 @@ def test_without_a_bundle_boards_are_seen_and_one_can_be_chosen(start_web: Calla
     built = web.done("builds", web("POST", "/api/models/net/builds", json={"workers": True, "preprocess": "cifar10"}))
     assert built["plan"]["budget_bytes"] < 120_000_000
     assert web("PUT", "/api/served", json={"bundle": "net"}).status_code == 200
-    wait_for("loaded shares", web.ready)
+    wait_for("loaded sub-bundles", web.ready)
 
 
 def test_clients_at_the_hub_are_served_as_well(web: Web, photograph: Path, hyps_run: HypsRun) -> None:
-    there = hyps_run(web.devices.bundle, photograph, "--engine", web.devices.url, "--json")
-    assert (there.returncode, there.stderr) == (0, "")
+    client = hyps_run(web.devices.bundle, photograph, "--engine", web.devices.url, "--json")
+    assert (client.returncode, client.stderr) == (0, "")
     job = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
-    assert [each["score"] for each in json.loads(there.stdout)["top"]] == [each["score"] for each in job["top"]]
+    assert [each["score"] for each in json.loads(client.stdout)["top"]] == [each["score"] for each in job["top"]]
 
 
 def test_bad_inputs_are_refused_in_a_line(web: Web) -> None:
@@ -233,8 +264,9 @@ def test_bad_inputs_are_refused_in_a_line(web: Web) -> None:
 
 
 def test_tls_and_a_token_from_a_file(start_web: Callable[..., Web], tmp_path: Path) -> None:
-    made = make_certificates(["127.0.0.1"])
-    for name, content in (("cert", made.hub), ("key", made.hub_key), ("authority", made.authority)):
+    certificates = make_certificates(["127.0.0.1"])
+    parts = (("cert", certificates.hub), ("key", certificates.hub_key), ("authority", certificates.authority))
+    for name, content in parts:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "token").write_text("a token of my own\n")
     files: list[str | Path] = [
@@ -254,14 +286,14 @@ def test_tls_and_a_token_from_a_file(start_web: Callable[..., Web], tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--web", "nonsense"], "--web nonsense is no address"),
+        (["--web", "nonsense"], "--web nonsense is not an address"),
         (["--web", "127.0.0.1:0", "--tls-cert", "c"], "--tls-cert and --tls-key go together"),
-        (["--web", "127.0.0.1:0", "--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname"], "are no certificate"),
+        (["--web", "127.0.0.1:0", "--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname"], "are not a certificate"),
         (["--web", "127.0.0.1:0", "--token-file", "/nothing"], "cannot read /nothing"),
         ([], "name the bundle's folder"),
     ],
 )
-def test_wrong_options_are_told_in_a_line(bin_folder: Path, tmp_path: Path, options: list[str], said: str) -> None:
+def test_wrong_options_are_refused_in_one_line(bin_folder: Path, tmp_path: Path, options: list[str], said: str) -> None:
     command: list[str | Path] = [
         bin_folder / "hyps-manager",
         "serve",
@@ -284,8 +316,8 @@ def test_a_port_that_is_taken(bin_folder: Path, tmp_path: Path) -> None:
     assert (done.returncode, f"cannot listen at {where}" in done.stderr) == (2, True), done.stderr
 
 
-def test_shares_that_move_while_jobs_run_hold_nothing_up(web: Web, photograph: Path) -> None:
-    """Long before a lease ends (120 s), whatever the boards had in hand."""
+def test_sub_bundles_that_move_while_jobs_run_delay_nothing(web: Web, photograph: Path) -> None:
+    """The jobs are done long before a lease ends (120 s), whatever the boards were computing."""
     first = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"]
     picture, jobs = photograph.read_bytes(), []
     for turn in range(6):
@@ -297,7 +329,7 @@ def test_shares_that_move_while_jobs_run_hold_nothing_up(web: Web, photograph: P
 
 def test_a_board_that_is_not_safe_is_given_no_inputs(start_web: Callable[..., Web]) -> None:
     web = start_web(2, "--workers", "2", "--safe", "w0")
-    wait_for("loaded shares", web.ready)
+    wait_for("loaded sub-bundles", web.ready)
     assert web.homes()[0] == {"w0"}
     refused = web("PUT", "/api/placement", json={"homes": {"0": ["w1"]}})
     assert (refused.status_code, "w1 cannot have step" in refused.json()["detail"]) == (409, True)
@@ -349,8 +381,8 @@ def test_a_bundle_that_is_served_meanwhile_is_not_replaced(start_web: Callable[.
 
 
 def test_a_bundle_whose_folder_cannot_be_its_name(bin_folder: Path, devices: Devices, tmp_path: Path) -> None:
-    shutil.copytree(devices.bundle, tmp_path / "so named")
-    for name, said in (("so named", "rename the folder"), ("nothing", "manifest.json")):
+    shutil.copytree(devices.bundle, tmp_path / "a name")
+    for name, said in (("a name", "rename the folder"), ("nothing", "manifest.json")):
         options: list[str | Path] = [
             "--hub",
             "mqtt://127.0.0.1:1",
@@ -372,19 +404,19 @@ def test_labels_that_were_uploaded_name_the_classes(start_web: Callable[..., Web
     built = web.done("builds", web("POST", "/api/models/net/builds", json=options))
     assert built["state"] == "done", built["message"]
     web("PUT", "/api/served", json={"bundle": "net"})
-    wait_for("loaded shares", web.ready)
+    wait_for("loaded sub-bundles", web.ready)
     job = web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
     labels = (root / "models/cifar10_labels.txt").read_text().split()
     assert [scored["label"] for scored in job["top"]] == [labels[scored["index"]] for scored in job["top"]]
 
 
-def test_scores_that_are_no_numbers_do_not_break_the_answer(start_web: Callable[..., Web]) -> None:
+def test_scores_that_are_not_finite_do_not_break_the_answer(start_web: Callable[..., Web]) -> None:
     web = start_web(1, bundle=False)
     nodes = [node("Sqrt", "x", "roots"), node("Softmax", "roots", "y")]
     web("PUT", "/api/models/net/net.onnx", data=model(nodes, [value("x", 1, 4)], [value("y", 1, 4)]).SerializeToString())
     assert web.done("builds", web("POST", "/api/models/net/builds", json={"memory_bytes": 80_000_000}))["state"] == "done"
     web("PUT", "/api/served", json={"bundle": "net"})
-    wait_for("loaded shares", web.ready)
+    wait_for("loaded sub-bundles", web.ready)
     tensor = io.BytesIO()
     np.save(tensor, np.full((1, 4), -1, np.float32))
     job = web.done("jobs", web("POST", "/api/jobs", data=tensor.getvalue()))
@@ -395,15 +427,15 @@ def test_scores_that_are_no_numbers_do_not_break_the_answer(start_web: Callable[
 @pytest.mark.parametrize("name", ["", ".", "..", "../models", "a/b", "-x", "a b", "ä", "a" * 101])
 def test_names_lead_nowhere_else(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path, None, limit_bytes=1)
-    for call in (library.model, library.bundle, library.ours, library.delete_model, library.delete_bundle):
+    for call in (library.model, library.bundle, library.writable, library.delete_model, library.delete_bundle):
         with pytest.raises(WebFault, match="1 to 100 letters"):
             call(name)
 
 
 def compilers(library: Path) -> list[Path]:
-    """Processes that compile into this library."""
-    named = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return [path for path in named if str(library / "spool").encode() in _read(path)]
+    """Return the processes that compile into this library."""
+    paths = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return [path for path in paths if str(library / "spool").encode() in _read(path)]
 
 
 def _read(path: Path) -> bytes:
