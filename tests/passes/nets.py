@@ -20,8 +20,9 @@ from hyps.models.layers import LayerOutput, Layers
 from hyps.models.vgg import vgg16
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import Footprint, footprints
+from hyps.passes.cost.residency import Residence
 from hyps.passes.graph import Graph, Operator, Tensor, view
-from hyps.passes.planning.partitions import partitions
+from hyps.passes.planning.partitions import partitions, segments_between
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
@@ -224,8 +225,14 @@ def run(model: Model, feeds: Feeds, folder: Path, *, threads: int = 1) -> dict[s
 
 def run_cut(model: Model, cuts: tuple[int, ...], feeds: Feeds, folder: Path) -> dict[str, Array]:
     """The model's outputs when it is run part after part, cut at these positions."""
-    graph = view(model)
-    return run_partitions(model, partitions(graph, costs(graph, footprints(graph, 1)), cuts, {}), feeds, folder)
+    return run_partitions(model, cut(view(model), cuts), feeds, folder)
+
+
+def cut(graph: Graph, cuts: tuple[int, ...], reasons: Mapping[int, Reason] | None = None) -> tuple[Partition, ...]:
+    """Return the partitions between ``cuts``; nothing of any stays in memory."""
+    segments = segments_between(graph, costs(graph, footprints(graph, 1)), cuts)
+    alone = [Residence(pinned_bytes=0, ahead_bytes=0, kept=False, peak_bytes=segment.alone_bytes) for segment in segments]
+    return partitions(graph, segments, alone, reasons or {})
 
 
 def run_partitions(model: Model, parts: Iterable[Partition], feeds: Feeds, folder: Path) -> dict[str, Array]:

@@ -12,13 +12,13 @@ from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.fusion import fusion_groups
 from hyps.passes.graph import Graph
 from hyps.passes.planning import order as order_module
-from hyps.passes.planning.order import Ordered, lowest_peak_order, reordered
+from hyps.passes.planning.order import OperatorOrder, lowest_peak_order, reordered
 from tests.passes.nets import drawn, measured_graphs
 
 Order = tuple[int, ...]
 
 
-def ordered(graph: Graph, prints: Mapping[str, Footprint]) -> Ordered:
+def ordered(graph: Graph, prints: Mapping[str, Footprint]) -> OperatorOrder:
     return lowest_peak_order(graph, prints, fusion_groups(graph))
 
 

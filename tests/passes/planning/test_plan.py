@@ -9,14 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.passes.cost.costs import costs
-from hyps.passes.cost.footprint import footprints
 from hyps.passes.errors import PassFailed
 from hyps.passes.graph import Graph
-from hyps.passes.planning.partitions import partitions
-from hyps.passes.planning.plan import Partition, Plan, check_plan
+from hyps.passes.planning.plan import Plan, check_plan
 from hyps.runtime.bundle.manifest import Reason
-from tests.passes.nets import drawn, drawn_graphs
+from tests.passes.nets import cut, drawn, drawn_graphs
 
 #: x - a - b - c - d - y, and a again into d; b is an output too.
 GRAPH = drawn(
@@ -25,7 +22,7 @@ GRAPH = drawn(
 
 
 def made(graph: Graph, cuts: tuple[int, ...]) -> Plan:
-    parts = partitions(graph, costs(graph, footprints(graph, 1)), cuts, {})
+    parts = cut(graph, cuts)
     peak = max(part.peak_bytes for part in parts)
     return Plan(
         partitions=parts,
@@ -72,7 +69,7 @@ MUTATIONS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     ),
     "input missing": (part(1, inputs=()), "partition 01-nc: operator nc reads b, which is no input of the partition"),
     "input that is not there yet": (part(0, inputs=("x", "c")), "partition 00-nb reads c, which is not held by then"),
-    "output missing": (part(1, outputs=()), "partition 01-nc keeps c, which nobody produced"),
+    "output missing": (part(1, outputs=()), "partition 01-nc keeps c, which no partition produced"),
     "output that is not produced": (part(1, outputs=("c", "y")), "partition 01-nc does not produce its output y"),
     "tensor dropped that is needed": (part(0, live=("b",)), "partition 02-ny reads a, which is not held by then"),
     "graph output dropped": (part(1, live=("a", "c")), "output b is not held at the end"),
@@ -134,11 +131,8 @@ def test_exactness_and_peak_follow_from_the_fields() -> None:
 class TestPartitions:
     """What `partitions` makes of cut positions."""
 
-    def parts(self, cuts: tuple[int, ...], reasons: dict[int, Reason] | None = None) -> tuple[Partition, ...]:
-        return partitions(GRAPH, costs(GRAPH, footprints(GRAPH, 1)), cuts, reasons or {})
-
     def test_inputs_outputs_and_what_is_kept(self) -> None:
-        first, second, third = self.parts(CUTS)
+        first, second, third = cut(GRAPH, CUTS)
         assert (first.operators, second.operators, third.operators) == (("na", "nb"), ("nc",), ("nd", "ny"))
         assert (first.inputs, set(first.outputs), set(first.live)) == (("x",), {"a", "b"}, {"a", "b"})
         assert (second.inputs, second.outputs, set(second.live)) == (("b",), ("c",), {"a", "b", "c"})
@@ -147,23 +141,21 @@ class TestPartitions:
 
     def test_names_are_file_names(self) -> None:
         graph = drawn("model/conv.1:0 Conv x -> a\n../-- Relu a -> b\ny Relu b -> y", inputs="x", outputs="y")
-        found = partitions(graph, costs(graph, footprints(graph, 1)), (1, 2), {})
+        found = cut(graph, (1, 2))
         assert [partition.name for partition in found] == ["00-model-conv-1-0", "01-operator", "02-y"]
 
     def test_long_names_are_shortened(self) -> None:
         graph = drawn(f"{'n' * 200} Relu x -> y", inputs="x", outputs="y")
-        (found,) = partitions(graph, costs(graph, footprints(graph, 1)), (), {})
+        (found,) = cut(graph, ())
         assert found.name == "00-" + "n" * 60
 
     def test_reasons(self) -> None:
         graph = drawn("a Conv x -> a\np MaxPool a -> p\ny Conv p -> y", inputs="x", outputs="y", sizes={"p": 2_000_000})
-        found = partitions(
-            graph, costs(graph, footprints(graph, 1)), (1, 2), {1: Reason(kind="mandatory", text="a is too big")}
-        )
+        found = cut(graph, (1, 2), {1: Reason(kind="mandatory", text="a is too big")})
         assert [str(partition.reason) for partition in found] == [
             "first: starts at the model's input",
             "mandatory: a is too big",
             "budget: after pooling p, where 2.0 MB cross",
         ]
-        optional = partitions(graph, costs(graph, footprints(graph, 1)), (1,), {1: Reason(kind="optional", text="")})
+        optional = cut(graph, (1,), {1: Reason(kind="optional", text="")})
         assert str(optional[1].reason) == "optional: after Conv a, where 0.000 MB cross"

@@ -16,8 +16,8 @@ from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.planning.minimum_budget import BUDGET_STEP_BYTES
 from hyps.passes.planning.plan import check_plan
-from hyps.passes.planning.planner import Planned, plan
-from hyps.passes.planning.request import Asked, CutMode, Policy, Request
+from hyps.passes.planning.planner import PlannedModel, plan
+from hyps.passes.planning.request import CutMode, Policy, Request, RequestedShard
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
@@ -164,7 +164,7 @@ def smallest(model: Model, split: CutMode) -> int:
     return found
 
 
-def assert_computes_the_same(model: Model, planned: Planned, folder: Path) -> None:
+def assert_computes_the_same(model: Model, planned: PlannedModel, folder: Path) -> None:
     feeds = random_feeds(model)
     whole = run(model, feeds, folder) | {name: feeds[name] for name in view(model).outputs if name in feeds}
     assert planned.plan.exact
@@ -254,7 +254,7 @@ def test_message_says_what_needs_how_much_and_what_would_work() -> None:
     assert error.needed_bytes > PROCESS_BYTES + 65536 * 64 * 4
     needed, least = error.needed_bytes / 1e6, (error.smallest_budget_bytes or 0) / 1e6
     assert str(error) == (
-        f"Gather 'rows' needs {needed:.1f} MB by itself, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
+        f"Gather 'rows' alone needs {needed:.1f} MB, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
         f"the smallest budget that works is {least:.1f} MB"
     )
     assert 0 <= least - needed <= 0.1
@@ -364,7 +364,7 @@ class TestAskedFor:
     @pytest.mark.parametrize("budget", [None, 1 << 40, 75_000_000])
     @pytest.mark.parametrize(("method", "what"), [("output", "by output"), ("input", "by input")])
     def test_is_done(self, method: Method, what: str, budget: int | None) -> None:
-        asked = Asked(operator="fc", method=method, count=5)
+        asked = RequestedShard(operator="fc", method=method, count=5)
         planned = plan(wide_layer(1, "Relu"), Request(shards=(asked,), budget_bytes=budget))
         (change,) = planned.plan.changes
         assert (change.operator, change.what, change.why) == ("fc", f"split {what} into 5 shards", "requested: --shard")
@@ -372,7 +372,7 @@ class TestAskedFor:
             assert [str(part.reason) for part in planned.plan.partitions[1:]] == ["requested: --shard: 5 shards"] * 4
 
     def refusal(self, operator: str, method: Method, count: int) -> str:
-        asked = Asked(operator=operator, method=method, count=count)
+        asked = RequestedShard(operator=operator, method=method, count=count)
         with pytest.raises(UnsupportedModel) as caught:
             plan(wide_layer(1, "Relu"), Request(shards=(asked,)))
         return str(caught.value)
@@ -388,7 +388,7 @@ class TestAskedFor:
         assert self.refusal("relu", "output", 2).startswith("Relu 'relu' cannot be split: only Gemm")
 
     def test_too_few_shards_for_the_budget(self) -> None:
-        asked = Asked(operator="fc", method="output", count=2)
+        asked = RequestedShard(operator="fc", method="output", count=2)
         error = does_not_fit(wide_layer(), Request(shards=(asked,), budget_bytes=START_BYTES + 1_000_000))
         assert error.operator == "fc/shard2of2"
         assert error.smallest_budget_bytes is not None
@@ -454,7 +454,7 @@ class TestExactness:
         net.node("Relu", net.node("Add", "c", "d", to="a"), to="y")
         net.output("y")
         model = net.model()
-        asked = (Asked(operator="c", method="output", count=2),)
+        asked = (RequestedShard(operator="c", method="output", count=2),)
         assert self.reason(model, Request(shards=asked, split="layers")) == (
             "'c' is split, 'a' is not, and onnxruntime would compute them as one"
         )
