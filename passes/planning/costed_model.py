@@ -41,9 +41,9 @@ def with_costs(model: Model, request: Request) -> CostedModel:
 def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
     """Return a model with its operators in the order with the lowest peak; it is untouched where that is the given one."""
     graph = view(model)
-    prints = footprints(graph, request.threads)
-    order = lowest_peak_order(graph, prints, fusion_groups(graph)).order
-    return _costed(*_in_order(model, graph, order), prints, request)
+    by_operator = footprints(graph, request.threads)
+    order = lowest_peak_order(graph, by_operator, fusion_groups(graph)).order
+    return _costed(*_in_order(model, graph, order), by_operator, request)
 
 
 def with_grouped_operators(whole: CostedModel, tileable: Collection[str], request: Request) -> CostedModel:
@@ -54,8 +54,8 @@ def with_grouped_operators(whole: CostedModel, tileable: Collection[str], reques
     return _costed(*_in_order(whole.model, whole.graph, order), footprints(whole.graph, request.threads), request)
 
 
-def _costed(model: Model, graph: Graph, prints: Mapping[str, Footprint], request: Request) -> CostedModel:
-    graph_costs = costs(graph, prints, request.process_bytes)
+def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], request: Request) -> CostedModel:
+    graph_costs = costs(graph, by_operator, request.process_bytes)
     options = ShardOptions(model, graph, graph_costs, request.threads)
     return CostedModel(model=model, graph=graph, costs=graph_costs, sealed=sealed_positions(graph), shard_options=options)
 

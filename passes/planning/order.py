@@ -6,10 +6,10 @@ before or after, in every order, divides the graph::
     x ─ a ┬─ b ─ c ─┐             b, c and d can be ordered in several ways,
           └─ d ─────┴─ e ─ f      a, e and f in only one
 
-`hyps.passes.planning.task_order` finds the best order between two such tasks. It is exact while that takes at most
-`SEGMENT_STATES` sets of tasks, and all segments together at most that and `OPERATOR_STATES` an operator; beyond, it is a
-beam of as many. The given order is kept where the one found is no better. Kaboubi (section 3.2.2) and Hadidi keep the order
-of the model file.
+`hyps.passes.planning.task_order` finds the best order of the block between two such tasks. It is exact while that takes at
+most `BLOCK_STATES` sets of tasks, and all blocks together take at most that and `OPERATOR_STATES` an operator; beyond, it
+is a beam of as many. The given order is kept where the one found is no better. Kaboubi (section 3.2.2) and Hadidi keep the
+order of the model file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph
 from hyps.passes.planning.task_order import Task, TaskGraph, TaskOrder, TaskStep, lowest_peak_task_order
 
-SEGMENT_STATES = 20_000
+BLOCK_STATES = 20_000
 OPERATOR_STATES = 10
 
 FusionGroup = tuple[int, ...]
@@ -39,35 +39,35 @@ class OperatorOrder:
     exact: bool
 
 
-def lowest_peak_order(graph: Graph, prints: Mapping[str, Footprint], fused: Sequence[FusionGroup]) -> OperatorOrder:
+def lowest_peak_order(graph: Graph, footprints: Mapping[str, Footprint], fused: Sequence[FusionGroup]) -> OperatorOrder:
     """Return the order with the lowest peak that keeps each ``fused`` group together; the given one if that is no higher."""
     contraction = _contraction(graph, fused)
     groups = contraction.groups
-    builder = _TaskBuilder(graph, prints, contraction)
+    builder = _TaskBuilder(graph, footprints, contraction)
     known: dict[TaskGraph, TaskOrder] = {}
-    states = SEGMENT_STATES + OPERATOR_STATES * len(graph.operators)
+    states = BLOCK_STATES + OPERATOR_STATES * len(graph.operators)
     order: list[int] = []
     exact = True
-    for first, stop in _segments(contraction.before):
+    for first, stop in _blocks(contraction.before):
         if stop - first == 1:
             order += groups[first]
             continue
         tasks = builder.tasks(first, stop)
         if tasks not in known:
-            known[tasks] = lowest_peak_task_order(tasks, min(states, SEGMENT_STATES))
+            known[tasks] = lowest_peak_task_order(tasks, min(states, BLOCK_STATES))
             states -= known[tasks].states
         found = known[tasks]
         exact &= found.exact
         order += itertools.chain.from_iterable(groups[first + index] for index in found.order or range(stop - first))
     given = tuple(range(len(graph.operators)))
     is_regrouped = list(itertools.chain.from_iterable(groups)) != list(given)
-    if is_regrouped and _peak(graph, prints, order) >= _peak(graph, prints, given):
+    if is_regrouped and _peak(graph, footprints, order) >= _peak(graph, footprints, given):
         return OperatorOrder(order=given, exact=exact)
     return OperatorOrder(order=tuple(order), exact=exact)
 
 
-def _peak(graph: Graph, prints: Mapping[str, Footprint], order: Sequence[int]) -> int:
-    return int(costs(reordered(graph, order), prints).activations_from(0)[-1])
+def _peak(graph: Graph, footprints: Mapping[str, Footprint], order: Sequence[int]) -> int:
+    return int(costs(reordered(graph, order), footprints).activations_from(0)[-1])
 
 
 def reordered(graph: Graph, order: Sequence[int]) -> Graph:
@@ -114,11 +114,11 @@ def _contracted(graph: Graph, fused: Sequence[FusionGroup]) -> _Contraction:
 
 
 class _TaskBuilder:
-    """Makes the tasks of a segment from who writes and reads each tensor, by the positions of groups."""
+    """Makes the tasks of a block from who writes and reads each tensor, by the positions of groups."""
 
-    def __init__(self, graph: Graph, prints: Mapping[str, Footprint], contraction: _Contraction) -> None:
+    def __init__(self, graph: Graph, footprints: Mapping[str, Footprint], contraction: _Contraction) -> None:
         self._graph = graph
-        self._prints = prints
+        self._prints = footprints
         self._groups, self._before = contraction.groups, contraction.before
         self._outputs = frozenset(graph.outputs)
         position = {index: place for place, group in enumerate(self._groups) for index in group}
@@ -168,7 +168,7 @@ class _TaskBuilder:
         return {name: None for name in names if name in self._writer and name not in self._outputs}
 
 
-def _segments(before: Sequence[frozenset[int]]) -> Iterator[tuple[int, int]]:
+def _blocks(before: Sequence[frozenset[int]]) -> Iterator[tuple[int, int]]:
     """Yield (first, stop) of the runs of groups that end with one which all others come before or after in every order.
 
     No edge passes that group by, all groups before it are read by others, and all groups after it read from others.

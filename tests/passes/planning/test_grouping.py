@@ -1,4 +1,4 @@
-"""Operators that are tiled together come next to each other, in an order that is still topological."""
+"""Check that operators which are tiled together stand next to each other, in an order that is still topological."""
 
 from __future__ import annotations
 
