@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from hyps.compiler.model_io.load import LoadedModel
 from hyps.passes.cost.compute import multiply_adds
-from hyps.passes.planning.partitioning import CostedModel, shard
+from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import mandatory_cuts, pooling_cuts
+from hyps.passes.planning.sharded_model import required_splits
 from hyps.runtime.bundle.manifest import Count, Name, Positive
 
 
@@ -168,7 +169,7 @@ def _splits(whole: CostedModel, request: Request) -> Iterator[SplitPoint]:
     graph, crossing = whole.graph, whole.costs.crossing
     places = {operator.name: index for index, operator in enumerate(graph.operators)}
     reasons: dict[int, str] = {}
-    for split in shard(whole, request).splits if request.budget_bytes or request.max_params else ():
+    for split in required_splits(whole, request) if request.budget_bytes or request.max_params else ():
         index = places[split.operator]
         for position in mandatory_cuts([(index, index)], len(places)):
             reasons.setdefault(position, f"{split.reason}: {split.count} shards")

@@ -27,10 +27,10 @@ from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.batch_size import assume_batch
 from hyps.passes.normalize.branches import take_branches
 from hyps.passes.normalize.constants import FoldReshapes
+from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
-from hyps.passes.planning.partitioning import with_costs
-from hyps.passes.planning.plan import Plan, Tried
-from hyps.passes.planning.planner import Planned, milestones, plan
+from hyps.passes.planning.plan import CandidateSummary, Plan
+from hyps.passes.planning.planner import PlannedModel, plan, planning_stages
 from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import fix_input_shapes, infer_shapes
@@ -77,7 +77,7 @@ class Compiled:
     """A written bundle: its plan, what was tried to find it, and its manifest."""
 
     plan: Plan
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateSummary, ...]
     manifest: Manifest
 
 
@@ -92,7 +92,7 @@ def compile_file(job: Compilation, progress: ProgressBar = lambda what, total: n
             loaded = stack.enter_context(load_model(job.model))
             digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job)
-        with progress("planning", milestones(folded.model)) as advance:
+        with progress("planning", planning_stages(folded.model)) as advance:
             planned = plan_folded(loaded, folded, job, advance)
         with progress("analysing", None):
             whole = with_costs(folded.model, job.request)
@@ -133,7 +133,7 @@ def compile_file(job: Compilation, progress: ProgressBar = lambda what, total: n
             document = encode_manifest(manifest)
             (folder / REPORT_NAME).write_bytes(encode_whole(told, document))
             (folder / MANIFEST_NAME).write_bytes(document)
-    return Compiled(plan=planned.plan, tried=planned.tried, manifest=manifest)
+    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest)
 
 
 @contextmanager
@@ -167,15 +167,15 @@ def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> 
     return analysis(loaded, whole, job.request, job.target_name, smallest, why)
 
 
-def plan_model(loaded: LoadedModel, job: Compilation) -> Planned:
+def plan_model(loaded: LoadedModel, job: Compilation) -> PlannedModel:
     """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
     return plan_folded(loaded, folded_model(loaded, job), job)
 
 
 def plan_folded(
     loaded: LoadedModel, folded: Rewritten, job: Compilation, advance: CopyProgress = lambda count: None
-) -> Planned:
-    """The plan of a model that is loaded and folded; ``advance`` is told of `milestones`."""
+) -> PlannedModel:
+    """The plan of a model that is loaded and folded; ``advance`` is told of `planning_stages`."""
     planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
@@ -229,7 +229,7 @@ def _refuse_unwritable_types(model: Model) -> None:
                 )
 
 
-def _boundary(planned: Planned) -> dict[str, None]:
+def _boundary(planned: PlannedModel) -> dict[str, None]:
     """The names of every tensor that the manifest describes: inputs, outputs, and what crosses a cut."""
     crossing = (name for part in planned.plan.partitions for name in (*part.inputs, *part.outputs))
     return dict.fromkeys((*planned.graph.inputs, *crossing, *planned.graph.outputs))

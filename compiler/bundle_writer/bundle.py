@@ -18,7 +18,7 @@ from hyps.compiler.bundle_writer.copy import CopyProgress, write_bytes, write_we
 from hyps.compiler.bundle_writer.extract import Extractor
 from hyps.compiler.errors import WriteError
 from hyps.passes.planning.plan import Partition
-from hyps.passes.planning.planner import Planned
+from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Step, WeightsRecord
 
@@ -80,7 +80,7 @@ def check_space(path: Path, needed_bytes: int) -> None:
         )
 
 
-def write_partitions(folder: Path, planned: Planned, progress: CopyProgress) -> tuple[Step, ...]:
+def write_partitions(folder: Path, planned: PlannedModel, progress: CopyProgress) -> tuple[Step, ...]:
     """Write every partition of a plan into ``folder`` and describe each as a step of the schedule."""
     extractor = Extractor(planned.model, planned.plan.partitions)
 

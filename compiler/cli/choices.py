@@ -10,7 +10,7 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import Target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import Asked, Request
+from hyps.passes.planning.request import Request, RequestedShard
 from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.passes.units import megabytes
 
@@ -82,9 +82,9 @@ def target_name(device: Target | None) -> str:
     return device.name if device else "custom"
 
 
-def shards(texts: Sequence[str]) -> tuple[Asked, ...]:
+def shards(texts: Sequence[str]) -> tuple[RequestedShard, ...]:
     """What ``--shard`` asks for. Raises `OptionError`."""
-    found: dict[str, Asked] = {}
+    found: dict[str, RequestedShard] = {}
     for text in texts:
         name, _, wanted = text.rpartition("=")
         method, _, number = wanted.partition(":")
@@ -95,7 +95,7 @@ def shards(texts: Sequence[str]) -> tuple[Asked, ...]:
             )
         if name in found:
             raise OptionError(f"--shard names {name!r} twice; give one method for each operator")
-        found[name] = Asked(operator=name, method=METHOD_OF[method], count=count)
+        found[name] = RequestedShard(operator=name, method=METHOD_OF[method], count=count)
     return tuple(found.values())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hyps.compiler.pipeline import Compiled
-from hyps.passes.planning.plan import Tried
+from hyps.passes.planning.plan import CandidateSummary
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Manifest, Preprocess, Step
 from hyps.runtime.terminal.console import plain, prose, show
@@ -69,7 +69,7 @@ def reasons(compiled: Compiled) -> Iterator[str]:
         yield _tried(tried)
 
 
-def _tried(tried: Tried) -> str:
+def _tried(tried: CandidateSummary) -> str:
     made = f"{_count(tried.partitions, 'partition')}, {_count(tried.changes, 'split or tile')}"
     told = f"{made}, a peak of {megabytes(tried.peak_bytes)}, {tried.compared_s:.3g} s in comparison"
     return f"refused: {told}: {tried.refused}" if tried.refused else f"taken: {told}"

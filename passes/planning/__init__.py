@@ -1,1 +1,1 @@
-"""From a model and a budget to a plan: order, cuts, shards and tiles that keep it and take least time."""
+"""Plan a model for a budget: order its operators, split and tile the large ones, cut where it costs least time."""

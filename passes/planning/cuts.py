@@ -1,14 +1,14 @@
-"""Where to cut any DAG in a given execution order. A cut may carry several tensors.
+"""Choose where to cut a graph in a given execution order; a cut may carry several tensors.
 
-Some cuts are wanted: around operators that were split (Kaboubi's Algorithm 1, section 3.2.5), behind poolings (Algorithm
-2), behind every layer (the pre-qualification run of section 4.3.1): `hyps.passes.planning.required_cuts`. `best_cuts` makes those
-and adds what the budget needs: a dynamic program over the order finds, among the plans whose every peak keeps within the
-budget, the one with the fewest cuts between operators that onnxruntime fuses, then the least estimated latency
-(`hyps.passes.cost.latency`).
+Some cuts are required: around operators that were split (Kaboubi's Algorithm 1, section 3.2.5), after poolings (Algorithm
+2), after every layer (the pre-qualification run of section 4.3.1); see `hyps.passes.planning.required_cuts`. `best_cuts`
+makes those and adds what the budget needs. A dynamic program over the order looks at the plans whose every peak keeps
+within the budget. It takes the one with the fewest cuts between operators that onnxruntime fuses, then with the least
+estimated latency (`hyps.passes.cost.latency`).
 
-It is exact up to `EXACT_OPERATORS`. Of longer graphs it first weighs that many positions: from each block of operators the
-one where the least crosses. Where that finds no plan, or only one that parts fused operators, it weighs all positions. So a
-plan is found whenever there is one, and fused operators are parted only where every plan does.
+It is exact up to `EXACT_OPERATORS`. In a longer graph it first considers that many positions: from each block of operators
+the one where the fewest bytes cross. It considers all positions where that finds no plan, or only one that separates fused
+operators. So a plan is found whenever there is one, and fused operators are separated only where every plan does.
 """
 
 from __future__ import annotations
@@ -21,83 +21,84 @@ import numpy as np
 
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.latency import Latency, Positions
-from hyps.passes.planning.feasibility import first_that, fits, reach
+from hyps.passes.planning.feasibility import bisect_first, is_feasible, longest_partition
 
-#: Every position is weighed in graphs of up to so many operators; as many positions in longer ones.
+#: Every position is considered in graphs of up to this many operators, and this many positions in longer ones.
 EXACT_OPERATORS = 2000
 
 
 def best_cuts(
-    costs: Costs, latency: Latency, sealed: Collection[int], wanted: Collection[int], budget_bytes: int
+    costs: Costs, latency: Latency, sealed: Collection[int], required: Collection[int], budget_bytes: int
 ) -> tuple[int, ...] | None:
-    """The best cut positions within the budget, ends left out; None when no choice of cuts keeps within it.
+    """Return the best cut positions within the budget, both ends left out; None when no choice keeps within it.
 
-    ``wanted`` positions are cut in any case. ``sealed`` ones separate fused operators: any number of other cuts is better.
+    ``required`` positions are always cut. ``sealed`` ones separate fused operators: any number of other cuts is better.
     """
-    asked = tuple(sorted(wanted))
-    ends = itertools.pairwise((0, *asked, costs.count))
+    required = tuple(sorted(required))
+    ends = itertools.pairwise((0, *required, costs.count))
     if all(int(costs.peaks_from(start, stop)[-1]) <= budget_bytes for start, stop in ends):
-        return asked  # joined partitions never take longer
-    if not fits(costs, asked, budget_bytes):
+        return required  # joined partitions never take longer
+    if not is_feasible(costs, required, budget_bytes):
         return None
-    everywhere = range(costs.count + 1)
     if costs.count > EXACT_OPERATORS:
-        cuts = _search(costs, latency, sealed, asked, budget_bytes, _promising(costs, sealed, asked))
-        if cuts is not None and not set(cuts) - set(asked) & set(sealed):
+        cuts = _search(costs, latency, sealed, required, budget_bytes, _promising(costs, sealed, required))
+        if cuts is not None and not set(cuts) - set(required) & set(sealed):
             return cuts
-    return _search(costs, latency, sealed, asked, budget_bytes, np.array(everywhere, np.int64))
+    return _search(costs, latency, sealed, required, budget_bytes, np.arange(costs.count + 1, dtype=np.int64))
 
 
-def _promising(costs: Costs, sealed: Collection[int], wanted: tuple[int, ...]) -> Positions:
-    """Of every block of operators the unsealed position where the least crosses; both ends, and all ``wanted``."""
+def _promising(costs: Costs, sealed: Collection[int], required: tuple[int, ...]) -> Positions:
+    """Return the unsealed position of every block of operators where the fewest bytes cross; both ends; all ``required``."""
     crossing = costs.crossing.astype(np.float64)
     crossing[list(sealed)] = np.inf
     starts = np.linspace(0, costs.count, EXACT_OPERATORS + 1).astype(np.int64)
     best = {int(first + crossing[first:stop].argmin()) for first, stop in itertools.pairwise(starts)}
-    return np.array(sorted({0, costs.count, *wanted, *best} - ({*sealed} - {*wanted})), np.int64)
+    return np.array(sorted({0, costs.count, *required, *best} - ({*sealed} - {*required})), np.int64)
 
 
 def _search(
-    costs: Costs, latency: Latency, sealed: Collection[int], wanted: tuple[int, ...], budget_bytes: int, positions: Positions
+    costs: Costs,
+    latency: Latency,
+    sealed: Collection[int],
+    required: tuple[int, ...],
+    budget_bytes: int,
+    positions: Positions,
 ) -> tuple[int, ...] | None:
-    """The best plan that cuts at ``positions`` only, which are ascending and hold both ends and all ``wanted``."""
-    never = np.iinfo(np.int64).max
-    parted = np.full(len(positions), never, np.int64)  # cuts between fused operators, up to each position
+    """Return the best cuts at ``positions`` only, which are ascending and hold both ends and all ``required``."""
+    unreached = np.iinfo(np.int64).max
+    separated = np.full(len(positions), unreached, np.int64)  # cuts between fused operators, up to each position
     seconds = np.full(len(positions), np.inf)
-    came_from = np.zeros(len(positions), np.int64)
-    parted[0] = seconds[0] = 0
-    barriers = [*wanted, costs.count]
+    previous = np.zeros(len(positions), np.int64)
+    separated[0] = seconds[0] = 0
+    barriers = [*required, costs.count]
     length = 1
     for index, start in enumerate(positions[:-1].tolist()):
-        if parted[index] == never:
+        if separated[index] == unreached:
             continue
-        length = reach(costs, start, barriers[bisect_right(barriers, start)], budget_bytes, length)
+        length = longest_partition(costs, start, barriers[bisect_right(barriers, start)], budget_bytes, length)
         stops = slice(index + 1, int(np.searchsorted(positions, start + length, side="right")))
         if stops.start >= stops.stop:
             continue
         weights = costs.weights_from(start, start + length)[positions[stops] - start - 1]
         new_seconds = seconds[index] + latency.partitions_s(start, positions[stops], weights)
-        new_parted = parted[index] + (start in sealed)
-        better = (new_parted < parted[stops]) | ((new_parted == parted[stops]) & (new_seconds < seconds[stops]))
-        parted[stops][better] = new_parted
+        new_separated = separated[index] + (start in sealed)
+        better = (new_separated < separated[stops]) | ((new_separated == separated[stops]) & (new_seconds < seconds[stops]))
+        separated[stops][better] = new_separated
         seconds[stops][better] = new_seconds[better]
-        came_from[stops][better] = index
-    if parted[-1] == never:
+        previous[stops][better] = index
+    if separated[-1] == unreached:
         return None
     cuts = []
-    index = int(came_from[-1])
+    index = int(previous[-1])
     while index:
         cuts.append(int(positions[index]))
-        index = int(came_from[index])
+        index = int(previous[index])
     return tuple(reversed(cuts))
 
 
-def smallest_peak(costs: Costs, wanted: Collection[int] = (), step_bytes: int = 1) -> int:
-    """The least budget, in whole steps, that some choice of cuts keeps within; ``wanted`` positions are cut in any case."""
-    asked = tuple(sorted(wanted))
-
-    def works(steps: int) -> bool:
-        return fits(costs, asked, steps * step_bytes)
-
+def smallest_peak(costs: Costs, required: Collection[int] = (), step_bytes: int = 1) -> int:
+    """Return the smallest budget, in whole steps, that some choice of cuts that holds all ``required`` keeps within."""
+    cuts = tuple(sorted(required))
     unavoidable = int((costs.alone() - costs.reused).max())
-    return first_that(works, -(-unavoidable // step_bytes)) * step_bytes
+    steps = bisect_first(lambda steps: is_feasible(costs, cuts, steps * step_bytes), -(-unavoidable // step_bytes))
+    return steps * step_bytes

@@ -1,9 +1,11 @@
-"""How far a partition can go within a budget, and whether any choice of cuts keeps within it.
+"""Find how long a partition can be within a budget, and whether any choice of cuts keeps within it.
 
-A longer partition never needs less, so the stops that a start allows are all positions up to its reach, and the positions
-that any plan comes by are all positions up to the furthest. A later start may need more, though: what a partition made
-itself dies, or is overwritten, where it is read last; what crosses the cut before it stays until the step ends. So the
-furthest reach is no plan by itself: earlier starts are tried where it ends.
+A longer partition never needs less memory. So the stops that a start allows are all positions up to a furthest one, and
+the positions that the plans within the budget reach are all positions up to a furthest one.
+
+A later start may need more memory, though. What a partition made itself dies, or is overwritten, where it is read last;
+what crosses the cut before it stays until the step ends. So taking the longest partition each time may get stuck where
+another choice does not: earlier starts are tried then.
 """
 
 from __future__ import annotations
@@ -17,39 +19,42 @@ import numpy as np
 from hyps.passes.cost.costs import Costs
 
 
-def reach(costs: Costs, start: int, end: int, budget_bytes: int, guess: int = 1) -> int:
-    """The most operators, up to ``end``, of a partition that starts at ``start`` and keeps within the budget; may be 0.
+def longest_partition(costs: Costs, start: int, end: int, budget_bytes: int, guess: int = 1) -> int:
+    """Return the most operators, up to ``end``, of a partition from ``start`` that keeps within the budget; may be 0.
 
-    Looks at as many operators as the partition has, or as ``guess`` says, and twice as many when all of those fit.
+    Looks at twice ``guess`` operators first, and doubles their number while all of them fit.
     """
     length = min(max(2 * guess, 32), end - start)
     while True:
-        found = int(np.searchsorted(costs.peaks_from(start, start + length), budget_bytes, side="right"))
-        if found < length or start + length == end:
-            return found
+        fitting = int(np.searchsorted(costs.peaks_from(start, start + length), budget_bytes, side="right"))
+        if fitting < length or start + length == end:
+            return fitting
         length = min(2 * length, end - start)
 
 
-def fits(costs: Costs, wanted: tuple[int, ...], budget_bytes: int) -> bool:
-    """Whether some choice of cuts that holds all ``wanted`` (ascending) keeps within the budget."""
+def is_feasible(costs: Costs, required: tuple[int, ...], budget_bytes: int) -> bool:
+    """Return whether some choice of cuts that holds all ``required`` (ascending) keeps within the budget."""
     length = 1
-    for first, last in itertools.pairwise((0, *wanted, costs.count)):
-        untried, reached = [first], first
-        while reached < last:
+    for first, last in itertools.pairwise((0, *required, costs.count)):
+        untried, furthest = [first], first
+        while furthest < last:
             if not untried:
                 return False
             start = untried.pop()
-            length = reach(costs, start, last, budget_bytes, length)
-            untried.extend(range(reached + 1, start + length + 1))
-            reached = max(reached, start + length)
+            length = longest_partition(costs, start, last, budget_bytes, length)
+            untried.extend(range(furthest + 1, start + length + 1))
+            furthest = max(furthest, start + length)
     return True
 
 
-def first_that(works: Callable[[int], bool], least: int) -> int:
-    """The first number from ``least`` on that works, when every greater one does, too."""
+def bisect_first(predicate: Callable[[int], bool], lowest: int) -> int:
+    """Return the first integer from ``lowest`` on for which ``predicate`` holds; it must hold for all greater ones, too.
+
+    Doubles the stride until it holds, then bisects: the answer is usually near ``lowest``.
+    """
     stride = 1
-    fails = least - 1
-    while not works(fails + stride):
-        fails, stride = fails + stride, stride * 2
-    candidates = range(fails + 1, fails + stride)
-    return candidates.start + bisect_left(candidates, True, key=works)
+    failing = lowest - 1
+    while not predicate(failing + stride):
+        failing, stride = failing + stride, stride * 2
+    candidates = range(failing + 1, failing + stride)
+    return candidates.start + bisect_left(candidates, True, key=predicate)

@@ -1,16 +1,18 @@
-"""The least budget that works: found by trying, in steps that are proposed to users."""
+"""Find the smallest budget that a plan keeps within, by trying, in the steps that are proposed to users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import replace
 
 from hyps.passes.cost.session_order import session_order
+from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order
 from hyps.passes.planning.cuts import smallest_peak
-from hyps.passes.planning.feasibility import first_that, fits
-from hyps.passes.planning.partitioning import CostedModel, best_partitioning, ordered, shard, wanted_cuts
+from hyps.passes.planning.feasibility import bisect_first, is_feasible
+from hyps.passes.planning.partitioning import best_partitioning, required_cuts
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.tiling_search import TilingSearch
+from hyps.passes.planning.sharded_model import ShardedModels, required_splits
+from hyps.passes.planning.tiling_search import Tiling, TilingSearch
 from hyps.passes.sharding.oversize import finest
 from hyps.passes.weights import Model
 
@@ -19,51 +21,79 @@ BUDGET_STEP_BYTES = 100_000
 
 
 def minimum_budget(model: Model, request: Request) -> int:
-    """The least budget, in whole steps, that a plan as requested keeps within, with tiles where they help.
+    """Return the smallest budget, in whole steps, that a plan as requested keeps within, with tiles where they help.
 
     Raises `DoesNotFit` where no budget does.
     """
-    bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles are for who has a budget
-    whole = ordered(model, bounded)
-    least = minimum_untiled_budget(whole, bounded)
-    return minimum_tiled_budget(TilingSearch(whole, bounded), bounded, least)
+    bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles need a budget
+    return BudgetSearch(with_lowest_peak_order(model, bounded), bounded).minimum(tiles=True)
 
 
-def minimum_untiled_budget(whole: CostedModel, request: Request, *, exact: bool = False) -> int:
-    """The least budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within; found by trying.
+class BudgetSearch:
+    """The smallest budgets of one model, each searched for once, and the tiled and sharded variants made meanwhile."""
 
-    Starts at a bound that no plan can beat: every splittable operator in its smallest shards. With ``exact``, the least
-    that a plan whose splits and cuts change no bit keeps within.
-    """
-    bound = smallest_peak(finest(whole.shard_options, request.methods), step_bytes=BUDGET_STEP_BYTES)
-    bound = max(bound, request.start_bytes)
-    return first_that(_works(whole, request, exact=exact), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
+    def __init__(self, whole: CostedModel, request: Request) -> None:
+        self.whole = whole
+        self.tilings = TilingSearch(whole, request)
+        self.sharded = ShardedModels(request)
+        self._request = request
+        self._minimums: dict[tuple[bool, bool], int] = {}
+        self._in_order: dict[CostedModel, bool] = {}
 
+    def tiling(self, budget_bytes: int, *, tiles: bool) -> Tiling:
+        """Return the model as it is planned within a budget: whole, or with the tiles that it needs."""
+        return self.tilings.for_budget(budget_bytes) if tiles else self.tilings.untiled
 
-def minimum_tiled_budget(tilings: TilingSearch, request: Request, enough: int) -> int:
-    """The least budget, in the same steps, with the tiles that it asks for; ``enough`` works without."""
-    return tilings.smallest(
-        lambda tiled, steps: _works(tiled, request, exact=False)(steps), request.start_bytes, enough, BUDGET_STEP_BYTES
-    )
+    def minimum(self, *, tiles: bool, exact: bool = False) -> int:
+        """Return the smallest budget, in steps of `BUDGET_STEP_BYTES`, that a plan as requested keeps within.
 
+        ``tiles`` allows tiles. ``exact`` asks for splits and cuts that change no bit.
+        """
+        if (tiles, exact) not in self._minimums:
+            steps = self._tiled_steps(exact=exact) if tiles else self._untiled_steps(exact=exact)
+            self._minimums[tiles, exact] = steps * BUDGET_STEP_BYTES
+        return self._minimums[tiles, exact]
 
-def minimum_exact_tiled_budget(tilings: TilingSearch, request: Request, least: int, enough: int) -> int:
-    """The same of plans that change no bit; ``least`` works for others."""
-    return tilings.next(lambda tiled, steps: _works(tiled, request, exact=True)(steps), least, enough, BUDGET_STEP_BYTES)
+    def _untiled_steps(self, *, exact: bool) -> int:
+        """Search from a bound that no plan is below: every operator in as many shards as it can have."""
+        bound = smallest_peak(finest(self.whole.shard_options, self._request.methods), step_bytes=BUDGET_STEP_BYTES)
+        lowest = -(-max(bound, self._request.start_bytes) // BUDGET_STEP_BYTES)
+        return bisect_first(lambda steps: self._is_feasible(self.whole, steps, exact=exact), lowest)
 
+    def _tiled_steps(self, *, exact: bool) -> int:
+        """Search below the smallest budget without tiles; an exact plan seldom needs much more than the smallest one."""
+        highest = self.minimum(tiles=False) // BUDGET_STEP_BYTES
+        if exact:
+            lowest = self.minimum(tiles=True) // BUDGET_STEP_BYTES
+            return bisect_first(lambda steps: steps >= highest or self._is_feasible_tiled(steps, exact=True), lowest)
+        candidates = range(-(-self._request.start_bytes // BUDGET_STEP_BYTES), highest)
+        return candidates.start + bisect_left(
+            candidates, True, key=lambda steps: self._is_feasible_tiled(steps, exact=False)
+        )
 
-def _works(whole: CostedModel, request: Request, *, exact: bool) -> Callable[[int], bool]:
-    """Whether a plan as requested keeps within so many steps of `BUDGET_STEP_BYTES`."""
-    operators = range(len(whole.graph.operators))
-    runs_as_planned = session_order(whole.graph, operators, whole.graph.outputs) == tuple(operators)
+    def _is_feasible_tiled(self, steps: int, *, exact: bool) -> bool:
+        """Return whether a plan with tiles keeps within that many steps; not without any, which was tried before."""
+        tiling = self.tilings.for_budget(steps * BUDGET_STEP_BYTES)
+        return tiling is not self.tilings.untiled and self._is_feasible(tiling.costed, steps, exact=exact)
 
-    def works(steps: int) -> bool:
-        wanted = replace(request, budget_bytes=steps * BUDGET_STEP_BYTES)
-        sharded = shard(whole, wanted, exact=exact)
-        found = fits(sharded.costed.costs, tuple(sorted(wanted_cuts(sharded, wanted))), steps * BUDGET_STEP_BYTES)
-        if not found or (runs_as_planned and not exact):
-            return found
-        best = best_partitioning(sharded, wanted)
+    def _is_feasible(self, costed: CostedModel, steps: int, *, exact: bool) -> bool:
+        """Return whether a plan of a model keeps within that many steps of `BUDGET_STEP_BYTES`.
+
+        The cuts alone decide where a session runs the operators as planned. Otherwise a session may need more than planned.
+        """
+        budget = steps * BUDGET_STEP_BYTES
+        request = replace(self._request, budget_bytes=budget)
+        sharded = self.sharded.get(costed, required_splits(costed, request, exact=exact))
+        feasible = is_feasible(sharded.costed.costs, tuple(sorted(required_cuts(sharded, request))), budget)
+        if not feasible or (not exact and self._runs_as_planned(costed)):
+            return feasible
+        best = best_partitioning(sharded, request)
         return best is not None and not (exact and sharded.costed.sealed.intersection(best.cuts))
 
-    return works
+    def _runs_as_planned(self, costed: CostedModel) -> bool:
+        """Return whether one session of the whole model runs its operators in their order."""
+        if costed not in self._in_order:
+            operators = range(len(costed.graph.operators))
+            run = session_order(costed.graph, operators, costed.graph.outputs)
+            self._in_order[costed] = run == tuple(operators)
+        return self._in_order[costed]

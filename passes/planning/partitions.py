@@ -1,16 +1,18 @@
-"""Turn cut positions into partitions: what goes in and out, what that needs, and why each starts where it does."""
+"""Turn cut positions into segments, and segments into partitions."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.residency import Residence
 from hyps.passes.cost.session_order import file_order
-from hyps.passes.graph import Graph
+from hyps.passes.graph import Graph, Operator
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.tiling.tiles import is_tile
@@ -18,60 +20,110 @@ from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
 
 
-def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, Reason]) -> tuple[Partition, ...]:
-    """The partitions between ``cuts``; ``reasons`` are those of cuts that the budget alone does not explain, by position.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of operators between two cuts, with the tensors at its ends and the bytes that it needs alone in memory.
 
-    The operators of each are in the order for its file; it needs what its session's own order does, if that is more.
+    ``operators`` are indices, in the order for the partition's file. ``live`` are the tensors that are kept after it, of
+    ``leaving_bytes``. ``alone_bytes`` is the predicted process peak.
+    """
+
+    operators: tuple[int, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    live: tuple[str, ...]
+    weight_bytes: int
+    activation_bytes: int
+    alone_bytes: int
+    leaving_bytes: int
+
+
+def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple[Segment, ...]:
+    """Return the segments between ``cuts``.
+
+    A session runs the operators of a file in an order of its own. Where that order needs more than the planned one, so does
+    the segment.
     """
     lives = lifetimes(graph)
     held = dict.fromkeys(graph.inputs)
-    parts = []
-    for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
+    found = []
+    for start, stop in itertools.pairwise((0, *cuts, len(graph.operators))):
         entering = sum(graph.tensors[name].nbytes for name in held if lives[name].born >= 0)
         order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
-        operators = [graph.operators[place] for place in order]
+        operators = [graph.operators[index] for index in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
         held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
         held = {name: None for name in held if lives[name].last >= stop}
-        live = tuple(held)
-        weights = int(costs.weights_from(start, stop)[-1])
         planned = int(costs.activations_from(start, stop)[-1])
         activations = max(planned, live_bytes)
-        peak = int(costs.peaks_from(start, stop)[-1]) + activations - planned
-        parts.append(
-            Partition(
-                name=f"{index:02d}-{_file_name(graph.operators[stop - 1].name)}",
-                operators=tuple(operator.name for operator in operators),
+        found.append(
+            Segment(
+                operators=order,
                 inputs=tuple(name for name in read if lives[name].born < start),
-                outputs=tuple(name for name in live if lives[name].born >= start),
-                live=live,
-                multiply_adds=sum(multiply_adds(graph, operator) for operator in operators),
-                weight_bytes=weights,
+                outputs=tuple(name for name in held if lives[name].born >= start),
+                live=tuple(held),
+                weight_bytes=int(costs.weights_from(start, stop)[-1]),
                 activation_bytes=activations,
-                alone_bytes=peak,
-                peak_bytes=peak,
-                pinned_bytes=0,
-                ahead_bytes=0,
-                kept=False,
-                reuse=not any(is_tile(operator.name) for operator in operators),
+                alone_bytes=int(costs.peaks_from(start, stop)[-1]) + activations - planned,
                 leaving_bytes=int(costs.crossing[stop]),
-                reason=_reason(graph, costs, start, reasons.get(start)),
             )
         )
+    return tuple(found)
+
+
+def partitions(
+    graph: Graph,
+    segments: Sequence[Segment],
+    residences: Sequence[Residence],
+    reasons: Mapping[int, Reason],
+    start_bytes: int = 0,
+) -> tuple[Partition, ...]:
+    """Return the partitions of a plan: ``segments`` with what of each stays in memory.
+
+    ``reasons`` are those of cuts that the budget alone does not explain, by position. No peak is below ``start_bytes``,
+    which the process needs to start.
+    """
+    parts = []
+    start = crossing_bytes = 0
+    for number, (segment, residence) in enumerate(zip(segments, residences, strict=True)):
+        operators = [graph.operators[index] for index in segment.operators]
+        stop = start + len(operators)
+        before = graph.operators[start - 1] if start else None
+        parts.append(
+            Partition(
+                name=f"{number:02d}-{_file_name(graph.operators[stop - 1].name)}",
+                operators=tuple(operator.name for operator in operators),
+                inputs=segment.inputs,
+                outputs=segment.outputs,
+                live=segment.live,
+                multiply_adds=sum(multiply_adds(graph, operator) for operator in operators),
+                weight_bytes=segment.weight_bytes,
+                activation_bytes=segment.activation_bytes,
+                alone_bytes=segment.alone_bytes,
+                peak_bytes=max(residence.peak_bytes, start_bytes),
+                pinned_bytes=residence.pinned_bytes,
+                ahead_bytes=residence.ahead_bytes,
+                kept=residence.kept,
+                reuse=not any(is_tile(operator.name) for operator in operators),
+                leaving_bytes=segment.leaving_bytes,
+                reason=_reason(before, crossing_bytes, reasons.get(start)),
+            )
+        )
+        start, crossing_bytes = stop, segment.leaving_bytes
     return tuple(parts)
 
 
-def _reason(graph: Graph, costs: Costs, start: int, reason: Reason | None) -> Reason:
-    """Return why a partition starts at ``start``; a reason without a text is completed by what crosses the cut."""
-    if start == 0:
+def _reason(before: Operator | None, crossing_bytes: int, reason: Reason | None) -> Reason:
+    """Return why a partition starts after ``before``; a reason without a text is completed by what crosses the cut."""
+    if before is None:
         return Reason(kind="first", text="starts at the model's input")
     if reason is not None and reason.text:
         return reason
-    before = graph.operators[start - 1]
     where = "after pooling" if before.op_type in POOLINGS else f"after {before.op_type}"
-    text = f"{where} {before.name}, where {megabytes(int(costs.crossing[start]))} cross"
+    text = f"{where} {before.name}, where {megabytes(crossing_bytes)} cross"
     return Reason(kind=reason.kind if reason else "budget", text=text)
 
 
 def _file_name(operator: str) -> str:
+    """Return an operator's name as a part of a file name, of at most 60 characters."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", operator).strip("-")[-60:].lstrip("-") or "operator"

@@ -1,4 +1,7 @@
-"""A plan is data: which operators run together, in which order, what that needs, and why; and the proof that it holds."""
+"""Describe a plan as data, and prove that it holds.
+
+A plan says which operators run together, in which order, what each partition needs, and why it starts where it does.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from hyps.runtime.bundle.manifest import Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """One step of the plan. Bytes: resident weights, the most live activations, and the predicted process peak.
+    """One step of a plan: operators that run in one session, and the bytes that this needs.
 
-    The peak is given alone, and with what else stays in memory (`hyps.passes.cost.residency`).
-    ``live`` are the tensors kept after it; ``leaving_bytes`` is their size; ``reuse``: see `hyps.runtime.bundle.manifest.Step`;
-    ``reason`` says why it starts where it does.
+    ``weight_bytes`` are resident, ``activation_bytes`` is the most that is live at a time. ``alone_bytes`` is the predicted
+    process peak with nothing else in memory. ``peak_bytes`` is the same peak with what stays of other partitions
+    (`hyps.passes.cost.residency`). ``live`` are the tensors that are kept after it, of ``leaving_bytes``. For ``reuse`` see
+    `hyps.runtime.bundle.manifest.Step`. ``reason`` says why it starts where it does.
     """
 
     name: str
@@ -40,12 +44,13 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The partitions in execution order, the budget they keep within and the rewrites that made that possible.
+    """The partitions of a model in execution order, their budget, and the rewrites that made the plan possible.
 
-    ``budget_bytes`` is the user's, or without one the plan's own peak. ``whole_peak_bytes`` is the model as one partition,
-    ``smallest_budget_bytes`` the least that a plan of ours keeps within (without tiles, where the budget is far from it),
-    ``latency_s`` the estimated seconds of one inference after another on the target. ``exact`` is false, for
-    ``inexact_reason``, when the result may differ from the whole model's in the last bits.
+    ``budget_bytes`` is the user's; without one it is the plan's own peak. ``whole_peak_bytes`` is the peak of the model as
+    one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within; where the user's budget is far
+    above it, plans with tiles are left out. ``latency_s`` are the estimated seconds of one inference after another on the
+    target. For ``huge_pages`` and ``steady`` see `hyps.passes.cost.residency.Residences`. ``inexact_reason`` says why the
+    result may differ from the whole model's in the last bits; it is None where it may not.
     """
 
     partitions: tuple[Partition, ...]
@@ -71,10 +76,11 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """A plan that keeps within the budget; ``refused``: why another was taken, empty for that one.
+class CandidateSummary:
+    """A plan that was compared with others; ``refused`` says why another was taken, and is empty for the one taken.
 
-    ``changes`` are splits and tiles. ``compared_s`` decides: the cost of `cost_model.residency`, tiles at a disadvantage.
+    ``partitions`` is their number, ``changes`` that of splits and tiles. ``compared_s`` decided: the cost that
+    `hyps.passes.cost.residency` estimates, higher for a plan with tiles.
     """
 
     partitions: int
@@ -86,12 +92,13 @@ class Tried:
 
 
 def check_plan(graph: Graph, plan: Plan) -> None:
-    """Prove a plan against its graph; raises `PassFailed` with everything that does not hold."""
+    """Prove a plan against its graph; raise `PassFailed` with everything that does not hold."""
     if problems := list(_problems(graph, plan)):
         raise PassFailed("the plan is wrong: " + "; ".join(problems))
 
 
 def _problems(graph: Graph, plan: Plan) -> Iterator[str]:
+    """Yield everything that does not hold."""
     operators = {operator.name: operator for operator in graph.operators}
     placed = [name for partition in plan.partitions for name in partition.operators]
     if sorted(placed) != sorted(operators):
@@ -111,7 +118,7 @@ def _problems(graph: Graph, plan: Plan) -> Iterator[str]:
             yield f"{where} does not produce its output {missing[0]}"
         held |= set(partition.outputs)
         if missing := [name for name in partition.live if name not in held]:
-            yield f"{where} keeps {missing[0]}, which nobody produced"
+            yield f"{where} keeps {missing[0]}, which no partition produced"
         held &= set(partition.live)
         if partition.peak_bytes > plan.budget_bytes:
             yield f"{where} needs {partition.peak_bytes} bytes, the budget is {plan.budget_bytes}"

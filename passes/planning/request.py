@@ -1,4 +1,4 @@
-"""What the user asks of the planner."""
+"""Describe what the user asks of the planner."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from hyps.passes.sharding.layouts import METHODS, Method
 
 CutMode = Literal["auto", "mandatory", "pooling", "layers"]
 Policy = Literal["auto", "output", "input", "spatial"]
+Tile = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A horizontal split that the user asks for."""
+class RequestedShard:
+    """A horizontal split that the user names: ``operator`` into ``count`` shards by ``method``."""
 
     operator: str
     method: Method
     count: int
 
 
-Tile = Literal["auto", "off"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
 
-    ``shards`` are split so whatever the budget; ``policy`` is the one method by which others may be, or any.
-    ``tile``: operators may be computed in tiles of rows, where ``split`` is ``auto`` and there is a budget to keep within.
-    ``images``: the runtime will decode pictures, which takes more memory than reading tensors.
+    ``shards`` are split whatever the budget. ``policy`` is the one method by which other operators may be split, or any.
+    ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``images`` says that the
+    runtime will decode pictures, which takes more memory than reading tensors.
     """
 
     budget_bytes: int | None = None
     max_params: int | None = None
     split: CutMode = "auto"
-    shards: tuple[Asked, ...] = ()
+    shards: tuple[RequestedShard, ...] = ()
     policy: Policy = "auto"
     tile: Tile = "auto"
     threads: int = 1
@@ -50,10 +48,10 @@ class Request:
 
     @property
     def process_bytes(self) -> int:
-        """What the runtime's process holds besides weights and activations."""
+        """The bytes that the runtime's process holds besides weights and activations."""
         return self.device.process_bytes + (self.device.images_bytes if self.images else 0)
 
     @property
     def start_bytes(self) -> int:
-        """What the runtime's process holds at most while it starts: no budget can be less."""
+        """The most bytes that the runtime's process holds while it starts: no budget can be less."""
         return max(self.device.start_bytes, self.process_bytes)

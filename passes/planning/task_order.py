@@ -1,178 +1,187 @@
-"""The order of a few tasks that holds the least memory: a shortest path over the sets of tasks done, by their peak.
+"""Find the order of a few tasks that holds the least memory: a shortest path over the sets of finished tasks, by peak.
 
-What is live between two tasks depends only on which are done, so a set is a state and needs to be left only once: by the
-way that reached it with the lowest peak (Dijkstra's algorithm with the maximum in place of the sum). A task that is ready,
-raises no peak and leaves no more live than before is done at once: whatever comes before it in a better order can as well
-come behind it.
+What is live between two tasks depends only on which are finished. So a set of tasks is a state, and a state needs to be
+left only once: along the path that reached it with the lowest peak (Dijkstra's algorithm with the maximum in place of the
+sum). A ready task that raises no peak and leaves no more bytes live than before runs at once. Whatever a better order runs
+before it can as well run after it.
 
-Beyond a number of states the search becomes a beam: of all states with as many tasks done, the few with the lowest peak.
+Beyond a number of states the search becomes a beam: of all states with equally many finished tasks it keeps those with the
+lowest peaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
-#: The beam looks at no more tasks of a state than this, the earliest in the given order.
-WIDEST = 32
+#: The beam looks at no more ready tasks of a state than this, the earliest in the given order.
+BEAM_READY_TASKS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class RunStep:
-    """One operator of a task: bytes it makes, bytes it needs beside (less than nothing in place), bytes that it frees.
+class TaskStep:
+    """One operator of a task: the bytes that it makes, needs only while it runs (negative: in place), and frees.
 
-    ``shared`` are tensors that other tasks read too: (bytes, tasks that must be done, as bits, for it to be freed here).
+    ``shared`` are tensors that other tasks read, too: (bytes, tasks as bits); the bytes are freed once those are finished.
     """
 
-    made: int
-    beside: int
-    freed: int
+    made_bytes: int
+    extra_bytes: int
+    freed_bytes: int
     shared: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Operators that run one after the other; ``after`` are the tasks, as bits, whose results they read (so many bytes)."""
+    """Operators that run one after the other; ``predecessors``, as bits, are the tasks whose results they read."""
 
-    after: int
+    predecessors: int
     read_bytes: int
-    steps: tuple[RunStep, ...]
+    steps: tuple[TaskStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tasks:
+class TaskGraph:
     """Tasks in their given order, and the bytes that are live before the first."""
 
     tasks: tuple[Task, ...]
-    live: int
+    live_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An order, or None where the given one has the lowest peak; whether that is proven; and the states it took."""
+class TaskOrder:
+    """The best order that was found, whether no other has a lower peak, and the number of states that were visited.
+
+    ``order`` is None where none was better than the given one.
+    """
 
     order: tuple[int, ...] | None
     exact: bool
     states: int
 
 
-#: A state on the way: the task done last, and the state before.
+#: A path to a state: the task that finished last, and the path before it.
 _Path = tuple[int, "_Path"] | None
+#: A task that runs next: its index, the most live bytes meanwhile, and the live bytes afterwards.
+_Run = tuple[int, int, int]
 
 
-def lowest_peak(tasks: Tasks, most_states: int) -> Found:
-    """The order with the lowest peak; the given one if no order found is better."""
-    given = peak(tasks, range(len(tasks.tasks)))
-    if given <= _unavoidable(tasks):
-        return Found(order=None, exact=True, states=0)
-    exact, order, states = _shortest(tasks, given, most_states)
-    if not exact:
-        order = _beam(tasks, given, max(1, most_states // len(tasks.tasks)))
-    return Found(order=order, exact=exact, states=states)
+def lowest_peak_task_order(graph: TaskGraph, max_states: int) -> TaskOrder:
+    """Return the order with the lowest peak; searches exactly up to ``max_states``, by a beam beyond."""
+    given_peak = peak(graph, range(len(graph.tasks)))
+    if given_peak <= _lower_bound(graph):
+        return TaskOrder(order=None, exact=True, states=0)
+    found = _shortest_path(graph, given_peak, max_states)
+    if found.exact:
+        return found
+    order = _beam_search(graph, given_peak, max(1, max_states // len(graph.tasks)))
+    return TaskOrder(order=order, exact=False, states=found.states)
 
 
-def peak(tasks: Tasks, order: Iterator[int] | range | tuple[int, ...]) -> int:
-    """The most live bytes of an order."""
-    live, done, most = tasks.live, 0, tasks.live
+def peak(graph: TaskGraph, order: Iterable[int]) -> int:
+    """Return the most live bytes of an order."""
+    live, finished, highest = graph.live_bytes, 0, graph.live_bytes
     for index in order:
-        needed, live = _run(tasks.tasks[index], live, done)
-        most, done = max(most, needed), done | 1 << index
-    return most
+        needed, live = _run(graph.tasks[index], live, finished)
+        highest, finished = max(highest, needed), finished | 1 << index
+    return highest
 
 
-def _run(task: Task, live: int, done: int) -> tuple[int, int]:
-    """The most live bytes while a task runs, and those live afterwards."""
-    most = 0
+def _run(task: Task, live: int, finished: int) -> tuple[int, int]:
+    """Return the most live bytes while a task runs, and the live bytes afterwards."""
+    highest = 0
     for step in task.steps:
-        live += step.made
-        most = max(most, live + step.beside)
-        live -= step.freed
-        for nbytes, others in step.shared:
-            if not others & ~done:
+        live += step.made_bytes
+        highest = max(highest, live + step.extra_bytes)
+        live -= step.freed_bytes
+        for nbytes, readers in step.shared:
+            if not readers & ~finished:
                 live -= nbytes
-    return most, live
+    return highest, live
 
 
-def _unavoidable(tasks: Tasks) -> int:
-    """What no order can go below: what is live at first, and every task alone with what it reads."""
-    everything = (1 << len(tasks.tasks)) - 1
-    least = tasks.live
-    for task in tasks.tasks:
-        least = max(least, _run(task, task.read_bytes, everything)[0])
-    return least
+def _lower_bound(graph: TaskGraph) -> int:
+    """Return a peak that no order can be below: what is live at first, and every task alone with what it reads."""
+    everything = (1 << len(graph.tasks)) - 1
+    return max([graph.live_bytes, *(_run(task, task.read_bytes, everything)[0] for task in graph.tasks)])
 
 
-def _shortest(tasks: Tasks, below: int, most_states: int) -> tuple[bool, tuple[int, ...] | None, int]:
-    """Whether the search ended within so many states, the best order with a peak below ``below`` if any, and the states."""
-    followers = _followers(tasks)
-    everything = (1 << len(tasks.tasks)) - 1
+def _shortest_path(graph: TaskGraph, below: int, max_states: int) -> TaskOrder:
+    """Return the best order with a peak below ``below``; not exact where the search ended at ``max_states``."""
+    successors = _successors(graph)
+    everything = (1 << len(graph.tasks)) - 1
     number = count()
-    ready = tuple(index for index, task in enumerate(tasks.tasks) if not task.after)
+    ready = tuple(index for index, task in enumerate(graph.tasks) if not task.predecessors)
     queue: list[tuple[int, int, int, int, int, tuple[int, ...], _Path]] = []
-    heappush(queue, (tasks.live, 0, next(number), tasks.live, 0, ready, None))
-    left: set[int] = set()
+    heappush(queue, (graph.live_bytes, 0, next(number), graph.live_bytes, 0, ready, None))
+    visited: set[int] = set()
     while queue:
-        most, fewer, _, live, done, ready, path = heappop(queue)
-        if done == everything:
-            return True, _unrolled(path), len(left)
-        if done in left:
+        highest, unfinished, _, live, finished, ready, path = heappop(queue)
+        if finished == everything:
+            return TaskOrder(order=_path_order(path), exact=True, states=len(visited))
+        if finished in visited:
             continue
-        left.add(done)
-        if len(left) > most_states:
-            return False, None, len(left)
-        runs = [(index, *_run(tasks.tasks[index], live, done)) for index in ready]
-        for index, needed, after in _free(runs, most, live) or runs:
-            now = done | 1 << index
-            if max(most, needed) < below and now not in left:
-                then = _ready(tasks, followers, ready, index, now)
-                heappush(queue, (max(most, needed), fewer - 1, next(number), after, now, then, (index, path)))
-    return True, None, len(left)
+        visited.add(finished)
+        if len(visited) > max_states:
+            return TaskOrder(order=None, exact=False, states=len(visited))
+        runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready]
+        for index, needed, live_after in _harmless(runs, highest, live) or runs:
+            now = finished | 1 << index
+            if max(highest, needed) < below and now not in visited:
+                ready_after = _ready_after(graph, successors, ready, index, now)
+                state = (max(highest, needed), unfinished - 1, next(number), live_after, now, ready_after, (index, path))
+                heappush(queue, state)
+    return TaskOrder(order=None, exact=True, states=len(visited))
 
 
-def _beam(tasks: Tasks, below: int, width: int) -> tuple[int, ...] | None:
-    """The best order found by keeping ``width`` states at a time; None if its peak is not below ``below``."""
-    followers = _followers(tasks)
-    ready = tuple(index for index, task in enumerate(tasks.tasks) if not task.after)
-    states: dict[int, tuple[int, int, tuple[int, ...], _Path]] = {0: (tasks.live, tasks.live, ready, None)}
-    for _ in tasks.tasks:
+def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | None:
+    """Return the best order found by keeping ``width`` states at a time; None if its peak is not below ``below``."""
+    successors = _successors(graph)
+    ready = tuple(index for index, task in enumerate(graph.tasks) if not task.predecessors)
+    states: dict[int, tuple[int, int, tuple[int, ...], _Path]] = {0: (graph.live_bytes, graph.live_bytes, ready, None)}
+    for _ in graph.tasks:
         following: dict[int, tuple[int, int, tuple[int, ...], _Path]] = {}
-        for done, (most, live, ready, path) in states.items():
-            runs = [(index, *_run(tasks.tasks[index], live, done)) for index in ready[:WIDEST]]
-            for index, needed, after in _free(runs, most, live) or runs:
-                now, worst = done | 1 << index, max(most, needed)
+        for finished, (highest, live, ready, path) in states.items():
+            runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready[:BEAM_READY_TASKS]]
+            for index, needed, live_after in _harmless(runs, highest, live) or runs:
+                now, worst = finished | 1 << index, max(highest, needed)
                 if worst < below and (now not in following or worst < following[now][0]):
-                    following[now] = (worst, after, _ready(tasks, followers, ready, index, now), (index, path))
-        kept = sorted(following.items(), key=lambda item: item[1][:2])[:width]
-        states = dict(kept)
-    return next((_unrolled(path) for _, _, _, path in states.values()), None)
+                    ready_after = _ready_after(graph, successors, ready, index, now)
+                    following[now] = (worst, live_after, ready_after, (index, path))
+        states = dict(sorted(following.items(), key=lambda item: item[1][:2])[:width])
+    return next((_path_order(path) for _, _, _, path in states.values()), None)
 
 
-def _free(runs: list[tuple[int, int, int]], most: int, live: int) -> list[tuple[int, int, int]]:
-    """The first task that raises no peak and leaves no more live, if there is one."""
-    return next(([run] for run in runs if run[1] <= most and run[2] <= live), [])
+def _harmless(runs: list[_Run], highest: int, live: int) -> list[_Run]:
+    """Return the first run that raises no peak and leaves no more bytes live, as a list; an empty one without any."""
+    return next(([run] for run in runs if run[1] <= highest and run[2] <= live), [])
 
 
-def _followers(tasks: Tasks) -> list[list[int]]:
-    followers: list[list[int]] = [[] for _ in tasks.tasks]
-    for index, task in enumerate(tasks.tasks):
-        before = task.after
-        while before:
-            lowest = before & -before
-            followers[lowest.bit_length() - 1].append(index)
-            before ^= lowest
-    return followers
+def _successors(graph: TaskGraph) -> list[list[int]]:
+    """Return for every task the tasks that read its results."""
+    successors: list[list[int]] = [[] for _ in graph.tasks]
+    for index, task in enumerate(graph.tasks):
+        remaining = task.predecessors
+        while remaining:
+            lowest = remaining & -remaining
+            successors[lowest.bit_length() - 1].append(index)
+            remaining ^= lowest
+    return successors
 
 
-def _ready(tasks: Tasks, followers: list[list[int]], ready: tuple[int, ...], index: int, done: int) -> tuple[int, ...]:
-    """The tasks that are ready when ``index`` is done, too, in the given order."""
-    new = [follower for follower in followers[index] if not tasks.tasks[follower].after & ~done]
+def _ready_after(
+    graph: TaskGraph, successors: list[list[int]], ready: tuple[int, ...], index: int, finished: int
+) -> tuple[int, ...]:
+    """Return the tasks that are ready once ``index``, too, is finished, in the given order."""
+    new = [successor for successor in successors[index] if not graph.tasks[successor].predecessors & ~finished]
     rest = [other for other in ready if other != index]
     return tuple(sorted((*rest, *new))) if new else tuple(rest)
 
 
-def _unrolled(path: _Path) -> tuple[int, ...]:
+def _path_order(path: _Path) -> tuple[int, ...]:
+    """Return the tasks of a path, the first one first."""
     order = []
     while path is not None:
         index, path = path

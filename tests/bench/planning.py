@@ -11,7 +11,7 @@ from hyps.compiler.model_io.load import load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.planning.planner import Planned, plan
+from hyps.passes.planning.planner import PlannedModel, plan
 from hyps.passes.planning.request import Request
 from hyps.passes.weights import Model
 from tests.bench.place import Place
@@ -52,7 +52,7 @@ def timed_tight(path: Path) -> Timed:
     """Plan a model for the smallest budget that works, which takes longest: from its loaded file to the checked plan."""
     with load_model(path) as loaded:
 
-        def planned(budget_bytes: int) -> Planned:
+        def planned(budget_bytes: int) -> PlannedModel:
             request = Request(budget_bytes=budget_bytes, threads=1)
             return plan_model(loaded, Compilation(model=path, output=path.parent, request=request, target_name="bench"))
 
@@ -63,7 +63,7 @@ def timed_tight(path: Path) -> Timed:
         return _timed(path.stem, partial(planned, smallest))
 
 
-def _timed(network: str, planning: Callable[[], Planned]) -> Timed:
+def _timed(network: str, planning: Callable[[], PlannedModel]) -> Timed:
     wall, cpu = time.perf_counter(), time.process_time()
     planned = planning()
     return Timed(

@@ -1,4 +1,4 @@
-"""Attention as exporters write it: products of query, key and value, with what may stand between them."""
+"""Build attention as exporters write it: products of query, key and value, and the operators between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.passes.nets import Net
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Its sizes, and how it is written; without ``batch`` the tensors have three axes, heads first."""
+    """An attention of these sizes, in one exporter's form; without ``batch`` the tensors have three axes, heads first."""
 
     heads: int = 4
     tokens: int = 40
@@ -27,7 +27,7 @@ class Attention:
     opset: int = 17
 
     def model(self) -> Model:
-        """From three inputs [batch, tokens, heads * size], in the order that HyPS plans, to a Reshape."""
+        """Return the model, from three inputs [batch, tokens, heads * size] to a Reshape, in the order that HyPS plans."""
         net = Net(opset=self.opset)
         lead = () if self.batch is None else (self.batch,)
         heads = len(lead)
@@ -58,9 +58,9 @@ class Attention:
         return net.model()
 
     def _masked(self, net: Net, scores: str, lead: tuple[int, ...]) -> str:
-        if self.mask == "shared":  # one for all heads
+        if self.mask == "shared":  # one mask for all heads
             return net.node("Add", scores, net.input("mask", *lead, 1, 1, self.keys), to="masked")
-        if self.mask == "each":  # as of relative positions
+        if self.mask == "each":  # one mask for each head, as of relative positions
             return net.node("Add", net.input("bias", *lead, self.heads, self.tokens, self.keys), scores, to="masked")
         if self.mask == "chosen":
             seen = net.input("seen", self.tokens, self.keys, data_type=TensorProto.BOOL)
@@ -69,9 +69,9 @@ class Attention:
 
 
 def transformer(*, tokens: int, heads: int, size: int, blocks: int, absent: bool = False) -> Net:
-    """Encoder blocks as torch exports them, without their second half; from ``x`` [1, tokens, heads * size] to ``y``.
+    """Return encoder blocks as torch exports them, without feed-forward; from ``x`` [1, tokens, heads * size] to ``y``.
 
-    ``absent``: the weights are only planned with.
+    ``absent`` leaves out the bytes of the weights, for models that are planned but never run.
     """
     net = Net()
     channels = heads * size

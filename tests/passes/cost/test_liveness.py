@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from hyps.passes.cost.costs import costs
-from hyps.passes.cost.footprint import footprints
 from hyps.passes.cost.liveness import Lifetime, lifetimes
 from hyps.passes.graph import Graph
-from hyps.passes.planning.partitions import partitions
-from tests.passes.nets import drawn, drawn_graphs
+from tests.passes.nets import cut, drawn, drawn_graphs
 
 #: x -> a -> b -> c, and a again into c:  x - a - b - c
 #:                                             \_____/
@@ -52,7 +49,7 @@ def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:
     """What is kept behind the partition that ends at ``position``."""
     cuts = (position,) if position < len(graph.operators) else ()
-    return partitions(graph, costs(graph, footprints(graph, 1)), cuts, {})[0].live
+    return cut(graph, cuts)[0].live
 
 
 @pytest.mark.parametrize(("position", "names"), [(1, ("a",)), (2, ("a", "b")), (3, ("c",))], ids=str)

@@ -1,4 +1,4 @@
-"""The chosen cuts are the best of all subsets of positions; the thesis's cuts are where the thesis puts them."""
+"""Check that the chosen cuts are the best of all subsets of positions, and that the thesis's cuts are where it puts them."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ Cuts = tuple[int, ...]
 Rank = tuple[int, float]
 
 
-def peak(found: Costs, cuts: Cuts) -> int:
-    """The highest peak of the partitions between ``cuts``."""
-    ends = itertools.pairwise((0, *cuts, found.count))
-    return max(int(found.peaks_from(start)[stop - start - 1]) for start, stop in ends)
+def peak(graph_costs: Costs, cuts: Cuts) -> int:
+    """Return the highest peak of the partitions between ``cuts``."""
+    ends = itertools.pairwise((0, *cuts, graph_costs.count))
+    return max(int(graph_costs.peaks_from(start)[stop - start - 1]) for start, stop in ends)
 
 
-def seconds(graph: Graph, found: Costs, device: DeviceRates, cuts: Cuts) -> float:
-    """The estimated latency, added up partition by partition and operator by operator."""
+def seconds(graph: Graph, graph_costs: Costs, device: DeviceRates, cuts: Cuts) -> float:
+    """Return the estimated latency, added up partition by partition and operator by operator."""
     total = 0.0
-    for start, stop in itertools.pairwise((0, *cuts, found.count)):
-        reading = int(found.weights_from(start)[stop - start - 1]) / device.storage_bytes_per_s
+    for start, stop in itertools.pairwise((0, *cuts, graph_costs.count)):
+        reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.storage_bytes_per_s
         inside = replace(graph, operators=graph.operators[start:stop])
         computing = float(compute_s(inside, device).sum())
-        total += device.step_s + max(reading, computing) + int(found.crossing[stop]) / device.memory_bytes_per_s
+        total += device.step_s + max(reading, computing) + int(graph_costs.crossing[stop]) / device.memory_bytes_per_s
     return total
 
 
-def rank(graph: Graph, found: Costs, device: DeviceRates, sealed: Collection[int], cuts: Cuts) -> Rank:
-    """What makes one choice better than another: sealed cuts, then seconds; fewer is better."""
-    return len(set(cuts) & set(sealed)), seconds(graph, found, device, cuts)
+def rank(graph: Graph, graph_costs: Costs, device: DeviceRates, sealed: Collection[int], cuts: Cuts) -> Rank:
+    """Return what makes one choice better than another: fewer sealed cuts, then fewer seconds."""
+    return len(set(cuts) & set(sealed)), seconds(graph, graph_costs, device, cuts)
 
 
-def all_choices(count: int, wanted: Collection[int]) -> Iterator[Cuts]:
-    """Every set of cut positions that holds all ``wanted`` ones."""
-    free = [position for position in range(1, count) if position not in wanted]
+def all_choices(count: int, required: Collection[int]) -> Iterator[Cuts]:
+    """Yield every set of cut positions that holds all ``required`` ones."""
+    free = [position for position in range(1, count) if position not in required]
     for size in range(len(free) + 1):
         for chosen in itertools.combinations(free, size):
-            yield tuple(sorted((*chosen, *wanted)))
+            yield tuple(sorted((*chosen, *required)))
 
 
-def a_budget(data: st.DataObject, found: Costs) -> int:
-    """A budget at, just below or above the peak of some partition."""
-    peaks = {int(value) for start in range(found.count) for value in found.peaks_from(start)}
+def a_budget(data: st.DataObject, graph_costs: Costs) -> int:
+    """Draw a budget at, just below or just above the peak of some partition."""
+    peaks = {int(value) for start in range(graph_costs.count) for value in graph_costs.peaks_from(start)}
     return data.draw(st.sampled_from(sorted(peaks)), "budget") + data.draw(st.integers(-1, 1), "more")
 
 
 @st.composite
 def devices(draw: st.DrawFn) -> DeviceRates:
-    """Devices on which reading, computing, copying or starting a step is slow, in any combination."""
+    """Draw devices on which reading, computing, copying or starting a step is slow, in any combination."""
     rates, steps = st.sampled_from([1e3, 1e6, 1e9]), st.sampled_from([0.0, 1e-6, 1e-3, 1.0])
     return DeviceRates(
         storage_bytes_per_s=draw(rates),
@@ -81,79 +81,81 @@ def devices(draw: st.DrawFn) -> DeviceRates:
 @given(st.data())
 def test_best_cuts_are_the_best_of_all(data: st.DataObject) -> None:
     graph, prints = data.draw(measured_graphs(7))
-    found, device = costs(graph, prints), data.draw(devices(), "device")
-    positions = st.integers(1, max(1, found.count - 1))
-    inside = range(1, found.count)
+    graph_costs, device = costs(graph, prints), data.draw(devices(), "device")
+    positions = st.integers(1, max(1, graph_costs.count - 1))
+    inside = range(1, graph_costs.count)
     sealed = data.draw(st.sets(positions, max_size=4), "sealed") & set(inside)
-    wanted = data.draw(st.sets(positions, max_size=2), "wanted") & set(inside)
-    budget = a_budget(data, found)
-    cuts = best_cuts(found, latency(graph, found, device), sealed, wanted, budget)
-    fitting = [choice for choice in all_choices(found.count, wanted) if peak(found, choice) <= budget]
+    required = data.draw(st.sets(positions, max_size=2), "required") & set(inside)
+    budget = a_budget(data, graph_costs)
+    cuts = best_cuts(graph_costs, latency(graph, graph_costs, device), sealed, required, budget)
+    feasible = [choice for choice in all_choices(graph_costs.count, required) if peak(graph_costs, choice) <= budget]
     if cuts is None:
-        assert not fitting
+        assert not feasible
         return
     assert cuts == tuple(sorted(set(cuts)))
-    assert set(wanted) <= set(cuts) <= set(inside)
-    assert peak(found, cuts) <= budget
-    parted, least = min(rank(graph, found, device, sealed, choice) for choice in fitting)
-    assert len(set(cuts) & set(sealed)) == parted
-    assert seconds(graph, found, device, cuts) == pytest.approx(least, rel=1e-9)
+    assert set(required) <= set(cuts) <= set(inside)
+    assert peak(graph_costs, cuts) <= budget
+    separated, least = min(rank(graph, graph_costs, device, sealed, choice) for choice in feasible)
+    assert len(set(cuts) & set(sealed)) == separated
+    assert seconds(graph, graph_costs, device, cuts) == pytest.approx(least, rel=1e-9)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_long_graph_has_a_plan_whenever_there_is_one(data: st.DataObject) -> None:
-    """Where not every position is weighed a plan may take longer, but it fits, and parts what is fused no more often."""
+    """A plan that considers some positions only fits, and separates as few fused operators; it may take longer."""
     graph, prints = data.draw(measured_graphs(9))
-    found = costs(graph, prints)
-    inside = range(1, found.count)
+    graph_costs = costs(graph, prints)
+    inside = range(1, graph_costs.count)
     sealed = data.draw(st.sets(st.integers(1, 8), max_size=4), "sealed") & set(inside)
-    wanted = data.draw(st.sets(st.integers(1, 8), max_size=2), "wanted") & set(inside)
-    budget = a_budget(data, found)
-    took = latency(graph, found, DeviceRates())
-    exact = best_cuts(found, took, sealed, wanted, budget)
+    required = data.draw(st.sets(st.integers(1, 8), max_size=2), "required") & set(inside)
+    budget = a_budget(data, graph_costs)
+    graph_latency = latency(graph, graph_costs, DeviceRates())
+    exact = best_cuts(graph_costs, graph_latency, sealed, required, budget)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuts_module, "EXACT_OPERATORS", 3)
-        cuts = best_cuts(found, took, sealed, wanted, budget)
+        cuts = best_cuts(graph_costs, graph_latency, sealed, required, budget)
     assert (cuts is None) == (exact is None)
     if cuts is None or exact is None:
         return
-    assert set(wanted) <= set(cuts) <= set(inside)
-    assert peak(found, cuts) <= budget
+    assert set(required) <= set(cuts) <= set(inside)
+    assert peak(graph_costs, cuts) <= budget
     assert len(set(cuts) & sealed) == len(set(exact) & sealed)
-    assert seconds(graph, found, DeviceRates(), cuts) >= seconds(graph, found, DeviceRates(), exact) * (1 - 1e-9)
+    assert seconds(graph, graph_costs, DeviceRates(), cuts) >= seconds(graph, graph_costs, DeviceRates(), exact) * (1 - 1e-9)
 
 
 def test_a_later_start_may_need_more() -> None:
     """
-    x (1) - a (50) - b (1) - c (50) - y: cut behind a, it stays until b and c ran; the furthest reach is not the best.
+    x (1) - a (50) - b (1) - c (50) - y: where the cut is after a, a stays until b and c ran; a longer partition needs less.
     """
     text = "a Conv x -> a\nb Pool a -> b\nc Conv b -> c\ny Pool c -> y"
     graph = drawn(text, inputs="x", outputs="y", sizes={"a": 5000, "b": 1, "c": 5000})
-    found = costs(graph, footprints(graph, 1))
-    assert found.activations_from(1)[1] > found.activations_from(0)[2]
+    graph_costs = costs(graph, footprints(graph, 1))
+    assert graph_costs.activations_from(1)[1] > graph_costs.activations_from(0)[2]
 
 
 @settings(max_examples=100, deadline=None)
 @given(measured_graphs(8), devices())
 def test_joining_partitions_never_takes_longer(measured: tuple[Graph, Mapping[str, Footprint]], device: DeviceRates) -> None:
-    found = costs(*measured)
-    for cuts in all_choices(found.count, ()):
+    graph_costs = costs(*measured)
+    for cuts in all_choices(graph_costs.count, ()):
         for cut in cuts:
             joined = tuple(other for other in cuts if other != cut)
-            assert seconds(measured[0], found, device, joined) <= seconds(measured[0], found, device, cuts) * (1 + 1e-9)
+            assert seconds(measured[0], graph_costs, device, joined) <= seconds(measured[0], graph_costs, device, cuts) * (
+                1 + 1e-9
+            )
 
 
 @settings(max_examples=60, deadline=None)
 @given(measured_graphs(9))
 def test_smallest_peak_is_the_least_of_all(measured: tuple[Graph, Mapping[str, Footprint]]) -> None:
-    found = costs(*measured)
-    smallest = smallest_peak(found)
-    assert smallest == min(peak(found, cuts) for cuts in all_choices(found.count, ()))
-    assert smallest_peak(found, step_bytes=1000) == -(-smallest // 1000) * 1000
-    took = latency(measured[0], found, DeviceRates())
-    assert best_cuts(found, took, (), (), smallest) is not None
-    assert best_cuts(found, took, (), (), smallest - 1) is None
+    graph_costs = costs(*measured)
+    smallest = smallest_peak(graph_costs)
+    assert smallest == min(peak(graph_costs, cuts) for cuts in all_choices(graph_costs.count, ()))
+    assert smallest_peak(graph_costs, step_bytes=1000) == -(-smallest // 1000) * 1000
+    graph_latency = latency(measured[0], graph_costs, DeviceRates())
+    assert best_cuts(graph_costs, graph_latency, (), (), smallest) is not None
+    assert best_cuts(graph_costs, graph_latency, (), (), smallest - 1) is None
 
 
 #: x (100) - a (50) - b (10) - c (50) - y (1); the weights of b and c together are more than the budget below allows.
@@ -166,37 +168,37 @@ CHAIN = drawn(
 
 
 def chain_costs() -> tuple[Costs, Latency]:
-    found = costs(CHAIN, footprints(CHAIN, 1))
-    return found, latency(CHAIN, found, DeviceRates())
+    graph_costs = costs(CHAIN, footprints(CHAIN, 1))
+    return graph_costs, latency(CHAIN, graph_costs, DeviceRates())
 
 
 def test_one_partition_where_all_fits() -> None:
-    found, took = chain_costs()
-    assert best_cuts(found, took, (), (), int(found.peaks_from(0)[-1])) == ()
+    graph_costs, graph_latency = chain_costs()
+    assert best_cuts(graph_costs, graph_latency, (), (), int(graph_costs.peaks_from(0)[-1])) == ()
 
 
 def test_cut_where_the_least_crosses() -> None:
-    """With room for two of four weights there are two partitions; the one cut that leaves two and two is behind b."""
-    found, took = chain_costs()
-    assert best_cuts(found, took, (), (), int(found.peaks_from(0)[-1]) - 1) == (2,)
+    """With room for two of four weights there are two partitions; the one cut that leaves two and two is after b."""
+    graph_costs, graph_latency = chain_costs()
+    assert best_cuts(graph_costs, graph_latency, (), (), int(graph_costs.peaks_from(0)[-1]) - 1) == (2,)
 
 
 def test_a_sealed_cut_is_the_last_resort() -> None:
-    """Two more partitions and more bytes rather than a cut inside a fusion; but a cut there rather than no plan."""
-    found, took = chain_costs()
-    budget = int(found.peaks_from(0)[2])
-    assert best_cuts(found, took, {2}, (), budget) in {(1,), (3,)}
-    tight = smallest_peak(found)
-    cuts = best_cuts(found, took, {1, 2, 3}, (), tight)
+    """Two more partitions and more bytes are better than a cut inside a fusion; that cut is better than no plan."""
+    graph_costs, graph_latency = chain_costs()
+    budget = int(graph_costs.peaks_from(0)[2])
+    assert best_cuts(graph_costs, graph_latency, {2}, (), budget) in {(1,), (3,)}
+    tight = smallest_peak(graph_costs)
+    cuts = best_cuts(graph_costs, graph_latency, {1, 2, 3}, (), tight)
     assert cuts is not None
-    assert peak(found, cuts) <= tight
-    assert best_cuts(found, took, {1, 2, 3}, (), tight - 1) is None
+    assert peak(graph_costs, cuts) <= tight
+    assert best_cuts(graph_costs, graph_latency, {1, 2, 3}, (), tight - 1) is None
 
 
-def test_a_wanted_cut_is_made_whatever_the_budget() -> None:
-    found, took = chain_costs()
-    assert best_cuts(found, took, (), {3}, 1 << 62) == (3,)
-    assert best_cuts(found, took, {3}, {1, 3}, 1 << 62) == (1, 3)
+def test_a_required_cut_is_made_whatever_the_budget() -> None:
+    graph_costs, graph_latency = chain_costs()
+    assert best_cuts(graph_costs, graph_latency, (), {3}, 1 << 62) == (3,)
+    assert best_cuts(graph_costs, graph_latency, {3}, {1, 3}, 1 << 62) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_a_wanted_cut_is_made_whatever_the_budget() -> None:
     ids=["none", "in the middle", "a fused one", "first", "last", "all there is", "neighbours"],
 )
 def test_mandatory_cuts(groups: list[tuple[int, int]], count: int, cuts: Cuts) -> None:
-    """Algorithm 1: before and behind each complex layer, where there is a before and a behind."""
+    """Algorithm 1 cuts before and after each complex layer, but not at the ends of the model."""
     assert mandatory_cuts(groups, count) == cuts
 
 
@@ -228,12 +230,12 @@ def test_mandatory_cuts(groups: list[tuple[int, int]], count: int, cuts: Cuts) -
     ids=["no pooling", "one", "a last one needs no cut", "in parallel"],
 )
 def test_pooling_cuts(text: str, cuts: Cuts) -> None:
-    """Algorithm 2: behind each pooling."""
+    """Algorithm 2 cuts after each pooling."""
     assert pooling_cuts(drawn(text, inputs="x", outputs="y"), ()) == cuts
 
 
-def test_pooling_cuts_move_behind_what_is_fused() -> None:
-    """In an 8-bit model the pooling's result is what its QuantizeLinear writes."""
+def test_pooling_cuts_move_after_what_is_fused() -> None:
+    """In an 8-bit model the QuantizeLinear after a pooling writes its result."""
     graph = drawn("a MaxPool x -> a\nb QuantizeLinear a -> b\nc Relu b -> y", inputs="x", outputs="y")
     assert pooling_cuts(graph, {1}) == (2,)
     assert pooling_cuts(graph, {1, 2}) == ()
@@ -249,12 +251,12 @@ def test_layer_cuts(count: int, sealed: Cuts, cuts: Cuts) -> None:
 
 
 class TestVgg16:
-    """Kaboubi, section 3.2.6: the thesis's own example, with its threshold of more than 102 million parameters' layer."""
+    """Tests of the thesis's own example (Kaboubi, section 3.2.6), in which fc6 with 102 million parameters is complex."""
 
     MAX_PARAMS = 100_000_000
 
     def test_mandatory_split_points_are_around_fc6(self) -> None:
-        """Three V-partitions (table 3.2); the one that is fc6 is split further, here into two H-partitions."""
+        """There are three V-partitions (table 3.2); fc6, one of them, is split further, here into two H-partitions."""
         planned = plan(vgg16_structure(), Request(split="mandatory", max_params=self.MAX_PARAMS))
         operators = [part.operators for part in planned.plan.partitions]
         assert [(names[0], names[-1]) for names in operators] == [
@@ -276,18 +278,18 @@ class TestVgg16:
         assert lasts == [*pools, "flatten", "relu6/shard1of2", "fc6/concat", "prob"]
 
     def test_threshold_decides_what_is_complex(self) -> None:
-        """fc6 is the only layer of over 100 million parameters, fc6 and fc7 those of over 16; a layer at it is complex."""
+        """fc6 has over 100 million parameters, fc7 over 16; a layer that reaches the threshold is complex."""
         for max_params, complex_layers in ((102_764_545, []), (102_764_544, ["fc6"]), (16_781_312, ["fc6", "fc7"])):
             planned = plan(vgg16_structure(), Request(split="mandatory", max_params=max_params))
             assert [change.operator for change in planned.plan.changes] == complex_layers
 
     def test_shards_are_the_fewest_below_the_threshold(self) -> None:
-        """The thesis's four H-partitions of fc6 are what a quarter of its parameters allows."""
+        """A threshold of a quarter of fc6's parameters gives the thesis's four H-partitions."""
         planned = plan(vgg16_structure(), Request(split="mandatory", max_params=102_764_544 // 4 + 1))
         assert [change.what for change in planned.plan.changes] == ["split by output into 4 shards"]
 
     def test_layers_are_the_whole_network_layer_by_layer(self) -> None:
-        """The pre-qualification run (section 4.3.1): 13 convolutions, 5 poolings, 3 Gemms, flatten, prob."""
+        """The pre-qualification run (section 4.3.1) has 13 convolutions, 5 poolings, 3 Gemms, flatten, prob."""
         planned = plan(vgg16_structure(), Request(split="layers"))
         assert len(planned.plan.partitions) == 13 + 5 + 3 + 2
         graph = view(vgg16_structure())

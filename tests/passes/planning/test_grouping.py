@@ -1,4 +1,4 @@
-"""Operators that are tiled together come next to each other, in an order that is still topological."""
+"""Check that operators which are tiled together stand next to each other, in an order that is still topological."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph
-from hyps.passes.planning.grouping import gathered_order
+from hyps.passes.planning.grouping import grouped_order
 from tests.passes.nets import drawn, measured_graphs
 
 
 def names(graph: Graph, tileable: str) -> str:
-    return " ".join(graph.operators[index].name for index in gathered_order(graph, tileable.split()))
+    return " ".join(graph.operators[index].name for index in grouped_order(graph, tileable.split()))
 
 
 def test_what_is_between_goes_before() -> None:
@@ -40,7 +40,7 @@ def test_those_that_do_not_read_each_other_stay_apart() -> None:
 def test_the_order_is_topological(measured: tuple[Graph, Mapping[str, Footprint]], data: st.DataObject) -> None:
     graph, _ = measured
     tileable = data.draw(st.sets(st.sampled_from([operator.name for operator in graph.operators])))
-    order = gathered_order(graph, tileable)
+    order = grouped_order(graph, tileable)
     assert sorted(order) == list(range(len(graph.operators)))
     made = set(graph.inputs)
     for index in order:

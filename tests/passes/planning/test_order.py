@@ -1,4 +1,4 @@
-"""The chosen order has the lowest peak of all topological orders, and fused operators stay together."""
+"""Check that the chosen order has the lowest peak of all topological orders, and keeps fused operators together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.fusion import fusion_groups
 from hyps.passes.graph import Graph
 from hyps.passes.planning import order as order_module
-from hyps.passes.planning.order import Ordered, lowest_peak_order, reordered
+from hyps.passes.planning.order import OperatorOrder, lowest_peak_order, reordered
 from tests.passes.nets import drawn, measured_graphs
 
 Order = tuple[int, ...]
 
 
-def ordered(graph: Graph, prints: Mapping[str, Footprint]) -> Ordered:
+def ordered(graph: Graph, prints: Mapping[str, Footprint]) -> OperatorOrder:
     return lowest_peak_order(graph, prints, fusion_groups(graph))
 
 
@@ -27,7 +27,7 @@ def peak(graph: Graph, prints: Mapping[str, Footprint], order: Order) -> int:
 
 
 def all_orders(graph: Graph) -> Iterator[Order]:
-    """Every topological order of the operators."""
+    """Yield every topological order of the operators."""
     writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
     needs = [{writer[name] for name in operator.inputs if name in writer} for operator in graph.operators]
 
@@ -42,7 +42,7 @@ def all_orders(graph: Graph) -> Iterator[Order]:
 
 
 def keeps_together(graph: Graph, order: Order) -> bool:
-    """Whether every fusion group is a run of the order, as given."""
+    """Return whether every fusion group is a run of the order, in its given order."""
     return all(order[order.index(group[0]) : order.index(group[0]) + len(group)] == group for group in fusion_groups(graph))
 
 
@@ -67,7 +67,7 @@ def test_no_order_has_a_lower_peak(measured: tuple[Graph, Mapping[str, Footprint
 def test_the_beam_is_never_worse_than_the_given_order(measured: tuple[Graph, Mapping[str, Footprint]]) -> None:
     graph, prints = measured
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(order_module, "SEGMENT_STATES", 1)
+        patch.setattr(order_module, "BLOCK_STATES", 1)
         patch.setattr(order_module, "OPERATOR_STATES", 0)
         found = ordered(graph, prints)
     assert sorted(found.order) == list(range(len(graph.operators)))

@@ -1,4 +1,4 @@
-"""`check_plan` accepts what the planner makes and names what is wrong with anything else."""
+"""Check that `check_plan` accepts what the planner makes and names what is wrong with anything else."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.passes.cost.costs import costs
-from hyps.passes.cost.footprint import footprints
 from hyps.passes.errors import PassFailed
 from hyps.passes.graph import Graph
-from hyps.passes.planning.partitions import partitions
-from hyps.passes.planning.plan import Partition, Plan, check_plan
+from hyps.passes.planning.plan import Plan, check_plan
 from hyps.runtime.bundle.manifest import Reason
-from tests.passes.nets import drawn, drawn_graphs
+from tests.passes.nets import cut, drawn, drawn_graphs
 
-#: x - a - b - c - d - y, and a again into d; b is an output too.
+#: x - a - b - c - d - y, and d reads a, too; b is an output, too.
 GRAPH = drawn(
     "na Conv x W -> a\nnb Relu a -> b\nnc Conv b V -> c\nnd Add c a -> d\nny Relu d -> y", inputs="x", outputs="y b"
 )
 
 
-def made(graph: Graph, cuts: tuple[int, ...]) -> Plan:
-    parts = partitions(graph, costs(graph, footprints(graph, 1)), cuts, {})
+def plan_of(graph: Graph, cuts: tuple[int, ...]) -> Plan:
+    parts = cut(graph, cuts)
     peak = max(part.peak_bytes for part in parts)
     return Plan(
         partitions=parts,
@@ -42,7 +39,7 @@ def made(graph: Graph, cuts: tuple[int, ...]) -> Plan:
 
 
 def part(index: int, **fields: object) -> Callable[[Plan], Plan]:
-    """A plan in which one partition has other ``fields``."""
+    """Return a mutation that gives one partition other ``fields``."""
 
     def change(plan: Plan) -> Plan:
         parts = list(plan.partitions)
@@ -53,7 +50,7 @@ def part(index: int, **fields: object) -> Callable[[Plan], Plan]:
 
 
 def order(*indices: int) -> Callable[[Plan], Plan]:
-    """A plan with these of its partitions, in this order."""
+    """Return a mutation that keeps these partitions, in this order."""
     return lambda plan: replace(plan, partitions=tuple(plan.partitions[index] for index in indices))
 
 
@@ -72,7 +69,7 @@ MUTATIONS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     ),
     "input missing": (part(1, inputs=()), "partition 01-nc: operator nc reads b, which is no input of the partition"),
     "input that is not there yet": (part(0, inputs=("x", "c")), "partition 00-nb reads c, which is not held by then"),
-    "output missing": (part(1, outputs=()), "partition 01-nc keeps c, which nobody produced"),
+    "output missing": (part(1, outputs=()), "partition 01-nc keeps c, which no partition produced"),
     "output that is not produced": (part(1, outputs=("c", "y")), "partition 01-nc does not produce its output y"),
     "tensor dropped that is needed": (part(0, live=("b",)), "partition 02-ny reads a, which is not held by then"),
     "graph output dropped": (part(1, live=("a", "c")), "output b is not held at the end"),
@@ -84,19 +81,21 @@ MUTATIONS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
 
 
 def test_the_plan_itself_is_right() -> None:
-    check_plan(GRAPH, made(GRAPH, CUTS))
+    check_plan(GRAPH, plan_of(GRAPH, CUTS))
 
 
 @pytest.mark.parametrize(("mutate", "message"), MUTATIONS.values(), ids=MUTATIONS)
 def test_a_wrong_plan_is_refused(mutate: Callable[[Plan], Plan], message: str) -> None:
     with pytest.raises(PassFailed) as caught:
-        check_plan(GRAPH, mutate(made(GRAPH, CUTS)))
+        check_plan(GRAPH, mutate(plan_of(GRAPH, CUTS)))
     assert str(caught.value).startswith("the plan is wrong: ")
     assert message in str(caught.value)
 
 
-def test_everything_that_is_wrong_is_told() -> None:
-    broken = part(2, reason=Reason(kind="first", text=""))(part(1, reason=Reason(kind="first", text=""))(made(GRAPH, CUTS)))
+def test_everything_that_is_wrong_is_reported() -> None:
+    broken = part(2, reason=Reason(kind="first", text=""))(
+        part(1, reason=Reason(kind="first", text=""))(plan_of(GRAPH, CUTS))
+    )
     with pytest.raises(PassFailed) as caught:
         check_plan(GRAPH, broken)
     assert str(caught.value) == "the plan is wrong: partition 01-nc has no reason; partition 02-ny has no reason"
@@ -108,15 +107,15 @@ def test_any_cuts_of_any_graph_make_a_right_plan(data: st.DataObject) -> None:
     graph = data.draw(drawn_graphs())
     inside = range(1, len(graph.operators))
     cuts = tuple(sorted(data.draw(st.sets(st.sampled_from(inside))))) if inside else ()
-    check_plan(graph, made(graph, cuts))
+    check_plan(graph, plan_of(graph, cuts))
 
 
 @settings(deadline=None)
 @given(st.data())
 def test_a_dropped_tensor_is_always_noticed(data: st.DataObject) -> None:
-    """Nothing that a partition keeps is kept for nothing."""
+    """Every tensor that a partition keeps is needed later."""
     graph = data.draw(drawn_graphs())
-    plan = made(graph, tuple(range(1, len(graph.operators))))
+    plan = plan_of(graph, tuple(range(1, len(graph.operators))))
     index = data.draw(st.sampled_from([i for i, partition in enumerate(plan.partitions) if partition.live]))
     dropped = data.draw(st.sampled_from(plan.partitions[index].live))
     live = tuple(name for name in plan.partitions[index].live if name != dropped)
@@ -125,20 +124,17 @@ def test_a_dropped_tensor_is_always_noticed(data: st.DataObject) -> None:
 
 
 def test_exactness_and_peak_follow_from_the_fields() -> None:
-    plan = made(GRAPH, CUTS)
+    plan = plan_of(GRAPH, CUTS)
     assert plan.exact
     assert not replace(plan, inexact_reason="a cut separates two").exact
     assert plan.peak_bytes == max(partition.peak_bytes for partition in plan.partitions)
 
 
 class TestPartitions:
-    """What `partitions` makes of cut positions."""
-
-    def parts(self, cuts: tuple[int, ...], reasons: dict[int, Reason] | None = None) -> tuple[Partition, ...]:
-        return partitions(GRAPH, costs(GRAPH, footprints(GRAPH, 1)), cuts, reasons or {})
+    """Tests of the partitions between cut positions."""
 
     def test_inputs_outputs_and_what_is_kept(self) -> None:
-        first, second, third = self.parts(CUTS)
+        first, second, third = cut(GRAPH, CUTS)
         assert (first.operators, second.operators, third.operators) == (("na", "nb"), ("nc",), ("nd", "ny"))
         assert (first.inputs, set(first.outputs), set(first.live)) == (("x",), {"a", "b"}, {"a", "b"})
         assert (second.inputs, second.outputs, set(second.live)) == (("b",), ("c",), {"a", "b", "c"})
@@ -147,23 +143,21 @@ class TestPartitions:
 
     def test_names_are_file_names(self) -> None:
         graph = drawn("model/conv.1:0 Conv x -> a\n../-- Relu a -> b\ny Relu b -> y", inputs="x", outputs="y")
-        found = partitions(graph, costs(graph, footprints(graph, 1)), (1, 2), {})
+        found = cut(graph, (1, 2))
         assert [partition.name for partition in found] == ["00-model-conv-1-0", "01-operator", "02-y"]
 
     def test_long_names_are_shortened(self) -> None:
         graph = drawn(f"{'n' * 200} Relu x -> y", inputs="x", outputs="y")
-        (found,) = partitions(graph, costs(graph, footprints(graph, 1)), (), {})
+        (found,) = cut(graph, ())
         assert found.name == "00-" + "n" * 60
 
     def test_reasons(self) -> None:
         graph = drawn("a Conv x -> a\np MaxPool a -> p\ny Conv p -> y", inputs="x", outputs="y", sizes={"p": 2_000_000})
-        found = partitions(
-            graph, costs(graph, footprints(graph, 1)), (1, 2), {1: Reason(kind="mandatory", text="a is too big")}
-        )
+        found = cut(graph, (1, 2), {1: Reason(kind="mandatory", text="a is too big")})
         assert [str(partition.reason) for partition in found] == [
             "first: starts at the model's input",
             "mandatory: a is too big",
             "budget: after pooling p, where 2.0 MB cross",
         ]
-        optional = partitions(graph, costs(graph, footprints(graph, 1)), (1,), {1: Reason(kind="optional", text="")})
+        optional = cut(graph, (1,), {1: Reason(kind="optional", text="")})
         assert str(optional[1].reason) == "optional: after Conv a, where 0.000 MB cross"

@@ -1,4 +1,4 @@
-"""From a model and a budget to a plan that is right, exact where it says so, and the first budget that works."""
+"""Check that plans are right, exact where they say so, and that the smallest budget works and no smaller one does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.planning.minimum_budget import BUDGET_STEP_BYTES
 from hyps.passes.planning.plan import check_plan
-from hyps.passes.planning.planner import Planned, plan
-from hyps.passes.planning.request import Asked, CutMode, Policy, Request
+from hyps.passes.planning.planner import PlannedModel, plan
+from hyps.passes.planning.request import CutMode, Policy, Request, RequestedShard
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
@@ -107,7 +107,7 @@ def shared_weight(net: Net) -> None:
 
 
 def batch(net: Net) -> None:
-    """Several rows: shards keep their bits only while they are wide."""
+    """Several rows, with which shards keep their bits only while they are wide."""
     net.input("x", 4, 300)
     value = net.node("MatMul", "x", net.weight("w", 300, 1024), to="m")
     value = net.node("Relu", net.node("Add", value, net.weight("b", 1024), to="a"), to="r")
@@ -115,7 +115,7 @@ def batch(net: Net) -> None:
 
 
 def wide_convolutions(net: Net) -> None:
-    """Each kind of convolution, too big for the smallest budgets; one with a residual connection."""
+    """Every kind of convolution, too big for the smallest budgets; one has a residual connection."""
     net.input("x", 1, 64, 10, 10)
     value = net.node("Relu", net.conv("x", "a", (512, 64, 3, 3), pads=[1] * 4), to="ar")
     branch = net.conv(value, "b", (512, 512, 3, 3), pads=[1] * 4)
@@ -164,7 +164,7 @@ def smallest(model: Model, split: CutMode) -> int:
     return found
 
 
-def assert_computes_the_same(model: Model, planned: Planned, folder: Path) -> None:
+def assert_computes_the_same(model: Model, planned: PlannedModel, folder: Path) -> None:
     feeds = random_feeds(model)
     whole = run(model, feeds, folder) | {name: feeds[name] for name in view(model).outputs if name in feeds}
     assert planned.plan.exact
@@ -174,7 +174,7 @@ def assert_computes_the_same(model: Model, planned: Planned, folder: Path) -> No
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("fill", NETS.values(), ids=NETS)
 def test_plans_are_right_and_exact(fill: Callable[[Net], None], split: CutMode, tmp_path: Path) -> None:
-    """Without a budget, with ample budget, and with one that leaves room for little; run part after part."""
+    """Plan without a budget, with an ample one and with a tight one, and run partition after partition."""
     model = built(fill, tmp_path)
     tight = smallest(model, split) + 5 * BUDGET_STEP_BYTES
     for budget in (None, 1 << 40, tight):
@@ -187,7 +187,7 @@ def test_plans_are_right_and_exact(fill: Callable[[Net], None], split: CutMode, 
 
 
 def test_the_branch_that_leaves_least_goes_first(tmp_path: Path) -> None:
-    """A block's branches end in 16, 8 and 8 channels, the pooling's holds most meanwhile: that goes first."""
+    """A block's branches end in 16, 8 and 8 channels; the pooling's holds most while it runs, and goes first."""
     model = built(inception, tmp_path)
     planned = plan(model, Request())
     names = [node.name for node in planned.model.proto.graph.node]
@@ -228,7 +228,7 @@ def test_more_budget_never_fails(fill: Callable[[Net], None]) -> None:
 
 
 def wide_layer(rows: int = 1, *after: str) -> Model:
-    """One Gemm of 32 MB, and what follows."""
+    """Return a model of one Gemm of 32 MB and operators ``after`` it."""
     net = Net()
     net.input("x", rows, 2000)
     net.node("Gemm", "x", net.absent("w", 4000, 2000), net.weight("b", 4000), to="fc", transB=1)
@@ -240,7 +240,7 @@ def wide_layer(rows: int = 1, *after: str) -> Model:
 
 
 def lookup() -> Model:
-    """A table of 16.8 MB that is read by rows: it cannot be split."""
+    """Return a model that reads rows of a table of 16.8 MB, which cannot be split."""
     net = Net()
     net.input("ids", 4, data_type=TensorProto.INT64)
     net.node("Gather", net.absent("w", 65536, 64), "ids", to="rows")
@@ -254,14 +254,14 @@ def test_message_says_what_needs_how_much_and_what_would_work() -> None:
     assert error.needed_bytes > PROCESS_BYTES + 65536 * 64 * 4
     needed, least = error.needed_bytes / 1e6, (error.smallest_budget_bytes or 0) / 1e6
     assert str(error) == (
-        f"Gather 'rows' needs {needed:.1f} MB by itself, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
+        f"Gather 'rows' alone needs {needed:.1f} MB, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
         f"the smallest budget that works is {least:.1f} MB"
     )
     assert 0 <= least - needed <= 0.1
 
 
-def test_layers_need_more_than_auto_and_are_told_so() -> None:
-    """Neg overwrites what Concat wrote, but not across a cut: layer by layer both tensors are there."""
+def test_layers_need_more_than_auto_and_the_refusal_says_so() -> None:
+    """Neg overwrites what Concat wrote, but not across a cut; layer by layer both tensors exist."""
     net = Net()
     net.input("x", 1, 1, 100_000)
     net.node("Concat", *["x"] * 20, to="t", axis=2)
@@ -286,8 +286,8 @@ def test_oversize_operator_is_split_into_the_fewest_shards() -> None:
         assert planned.plan.exact
 
 
-def test_shards_are_so_small_that_nothing_fused_is_parted() -> None:
-    """Product and activation fit one byte less than together: one more shard, rather than a cut between them."""
+def test_shards_are_small_enough_to_keep_fused_operators_together() -> None:
+    """A product and its activation need slightly more than the budget; one more shard is better than a cut between them."""
     for after in (("Relu",), ("Sigmoid",)):
         model = wide_layer(1, *after)
         together = plan(model, Request()).plan.peak_bytes
@@ -328,7 +328,7 @@ def test_policy_restricts_the_methods(policy: Policy, kind: str, what: str, tmp_
 
 
 def test_spatially_where_the_weights_are_not_what_is_too_big(tmp_path: Path) -> None:
-    """A computed kernel cannot be cut; more filters than positions mean that the whole input is unfolded."""
+    """A computed kernel cannot be split; with more filters than positions the whole input is unfolded."""
     net = Net()
     net.input("x", 1, 64, 26, 26)
     net.input("w", 512, 64, 7, 7)
@@ -343,7 +343,7 @@ def test_spatially_where_the_weights_are_not_what_is_too_big(tmp_path: Path) -> 
 
 
 def test_partial_sums_are_the_last_resort(tmp_path: Path) -> None:
-    """Ten outputs make no two shards of eight: only the sums can be parted."""
+    """Ten outputs do not make two shards of eight outputs; only the sums can be split."""
     net = Net()
     net.input("x", 1, 200_000)
     net.node("Relu", net.node("Gemm", "x", net.weight("w", 10, 200_000), net.weight("b", 10), to="y", transB=1), to="r")
@@ -358,23 +358,23 @@ def test_partial_sums_are_the_last_resort(tmp_path: Path) -> None:
     assert difference(found, run(model, feeds, tmp_path)) <= 1e-5  # measured: 5.6e-6, with sums of 200,000 products
 
 
-class TestAskedFor:
-    """``--shard``: splits that the user names, whatever the budget."""
+class TestRequestedShards:
+    """Tests of ``--shard``: splits that the user names, whatever the budget."""
 
     @pytest.mark.parametrize("budget", [None, 1 << 40, 75_000_000])
     @pytest.mark.parametrize(("method", "what"), [("output", "by output"), ("input", "by input")])
     def test_is_done(self, method: Method, what: str, budget: int | None) -> None:
-        asked = Asked(operator="fc", method=method, count=5)
-        planned = plan(wide_layer(1, "Relu"), Request(shards=(asked,), budget_bytes=budget))
+        requested = RequestedShard(operator="fc", method=method, count=5)
+        planned = plan(wide_layer(1, "Relu"), Request(shards=(requested,), budget_bytes=budget))
         (change,) = planned.plan.changes
         assert (change.operator, change.what, change.why) == ("fc", f"split {what} into 5 shards", "requested: --shard")
         if budget is None:
             assert [str(part.reason) for part in planned.plan.partitions[1:]] == ["requested: --shard: 5 shards"] * 4
 
     def refusal(self, operator: str, method: Method, count: int) -> str:
-        asked = Asked(operator=operator, method=method, count=count)
+        requested = RequestedShard(operator=operator, method=method, count=count)
         with pytest.raises(UnsupportedModel) as caught:
-            plan(wide_layer(1, "Relu"), Request(shards=(asked,)))
+            plan(wide_layer(1, "Relu"), Request(shards=(requested,)))
         return str(caught.value)
 
     def test_unknown_operator(self) -> None:
@@ -388,11 +388,11 @@ class TestAskedFor:
         assert self.refusal("relu", "output", 2).startswith("Relu 'relu' cannot be split: only Gemm")
 
     def test_too_few_shards_for_the_budget(self) -> None:
-        asked = Asked(operator="fc", method="output", count=2)
-        error = does_not_fit(wide_layer(), Request(shards=(asked,), budget_bytes=START_BYTES + 1_000_000))
+        requested = RequestedShard(operator="fc", method="output", count=2)
+        error = does_not_fit(wide_layer(), Request(shards=(requested,), budget_bytes=START_BYTES + 1_000_000))
         assert error.operator == "fc/shard2of2"
         assert error.smallest_budget_bytes is not None
-        assert plan(wide_layer(), Request(shards=(asked,), budget_bytes=error.smallest_budget_bytes)).plan.changes
+        assert plan(wide_layer(), Request(shards=(requested,), budget_bytes=error.smallest_budget_bytes)).plan.changes
 
 
 def test_every_shard_and_cut_has_its_reason() -> None:
@@ -408,7 +408,7 @@ def test_every_shard_and_cut_has_its_reason() -> None:
     ("max_params", "shards"), [(8_004_001, 1), (8_004_000, 2), (4_002_001, 2), (4_002_000, 3), (100_000, 84)]
 )
 def test_max_params_threshold(max_params: int, shards: int) -> None:
-    """8,004,000 parameters reach the threshold where they are as many; the fewest shards stay below it."""
+    """An operator with as many parameters as the threshold is split, into the fewest shards that are below it."""
     planned = plan(wide_layer(), Request(max_params=max_params, split="mandatory"))
     assert len(planned.plan.partitions) == shards
     if shards > 1:
@@ -433,12 +433,12 @@ def test_max_params_of_what_cannot_be_split() -> None:
 
 
 def test_max_params_beyond_the_finest_split_is_left_whole() -> None:
-    """No number of shards is below it: nothing is split in vain."""
+    """An operator is left whole where no number of shards is below the threshold."""
     assert plan(wide_layer(), Request(max_params=100)).plan.changes == ()
 
 
 class TestExactness:
-    """A plan says when its result may differ in the last bits, and why."""
+    """Tests that a plan says when its result may differ in the last bits, and why."""
 
     def reason(self, model: Model, request: Request) -> str:
         reason = plan(model, request).plan.inexact_reason
@@ -446,7 +446,7 @@ class TestExactness:
         return reason
 
     def test_two_convolutions_and_their_sum(self) -> None:
-        """They are one to onnxruntime, which adds the one to the other: which is not known, so no shard takes the sum."""
+        """onnxruntime fuses the sum into one of the two, and it is not known which; so no shard takes the sum."""
         net = Net()
         net.input("x", 1, 256, 8, 8)
         net.node("Conv", "x", net.absent("w", 512, 256, 3, 3), to="c")
@@ -454,14 +454,14 @@ class TestExactness:
         net.node("Relu", net.node("Add", "c", "d", to="a"), to="y")
         net.output("y")
         model = net.model()
-        asked = (Asked(operator="c", method="output", count=2),)
-        assert self.reason(model, Request(shards=asked, split="layers")) == (
+        requested = (RequestedShard(operator="c", method="output", count=2),)
+        assert self.reason(model, Request(shards=requested, split="layers")) == (
             "'c' is split, 'a' is not, and onnxruntime would compute them as one"
         )
         assert plan(model, Request(split="layers")).plan.exact
 
     def test_cut_inside_a_fusion(self) -> None:
-        """Of seven filters no shards are made: the budget holds one of the two convolutions."""
+        """Seven filters are too few for shards, and the budget holds only one of the two convolutions."""
         net = Net()
         net.input("x", 1, 12, 129, 131)
         net.node("Conv", "x", net.absent("w", 7, 12, 127, 128), to="c")
@@ -497,7 +497,7 @@ class TestExactness:
             )
 
     def test_split_of_a_product_and_its_sum(self, tmp_path: Path) -> None:
-        """onnxruntime adds a computed operand within the product: every shard adds its part."""
+        """onnxruntime adds a computed operand within the product, and every shard adds its part."""
         net = Net()
         net.input("x", 2, 600)
         net.input("r", 2, 512)
@@ -510,7 +510,7 @@ class TestExactness:
         assert_computes_the_same(model, planned, tmp_path)
 
     def test_split_of_a_product_from_its_sum(self, tmp_path: Path) -> None:
-        """A computed row that is added to every row stays behind the Concat; onnxruntime adds it within the product."""
+        """A computed row that is added to every row stays after the Concat; onnxruntime adds it within the whole product."""
         net = Net()
         net.input("x", 2, 600)
         net.input("r", 1, 512)
@@ -558,7 +558,7 @@ class TestExactness:
 
 @pytest.mark.parametrize("fill", [chain, residual, dense], ids=["chain", "residual", "dense"])
 def test_order_and_names_are_the_models(fill: Callable[[Net], None]) -> None:
-    """Nothing is renamed or moved where nothing is split and no other order has a lower peak."""
+    """No operator is renamed or moved where none is split and no other order has a lower peak."""
     model = built(fill)
     planned = plan(model, Request(split="layers"))
     placed = [name for partition in planned.plan.partitions for name in partition.operators]

@@ -13,8 +13,8 @@ from hyps.passes.cost.footprint import footprints
 from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph, view
-from hyps.passes.planning.partitioning import ordered
-from hyps.passes.planning.planner import Planned, plan
+from hyps.passes.planning.costed_model import with_lowest_peak_order
+from hyps.passes.planning.planner import PlannedModel, plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.tile_regions import TileRegionSearch
 from hyps.passes.rewrite import run_rewrites
@@ -43,7 +43,7 @@ def detector(height: int, width: int, filters: tuple[int, ...], folder: Path | N
     return net.model(folder)
 
 
-def tiles(planned: Planned) -> list[str]:
+def tiles(planned: PlannedModel) -> list[str]:
     return [operator.name for operator in planned.graph.operators if is_tile(operator.name)]
 
 
@@ -63,9 +63,10 @@ def work(graph: Graph) -> int:
 
 
 def test_vgg16_needs_a_quarter_of_its_activations_for_little_more_work() -> None:
-    whole = ordered(vgg16_structure(), REQUEST)
+    whole = with_lowest_peak_order(vgg16_structure(), REQUEST)
     weightless = replace(whole.costs, resident=0 * whole.costs.resident, shared=whole.costs.shared[:, :0], process_bytes=0)
-    regions = TileRegionSearch(replace(whole, costs=weightless), 1, DeviceRates()).within(activations(whole.graph) // 4)
+    search = TileRegionSearch(replace(whole, costs=weightless), 1, DeviceRates())
+    regions = search.best_regions(activations(whole.graph) // 4)
     graph = view(run_rewrites(whole.model, [TileRegions(regions=regions, threads=1)]).model)
     assert activations(graph) * 4 <= activations(whole.graph)
     assert work(graph) <= 1.15 * work(whole.graph)
@@ -124,7 +125,7 @@ def test_changes_say_why() -> None:
     change = planned.plan.changes[0]
     assert change.operator == "conv1_1"
     assert "tiles of rows" in change.what
-    assert "conv1_2 needs 79.3 MB by itself" in change.why
+    assert "conv1_2 alone needs 79.3 MB" in change.why
 
 
 def test_a_full_hd_detector_is_planned_within_256_mb() -> None:

@@ -1,0 +1,70 @@
+"""Predict what a model's operators need, in its own order or in a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from onnx import ModelProto
+
+from hyps.passes.cost.costs import Costs, costs
+from hyps.passes.cost.footprint import Footprint, footprints
+from hyps.passes.cost.fusion import fusion_groups, sealed_positions
+from hyps.passes.graph import Graph, view
+from hyps.passes.planning.grouping import grouped_order
+from hyps.passes.planning.order import lowest_peak_order, reordered
+from hyps.passes.planning.request import Request
+from hyps.passes.sharding.shard_options import ShardOptions
+from hyps.passes.weights import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CostedModel:
+    """A model with its graph, its predicted costs and how its operators can be split; equal only to itself.
+
+    ``sealed`` are the cut positions that would separate fused operators.
+    """
+
+    model: Model
+    graph: Graph
+    costs: Costs
+    sealed: frozenset[int]
+    shard_options: ShardOptions
+
+
+def with_costs(model: Model, request: Request) -> CostedModel:
+    """Return a model with its costs; its operators keep their order."""
+    graph = view(model)
+    return _costed(model, graph, footprints(graph, request.threads), request)
+
+
+def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
+    """Return a model with its operators in the order with the lowest peak; it is untouched where that is the given one."""
+    graph = view(model)
+    by_operator = footprints(graph, request.threads)
+    order = lowest_peak_order(graph, by_operator, fusion_groups(graph)).order
+    return _costed(*_in_order(model, graph, order), by_operator, request)
+
+
+def with_grouped_operators(whole: CostedModel, tileable: Collection[str], request: Request) -> CostedModel:
+    """Return a model with its operators ``tileable`` next to each other; it is untouched where they already are."""
+    order = grouped_order(whole.graph, tileable)
+    if order == tuple(range(len(order))):
+        return whole
+    return _costed(*_in_order(whole.model, whole.graph, order), footprints(whole.graph, request.threads), request)
+
+
+def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], request: Request) -> CostedModel:
+    graph_costs = costs(graph, by_operator, request.process_bytes)
+    options = ShardOptions(model, graph, graph_costs, request.threads)
+    return CostedModel(model=model, graph=graph, costs=graph_costs, sealed=sealed_positions(graph), shard_options=options)
+
+
+def _in_order(model: Model, graph: Graph, order: tuple[int, ...]) -> tuple[Model, Graph]:
+    if order == tuple(range(len(order))):
+        return model, graph
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.node[:]
+    proto.graph.node.extend(model.proto.graph.node[index] for index in order)
+    return replace(model, proto=proto), reordered(graph, order)
