@@ -6,6 +6,7 @@ and leaves attributes to the passes that rewrite them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -105,8 +106,13 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def reads(node: NodeProto) -> tuple[str, ...]:
-    """Every outer name a node depends on, each once, in order: its inputs and what its subgraphs capture."""
-    names = dict.fromkeys(name for name in node.input if name)
+    """Return every outer name that a node depends on, each once: its inputs in order, then what its subgraphs capture."""
+    return tuple(dict.fromkeys(itertools.chain(filter(None, node.input), captured(node))))
+
+
+def captured(node: NodeProto) -> tuple[str, ...]:
+    """Return every outer name that a node's subgraphs read, each once, in order."""
+    names: dict[str, None] = {}
     for graph in subgraphs(node):
         local = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         for inner in graph.node:

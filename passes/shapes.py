@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import onnx
 from onnx import ModelProto, ValueInfoProto, shape_inference
@@ -14,32 +15,6 @@ from hyps.passes.weights import Model
 
 #: Tells the types of a model's tensors, by name, where onnx cannot infer them.
 Ask = Callable[[Model], Mapping[str, ValueInfoProto]]
-
-
-def fix_input_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Model:
-    """The same model with the named inputs fixed to ``shapes`` (dimensions in the input's own order).
-
-    Raises `UnsupportedModel` for an unknown input, another rank, or a dimension that contradicts the model's own.
-    """
-    fixed = ModelProto()
-    fixed.CopyFrom(model.proto)
-    inputs = {value.name: value for value in fixed.graph.input}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise UnsupportedModel(f"--input-shape names {name!r}; the model's inputs are {', '.join(map(repr, inputs))}")
-        dimensions = inputs[name].type.tensor_type.shape.dim
-        known = inputs[name].type.tensor_type.HasField("shape")
-        if known and len(dimensions) != len(shape):
-            raise UnsupportedModel(f"--input-shape gives {name!r} {len(shape)} dimensions; the model says {len(dimensions)}")
-        for position, size in enumerate(shape):
-            dimension = dimensions[position] if known else dimensions.add()
-            if dimension.HasField("dim_value") and dimension.dim_value not in (0, -1, size):
-                raise UnsupportedModel(
-                    f"--input-shape gives {name!r} {size} in dimension {position}; the model fixes it at "
-                    f"{dimension.dim_value}"
-                )
-            dimension.dim_value = size
-    return Model(proto=fixed, weights=model.weights)
 
 
 def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
@@ -81,14 +56,14 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     for value in typed.graph.output:
         if value.name in known:
             value.type.CopyFrom(known[value.name].type)
-    return Model(proto=typed, weights=model.weights)
+    return replace(model, proto=typed)
 
 
 def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     proto.graph.value_info.extend(values)
-    return Model(proto=proto, weights=model.weights)
+    return replace(model, proto=proto)
 
 
 def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: bool) -> dict[str, ValueInfoProto]:

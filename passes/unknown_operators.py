@@ -6,7 +6,7 @@ standard domain, which older converters wrote and onnxruntime still runs, are sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -28,11 +28,16 @@ def standard_opset(proto: ModelProto) -> int:
 
 
 def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Every node of a graph and of the graphs in its nodes' attributes."""
-    for node in graph.node:
+    """Yield every node of a graph and of the graphs in its nodes' attributes."""
+    yield from nodes_within(graph.node)
+
+
+def nodes_within(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield ``nodes``, each before the nodes of the graphs in its attributes."""
+    for node in nodes:
         yield node
         for inner in subgraphs(node):
-            yield from all_nodes(inner)
+            yield from nodes_within(inner.node)
 
 
 def is_foreign(node: NodeProto, opset: int) -> bool:

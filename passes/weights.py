@@ -8,6 +8,7 @@ memory does not depend on the model's size.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -17,6 +18,8 @@ from onnx import ModelProto, TensorProto, helper
 #: Weights of at least this many bytes are referenced, and aligned to it in a bundle so that onnxruntime maps them (ONNX
 #: external data advises 64 KiB). Smaller ones (biases, shapes, axes) stay inside the model, where passes can read them.
 REFERENCE_BYTES = 65536
+#: The name of a shard, as `part_name` writes it, or of what was sliced or copied for the shard.
+_SHARD = re.compile(r"(.*)/shard(\d+)of(\d+)(?:/.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +78,38 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The operator of the user's model that a rewrite made another operator of.
+    """The operator that a rewrite made another operator of, and the part of it that this one computes.
 
-    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then).
+    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then). ``parent``
+    is that operator's own origin, where an earlier rewrite made it.
     """
 
     kind: Literal["shard", "tile", "merge"]
     operator: str
     index: int
     count: int
+    parent: Origin | None = None
+
+    @property
+    def is_tile(self) -> bool:
+        """Whether this is a tile, or a part of one."""
+        return self.kind == "tile" or (self.parent is not None and self.parent.is_tile)
+
+
+def part_name(name: str, kind: Literal["shard", "tile"], index: int, count: int) -> str:
+    """Return the name of a part of an operator or a tensor: ``fc6/shard2of4`` for ``index`` 1. `part_origin` reads it."""
+    return f"{name}/{kind}{index + 1}of{count}"
+
+
+def part_origin(name: str) -> Origin | None:
+    """Return the origin of a shard from its name alone, as manifests have it; None where it is no shard's.
+
+    In a model that was compiled here, `Model.origins` says the same without parsing.
+    """
+    found = _SHARD.fullmatch(name)
+    if found is None:
+        return None
+    return Origin(kind="shard", operator=found[1], index=int(found[2]) - 1, count=int(found[3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,12 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
-from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, normalize_exporters
+from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
+from hyps.passes.rewrite import run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable, standard_opset
 from hyps.passes.weights import Model
 
@@ -62,7 +63,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    proto = normalize_exporters(proto)
+    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
     inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:

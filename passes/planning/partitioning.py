@@ -24,7 +24,6 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.rewrite import Change, run_rewrites
-from hyps.passes.sharding.graph_editor import shard_name
 from hyps.passes.sharding.layouts import Method, how
 from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
@@ -115,7 +114,7 @@ def _in_order(model: Model, graph: Graph, order: tuple[int, ...]) -> tuple[Model
     proto.CopyFrom(model.proto)
     del proto.graph.node[:]
     proto.graph.node.extend(model.proto.graph.node[index] for index in order)
-    return Model(proto=proto, weights=model.weights), reordered(graph, order)
+    return replace(model, proto=proto), reordered(graph, order)
 
 
 def with_costs(model: Model, request: Request) -> CostedModel:
@@ -191,25 +190,25 @@ def shard_cuts(sharded: Sharded) -> frozenset[int]:
 
 
 def _shard_spans(sharded: Sharded) -> Iterator[tuple[ShardSpec, tuple[int, int]]]:
-    """For every shard, in order: the split it belongs to and the indices of its first and last operator.
+    """Yield for every shard, in order, its split and the indices of its first and last operator.
 
-    The last shard of an operator takes the Concat with it, and what onnxruntime computes with what the shard ends in.
+    The first is what was sliced or copied for the shard. The last shard of an operator includes what merges the shards, and
+    the operators that onnxruntime fuses into that.
     """
-    names = [operator.name for operator in sharded.costed.graph.operators]
-    index = {name: position for position, name in enumerate(names)}
+    firsts: dict[tuple[str, int], int] = {}
+    lasts: dict[str, int] = {}
+    for index, operator in enumerate(sharded.costed.graph.operators):
+        if (origin := operator.origin) is not None and origin.kind != "tile":
+            lasts[origin.operator] = index
+            if origin.kind == "shard":
+                firsts.setdefault((origin.operator, origin.index), index)
     for split in sharded.splits:
-        starts = []
-        for shard in range(split.count):
-            start = index[shard_name(split.operator, shard, split.count)]
-            while start and names[start - 1].endswith(shard_name("", shard, split.count)):  # copied or sliced for it
-                start -= 1
-            starts.append(start)
-        ends = (f"{split.operator}/concat", shard_name(f"{split.operator}/sum", split.count - 1, split.count))
-        stop = 1 + next((index[end] for end in ends if end in index), index[shard_name(split.operator, shard, split.count)])
+        stop = lasts[split.operator] + 1
         while stop in sharded.costed.sealed:
             stop += 1
-        for first, behind in itertools.pairwise([*starts, stop]):
-            yield split, (first, behind - 1)
+        starts = [firsts[split.operator, index] for index in range(split.count)]
+        for first, next_first in itertools.pairwise([*starts, stop]):
+            yield split, (first, next_first - 1)
 
 
 def _reasons(sharded: Sharded, request: Request) -> Mapping[int, Reason]:

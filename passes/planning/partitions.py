@@ -13,7 +13,6 @@ from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.required_cuts import POOLINGS
-from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
 
@@ -53,7 +52,9 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
                 pinned_bytes=0,
                 ahead_bytes=0,
                 kept=False,
-                reuse=not any(is_tile(operator.name) for operator in operators),
+                # onnxruntime keeps the memory of a tensor for the next of its shape, and tiles have each shape again and
+                # again: what one tile needs would stay while the next runs, once for every height.
+                reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),
                 leaving_bytes=int(costs.crossing[stop]),
                 reason=_reason(graph, costs, start, reasons.get(start)),
             )

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
-from hyps.passes.rewrite import Change, Rewritten, run_rewrites
+from hyps.passes.rewrite import Change, Rewrite, Rewritten, run_rewrites
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds
 
@@ -17,7 +17,7 @@ CHANGE = Change(operator="a", what="changed", why="for the test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
+class Break(Rewrite):
     """A rewrite that does ``how`` to a copy of the model, and tells of it if ``told``."""
 
     how: Callable[[ModelProto], object]
@@ -31,7 +31,7 @@ class Break:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
+class Refuse(Rewrite):
     def __call__(self, model: Model) -> Rewritten:
         raise UnsupportedModel("this cannot be done; do that")
 

@@ -14,8 +14,7 @@ from hyps.passes.errors import PassFailed
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.sharding import fused_followers as tails
-from hyps.passes.sharding import graph_editor as cutting
-from hyps.passes.sharding import shard_input, shard_output, shard_spatial, summation
+from hyps.passes.sharding import shard_builder, shard_input, shard_output, shard_spatial, summation
 from hyps.passes.sharding.kernel_rows import Kernel
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
@@ -45,8 +44,8 @@ def product() -> Net:
 def first_part(module: Any) -> Break:
     """Every shard takes the first elements."""
 
-    def parts(operator: str, widths: Any) -> list[cutting.Part]:
-        return [replace(part, start=0, stop=part.stop - part.start) for part in cutting.shard_parts(operator, widths)]
+    def parts(operator: str, widths: Any) -> list[shard_builder.Part]:
+        return [replace(part, start=0, stop=part.stop - part.start) for part in shard_builder.shard_parts(operator, widths)]
 
     return lambda patch: patch.setattr(module, "shard_parts", parts)
 
@@ -70,12 +69,16 @@ def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:
     """What is added to the result is that of the first channels for all shards."""
-    cut = tails._cut
+    cut = tails._operand
 
-    def wrong(graph: Any, member: Any, operand: Any, source: Any, axis: int, part: Any, nodes: Any) -> Any:
-        return cut(graph, member, operand, source, axis, replace(part, start=0, stop=part.stop - part.start), nodes)
+    def wrong(shard: shard_builder.ShardBuilder, member: Any, operand: Any, source: Any, axis: int) -> Any:
+        part = shard.part
+        shard.part = replace(part, start=0, stop=part.stop - part.start)
+        result = cut(shard, member, operand, source, axis)
+        shard.part = part
+        return result
 
-    patch.setattr(tails, "_cut", wrong)
+    patch.setattr(tails, "_operand", wrong)
 
 
 def first_factors(patch: pytest.MonkeyPatch) -> None:
