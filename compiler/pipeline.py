@@ -205,11 +205,11 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
         try:
             return replace(taken, model=infer_shapes(taken.model, ask))
         except UnsupportedModel:
-            raise refusal from None  # it speaks of the model as it was given
+            raise refusal from None  # it describes the model as it was given
 
 
 def _refuse_impossible_shapes(model: Model) -> None:
-    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: no plan can weigh it."""
+    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow plans."""
     graph = model.proto.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
@@ -221,7 +221,7 @@ def _refuse_impossible_shapes(model: Model) -> None:
 
 
 def _refuse_unwritable_types(model: Model) -> None:
-    """Raise `UnsupportedModel` for an input or output of a type that numpy and its files do not know."""
+    """Raise `UnsupportedModel` for an input or output of a type that numpy, and so its files, does not have."""
     for what, values in (("input", model.proto.graph.input), ("output", model.proto.graph.output)):
         for value in values:
             kind = value.type.tensor_type.elem_type

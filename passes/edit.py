@@ -40,8 +40,8 @@ _HELD = frozenset(
 class GraphEditor:
     """A draft of a model: what is not replaced is shared with the model that it was made of, which never changes.
 
-    ``nodes``, ``constants``, ``weights``, ``inputs`` and ``value_info`` may be replaced by a rewrite, but never the values in
-    them. `operator`, `tensor` and the methods after them serve rewrites of models whose nodes have names of their own.
+    A rewrite may put others into ``nodes``, ``constants``, ``weights``, ``inputs`` and ``value_info``, but must not change
+    the protobuf values in them. The methods need nodes with names of their own, as every loaded model has them.
     """
 
     def __init__(self, model: Model) -> None:
@@ -174,7 +174,7 @@ class GraphEditor:
     ) -> gs.Node:
         """Return a copy of ``node``, an operator of the given model, that reads and writes other tensors.
 
-        ``attributes`` are all that it has; without them it has those of ``node``.
+        ``attributes`` are all attributes of the copy; by default it has those of ``node``.
         """
         made = gs.Variable(output) if isinstance(output, str) else output
         self._record(name, origin)
@@ -223,7 +223,7 @@ class GraphEditor:
             self._origins[name] = replace(origin, parent=self._model.origins.get(origin.operator))
 
     def _exported(self, node: gs.Node) -> NodeProto:
-        """The protobuf of a new node; a copy takes over whatever was not changed."""
+        """Return the protobuf of a new node; a copy takes over whatever was not changed."""
         source = self._copied.get(node.name)
         if source is None:
             return OnnxExporter.export_node(node)  # type: ignore[no-any-return]
@@ -240,7 +240,7 @@ class GraphEditor:
         return proto
 
     def _remaining(self) -> tuple[list[NodeProto], set[str]]:
-        """The nodes of the edited graph, and the names that they or the model's outputs use."""
+        """Return the nodes of the edited graph, and the names of what they or the model's outputs read."""
         nodes = self.nodes
         if self._replacements:
             nodes = [*itertools.chain.from_iterable(self._replacements.get(node.name, (node,)) for node in nodes)]

@@ -16,7 +16,7 @@ from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
 
-class Stage(Enum):
+class ModelForm(Enum):
     """How far a model has been prepared: what a rewrite may rely on, and must leave."""
 
     #: As a file has it. Whether it is valid ONNX is not known yet, so no rewrite can be blamed where it is not.
@@ -56,7 +56,7 @@ class Rewrite(ABC):
     """
 
     __slots__ = ()
-    stage: ClassVar[Stage] = Stage.TYPED
+    form: ClassVar[ModelForm] = ModelForm.TYPED
     keeps_shapes: ClassVar[bool] = True
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Rewrite(ABC):
 
 
 def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
-    """Run ``rewrites`` in order, and check after each what its `Stage` and its interface promise.
+    """Run ``rewrites`` in order, and check after each what its `ModelForm` and its interface promise.
 
     Raises `PassFailed`, which names the rewrite, when one breaks its promise. What a rewrite itself raises passes through.
     """
@@ -80,11 +80,11 @@ def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
 
 def _checked(rewrite: Rewrite, before: Model, after: Model) -> Model:
     name = type(rewrite).__name__
-    if rewrite.stage is not Stage.PARSED:
+    if rewrite.form is not ModelForm.PARSED:
         try:
             if added := foreign_kinds(after.proto) - foreign_kinds(before.proto):
                 raise UnsupportedModel(f"onnx knows no operators {sorted(added)}")
-            after = infer_shapes(after) if rewrite.stage is Stage.TYPED else after
+            after = infer_shapes(after) if rewrite.form is ModelForm.TYPED else after
             onnx.checker.check_model(checkable(after))
         except (PassError, onnx.checker.ValidationError) as error:
             raise PassFailed(f"rewrite {name} left an invalid model: {error}") from error

@@ -12,7 +12,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import reads
-from hyps.passes.rewrite import Change, Rewrite, Rewritten, Stage
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.unknown_operators import all_nodes, is_foreign, nodes_within
 from hyps.passes.weights import Model
 
@@ -26,7 +26,7 @@ CONTRIBUTED = "com.microsoft"
 class NormalizeExporters(Rewrite):
     """Give every node a name, make constants initializers and no inputs, and remove what no output needs."""
 
-    stage: ClassVar[Stage] = Stage.PARSED
+    form: ClassVar[ModelForm] = ModelForm.PARSED
 
     def __call__(self, model: Model) -> Rewritten:
         """Return the uniform model. One with two initializers of the same name is left to the checker, which refuses it."""
@@ -138,7 +138,7 @@ def _drop_unread_outputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
 
 
 def _delay_constants(editor: GraphEditor) -> Iterator[tuple[str, str]]:
-    """Move what is computed from constants to its first reader: onnxruntime folds it into that, no cut may part them."""
+    """Move what is computed from constants to its first reader: onnxruntime folds the two, so no cut may part them."""
     constants = set(editor.constants)
     waiting: dict[str, int] = {}
     order: list[int] = []
@@ -148,7 +148,7 @@ def _delay_constants(editor: GraphEditor) -> Iterator[tuple[str, str]]:
             waiting |= dict.fromkeys(node.output, index)
         else:
             order += [*_take(editor, waiting, reads(node)), index]
-    order += _take(editor, waiting, list(waiting))  # what the model itself puts out
+    order += _take(editor, waiting, list(waiting))  # the outputs of the model itself
     if order != sorted(order):
         editor.nodes = [editor.nodes[index] for index in order]
         yield "operators on constants moved to their first reader", "onnxruntime folds them into it"
@@ -191,7 +191,7 @@ def _name_nodes(editor: GraphEditor) -> Iterator[tuple[str, str]]:
 
 
 def _drop_types(editor: GraphEditor) -> Iterator[tuple[str, str]]:
-    """Leave out the types of inner tensors, which exporters leave symbolic or stale, but keep those that are not inferred."""
+    """Leave out the types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
     written = {name for node in editor.nodes if is_foreign(node, editor.opset) for name in node.output}
     kept = [value for value in editor.value_info if value.name in written]
     if dropped := len(editor.value_info) - len(kept):

@@ -52,7 +52,8 @@ def _fold(editor: GraphEditor, norm: gs.Node) -> str | None:
     if kernel is None or kernel.data_type != TensorProto.FLOAT or is_shared:
         return None
     parameters = [_small(editor, tensor) for tensor in norm.inputs[1:5]]
-    bias = _small(editor, convolution.inputs[2]) if len(convolution.inputs) > 2 else np.zeros(1, np.float32)
+    has_bias = len(convolution.inputs) > 2
+    bias = _small(editor, convolution.inputs[2]) if has_bias else np.zeros(1, np.float32)
     channels = (kernel.dims[0],)  # opset 7 allows statistics of every position: spatial = 0
     trains = norm.attrs.get("training_mode") or len(norm.outputs) > 1
     if trains or bias is None or any(parameter is None or parameter.shape != channels for parameter in parameters):
@@ -60,10 +61,7 @@ def _fold(editor: GraphEditor, norm: gs.Node) -> str | None:
     gamma, beta, mean, variance = (parameter for parameter in parameters if parameter is not None)
     epsilon = np.float32(norm.attrs.get("epsilon", 1e-5))
     scale: Floats = gamma / np.sqrt(variance + epsilon)
-    if len(convolution.inputs) > 2:
-        shift = (bias - mean) * scale + beta
-    else:
-        shift = beta - mean * scale
+    shift = (bias - mean) * scale + beta if has_bias else beta - mean * scale
     _scale_kernel(editor, kernel, scale)
     moved = editor.constant(numpy_helper.from_array(shift.astype(np.float32), f"{norm.name}/bias"))
     folded = editor.copy(convolution, convolution.name, [*convolution.inputs[:2], moved], norm.outputs[0])

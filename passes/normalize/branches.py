@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, 
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
-from hyps.passes.rewrite import Change, Rewrite, Rewritten, Stage
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.unknown_operators import all_nodes, standard_opset
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
@@ -40,7 +40,7 @@ class TakeBranches(Rewrite):
     What the body of a Loop or Scan declares of its own inputs does not count: they may change from round to round.
     """
 
-    stage: ClassVar[Stage] = Stage.VALID
+    form: ClassVar[ModelForm] = ModelForm.VALID
 
     def __call__(self, model: Model) -> Rewritten:
         """Return the model with the branches that it always takes."""

@@ -15,20 +15,18 @@ from onnx import ValueInfoProto
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.rewrite import Change, Rewrite, Rewritten, Stage
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.weights import Model
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixInputShapes(Rewrite):
     """Fix the named inputs to ``shapes``, dimensions in the input's own order."""
 
-    stage: ClassVar[Stage] = Stage.VALID
+    form: ClassVar[ModelForm] = ModelForm.VALID
     keeps_shapes: ClassVar[bool] = False
 
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, tuple[int, ...]]
 
     def __call__(self, model: Model) -> Rewritten:
         """Return the model with these inputs.
@@ -48,7 +46,7 @@ class FixInputShapes(Rewrite):
 class AssumeBatch(Rewrite):
     """Take a batch of one for each input of two dimensions or more of which the first alone is open."""
 
-    stage: ClassVar[Stage] = Stage.VALID
+    form: ClassVar[ModelForm] = ModelForm.VALID
     keeps_shapes: ClassVar[bool] = False
 
     def __call__(self, model: Model) -> Rewritten:
@@ -65,7 +63,7 @@ class AssumeBatch(Rewrite):
         return _fixed(model, shapes, reasons)
 
 
-def _check_shape(value: ValueInfoProto, shape: Shape) -> None:
+def _check_shape(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
     """Raise `UnsupportedModel` unless ``shape`` agrees with what the model says of an input."""
     if not value.type.tensor_type.HasField("shape"):
         return
@@ -89,7 +87,7 @@ def _has_only_batch_open(value: ValueInfoProto) -> bool:
     return len(is_open) > 1 and is_open[0] and not any(is_open[1:])
 
 
-def _fixed(model: Model, shapes: Mapping[str, Shape], reasons: Mapping[str, str]) -> Rewritten:
+def _fixed(model: Model, shapes: Mapping[str, tuple[int, ...]], reasons: Mapping[str, str]) -> Rewritten:
     """Return the model with inputs of these shapes, and a change for each."""
     if not shapes:
         return Rewritten(model=model)

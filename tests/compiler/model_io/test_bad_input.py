@@ -113,16 +113,16 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("weight 'w'", "its shape needs", "export it again"),
     ),
     "no network": (content(b"\x08\x08"), ("holds no network", "is it an ONNX model?")),
-    "data missing": (external({"location": "none.bin"}), ("none.bin", "is missing", "copy it beside the model")),
+    "data missing": (external({"location": "none.bin"}), ("none.bin", "is missing", "copy it next to the model")),
     "data whose name has two lines": (external({"location": "a\nb\x1b[2J"}), ("a\\nb\\x1b[2J, which holds", "is missing")),
     "data in the parent": (
         external({"location": "../w.bin", "length": 80_000}),
-        ("'../w.bin'", "outside the model's folder", "beside it"),
+        ("'../w.bin'", "outside the model's folder", "next to it"),
     ),
-    "data anywhere": (external({"location": "/etc/passwd"}), ("'/etc/passwd'", "outside the model's folder", "beside it")),
+    "data anywhere": (external({"location": "/etc/passwd"}), ("'/etc/passwd'", "outside the model's folder", "next to it")),
     "data behind a link": (
         external({"location": "out.bin", "length": 80_000}),
-        ("'out.bin'", "outside the model's folder", "beside it"),
+        ("'out.bin'", "outside the model's folder", "next to it"),
     ),
     "data too short": (external({"location": "short.bin"}), ("short.bin is too short", "copy it again")),
     "custom operator": (

@@ -142,7 +142,7 @@ class TestExternalData:
         ("location", "problem"),
         [
             ("none.bin", "none.bin, which holds weights of"),
-            ("none.bin", "is missing; copy it beside the model"),
+            ("none.bin", "is missing; copy it next to the model"),
             ("sub", "is missing"),
             ("../w.bin", "lies in '../w.bin', outside the model's folder"),
             ("sub/../../w.bin", "outside the model's folder"),
