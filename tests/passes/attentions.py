@@ -1,4 +1,4 @@
-"""Attention as exporters write it: products of query, key and value, with what may stand between them."""
+"""Attention as exporters write it: products of query, key and value, with the operators that may stand between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.passes.nets import Net
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Its sizes, and how it is written; without ``batch`` the tensors have three axes, heads first."""
+    """An attention of these sizes, written in this way; without ``batch`` the tensors have three axes, heads first."""
 
     heads: int = 4
     tokens: int = 40
@@ -27,7 +27,7 @@ class Attention:
     opset: int = 17
 
     def model(self) -> Model:
-        """From three inputs [batch, tokens, heads * size], in the order that HyPS plans, to a Reshape."""
+        """Build it from three inputs [batch, tokens, heads * size] to a Reshape, in the order that HyPS plans."""
         net = Net(opset=self.opset)
         lead = () if self.batch is None else (self.batch,)
         heads = len(lead)
@@ -60,7 +60,7 @@ class Attention:
     def _masked(self, net: Net, scores: str, lead: tuple[int, ...]) -> str:
         if self.mask == "shared":  # one for all heads
             return net.node("Add", scores, net.input("mask", *lead, 1, 1, self.keys), to="masked")
-        if self.mask == "each":  # as of relative positions
+        if self.mask == "each":  # as with relative positions
             return net.node("Add", net.input("bias", *lead, self.heads, self.tokens, self.keys), scores, to="masked")
         if self.mask == "chosen":
             seen = net.input("seen", self.tokens, self.keys, data_type=TensorProto.BOOL)
@@ -69,7 +69,7 @@ class Attention:
 
 
 def transformer(*, tokens: int, heads: int, size: int, blocks: int, absent: bool = False) -> Net:
-    """Encoder blocks as torch exports them, without their second half; from ``x`` [1, tokens, heads * size] to ``y``.
+    """Build encoder blocks as torch exports them, without their second half: ``x`` [1, tokens, heads * size] to ``y``.
 
     ``absent``: the weights are only planned with.
     """

@@ -1,4 +1,4 @@
-"""Convolutions with random attributes, for the methods that split them."""
+"""Draw convolutions with random attributes, for tests of the methods that split them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
 
 @st.composite
 def convolutions(draw: st.DrawFn, *, kind: str = "Conv", groups: tuple[int, ...] = (1,), channels: int = 8) -> Net:
-    """A net of one convolution called ``c``, and what onnxruntime fuses to it: a residual Add, an activation."""
+    """Draw a net of one convolution ``c``, with what onnxruntime fuses into it: a residual Add, an activation."""
     net = Net(opset=draw(st.sampled_from([8, 11, 17])), seed=draw(st.integers(0, 9)))
     rank = draw(st.sampled_from([1, 2, 2, 3]))
     group = draw(st.sampled_from(groups))
@@ -50,7 +50,7 @@ def convolutions(draw: st.DrawFn, *, kind: str = "Conv", groups: tuple[int, ...]
     bias = [net.weight("b", outputs)] if draw(st.booleans()) else []
     net.node(kind, "x", net.weight("w", first, second // group, *kernel), *bias, to="c", **attributes)
     value = "c"
-    if draw(st.integers(0, 3)) == 0:  # a residual connection: the input, or a constant a channel
+    if draw(st.integers(0, 3)) == 0:  # a residual connection: the input, or a constant for each channel
         whole = deepcopy(net)
         whole.output("c")
         shape = view(whole.model()).tensors["c"].shape

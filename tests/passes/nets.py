@@ -1,4 +1,4 @@
-"""Small models for the tests of the passes: drawn as text for analyses, built as ONNX and run for rewrites."""
+"""Build small models for the tests of passes: from text for analyses, as ONNX that runs for rewrites."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Feeds = Mapping[str, Array]
 
 
 def drawn(text: str, *, inputs: str, outputs: str, sizes: Mapping[str, int] | None = None) -> Graph:
-    """A graph from lines such as ``c1 Conv x W -> a``: name, kind, what it reads, what it writes.
+    """Return a graph from lines such as ``c1 Conv x W -> a``: name, type, inputs, outputs.
 
     Capital names are weights. Every tensor and weight holds 4 bytes, unless ``sizes`` gives its bytes.
     """
@@ -68,7 +68,7 @@ def _flat(name: str, nbytes: int) -> Tensor:
 
 @st.composite
 def drawn_graphs(draw: st.DrawFn, max_operators: int = 9) -> Graph:
-    """Any small graph: several inputs, some unread; operators with several outputs; weights that are read twice."""
+    """Draw a small graph: several inputs, some unread; operators with several outputs; weights that are read twice."""
     sizes = st.sampled_from([1, 3, 10, 40, 70_000])
     tensors = [f"x{index}" for index in range(draw(st.integers(1, 2)))]
     weights = draw(st.lists(st.sampled_from(["W0", "W1", "W2"]), unique=True))
@@ -87,7 +87,7 @@ def drawn_graphs(draw: st.DrawFn, max_operators: int = 9) -> Graph:
 
 @st.composite
 def measured_graphs(draw: st.DrawFn, max_operators: int = 9) -> tuple[Graph, Mapping[str, Footprint]]:
-    """Any small graph with footprints: real reuse of buffers, drawn workspaces and copies."""
+    """Draw a small graph with footprints: real reuse of buffers, random workspaces and copies."""
     graph = draw(drawn_graphs(max_operators))
     spare = st.sampled_from([0, 0, 5, 100])
     prints = {
@@ -98,7 +98,7 @@ def measured_graphs(draw: st.DrawFn, max_operators: int = 9) -> tuple[Graph, Map
 
 
 class Net:
-    """An ONNX model under construction; weights are seeded, nodes are called as their first output."""
+    """An ONNX model under construction; weights are seeded, a node has the name of its first output."""
 
     def __init__(self, *, opset: int = 17, seed: int = 0) -> None:
         self.opset = opset
@@ -110,57 +110,57 @@ class Net:
         self._absent: dict[str, tuple[int, ...]] = {}
 
     def input(self, name: str, *shape: int | str, data_type: int = TensorProto.FLOAT) -> str:
-        """A graph input."""
+        """Add a graph input."""
         self._inputs.append(helper.make_tensor_value_info(name, data_type, list(shape)))
         return name
 
     def weight(self, name: str, *shape: int) -> str:
-        """Normally distributed float32 weights, scaled down with their number of inputs."""
+        """Add normally distributed float32 weights, scaled down with their number of inputs."""
         scale = math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 1.0
         return self.constant(name, (self._random.standard_normal(shape) * scale).astype(np.float32))
 
     def constant(self, name: str, values: Any, dtype: Any = None) -> str:
-        """A weight of these values."""
+        """Add a weight of these values."""
         self._constants[name] = np.array(values, dtype)
         return name
 
     def absent(self, name: str, *shape: int) -> str:
-        """A float32 weight that is only planned with: its bytes lie nowhere."""
+        """Add a float32 weight for plans alone: it has no bytes."""
         self._absent[name] = shape
         return name
 
     def node(self, kind: str, *inputs: str, to: str | Sequence[str], name: str | None = None, **attributes: Any) -> str:
-        """A node that writes ``to``; returns its first output."""
+        """Add a node that writes ``to``; return its first output."""
         outputs = [to] if isinstance(to, str) else list(to)
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name or outputs[0], **attributes))
         return outputs[0]
 
     def conv(self, x: str, to: str, filters: tuple[int, ...], *, bias: bool = True, **attributes: Any) -> str:
-        """A convolution with weights of shape ``filters`` of its own."""
+        """Add a convolution with its own weights of shape ``filters``."""
         weights = [self.weight(f"{to}.w", *filters), *([self.weight(f"{to}.b", filters[0])] if bias else [])]
         return self.node("Conv", x, *weights, to=to, **attributes)
 
     def norm(self, x: str, to: str, channels: int, **attributes: Any) -> str:
-        """A batch normalisation with statistics of its own."""
+        """Add a batch normalisation with its own statistics."""
         names = [self.weight(f"{to}.{part}", channels) for part in ("scale", "shift", "mean")]
         variance = self.constant(f"{to}.variance", self._random.uniform(0.5, 2, channels).astype(np.float32))
         return self.node("BatchNormalization", x, *names, variance, to=to, **attributes)
 
     def output(self, *names: str, data_type: int = TensorProto.FLOAT) -> None:
-        """Graph outputs, their shapes left to inference."""
+        """Add graph outputs, their shapes left to inference."""
         for name in names:
             value = helper.make_tensor_value_info(name, data_type, None)
             self._outputs.append(value)
 
     def proto(self, constants: Iterable[TensorProto] = ()) -> ModelProto:
-        """The model; with other ``constants`` than its own if given."""
+        """Return the model, with ``constants`` in the place of its own where they are given."""
         own = [numpy_helper.from_array(values, name) for name, values in self._constants.items()]
         graph = helper.make_graph(self._nodes, "net", self._inputs, self._outputs, list(constants) or own)
         opset = helper.make_opsetid("", self.opset)
         return helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
     def untyped(self, folder: Path | None = None, *, reference: int = REFERENCE_BYTES) -> Model:
-        """The model as loaded: weights of ``reference`` bytes or more lie in a file in ``folder`` (all inside without)."""
+        """Return the model as loaded: weights of ``reference`` bytes or more are in a file in ``folder``, if there is one."""
         constants: list[TensorProto] = []
         weights: dict[str, Weight] = {}
         end = 13  # weights begin anywhere in an .onnx file
@@ -182,12 +182,12 @@ class Net:
         return Model(proto=self.proto(constants), weights=weights)
 
     def model(self, folder: Path | None = None, *, reference: int = REFERENCE_BYTES) -> Model:
-        """The model with all shapes known."""
+        """Return the model with all shapes."""
         return infer_shapes(self.untyped(folder, reference=reference))
 
 
 def vgg16_structure() -> Model:
-    """The catalogue's VGG16 without its 528 MB: small weights are zeros, the others lie nowhere."""
+    """Return the catalogue's VGG16 without its 528 MB: small weights are zeros, the others have no bytes."""
     net = Layers()
     image = LayerOutput(name="image", shape=(1, 3, 224, 224))
     proto = net.model("vgg16", image, vgg16(net, image))
@@ -203,7 +203,7 @@ def vgg16_structure() -> Model:
 
 
 def random_feeds(model: Model, seed: int = 1) -> dict[str, Array]:
-    """A seeded, normally distributed value for every input; conditions are as often true as not."""
+    """Return a seeded, normally distributed value for every input; conditions are as often true as not."""
     random = np.random.default_rng(seed)
     feeds = {}
     for value in model.proto.graph.input:
@@ -215,7 +215,7 @@ def random_feeds(model: Model, seed: int = 1) -> dict[str, Array]:
 
 
 def run(model: Model, feeds: Feeds, folder: Path, *, threads: int = 1) -> dict[str, Array]:
-    """The model's outputs as onnxruntime computes them with the session options of a bundle."""
+    """Return the model's outputs as onnxruntime computes them with the session options of a bundle."""
     graph = view(model)
     outputs = tuple(name for name in graph.outputs if name not in graph.inputs)
     whole = _partition(graph, tuple(operator.name for operator in graph.operators), graph.inputs, outputs)
@@ -223,13 +223,13 @@ def run(model: Model, feeds: Feeds, folder: Path, *, threads: int = 1) -> dict[s
 
 
 def run_cut(model: Model, cuts: tuple[int, ...], feeds: Feeds, folder: Path) -> dict[str, Array]:
-    """The model's outputs when it is run part after part, cut at these positions."""
+    """Return the model's outputs, run one part after the other, cut at these positions."""
     graph = view(model)
     return run_partitions(model, partitions(graph, costs(graph, footprints(graph, 1)), cuts, {}), feeds, folder)
 
 
 def run_partitions(model: Model, parts: Iterable[Partition], feeds: Feeds, folder: Path) -> dict[str, Array]:
-    """The model's outputs from its partitions; only what a partition says it keeps reaches the next."""
+    """Return the model's outputs from its partitions; only the tensors that a partition keeps live reach the next."""
     held = dict(feeds)
     for part in parts:
         found = run_partition(model, part, {name: held[name] for name in part.inputs}, folder)
@@ -279,7 +279,7 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
 
 
 def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
-    """Whether two sets of tensors are equal, bit for bit."""
+    """Return whether two sets of tensors are equal, bit for bit."""
     if found.keys() != expected.keys():
         return False
     pairs = [(found[name], expected[name]) for name in expected]

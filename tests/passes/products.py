@@ -1,4 +1,4 @@
-"""Gemm and MatMul with random attributes, for the methods that split them."""
+"""Draw Gemm and MatMul with random attributes, for tests of the methods that split them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FACTORS = st.sampled_from([1.0, 1.0, 0.5, -2.0])
 
 @st.composite
 def products(draw: st.DrawFn) -> Net:
-    """A net of one product called ``p``, its weight on either side, with any bias, and perhaps a Relu."""
+    """Draw a net of one product ``p``, its weight on either side, with any bias, and perhaps a Relu."""
     net = Net(opset=draw(st.sampled_from([9, 11, 17])), seed=draw(st.integers(0, 9)))
     rows, depth, columns = draw(st.integers(1, 5)), draw(st.integers(16, 300)), draw(st.integers(16, 120))
     if draw(st.booleans()):
@@ -44,7 +44,7 @@ def _matmul(draw: st.DrawFn, net: Net, rows: int, depth: int, columns: int) -> s
     batch = draw(st.sampled_from([(), (2,), (3, 1)]))
     of_weight = draw(st.sampled_from([(), (), (2,)]))
     vector = draw(st.integers(0, 4)) == 0
-    if draw(st.booleans()):  # the constant on the left, its rows the result's
+    if draw(st.booleans()):  # the constant on the left: its rows are the result's
         net.input("x", *((depth,) if vector else (*batch, depth, rows)))
         net.node("MatMul", net.weight("w", *of_weight, columns, depth), "x", to="p")
         bias = [net.weight("b", *((columns,) if vector else (columns, 1)))] if draw(st.booleans()) else []

@@ -1,4 +1,4 @@
-"""Split operators of a small model, run it and the whole model in onnxruntime, compare; shared by the methods' tests."""
+"""Split operators of a small model and compare its outputs with the whole model's in onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
 
-#: Of the largest output: how far results may be apart where the order of additions is another (float32). Measured over
+#: The largest difference, relative to the largest output, where additions are in another order (float32). Measured over
 #: 10,000 random operators with sums of up to 3,250 products: at most 2.3e-6.
 TOLERANCE = 5e-6
 
 
 def split(model: Model, method: Method, counts: Mapping[str, int]) -> Model:
-    """The model with these operators in so many shards."""
+    """Return the model with each operator of ``counts`` in as many shards."""
     splits = tuple(
         ShardSpec(operator=name, method=method, count=count, reason=Reason(kind="requested", text="--shard"))
         for name, count in counts.items()
@@ -33,18 +33,18 @@ def split(model: Model, method: Method, counts: Mapping[str, int]) -> Model:
 
 
 def kinds(model: Model) -> list[str]:
-    """The operators' kinds, in order."""
+    """Return the operators' types, in order."""
     return [node.op_type for node in model.proto.graph.node]
 
 
 def most(model: Model, name: str, method: Method) -> int:
-    """The most shards of an operator."""
+    """Return the most shards that an operator can have."""
     node = next(node for node in model.proto.graph.node if node.name == name)
     return split_layout(node, method, ConstantValues.of(view(model))).most
 
 
 def is_exact(model: Model, name: str, method: Method, count: int, threads: int) -> bool:
-    """Whether HyPS promises the whole operator's bits."""
+    """Return whether HyPS promises the whole operator's bits."""
     node, values = next(node for node in model.proto.graph.node if node.name == name), ConstantValues.of(view(model))
     return inexact_split(node, split_layout(node, method, values), values, count, threads) is None
 
@@ -52,7 +52,7 @@ def is_exact(model: Model, name: str, method: Method, count: int, threads: int) 
 def assert_split_is_whole(
     net: Net, method: Method, name: str, count: int, *, threads: int = 1, reference: int = 512, feeds: Feeds | None = None
 ) -> Model:
-    """Split ``name``, run both models: every bit is the same where that is promised, else up to `TOLERANCE`."""
+    """Split ``name`` and run both models; check that every bit is the same where promised, else within `TOLERANCE`."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model = net.model(folder, reference=reference)
@@ -66,7 +66,7 @@ def assert_split_is_whole(
 
 
 def difference(found: Mapping[str, Any], whole: Mapping[str, Any]) -> float:
-    """The largest difference of any output, as a share of its largest element."""
+    """Return the largest difference of any output, relative to its largest element."""
     assert found.keys() == whole.keys()
     shares = []
     for name, expected in whole.items():

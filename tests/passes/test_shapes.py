@@ -1,4 +1,4 @@
-"""Every tensor gets a shape, or the user is told which one has none and what to do."""
+"""Every tensor gets a shape, or the error names the one without and says what to do."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_shape_that_depends_on_data_names_the_tensor() -> None:
 
 
 def test_stale_shapes_are_ignored() -> None:
-    """Exporters leave symbolic shapes in the model; what follows from the inputs counts."""
+    """Exporters leave symbolic shapes in the model; the shapes inferred from the inputs replace them."""
     model = conv_net(1, 3, 8, 8)
     stale = [helper.make_tensor_value_info("c", TensorProto.FLOAT, ["N", 9, "h", 1])]
     model.proto.graph.value_info.extend(stale)
@@ -131,7 +131,7 @@ def test_stale_shapes_are_ignored() -> None:
 
 
 def test_shapes_follow_constants() -> None:
-    """A Reshape's target that is computed from another tensor's shape is known after all."""
+    """A Reshape's target that is computed from another tensor's shape is known."""
     net = Net()
     net.input("x", 2, 3, 4)
     net.node("Shape", "x", to="all")

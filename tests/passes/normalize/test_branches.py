@@ -1,4 +1,4 @@
-"""Branches that shapes decide are taken, wherever they are; those that anything else decides stay."""
+"""An If that shapes decide is replaced by its branch, wherever it is; others stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = [node("Size", "x", "size"), node("Equal", "size wanted", "c")]
 
 
 def choice(number: int) -> ModelProto:
-    """Twice an If on the size of x; the names in the branches are the same."""
+    """Return a model with two Ifs on the size of x; the names in their branches are the same."""
     twice = [
         chosen("c", [node("Relu", f"{source}", "m"), node("Neg", "m", "t")], [node("Identity", source, "e")], to)
         for source, to in (("x", "a"), ("a", "y"))
@@ -49,7 +49,7 @@ def test_an_open_size_decides_nothing() -> None:
 
 
 def test_a_state_of_a_loop_decides_nothing() -> None:
-    """Its body declares four elements; there are two in the first round and four in the second."""
+    """The body declares four elements; the state has two in the first iteration and four in the second."""
     body = helper.make_graph(
         [
             node("Size", "state", "size"),
