@@ -200,7 +200,7 @@ class GraphEditor:
         """
         values = ([start], [stop], [axis])
         if self.opset < SLICE_BY_INPUTS:
-            named = {"axes": [axis], "starts": [start], "ends": [stop]}
+            named = {"starts": [start], "ends": [stop], "axes": [axis]}
             return self.node("Slice", name, [tensor], name, origin=origin, **named)
         given = [self.integers(f"{name}/{bound}", value) for bound, value in zip(bounds, values, strict=True)]
         return self.node("Slice", name, [tensor, *given], name, origin=origin)

@@ -160,7 +160,7 @@ class Net:
         return helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
     def untyped(self, folder: Path | None = None, *, reference: int = REFERENCE_BYTES) -> Model:
-        """Return the model as loaded: weights of ``reference`` bytes or more are in a file in ``folder``, if there is one."""
+        """Return the model as loaded: weights of ``reference`` bytes or more are in a file in ``folder``, if given."""
         constants: list[TensorProto] = []
         weights: dict[str, Weight] = {}
         end = 13  # weights begin anywhere in an .onnx file

@@ -38,7 +38,7 @@ def odd_model() -> Model:
     weights = [
         numpy_helper.from_array(np.ones((32, 16), np.float32), "w"),
         helper.make_tensor("fp8", TensorProto.FLOAT8E4M3FNUZ, [2], b"\x01\x02", raw=True),
-        helper.make_tensor("text", TensorProto.STRING, [1], [b"words"]),
+        TensorProto(name="text", data_type=TensorProto.STRING, dims=[1], string_data=[b"words"]),
     ]
     graph = helper.make_graph(
         nodes,

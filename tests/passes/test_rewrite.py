@@ -195,7 +195,7 @@ def test_a_rewrite_that_needs_no_shapes_gets_none_inferred() -> None:
     result = run_rewrites(two_layers(), [BreakValid(how=larger_batch)])
     assert result.changes == (CHANGE,)
     assert not result.model.proto.graph.value_info
-    with pytest.raises(PassFailed, match="^rewrite Break changed the model's inputs or outputs"):
+    with pytest.raises(PassFailed, match=r"^rewrite Break changed the model's inputs or outputs"):
         run_rewrites(two_layers(), [Break(how=larger_batch)])
 
 
@@ -207,7 +207,7 @@ def test_names_and_types_always_stay(rewrite: type[Break], how: Callable[[ModelP
 
 
 def test_only_models_that_were_checked_are_checked_again() -> None:
-    with pytest.raises(PassFailed, match="^rewrite BreakValid left an invalid model: "):
+    with pytest.raises(PassFailed, match=r"^rewrite BreakValid left an invalid model: "):
         run_rewrites(two_layers(), [BreakValid(how=drop_first_node)])
     assert run_rewrites(two_layers(), [BreakParsed(how=drop_first_node)]).modified, "its loader says what is wrong"
 
