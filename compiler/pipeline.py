@@ -24,16 +24,16 @@ from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import Graph, type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
-from hyps.passes.normalize.batch_size import assume_batch
-from hyps.passes.normalize.branches import take_branches
+from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
+from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
 from hyps.passes.planning.plan import CandidateSummary, Plan
 from hyps.passes.planning.planner import PlannedModel, plan, planning_stages
 from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import Rewritten, run_rewrites
-from hyps.passes.shapes import fix_input_shapes, infer_shapes
+from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
@@ -183,30 +183,33 @@ def plan_folded(
 
 
 def folded_model(loaded: LoadedModel, job: Compilation) -> Rewritten:
-    """The model with the shapes of all tensors, normalisations folded into convolutions; and what was assumed for it."""
-    fixed = fix_input_shapes(loaded.model, job.input_shapes)
-    assumed = Rewritten(model=fixed) if job.input_shapes else assume_batch(fixed)
-    typed = _typed(assumed.model, OrtShapes(custom_ops=job.custom_ops))
+    """Return the model with fixed inputs, all shapes, and normalisations folded into convolutions.
+
+    The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
+    """
+    fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=job.input_shapes)] if job.input_shapes else [AssumeBatch()])
+    typed = _typed(fixed.model, OrtShapes(custom_ops=job.custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
-    return Rewritten(model=folded.model, changes=(*assumed.changes, *typed.changes))
+    assumed = () if job.input_shapes else fixed.changes
+    return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 
 
 def _typed(model: Model, ask: OrtShapes) -> Rewritten:
-    """The model with all shapes; where that fails, without the branches that its fixed inputs never take."""
+    """Return the model with all shapes; where that fails, without the branches that its fixed inputs never take."""
     try:
         return Rewritten(model=infer_shapes(model, ask))
     except UnsupportedModel as refusal:
-        taken = take_branches(model)
+        taken = run_rewrites(model, [TakeBranches()])
         try:
-            return Rewritten(model=infer_shapes(taken.model, ask), changes=taken.changes)
+            return replace(taken, model=infer_shapes(taken.model, ask))
         except UnsupportedModel:
-            raise refusal from None  # it speaks of the model as it was given
+            raise refusal from None  # it describes the model as it was given
 
 
 def _refuse_impossible_shapes(model: Model) -> None:
-    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: no plan can weigh it."""
+    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow plans."""
     graph = model.proto.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
@@ -218,7 +221,7 @@ def _refuse_impossible_shapes(model: Model) -> None:
 
 
 def _refuse_unwritable_types(model: Model) -> None:
-    """Raise `UnsupportedModel` for an input or output of a type that numpy and its files do not know."""
+    """Raise `UnsupportedModel` for an input or output of a type that numpy, and so its files, does not have."""
     for what, values in (("input", model.proto.graph.input), ("output", model.proto.graph.output)):
         for value in values:
             kind = value.type.tensor_type.elem_type

@@ -1,1 +1,1 @@
-"""Analyses, rewrites and planners: pure functions over a model's structure; nothing here touches a file."""
+"""Analyse, rewrite and plan models: pure functions over a model's structure, which touch no file."""

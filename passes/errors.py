@@ -1,20 +1,20 @@
-"""What a pass says of a model that it cannot serve: one line, what is wrong and how to mend it."""
+"""Define the errors of passes: each is one line that says what is wrong and how to mend it."""
 
 from __future__ import annotations
 
 
 class PassError(Exception):
-    """Base of every error that a pass raises for a user's mistake or an impossible request."""
+    """The base of every error that a pass raises for a user's mistake or an impossible request."""
 
 
 class UnsupportedModel(PassError):
-    """The model holds something that HyPS cannot carry through without risking wrong numbers."""
+    """A model with something that HyPS cannot carry through without risking wrong numbers."""
 
 
 class DoesNotFit(PassError):
-    """No plan keeps within the budget: says which operator, what it needs and the smallest budget that would work.
+    """A budget that no plan keeps: with the operator, the bytes that it needs, and the smallest budget that works.
 
-    The operator is None where the runtime itself needs more.
+    ``operator`` is None where the runtime itself needs more than the budget.
     """
 
     def __init__(self, message: str, *, operator: str | None, needed_bytes: int, smallest_budget_bytes: int | None) -> None:
@@ -25,4 +25,4 @@ class DoesNotFit(PassError):
 
 
 class PassFailed(Exception):
-    """A bug: a rewrite broke the model. Not a user's mistake, so it is not a `PassError`."""
+    """A bug: a rewrite broke the model, or a plan is wrong. It is no user's mistake, and so no `PassError`."""

@@ -1,11 +1,12 @@
-"""The graph view that analyses and planners read: frozen values keyed by tensor and operator names.
+"""View a model as a graph of frozen values keyed by tensor and operator names, for analyses and planners.
 
-An operator is an ONNX node; the view keeps what planning needs (which tensors it reads and writes, their shapes and bytes)
-and leaves attributes to the passes that rewrite them.
+An operator is an ONNX node. The view keeps what planning needs: the tensors that the operator reads and writes, with their
+shapes and bytes. Attributes are left to the rewrites.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.weights import Model, Origin
 
-#: Domains under which the standard operators are written.
+#: The domain of the standard operators has two spellings.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-#: How many elements of the types below a byte lie in one; by name, because older onnx lacks some of them.
+#: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A value with a known element type (numpy name, e.g. ``float32``) and shape."""
+    """A tensor with a known element type (numpy name, e.g. ``float32``) and shape."""
 
     name: str
     dtype: str
@@ -35,10 +36,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """One node: the activations and weights it reads (subgraphs included) and the tensors it writes.
+    """An ONNX node: the activations and weights that it reads, its subgraphs included, and the tensors that it writes.
 
     ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``origin`` is set where a
-    rewrite made it of another operator.
+    rewrite made this operator of another.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Graph:
 
     @cached_property
     def dag(self) -> nx.DiGraph:
-        """The operators by their index, with an edge from the writer of a tensor to each of its readers."""
+        """The operators by index, with an edge from the writer of a tensor to each of its readers."""
         writers = {name: index for index, operator in enumerate(self.operators) for name in operator.outputs}
         dag = nx.DiGraph()
         dag.add_nodes_from(range(len(self.operators)))
@@ -72,14 +73,17 @@ class Graph:
 
 
 def element_bytes(data_type: int, count: int) -> int:
-    """Bytes of ``count`` elements of an ONNX type; types below a byte are packed (onnx.proto, TensorProto.raw_data)."""
+    """Return the bytes of ``count`` elements of an ONNX type; types below a byte are packed (TensorProto.raw_data).
+
+    Raises `UnsupportedModel` for strings, and for numbers that are no type.
+    """
     itemsize, per_byte = _packing(data_type)
     return -(-count // per_byte) * itemsize
 
 
 @cache
 def _packing(data_type: int) -> tuple[int, int]:
-    """(bytes, elements in them) of an ONNX type."""
+    """Return (bytes, elements in them) of an ONNX type."""
     if data_type not in TensorProto.DataType.values() or data_type == TensorProto.UNDEFINED:
         raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
     if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
@@ -91,12 +95,12 @@ def _packing(data_type: int) -> tuple[int, int]:
 
 @cache
 def type_name(data_type: int) -> str:
-    """The numpy name of an ONNX element type."""
+    """Return the numpy name of an ONNX element type."""
     return str(helper.tensor_dtype_to_np_dtype(data_type).name)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in a node's attributes (If, Loop, Scan)."""
+    """Yield the graphs in a node's attributes (If, Loop, Scan)."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
@@ -105,8 +109,13 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def reads(node: NodeProto) -> tuple[str, ...]:
-    """Every outer name a node depends on, each once, in order: its inputs and what its subgraphs capture."""
-    names = dict.fromkeys(name for name in node.input if name)
+    """Return every outer name that a node depends on, each once: its inputs in order, then what its subgraphs capture."""
+    return tuple(dict.fromkeys(itertools.chain(filter(None, node.input), captured(node))))
+
+
+def captured(node: NodeProto) -> tuple[str, ...]:
+    """Return every outer name that a node's subgraphs read, each once, in order."""
+    names: dict[str, None] = {}
     for graph in subgraphs(node):
         local = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         for inner in graph.node:
@@ -117,7 +126,7 @@ def reads(node: NodeProto) -> tuple[str, ...]:
 
 
 def view(model: Model) -> Graph:
-    """Read a model whose shapes are known (see `hyps.passes.shapes`) into a `Graph`, its nodes in their given order.
+    """Return a model whose shapes are known (see `hyps.passes.shapes`) as a `Graph`, its nodes in their given order.
 
     Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
     """

@@ -1,7 +1,8 @@
-"""The shapes of what a Loop carries from round to round, which may change by its specification and seldom do.
+"""Find the shapes of the states of a Loop: the values that it carries from one iteration to the next.
 
-Neither onnx nor onnxruntime infers them. Where the body declares for a state the shape that it starts with, it keeps that
-in every round, and there may be none at all.
+By its specification a Loop may change them in every iteration, so neither onnx nor onnxruntime infers them. Where the body
+declares the shape that a state starts with, the state keeps it: the Loop's output has that shape after any number of
+iterations, or none.
 """
 
 from __future__ import annotations
@@ -14,33 +15,30 @@ from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
 
 
 def carried(proto: ModelProto) -> dict[str, ValueInfoProto]:
-    """The outputs of loops that are states, as their bodies declare them."""
-    found = {}
-    for _, output, declared in _states(proto):
-        found[output] = ValueInfoProto(name=output, type=declared.type)
-    return found
+    """Return the outputs of loops that are states of a declared shape, by name, as the bodies declare them."""
+    return {output: ValueInfoProto(name=output, type=declared.type) for _, output, declared in _states(proto)}
 
 
 def changing(proto: ModelProto, known: Mapping[str, ValueInfoProto]) -> set[str]:
-    """Those of `carried` that do not start with the shape that the body declares."""
+    """Return the names of those of `carried` that do not start with the shape that the body declares."""
     typed = {value.name: value for value in proto.graph.input} | dict(known)
     constants = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    found = set()
+    changed = set()
     for start, output, declared in _states(proto):
         shape = constants[start] if start in constants else _shape(typed[start]) if start in typed else None
         if shape != _shape(declared):
-            found.add(output)
-    return found
+            changed.add(output)
+    return changed
 
 
 def _states(proto: ModelProto) -> Iterator[tuple[str, str, ValueInfoProto]]:
-    """(start, output, declaration in the body) of every state of fixed size."""
+    """Yield (start, output, declaration in the body) of every state of fixed size."""
     for node in proto.graph.node:
         if node.op_type == "Loop" and node.domain in STANDARD_DOMAINS:
-            yield from (state for state in _of(node) if state[1] and _shape(state[2]) is not None)
+            yield from (state for state in _declared(node) if state[1] and _shape(state[2]) is not None)
 
 
-def _of(node: NodeProto) -> Iterator[tuple[str, str, ValueInfoProto]]:
+def _declared(node: NodeProto) -> Iterator[tuple[str, str, ValueInfoProto]]:
     for body in subgraphs(node):
         yield from zip(node.input[2:], node.output, body.output[1:], strict=False)  # scan outputs follow
 

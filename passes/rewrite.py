@@ -1,10 +1,12 @@
-"""The rewrite contract and the one driver that runs rewrites and checks each."""
+"""The contract of a rewrite, and the one driver that runs rewrites and checks each."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum, auto
+from typing import ClassVar
 
 import onnx
 
@@ -14,9 +16,20 @@ from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
 
+class ModelForm(Enum):
+    """How far a model has been prepared: what a rewrite may rely on, and must leave."""
+
+    #: As a file has it. Whether it is valid ONNX is not known yet, so no rewrite can be blamed where it is not.
+    PARSED = auto()
+    #: Valid ONNX; shapes may be open or unknown.
+    VALID = auto()
+    #: Valid ONNX with the shape of every tensor.
+    TYPED = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One thing a rewrite did: to which operator, what, and why in words a user can read."""
+    """One thing that a rewrite did: to which operator, what, and why, in words a user can read."""
 
     operator: str
     what: str
@@ -25,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """A rewrite's result; it is `modified` exactly when it has changes to tell of."""
+    """A rewrite's result; it is `modified` exactly when it has changes."""
 
     model: Model
     changes: tuple[Change, ...] = ()
@@ -36,41 +49,55 @@ class Rewritten:
         return bool(self.changes)
 
 
-class Rewrite(Protocol):
-    """A frozen dataclass whose fields are its options."""
+class Rewrite(ABC):
+    """A change of models of one kind: a frozen dataclass whose fields are its options.
 
+    Inputs and outputs keep their names and types, and their shapes unless ``keeps_shapes`` is false.
+    """
+
+    __slots__ = ()
+    form: ClassVar[ModelForm] = ModelForm.TYPED
+    keeps_shapes: ClassVar[bool] = True
+
+    @abstractmethod
     def __call__(self, model: Model) -> Rewritten:
-        """Rewrite ``model``, which is not changed itself."""
-        ...
+        """Return ``model`` rewritten; the given one is not changed."""
 
 
 def run_rewrites(model: Model, rewrites: Iterable[Rewrite]) -> Rewritten:
-    """Run ``rewrites`` in order; after each the model is valid ONNX with all shapes and unchanged inputs and outputs.
+    """Run ``rewrites`` in order, and check after each what its `ModelForm` and its interface promise.
 
-    Raises `PassFailed`, naming the rewrite, when one breaks that contract; what a rewrite itself refuses passes through.
+    Raises `PassFailed`, which names the rewrite, when one breaks its promise. What a rewrite itself raises passes through.
     """
     changes: list[Change] = []
     for rewrite in rewrites:
         result = rewrite(model)
         if result.modified:
-            model = _checked(type(rewrite).__name__, model, result.model)
+            model = _checked(rewrite, model, result.model)
             changes += result.changes
     return Rewritten(model=model, changes=tuple(changes))
 
 
-def _checked(name: str, before: Model, after: Model) -> Model:
-    try:
-        if made := foreign_kinds(after.proto) - foreign_kinds(before.proto):
-            raise UnsupportedModel(f"onnx knows no operators {sorted(made)}")
-        typed = infer_shapes(after)
-        onnx.checker.check_model(checkable(typed))
-    except (PassError, onnx.checker.ValidationError) as error:
-        raise PassFailed(f"rewrite {name} left an invalid model: {error}") from error
-    if _interface(before) != _interface(typed):
+def _checked(rewrite: Rewrite, before: Model, after: Model) -> Model:
+    name = type(rewrite).__name__
+    if rewrite.form is not ModelForm.PARSED:
+        try:
+            if added := foreign_kinds(after.proto) - foreign_kinds(before.proto):
+                raise UnsupportedModel(f"onnx knows no operators {sorted(added)}")
+            after = infer_shapes(after) if rewrite.form is ModelForm.TYPED else after
+            onnx.checker.check_model(checkable(after))
+        except (PassError, onnx.checker.ValidationError) as error:
+            raise PassFailed(f"rewrite {name} left an invalid model: {error}") from error
+    if _interface(before, rewrite.keeps_shapes) != _interface(after, rewrite.keeps_shapes):
         raise PassFailed(f"rewrite {name} changed the model's inputs or outputs")
-    return typed
+    return after
 
 
-def _interface(model: Model) -> list[bytes]:
+def _interface(model: Model, with_shapes: bool) -> list[bytes | tuple[str, int]]:
+    """Return what callers of a model see. Initializers that are listed among the inputs are none of it."""
     graph = model.proto.graph
-    return [value.SerializeToString(deterministic=True) for value in (*graph.input, *graph.output)]
+    weights = {tensor.name for tensor in graph.initializer}
+    values = [*(value for value in graph.input if value.name not in weights), *graph.output]
+    if with_shapes:
+        return [value.SerializeToString(deterministic=True) for value in values]
+    return [(value.name, value.type.tensor_type.elem_type) for value in values]

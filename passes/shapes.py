@@ -1,8 +1,9 @@
-"""Every tensor's shape, or an error that names the tensor: planning memory needs all of them."""
+"""Infer the shape of every tensor, which planning memory needs, or raise an error that names the tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import onnx
 from onnx import ModelProto, ValueInfoProto, shape_inference
@@ -12,41 +13,15 @@ from hyps.passes.loop_shapes import carried, changing
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
-#: Tells the types of a model's tensors, by name, where onnx cannot infer them.
+#: Returns the types of a model's tensors, by name, where onnx cannot infer them.
 Ask = Callable[[Model], Mapping[str, ValueInfoProto]]
 
 
-def fix_input_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Model:
-    """The same model with the named inputs fixed to ``shapes`` (dimensions in the input's own order).
-
-    Raises `UnsupportedModel` for an unknown input, another rank, or a dimension that contradicts the model's own.
-    """
-    fixed = ModelProto()
-    fixed.CopyFrom(model.proto)
-    inputs = {value.name: value for value in fixed.graph.input}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise UnsupportedModel(f"--input-shape names {name!r}; the model's inputs are {', '.join(map(repr, inputs))}")
-        dimensions = inputs[name].type.tensor_type.shape.dim
-        known = inputs[name].type.tensor_type.HasField("shape")
-        if known and len(dimensions) != len(shape):
-            raise UnsupportedModel(f"--input-shape gives {name!r} {len(shape)} dimensions; the model says {len(dimensions)}")
-        for position, size in enumerate(shape):
-            dimension = dimensions[position] if known else dimensions.add()
-            if dimension.HasField("dim_value") and dimension.dim_value not in (0, -1, size):
-                raise UnsupportedModel(
-                    f"--input-shape gives {name!r} {size} in dimension {position}; the model fixes it at "
-                    f"{dimension.dim_value}"
-                )
-            dimension.dim_value = size
-    return Model(proto=fixed, weights=model.weights)
-
-
 def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
-    """The same model with the shape of every tensor written into it.
+    """Return the model with the shape of every tensor written into it.
 
-    Shapes written in the model before hide none that can be inferred: exporters leave symbolic and stale ones. What onnx
-    cannot infer, or has operators that it does not know, ``ask`` is asked for; without it what the model says counts.
+    An inferred shape replaces the model's own: exporters leave symbolic and stale ones. Where onnx cannot infer a shape, or
+    the model has operators that onnx does not know, ``ask`` is called; without it the model's own shapes are taken.
     Raises `UnsupportedModel` with the first tensor whose shape is not fixed, and `--input-shape` where that helps.
     """
     for value in model.proto.graph.input:
@@ -55,21 +30,21 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
                 f"input {value.name!r} has a dynamic shape {_describe(value)}; fix it, for example with "
                 f"--input-shape {value.name}:{_example(value)}"
             )
-    made = {name: node for node in model.proto.graph.node for name in node.output if name}
+    writers = {name: node for node in model.proto.graph.node for name in node.output if name}
     states = carried(model.proto)
     known = _inferred(model, states.values(), data_prop=True)
-    missing = _missing(made, known)
+    missing = _missing(writers, known)
     if ask and (missing or foreign_kinds(model.proto)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
         _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
-        if missing := _missing(made, known):
+        if missing := _missing(writers, known):
             _add(known, missing, _inferred(model, known.values(), data_prop=False))
-    missing = _missing(made, known) | changing(model.proto, known)
-    for name in (name for name in made if name in missing):
-        shape = _describe(known[name]) if name in known else "unknown"
+    missing = _missing(writers, known) | changing(model.proto, known)
+    for name in (name for name in writers if name in missing):
+        shape, writer = _describe(known[name]) if name in known else "unknown", writers[name]
         raise UnsupportedModel(
-            f"tensor {name!r} (output of {made[name].op_type} {made[name].name!r}) has no fixed shape ({shape}): it depends "
+            f"tensor {name!r} (output of {writer.op_type} {writer.name!r}) has no fixed shape ({shape}): it depends "
             "on the values of the inputs, so that its memory cannot be planned; cut the model before it, or export it with "
             "fixed shapes"
         )
@@ -77,24 +52,24 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     typed.CopyFrom(model.proto)
     del typed.graph.value_info[:]
     outputs = {value.name for value in typed.graph.output}
-    typed.graph.value_info.extend(known[name] for name in made if name not in outputs)
+    typed.graph.value_info.extend(known[name] for name in writers if name not in outputs)
     for value in typed.graph.output:
         if value.name in known:
             value.type.CopyFrom(known[value.name].type)
-    return Model(proto=typed, weights=model.weights)
+    return replace(model, proto=typed)
 
 
 def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     proto.graph.value_info.extend(values)
-    return Model(proto=proto, weights=model.weights)
+    return replace(model, proto=proto)
 
 
 def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: bool) -> dict[str, ValueInfoProto]:
-    """What onnx infers from the inputs, small constants, and the types of tensors that are ``given``.
+    """Return what onnx infers from the inputs, small constants, and the types of the ``given`` tensors, by name.
 
-    ``data_prop`` follows the values of shapes through the graph; with many given types it errs.
+    ``data_prop`` follows the values of shapes through the graph; with many given types its results are wrong.
     """
     bare = checkable(model)
     del bare.graph.value_info[:]
@@ -112,8 +87,8 @@ def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: boo
     return {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
 
-def _add(known: dict[str, ValueInfoProto], missing: Collection[str], told: Mapping[str, ValueInfoProto]) -> None:
-    known |= {name: told[name] for name in missing if name in told}
+def _add(known: dict[str, ValueInfoProto], missing: Collection[str], types: Mapping[str, ValueInfoProto]) -> None:
+    known |= {name: types[name] for name in missing if name in types}
 
 
 def _missing(names: Collection[str], known: Mapping[str, ValueInfoProto]) -> set[str]:

@@ -1,12 +1,13 @@
-"""Operators that onnx does not know and onnxruntime may: contributed ones, those of a user's library, experimental ones.
+"""Handle operators that onnx does not know and onnxruntime may: contributed, experimental, or of a user's library.
 
-onnx's checker and its shape inference pass over what is in a domain that they do not know. Experimental operators of the
-standard domain, which older converters wrote and onnxruntime still runs, are shown to them as what has the same shapes.
+onnx's checker and its shape inference ignore operators of a domain that they do not know. Older converters wrote
+experimental operators of the standard domain, which onnxruntime still runs: for the checker these become operators with the
+same shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -14,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
 from hyps.passes.weights import Model, skeleton
 
-#: The domain of experimental operators in what onnx is shown.
+#: The domain that experimental operators get for onnx's checker.
 _EXPERIMENTAL = "hyps.experimental"
 _SHAPE_KEEPING = frozenset({"Affine", "ImageScaler", "ParametricSoftplus", "ScaledTanh"})
 #: The first opset in which Slice takes its bounds as inputs.
@@ -23,16 +24,21 @@ _END = 2**31 - 1
 
 
 def standard_opset(proto: ModelProto) -> int:
-    """The version of the standard operators that a model uses; 0 where it names none."""
+    """Return the version of the standard operators that a model uses; 0 where it names none."""
     return max((entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
 def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Every node of a graph and of the graphs in its nodes' attributes."""
-    for node in graph.node:
+    """Yield every node of a graph and of the graphs in its nodes' attributes."""
+    yield from nodes_within(graph.node)
+
+
+def nodes_within(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield ``nodes``, each before the nodes of the graphs in its attributes."""
+    for node in nodes:
         yield node
         for inner in subgraphs(node):
-            yield from all_nodes(inner)
+            yield from nodes_within(inner.node)
 
 
 def is_foreign(node: NodeProto, opset: int) -> bool:
@@ -41,19 +47,19 @@ def is_foreign(node: NodeProto, opset: int) -> bool:
 
 
 def foreign_kinds(proto: ModelProto) -> set[tuple[str, str]]:
-    """The (domain, operator type) of every operator that onnx does not know, those of inner graphs included."""
+    """Return the (domain, operator type) of every operator that onnx does not know, subgraphs included."""
     opset = standard_opset(proto)
     return {(node.domain, node.op_type) for node in all_nodes(proto.graph) if is_foreign(node, opset)}
 
 
 def foreign_outputs(proto: ModelProto) -> set[str]:
-    """What operators that onnx does not know put out."""
+    """Return the names of all outputs of operators that onnx does not know."""
     opset = standard_opset(proto)
     return {name for node in proto.graph.node if is_foreign(node, opset) for name in node.output}
 
 
 def checkable(model: Model) -> ModelProto:
-    """The structure of a model, weights apart, in which onnx can check and infer all that it knows."""
+    """Return the model without its referenced weights, such that onnx checks and infers everything that it knows."""
     bare = skeleton(model)
     opset = standard_opset(bare)
     experimental = [node for node in all_nodes(bare.graph) if node.domain in STANDARD_DOMAINS and is_foreign(node, opset)]
@@ -65,7 +71,7 @@ def checkable(model: Model) -> ModelProto:
 
 
 def _disguise(node: NodeProto, opset: int) -> None:
-    """Turn an experimental operator into a standard one with the same shapes, or into one that onnx passes over."""
+    """Turn an experimental operator into a standard one with the same shapes, or into one that onnx ignores."""
     attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
     if node.op_type in _SHAPE_KEEPING:
         node.op_type = "Identity"
@@ -74,7 +80,7 @@ def _disguise(node: NodeProto, opset: int) -> None:
         left, top, right, bottom = attributes["border"]
         height, width = attributes.get("scale", (0, 0))
         ends = [top + height if height else -bottom or _END, left + width if width else -right or _END]
-        cut = helper.make_node("Slice", node.input, node.output, node.name, axes=[2, 3], starts=[top, left], ends=ends)
-        node.CopyFrom(cut)
+        sliced = helper.make_node("Slice", node.input, node.output, node.name, axes=[2, 3], starts=[top, left], ends=ends)
+        node.CopyFrom(sliced)
     else:
         node.domain = _EXPERIMENTAL

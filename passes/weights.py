@@ -1,29 +1,32 @@
-"""Weights by reference: where a weight's bytes lie, never the bytes themselves.
+"""Refer to weights by where their bytes lie, without reading them.
 
-From load to bundle a large weight is a `Weight` (file, offset, length); a shard is a sub-range of it, a folded batch
-normalisation is a scale per row. The bundle writer alone reads the bytes, a block at a time, so that the compiler's
+From load to bundle a large weight is a `Weight` (file, offset, length). A shard of it is a sub-range; a folded batch
+normalisation is a scale for each row. Only the bundle writer reads the bytes, a block at a time, so that the compiler's
 memory does not depend on the model's size.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from onnx import ModelProto, TensorProto, helper
 
-#: Weights of at least this many bytes are referenced, and aligned to it in a bundle so that onnxruntime maps them (ONNX
-#: external data advises 64 KiB). Smaller ones (biases, shapes, axes) stay inside the model, where passes can read them.
+#: Weights of at least this many bytes are referenced, and aligned to as many in a bundle, so that onnxruntime maps them
+#: (ONNX external data advises 64 KiB). Smaller ones (biases, shapes, axes) stay in the model, where passes can read them.
 REFERENCE_BYTES = 65536
+#: The name of a shard, as `part_name` writes it, or of what was sliced or copied for the shard.
+_SHARD = re.compile(r"(.*)/shard(\d+)of(\d+)(?:/.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """A weight's bytes in a file: ``rows`` runs of ``row_bytes`` whose starts lie ``stride_bytes`` apart.
+    """A weight's bytes in a file: ``rows`` runs of ``row_bytes``, whose starts are ``stride_bytes`` apart.
 
-    With ``row_scale`` (float32, little-endian, one a row) each row of float32 elements is multiplied as it is copied.
+    ``row_scale`` holds a float32 (little-endian) for each row: the bundle writer multiplies the row's elements by it.
     """
 
     path: str
@@ -35,11 +38,11 @@ class Weight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight itself."""
+        """The bytes of the weight itself."""
         return self.row_bytes * self.rows
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """The (offset, length) of each contiguous run of bytes, in order."""
+        """Yield the (offset, length) of each contiguous run of bytes, in order."""
         if self.stride_bytes in (0, self.row_bytes):
             yield self.offset, self.nbytes
             return
@@ -47,23 +50,23 @@ class Weight:
             yield self.offset + row * self.stride_bytes, self.row_bytes
 
     def slice(self, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
-        """Elements ``start..stop`` along ``axis`` (not negative) of a row-major weight of this ``shape``.
+        """Return elements ``start..stop`` along ``axis`` (not negative) of a row-major weight of this ``shape``.
 
-        The weight is contiguous; one with a factor a row can be sliced along its first two axes.
+        The weight must be contiguous; one with scaled rows can be sliced along its first two axes. Raises `ValueError` else.
         """
         if self.row_scale is None:
             rows, run = math.prod(shape[:axis]), self._contiguous_bytes() // math.prod(shape[: axis + 1])
         elif self.stride_bytes == self.row_bytes and axis < 2:
             rows, run = shape[0] if axis else 1, self.nbytes // math.prod(shape[: axis + 1])
         else:
-            raise ValueError("only a contiguous weight can be sliced; one with a factor a row along its first two axes")
-        cut = replace(self, offset=self.offset + start * run, row_bytes=(stop - start) * run, rows=rows)
+            raise ValueError("only a contiguous weight can be sliced, and one with scaled rows along its first two axes")
+        part = replace(self, offset=self.offset + start * run, row_bytes=(stop - start) * run, rows=rows)
         if self.row_scale is not None and not axis:  # whole rows, each with its own factor
-            return replace(cut, row_bytes=run, rows=stop - start, row_scale=self.row_scale[4 * start : 4 * stop])
-        return replace(cut, stride_bytes=shape[axis] * run) if axis else cut
+            return replace(part, row_bytes=run, rows=stop - start, row_scale=self.row_scale[4 * start : 4 * stop])
+        return replace(part, stride_bytes=shape[axis] * run) if axis else part
 
     def scale_rows(self, scale: bytes, shape: tuple[int, ...]) -> Weight:
-        """Multiply each row of the first axis of a contiguous float32 weight of this ``shape`` by its own factor."""
+        """Return a contiguous float32 weight of this ``shape``, each row of its first axis multiplied by its own factor."""
         row = self._contiguous_bytes() // shape[0]
         return replace(self, row_bytes=row, rows=shape[0], stride_bytes=row, row_scale=scale)
 
@@ -75,15 +78,38 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The operator of the user's model that a rewrite made another operator of.
+    """The operator that a rewrite made another operator of, and the part of it that this one computes.
 
-    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then).
+    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then). ``parent``
+    is that operator's own origin, where an earlier rewrite made it.
     """
 
     kind: Literal["shard", "tile", "merge"]
     operator: str
     index: int
     count: int
+    parent: Origin | None = None
+
+    @property
+    def is_tile(self) -> bool:
+        """Whether this is a tile, or a part of one."""
+        return self.kind == "tile" or (self.parent is not None and self.parent.is_tile)
+
+
+def part_name(name: str, kind: Literal["shard", "tile"], index: int, count: int) -> str:
+    """Return the name of a part of an operator or a tensor: ``fc6/shard2of4`` for ``index`` 1. `part_origin` reads it."""
+    return f"{name}/{kind}{index + 1}of{count}"
+
+
+def part_origin(name: str) -> Origin | None:
+    """Return the origin of a shard from its name alone, as manifests have it; None where it is no shard's.
+
+    In a model that was compiled here, `Model.origins` says the same without parsing.
+    """
+    found = _SHARD.fullmatch(name)
+    if found is None:
+        return None
+    return Origin(kind="shard", operator=found[1], index=int(found[2]) - 1, count=int(found[3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +117,7 @@ class Model:
     """A model's structure and, by initializer name, where the bytes of its referenced weights lie.
 
     A referenced initializer stays in ``proto`` with its type and shape, marked EXTERNAL and without data. ``origins`` has
-    an entry, by node name, for every node that a rewrite made of another.
+    an entry, by node name, for every node that a rewrite made of another as a shard, as a tile, or to merge them.
     """
 
     proto: ModelProto
@@ -100,14 +126,14 @@ class Model:
 
 
 def placeholder(name: str, data_type: int, shape: tuple[int, ...]) -> TensorProto:
-    """The initializer that stands in ``Model.proto`` for a referenced weight of this type and shape."""
+    """Return the initializer that stands in ``Model.proto`` for a referenced weight of this type and shape."""
     tensor = TensorProto(name=name, data_type=data_type, dims=shape, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=name)
     return tensor
 
 
 def skeleton(model: Model) -> ModelProto:
-    """The structure with each referenced weight turned into a typed graph input: what checks and inference read."""
+    """Return the structure with each referenced weight as a typed graph input, as checks and inference need it."""
     bare = ModelProto()
     bare.CopyFrom(model.proto)
     kept = [tensor for tensor in bare.graph.initializer if tensor.name not in model.weights]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper
 
+from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import reads
-from hyps.passes.unknown_operators import all_nodes, foreign_outputs, is_foreign, standard_opset
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
+from hyps.passes.unknown_operators import all_nodes, is_foreign, nodes_within
+from hyps.passes.weights import Model
 
 #: The first IR version in which an initializer need not be an input as well.
 SEPARATE_INITIALIZERS = 4
@@ -17,43 +22,51 @@ SEPARATE_INITIALIZERS = 4
 CONTRIBUTED = "com.microsoft"
 
 
-def normalize_exporters(proto: ModelProto) -> ModelProto:
-    """The same model with named nodes, constants as initializers, initializers that are no inputs, and no dead nodes."""
-    proto.ir_version = max(proto.ir_version, SEPARATE_INITIALIZERS)
-    _lift_constants(proto)
-    _drop_initializer_inputs(proto)
-    _compute_constant_outputs(proto)
-    _drop_dead_nodes(proto)
-    _drop_unread_outputs(proto)
-    _delay_constants(proto)
-    _name_nodes(proto)
-    _drop_types(proto)
-    _import_contributed(proto)
-    return proto
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormalizeExporters(Rewrite):
+    """Give every node a name, make constants initializers and no inputs, and remove what no output needs."""
+
+    form: ClassVar[ModelForm] = ModelForm.PARSED
+
+    def __call__(self, model: Model) -> Rewritten:
+        """Return the uniform model. One with two initializers of the same name is left to the checker, which refuses it."""
+        editor = GraphEditor(model)
+        if len(editor.constants) < len(model.proto.graph.initializer):
+            return Rewritten(model=model)
+        changes = [Change(operator="model", what=what, why=why) for step in _STEPS for what, why in step(editor)]
+        uniform = editor.finish()
+        if unread := len(editor.constants) - len(uniform.proto.graph.initializer):
+            changes.append(Change(operator="model", what=f"{unread} initializers removed", why="no operator reads them"))
+        changes += _header_changes(uniform)
+        return Rewritten(model=uniform if changes else model, changes=tuple(changes))
 
 
-def _lift_constants(proto: ModelProto) -> None:
+def _lift_constants(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Turn Constant nodes into initializers, which can be referenced."""
     kept = []
-    for node in proto.graph.node:
+    for node in editor.nodes:
         tensor = _constant(node) if node.op_type == "Constant" else None
-        if tensor is None:
+        if tensor is None or node.output[0] in editor.constants:  # written twice: the checker says so
             kept.append(node)
         else:
             tensor.name = node.output[0]
-            proto.graph.initializer.append(tensor)
-    if len(kept) < len(proto.graph.node):
-        _set_nodes(proto, kept)
+            editor.constants[tensor.name] = tensor
+    if lifted := len(editor.nodes) - len(kept):
+        editor.nodes = kept
+        yield f"{lifted} Constant nodes turned into initializers", "weights are initializers"
 
 
 def _constant(node: NodeProto) -> TensorProto | None:
-    """The tensor of a Constant node (onnx operator specification, Constant); None for sparse tensors and strings."""
+    """Return the tensor of a Constant node (ONNX operator specification); None for sparse tensors and strings."""
     if len(node.attribute) != 1 or len(node.output) != 1:
         return None  # damaged: the checker says how
     attribute = node.attribute[0]
     kinds = {"value_float": TensorProto.FLOAT, "value_floats": TensorProto.FLOAT}
     kinds |= {"value_int": TensorProto.INT64, "value_ints": TensorProto.INT64}
     if attribute.name == "value" and attribute.type == AttributeProto.TENSOR:
-        return _copy_tensor(attribute.t)
+        copy = TensorProto()
+        copy.CopyFrom(attribute.t)
+        return copy
     if attribute.name not in kinds:
         return None
     value = helper.get_attribute_value(attribute)
@@ -61,126 +74,153 @@ def _constant(node: NodeProto) -> TensorProto | None:
     return helper.make_tensor("", kinds[attribute.name], shape, values)
 
 
-def _drop_initializer_inputs(proto: ModelProto) -> None:
-    names = {tensor.name for tensor in proto.graph.initializer}
-    for index in reversed(range(len(proto.graph.input))):
-        if proto.graph.input[index].name in names:
-            del proto.graph.input[index]
+def _drop_initializer_inputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Remove initializers from the inputs: weights are constant here."""
+    kept = [value for value in editor.inputs if value.name not in editor.constants]
+    if dropped := len(editor.inputs) - len(kept):
+        editor.inputs = kept
+        yield f"{dropped} initializers removed from the inputs", "weights are constant"
 
 
-def _compute_constant_outputs(proto: ModelProto) -> None:
-    """Let an operator put out what is a constant, under another name: every output is some partition's."""
-    outputs = {value.name for value in proto.graph.output}
-    used = {name for node in all_nodes(proto.graph) for name in (*node.input, *node.output)}
+def _compute_constant_outputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Let an Identity write an output that is a constant, which takes another name: a partition writes every output."""
+    constants = [name for name in editor.constants if name in editor.outputs]
+    if not constants:
+        return
+    taken = editor.outputs | {name for node in nodes_within(editor.nodes) for name in (*node.input, *node.output)}
     copies = []
-    for tensor in proto.graph.initializer:
-        if tensor.name in outputs:
-            name = tensor.name
-            while tensor.name in outputs | used:
-                tensor.name += "/constant"
-            copies.append(helper.make_node("Identity", [tensor.name], [name]))
-    if copies:
-        _set_nodes(proto, [*copies, *proto.graph.node])
+    for name in constants:
+        tensor = TensorProto()
+        tensor.CopyFrom(editor.constants.pop(name))
+        while tensor.name in taken:
+            tensor.name += "/constant"
+        editor.constants[tensor.name] = tensor
+        copies.append(helper.make_node("Identity", [tensor.name], [name]))
+    editor.nodes = [*copies, *editor.nodes]
+    yield f"{len(copies)} outputs that are constants computed by Identity", "a partition writes every output"
 
 
-def _drop_dead_nodes(proto: ModelProto) -> None:
-    wanted = {value.name for value in proto.graph.output}
-    for index in reversed(range(len(proto.graph.node))):
-        node = proto.graph.node[index]
-        if wanted.isdisjoint(node.output):
-            del proto.graph.node[index]
-        else:
-            wanted.update(reads(node))
-    for index in reversed(range(len(proto.graph.initializer))):
-        if proto.graph.initializer[index].name not in wanted:
-            del proto.graph.initializer[index]
+def _drop_dead_nodes(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Remove nodes that no output needs. One pass over nodes in execution order: networkx would need the graph first."""
+    needed = set(editor.outputs)
+    kept = []
+    for node in reversed(editor.nodes):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(reads(node))
+    if dropped := len(editor.nodes) - len(kept):
+        editor.nodes = kept[::-1]
+        yield f"{dropped} operators removed", "no output needs them"
 
 
-def _drop_unread_outputs(proto: ModelProto) -> None:
-    """Leave out optional outputs that nothing reads, such as Dropout's mask: some have no inferable shape."""
-    opset = standard_opset(proto)
-    wanted = {name for node in proto.graph.node for name in reads(node)} | {value.name for value in proto.graph.output}
-    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    for node in proto.graph.node:
-        if len(node.output) < 2 or wanted.issuperset(node.output) or is_foreign(node, opset):
+def _drop_unread_outputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Leave out optional outputs that nothing reads, such as Dropout's mask: the shape of some cannot be inferred."""
+    read = {name for node in editor.nodes for name in reads(node)} | editor.outputs
+    changed = 0
+    for index, node in enumerate(editor.nodes):
+        if len(node.output) < 2 or read.issuperset(node.output) or is_foreign(node, editor.opset):
             continue
-        formal = onnx.defs.get_schema(node.op_type, opset, "").outputs
-        for index, parameter in enumerate(formal[: len(node.output)]):
-            if parameter.option == optional and node.output[index] not in wanted:
-                node.output[index] = ""
-        while node.output and not node.output[-1]:
-            del node.output[-1]
+        formal = onnx.defs.get_schema(node.op_type, editor.opset, "").outputs
+        optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+        outputs = list(node.output)
+        for place, parameter in enumerate(formal[: len(outputs)]):
+            if parameter.option == optional and outputs[place] not in read:
+                outputs[place] = ""
+        while outputs and not outputs[-1]:
+            del outputs[-1]
+        if outputs != list(node.output):
+            editor.nodes[index] = copy = NodeProto()
+            copy.CopyFrom(node)
+            copy.output[:] = outputs
+            changed += 1
+    if changed:
+        yield f"unread outputs of {changed} operators left out", "their shapes may be unknown"
 
 
-def _delay_constants(proto: ModelProto) -> None:
-    """Move what is computed from constants to its first reader: onnxruntime folds it into that, no cut may part them."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
+def _delay_constants(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Move what is computed from constants to its first reader: onnxruntime folds the two, so no cut may part them."""
+    constants = set(editor.constants)
     waiting: dict[str, int] = {}
     order: list[int] = []
-    for index, node in enumerate(proto.graph.node):
+    for index, node in enumerate(editor.nodes):
         if constants.issuperset(reads(node)):
             constants.update(node.output)
             waiting |= dict.fromkeys(node.output, index)
         else:
-            order += [*_take(proto, waiting, reads(node)), index]
-    order += _take(proto, waiting, list(waiting))  # what the model itself puts out
+            order += [*_take(editor, waiting, reads(node)), index]
+    order += _take(editor, waiting, list(waiting))  # the outputs of the model itself
     if order != sorted(order):
-        _set_nodes(proto, [proto.graph.node[index] for index in order])
+        editor.nodes = [editor.nodes[index] for index in order]
+        yield "operators on constants moved to their first reader", "onnxruntime folds them into it"
 
 
-def _take(proto: ModelProto, waiting: dict[str, int], names: Iterable[str]) -> list[int]:
-    """Take the nodes that write ``names``, and those that these depend on, out of ``waiting``; in their order."""
+def _take(editor: GraphEditor, waiting: dict[str, int], names: Iterable[str]) -> list[int]:
+    """Take the nodes that write ``names``, and those that these depend on, out of ``waiting``; return them in order.
+
+    Hand-written because each node is taken once, whoever reads it first: linear over all readers, unlike ancestors.
+    """
     taken: set[int] = set()
     pending = list(names)
     while pending:
         index = waiting.pop(pending.pop(), None)
         if index is not None and index not in taken:
             taken.add(index)
-            pending += reads(proto.graph.node[index])
+            pending += reads(editor.nodes[index])
     return sorted(taken)
 
 
-def _set_nodes(proto: ModelProto, nodes: list[NodeProto]) -> None:
-    copies = [_copy(node) for node in nodes]
-    del proto.graph.node[:]
-    proto.graph.node.extend(copies)
-
-
-def _name_nodes(proto: ModelProto) -> None:
-    """Give every node a name of its own: its own, or its operator type and a number."""
+def _name_nodes(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Give every node a name that no other has: its own, or its operator type and a number."""
     taken: set[str] = set()
     numbers: Counter[str] = Counter()
-    for node in proto.graph.node:
-        base = name = node.name or node.op_type
-        while name in taken or not node.name:
+    named = 0
+    for index, node in enumerate(editor.nodes):
+        base = node.name or node.op_type
+        name = node.name
+        while name in taken or not name:
             numbers[base] += 1
-            node.name = name = f"{base}_{numbers[base]}"
-        node.name = name
+            name = f"{base}_{numbers[base]}"
         taken.add(name)
+        if name != node.name:
+            editor.nodes[index] = copy = NodeProto()
+            copy.CopyFrom(node)
+            copy.name = name
+            named += 1
+    if named:
+        yield f"{named} operators named", "plans name operators"
 
 
-def _drop_types(proto: ModelProto) -> None:
-    """Leave out types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
-    made = foreign_outputs(proto)
-    kept = [value for value in proto.graph.value_info if value.name in made]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
+def _drop_types(editor: GraphEditor) -> Iterator[tuple[str, str]]:
+    """Leave out the types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
+    written = {name for node in editor.nodes if is_foreign(node, editor.opset) for name in node.output}
+    kept = [value for value in editor.value_info if value.name in written]
+    if dropped := len(editor.value_info) - len(kept):
+        editor.value_info = kept
+        yield f"{dropped} types of inner tensors left out", "they are inferred"
 
 
-def _import_contributed(proto: ModelProto) -> None:
-    """Name the domain of onnxruntime's own operators, which onnxruntime alone knows without being told."""
+_STEPS: tuple[Callable[[GraphEditor], Iterator[tuple[str, str]]], ...] = (
+    _lift_constants,
+    _drop_initializer_inputs,
+    _compute_constant_outputs,
+    _drop_dead_nodes,
+    _drop_unread_outputs,
+    _delay_constants,
+    _name_nodes,
+    _drop_types,
+)
+
+
+def _header_changes(model: Model) -> Iterator[Change]:
+    """Raise the IR version to one with separate initializers; name onnxruntime's domain, which it alone knows unnamed.
+
+    ``model`` is a copy that nothing else holds yet.
+    """
+    proto = model.proto
+    if proto.ir_version < SEPARATE_INITIALIZERS:
+        proto.ir_version = SEPARATE_INITIALIZERS
+        yield Change(operator="model", what=f"IR version {SEPARATE_INITIALIZERS}", why="initializers are no inputs")
     domains = {node.domain for node in all_nodes(proto.graph)}
     if CONTRIBUTED in domains - {entry.domain for entry in proto.opset_import}:
         proto.opset_import.add(domain=CONTRIBUTED, version=1)
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _copy_tensor(tensor: TensorProto) -> TensorProto:
-    copy = TensorProto()
-    copy.CopyFrom(tensor)
-    return copy
+        yield Change(operator="model", what=f"domain {CONTRIBUTED} imported", why="its operators are used")

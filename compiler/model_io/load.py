@@ -1,8 +1,8 @@
-"""Load a model's structure, its weights by reference, in the form the passes expect.
+"""Load a model's structure, its weights by reference, in the form that the passes expect.
 
-Nothing in the file is trusted: external data stays in the model's folder and inside its files, operators and opsets are
-known ones. What differs between exporters is made uniform: every node has a name of its own, constants are initializers,
-initializers are no inputs, local functions are inlined, nodes that no output needs are gone.
+Nothing in the file is trusted: external data must be in the model's folder and within its files, operators and opsets must
+be known. Habits of exporters are made uniform: every node has a name of its own, constants are initializers, initializers
+are no inputs, local functions are inlined, nodes that no output needs are removed.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
-from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, normalize_exporters
+from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
+from hyps.passes.rewrite import run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable, standard_opset
 from hyps.passes.weights import Model
 
 OLDEST_OPSET = 7
-#: Inlining stops short of this; the largest models have a tenth.
+#: The most operators that inlining may make; the largest models have a tenth of them.
 MOST_OPERATORS = 1_000_000
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model and what its file says of it.
+    """A model that was read from a file, with its name and size.
 
-    ``parameters`` are the elements of its weights, as networks are published: without shapes, scalars and the running
-    statistics of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the
-    last bits.
+    ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
+    of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
     """
 
     model: Model
@@ -51,10 +51,10 @@ class LoadedModel:
 
 @contextmanager
 def load_model(path: Path) -> Iterator[LoadedModel]:
-    """The model at ``path``; while the context is open its weights can be read from where they lie.
+    """Load the model at ``path``; its weights can be read while the context is open.
 
-    Raises `ModelFileError` for a file that is missing, damaged or leads out of its folder, `UnsupportedModel` for what it
-    says that HyPS cannot carry through.
+    Raises `ModelFileError` for a file that is missing, damaged or refers to files outside its folder, `UnsupportedModel` for
+    a model that HyPS cannot carry through.
     """
     proto = _parse(path)
     _check_names(path, proto)
@@ -62,7 +62,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    proto = normalize_exporters(proto)
+    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
     inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
@@ -70,7 +70,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
         model = reference_weights(path, proto, spilled)
         try:
             onnx.checker.check_model(checkable(model))
-        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # what it quotes may be no text
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
         yield LoadedModel(
@@ -90,7 +90,7 @@ def _parameters(graph: GraphProto) -> int:
 
 
 def _overridable_weights(proto: ModelProto) -> str | None:
-    """Why the whole model computes otherwise than one with constant weights: they are inputs, too (onnx IR, version 4)."""
+    """Return why the whole model differs from one with constant weights: they are inputs, too (ONNX IR, version 4)."""
     inputs = {value.name for value in proto.graph.input}
     if proto.ir_version < SEPARATE_INITIALIZERS or inputs.isdisjoint(tensor.name for tensor in proto.graph.initializer):
         return None
@@ -100,7 +100,7 @@ def _overridable_weights(proto: ModelProto) -> str | None:
 
 
 def _draws(proto: ModelProto) -> str | None:
-    """Why no two runs need agree: an operator draws random numbers."""
+    """Return why two runs may differ: the operator that draws random numbers."""
     zeros = {tensor.name for tensor in proto.graph.initializer if not any(tensor.raw_data) and not any(tensor.int32_data)}
     for node in all_nodes(proto.graph):
         drops = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in zeros
@@ -116,10 +116,10 @@ def _parse(path: Path) -> ModelProto:
             raise ModelFileError(f"{path} {what}; name an .onnx file")
         path.name.encode()
         proto: ModelProto = ModelProto.FromString(read_structure(path))
-        proto.DiscardUnknownFields()  # not every pass would carry them through
+        proto.DiscardUnknownFields()  # newer than this onnx: no pass knows what they mean
     except DecodeError:
         raise ModelFileError(f"{path} is no ONNX file; export or copy it again") from None
-    except UnicodeDecodeError:  # protobuf's implementation in Python does not hand over such names
+    except UnicodeDecodeError:  # protobuf's implementation in Python raises on such names
         raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again") from None
     except UnicodeEncodeError:
         raise ModelFileError(f"the file name {path.name!r} is no UTF-8 text; rename the model") from None
@@ -131,7 +131,7 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _check_names(path: Path, proto: ModelProto) -> None:
-    """Raise `ModelFileError` unless every name is text: protobuf hands over what is no UTF-8 as bytes."""
+    """Raise `ModelFileError` unless every name is text: protobuf returns names that are no UTF-8 as bytes."""
     if any(isinstance(name, bytes) for name in _names(proto)):
         raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
 
@@ -188,7 +188,7 @@ def _inline(path: Path, proto: ModelProto) -> ModelProto:
 
 
 def _inlined_size(proto: ModelProto) -> int:
-    """How many operators inlining makes: a few functions that call each other twice are enough for billions.
+    """Return the number of operators after inlining: a few functions that each call the next twice make billions.
 
     Raises `RecursionError`, a `RuntimeError`, for a chain of thousands of functions.
     """
@@ -200,7 +200,7 @@ def _inlined_size(proto: ModelProto) -> int:
         for node in nodes:
             key = (node.domain, node.op_type)
             if key in bodies and key not in sizes:
-                sizes[key] = 1  # until it is known; a circle is refused by the inliner
+                sizes[key] = 1  # until it is known; the inliner refuses a circle
                 sizes[key] = size(bodies[key])
             total += sizes.get(key, 1) + sum(size(inner.node) for inner in subgraphs(node))
         return total
@@ -209,14 +209,14 @@ def _inlined_size(proto: ModelProto) -> int:
 
 
 def _check_inner_tensors(graph: GraphProto) -> None:
-    """Raise `UnsupportedModel` where an attribute, or a graph in one, holds a tensor that lies outside the model."""
+    """Raise `UnsupportedModel` where an attribute, or a graph in one, has a tensor in external data."""
     for node in graph.node:
         inner = list(subgraphs(node))
-        tensors = [tensor for graph in inner for tensor in graph.initializer]
+        tensors = [tensor for subgraph in inner for tensor in subgraph.initializer]
         tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
         if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
             raise UnsupportedModel(
                 f"operator {node.name!r} has weights of its own in external data; save the model without external data"
             )
-        for graph_inside in inner:
-            _check_inner_tensors(graph_inside)
+        for subgraph in inner:
+            _check_inner_tensors(subgraph)

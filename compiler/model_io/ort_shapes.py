@@ -1,7 +1,7 @@
-"""Shapes that onnx cannot infer, as onnxruntime tells them.
+"""Ask onnxruntime for shapes that onnx cannot infer.
 
-onnxruntime computes what hangs on shapes alone while it loads a model, takes constant branches of If, and knows operators
-that onnx does not. It is asked where onnx leaves a shape open, and not else: compiling needs no onnxruntime by itself.
+While it loads a model, onnxruntime computes what depends on shapes alone and takes constant branches of If; and it knows
+operators that onnx does not know. It is used only where onnx leaves a shape open: most models compile without it.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ _TENSOR_TYPE = re.compile(r"tensor\((\w+)\)\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrtShapes:
-    """Asks onnxruntime, with the operators of the library ``custom_ops``, for the type of every tensor of a model."""
+    """A source of tensor types: onnxruntime, with the operators of the library ``custom_ops``."""
 
     custom_ops: Path | None = None
 
     def __call__(self, model: Model) -> Mapping[str, ValueInfoProto]:
-        """The tensors whose element type and whole shape onnxruntime knows, by name; weights are not read.
+        """Return the types of tensors whose element type and shape onnxruntime knows, by name; weights are not read.
 
         Raises `UnsupportedModel` where onnxruntime refuses the model.
         """
         proto = skeleton(model)
-        made = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
-        foreign = foreign_outputs(proto)  # many do not say what shapes they make: then the file's own word counts
+        written = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
+        foreign = foreign_outputs(proto)  # many infer no shapes: then those in the file count
         proto.graph.value_info.extend(value for value in proto.graph.output if value.name in foreign)
         del proto.graph.output[:]
-        proto.graph.output.extend(ValueInfoProto(name=name) for name in made)
-        found = {name: helper.make_tensor_value_info(name, *kind) for name, kind in self._types(proto).items()}
-        if scalars := [name for name, value in found.items() if not value.type.tensor_type.shape.dim]:
+        proto.graph.output.extend(ValueInfoProto(name=name) for name in written)
+        types = {name: helper.make_tensor_value_info(name, *kind) for name, kind in self._types(proto).items()}
+        if scalars := [name for name, value in types.items() if not value.type.tensor_type.shape.dim]:
             for name in self._unknown_ranks(proto, scalars):
-                del found[name]
-        return found
+                del types[name]
+        return types
 
     def _unknown_ranks(self, proto: ModelProto, names: Sequence[str]) -> Iterator[str]:
-        """Those of ``names`` of which onnxruntime does not know that they are scalars: it shows both alike."""
+        """Yield those of ``names`` whose rank onnxruntime does not know: it reports them as it reports scalars."""
         proto.graph.node.extend(helper.make_node("Shape", [name], [f"{name}/rank"]) for name in names)
         proto.graph.output.extend(ValueInfoProto(name=f"{name}/rank") for name in names)
         ranks = self._types(proto)
         yield from (name for name in names if ranks.get(f"{name}/rank", (0, None))[1] != [0])
 
     def _types(self, proto: ModelProto) -> dict[str, tuple[int, list[int]]]:
-        """The element type and shape of each output that is a tensor of known size."""
-        import onnxruntime as ort  # most models do not need it
+        """Return the element type and shape of each output that is a tensor of known size."""
+        import onnxruntime as ort  # few models need it
 
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -68,21 +68,21 @@ class OrtShapes:
             session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
             raise _refusal(proto, _reason(error)) from None
-        found = {}
+        types = {}
         for value in session.get_outputs():
             kind = _TENSOR_TYPE.match(value.type)
             if kind and all(isinstance(size, int) and size >= 0 for size in value.shape):
-                found[value.name] = (TensorProto.DataType.Value(kind[1].upper()), value.shape)
-        return found
+                types[value.name] = (TensorProto.DataType.Value(kind[1].upper()), value.shape)
+        return types
 
 
 def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
     opset = standard_opset(proto)
     for domain, op_type in sorted(foreign_kinds(proto)):
         if re.search(rf"\b{re.escape(op_type)}\b.* is not a registered|No Op registered for {re.escape(op_type)}\b", reason):
-            whose = f"of domain {domain!r}" if domain else f"in opset {opset}"
+            place = f"of domain {domain!r}" if domain else f"in opset {opset}"
             return UnsupportedModel(
-                f"neither onnx nor onnxruntime knows an operator {op_type!r} {whose}; name the library that has it with "
+                f"neither onnx nor onnxruntime knows an operator {op_type!r} {place}; name the library that has it with "
                 "--custom-ops, or export the model with standard operators"
             )
     return UnsupportedModel(

@@ -1,6 +1,7 @@
-"""Where a model's weights lie: each large initializer becomes a reference to bytes that are really there.
+"""Turn every large initializer into a reference to its bytes, after checking that they exist.
 
-External data stays in the model's folder and inside its files; what is encoded number by number is written out as bytes.
+External data must be in the model's folder and within its files. Weights that are encoded number by number are written to a
+temporary file as bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
 
 def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
-    """Turn every large initializer into a reference."""
+    """Return the model with a reference for every large initializer; ``proto`` is changed.
+
+    Weights that are no contiguous bytes in a file are written to ``spilled``. Raises `ModelFileError` for weights that are
+    missing, cut short, or outside the model's folder.
+    """
     weights: dict[str, Weight] = {}
     for tensor in proto.graph.initializer:
         nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
@@ -38,13 +43,13 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
 
 
 def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
-    """Where an external tensor's bytes lie, once it is sure that they are there and in the model's folder."""
+    """Return the reference to an external tensor's bytes; raise `ModelFileError` unless they are in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     damaged = ModelFileError(f"weight {tensor.name!r} of {path} has a damaged reference; export the model again")
     try:
         file = _data_file(path, tensor.name, entries.get("location", ""))
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
-    except (OSError, RuntimeError, ValueError):  # an impossible name, links in a circle, no numbers
+    except (OSError, RuntimeError, ValueError):  # an impossible name, a circle of links, no numbers
         raise damaged from None
     if offset < 0:
         raise damaged
@@ -64,25 +69,25 @@ def _data_file(path: Path, weight: str, location: str) -> Path:
     if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
         raise ModelFileError(
             f"weight {weight!r} of {path} lies in {location!r}, outside the model's folder; save the model again with its "
-            "data beside it"
+            "data next to it"
         )
     if not file.is_file():
-        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it beside the model")
+        raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it next to the model")
     return file
 
 
 def _values(path: Path, tensor: TensorProto) -> NDArray[Any]:
-    """The values of a weight inside the model, once it is sure that they are as many as its shape says."""
+    """Return the values of a weight in the model; raise `ModelFileError` unless their number is that of its shape."""
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError):
         raise ModelFileError(
-            f"weight {tensor.name!r} of {path} has not the values its shape needs; export it again"
+            f"weight {tensor.name!r} of {path} does not have as many values as its shape needs; export it again"
         ) from None
 
 
 def _spill(values: NDArray[Any], spilled: Path) -> Weight:
-    """Write a large weight that is encoded number by number (int32_data and the like) as raw bytes to ``spilled``."""
+    """Append a large weight that is encoded number by number (int32_data and the like) to ``spilled`` as bytes."""
     raw = numpy_helper.from_array(values).raw_data  # types below a byte are packed
     with spilled.open("ab") as stream:
         offset = stream.tell()
@@ -91,7 +96,7 @@ def _spill(values: NDArray[Any], spilled: Path) -> Weight:
 
 
 def _read_inside(tensor: TensorProto, weight: Weight) -> None:
-    """Bring a small external weight into the model."""
+    """Read a small external weight into the model."""
     with Path(weight.path).open("rb") as stream:
         stream.seek(weight.offset)
         tensor.raw_data = stream.read(weight.nbytes)

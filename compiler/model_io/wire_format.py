@@ -1,9 +1,9 @@
 """Read a model's structure without its weights, by walking the protobuf wire format.
 
 A one-file model holds each weight's bytes as a length-delimited field (``TensorProto.raw_data``, or packed ``float_data``
-and ``double_data``, which are the same bytes). The walk skips them and leaves in their place an external-data reference to
-the file itself, so a 528 MB model is read in milliseconds and a few pages. Wire format: protobuf encoding guide; field
-numbers: onnx.proto.
+and ``double_data``, which are the same bytes). The walk skips these bytes and puts an external-data reference to the file
+itself in their place, so a 528 MB model is read in milliseconds and a few pages of memory. Wire format: protobuf encoding
+guide; field numbers: onnx.proto.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RAW_DATA, _FLOAT_DATA, _DOUBLE_DATA = 9, 4, 10
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """The fields of a message type that lead to weights; ``tensor`` marks TensorProto."""
+    """A message type: its fields that lead to weights, by number; ``tensor`` marks TensorProto."""
 
     fields: dict[int, _Message]
     tensor: bool = False
@@ -41,9 +41,9 @@ _MODEL = _Message({7: _GRAPH})
 
 
 def read_structure(path: Path) -> bytes:
-    """The serialised model with every large weight replaced by a reference into ``path`` itself.
+    """Return the serialised model with every large weight replaced by a reference into ``path`` itself.
 
-    Raises `ModelFileError` for a file that is no protobuf or is cut short.
+    Raises `ModelFileError` for a file that is no protobuf, or is cut short.
     """
     size = path.stat().st_size
     if not size:
@@ -60,7 +60,7 @@ class _Malformed(Exception):
 
 
 def _strip(data: WireBuffer, start: int, end: int, message: _Message, name: str) -> list[bytes]:
-    """The pieces of one message, its large weights replaced."""
+    """Return the pieces of one message, its large weights replaced."""
     pieces: list[bytes] = []
     kept_from = start
     for number, wire_type, field_start, value_start, value_end in _fields(data, start, end):
@@ -81,7 +81,7 @@ def _strip(data: WireBuffer, start: int, end: int, message: _Message, name: str)
 
 
 def _fields(data: WireBuffer, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Each field's (number, wire type, start, start of its value, end of its value)."""
+    """Yield each field's (number, wire type, start, start of its value, end of its value)."""
     position = start
     while position < end:
         key, value_start = _read_varint(data, position, end)
@@ -102,7 +102,7 @@ def _fields(data: WireBuffer, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _read_varint(data: WireBuffer, position: int, end: int) -> tuple[int, int]:
-    """(value, position behind it) of a base-128 varint of at most ten bytes."""
+    """Return (value, position after it) of a base-128 varint of at most ten bytes."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:
@@ -125,7 +125,7 @@ def _varint(value: int) -> bytes:
 
 
 def _reference(name: str, offset: int, length: int) -> bytes:
-    """The TensorProto fields that say the data lie in file ``name``; merged into the tensor they stand in."""
+    """Return the TensorProto fields that place the data in file ``name``; a parser merges them into the tensor around."""
     tensor = TensorProto(data_location=TensorProto.EXTERNAL)
     for key, value in (("location", name), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))

@@ -11,12 +11,13 @@ from hyps.compiler.report.facts import (
     Node,
     edges_between,
     planned_timeline,
-    shard_of,
+    shard_label,
     steps_of,
     whole_layers,
     whole_timeline,
 )
 from hyps.passes.units import megabytes
+from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 
 
@@ -52,7 +53,7 @@ def _step_nodes(steps: Sequence[Step], sizes: Mapping[str, int]) -> Iterator[Nod
             name=step.name,
             kind=f"{len(step.operators)} op{'s' if len(step.operators) != 1 else ''}",
             part=index,
-            shard=next(filter(None, (shard_of(name)[1] for name in step.operators)), ""),
+            shard=next(filter(None, (shard_label(part_origin(name)) for name in step.operators)), ""),
             output_bytes=sum(sizes[name] for name in step.outputs),
             notes=(
                 str(step.reason or ""),

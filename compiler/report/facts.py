@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,10 +9,8 @@ from typing import Protocol
 from hyps.compiler.analysis import SplitPoint, TypeRow
 from hyps.compiler.bundle_writer.model_report import WholeModel
 from hyps.passes.planning.plan import Partition
+from hyps.passes.weights import Origin, part_origin
 from hyps.runtime.bundle.manifest import Step
-
-#: Shards are called so by `hyps.passes.sharding.graph_editor.shard_name`; a bias or an activation may go with each.
-_SHARD = re.compile(r"(?P<operator>.*)/shard(?P<index>\d+)of(?P<count>\d+)(?:/.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +105,9 @@ class Facts:
     edges: tuple[Edge, ...]
 
 
-def shard_of(name: str) -> tuple[str, str]:
-    """The operator that ``name`` is a shard of, and which: ``("fc1", "2/4")``; of another its own name, and nothing."""
-    found = _SHARD.fullmatch(name)
-    return (found["operator"], f"{found['index']}/{found['count']}") if found else (name, "")
+def shard_label(origin: Origin | None) -> str:
+    """Return ``2/4`` for an operator that is the second of four shards, an empty string for any other."""
+    return f"{origin.index + 1}/{origin.count}" if origin is not None and origin.kind == "shard" else ""
 
 
 def printable(name: str) -> str:
@@ -156,7 +152,8 @@ def whole_timeline(whole: WholeModel) -> Timeline:
 
 def whole_layers(whole: WholeModel, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
     """The model's operators, with the places to cut, and those where ``parts`` do."""
-    ends = {shard_of(part.operators[-1])[0] for part in parts[:-1] if part.operators}
+    lasts = [part.operators[-1] for part in parts[:-1] if part.operators]
+    ends = {origin.operator if (origin := part_origin(name)) else name for name in lasts}
     kinds = {point.position: point.kind for point in whole.splits}
     for index, (name, nbytes) in enumerate(zip(whole.names, whole.output_bytes, strict=True)):
         yield Layer(name=name, output_bytes=nbytes, split=kinds.get(index + 1, ""), cut=name in ends)

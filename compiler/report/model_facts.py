@@ -13,7 +13,7 @@ from hyps.compiler.report.facts import (
     Node,
     edges_between,
     planned_timeline,
-    shard_of,
+    shard_label,
     steps_of,
     whole_layers,
     whole_timeline,
@@ -68,7 +68,7 @@ def _operator_nodes(graph: Graph, homes: Mapping[str, int]) -> Iterator[Node]:
             name=operator.name,
             kind=operator.op_type,
             part=homes.get(operator.name),
-            shard=shard_of(operator.name)[1],
+            shard=shard_label(operator.origin),
             output_bytes=output_bytes,
             notes=(f"output {shapes}, {megabytes(output_bytes)}", f"weights {megabytes(weights)}"),
         )

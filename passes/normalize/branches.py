@@ -1,127 +1,151 @@
-"""Take the branch of an If whose condition hangs on the shapes of the inputs alone.
+"""Take the branch of an If whose condition depends on the shapes of the inputs alone.
 
-Exporters turn ``if x.dim() == 2`` of a program into an If. Once the inputs are fixed, one branch is never taken, and often
-wrong for these shapes, so that onnxruntime refuses the model. What remains computes the same.
+Exporters turn ``if x.dim() == 2`` of a program into an If. Once the inputs are fixed, one branch is never taken. It is often
+wrong for these shapes, so that onnxruntime refuses the model. The model without it computes the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
+from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
-from hyps.passes.rewrite import Change, Rewritten
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.unknown_operators import all_nodes, standard_opset
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
 KnownValues = MutableMapping[str, NDArray[Any]]
 Types = MutableMapping[str, TypeProto]
 
-#: What is computed to know a condition: exact on integers and booleans, whoever computes it.
+#: The operators that are computed to know a condition: exact on integers and booleans, with any implementation.
 _COMPUTED = frozenset(
     {"Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or"}
     | {"ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
 )
 
 
-def take_branches(model: Model) -> Rewritten:
-    """The same model without branches that its fixed inputs never take; those in branches of other operators included.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBranches(Rewrite):
+    """Replace every If whose branch follows from the fixed inputs by that branch, inside other operators' graphs, too.
 
-    What a body of a Loop or Scan says of its own inputs is not relied on: they may change from round to round.
+    What the body of a Loop or Scan declares of its own inputs does not count: they may change from round to round.
     """
-    if not any(node.op_type == "If" for node in all_nodes(model.proto.graph)):
-        return Rewritten(model=model)
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
-    walk = _Walk(proto, model)
-    walk.graph(proto.graph, {value.name: value.type for value in proto.graph.input}, {})
-    return Rewritten(model=Model(proto=proto, weights=model.weights) if walk.changes else model, changes=tuple(walk.changes))
+
+    form: ClassVar[ModelForm] = ModelForm.VALID
+
+    def __call__(self, model: Model) -> Rewritten:
+        """Return the model with the branches that it always takes."""
+        if not any(node.op_type == "If" for node in all_nodes(model.proto.graph)):
+            return Rewritten(model=model)
+        editor = GraphEditor(model)
+        walk = _Walk(model)
+        types = {value.name: value.type for value in editor.inputs}
+        nodes, constants = walk.graph(model.proto.graph, types, {}, limit_bytes=REFERENCE_BYTES)
+        if not walk.changes:
+            return Rewritten(model=model)
+        editor.nodes = nodes
+        editor.constants |= {tensor.name: tensor for tensor in constants}
+        return Rewritten(model=editor.finish(), changes=tuple(walk.changes))
 
 
 class _Walk:
-    """Walks graphs in their order, with the types and small values that are known so far."""
+    """A walk through a model's graphs in execution order, with the types and small values that are known so far."""
 
-    def __init__(self, proto: ModelProto, model: Model) -> None:
+    def __init__(self, model: Model) -> None:
         self.changes: list[Change] = []
-        self._top = proto.graph
-        self._opset = standard_opset(proto)
-        self._imports = list(proto.opset_import)
-        self._ir_version = proto.ir_version
+        self._opset = standard_opset(model.proto)
+        self._imports = list(model.proto.opset_import)
+        self._ir_version = model.proto.ir_version
         self._referenced = model.weights
 
-    def graph(self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, NDArray[Any]]) -> None:
-        """Take branches in ``graph``, which sees ``types`` and ``values`` from outside."""
+    def graph(
+        self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, NDArray[Any]], limit_bytes: float
+    ) -> tuple[list[NodeProto], list[TensorProto]]:
+        """Return the nodes of ``graph`` with branches taken, and the constants that they need beyond the graph's own.
+
+        ``types`` and ``values`` are those of the graphs around it. Branches of ``limit_bytes`` or more are left: weights of
+        the model itself must be referenced, and those in a branch are not.
+        """
         inner_types: Types = ChainMap({}, types)  # type: ignore[arg-type]
         inner_values: KnownValues = ChainMap({}, values)  # type: ignore[arg-type]
-        self._add_initializers(graph, inner_types, inner_values)
-        kept = []
+        self._add_constants(graph.initializer, inner_types, inner_values)
+        kept: list[NodeProto] = []
+        constants: list[TensorProto] = []
         pending = list(reversed(graph.node))
         while pending:
             node = pending.pop()
-            branch = self._taken(graph, node, inner_values)
-            if branch is None:
-                self._learn(node, inner_types, inner_values)
-                kept.append(node)
+            branch = _taken_branch(node, inner_values)
+            if branch is None or branch.ByteSize() >= limit_bytes:
+                kept.append(self._learned(node, inner_types, inner_values))
                 continue
-            nodes = list(_inlined(graph, node, branch))
-            self._add_initializers(graph, inner_types, inner_values)
+            nodes, moved = _inlined(node, branch)
+            self._add_constants(moved, inner_types, inner_values)
+            constants += moved
             pending += reversed(nodes)
             why = "its condition hangs on shapes alone, which are fixed"
             self.changes.append(
                 Change(operator=node.name or node.output[0], what="replaced by the branch it always takes", why=why)
             )
-        copies = [_copy(node) for node in kept]
-        del graph.node[:]
-        graph.node.extend(copies)
+        return kept, constants
 
-    def _add_initializers(self, graph: GraphProto, types: Types, values: KnownValues) -> None:
-        for tensor in graph.initializer:
+    def _add_constants(self, tensors: Iterable[TensorProto], types: Types, values: KnownValues) -> None:
+        for tensor in tensors:
             if tensor.name not in types:
                 types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
                 if tensor.name not in self._referenced and tensor.ByteSize() < REFERENCE_BYTES:
                     values[tensor.name] = numpy_helper.to_array(tensor)
 
-    def _taken(self, graph: GraphProto, node: NodeProto, values: KnownValues) -> GraphProto | None:
-        """The branch that an If always takes; None where that is not known, or its weights could not be referred to."""
-        if node.op_type != "If" or node.domain not in STANDARD_DOMAINS or node.input[0] not in values:
-            return None
-        if values[node.input[0]].size != 1:
-            return None
-        name = "then_branch" if values[node.input[0]].item() else "else_branch"
-        branch = next(attribute.g for attribute in node.attribute if attribute.name == name)
-        return None if graph is self._top and branch.ByteSize() >= REFERENCE_BYTES else branch
+    def _learned(self, node: NodeProto, types: Types, values: KnownValues) -> NodeProto:
+        """Return ``node`` with branches taken in its subgraphs, and add what is known of its outputs to the two mappings.
 
-    def _learn(self, node: NodeProto, types: Types, values: KnownValues) -> None:
-        """Find out the types of a node's outputs, and its value where that is small and hangs on shapes alone."""
-        for inner in subgraphs(node):
-            self.graph(inner, types, values)
+        Their types are learned, and a value where it is small and depends on shapes alone.
+        """
+        has_subgraphs = any(True for _ in subgraphs(node))
+        node = self._with_subgraphs(node, types, values) if has_subgraphs else node
         if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, self._opset, ""):
-            return
+            return node
         value = self._value(node, types, values)
         if value is not None:
             values[node.output[0]] = value
             types[node.output[0]] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-            return
+            return node
         names = [name for name in node.input if name]
-        if any(name not in types for name in names) or any(True for _ in subgraphs(node)):
-            return
+        if has_subgraphs or any(name not in types for name in names):
+            return node
         schema = onnx.defs.get_schema(node.op_type, self._opset, "")
         data = {name: numpy_helper.from_array(values[name]) for name in names if name in values}
         try:
-            found = shape_inference.infer_node_outputs(
+            inferred = shape_inference.infer_node_outputs(
                 schema, node, {name: types[name] for name in names}, data, None, self._imports, self._ir_version
             )
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
-            return
-        types.update(found)
+            return node
+        types.update(inferred)
+        return node
+
+    def _with_subgraphs(self, node: NodeProto, types: Types, values: KnownValues) -> NodeProto:
+        """Return ``node`` with branches taken in its subgraphs: itself where there are none to take."""
+        changed = len(self.changes)
+        copy = _copy(node)
+        for inner in subgraphs(copy):
+            nodes, constants = self.graph(inner, types, values, limit_bytes=math.inf)
+            copies = [_copy(each) for each in nodes]
+            del inner.node[:]
+            inner.node.extend(copies)
+            inner.initializer.extend(constants)
+        return copy if len(self.changes) > changed else node
 
     def _value(self, node: NodeProto, types: Types, values: KnownValues) -> NDArray[Any] | None:
+        """Return the value of a node's output where it is small and follows from shapes and constants."""
         if node.op_type == "Constant":
             tensor = next((attribute.t for attribute in node.attribute if attribute.type == AttributeProto.TENSOR), None)
             small = tensor is not None and tensor.ByteSize() < REFERENCE_BYTES
@@ -145,10 +169,10 @@ class _Walk:
         )
         model = helper.make_model(graph, opset_imports=self._imports, ir_version=self._ir_version)
         try:
-            (found,) = ReferenceEvaluator(model).run(None, feeds)
+            (result,) = ReferenceEvaluator(model).run(None, feeds)
         except (IndexError, RuntimeError, TypeError, ValueError):  # onnxruntime will say what is wrong
             return None
-        return np.asarray(found)
+        return np.asarray(result)
 
 
 def _shape(kind: TypeProto | None) -> list[int] | None:
@@ -158,20 +182,34 @@ def _shape(kind: TypeProto | None) -> list[int] | None:
     return [dim.dim_value for dim in dimensions] if all(dim.HasField("dim_value") for dim in dimensions) else None
 
 
-def _inlined(graph: GraphProto, choice: NodeProto, branch: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of ``branch`` in the place of ``choice``, under names of their own; its initializers go to ``graph``."""
-    made = [name for node in branch.node for name in node.output if name] + [tensor.name for tensor in branch.initializer]
-    names = {name: f"{choice.output[0]}/{name}" for name in made}
+def _taken_branch(node: NodeProto, values: Mapping[str, NDArray[Any]]) -> GraphProto | None:
+    """Return the branch that an If always takes; None where that is not known, or for another operator."""
+    if node.op_type != "If" or node.domain not in STANDARD_DOMAINS or node.input[0] not in values:
+        return None
+    if values[node.input[0]].size != 1:
+        return None
+    name = "then_branch" if values[node.input[0]].item() else "else_branch"
+    branch: GraphProto = next(attribute.g for attribute in node.attribute if attribute.name == name)
+    return branch
+
+
+def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the nodes and constants of ``branch``, under names of their own, that stand for the If ``choice``."""
+    written = [name for node in branch.node for name in node.output if name]
+    names = {name: f"{choice.output[0]}/{name}" for name in (*written, *(tensor.name for tensor in branch.initializer))}
+    constants = []
     for tensor in branch.initializer:
-        graph.initializer.add().CopyFrom(tensor)
-        graph.initializer[-1].name = names[tensor.name]
+        constants.append(TensorProto())
+        constants[-1].CopyFrom(tensor)
+        constants[-1].name = names[tensor.name]
+    nodes = []
     for node in branch.node:
-        renamed = _renamed(node, names)
-        renamed.name = f"{choice.output[0]}/{node.name or '/'.join(node.output)}"
-        yield renamed
+        nodes.append(_renamed(node, names))
+        nodes[-1].name = f"{choice.output[0]}/{node.name or '/'.join(node.output)}"
     for output, value in zip(choice.output, branch.output, strict=True):
         if output:
-            yield helper.make_node("Identity", [names.get(value.name, value.name)], [output], f"{output}/taken")
+            nodes.append(helper.make_node("Identity", [names.get(value.name, value.name)], [output], f"{output}/taken"))
+    return nodes, constants
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

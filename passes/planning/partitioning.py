@@ -14,7 +14,6 @@ from hyps.passes.planning.partitions import Segment, segments_between
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.planning.sharded_model import ShardedModel
-from hyps.passes.sharding.graph_editor import shard_name
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.runtime.bundle.manifest import Reason
 
@@ -88,22 +87,22 @@ def shard_cuts(sharded: ShardedModel) -> frozenset[int]:
 
 
 def _shard_spans(sharded: ShardedModel) -> Iterator[tuple[ShardSpec, tuple[int, int]]]:
-    """For every shard, in order: the split it belongs to and the indices of its first and last operator.
+    """Yield for every shard, in order, its split and the indices of its first and last operator.
 
-    The last shard of an operator takes the Concat with it, and what onnxruntime computes with what the shard ends in.
+    The first is what was sliced or copied for the shard. The last shard of an operator includes what merges the shards, and
+    the operators that onnxruntime fuses into that.
     """
-    names = [operator.name for operator in sharded.costed.graph.operators]
-    index = {name: position for position, name in enumerate(names)}
+    firsts: dict[tuple[str, int], int] = {}
+    lasts: dict[str, int] = {}
+    for index, operator in enumerate(sharded.costed.graph.operators):
+        if (origin := operator.origin) is not None and origin.kind != "tile":
+            lasts[origin.operator] = index
+            if origin.kind == "shard":
+                firsts.setdefault((origin.operator, origin.index), index)
     for split in sharded.splits:
-        starts = []
-        for shard in range(split.count):
-            start = index[shard_name(split.operator, shard, split.count)]
-            while start and names[start - 1].endswith(shard_name("", shard, split.count)):  # copied or sliced for it
-                start -= 1
-            starts.append(start)
-        ends = (f"{split.operator}/concat", shard_name(f"{split.operator}/sum", split.count - 1, split.count))
-        stop = 1 + next((index[end] for end in ends if end in index), index[shard_name(split.operator, shard, split.count)])
+        stop = lasts[split.operator] + 1
         while stop in sharded.costed.sealed:
             stop += 1
-        for first, behind in itertools.pairwise([*starts, stop]):
-            yield split, (first, behind - 1)
+        starts = [firsts[split.operator, index] for index in range(split.count)]
+        for first, next_first in itertools.pairwise([*starts, stop]):
+            yield split, (first, next_first - 1)

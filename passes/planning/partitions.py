@@ -15,7 +15,6 @@ from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.required_cuts import POOLINGS
-from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
 
@@ -104,7 +103,9 @@ def partitions(
                 pinned_bytes=residence.pinned_bytes,
                 ahead_bytes=residence.ahead_bytes,
                 kept=residence.kept,
-                reuse=not any(is_tile(operator.name) for operator in operators),
+                # onnxruntime keeps a tensor's memory for the next tensor of its shape. Tiles repeat each shape: what one tile
+                # needs would stay while the next runs, once for every height.
+                reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),
                 leaving_bytes=segment.leaving_bytes,
                 reason=_reason(before, crossing_bytes, reasons.get(start)),
             )

@@ -1,4 +1,4 @@
-"""What follows an operator element by element moves into its shards, so that onnxruntime fuses there what it fuses whole."""
+"""Move the elementwise operators after an operator into its shards, so that onnxruntime fuses there what it fuses whole."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ from collections.abc import Iterator, Sequence
 import onnx_graphsurgeon as gs
 
 from hyps.passes.cost.fusion import ACTIVATIONS
-from hyps.passes.sharding.graph_editor import GraphEditor, Part
+from hyps.passes.edit import GraphEditor
+from hyps.passes.sharding.shard_builder import ShardBuilder
 
 #: onnxruntime adds a second operand within these (ConvAddActivationFusion, MatMulAddFusion).
 ADDING = frozenset({"Conv", "MatMul"})
 
 
-def fused_followers(cutting: GraphEditor, node: gs.Node) -> Iterator[gs.Node]:
-    """The operators behind ``node`` that its shards compute: an Add, activations, a QuantizeLinear at the end."""
-    result, adds = node.outputs[0], node.op in ADDING
-    while (after := cutting.follower(result)) is not None:
+def fused_followers(editor: GraphEditor, node: gs.Node) -> Iterator[gs.Node]:
+    """Yield the operators after ``node`` that its shards compute: an Add, activations, a QuantizeLinear at the end."""
+    result, may_add = node.outputs[0], node.op in ADDING
+    while (after := editor.follower(result)) is not None:
         others = [operand for operand in after.inputs if operand is not result]
-        constant = all(isinstance(other, gs.Constant) for other in others)
-        quantised = after.op == "QuantizeLinear" and constant and not after.attrs.get("block_size")
-        added = after.op == "Add" and adds and all(_joins(cutting, other, result, node.op) for other in others)
-        if not (quantised or added or (after.op in ACTIVATIONS and constant)):
+        are_constant = all(isinstance(other, gs.Constant) for other in others)
+        quantizes = after.op == "QuantizeLinear" and are_constant and not after.attrs.get("block_size")
+        adds = after.op == "Add" and may_add and all(_can_be_added(editor, other, result, node.op) for other in others)
+        if not (quantizes or adds or (after.op in ACTIVATIONS and are_constant)):
             return
         yield after
-        if quantised:
+        if quantizes:
             return
-        adds, result = False, after.outputs[0]
+        may_add, result = False, after.outputs[0]
 
 
-def shard_fused_followers(
-    cutting: GraphEditor, chain: Sequence[gs.Node], value: gs.Tensor, axis: int, part: Part, nodes: list[gs.Node]
-) -> gs.Tensor:
-    """The shard of all but the first of ``chain``, from ``value``, that one's; returns what the last writes."""
+def shard_fused_followers(shard: ShardBuilder, chain: Sequence[gs.Node], value: gs.Tensor, axis: int) -> gs.Tensor:
+    """Add the shard's part of all but the first of ``chain`` and return its result.
+
+    ``value`` is the shard's result of the first; ``axis`` is the axis along which the result is cut.
+    """
     for before, member in itertools.pairwise(chain):
         source = before.outputs[0]
         operands = [
-            value if operand is source else _cut(cutting, member, operand, source, axis, part, nodes)
-            for operand in member.inputs
+            value if operand is source else _operand(shard, member, operand, source, axis) for operand in member.inputs
         ]
-        value = gs.Variable(part.name(member.outputs[0].name), dtype=member.outputs[0].dtype)
-        nodes.append(gs.Node(member.op, part.name(member.name), dict(member.attrs), operands, [value]))
+        value = shard.copy(member, operands)
     return value
 
 
-def _joins(cutting: GraphEditor, other: gs.Tensor, result: gs.Tensor, kind: str) -> bool:
-    """Whether an operand can be added to ``result`` in parts: a constant that does not widen it, or a tensor of its shape.
+def _can_be_added(editor: GraphEditor, other: gs.Tensor, result: gs.Tensor, op_type: str) -> bool:
+    """Whether parts of an operand can be added to parts of ``result``: a constant that does not widen it, or its like.
 
-    Not what another ``kind`` makes for this alone: onnxruntime adds the one to the other, and which is not known here.
+    Its like is a tensor of the same shape, unless an operator of the same ``op_type`` writes it for this Add alone:
+    onnxruntime then fuses the Add into one of the two, and which is not known here.
     """
     shape, whole = tuple(other.shape), tuple(result.shape)
     if isinstance(other, gs.Constant):
         return len(shape) <= len(whole) and all(
-            size in (1, all_) for size, all_ in zip(shape[::-1], whole[::-1], strict=False)
+            size in (1, full) for size, full in zip(shape[::-1], whole[::-1], strict=False)
         )
-    return shape == whole and cutting.writer.get(other.name) != kind
+    writer = editor.writer_type(other) if len(editor.readers(other)) == 1 else None
+    return shape == whole and writer != op_type
 
 
-def _cut(
-    cutting: GraphEditor, member: gs.Node, operand: gs.Tensor, source: gs.Tensor, axis: int, part: Part, nodes: list[gs.Node]
-) -> gs.Tensor:
-    """The shard's part of another operand of a ``member`` of the tail that reads ``source``."""
+def _operand(shard: ShardBuilder, member: gs.Node, operand: gs.Tensor, source: gs.Tensor, axis: int) -> gs.Tensor:
+    """Return the shard's part of an operand of ``member`` that is not ``source``, the result of the member before it."""
     rank = len(source.shape)
     if member.op == "Add":
         along = axis - rank + len(operand.shape)
-        return cutting.cut(operand, part, along, nodes) if along >= 0 else operand
-    per_axis = member.op == "QuantizeLinear" and operand.shape and member.attrs.get("axis", 1) % rank == axis
-    return cutting.cut(operand, part, 0, nodes) if per_axis else operand
+        return shard.cut(operand, along) if along >= 0 else operand
+    is_per_axis = member.op == "QuantizeLinear" and operand.shape and member.attrs.get("axis", 1) % rank == axis
+    return shard.cut(operand, 0) if is_per_axis else operand

@@ -1,4 +1,4 @@
-"""Horizontal splits: the rewrite that puts shards in the place of operators, each by the method that was chosen for it."""
+"""Replace operators by their shards, each by the method that was chosen for it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import view
-from hyps.passes.rewrite import Change, Rewritten
-from hyps.passes.sharding.graph_editor import GraphEditor
+from hyps.passes.rewrite import Change, Rewrite, Rewritten
 from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, how, split_layout
 from hyps.passes.sharding.shard_input import split_by_input
 from hyps.passes.sharding.shard_output import split_by_output
@@ -26,7 +26,7 @@ _SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSpec:
-    """An operator to be split: by which method, into how many shards, and why."""
+    """An operator to split: the method, the number of shards, and the reason."""
 
     operator: str
     method: Method
@@ -35,24 +35,23 @@ class ShardSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """Carry out ``splits``, on a model whose shapes are known; raises `UnsupportedModel` for one that cannot be."""
+class Shard(Rewrite):
+    """Split the operators that ``splits`` name."""
 
     splits: tuple[ShardSpec, ...]
 
     def __call__(self, model: Model) -> Rewritten:
-        """Split; see the modules of the methods."""
+        """Return the model with shards; raises `UnsupportedModel` for an operator that cannot be split so."""
         if not self.splits:
             return Rewritten(model=model)
         values = ConstantValues.of(view(model))
         nodes = {node.name: node for node in model.proto.graph.node}
-        cutting = GraphEditor(model)
+        editor = GraphEditor(model)
         changes = []
         for split in self.splits:
             node = nodes[split.operator]
-            _SPLITTERS[split.method](
-                cutting, cutting.nodes[node.name], split_layout(node, split.method, values), split.count
-            )
+            layout = split_layout(node, split.method, values)
+            _SPLITTERS[split.method](editor, editor.operator(node.name), layout, split.count)
             what = f"split {how(node, split.method)} into {split.count} shards"
             changes.append(Change(operator=node.name, what=what, why=str(split.reason)))
-        return Rewritten(model=cutting.finish(), changes=tuple(changes))
+        return Rewritten(model=editor.finish(), changes=tuple(changes))

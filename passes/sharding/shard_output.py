@@ -1,44 +1,44 @@
-"""Horizontal split by output, of convolutions by channel: each shard makes some columns of the result, then a Concat.
+"""Split an operator by output (a convolution by channel): each shard makes some columns of the result, a Concat joins them.
 
-Hadidi, section 4.2 (output splitting) and 4.3.1 (channel splitting); Kaboubi, section 3.2.4 (H-partitions). The input goes
-to all shards, or where a convolution has groups the groups' part of it; biases, scales and zero points of the weights are
-cut along. Every element is computed from the same numbers in the same order (`hyps.passes.sharding.summation` says when),
-so the result is bit for bit the whole operator's.
+Hadidi, section 4.2 (output splitting) and 4.3.1 (channel splitting); Kaboubi, section 3.2.4 (H-partitions). Every shard
+reads the whole input, or, where a convolution has groups, the part of it that belongs to its groups. Biases, scales and zero
+points of the weights are cut with the weights. Every element is computed from the same numbers in the same order
+(`hyps.passes.sharding.summation` says when), so the result is bit for bit the whole operator's.
 """
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from hyps.passes.edit import GraphEditor
 from hyps.passes.sharding.fused_followers import fused_followers, shard_fused_followers
-from hyps.passes.sharding.graph_editor import GraphEditor, Part, shard_parts
 from hyps.passes.sharding.layouts import SplitLayout
+from hyps.passes.sharding.shard_builder import ShardBuilder, merge_origin, shard_parts
 
 
-def split_by_output(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
-    """Put ``count`` shards of ``node`` with what follows it, and a Concat, in its place."""
+def split_by_output(editor: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
+    """Replace ``node`` and its fused followers by ``count`` shards and a Concat."""
     assert layout.axis is not None
-    chain = [node, *fused_followers(cutting, node)]
-    result = chain[-1].outputs[0]
+    chain = [node, *fused_followers(editor, node)]
     nodes: list[gs.Node] = []
     results = []
     for part in shard_parts(node.name, layout.widths(count)):
-        value = _shard(cutting, node, layout, part, nodes)
-        results.append(shard_fused_followers(cutting, chain, value, layout.axis, part, nodes))
-    nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": layout.axis}, results, [result]))
-    cutting.replace(chain, nodes)
+        shard = ShardBuilder(editor, part)
+        value = _shard_of_node(shard, node, layout)
+        results.append(shard_fused_followers(shard, chain, value, layout.axis))
+        nodes += shard.nodes
+    origin = merge_origin(node.name, count)
+    whole = chain[-1].outputs[0]
+    nodes.append(editor.node("Concat", f"{node.name}/concat", results, whole, origin=origin, axis=layout.axis))
+    editor.replace(chain, nodes)
 
 
-def _shard(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, part: Part, nodes: list[gs.Node]) -> gs.Variable:
+def _shard_of_node(shard: ShardBuilder, node: gs.Node, layout: SplitLayout) -> gs.Tensor:
     operands = [
-        cutting.cut(operand, part, layout.axes[position], nodes)
-        if position in layout.axes
-        else cutting.own(operand, part, nodes)
+        shard.cut(operand, layout.axes[position]) if position in layout.axes else shard.uncut(operand)
         for position, operand in enumerate(node.inputs)
     ]
     attributes = dict(node.attrs)
     if layout.groups > 1:
-        attributes["group"] = layout.groups * (part.stop - part.start) // layout.width
-    value = gs.Variable(part.name(node.outputs[0].name), dtype=node.outputs[0].dtype)
-    nodes.append(gs.Node(node.op, part.name(node.name), attributes, operands, [value]))
-    return value
+        attributes["group"] = layout.groups * (shard.part.stop - shard.part.start) // layout.width
+    return shard.copy(node, operands, attributes)

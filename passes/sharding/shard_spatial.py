@@ -1,39 +1,38 @@
-"""Spatial split of one convolution: each shard makes some rows of the result, from those rows of the input and a halo.
+"""Split one convolution spatially: each shard makes some rows of the result, from those rows of the input and a halo.
 
 Hadidi, section 4.3.2, along the first spatial axis alone. The halo is as deep as the kernel, with its dilation, reaches
-beyond the stride: the shards' inputs overlap by it. Pads stand where the input ends, and in no shard between. All shards
-have all weights, so this saves no weights but workspace and, with what follows, activations.
+beyond the stride, so the shards' inputs overlap by it. Only the shards at the input's two ends have pads. All shards have
+all weights: this saves workspace and, with the fused followers, activations, but no weights.
 """
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from hyps.passes.edit import GraphEditor
 from hyps.passes.sharding.fused_followers import fused_followers, shard_fused_followers
-from hyps.passes.sharding.graph_editor import GraphEditor, shard_parts
 from hyps.passes.sharding.kernel_rows import Kernel
 from hyps.passes.sharding.layouts import SplitLayout
+from hyps.passes.sharding.shard_builder import ShardBuilder, merge_origin, shard_parts
 
 _AXIS = 2
 
 
-def split_spatially(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
-    """Put ``count`` shards of a Conv with what follows it, and a Concat, in its place."""
-    chain = [node, *fused_followers(cutting, node)]
-    result = chain[-1].outputs[0]
+def split_spatially(editor: GraphEditor, node: gs.Node, layout: SplitLayout, count: int) -> None:
+    """Replace a Conv and its fused followers by ``count`` shards and a Concat."""
+    chain = [node, *fused_followers(editor, node)]
     source, *others = node.inputs
-    window = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
+    kernel = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
     nodes: list[gs.Node] = []
     results = []
     for part in shard_parts(node.name, layout.widths(count)):
-        first, last, pads = window.reads(part.start, part.stop)
-        operands = [
-            cutting.rows(source, part, _AXIS, first, last, nodes),
-            *(cutting.own(operand, part, nodes) for operand in others),
-        ]
-        attributes = {**node.attrs, "auto_pad": "NOTSET", "pads": list(pads)}
-        value = gs.Variable(part.name(node.outputs[0].name), dtype=node.outputs[0].dtype)
-        nodes.append(gs.Node(node.op, part.name(node.name), attributes, operands, [value]))
-        results.append(shard_fused_followers(cutting, chain, value, _AXIS, part, nodes))
-    nodes.append(gs.Node("Concat", f"{node.name}/concat", {"axis": _AXIS}, results, [result]))
-    cutting.replace(chain, nodes)
+        shard = ShardBuilder(editor, part)
+        first, stop, pads = kernel.reads(part.start, part.stop)
+        operands = [shard.rows(source, _AXIS, first, stop), *(shard.uncut(operand) for operand in others)]
+        value = shard.copy(node, operands, {**node.attrs, "auto_pad": "NOTSET", "pads": list(pads)})
+        results.append(shard_fused_followers(shard, chain, value, _AXIS))
+        nodes += shard.nodes
+    origin = merge_origin(node.name, count)
+    whole = chain[-1].outputs[0]
+    nodes.append(editor.node("Concat", f"{node.name}/concat", results, whole, origin=origin, axis=_AXIS))
+    editor.replace(chain, nodes)

@@ -1,31 +1,32 @@
-"""The rewrite to tiles: every operator of a region once for each tile, and their results joined.
+"""Replace regions of operators by tiles: every operator of a region once for each tile, and a Concat of their results.
 
-Weights are those of the whole, shared by all tiles. The tiles stand one behind the other, and a session runs them so: what
-one made is released before the next starts. What a tile is made of: see `hyps.passes.tiling.tiles`.
+All tiles share the whole operators' weights. The tiles stand one after the other, and a session runs them in that order: it
+releases what one tile made before the next starts. `hyps.passes.tiling.tiles` says what a tile is made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import onnx_graphsurgeon as gs
 
-from hyps.passes.graph import STANDARD_DOMAINS, Operator, view
-from hyps.passes.rewrite import Change, Rewritten
+from hyps.passes.edit import GraphEditor
+from hyps.passes.graph import Graph, Operator, view
+from hyps.passes.rewrite import Change, Rewrite, Rewritten
 from hyps.passes.tiling.sweep import Along, Sweep
 from hyps.passes.tiling.tileable import sweeps
 from hyps.passes.tiling.tiles import Piece, tiles_of
-from hyps.passes.weights import Model
+from hyps.passes.weights import Model, Origin
 
-#: From this opset on, Slice has its bounds as inputs; Pad its amounts.
-_SLICE_INPUTS, _PAD_INPUTS = 10, 11
+#: The first opset in which Pad takes its amounts as an input.
+_PAD_INPUTS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileRegion:
-    """Operators that follow each other, in execution order, into how many tiles they go along what, and why."""
+    """Operators that follow each other, in execution order; the number of tiles, along rows or heads; and the reason."""
 
     operators: tuple[str, ...]
     tiles: int
@@ -34,108 +35,84 @@ class TileRegion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TileRegions:
-    """Compute every region tile by tile; ``threads`` is the most that a session may have. Shapes must be known."""
+class TileRegions(Rewrite):
+    """Compute every region tile by tile; a session has at most ``threads`` threads."""
 
     regions: tuple[TileRegion, ...]
     threads: int
 
     def __call__(self, model: Model) -> Rewritten:
-        """Tile; see the module. Raises `ValueError` for a region that cannot be tiled."""
+        """Return the model with tiles; raises `ValueError` for a region that cannot be tiled."""
         if not self.regions:
             return Rewritten(model=model)
         graph = view(model)
         tileable = sweeps(model, graph, self.threads)
         place = {operator.name: index for index, operator in enumerate(graph.operators)}
-        writer = _Writer(model)
-        changes, spans = [], {}
+        editor = GraphEditor(model)
+        changes = []
         for region in self.regions:
-            start, stop = place[region.operators[0]], place[region.operators[-1]] + 1
-            operators = graph.operators[start:stop]
+            operators = graph.operators[place[region.operators[0]] : place[region.operators[-1]] + 1]
             swept = tileable[region.along]
-            tiles = tiles_of(graph, swept, operators, region.tiles)
-            if tuple(operator.name for operator in operators) != region.operators or tiles is None:
-                raise ValueError(
-                    f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of "
-                    f"{region.along}"
-                )
-            spans[start] = (stop, list(writer.nodes(tiles, operators, swept)))
+            tiles = _tiles(graph, swept, operators, region)
+            nodes = _nodes(editor, tiles, operators, swept)
+            editor.replace([editor.operator(operator.name) for operator in operators], nodes)
             what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of {region.along}"
             changes.append(Change(operator=region.operators[0], what=what, why=region.reason))
-        proto = ModelProto()
-        proto.CopyFrom(model.proto)
-        del proto.graph.node[:]
-        index = 0
-        while index < len(graph.operators):
-            stop, nodes = spans.get(index, (index + 1, [model.proto.graph.node[index]]))
-            proto.graph.node.extend(nodes)
-            index = stop
-        proto.graph.initializer.extend(writer.constants.values())
-        unused = {name for name in writer.replaced if not any(name in node.input for node in proto.graph.node)}
-        kept = [tensor for tensor in proto.graph.initializer if tensor.name not in unused]
-        del proto.graph.initializer[:]
-        proto.graph.initializer.extend(kept)
-        return Rewritten(model=Model(proto=proto, weights=model.weights), changes=tuple(changes))
+        return Rewritten(model=editor.finish(), changes=tuple(changes))
 
 
-class _Writer:
-    """Makes the nodes of tiles, and collects the ``constants`` that they read; ``replaced`` ones may be read no more."""
+def _tiles(
+    graph: Graph, swept: Mapping[str, Sweep], operators: Sequence[Operator], region: TileRegion
+) -> Sequence[Sequence[Piece]]:
+    tiles = tiles_of(graph, swept, operators, region.tiles)
+    if tiles is None or tuple(operator.name for operator in operators) != region.operators:
+        raise ValueError(
+            f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of {region.along}"
+        )
+    return tiles
 
-    def __init__(self, model: Model) -> None:
-        self.constants: dict[str, TensorProto] = {}
-        self.replaced: set[str] = set()
-        self._nodes = {node.name: node for node in model.proto.graph.node}
-        self._constants = {tensor.name: tensor for tensor in model.proto.graph.initializer}
-        self._opset = max(entry.version for entry in model.proto.opset_import if entry.domain in STANDARD_DOMAINS)
 
-    def nodes(
-        self, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], tileable: Mapping[str, Sweep]
-    ) -> Iterator[NodeProto]:
-        """The nodes of all tiles of a region, and the Concat of their results."""
-        last = operators[-1]
-        for tile in tiles:
-            for piece in tile:
-                if piece.operator is None:
-                    yield self._slice(piece)
-                else:
-                    yield self._part(piece, tileable[piece.operator].pads)
-        parts = [tile[-1].output for tile in tiles]
-        yield helper.make_node("Concat", parts, [last.outputs[0]], f"{last.name}/tiles", axis=tileable[last.name].axis)
+def _nodes(
+    editor: GraphEditor, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], swept: Mapping[str, Sweep]
+) -> Iterator[gs.Node]:
+    """Yield the nodes of all tiles of a region, and the Concat of their results."""
+    results: list[gs.Tensor] = []
+    for index, tile in enumerate(tiles):
+        made: dict[str, gs.Tensor] = {}
+        for piece in tile:
+            origin = Origin(kind="tile", operator=piece.operator or operators[0].name, index=index, count=len(tiles))
+            if piece.operator is None:
+                (source,) = piece.inputs.values()
+                tensor = made[source] if source in made else editor.tensor(source)
+                start, stop = piece.rows
+                bounds = ("start", "stop", "axis")
+                node = editor.slice(tensor, piece.name, piece.axis, start, stop, origin=origin, bounds=bounds)
+            else:
+                node = _part(editor, piece, made, swept[piece.operator].pads, origin)
+            made[piece.output] = node.outputs[0]
+            yield node
+        results.append(made[tile[-1].output])
+    last = operators[-1]
+    whole, axis = editor.tensor(last.outputs[0]), swept[last.name].axis
+    origin = Origin(kind="merge", operator=last.name, index=0, count=len(tiles))
+    yield editor.node("Concat", f"{last.name}/tiles", results, whole, origin=origin, axis=axis)
 
-    def _part(self, piece: Piece, pads: tuple[int, ...] | None) -> NodeProto:
-        node = NodeProto()
-        node.CopyFrom(self._nodes[piece.operator or ""])
-        node.name = piece.name
-        node.input[:] = [piece.inputs.get(name, name) for name in node.input]
-        node.output[:] = [piece.output]
-        if pads is None:
-            return node
-        rank = len(pads) // 2
-        axis = piece.axis if node.op_type == "Pad" else 0
+
+def _part(
+    editor: GraphEditor, piece: Piece, made: Mapping[str, gs.Tensor], pads: tuple[int, ...] | None, origin: Origin
+) -> gs.Node:
+    """Return one operator's part in a tile; of its own ``pads`` it keeps those of the whole that the tile touches."""
+    node = editor.operator(piece.operator or "")
+    names = (piece.inputs.get(tensor.name, tensor.name) for tensor in node.inputs)
+    inputs = [made[name] if name in made else editor.tensor(name) for name in names]
+    attributes: dict[str, Any] = dict(node.attrs)
+    if pads is not None:
+        axis = piece.axis if node.op == "Pad" else 0
         amounts = [*pads]
-        amounts[axis], amounts[rank + axis] = piece.pads
-        if node.op_type == "Pad" and self._opset >= _PAD_INPUTS:
-            self.replaced.add(node.input[1])
-            node.input[1] = self._constant(f"{piece.name}/pads", amounts)
-            return node
-        kept = [attribute for attribute in node.attribute if attribute.name not in {"pads", "auto_pad"}]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("pads", amounts)])
-        return node
-
-    def _slice(self, piece: Piece) -> NodeProto:
-        (source,) = piece.inputs.values()
-        start, stop = piece.rows
-        if self._opset < _SLICE_INPUTS:
-            return helper.make_node(
-                "Slice", [source], [piece.name], piece.name, axes=[piece.axis], starts=[start], ends=[stop]
-            )
-        bounds = [
-            self._constant(f"{piece.name}/{what}", [value])
-            for what, value in (("start", start), ("stop", stop), ("axis", piece.axis))
-        ]
-        return helper.make_node("Slice", [source, *bounds], [piece.name], piece.name)
-
-    def _constant(self, name: str, values: Sequence[int]) -> str:
-        self.constants[name] = numpy_helper.from_array(np.array(values, np.int64), name)
-        return name
+        amounts[axis], amounts[len(pads) // 2 + axis] = piece.pads
+        if node.op == "Pad" and editor.opset >= _PAD_INPUTS:
+            inputs[1] = editor.integers(f"{piece.name}/pads", amounts)
+        else:
+            attributes = {name: value for name, value in node.attrs.items() if name not in {"pads", "auto_pad"}}
+            attributes["pads"] = amounts
+    return editor.copy(node, piece.name, inputs, piece.output, origin=origin, attributes=attributes)

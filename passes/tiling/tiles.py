@@ -14,15 +14,13 @@ those heads alone. Here is what each tile is made of; `hyps.passes.tiling.rewrit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.tiling.rows import Rows, SourceRows, tile_rows, union
 from hyps.passes.tiling.sweep import Sweep
-
-_TILE = re.compile(r"/tile\d+of\d+(/|\Z)")
+from hyps.passes.weights import part_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,22 +138,8 @@ def tiles_of(
     found = []
     for index, rows in enumerate(tile_rows(height, count)):
         if only in (None, index):
-            tile = pieces(graph, tileable, operators, rows, tile_suffix(index, count))
+            tile = pieces(graph, tileable, operators, rows, part_name("", "tile", index, count))
             if tile is None:
                 return None
             found.append(tile)
     return tuple(found)
-
-
-def tile_suffix(index: int, count: int) -> str:
-    """What the names of a tile's operators and tensors end in, counted from one."""
-    return f"/tile{index + 1}of{count}"
-
-
-def is_tile(name: str) -> bool:
-    """Whether an operator computes one tile.
-
-    onnxruntime keeps the memory of a tensor for the next of its shape, and tiles have each shape again and again: what one
-    tile needs would stay while the next runs, once for every height.
-    """
-    return _TILE.search(name) is not None

@@ -56,7 +56,7 @@ def test_unnamed_optional_outputs_are_no_tensors() -> None:
 
 
 def test_captures_of_if_are_inputs() -> None:
-    """Both branches of an If read outer tensors and weights; what they make themselves is theirs."""
+    """Both branches of an If read outer tensors and weights; tensors that they write are their own."""
     then = branch("then", helper.make_node("Add", ["a", "W"], ["t"]), helper.make_node("Relu", ["t"], ["r"]))
     other = branch("else", helper.make_node("Mul", ["b", "b"], ["r"]))
     node = helper.make_node("If", ["flag"], ["y"], "if", then_branch=then, else_branch=other)
@@ -77,7 +77,7 @@ def test_a_branch_that_only_passes_on_an_outer_tensor_reads_it() -> None:
 
 
 def test_captures_of_a_loop_in_an_if_are_inputs() -> None:
-    """Through two levels: the body's own inputs, initializers and outputs are no captures."""
+    """Captures go through two levels: the body's own inputs, initializers and outputs are none."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["cond"], ["go"]),
@@ -215,7 +215,7 @@ def test_custom_operators_keep_their_domain() -> None:
 
 
 def test_drawn_graphs_are_what_view_reads() -> None:
-    """The text in which other tests draw their graphs means the same."""
+    """The text from which other tests build graphs means the same."""
     net = Net()
     net.input("x", 4)
     net.node("Add", "x", net.weight("W", 4), to="a", name="add")

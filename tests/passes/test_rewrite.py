@@ -1,15 +1,16 @@
-"""The one driver of rewrites: it proves each result, and says which rewrite broke what."""
+"""The driver of rewrites checks each result, and names the rewrite that broke something."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
-from hyps.passes.rewrite import Change, Rewritten, run_rewrites
+from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten, run_rewrites
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds
 
@@ -17,21 +18,21 @@ CHANGE = Change(operator="a", what="changed", why="for the test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
-    """A rewrite that does ``how`` to a copy of the model, and tells of it if ``told``."""
+class Break(Rewrite):
+    """A rewrite that applies ``how`` to a copy of the model; it reports a change if ``reports``."""
 
     how: Callable[[ModelProto], object]
-    told: bool = True
+    reports: bool = True
 
     def __call__(self, model: Model) -> Rewritten:
         proto = ModelProto()
         proto.CopyFrom(model.proto)
         self.how(proto)
-        return Rewritten(model=Model(proto=proto, weights=model.weights), changes=(CHANGE,) if self.told else ())
+        return Rewritten(model=Model(proto=proto, weights=model.weights), changes=(CHANGE,) if self.reports else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
+class Refuse(Rewrite):
     def __call__(self, model: Model) -> Rewritten:
         raise UnsupportedModel("this cannot be done; do that")
 
@@ -151,10 +152,10 @@ def test_rewrites_run_in_order_on_each_others_results() -> None:
     assert result.changes == (CHANGE,) * 3
 
 
-def test_what_is_not_told_of_did_not_happen() -> None:
-    """A rewrite is `modified` exactly when it has changes: without them its model is not taken."""
+def test_a_rewrite_without_changes_is_ignored() -> None:
+    """A result is `modified` exactly when it has changes: without them the driver keeps the model."""
     model = two_layers()
-    result = run_rewrites(model, [Break(how=negate, told=False)])
+    result = run_rewrites(model, [Break(how=negate, reports=False)])
     assert not result.modified
     assert result.model is model
 
@@ -167,6 +168,54 @@ def test_no_rewrites() -> None:
 def test_a_refusal_passes_through() -> None:
     with pytest.raises(UnsupportedModel, match="this cannot be done; do that"):
         run_rewrites(two_layers(), [Refuse()])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakValid(Break):
+    """The same, of a rewrite that needs no shapes and may change those of inputs."""
+
+    form: ClassVar[ModelForm] = ModelForm.VALID
+    keeps_shapes: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakParsed(BreakValid):
+    """The same, of a rewrite that runs before the model is checked."""
+
+    form: ClassVar[ModelForm] = ModelForm.PARSED
+
+
+def larger_batch(proto: ModelProto) -> None:
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    del proto.graph.value_info[:]
+
+
+def test_a_rewrite_that_needs_no_shapes_gets_none_inferred() -> None:
+    result = run_rewrites(two_layers(), [BreakValid(how=larger_batch)])
+    assert result.changes == (CHANGE,)
+    assert not result.model.proto.graph.value_info
+    with pytest.raises(PassFailed, match=r"^rewrite Break changed the model's inputs or outputs"):
+        run_rewrites(two_layers(), [Break(how=larger_batch)])
+
+
+@pytest.mark.parametrize("rewrite", [BreakValid, BreakParsed])
+@pytest.mark.parametrize("how", [rename_input, rename_output, another_input, another_type], ids=lambda how: how.__name__)
+def test_names_and_types_always_stay(rewrite: type[Break], how: Callable[[ModelProto], object]) -> None:
+    with pytest.raises(PassFailed, match=f"^rewrite {rewrite.__name__} "):
+        run_rewrites(two_layers(), [rewrite(how=how)])
+
+
+def test_only_models_that_were_checked_are_checked_again() -> None:
+    with pytest.raises(PassFailed, match=r"^rewrite BreakValid left an invalid model: "):
+        run_rewrites(two_layers(), [BreakValid(how=drop_first_node)])
+    assert run_rewrites(two_layers(), [BreakParsed(how=drop_first_node)]).modified, "its loader says what is wrong"
+
+
+def test_initializers_among_the_inputs_may_go() -> None:
+    model = two_layers()
+    model.proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]))
+    assert run_rewrites(model, [BreakParsed(how=lambda proto: proto.graph.input.pop())]).modified
 
 
 def test_a_bug_is_no_users_mistake() -> None:

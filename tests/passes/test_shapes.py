@@ -1,4 +1,4 @@
-"""Every tensor gets a shape, or the user is told which one has none and what to do."""
+"""Every tensor gets a shape, or the error names the one without and says what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
-from hyps.passes.shapes import fix_input_shapes, infer_shapes
+from hyps.passes.normalize.input_shapes import FixInputShapes
+from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
 from tests.passes.nets import Net
 
@@ -21,6 +22,10 @@ def conv_net(*shape: int | str) -> Model:
     net.node("Relu", "c", to="y")
     net.output("y")
     return net.untyped()
+
+
+def with_inputs(model: Model, shapes: dict[str, tuple[int, ...]]) -> Model:
+    return FixInputShapes(shapes=shapes)(model).model
 
 
 def message(call: Callable[[], object]) -> str:
@@ -65,14 +70,14 @@ def test_input_without_any_shape_names_the_option() -> None:
     assert message(lambda: infer_shapes(model)) == (
         "input 'image' has a dynamic shape of unknown rank; fix it, for example with --input-shape image:1,3,224,224"
     )
-    assert view(infer_shapes(fix_input_shapes(model, {"image": (1, 3, 8, 8)}))).tensors["y"].shape == (1, 4, 6, 6)
+    assert view(infer_shapes(with_inputs(model, {"image": (1, 3, 8, 8)}))).tensors["y"].shape == (1, 4, 6, 6)
 
 
 @pytest.mark.parametrize("shape", [("N", 3, "h", "w"), (-1, 3, 8, 8), (0, 3, 0, 0), (2, 3, 8, 8)])
 def test_option_fixes_what_is_dynamic(shape: tuple[int | str, ...]) -> None:
     model = conv_net(*shape)
     before = model.proto.SerializeToString()
-    fixed = infer_shapes(fix_input_shapes(model, {"image": (2, 3, 8, 8)}))
+    fixed = infer_shapes(with_inputs(model, {"image": (2, 3, 8, 8)}))
     assert view(fixed).tensors["y"].shape == (2, 4, 6, 6)
     assert model.proto.SerializeToString() == before, "the given model is not changed"
 
@@ -88,7 +93,7 @@ def test_option_fixes_what_is_dynamic(shape: tuple[int | str, ...]) -> None:
     ids=["unknown", "weight", "rank", "contradiction"],
 )
 def test_option_that_does_not_fit_the_model(shapes: dict[str, tuple[int, ...]], problem: str) -> None:
-    assert message(lambda: fix_input_shapes(conv_net("N", 3, "h", "w"), shapes)) == problem
+    assert message(lambda: with_inputs(conv_net("N", 3, "h", "w"), shapes)) == problem
 
 
 def test_unknown_input_is_told_all_inputs() -> None:
@@ -98,7 +103,7 @@ def test_unknown_input_is_told_all_inputs() -> None:
     net.node("Add", "a", "b", to="y")
     net.output("y")
     expected = "--input-shape names 'c'; the model's inputs are 'a', 'b'"
-    assert message(lambda: fix_input_shapes(net.untyped(), {"c": (1,)})) == expected
+    assert message(lambda: with_inputs(net.untyped(), {"c": (1,)})) == expected
 
 
 def test_shape_that_depends_on_data_names_the_tensor() -> None:
@@ -115,7 +120,7 @@ def test_shape_that_depends_on_data_names_the_tensor() -> None:
 
 
 def test_stale_shapes_are_ignored() -> None:
-    """Exporters leave symbolic shapes in the model; what follows from the inputs counts."""
+    """Exporters leave symbolic shapes in the model; the shapes inferred from the inputs replace them."""
     model = conv_net(1, 3, 8, 8)
     stale = [helper.make_tensor_value_info("c", TensorProto.FLOAT, ["N", 9, "h", 1])]
     model.proto.graph.value_info.extend(stale)
@@ -126,7 +131,7 @@ def test_stale_shapes_are_ignored() -> None:
 
 
 def test_shapes_follow_constants() -> None:
-    """A Reshape's target that is computed from another tensor's shape is known after all."""
+    """A Reshape's target that is computed from another tensor's shape is known."""
     net = Net()
     net.input("x", 2, 3, 4)
     net.node("Shape", "x", to="all")

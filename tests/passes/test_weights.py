@@ -20,20 +20,20 @@ from hyps.compiler.bundle_writer.copy import write_weights
 from hyps.passes.weights import Model, Weight, placeholder, skeleton
 from tests.passes.nets import Net
 
-#: Where a weight begins in its file: anywhere, as in an .onnx file.
+#: The offset of a weight in its file: any, as in an .onnx file.
 OFFSET = 37
 SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
 
 def stored(folder: Path, values: NDArray[Any]) -> Weight:
-    """A reference to ``values`` in a file that holds other bytes before and behind them."""
+    """Return a reference to ``values`` in a file with other bytes before and after them."""
     path = folder / "source"
     path.write_bytes(bytes(range(OFFSET)) + values.tobytes() + b"behind")
     return Weight(path=str(path), offset=OFFSET, row_bytes=values.nbytes)
 
 
 def copied(folder: Path, weight: Weight) -> bytes:
-    """The weight's bytes as the bundle writer copies them; checks what it records of the file."""
+    """Return the weight's bytes as the bundle writer copies them; check what it records of the file."""
     record = write_weights(folder, "copy", [(0, weight)], lambda count: None)
     content = (folder / "copy").read_bytes()
     assert record.size_bytes == len(content) == weight.nbytes
@@ -42,7 +42,7 @@ def copied(folder: Path, weight: Weight) -> bytes:
 
 
 def bounds(data: st.DataObject, size: int) -> tuple[int, int]:
-    """A range of at least one of ``size`` rows or columns."""
+    """Draw a range of at least one of ``size`` rows or columns."""
     start = data.draw(st.integers(0, size - 1), "start")
     return start, data.draw(st.integers(start + 1, size), "stop")
 
@@ -114,7 +114,7 @@ def test_rows_of_rows_and_columns_of_rows(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data(), SHAPES)
 def test_slices_of_scaled_rows_are_numpys(data: st.DataObject, shape: tuple[int, ...]) -> None:
-    """Along the rows each keeps its own factor, along the next axis all factors stay."""
+    """A slice of rows keeps their factors; a slice along the next axis keeps all."""
     random = np.random.default_rng(0)
     values = random.standard_normal(shape).astype(np.float32)
     scale = random.standard_normal(shape[0]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Every bad input that a user may give: one line that says what and how to mend it, exit code 2, nothing left behind.
+"""Every bad input of a user ends in one line that says how to mend it, exit code 2, and no files left over.
 
 The commands run as a user runs them. A full disk, ctrl-C and failures in between are in ``test_bundle`` and ``test_hypsc``.
 """
@@ -32,7 +32,7 @@ TO = ["--memory", "1GB", "-o", "bundle"]
 
 
 def content(data: bytes) -> Scene:
-    """A model file of these bytes."""
+    """Return a scene with a model file of these bytes."""
 
     def build(folder: Path) -> Arguments:
         (folder / "m.onnx").write_bytes(data)
@@ -42,12 +42,12 @@ def content(data: bytes) -> Scene:
 
 
 def proto(found: onnx.ModelProto, *arguments: str) -> Scene:
-    """A model of this structure."""
+    """Return a scene with a model of this structure."""
     return lambda folder: ["compile", saved(folder / "m.onnx", found).name, *(arguments or TO)]
 
 
 def external(entries: dict[str, object]) -> Scene:
-    """A model whose weights' reference has these entries; ``../w.bin`` and ``out.bin``, a link to it, hold them."""
+    """Return a model whose weight reference has these entries; ``../w.bin`` holds the weights, ``out.bin`` links to it."""
 
     def build(folder: Path) -> Arguments:
         inside = folder / "inside"
@@ -61,8 +61,8 @@ def external(entries: dict[str, object]) -> Scene:
     return build
 
 
-def beside(name: str, data: bytes | None, *arguments: str, source: onnx.ModelProto | None = None) -> Scene:
-    """A good model, and a file (or, without data, a folder) of this name beside it."""
+def with_file(name: str, data: bytes | None, *arguments: str, source: onnx.ModelProto | None = None) -> Scene:
+    """Return a good model with a file (or, without data, a folder) of this name next to it."""
 
     def build(folder: Path) -> Arguments:
         path = folder / name
@@ -77,7 +77,7 @@ def beside(name: str, data: bytes | None, *arguments: str, source: onnx.ModelPro
 
 
 def custom(kind: str, domain: str) -> onnx.ModelProto:
-    """A model of one operator."""
+    """Return a model of one operator."""
     odd = node(kind, "x", "y", domain=domain)
     return model([odd], [value("x", 1, 4)], [value("y", 1, 4)], domains=[domain] if domain else [])
 
@@ -113,16 +113,16 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("weight 'w'", "its shape needs", "export it again"),
     ),
     "no network": (content(b"\x08\x08"), ("holds no network", "is it an ONNX model?")),
-    "data missing": (external({"location": "none.bin"}), ("none.bin", "is missing", "copy it beside the model")),
+    "data missing": (external({"location": "none.bin"}), ("none.bin", "is missing", "copy it next to the model")),
     "data whose name has two lines": (external({"location": "a\nb\x1b[2J"}), ("a\\nb\\x1b[2J, which holds", "is missing")),
     "data in the parent": (
         external({"location": "../w.bin", "length": 80_000}),
-        ("'../w.bin'", "outside the model's folder", "beside it"),
+        ("'../w.bin'", "outside the model's folder", "next to it"),
     ),
-    "data anywhere": (external({"location": "/etc/passwd"}), ("'/etc/passwd'", "outside the model's folder", "beside it")),
+    "data anywhere": (external({"location": "/etc/passwd"}), ("'/etc/passwd'", "outside the model's folder", "next to it")),
     "data behind a link": (
         external({"location": "out.bin", "length": 80_000}),
-        ("'out.bin'", "outside the model's folder", "beside it"),
+        ("'out.bin'", "outside the model's folder", "next to it"),
     ),
     "data too short": (external({"location": "short.bin"}), ("short.bin is too short", "copy it again")),
     "custom operator": (
@@ -151,21 +151,24 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("to start, the budget is 20.0 MB; the smallest budget that works is",),
     ),
     "bundle exists": (
-        beside("bundle/manifest.json", b"{}", *TO),
+        with_file("bundle/manifest.json", b"{}", *TO),
         ("bundle exists and is no bundle; name another folder with -o",),
     ),
     "folder exists": (
-        beside("bundle", None, *TO),
+        with_file("bundle", None, *TO),
         ("bundle exists; replace it with --force, or name another folder with -o",),
     ),
-    "file exists": (beside("bundle", b"", *TO, "--force"), ("is no bundle; name another folder with -o",)),
-    "someone's folder": (beside("bundle/thesis.tex", b"", *TO, "--force"), ("is no bundle; name another folder with -o",)),
+    "file exists": (with_file("bundle", b"", *TO, "--force"), ("is no bundle; name another folder with -o",)),
+    "someone's folder": (
+        with_file("bundle/thesis.tex", b"", *TO, "--force"),
+        ("is no bundle; name another folder with -o",),
+    ),
     "no parent folder": (
         proto(linear(), *TO[:3], "none/bundle"),
         ("the folder none does not exist; create it, or name another",),
     ),
     "labels of another count": (
-        beside("l.txt", b"a\nb\n", *TO, "--labels", "l.txt", source=classifier()),
+        with_file("l.txt", b"a\nb\n", *TO, "--labels", "l.txt", source=classifier()),
         ("l.txt has 2 lines, the model has 10 classes",),
     ),
     "labels missing": (proto(classifier(), *TO, "--labels", "l.txt"), ("--labels: cannot read l.txt: No such file",)),
@@ -175,14 +178,14 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("takes no image; give it tensors as .npy or .npz",),
     ),
     "preprocessing file damaged": (
-        beside("p.toml", b"scale = nan", *TO, "--preprocess", "p.toml", source=classifier()),
+        with_file("p.toml", b"scale = nan", *TO, "--preprocess", "p.toml", source=classifier()),
         ("p.toml: scale, mean and std are finite numbers",),
     ),
 }
 
 
 def one_line(command: str, result: Any, words: tuple[str, ...]) -> None:
-    """Check how a command refused."""
+    """Check that a command refused with one line that has these texts."""
     assert (result.returncode, result.stdout) == (2, ""), result.stderr
     assert re.fullmatch(rf"{command}: [^\n]+\n", result.stderr), result.stderr
     for word in words:
@@ -199,7 +202,7 @@ def test_compile(scene: Scene, words: tuple[str, ...], hypsc: Command, tmp_path:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that takes images, and inputs that fit and that do not."""
+    """Return a folder with a bundle that takes images, and inputs that fit and that do not."""
     folder = tmp_path_factory.mktemp("kept")
     request = Request(budget_bytes=150_000_000, split="pooling", threads=2)
     path = saved(folder / "m.onnx", classifier())
@@ -213,7 +216,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def kit(kept: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of it, to be damaged."""
+    """Return a copy of the bundle's folder, to be damaged."""
     yield shutil.copytree(kept, tmp_path / "kit")
 
 
@@ -239,7 +242,7 @@ def in_bundle(change: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 def swap(bundle: Path) -> None:
-    """Two partitions change places."""
+    """Swap two partitions."""
     first, second = sorted((bundle / "partitions").glob("*.onnx"))[:2]
     first.rename(bundle / "aside")
     second.rename(first)
@@ -247,14 +250,14 @@ def swap(bundle: Path) -> None:
 
 
 def link(bundle: Path) -> None:
-    """A partition's weights move out of the bundle; a link stays."""
+    """Move a partition's weights out of the bundle; leave a link."""
     (path, *_) = (bundle / "partitions").glob("*.weights")
     path.rename(bundle.parent / "elsewhere")
     path.symlink_to(bundle.parent / "elsewhere")
 
 
 def flip(bundle: Path) -> None:
-    """One byte in the middle of the weights."""
+    """Change one byte in the middle of the weights."""
     (path, *_) = (bundle / "partitions").glob("*.weights")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -318,12 +321,12 @@ def test_run_a_damaged_bundle(damage: Callable[[Path], None], words: tuple[str, 
 
 
 def tensors(**arrays: Any) -> Callable[[Path], None]:
-    """An input file with these tensors."""
+    """Return a change that writes an input file with these tensors."""
     return lambda folder: np.savez(folder / "x.npz", **arrays)
 
 
 def data(content: bytes, name: str = "x.npz") -> Callable[[Path], None]:
-    """An input file of these bytes."""
+    """Return a change that writes an input file of these bytes."""
 
     def write(folder: Path) -> None:
         (folder / name).write_bytes(content)
@@ -332,13 +335,13 @@ def data(content: bytes, name: str = "x.npz") -> Callable[[Path], None]:
 
 
 def half_a_picture(folder: Path) -> None:
-    """A JPEG that is cut short."""
+    """Write a JPEG that is cut short."""
     Image.effect_noise((400, 300), 50).save(folder / "x.jpg")
     (folder / "x.npz").write_bytes((folder / "x.jpg").read_bytes()[:9_000])
 
 
 def pickled(folder: Path) -> None:
-    """A file whose loading would run code."""
+    """Write a file that would run code when loaded."""
     stream = io.BytesIO()
     np.save(stream, np.array([{}, None]), allow_pickle=True)
     (folder / "x.npz").write_bytes(stream.getvalue())
@@ -396,7 +399,7 @@ def test_validate_against_another_model(hypsc: Command, kit: Path) -> None:
 
 
 def test_good_input_still_runs(hyps_run: Command, kit: Path) -> None:
-    """So that the tables above prove something."""
+    """The good bundle runs, so that the tables above prove something."""
     for name in ("good.png", "good.npz"):
         result = hyps_run("bundle", name, "--json", cwd=kit)
         assert (result.returncode, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Loading makes exporters' habits uniform, keeps weights where they lie, and refuses what it cannot trust in one line."""
+"""Loading makes exporters' habits uniform, leaves weights in their files, and refuses untrusted files in one line."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ X, Y = value("x", 1, 4), value("y", 1, 4)
 
 
 def load(path: Path) -> LoadedModel:
-    """The loaded structure; its spilled weights are gone."""
+    """Return the loaded structure; its spilled weights are gone."""
     with load_model(path) as loaded:
         return loaded
 
 
 def loaded(proto: ModelProto, folder: Path) -> ModelProto:
-    """The structure of a model after loading."""
+    """Return the structure of a model after loading."""
     return load(saved(folder / "m.onnx", proto)).model.proto
 
 
 def refusal(path: Path, kind: type[Exception] = ModelFileError) -> str:
-    """What loading says in refusing; always one line that names the mistake."""
+    """Return the message with which loading refuses a file; check that it is one line."""
     with pytest.raises(kind) as caught:
         load(path)
     message = str(caught.value)
@@ -49,7 +49,7 @@ def refusal(path: Path, kind: type[Exception] = ModelFileError) -> str:
 
 
 def weight_bytes(path: Path) -> dict[str, bytes]:
-    """The bytes of each referenced weight, read where its reference says that they lie."""
+    """Return the bytes of each referenced weight, read from where its reference points."""
     with load_model(path) as loaded:
         return {
             name: b"".join(Path(w.path).read_bytes()[start : start + length] for start, length in w.runs())
@@ -58,12 +58,12 @@ def weight_bytes(path: Path) -> dict[str, bytes]:
 
 
 def job(path: Path) -> Compilation:
-    """What to compile a model for, when it does not matter."""
+    """Return a compilation whose target does not matter."""
     return Compilation(model=path, output=path.parent / "b", request=Request(budget_bytes=10**12), target_name="test")
 
 
 class TestFiles:
-    """What is no model, or only a part of one."""
+    """Files that are no model, or only a part of one, are refused."""
 
     @pytest.mark.parametrize(
         ("content", "problem"),
@@ -108,7 +108,7 @@ class TestFiles:
         assert "export or copy it again" in refusal(path)
 
     def test_link_to_a_model_elsewhere(self, tmp_path: Path) -> None:
-        """As the Hugging Face cache has it: the file lies in another folder, under another name."""
+        """A link as in the Hugging Face cache: the file is in another folder, under another name."""
         for folder in ("blobs", "snapshot"):
             (tmp_path / folder).mkdir()
         path = saved(tmp_path / "blobs" / "0123abc", linear())
@@ -118,11 +118,11 @@ class TestFiles:
 
 
 class TestExternalData:
-    """Weights beside the model: there, whole, and inside its folder."""
+    """External weights must exist, be whole, and be inside the model's folder."""
 
     @pytest.fixture
     def refused(self, tmp_path: Path) -> Callable[..., str]:
-        """Load a model whose only weight's reference has these entries; ``w.bin`` and ``../w.bin`` would serve."""
+        """Load a model whose only weight's reference has these entries; ``w.bin`` and ``../w.bin`` hold it."""
         folder = tmp_path / "models"
         folder.mkdir()
         for place in (folder, tmp_path):
@@ -142,7 +142,7 @@ class TestExternalData:
         ("location", "problem"),
         [
             ("none.bin", "none.bin, which holds weights of"),
-            ("none.bin", "is missing; copy it beside the model"),
+            ("none.bin", "is missing; copy it next to the model"),
             ("sub", "is missing"),
             ("../w.bin", "lies in '../w.bin', outside the model's folder"),
             ("sub/../../w.bin", "outside the model's folder"),
@@ -187,7 +187,7 @@ class TestExternalData:
 
     @pytest.mark.parametrize("place", ["w.bin", "./w.bin", "sub/w.bin", "link.bin"])
     def test_inside_the_folder_is_fine(self, place: str, tmp_path: Path) -> None:
-        """A folder below, or a link to a file inside, is no way out; the length may be left to the shape."""
+        """A folder below, and a link to a file inside, are allowed; the length may follow from the shape."""
         (tmp_path / "sub").mkdir()
         content = np.random.default_rng(0).bytes(BYTES)
         for file in ("w.bin", "sub/w.bin"):
@@ -226,7 +226,7 @@ class TestExternalData:
 
 
 class TestWeights:
-    """Whatever way a weight is written, its reference holds the bytes that onnxruntime would map."""
+    """However a weight is written, its reference points to the bytes that onnxruntime would map."""
 
     @pytest.mark.parametrize(
         "kind", ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int64", "bool", "int4", "uint4"]
@@ -309,7 +309,7 @@ class TestWeights:
 
 
 class TestOperators:
-    """Known operators of known opsets."""
+    """Unknown operators and opsets are refused."""
 
     def test_the_long_name_of_the_standard_domain(self, tmp_path: Path) -> None:
         proto = model([node("Relu", "x", "y")], [X], [Y])
@@ -359,7 +359,7 @@ class TestOperators:
 
     @pytest.mark.parametrize("where", ["node", "operator", "tensor", "input", "attribute", "weight", "dimension", "inner"])
     def test_name_that_is_no_text(self, where: str, tmp_path: Path) -> None:
-        """Protobuf's fast implementation gives such names as bytes, or not at all, when they are used."""
+        """Protobuf's fast implementation returns such names as bytes, or raises when they are used."""
         attributes: dict[str, Any] = {"??????" if where == "attribute" else "axis": 1}
         inner = helper.make_graph([node("Relu", "x", "??????" if where == "inner" else "i")], "b", [], [value("i", 1, 4)])
         proto = model(
@@ -384,7 +384,7 @@ class TestOperators:
 
 
 class TestNormalised:
-    """One form for every exporter, computing the same."""
+    """Models of every exporter get one form, which computes the same."""
 
     def test_local_functions_are_inlined(self, tmp_path: Path) -> None:
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.own", 1)]
@@ -434,7 +434,7 @@ class TestNormalised:
         assert problem in str(caught.value)
 
     def test_initializers_are_no_inputs(self, tmp_path: Path) -> None:
-        """As IR version 3 had it, with inputs in any order."""
+        """In IR version 3 initializers are inputs, in any order."""
         weights = [weight("w", 200, 100), weight("b", 100)]
         inputs = [value("w", 200, 100), value("x", 1, 200), value("b", 100)]
         proto = model([node("Gemm", "x w b", "y")], inputs, [value("y", 1, 100)], weights, opset=8, ir_version=3)
@@ -473,7 +473,7 @@ class TestNormalised:
         assert [t.name for t in found.graph.initializer] == ["w"]
 
     def test_what_constants_make_comes_right_before_its_reader(self, tmp_path: Path) -> None:
-        """Also in a chain, for a second reader, and where the model itself is the reader."""
+        """A chain moves, also with a second reader, and where the result is a model output."""
         nodes = [
             node("Neg", "w", "c1"),
             node("Neg", "c1", "c2"),
@@ -513,7 +513,7 @@ class TestNormalised:
         np.testing.assert_array_equal(numpy_helper.to_array(tensor), expected, strict=True)
 
     def test_large_constant_becomes_a_reference(self, tmp_path: Path) -> None:
-        """From a node's attribute to a reference into the model's own file."""
+        """A Constant node's tensor becomes a reference into the model's own file."""
         tensor = weight("", 200, 100)
         proto = model(
             [node("Constant", "", "w", value=tensor), node("MatMul", "x w", "y")], [value("x", 1, 200)], [value("y", 1, 100)]
@@ -535,7 +535,7 @@ class TestNormalised:
         assert [tensor.name for tensor in found.graph.initializer] == ["k/constant"]
 
     def test_classifier_computes_the_same(self, tmp_path: Path) -> None:
-        """All of it at once, on onnxruntime."""
+        """A model with all these habits computes the same in onnxruntime."""
         path = saved(tmp_path / "m.onnx", classifier())
         found = load(path).model.proto
         contents = weight_bytes(path)
@@ -549,18 +549,18 @@ class TestNormalised:
 
 
 def run(proto: ModelProto, **inputs: Array) -> dict[str, Array]:
-    """A model's outputs in onnxruntime."""
+    """Return a model's outputs in onnxruntime."""
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-#: The largest weight of the classifier: what a data file must hold.
+#: Bytes of the largest weight of the classifier: the least that a data file must hold.
 LARGEST_BYTES = 4 * 300 * 1024
 
 
 def everything() -> bytes:
-    """A model with most of what a file can hold, small enough that most changes meet its structure."""
+    """Return a model with most of what a file can hold, small enough that most random changes damage its structure."""
     inner = helper.make_graph([node("Relu", "fc1", "inside")], "branch", [], [value("inside", 1, 300)])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.own", 1)]
     function = helper.make_function("my.own", "Act", ["a"], ["b"], [node("Relu", "a", "b")], opsets)
@@ -577,7 +577,7 @@ def everything() -> bytes:
 
 
 def whole_or_refused(content: bytes) -> bool:
-    """Whether these bytes are a model that can be planned; if not, they must be refused."""
+    """Return whether these bytes are a model that can be planned; check that they are refused if not."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "m.onnx")
         path.write_bytes(content)

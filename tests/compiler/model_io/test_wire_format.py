@@ -1,4 +1,4 @@
-"""The wire reader leaves the structure alone and every weight where it lies, whatever the file looks like."""
+"""The wire reader changes nothing but large weights, which become references, whatever the file looks like."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hyps.passes.weights import REFERENCE_BYTES
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import BIG_SIDE, big_model, classifier, field, linear, model, node, saved, value, varint, weight
 
-#: What a damaged file of a few hundred kB may take at most.
-ROOM_BYTES = 10_000_000
+#: The most memory that a damaged file of a few hundred kB may take.
+MOST_BYTES = 10_000_000
 
 
 def typed(kind: int, count: int = 20_000) -> TensorProto:
-    """A tensor in the field that belongs to its type (float_data, int32_data, ...), not in raw_data."""
+    """Return a tensor in the field of its type (float_data, int32_data, ...), not in raw_data."""
     numbers = np.random.default_rng(kind).integers(0, 100, count)
     return helper.make_tensor("w", kind, [count], numbers.tolist())
 
@@ -47,13 +47,13 @@ STORED = [
 
 
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: its initializers and those in the nodes' attributes."""
+    """Yield every tensor of a model: its initializers and those in the nodes' attributes."""
     yield from proto.graph.initializer
     yield from (attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t"))
 
 
 def without_weights(proto: ModelProto, names: set[str]) -> bytes:
-    """The model but for the values of the tensors of these names, wherever it says that they are."""
+    """Return the model without the values, or references, of the tensors of these names."""
     bare = ModelProto()
     bare.CopyFrom(proto)
     for tensor in tensors(bare):
@@ -64,7 +64,7 @@ def without_weights(proto: ModelProto, names: set[str]) -> bytes:
 
 
 def check(path: Path) -> set[str]:
-    """Compare what the reader makes of a file with protobuf's own reading; returns the names it left as references."""
+    """Compare the reader's result with protobuf's own; return the names of the tensors that are references."""
     read, whole = ModelProto.FromString(read_structure(path)), ModelProto.FromString(path.read_bytes())
     references = {t.name: t for t in tensors(read) if t.data_location == TensorProto.EXTERNAL}
     content = path.read_bytes()
@@ -113,7 +113,7 @@ def test_weights_of_inner_graphs_stay(tmp_path: Path) -> None:
 
 
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:
-    """A field of a later onnx, of each wire type, before and behind the graph."""
+    """Fields of a later onnx, of each wire type, before and after the graph are kept."""
     later = varint(900 << 3) + varint(2**64 - 1) + varint(901 << 3 | 1) + b"8 bytes." + varint(902 << 3 | 5) + b"four"
     later += field(903, 100_000) + bytes(100_000)
     content = linear().SerializeToString()
@@ -127,7 +127,7 @@ def test_unknown_fields_are_kept(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    """The classifier as a file, and a fifth of its weights as float_data."""
+    """Return the classifier as a file, with a fifth of its weights as float_data."""
     proto = classifier()
     values = numpy_helper.to_array(proto.graph.initializer[2])
     proto.graph.initializer[2].CopyFrom(helper.make_tensor("w2", TensorProto.FLOAT, values.shape, values.ravel()))
@@ -149,13 +149,13 @@ def test_truncated_anywhere(content: bytes, tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused > len(content) // 97 * 0.99, "a cut inside the graph is always noticed"
-    assert peak < ROOM_BYTES
+    assert peak < MOST_BYTES
 
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_changed_bytes(content: bytes, data: st.DataObject) -> None:
-    """Random bytes, mostly where the structure is: the file's ends."""
+    """Draw random bytes, mostly where the structure is: at the file's ends."""
     ends = st.integers(0, 1_500) | st.integers(len(content) - 1_500, len(content) - 1)
     changes = data.draw(
         st.dictionaries(ends | st.integers(0, len(content) - 1), st.integers(0, 255), min_size=1, max_size=5)
@@ -210,8 +210,8 @@ def test_hostile(content: bytes, problem: str, tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_weights(measured: Command, tmp_path: Path) -> None:
     path = big_model(tmp_path / "big.onnx", 4)
     assert path.stat().st_size > 4 * 4 * BIG_SIDE**2
-    read = "import sys; from hyps.compiler.model_io.wire_format import read_structure; print(len(read_structure(Path(sys.argv[1]))))"
-    result = measured(f"from pathlib import Path; {read}", path)
+    imports = "import sys; from pathlib import Path; from hyps.compiler.model_io.wire_format import read_structure"
+    result = measured(f"{imports}; print(len(read_structure(Path(sys.argv[1]))))", path)
     assert result.returncode == 0, result.stderr
     length, peak_bytes = map(int, result.stdout.split())
     assert length < 2_000

@@ -15,7 +15,7 @@ from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
-#: Weights of at least so many bytes are referenced: kernels are, vectors of 16 are not.
+#: The least bytes of a referenced weight: with 100, kernels are referenced and vectors of 16 are not.
 LARGE, NONE = 100, 1 << 30
 
 
@@ -24,7 +24,7 @@ def folded(model: Model) -> Rewritten:
 
 
 def assert_folds(net: Net, folder: Path, *operators: str, reference: int = LARGE) -> Model:
-    """These convolutions and no others take a normalisation in, and every bit is what onnxruntime alone makes of it."""
+    """Check that these convolutions alone have a normalisation folded in, and that onnxruntime computes the same bits."""
     model = net.model(folder, reference=reference)
     result = folded(model)
     assert tuple(change.operator for change in result.changes) == operators
@@ -174,7 +174,7 @@ def computed_bias(net: Net) -> None:
 
 
 def nameless_bias(net: Net) -> None:
-    """onnxruntime does not fold here either, so that folding would change the numbers."""
+    """onnxruntime does not fold here either: folding would change the numbers."""
     net.node("Conv", "x", net.weight("w", 8, 8, 3, 3), "", to="c")
     net.norm("c", "y", 8)
 
@@ -243,7 +243,7 @@ def test_other_types_are_not_folded(dtype: str) -> None:
 
 
 def test_convolution_that_a_branch_reads_is_not_folded() -> None:
-    """The other reader stands in the branch of an If."""
+    """The other reader is in the branch of an If."""
     shape = helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 8, 11, 11])
     then = helper.make_graph([helper.make_node("Relu", ["c"], ["r"])], "then", [], [shape])
     other = helper.make_graph([helper.make_node("Neg", ["n"], ["r"])], "other", [], [shape])

@@ -1,4 +1,4 @@
-"""Branches that shapes decide are taken, wherever they are; those that anything else decides stay."""
+"""An If that shapes decide is replaced by its branch, wherever it is; others stay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from hyps.passes.normalize.branches import take_branches
+from hyps.passes.normalize.branches import TakeBranches
+from hyps.passes.rewrite import run_rewrites
 from hyps.passes.weights import Model
 from tests.compiler.graphs import INT64, branch, chosen, ints, scalar
 from tests.compiler.onnxes import model, node, value
@@ -16,7 +17,7 @@ SIZE = [node("Size", "x", "size"), node("Equal", "size wanted", "c")]
 
 
 def choice(number: int) -> ModelProto:
-    """Twice an If on the size of x; the names in the branches are the same."""
+    """Return a model with two Ifs on the size of x; the names in their branches are the same."""
     twice = [
         chosen("c", [node("Relu", f"{source}", "m"), node("Neg", "m", "t")], [node("Identity", source, "e")], to)
         for source, to in (("x", "a"), ("a", "y"))
@@ -30,7 +31,7 @@ def choice(number: int) -> ModelProto:
 @pytest.mark.parametrize("number", [6, 7], ids=["then", "else"])
 def test_taken(number: int) -> None:
     proto = choice(number)
-    taken = take_branches(Model(proto=proto, weights={}))
+    taken = run_rewrites(Model(proto=proto, weights={}), [TakeBranches()])
     assert [change.operator for change in taken.changes] == ["a", "y"]
     assert not any(entry.op_type == "If" for entry in taken.model.proto.graph.node)
     sample = {"x": np.array([[-1, 2, -3], [4, -5, 6]], np.float32)}
@@ -44,11 +45,11 @@ def test_taken(number: int) -> None:
 def test_an_open_size_decides_nothing() -> None:
     proto = choice(6)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
-    assert not take_branches(Model(proto=proto, weights={})).modified
+    assert not run_rewrites(Model(proto=proto, weights={}), [TakeBranches()]).modified
 
 
 def test_a_state_of_a_loop_decides_nothing() -> None:
-    """Its body declares four elements; there are two in the first round and four in the second."""
+    """The body declares four elements; the state has two in the first iteration and four in the second."""
     body = helper.make_graph(
         [
             node("Size", "state", "size"),
@@ -66,4 +67,4 @@ def test_a_state_of_a_loop_decides_nothing() -> None:
     loop = node("Loop", "times yes x", "y", body=body)
     constants = [ints("four", 4), scalar("times", 2, np.int64), scalar("yes", True, np.bool_)]
     proto = model([loop], [value("x", 2)], [value("y", 4)], constants)
-    assert not take_branches(Model(proto=proto, weights={})).modified
+    assert not run_rewrites(Model(proto=proto, weights={}), [TakeBranches()]).modified

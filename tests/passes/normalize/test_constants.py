@@ -19,7 +19,7 @@ from hyps.runtime.execution.session import session_options
 
 
 def scaled_convolution(*, scale_is_output: bool = False) -> Model:
-    """Conv, then Mul and Add by constants that Unsqueeze gives the channels' shape, as exporters of Caffe models write."""
+    """Return Conv, Mul and Add with constants that Unsqueeze gives the channels' shape, as exporters of Caffe models do."""
     rng = np.random.default_rng(0)
     arrays = {
         "kernel": rng.standard_normal((8, 3, 3, 3)),

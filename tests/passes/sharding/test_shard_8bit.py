@@ -1,4 +1,4 @@
-"""8-bit operators, and float ones of 8-bit weights, split by output or channel: the whole model's numbers, bit for bit."""
+"""8-bit operators, and float ones with 8-bit weights, split by output or channel, give the whole model's bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 
 
 class Quantised:
-    """Draws 8-bit constants and scales: one for all, or one a channel."""
+    """A source of random 8-bit constants and scales: one for all channels, or one for each."""
 
     def __init__(self, data: st.DataObject, net: Net, channels: int) -> None:
         self._random = np.random.default_rng(data.draw(st.integers(0, 9)))
@@ -36,29 +36,29 @@ class Quantised:
         self.dtype = data.draw(st.sampled_from([np.int8, np.uint8]))
 
     def input(self, *shape: int) -> NDArray[Any]:
-        """An 8-bit input ``x`` and values for it."""
+        """Add an 8-bit input ``x``; return values for it."""
         self._net.input("x", *shape, data_type=TensorProto.UINT8)
         return self._random.integers(0, 256, shape).astype(np.uint8)
 
     def weight(self, *shape: int) -> str:
-        """8-bit weights."""
+        """Add 8-bit weights."""
         low = 0 if self.dtype is np.uint8 else -128
         return self._net.constant("w", self._random.integers(low, low + 256, shape), self.dtype)
 
     def scale(self) -> str:
-        """The weight's scales."""
+        """Add the weight's scales."""
         size = (self._channels,) if self.per_channel else ()
         return self._net.constant("w.scale", self._random.uniform(0.001, 0.01, size), np.float32)
 
     def zero(self, *, varies: bool = True) -> str:
-        """The weight's zero points; onnxruntime wants one value of a convolution's."""
+        """Add the weight's zero points; of a convolution's onnxruntime requires one value."""
         shape = (self._channels,) if self.per_channel else ()
         low = 0 if self.dtype is np.uint8 else -20
         values = self._random.integers(low, low + 40, shape) if varies else np.full(shape, 3)
         return self._net.constant("w.zero", values, self.dtype)
 
     def rest(self) -> tuple[str, str, str, str]:
-        """Scale and zero point of the input and of the result."""
+        """Add scale and zero point of the input and of the result."""
         return (
             self._net.constant("x.scale", 0.02, np.float32),
             self._net.constant("x.zero", 120, np.uint8),
@@ -112,7 +112,7 @@ def test_matmul_integer(data: st.DataObject, count: int, threads: int) -> None:
 def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int) -> None:
     net, inputs, outputs = Net(), 8, 32
     made = Quantised(data, net, outputs)
-    made.dtype, made.per_channel = np.uint8, False  # all that onnxruntime computes
+    made.dtype, made.per_channel = np.uint8, False  # onnxruntime computes no others
     x = made.input(1, inputs, 7, 7)
     zeros = [made.rest()[1], made.zero()][: data.draw(st.integers(0, 2))]
     net.node("ConvInteger", "x", made.weight(outputs, inputs // groups, 3, 3), *zeros, to="y", group=groups, pads=[1] * 4)
@@ -121,7 +121,7 @@ def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int
 
 
 def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, NDArray[Any]]:
-    """A float operator whose weight, and with ``quantise`` input, bias and result, are 8-bit; as exporters write it."""
+    """Build a float operator with an 8-bit weight, and with ``quantise`` 8-bit input, bias and result, as exporters do."""
     net, outputs = Net(), 48
     made = Quantised(data, net, outputs)
     made.dtype = np.int8
@@ -157,7 +157,7 @@ def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, ND
 @pytest.mark.parametrize("kind", ["Conv", "Gemm", "MatMul"])
 @pytest.mark.parametrize("quantise", [True, False], ids=["8-bit", "weights alone"])
 def test_dequantised_weight(kind: str, quantise: bool) -> None:
-    """Every shard has its own DequantizeLinear, which onnxruntime makes one operator with it, as in the whole model."""
+    """Every shard has its own DequantizeLinear, which onnxruntime fuses into it, as in the whole model."""
 
     @SEEDED
     @given(st.data(), st.integers(2, 4), st.integers(1, 3))
@@ -172,7 +172,7 @@ def test_dequantised_weight(kind: str, quantise: bool) -> None:
 
 
 def test_dequantised_weight_that_exceeds_the_budget(tmp_path: Path) -> None:
-    """Two of them; the plan's partitions, shard after shard, compute what the whole model does."""
+    """The partitions of a plan that splits two operators compute what the whole model does."""
     net = Net()
     random = np.random.default_rng(0)
     net.input("x", 1, 64, 12, 12)

@@ -1,4 +1,4 @@
-"""Operators split by input (convolutions: by filter) compute the whole model's numbers but for the last bits."""
+"""Operators split by input (convolutions: by filter) compute the whole model's numbers except for the last bits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_product(net: Net, data: st.DataObject, threads: int, reference: int) ->
 
 
 def test_the_sum_so_far_is_all_that_is_kept() -> None:
-    """A Gemm takes it as its third operand, with the whole factor; the bias goes with the first shard."""
+    """A Gemm reads the sum so far as its third operand, with a factor of 1; the first shard has the bias."""
     net = Net()
     net.input("x", 3, 32)
     net.node("Gemm", "x", net.weight("w", 32, 8), net.weight("b", 8), to="y", alpha=0.5, beta=2.0)

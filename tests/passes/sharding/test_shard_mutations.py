@@ -1,4 +1,4 @@
-"""Each method, broken on purpose in one place, no longer computes the whole model's numbers: the comparison notices."""
+"""The comparison with the whole model notices when a method of splitting is broken on purpose in one place."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hyps.passes.errors import PassFailed
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.sharding import fused_followers as tails
-from hyps.passes.sharding import graph_editor as cutting
-from hyps.passes.sharding import shard_input, shard_output, shard_spatial, summation
+from hyps.passes.sharding import shard_builder, shard_input, shard_output, shard_spatial, summation
 from hyps.passes.sharding.kernel_rows import Kernel
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
@@ -45,8 +44,8 @@ def product() -> Net:
 def first_part(module: Any) -> Break:
     """Every shard takes the first elements."""
 
-    def parts(operator: str, widths: Any) -> list[cutting.Part]:
-        return [replace(part, start=0, stop=part.stop - part.start) for part in cutting.shard_parts(operator, widths)]
+    def parts(operator: str, widths: Any) -> list[shard_builder.Part]:
+        return [replace(part, start=0, stop=part.stop - part.start) for part in shard_builder.shard_parts(operator, widths)]
 
     return lambda patch: patch.setattr(module, "shard_parts", parts)
 
@@ -69,17 +68,21 @@ def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
 
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:
-    """What is added to the result is that of the first channels for all shards."""
-    cut = tails._cut
+    """Every shard adds the first channels of the residual."""
+    cut = tails._operand
 
-    def wrong(graph: Any, member: Any, operand: Any, source: Any, axis: int, part: Any, nodes: Any) -> Any:
-        return cut(graph, member, operand, source, axis, replace(part, start=0, stop=part.stop - part.start), nodes)
+    def wrong(shard: shard_builder.ShardBuilder, member: Any, operand: Any, source: Any, axis: int) -> Any:
+        part = shard.part
+        shard.part = replace(part, start=0, stop=part.stop - part.start)
+        result = cut(shard, member, operand, source, axis)
+        shard.part = part
+        return result
 
-    patch.setattr(tails, "_cut", wrong)
+    patch.setattr(tails, "_operand", wrong)
 
 
 def first_factors(patch: pytest.MonkeyPatch) -> None:
-    """Of a folded batch normalisation every shard has the first channels' factors."""
+    """Every shard has the first channels' factors of a folded batch normalisation."""
     cut = Weight.slice
 
     def wrong(self: Weight, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
@@ -110,7 +113,7 @@ def test_is_caught(broken: Break, method: Method, net: Callable[[], Net], monkey
 
 
 def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The factor of each channel goes with its filters; the other way round the comparison notices, too."""
+    """The factor of each channel goes with its filters; the comparison notices when it does not."""
     net = Net()
     net.input("x", 1, 32, 9, 9)
     net.norm(net.conv("x", "c", (64, 32, 3, 3)), "n", 64)
@@ -125,9 +128,9 @@ def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.M
     assert not same_bits(run(split(model, "output", {"c": 3}), feeds, tmp_path), whole)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels add in another order")
 def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why `sharding.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
+    """`sharding.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
     net = Net()
     net.input("x", 1, 64, 16, 16)
     net.conv("x", "c", (512, 64, 3, 3))

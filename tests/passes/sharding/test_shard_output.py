@@ -38,7 +38,7 @@ def sharded(model: Model, counts: Mapping[str, int]) -> Model:
 
 
 def assert_same(net: Net, counts: Mapping[str, int], folder: Path, *, reference: int = 512, **feeds: Any) -> Model:
-    """Split, run both, compare every bit; returns the split model. Weights of ``reference`` bytes lie in a file."""
+    """Split, run both, compare every bit; return the split model. Weights of ``reference`` bytes or more are in a file."""
     model = net.model(folder, reference=reference)
     split = sharded(model, counts)
     values = random_feeds(model) | feeds
@@ -77,7 +77,7 @@ def test_gemm(attributes: dict[str, Any], bias: tuple[int, ...] | None, referenc
 
 @pytest.mark.parametrize("attributes", [{}, {"transB": 1}], ids=["plain", "transB"])
 def test_square_bias_is_cut_by_columns(attributes: dict[str, Any], tmp_path: Path) -> None:
-    """Rows and columns of the bias are as many as the weight's rows: only columns may be cut."""
+    """The bias has as many rows and columns as the weight has rows: only columns may be cut."""
     net = Net()
     net.input("x", 64, 64)
     net.node("Gemm", "x", net.weight("w", 64, 64), net.weight("b", 64, 64), to="y", **attributes)
@@ -234,7 +234,7 @@ def test_result_with_two_readers(tmp_path: Path) -> None:
 
 
 def test_result_that_only_a_branch_reads(tmp_path: Path) -> None:
-    """The activation stands in the branch of an If, not behind the product."""
+    """The activation is in the branch of an If, not directly after the product."""
     row = helper.make_tensor_value_info("r", TensorProto.FLOAT, [ROWS, WIDTH])
     then = helper.make_graph([helper.make_node("Relu", ["g"], ["r"])], "then", [], [row])
     other = helper.make_graph([helper.make_node("Neg", ["z"], ["r"])], "other", [], [row])
@@ -270,7 +270,7 @@ def test_names_tell_the_shard(tmp_path: Path) -> None:
 
 
 def test_weights_are_sub_ranges_and_nothing_is_read(tmp_path: Path) -> None:
-    """A split by rows is contiguous; a split by columns is a run a row. The file is not even there."""
+    """A split by rows is contiguous; a split by columns is one run for each row. The file does not exist."""
     net = Net()
     net.input("x", 1, 4096)
     net.node("Gemm", "x", net.absent("w", 256, 4096), to="a", transB=1)
@@ -343,7 +343,7 @@ def test_other_operators_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["Gemm", "Conv"])
 def test_spatially_only_convolutions(kind: str) -> None:
     net = Net()
-    if kind == "Conv":  # rows of the result that lie in the pads alone
+    if kind == "Conv":  # rows of the result that come from pads alone
         net.input("x", 1, 3, 8, 8)
         net.conv("x", "y", (4, 3, 2, 2), pads=[2, 0, 0, 0])
         assert refused(net, "spatial") == "Conv 'y' cannot be split spatially: its pads are as long as its kernel"
@@ -398,13 +398,15 @@ def test_shard_widths_table(width: int, count: int, widths: tuple[int, ...]) -> 
     assert shard_widths(width, count) == widths
 
 
-MEASURED_HERE = pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
+MEASURED_HERE = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="measured on x86-64: other kernels add in another order"
+)
 
 
 class TestExactness:
-    """Measured on onnxruntime 1.31, x86-64: when a shard's bits are the whole's, and how far they are apart if not."""
+    """Shards have the whole operator's bits or a measured difference (onnxruntime 1.31, x86-64)."""
 
-    #: Of the largest output. Measured over 1,500 random products: 9e-7 at most (float32).
+    #: The largest difference, relative to the largest output. Measured over 1,500 random products: at most 9e-7 (float32).
     TOLERANCE = 2e-6
 
     @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -433,7 +435,7 @@ class TestExactness:
 
     @MEASURED_HERE
     def test_narrow_shards_of_several_rows_do_differ(self, tmp_path: Path) -> None:
-        """Why `narrowest_exact` is needed: with 64 columns or fewer the sums are made in another order."""
+        """`narrowest_exact` is needed: with 64 columns or fewer the additions are in another order."""
         model = product("plain", 3, 600, 256).model(tmp_path)
         feeds = random_feeds(model)
         assert not same_bits(run(sharded(model, {"y": 4}), feeds, tmp_path), run(model, feeds, tmp_path))
@@ -455,7 +457,7 @@ class TestExactness:
 
     @MEASURED_HERE
     def test_shards_that_begin_or_end_elsewhere_differ(self, tmp_path: Path) -> None:
-        """Why widths are multiples of 8: one row by a transposed matrix differs by up to 5e-8 of the largest output."""
+        """Widths must be multiples of 8: else one row by a transposed matrix differs by up to 5e-8 of the largest output."""
         model = product("transB", 1, 600, 1000).model()
         feeds = random_feeds(model)
         whole = run(model, feeds, tmp_path)["y"]
@@ -495,6 +497,6 @@ def product(kind: str, rows: int, depth: int, width: int) -> Net:
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(products(), st.data(), st.integers(1, 3), st.sampled_from([512, 1 << 30]))
 def test_any_product(net: Net, data: st.DataObject, threads: int, reference: int) -> None:
-    """With the weight on either side; bit for bit where that is promised, else within the stated tolerance."""
+    """The weight is on either side; results are bit for bit where that is promised, else within the tolerance."""
     count = data.draw(st.integers(2, most(net.model(), "p", "output")), "count")
     assert_split_is_whole(net, "output", "p", count, threads=threads, reference=reference)

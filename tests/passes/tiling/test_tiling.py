@@ -19,7 +19,6 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.tile_regions import TileRegionSearch
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.tiling.rewrite import TileRegions
-from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits, vgg16_structure
 
@@ -44,7 +43,7 @@ def detector(height: int, width: int, filters: tuple[int, ...], folder: Path | N
 
 
 def tiles(planned: PlannedModel) -> list[str]:
-    return [operator.name for operator in planned.graph.operators if is_tile(operator.name)]
+    return [operator.name for operator in planned.graph.operators if operator.origin and operator.origin.is_tile]
 
 
 def smallest(model: Model, request: Request) -> int:
