@@ -1,4 +1,4 @@
-"""The measured constants of the cost model: data, each with its method, in ``calibration.toml`` beside this file."""
+"""Read the measured constants of the cost model from ``calibration.toml``, which has each with its method."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def _entries() -> dict[str, dict[str, float]]:
 
 
 def calibrated(name: str) -> float:
-    """The value of a constant, in the unit that its name ends in."""
+    """Return the value of a constant, in the unit that its name ends in."""
     return _entries()[name]["value"]
 
 
 def calibrated_bytes(name: str) -> int:
-    """The value of a constant in bytes."""
+    """Return the value of a constant in bytes."""
     return int(calibrated(name))

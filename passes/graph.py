@@ -15,10 +15,9 @@ import networkx as nx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
+from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.weights import Model, Origin
 
-#: Domains under which the standard operators are written.
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 #: How many elements of the types below a byte lie in one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 

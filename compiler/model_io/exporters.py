@@ -9,7 +9,8 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from hyps.passes.graph import reads
-from hyps.passes.unknown_operators import all_nodes, foreign_outputs, is_foreign, standard_opset
+from hyps.passes.onnx_ops import standard_opset
+from hyps.passes.unknown_operators import all_nodes, foreign_outputs, is_foreign
 
 #: The first IR version in which an initializer need not be an input as well.
 SEPARATE_INITIALIZERS = 4

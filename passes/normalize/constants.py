@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
 
-from hyps.passes.graph import STANDARD_DOMAINS, reads
+from hyps.passes.graph import reads
+from hyps.passes.onnx_ops import RESHAPES, STANDARD_DOMAINS
 from hyps.passes.rewrite import Change, Rewritten
 from hyps.passes.weights import Model
-
-_RESHAPES = frozenset({"Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class FoldReshapes:
         folded: set[str] = set()
         changes = []
         for node in model.proto.graph.node:
-            reshapes = node.domain in STANDARD_DOMAINS and node.op_type in _RESHAPES and node.output[0] in shapes
+            reshapes = node.domain in STANDARD_DOMAINS and node.op_type in RESHAPES and node.output[0] in shapes
             if not reshapes or any(name and name not in constants for name in node.input):
                 continue
             name, source = node.output[0], node.input[0]

@@ -99,5 +99,5 @@ def smallest_peak(costs: Costs, wanted: Collection[int] = (), step_bytes: int = 
     def works(steps: int) -> bool:
         return fits(costs, asked, steps * step_bytes)
 
-    unavoidable = int((costs.alone() - costs.reused).max())
+    unavoidable = int((costs.alone() - costs.in_place).max())
     return first_that(works, -(-unavoidable // step_bytes)) * step_bytes

@@ -11,7 +11,7 @@ from hyps.passes.planning.feasibility import first_that, fits
 from hyps.passes.planning.partitioning import CostedModel, best_partitioning, ordered, shard, wanted_cuts
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.tiling_search import TilingSearch
-from hyps.passes.sharding.oversize import finest
+from hyps.passes.sharding.oversize import finest_costs
 from hyps.passes.weights import Model
 
 #: Budgets are proposed to users in steps of this many bytes.
@@ -35,7 +35,7 @@ def minimum_untiled_budget(whole: CostedModel, request: Request, *, exact: bool 
     Starts at a bound that no plan can beat: every splittable operator in its smallest shards. With ``exact``, the least
     that a plan whose splits and cuts change no bit keeps within.
     """
-    bound = smallest_peak(finest(whole.shard_options, request.methods), step_bytes=BUDGET_STEP_BYTES)
+    bound = smallest_peak(finest_costs(whole.shard_options, request.methods), step_bytes=BUDGET_STEP_BYTES)
     bound = max(bound, request.start_bytes)
     return first_that(_works(whole, request, exact=exact), -(-bound // BUDGET_STEP_BYTES)) * BUDGET_STEP_BYTES
 

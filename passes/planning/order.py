@@ -160,7 +160,7 @@ class _Places:
                         shared.append((nbytes, others))
                     else:
                         freed += nbytes
-            reused = footprint.reused_bytes if footprint.reused in self.writer else 0
+            reused = footprint.in_place_bytes if footprint.in_place_input in self.writer else 0
             made = sum(self.graph.tensors[name].nbytes for name in operator.outputs)
             steps.append(RunStep(made, footprint.workspace_bytes - reused, freed, tuple(shared)))
         after = sum(1 << before - first for before in self.before[position] if before >= first)

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from hyps.passes.cost.compute import SecondsArray
 from hyps.passes.cost.costs import Costs, costs
 from hyps.passes.cost.footprint import Footprint, footprints
-from hyps.passes.cost.fusion import fusion_groups, sealed_positions
+from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.cost.latency import latency
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import Graph, view
@@ -25,7 +25,7 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.sharding.graph_editor import shard_name
-from hyps.passes.sharding.layouts import Method, how
+from hyps.passes.sharding.layouts import Method, method_phrase
 from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
@@ -90,7 +90,7 @@ def best_partitioning(sharded: Sharded, request: Request, *, apart: bool = False
 def _costed(model: Model, graph: Graph, prints: Mapping[str, Footprint], request: Request) -> CostedModel:
     found = costs(graph, prints, request.process_bytes)
     ways = ShardOptions(model, graph, found, request.threads)
-    return CostedModel(model=model, graph=graph, costs=found, sealed=sealed_positions(graph), shard_options=ways)
+    return CostedModel(model=model, graph=graph, costs=found, sealed=fused_positions(graph), shard_options=ways)
 
 
 def ordered(model: Model, request: Request) -> CostedModel:
@@ -162,9 +162,9 @@ def _asked(options: ShardOptions, request: Request) -> Iterator[ShardSpec]:
             some = ", ".join([*map(repr, known[:5]), *(["..."] if len(known) > 5 else [])]) or "none"
             raise UnsupportedModel(f"--shard: no operator is called {asked.operator!r}; those that can be split: {some}")
         option = options.by(places[asked.operator], asked.method)
-        if asked.count > option.layout.most:
+        if asked.count > option.layout.max_shards:
             raise UnsupportedModel(
-                f"--shard: {asked.operator!r} can be split {how(option.node, asked.method)} into 2 to {option.layout.most} "
+                f"--shard: {asked.operator!r} can be split {method_phrase(option.node, asked.method)} into 2 to {option.layout.max_shards} "
                 f"shards, not {asked.count}"
             )
         yield ShardSpec(

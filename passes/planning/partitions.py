@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph
+from hyps.passes.onnx_ops import POOLINGS
 from hyps.passes.planning.plan import Partition
-from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.tiling.tiles import is_tile
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
@@ -23,11 +23,11 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
 
     The operators of each are in the order for its file; it needs what its session's own order does, if that is more.
     """
-    lives = lifetimes(graph)
+    lives = live_ranges(graph)
     held = dict.fromkeys(graph.inputs)
     parts = []
     for index, (start, stop) in enumerate(itertools.pairwise((0, *cuts, len(graph.operators)))):
-        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].born >= 0)
+        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].first >= 0)
         order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
         operators = [graph.operators[place] for place in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
@@ -42,8 +42,8 @@ def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mappi
             Partition(
                 name=f"{index:02d}-{_file_name(graph.operators[stop - 1].name)}",
                 operators=tuple(operator.name for operator in operators),
-                inputs=tuple(name for name in read if lives[name].born < start),
-                outputs=tuple(name for name in live if lives[name].born >= start),
+                inputs=tuple(name for name in read if lives[name].first < start),
+                outputs=tuple(name for name in live if lives[name].first >= start),
                 live=live,
                 multiply_adds=sum(multiply_adds(graph, operator) for operator in operators),
                 weight_bytes=weights,

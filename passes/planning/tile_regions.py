@@ -18,15 +18,14 @@ import numpy as np
 from hyps.passes.cost.compute import SecondsArray, compute_s
 from hyps.passes.cost.costs import Bytes, costs
 from hyps.passes.cost.footprint import NODE_BYTES, footprints
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.planning.partitioning import CostedModel
 from hyps.passes.tiling.rewrite import TileRegion
-from hyps.passes.tiling.rows import tile_rows
-from hyps.passes.tiling.sweep import ALONG, Along, Sweeps
-from hyps.passes.tiling.tileable import sweeps
-from hyps.passes.tiling.tiles import Piece, tiles_of
+from hyps.passes.tiling.rules import TILE_AXES, TileAxis, TilingRules
+from hyps.passes.tiling.tileable import tiling_rules
+from hyps.passes.tiling.tiles import Piece, tile_rows, tiles_of
 from hyps.passes.units import megabytes
 
 #: How many tiles are tried.
@@ -39,7 +38,7 @@ REGION_OPERATORS, TRIED_OPERATORS = 64, 20_000
 class Tiled:
     """A run of operators in some tiles: the most live bytes, those of definitions, and seconds more than when whole."""
 
-    along: Along
+    tile_axis: TileAxis
     tiles: int
     live_bytes: int
     node_bytes: int
@@ -56,7 +55,7 @@ class TileRegionSearch:
         self._apart = apart
         self._graph, self._costs, self._sealed = whole.graph, whole.costs, whole.sealed
         self._model, self._threads, self._device = whole.model, threads, device
-        self._known: dict[tuple[int, int, Along], list[Tiled | None]] = {}
+        self._known: dict[tuple[int, int, TileAxis], list[Tiled | None]] = {}
         self._left = TRIED_OPERATORS
 
     def within(self, budget_bytes: int) -> tuple[TileRegion, ...]:
@@ -74,7 +73,7 @@ class TileRegionSearch:
             came.append((index - 1, None))
             for before in range(index - 1, -1, -1):
                 start, stop = ends[before], ends[index]
-                possible = [along for along in ALONG if start >= self._first[along][stop]]
+                possible = [along for along in TILE_AXES if start >= self._first[along][stop]]
                 if stop - start > REGION_OPERATORS or not possible:
                     break
                 if hot_before[before] == hot_before[index] or not self._has_one_result(start, stop):
@@ -94,8 +93,8 @@ class TileRegionSearch:
         return tuple(reversed(chosen))
 
     @cached_property
-    def _tileable(self) -> Sweeps:
-        return sweeps(self._model, self._graph, self._threads)
+    def _tileable(self) -> TilingRules:
+        return tiling_rules(self._model, self._graph, self._threads)
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -103,7 +102,7 @@ class TileRegionSearch:
         return [position for position in range(self._costs.count + 1) if position not in self._sealed]
 
     @cached_property
-    def _first(self) -> Mapping[Along, list[int]]:
+    def _first(self) -> Mapping[TileAxis, list[int]]:
         """For every position, where the run of operators that ends there and can be tiled along the same starts."""
         found = {}
         for along, tileable in self._tileable.items():
@@ -116,7 +115,7 @@ class TileRegionSearch:
     @cached_property
     def _last(self) -> list[int]:
         """For every operator, where what it makes is read last."""
-        lives = lifetimes(self._graph)
+        lives = live_ranges(self._graph)
         return [
             max(lives[name].last for name in operator.outputs) if operator.outputs else -1
             for operator in self._graph.operators
@@ -125,11 +124,11 @@ class TileRegionSearch:
     @cached_property
     def _around(self) -> Bytes:
         """The bytes held throughout a partition that starts at a position: the model's inputs and what crosses."""
-        lives = lifetimes(self._graph)
+        lives = live_ranges(self._graph)
         crossing = np.zeros(self._costs.count + 2, np.int64)
         for name, life in lives.items():
-            if life.born >= 0:
-                crossing[life.born + 1] += self._graph.tensors[name].nbytes
+            if life.first >= 0:
+                crossing[life.first + 1] += self._graph.tensors[name].nbytes
                 crossing[life.last + 1] -= self._graph.tensors[name].nbytes
         return self._costs.input_bytes + np.cumsum(crossing)
 
@@ -150,7 +149,7 @@ class TileRegionSearch:
     def _has_one_result(self, start: int, stop: int) -> bool:
         return all(last < stop for last in self._last[start : stop - 1])
 
-    def _tiled(self, start: int, stop: int, along: Along, budget_bytes: int) -> Tiled | None:
+    def _tiled(self, start: int, stop: int, along: TileAxis, budget_bytes: int) -> Tiled | None:
         """The run in the fewest tiles that fit."""
         base = self._costs.process_bytes + int(self._costs.weights_from(start, stop)[-1])
         result = self._graph.tensors[self._graph.operators[stop - 1].outputs[0]]
@@ -167,7 +166,7 @@ class TileRegionSearch:
                 return tiled
         return None
 
-    def _estimated(self, start: int, stop: int, along: Along, count: int) -> Tiled | None:
+    def _estimated(self, start: int, stop: int, along: TileAxis, count: int) -> Tiled | None:
         operators, tileable = self._graph.operators[start:stop], self._tileable[along]
         result = self._graph.tensors[operators[-1].outputs[0]]
         self._left -= stop - start
@@ -183,7 +182,7 @@ class TileRegionSearch:
         making = int(found.activations_from(0)[-1]) - found.input_bytes + finished
         seconds = count * float(compute_s(tile, self._device).sum()) + 2 * result.nbytes / self._device.memory_bytes_per_s
         return Tiled(
-            along=along,
+            tile_axis=along,
             tiles=count,
             live_bytes=int(self._around[start]) + max(making, 2 * result.nbytes),
             node_bytes=NODE_BYTES * (count * len(tile.operators) - len(operators)),
@@ -192,7 +191,8 @@ class TileRegionSearch:
 
     def _region(self, start: int, stop: int, tiled: Tiled, budget_bytes: int) -> TileRegion:
         worst = max(
-            range(start, stop), key=lambda at: int(self._costs.live[at] + self._costs.workspace[at] - self._costs.reused[at])
+            range(start, stop),
+            key=lambda at: int(self._costs.live[at] + self._costs.workspace[at] - self._costs.in_place[at]),
         )
         first = max(end for end in self._ends if end <= worst)
         needed = int(self._costs.peaks_from(first, min(end for end in self._ends if end > worst))[-1])
@@ -202,10 +202,10 @@ class TileRegionSearch:
         more = tiled.extra_s / max(float(self._seconds[stop] - self._seconds[start]), math.ulp(0.0))
         reason = (
             f"{self._graph.operators[worst].name} needs {megabytes(needed)} by itself, more than {megabytes(budget_bytes)}; "
-            f"in tiles of {tiled.along} all of these need {megabytes(peak)}, for {more:.0%} more of their time"
+            f"in tiles of {tiled.tile_axis} all of these need {megabytes(peak)}, for {more:.0%} more of their time"
         )
         names = tuple(operator.name for operator in self._graph.operators[start:stop])
-        return TileRegion(operators=names, tiles=tiled.tiles, along=tiled.along, reason=reason)
+        return TileRegion(operators=names, tiles=tiled.tiles, tile_axis=tiled.tile_axis, reason=reason)
 
 
 def _largest(height: int, count: int) -> int:

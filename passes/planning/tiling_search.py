@@ -13,8 +13,8 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.tile_regions import TileRegionSearch
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.sweep import Along
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.rules import TileAxis
+from hyps.passes.tiling.tileable import tiling_rules
 
 #: Larger models are not tiled, and none until it has more: rewriting it again and again would take longer than a plan may.
 MOST_OPERATORS, MOST_TILED = 2_000, 3_000
@@ -34,7 +34,7 @@ class TilingSearch:
     def __init__(self, whole: CostedModel, request: Request) -> None:
         self.whole = Tiling(costed=whole)
         self._request = request
-        self._made: dict[tuple[tuple[tuple[str, ...], int, Along], ...], Tiling] = {(): self.whole}
+        self._made: dict[tuple[tuple[tuple[str, ...], int, TileAxis], ...], Tiling] = {(): self.whole}
         asked = request.tile == "auto" and request.split == "auto" and request.budget_bytes is not None
         self._allowed = asked and len(whole.graph.operators) <= MOST_OPERATORS
 
@@ -44,7 +44,7 @@ class TilingSearch:
         more = sum((region.tiles - 1) * len(region.operators) for region in regions)
         if len(self.whole.costed.graph.operators) + more > MOST_TILED:
             return self.whole
-        key = tuple((region.operators, region.tiles, region.along) for region in regions)
+        key = tuple((region.operators, region.tiles, region.tile_axis) for region in regions)
         if key not in self._made:
             self._made[key] = self._tiled(regions)
         return self._made[key]
@@ -71,7 +71,7 @@ class TilingSearch:
     def _gathered(self) -> CostedModel:
         """The model whose operators are tiled."""
         whole = self.whole.costed
-        return gathered(whole, sweeps(whole.model, whole.graph, self._request.threads)["heads"], self._request)
+        return gathered(whole, tiling_rules(whole.model, whole.graph, self._request.threads)["heads"], self._request)
 
     @cached_property
     def _regions(self) -> TileRegionSearch:

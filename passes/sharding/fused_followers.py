@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import onnx_graphsurgeon as gs
 
-from hyps.passes.cost.fusion import ACTIVATIONS
+from hyps.passes.cost.fusion import FUSES_ADD
+from hyps.passes.onnx_ops import ACTIVATIONS
 from hyps.passes.sharding.graph_editor import GraphEditor, Part
-
-#: onnxruntime adds a second operand within these (ConvAddActivationFusion, MatMulAddFusion).
-ADDING = frozenset({"Conv", "MatMul"})
 
 
 def fused_followers(cutting: GraphEditor, node: gs.Node) -> Iterator[gs.Node]:
     """The operators behind ``node`` that its shards compute: an Add, activations, a QuantizeLinear at the end."""
-    result, adds = node.outputs[0], node.op in ADDING
+    result, adds = node.outputs[0], node.op in FUSES_ADD
     while (after := cutting.follower(result)) is not None:
         others = [operand for operand in after.inputs if operand is not result]
         constant = all(isinstance(other, gs.Constant) for other in others)

@@ -14,6 +14,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import dtype_to_onnx
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from hyps.passes.errors import UnsupportedModel
+from hyps.passes.onnx_ops import SLICE_INPUTS_OPSET
 from hyps.passes.weights import Model, Weight, placeholder
 
 
@@ -142,7 +143,7 @@ class GraphEditor:
         name = part.name(f"{part.operator}/{tensor.name}")
         result = gs.Variable(name, dtype=tensor.dtype)
         bounds = {"starts": [start], "ends": [stop], "axes": [axis]}
-        if self.graph.opset < 10:
+        if self.graph.opset < SLICE_INPUTS_OPSET:
             nodes.append(gs.Node("Slice", name, bounds, [tensor], [result]))
         else:
             values = [gs.Constant(f"{name}/{key}", np.array(value, np.int64)) for key, value in bounds.items()]

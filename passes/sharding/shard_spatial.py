@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from hyps.passes.onnx_ops import spatial_pads
+from hyps.passes.receptive_field import row_window
 from hyps.passes.sharding.fused_followers import fused_followers, shard_fused_followers
 from hyps.passes.sharding.graph_editor import GraphEditor, shard_parts
-from hyps.passes.sharding.kernel_rows import Kernel
 from hyps.passes.sharding.layouts import SplitLayout
 
 _AXIS = 2
@@ -22,13 +23,16 @@ def split_spatially(cutting: GraphEditor, node: gs.Node, layout: SplitLayout, co
     chain = [node, *fused_followers(cutting, node)]
     result = chain[-1].outputs[0]
     source, *others = node.inputs
-    window = Kernel.of(layout.attributes, tuple(others[0].shape), tuple(source.shape))
+    kernel, sizes = tuple(others[0].shape[_AXIS:]), tuple(source.shape[_AXIS:])
+    window, pads = row_window(layout.attributes, kernel, sizes), list(spatial_pads(layout.attributes, kernel, sizes))
     nodes: list[gs.Node] = []
     results = []
     for part in shard_parts(node.name, layout.widths(count)):
-        first, last, pads = window.reads(part.start, part.stop)
+        inputs = window.input_rows((part.start, part.stop), sizes[0])
+        assert inputs is not None, "layouts refuses pads that are as long as the kernel"
+        pads[0], pads[len(kernel)] = inputs.pads
         operands = [
-            cutting.rows(source, part, _AXIS, first, last, nodes),
+            cutting.rows(source, part, _AXIS, *inputs.rows, nodes),
             *(cutting.own(operand, part, nodes) for operand in others),
         ]
         attributes = {**node.attrs, "auto_pad": "NOTSET", "pads": list(pads)}

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from hyps.passes.graph import STANDARD_DOMAINS, Operator, view
+from hyps.passes.graph import Operator, view
+from hyps.passes.onnx_ops import PAD_INPUTS_OPSET, SLICE_INPUTS_OPSET, standard_opset
 from hyps.passes.rewrite import Change, Rewritten
-from hyps.passes.tiling.sweep import Along, Sweep
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.rules import TileAxis, TilingRule
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.tiling.tiles import Piece, tiles_of
 from hyps.passes.weights import Model
-
-#: From this opset on, Slice has its bounds as inputs; Pad its amounts.
-_SLICE_INPUTS, _PAD_INPUTS = 10, 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +27,7 @@ class TileRegion:
 
     operators: tuple[str, ...]
     tiles: int
-    along: Along = "rows"
+    tile_axis: TileAxis = "rows"
     reason: str
 
 
@@ -45,22 +43,22 @@ class TileRegions:
         if not self.regions:
             return Rewritten(model=model)
         graph = view(model)
-        tileable = sweeps(model, graph, self.threads)
+        tileable = tiling_rules(model, graph, self.threads)
         place = {operator.name: index for index, operator in enumerate(graph.operators)}
         writer = _Writer(model)
         changes, spans = [], {}
         for region in self.regions:
             start, stop = place[region.operators[0]], place[region.operators[-1]] + 1
             operators = graph.operators[start:stop]
-            swept = tileable[region.along]
+            swept = tileable[region.tile_axis]
             tiles = tiles_of(graph, swept, operators, region.tiles)
             if tuple(operator.name for operator in operators) != region.operators or tiles is None:
                 raise ValueError(
                     f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of "
-                    f"{region.along}"
+                    f"{region.tile_axis}"
                 )
             spans[start] = (stop, list(writer.nodes(tiles, operators, swept)))
-            what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of {region.along}"
+            what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of {region.tile_axis}"
             changes.append(Change(operator=region.operators[0], what=what, why=region.reason))
         proto = ModelProto()
         proto.CopyFrom(model.proto)
@@ -86,10 +84,10 @@ class _Writer:
         self.replaced: set[str] = set()
         self._nodes = {node.name: node for node in model.proto.graph.node}
         self._constants = {tensor.name: tensor for tensor in model.proto.graph.initializer}
-        self._opset = max(entry.version for entry in model.proto.opset_import if entry.domain in STANDARD_DOMAINS)
+        self._opset = standard_opset(model.proto)
 
     def nodes(
-        self, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], tileable: Mapping[str, Sweep]
+        self, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], tileable: Mapping[str, TilingRule]
     ) -> Iterator[NodeProto]:
         """The nodes of all tiles of a region, and the Concat of their results."""
         last = operators[-1]
@@ -114,7 +112,7 @@ class _Writer:
         axis = piece.axis if node.op_type == "Pad" else 0
         amounts = [*pads]
         amounts[axis], amounts[rank + axis] = piece.pads
-        if node.op_type == "Pad" and self._opset >= _PAD_INPUTS:
+        if node.op_type == "Pad" and self._opset >= PAD_INPUTS_OPSET:
             self.replaced.add(node.input[1])
             node.input[1] = self._constant(f"{piece.name}/pads", amounts)
             return node
@@ -126,7 +124,7 @@ class _Writer:
     def _slice(self, piece: Piece) -> NodeProto:
         (source,) = piece.inputs.values()
         start, stop = piece.rows
-        if self._opset < _SLICE_INPUTS:
+        if self._opset < SLICE_INPUTS_OPSET:
             return helper.make_node(
                 "Slice", [source], [piece.name], piece.name, axes=[piece.axis], starts=[start], ends=[stop]
             )

@@ -32,7 +32,7 @@ def walked(graph: Graph, prints: Mapping[str, Footprint], start: int, stop: int)
     for index, operator in enumerate(inside, start=start):
         made |= set(operator.outputs)
         footprint = prints[operator.name]
-        in_place = footprint.reused_bytes if footprint.reused in made else 0
+        in_place = footprint.in_place_bytes if footprint.in_place_input in made else 0
         most = max(most, sum(size[name] for name in held | made) - in_place + footprint.workspace_bytes)
         made &= wanted_from(index + 1)
     names = {name for operator in inside for name in operator.weights}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hyps.passes.cost.footprint import THREAD_BUFFER_BYTES, Footprint, footprints, mapped_bytes
+from hyps.passes.cost.footprint import Footprint, footprints, mapped_bytes
 from hyps.passes.graph import view
+from hyps.passes.mlas import THREAD_BUFFER_BYTES
 from tests.passes.nets import Net, drawn
 
 BUFFER = THREAD_BUFFER_BYTES
@@ -137,12 +138,12 @@ def test_inputs_outputs_and_weights() -> None:
 def test_buffers_are_reused(text: str, outputs: str, reused: str | None) -> None:
     sizes = dict.fromkeys("aby", 64) | {"x": 32}
     found = footprints(drawn(text, inputs="x", outputs=outputs, sizes=sizes), 1)["y"]
-    assert (found.reused, found.reused_bytes) == (reused, 64 if reused else 0)
+    assert (found.in_place_input, found.in_place_bytes) == (reused, 64 if reused else 0)
 
 
 def test_an_operand_of_another_size_is_not_reused() -> None:
     graph = drawn("a Conv x -> a\ny Add a x -> y", inputs="x", outputs="y", sizes={"x": 32, "a": 4, "y": 64})
-    assert footprints(graph, 1)["y"].reused is None
+    assert footprints(graph, 1)["y"].in_place_input is None
 
 
 def copies(net: Net, name: str) -> int:

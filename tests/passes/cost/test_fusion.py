@@ -10,8 +10,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from hyps.passes.cost.fusion import ACTIVATIONS, fusion_groups, sealed_positions
+from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, view
+from hyps.passes.onnx_ops import ACTIVATIONS
 from hyps.passes.weights import Model
 from hyps.runtime.execution.session import session_options
 from tests.passes.nets import Net, drawn, random_feeds, run, run_cut, same_bits
@@ -98,7 +99,7 @@ def test_sealed_positions_are_those_inside_a_group() -> None:
     text = "p MaxPool x -> p\nc Conv p W -> c\no Neg p -> o\na Add c T -> a\ny Relu a -> y\nz Add y o -> z"
     graph = drawn(text, inputs="x", outputs="z")
     assert fusion_groups(graph) == ((1, 3, 4),)
-    assert sealed_positions(graph) == {2, 3, 4}
+    assert fused_positions(graph) == {2, 3, 4}
 
 
 def image_net() -> Net:
@@ -298,7 +299,7 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
     model = finished(build).model()
     graph, feeds = view(model), random_feeds(model)
     whole = run(model, feeds, tmp_path)
-    for position in set(range(1, len(graph.operators))) - sealed_positions(graph):
+    for position in set(range(1, len(graph.operators))) - fused_positions(graph):
         assert same_bits(run_cut(model, (position,), feeds, tmp_path), whole), f"cut at {position}"
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import footprints
-from hyps.passes.cost.liveness import Lifetime, lifetimes
+from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
 from hyps.passes.planning.partitions import partitions
 from tests.passes.nets import drawn, drawn_graphs
@@ -46,7 +46,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("graph", "expected"), TABLE.values(), ids=TABLE)
 def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
-    assert lifetimes(graph) == {name: Lifetime(born=born, last=last) for name, (born, last) in expected.items()}
+    assert live_ranges(graph) == {name: LiveRange(first=born, last=last) for name, (born, last) in expected.items()}
 
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:

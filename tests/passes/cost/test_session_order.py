@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import Footprint
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.cost.session_order import file_order, session_order
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.order import reordered
@@ -99,7 +99,7 @@ def test_what_a_session_needs_is_what_its_order_needs(
     start = data.draw(st.integers(0, len(graph.operators) - 1))
     span = range(start, data.draw(st.integers(start + 1, len(graph.operators))))
 
-    lives = lifetimes(graph)
+    lives = live_ranges(graph)
     made = {name for index in span for name in graph.operators[index].outputs}
     owed = {name for name in made if lives[name].last >= span.stop}
 
@@ -109,6 +109,6 @@ def test_what_a_session_needs_is_what_its_order_needs(
         order = (*range(start), *run, *range(span.stop, len(graph.operators)))
         return int(costs(reordered(graph, order), prints).activations_from(start, span.stop)[-1])
 
-    entering = sum(graph.tensors[name].nbytes for name, life in lives.items() if 0 <= life.born < start <= life.last)
+    entering = sum(graph.tensors[name].nbytes for name, life in lives.items() if 0 <= life.first < start <= life.last)
     file, nbytes = file_order(graph, costs(graph, prints), lives, span, entering)
     assert nbytes == needed(file) <= needed(span)

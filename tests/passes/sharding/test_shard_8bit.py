@@ -17,7 +17,8 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.planning.planner import plan
 from hyps.passes.planning.request import Request
-from hyps.passes.sharding.layouts import ConstantValues, split_layout
+from hyps.passes.sharding.layouts import ConstantValues
+from hyps.passes.sharding.split_layout import split_layout
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
 from tests.passes.splitting import assert_split_is_whole, kinds
 

@@ -12,11 +12,11 @@ import pytest
 
 from hyps.passes.errors import PassFailed
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
+from hyps.passes.receptive_field import InputRows, Rows, SlidingWindow
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.sharding import fused_followers as tails
 from hyps.passes.sharding import graph_editor as cutting
 from hyps.passes.sharding import shard_input, shard_output, shard_spatial, summation
-from hyps.passes.sharding.kernel_rows import Kernel
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
 from tests.passes.nets import Net, random_feeds, run, same_bits
@@ -53,19 +53,27 @@ def first_part(module: Any) -> Break:
 
 def one_row_off(patch: pytest.MonkeyPatch) -> None:
     """The halo reaches up too far, and down not far enough."""
-    reads = Kernel.reads
+    input_rows = SlidingWindow.input_rows
 
-    def wrong(self: Kernel, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
-        first, last, pads = reads(self, start, stop)
-        return (first - 1, last - 1, pads) if first else (first, last, pads)
+    def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
+        found = input_rows(self, rows, height)
+        assert found is not None
+        start, stop = found.rows
+        return replace(found, rows=(start - 1, stop - 1)) if start else found
 
-    patch.setattr(Kernel, "reads", wrong)
+    patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
     """Every shard has the whole convolution's pads, and so another height."""
-    reads = Kernel.reads
-    patch.setattr(Kernel, "reads", lambda self, start, stop: (*reads(self, start, stop)[:2], self.pads))
+    input_rows = SlidingWindow.input_rows
+
+    def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
+        found = input_rows(self, rows, height)
+        assert found is not None
+        return replace(found, pads=self.pads)
+
+    patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:
@@ -134,6 +142,6 @@ def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     net.output("c")
     assert not is_exact(net.model(), "c", "output", 4, 4)
     assert_split_is_whole(net, "output", "c", 4, threads=4)
-    monkeypatch.setattr(summation, "_are_wide", lambda columns, threads: True)
+    monkeypatch.setattr(summation, "has_wide_segments", lambda columns, threads: True)
     with pytest.raises(AssertionError, match="of the largest output"):
         assert_split_is_whole(net, "output", "c", 4, threads=4)

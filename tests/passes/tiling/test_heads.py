@@ -15,21 +15,21 @@ from onnx import numpy_helper
 
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.tiling import head_sweeps
+from hyps.passes.tiling import head_rules
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.weights import Model
 from tests.passes.attentions import Attention
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
 
 def tileable(model: Model, threads: int = 1) -> list[str]:
-    return list(sweeps(model, view(model), threads)["heads"])
+    return list(tiling_rules(model, view(model), threads)["heads"])
 
 
 def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
     """All that can be tiled along the heads, in ``count`` tiles."""
-    region = TileRegion(operators=tuple(tileable(model, threads)), tiles=count, along="heads", reason="asked for")
+    region = TileRegion(operators=tuple(tileable(model, threads)), tiles=count, tile_axis="heads", reason="asked for")
     return run_rewrites(model, [TileRegions(regions=(region,), threads=threads)]).model
 
 
@@ -107,7 +107,7 @@ def test_long_sums_of_few_columns_do_differ(tmp_path: Path, monkeypatch: pytest.
     assert "scores" in tileable(model, 1)
     for allowed in (replace(attention, size=128), replace(attention, tokens=129), replace(attention, keys=160)):
         assert "scores" in tileable(allowed.model(), 2)
-    monkeypatch.setattr(head_sweeps, "_BLOCK_DEPTH", 1 << 30)
+    monkeypatch.setattr(head_rules, "BLOCK_DEPTH", 1 << 30)
     feeds, changed = random_feeds(model), tiled(model, 12, threads=2)
     assert not same_bits(run(changed, feeds, tmp_path, threads=2), run(model, feeds, tmp_path, threads=2))
 

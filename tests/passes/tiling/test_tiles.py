@@ -18,7 +18,7 @@ from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.tiling.tiles import tiles_of
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
@@ -33,7 +33,7 @@ def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
 
 def can_be_tiled(model: Model, count: int, *, threads: int = 1) -> bool:
     graph = view(model)
-    return tiles_of(graph, sweeps(model, graph, threads)["rows"], graph.operators[:-1], count) is not None
+    return tiles_of(graph, tiling_rules(model, graph, threads)["rows"], graph.operators[:-1], count) is not None
 
 
 def finish(net: Net, value: str) -> Model:
@@ -254,7 +254,7 @@ def refused(*nodes: NodeProto, constants: dict[str, Any] | None = None, shape: t
         helper.make_graph(nodes, "refused", inputs, outputs, tensors), opset_imports=[helper.make_opsetid("", 17)]
     )
     model = infer_shapes(Model(proto=proto, weights={}))
-    found = sweeps(model, view(model), 1)["rows"]
+    found = tiling_rules(model, view(model), 1)["rows"]
     assert not {node.name for node in nodes} & set(found)
 
 
@@ -283,7 +283,7 @@ def test_a_sum_of_two_convolutions_is_left_out() -> None:
     net.input("x", 1, 4, 16, 16)
     one, other = (net.conv("x", name, (4, 4, 1, 1)) for name in "ab")
     model = finish(net, net.node("Relu", net.node("Add", one, other, to="s"), to="r"))
-    assert not sweeps(model, view(model), 1)["rows"].keys() & {"a", "b", "s", "r"}
+    assert not tiling_rules(model, view(model), 1)["rows"].keys() & {"a", "b", "s", "r"}
 
 
 def test_a_region_with_two_results_is_refused() -> None:
