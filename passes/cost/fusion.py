@@ -26,7 +26,8 @@ FUSED_ACTIVATIONS: Mapping[str, frozenset[str]] = {
 }
 #: Kinds into which onnxruntime fuses the addition of a second operand (ConvAddActivationFusion, MatMulAddFusion).
 FUSES_ADD = frozenset({"Conv", "MatMul"})
-#: Kinds with padding of their own, into which a Pad before them is fused (PadFusion). A MaxPool then sees no zeros there.
+#: Kinds with padding of their own, into which a Pad before them is fused (PadFusion). A MaxPool then ignores
+#: the padding, where it would have seen zeros.
 _FUSES_PAD = frozenset({"Conv", "MaxPool", "AveragePool"})
 #: Kinds that become the factor of a product, where they multiply or divide by one number.
 _SCALES = frozenset({"Mul", "Div"})

@@ -1,4 +1,4 @@
-"""The geometry of row tiles against windows that are walked tap by tap."""
+"""The receptive field of rows equals what walking the window tap by tap reads; tiles cover the rows once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyps.passes.tiling.tiles import hull, tile_rows
 
 @st.composite
 def windows(draw: st.DrawFn, *, dense: bool = False) -> tuple[SlidingWindow, int, Rows]:
-    """A window, an input's height, and rows of the output; ``dense``: the windows leave no row of the input out."""
+    """Draw a window, an input's height, and rows of the output; ``dense`` windows leave no row of the input out."""
     kernel = draw(st.integers(1, 5))
     pad = st.integers(0, kernel - 1)
     window = SlidingWindow(
@@ -31,7 +31,7 @@ def windows(draw: st.DrawFn, *, dense: bool = False) -> tuple[SlidingWindow, int
 
 
 def taps(window: SlidingWindow, height: int, pads: Rows, row: int, first: int = 0) -> list[int | None]:
-    """What one row of the output sees: rows of the input, counted from ``first``, None for padding."""
+    """Return what one row of the output reads: rows of the input, counted from ``first``, and None for padding."""
     seen: list[int | None] = []
     for tap in range(window.taps):
         at = row * window.stride + tap * window.dilation - pads[0]
@@ -41,7 +41,7 @@ def taps(window: SlidingWindow, height: int, pads: Rows, row: int, first: int = 
 
 
 @given(windows())
-def test_a_tile_sees_what_the_whole_does(drawn: tuple[SlidingWindow, int, Rows]) -> None:
+def test_a_tile_reads_what_the_whole_does(drawn: tuple[SlidingWindow, int, Rows]) -> None:
     window, height, rows = drawn
     whole = [taps(window, height, window.pads, row) for row in range(*rows)]
     source = window.input_rows(rows, height)

@@ -1,4 +1,4 @@
-"""Each method, broken on purpose in one place, no longer computes the whole model's numbers: the comparison notices."""
+"""A split that is broken on purpose in one place computes other numbers than the whole model, and the comparison notices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from hyps.passes.errors import PassFailed
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.receptive_field import InputRows, Rows, SlidingWindow
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.sharding import fused_followers as tails
-from hyps.passes.sharding import graph_editor as cutting
-from hyps.passes.sharding import shard_input, shard_output, shard_spatial, summation
+from hyps.passes.sharding import fused_followers, graph_editor, shard_input, shard_output, shard_spatial, summation
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
 from tests.passes.nets import Net, random_feeds, run, same_bits
@@ -43,51 +41,51 @@ def product() -> Net:
 
 
 def first_part(module: Any) -> Break:
-    """Every shard takes the first elements."""
+    """Return a break by which every shard takes the first elements."""
 
-    def parts(operator: str, widths: Any) -> list[cutting.Part]:
-        return [replace(part, start=0, stop=part.stop - part.start) for part in cutting.shard_parts(operator, widths)]
+    def parts(operator: str, widths: Any) -> list[graph_editor.Part]:
+        return [replace(part, start=0, stop=part.stop - part.start) for part in graph_editor.shard_parts(operator, widths)]
 
     return lambda patch: patch.setattr(module, "shard_parts", parts)
 
 
 def one_row_off(patch: pytest.MonkeyPatch) -> None:
-    """The halo reaches up too far, and down not far enough."""
+    """Shift the halo by a row: up too far, and down not far enough."""
     input_rows = SlidingWindow.input_rows
 
     def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
-        found = input_rows(self, rows, height)
-        assert found is not None
-        start, stop = found.rows
-        return replace(found, rows=(start - 1, stop - 1)) if start else found
+        read = input_rows(self, rows, height)
+        assert read is not None
+        start, stop = read.rows
+        return replace(read, rows=(start - 1, stop - 1)) if start else read
 
     patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
-    """Every shard has the whole convolution's pads, and so another height."""
+    """Give every shard the whole convolution's pads, and so another height."""
     input_rows = SlidingWindow.input_rows
 
     def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
-        found = input_rows(self, rows, height)
-        assert found is not None
-        return replace(found, pads=self.pads)
+        read = input_rows(self, rows, height)
+        assert read is not None
+        return replace(read, pads=self.pads)
 
     patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:
-    """What is added to the result is that of the first channels for all shards."""
-    cut = tails._cut
+    """Add the first channels of the residual to the result of every shard."""
+    cut = fused_followers._cut
 
     def wrong(graph: Any, member: Any, operand: Any, source: Any, axis: int, part: Any, nodes: Any) -> Any:
         return cut(graph, member, operand, source, axis, replace(part, start=0, stop=part.stop - part.start), nodes)
 
-    patch.setattr(tails, "_cut", wrong)
+    patch.setattr(fused_followers, "_cut", wrong)
 
 
 def first_factors(patch: pytest.MonkeyPatch) -> None:
-    """Of a folded batch normalisation every shard has the first channels' factors."""
+    """Give every shard the first channels' factors of a folded batch normalisation."""
     cut = Weight.slice
 
     def wrong(self: Weight, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
@@ -110,7 +108,9 @@ CASES: dict[str, tuple[Break, Method, Callable[[], Net]]] = {
 
 
 @pytest.mark.parametrize(("broken", "method", "net"), CASES.values(), ids=CASES)
-def test_is_caught(broken: Break, method: Method, net: Callable[[], Net], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_split_is_noticed(
+    broken: Break, method: Method, net: Callable[[], Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert_split_is_whole(net(), method, "c", 4)
     broken(monkeypatch)
     with pytest.raises((AssertionError, PassFailed)):
@@ -118,7 +118,7 @@ def test_is_caught(broken: Break, method: Method, net: Callable[[], Net], monkey
 
 
 def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The factor of each channel goes with its filters; the other way round the comparison notices, too."""
+    """The factor of each channel goes with its filters; the comparison notices when it does not."""
     net = Net()
     net.input("x", 1, 32, 9, 9)
     net.norm(net.conv("x", "c", (64, 32, 3, 3)), "n", 64)
@@ -135,7 +135,7 @@ def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
 def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why `sharding.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
+    """It shows why `sharding.summation` is needed: four threads have 49 positions each, and longer blocks than the whole."""
     net = Net()
     net.input("x", 1, 64, 16, 16)
     net.conv("x", "c", (512, 64, 3, 3))
