@@ -1,7 +1,7 @@
 """Facts about onnxruntime's kernels for the CPU, above all MLAS: when they keep every bit, and what memory they need.
 
-Names in capitals such as MLAS_SGEMM_STRIDEK are those of onnxruntime's sources. What tests check against onnxruntime itself
-was measured on onnxruntime 1.31, x86-64, with the session options of `hyps.runtime.execution.session`.
+All of it was measured on onnxruntime 1.31, x86-64, with the session options of `hyps.runtime.execution.session`; tests
+check it against onnxruntime itself. Names such as MLAS_SGEMM_STRIDEK are those of onnxruntime's sources.
 
 **Order of additions.** Products and convolutions run in the single-precision GEMM (MlasSgemmOperation), of a convolution
 with one row for each filter of a group and one column for each output position. A sum of more than `BLOCK_DEPTH` products

@@ -1,7 +1,7 @@
 """Decide whether a plan's result is bit for bit the whole model's, and if not, say why.
 
-It is where onnxruntime computes every number from the same numbers in the same order: no cut and no split separates what
-onnxruntime fuses, and shards are wide enough. Measured on onnxruntime 1.31, x86-64.
+A result is exact where onnxruntime computes every number from the same numbers in the same order. So no cut and no split may
+separate what onnxruntime fuses, and shards must be wide enough. Measured on onnxruntime 1.31, x86-64.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def conv_then(kind: str) -> Callable[[], Net]:
 
 
 def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
-    """Return a net: a Gemm or MatMul of 600 inputs, then operators with a constant (``Add``) or computed operand (``Add r``)."""
+    """Return a net: a Gemm or MatMul of 600 inputs, then operators that add a weight (``Add``) or an input (``Add r``)."""
 
     def build() -> Net:
         net = Net()

@@ -91,9 +91,7 @@ def test_qlinear_matmul(data: st.DataObject, count: int, threads: int) -> None:
     coded = Quantised(data, net, columns)
     x = coded.input(3, depth)
     weight, (scale, zero, result_scale, result_zero) = coded.weight(depth, columns), coded.rest()
-    net.node(
-        "QLinearMatMul", "x", scale, zero, weight, coded.scale(), coded.zero(), result_scale, result_zero, to="y"
-    )
+    net.node("QLinearMatMul", "x", scale, zero, weight, coded.scale(), coded.zero(), result_scale, result_zero, to="y")
     net.output("y", data_type=TensorProto.UINT8)
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
@@ -118,9 +116,7 @@ def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int
     coded.dtype, coded.per_channel = np.uint8, False  # the only form that onnxruntime computes
     x = coded.input(1, inputs, 7, 7)
     zeros = [coded.rest()[1], coded.zero()][: data.draw(st.integers(0, 2))]
-    net.node(
-        "ConvInteger", "x", coded.weight(outputs, inputs // groups, 3, 3), *zeros, to="y", group=groups, pads=[1] * 4
-    )
+    net.node("ConvInteger", "x", coded.weight(outputs, inputs // groups, 3, 3), *zeros, to="y", group=groups, pads=[1] * 4)
     net.output("y", data_type=TensorProto.INT32)
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
