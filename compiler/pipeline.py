@@ -27,6 +27,7 @@ from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
 from hyps.passes.planning.plan import CandidateSummary, Plan
@@ -53,8 +54,6 @@ ProgressBar = Callable[[str, int | None], AbstractContextManager[CopyProgress]]
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow what plans add up.
 MOST_ELEMENTS = 1 << 50
-
-_PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +259,6 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
 def _ends_in_softmax(graph: Graph, output: str) -> bool:
     """Whether a softmax computes this output, reshaping aside."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
-    while output in writer and writer[output].op_type in _PASS_THROUGH and writer[output].inputs:
+    while output in writer and writer[output].op_type in RESHAPES and writer[output].inputs:
         output = writer[output].inputs[0]
     return output in writer and writer[output].op_type == "Softmax"

@@ -26,7 +26,7 @@ from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from hyps.passes.graph import captured
-from hyps.passes.unknown_operators import SLICE_BY_INPUTS, standard_opset
+from hyps.passes.onnx_ops import SLICE_INPUTS_OPSET, standard_opset
 from hyps.passes.weights import Model, Origin, Weight, placeholder
 
 #: The kinds of attributes that become Python values. Others stay as they are.
@@ -198,7 +198,7 @@ class GraphEditor:
         Its constants end in the names of ``bounds``.
         """
         values = ([start], [stop], [axis])
-        if self.opset < SLICE_BY_INPUTS:
+        if self.opset < SLICE_INPUTS_OPSET:
             named = {"starts": [start], "ends": [stop], "axes": [axis]}
             return self.node("Slice", name, [tensor], name, origin=origin, **named)
         given = [self.integers(f"{name}/{bound}", value) for bound, value in zip(bounds, values, strict=True)]

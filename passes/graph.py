@@ -16,10 +16,9 @@ import networkx as nx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
+from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.weights import Model, Origin
 
-#: The domain of the standard operators has two spellings.
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
+from hyps.passes.graph import subgraphs
+from hyps.passes.onnx_ops import STANDARD_DOMAINS
 
 
 def carried(proto: ModelProto) -> dict[str, ValueInfoProto]:

@@ -12,20 +12,14 @@ from collections.abc import Iterable, Iterator
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
-from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
+from hyps.passes.graph import subgraphs
+from hyps.passes.onnx_ops import SLICE_INPUTS_OPSET, STANDARD_DOMAINS, standard_opset
 from hyps.passes.weights import Model, skeleton
 
 #: The domain that experimental operators get for onnx's checker.
 _EXPERIMENTAL = "hyps.experimental"
 _SHAPE_KEEPING = frozenset({"Affine", "ImageScaler", "ParametricSoftplus", "ScaledTanh"})
-#: The first opset in which Slice takes its bounds as inputs.
-SLICE_BY_INPUTS = 10
 _END = 2**31 - 1
-
-
-def standard_opset(proto: ModelProto) -> int:
-    """Return the version of the standard operators that a model uses; 0 where it names none."""
-    return max((entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
 def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
@@ -76,7 +70,7 @@ def _disguise(node: NodeProto, opset: int) -> None:
     if node.op_type in _SHAPE_KEEPING:
         node.op_type = "Identity"
         del node.attribute[:]
-    elif node.op_type == "Crop" and opset < SLICE_BY_INPUTS and len(attributes.get("border", ())) == 4:
+    elif node.op_type == "Crop" and opset < SLICE_INPUTS_OPSET and len(attributes.get("border", ())) == 4:
         left, top, right, bottom = attributes["border"]
         height, width = attributes.get("scale", (0, 0))
         ends = [top + height if height else -bottom or _END, left + width if width else -right or _END]

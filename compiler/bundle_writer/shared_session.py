@@ -12,8 +12,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from hyps.passes.cost.shared_session import SHARING
 from hyps.passes.graph import reads
+from hyps.passes.mlas import INPUT_WEIGHTS
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.manifest import STORAGE_TYPES
@@ -42,7 +42,7 @@ def alike(
     for partition in partitions:
         own = [nodes[name] for name in partition.operators]
         used = {name: constants[name] for node in own for name in reads(node) if name in constants}
-        known = all(not node.domain and node.op_type in SHARING for node in own)
+        known = all(not node.domain and node.op_type in INPUT_WEIGHTS for node in own)
         known = known and all(tensor.data_type in _HELD for tensor in used.values())
         if is_plain(own) and known and _small_bytes(used.values()) <= SMALL_LIMIT_BYTES:
             keys[partition.name] = tuple(_structure(partition, own, constants, typed))

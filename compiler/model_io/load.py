@@ -23,9 +23,10 @@ from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExp
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import STANDARD_DOMAINS, element_bytes, subgraphs
+from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.unknown_operators import all_nodes, checkable, standard_opset
+from hyps.passes.unknown_operators import all_nodes, checkable
 from hyps.passes.weights import Model
 
 OLDEST_OPSET = 7

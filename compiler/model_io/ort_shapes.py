@@ -15,7 +15,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.errors import OptionError
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.unknown_operators import foreign_kinds, foreign_outputs, standard_opset
+from hyps.passes.onnx_ops import standard_opset
+from hyps.passes.unknown_operators import foreign_kinds, foreign_outputs
 from hyps.passes.weights import Model, skeleton
 
 _TENSOR_TYPE = re.compile(r"tensor\((\w+)\)\Z")

@@ -1,7 +1,8 @@
-"""Operators that compute the same as another: onnxruntime computes both once, and so joins them to others than it would.
+"""Find operators that compute the same as another one.
 
-CommonSubexpressionElimination comes before its fusions. What has one reader is fused with it, what has two is not: where a
-cut or a split keeps twins apart, the numbers of their readers are others than in the whole model.
+onnxruntime computes them once (CommonSubexpressionElimination), before its fusions. It fuses a result that has one reader
+with that reader, but not one that has two. A cut or a split keeps equal operators apart, so that each has one reader; then
+the readers' numbers may be others than in the whole model.
 """
 
 from __future__ import annotations
@@ -11,33 +12,36 @@ from collections.abc import Hashable, Mapping
 from onnx import NodeProto
 
 from hyps.passes.graph import Graph
+from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.weights import Model
 
-#: The first change no number, and tiles make them; of the last each reader gets its own again (EnsureUniqueDQForNodeUnit).
-_APART = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze", "DequantizeLinear"})
+#: Kinds that change no number when they are computed twice: they only move elements (tiles make Slices), or each reader gets
+#: a DequantizeLinear of its own again (EnsureUniqueDQForNodeUnit).
+_HARMLESS = RESHAPES | {"Slice", "DequantizeLinear"}
 
 
 def common_subexpression(model: Model, graph: Graph) -> tuple[str, str] | None:
-    """The names of two operators that compute the same floats from computed values, or None."""
-    known = {tensor.name for tensor in model.proto.graph.initializer}
-    first: dict[Hashable, NodeProto] = {}
-    same: dict[str, str] = {}
+    """Return the names of two operators that compute the same floats from computed values; None if there are none."""
+    constants = {tensor.name for tensor in model.proto.graph.initializer}
+    first_nodes: dict[Hashable, NodeProto] = {}
+    first_names: dict[str, str] = {}
     for node in model.proto.graph.node:
-        key = _key(node, same)
-        if known.issuperset(filter(None, node.input)):
-            known.update(node.output)  # folded into a constant before all fusions
-        twin = first.setdefault(key, node)
-        if twin is node:
+        key = _key(node, first_names)
+        if constants.issuperset(filter(None, node.input)):
+            constants.update(node.output)  # folded before all fusions
+        first = first_nodes.setdefault(key, node)
+        if first is node:
             continue
-        same |= dict(zip(node.output, twin.output, strict=True))
-        made = (graph.tensors[name] for name in node.output if name in graph.tensors)
-        floats = any(tensor.dtype.startswith(("float", "bfloat")) for tensor in made)
-        if floats and node.op_type not in _APART and known.isdisjoint(node.output):
-            return twin.name, node.name
+        first_names |= dict(zip(node.output, first.output, strict=True))
+        results = (graph.tensors[name] for name in node.output if name in graph.tensors)
+        floats = any(tensor.dtype.startswith(("float", "bfloat")) for tensor in results)
+        if floats and node.op_type not in _HARMLESS and constants.isdisjoint(node.output):
+            return first.name, node.name
     return None
 
 
-def _key(node: NodeProto, same: Mapping[str, str]) -> Hashable:
-    """What two nodes have in common that compute the same."""
+def _key(node: NodeProto, first_names: Mapping[str, str]) -> Hashable:
+    """Return what nodes that compute the same have in common; ``first_names`` of tensors that are the same by name."""
     attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
-    return node.domain, node.op_type, len(node.output), tuple(same.get(name, name) for name in node.input), tuple(attributes)
+    inputs = tuple(first_names.get(name, name) for name in node.input)
+    return node.domain, node.op_type, len(node.output), inputs, tuple(attributes)

@@ -1,8 +1,8 @@
-"""How long each operator computes: multiply-adds where they are the bulk of the work, else the bytes that it moves.
+"""Estimate how long each operator computes, by its multiply-adds and the bytes that it moves.
 
-An estimate by the roofline: the longest of its multiply-adds at the device's rate, its weights at the rate a product of one
-row reads them, and the tensors that it reads and writes at the memory's rate. Multiply-adds are the count by which the
-literature compares networks: a multiplication with its addition is one, biases are not counted.
+The estimate is a roofline, the longest of three times: of its multiply-adds at the device's rate, of its weights at the
+rate at which a product of one row reads them, of the tensors that it reads and writes at the memory's rate. Multiply-adds
+are counted as in the literature on networks: a multiplication with its addition is one, biases are not counted.
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from numpy.typing import NDArray
 
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
+from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS, Shape
 
 SecondsArray = NDArray[np.float64]
 
-_PRODUCTS = frozenset({"Gemm", "MatMul"})
-_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
-
 
 def compute_s(graph: Graph, device: DeviceRates) -> SecondsArray:
-    """The estimated seconds of every operator, in execution order, with its weights in memory."""
+    """Return the estimated seconds of every operator, in execution order, with its weights in memory."""
     return np.array([_seconds(graph, operator, device) for operator in graph.operators], np.float64)
 
 
 def multiply_adds(graph: Graph, operator: Operator) -> int:
-    """The multiply-adds of a Conv, ConvTranspose, Gemm or MatMul (ONNX operator specification); 0 for any other."""
-    if operator.op_type in _PRODUCTS:
+    """Return the multiply-adds of a Conv, ConvTranspose, Gemm or MatMul (ONNX operator specification); 0 for any other."""
+    if operator.op_type in FLOAT_PRODUCTS:
         result, operands = _tensor(graph, operator.outputs[0]), [*operator.inputs, *operator.weights]
         return math.prod(result.shape) * _depth(result.shape, [_tensor(graph, name).shape for name in operands])
-    if operator.op_type not in _CONVOLUTIONS or not operator.inputs:
+    if operator.op_type not in FLOAT_CONVOLUTIONS or not operator.inputs:
         return 0
     kernel = _kernel(graph, operator)
-    swept = operator.inputs[0] if operator.op_type == "ConvTranspose" else operator.outputs[0]
-    return math.prod(_tensor(graph, swept).shape) * math.prod(kernel[1:])
+    positions = operator.inputs[0] if operator.op_type == "ConvTranspose" else operator.outputs[0]
+    return math.prod(_tensor(graph, positions).shape) * math.prod(kernel[1:])
 
 
 def _seconds(graph: Graph, operator: Operator, device: DeviceRates) -> float:
@@ -47,21 +45,22 @@ def _seconds(graph: Graph, operator: Operator, device: DeviceRates) -> float:
     if not macs:
         return moving
     weights = sum(graph.weights[name].nbytes for name in operator.weights)
-    reading = weights / device.gemv_bytes_per_s if operator.op_type in _PRODUCTS else 0.0
+    reading = weights / device.gemv_bytes_per_s if operator.op_type in FLOAT_PRODUCTS else 0.0
     return max(macs / device.conv_macs_per_s, reading, moving)
 
 
-def _kernel(graph: Graph, operator: Operator) -> tuple[int, ...]:
-    """A convolution's kernel [M, C/group, ...] (transposed: [C, M/group, ...]): a weight, or else its second input."""
+def _kernel(graph: Graph, operator: Operator) -> Shape:
+    """Return the shape of a convolution's kernel, [M, C/group, ...] (transposed: [C, M/group, ...]); weight or input."""
     rank = len(graph.tensors[operator.inputs[0]].shape)
     shapes = (_tensor(graph, name).shape for name in (*operator.weights, *operator.inputs[1:]))
     return next((shape for shape in shapes if len(shape) == rank), ())
 
 
-def _depth(result: tuple[int, ...], operands: Iterable[tuple[int, ...]]) -> int:
-    """The length K of the sums of a product [..., M, K] x [..., K, N] = ``result``, either operand transposed or a vector.
+def _depth(result: Shape, operands: Iterable[Shape]) -> int:
+    """Return the length K of the sums of a product [..., M, K] x [..., K, N] = ``result``; 0 when no two operands fit.
 
-    The view does not say which operand stands where: it is found by shape. 0 when no two operands fit.
+    Either operand may be transposed or a vector. The graph view does not say which operand stands where, so the shapes must
+    tell.
     """
     columns = result[-1] if result else 1
     rows = result[-2] if len(result) > 1 else 1

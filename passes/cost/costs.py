@@ -4,10 +4,15 @@ The process peak of a partition that runs operators ``start .. stop-1`` is
 
     process + weights of these operators + the most that is live while they run,
 
-where *live* holds the model's inputs (their caller keeps them throughout), every tensor that crosses the cut at ``start``
-until the step ends (the executor owns a session's inputs while it runs, and keeps what later steps need), what the
-partition itself produced and still needs, and the workspace of the operator that runs. DESIGN.md section 5 measured the sum
-to hold within 3 % of VmHWM.
+where *live* holds
+
+- the model's inputs, which their caller keeps throughout,
+- every tensor that crosses the cut at ``start``, until the step ends: the executor owns a session's inputs while it runs,
+  and keeps what later steps need,
+- what the partition itself produced and still needs,
+- the workspace of the operator that runs.
+
+DESIGN.md section 5 measured the sum to hold within 3 % of VmHWM.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.passes.cost.footprint import NODE_BYTES, Footprint, mapped_bytes
-from hyps.passes.cost.liveness import Lifetime, lifetimes
+from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
 
 Bytes = NDArray[np.int64]
@@ -28,13 +33,16 @@ Bytes = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Per operator and cut, what `peaks_from` adds up.
+    """The bytes, per operator and cut position, that `peaks_from` adds up.
 
-    ``process_bytes`` is what the process holds by itself. ``resident``, ``live``, ``workspace``, ``reused`` and
-    ``reused_born`` are indexed by operator, ``crossing`` by cut position. ``shared`` has a column for every further
-    reader of a weight (operator, reader before it, bytes), by operator; ``deaths`` one for every tensor but the model's
-    inputs (born, last, bytes), by ``last``. Both make the work of a partition proportional to its length, whatever lies
-    before and behind it.
+    ``process_bytes`` is what the process holds without weights and activations. Indexed by operator: ``resident`` (weights
+    that no earlier operator reads, copies, the node itself), ``live``, ``workspace``, ``in_place`` (the part of the output
+    that reuses an input's buffer) and ``in_place_first`` (the operator that wrote that input). ``crossing`` is indexed by
+    cut position.
+
+    ``shared`` has a column for every further reader of a weight (operator, reader before it, bytes), sorted by operator.
+    ``live_ranges`` has one for every tensor but the model's inputs (first, last, bytes), sorted by last. Both keep the work
+    of a partition proportional to its length, whatever lies before and after it.
     """
 
     process_bytes: int
@@ -42,11 +50,11 @@ class Costs:
     shared: Bytes
     live: Bytes
     workspace: Bytes
-    reused: Bytes
-    reused_born: Bytes
+    in_place: Bytes
+    in_place_first: Bytes
     crossing: Bytes
     input_bytes: int
-    deaths: Bytes
+    live_ranges: Bytes
 
     @property
     def count(self) -> int:
@@ -54,47 +62,50 @@ class Costs:
         return len(self.live)
 
     def weights_from(self, start: int, end: int | None = None) -> Bytes:
-        """Resident weights of the partitions ``[start, stop)`` for stop = start+1 .. end; each weight counts once."""
+        """Return the resident weights of the partitions ``[start, stop)``, stop = start+1 .. end, each weight once."""
         end = self.count if end is None else end
-        first, last = np.searchsorted(self.shared[0], (start, end))
-        operator, previous, nbytes = self.shared[:, first:last]
-        again = previous < start
+        low, high = np.searchsorted(self.shared[0], (start, end))
+        operator, previous, nbytes = self.shared[:, low:high]
+        enters = previous < start
         resident = self.resident[start:end].copy()
-        np.add.at(resident, operator[again] - start, nbytes[again])
+        np.add.at(resident, operator[enters] - start, nbytes[enters])
         return np.cumsum(resident)
 
     def live_from(self, start: int, end: int | None = None) -> Bytes:
-        """Live bytes, workspace included, while each of the operators ``start .. end-1`` runs in one session."""
+        """Return the live bytes, workspace included, while each of the operators ``start .. end-1`` runs in one session."""
         end = self.count if end is None else end
-        first, last = np.searchsorted(self.deaths[1], (start, end - 1))
-        born, died, nbytes = self.deaths[:, first:last]
-        crossed = born < start
+        low, high = np.searchsorted(self.live_ranges[1], (start, end - 1))
+        first, last, nbytes = self.live_ranges[:, low:high]
+        crossed = first < start
         kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
-        np.add.at(kept, died[crossed] + 1 - start, nbytes[crossed])
-        reused = np.where(self.reused_born[start:end] >= start, self.reused[start:end], 0)
-        return self.input_bytes + np.cumsum(kept) + self.live[start:end] - reused + self.workspace[start:end]
+        np.add.at(kept, last[crossed] + 1 - start, nbytes[crossed])
+        in_place = np.where(self.in_place_first[start:end] >= start, self.in_place[start:end], 0)
+        return self.input_bytes + np.cumsum(kept) + self.live[start:end] - in_place + self.workspace[start:end]
 
     def activations_from(self, start: int, end: int | None = None) -> Bytes:
-        """The most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
+        """Return the most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
         return np.maximum.accumulate(self.live_from(start, end))
 
     def peaks_from(self, start: int, end: int | None = None) -> Bytes:
-        """The predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""
+        """Return the predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""
         return self.process_bytes + self.weights_from(start, end) + self.activations_from(start, end)
 
     def alone(self) -> Bytes:
-        """The predicted process peak of every operator as a partition by itself."""
+        """Return the predicted process peak of every operator as a partition of its own."""
         resident = self.resident.copy()
         np.add.at(resident, self.shared[0], self.shared[2])
         return self.process_bytes + self.input_bytes + resident + self.live + self.workspace
 
 
 def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int = 0) -> Costs:
-    """Add up a graph's footprints in its execution order, in a process that holds so many bytes by itself."""
-    lives = lifetimes(graph)
+    """Return a graph's footprints added up in its execution order.
+
+    ``process_bytes`` is what the process holds without weights and activations.
+    """
+    ranges = live_ranges(graph)
     count = len(graph.operators)
     prints = [footprints[operator.name] for operator in graph.operators]
-    resident = _array(p.copied_bytes + NODE_BYTES for p in prints)
+    resident = _array(each.copied_bytes + NODE_BYTES for each in prints)
     previous: dict[str, int] = {}
     shared = []
     for index, operator in enumerate(graph.operators):
@@ -105,19 +116,19 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int 
             else:
                 resident[index] += nbytes
             previous[name] = index
-    spans = [(life.born, life.last, graph.tensors[name].nbytes) for name, life in lives.items()]
-    made = sorted((span for span in spans if span[0] >= 0), key=itemgetter(1))
+    spans = [(live.first, live.last, graph.tensors[name].nbytes) for name, live in ranges.items()]
+    written = sorted((span for span in spans if span[0] >= 0), key=itemgetter(1))
     return Costs(
         process_bytes=process_bytes,
         resident=resident,
         shared=_columns(shared),
-        live=_sums(made, count)[1],
-        workspace=_array(p.workspace_bytes for p in prints),
-        reused=_array(p.reused_bytes for p in prints),
-        reused_born=_array(_born(lives, p.reused) for p in prints),
+        live=_sums(written, count)[1],
+        workspace=_array(each.workspace_bytes for each in prints),
+        in_place=_array(each.in_place_bytes for each in prints),
+        in_place_first=_array(_first(ranges, each.in_place_input) for each in prints),
         crossing=_sums(spans, count)[0],
         input_bytes=sum(graph.tensors[name].nbytes for name in graph.inputs),
-        deaths=_columns(made),
+        live_ranges=_columns(written),
     )
 
 
@@ -129,16 +140,16 @@ def _columns(rows: Iterable[tuple[int, int, int]]) -> Bytes:
     return np.ascontiguousarray(_array(rows).reshape(-1, 3).T)
 
 
-def _born(lives: Mapping[str, Lifetime], name: str | None) -> int:
-    return lives[name].born if name is not None else -1
+def _first(ranges: Mapping[str, LiveRange], name: str | None) -> int:
+    return ranges[name].first if name is not None else -1
 
 
 def _sums(spans: Iterable[tuple[int, int, int]], count: int) -> tuple[Bytes, Bytes]:
-    """Bytes across every cut position (0..count) and live at every operator (0..count-1)."""
+    """Return the bytes across every cut position (0..count), and those live at every operator (0..count-1)."""
     crossing, live = np.zeros(count + 2, np.int64), np.zeros(count + 2, np.int64)
-    for born, last, nbytes in spans:
-        crossing[born + 1] += nbytes
+    for first, last, nbytes in spans:
+        crossing[first + 1] += nbytes
         crossing[min(last, count) + 1] -= nbytes
-        live[max(born, 0)] += nbytes
+        live[max(first, 0)] += nbytes
         live[min(last, count) + 1] -= nbytes
     return np.cumsum(crossing)[: count + 1], np.cumsum(live)[:count]

@@ -1,4 +1,4 @@
-"""How long a partition is estimated to take, for comparing plans of one model on one device.
+"""The estimated time of a partition, for comparing plans of one model on one device.
 
     step + max(reading its weights from storage, computing) + copying what crosses its end
 
@@ -23,7 +23,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Seconds that partitions add up to: ``computed_s`` before every cut position (0..count), ``copy_s`` across it."""
+    """The seconds that partitions add up to: ``computed_s`` before every cut position (0..count), ``copy_s`` across it."""
 
     computed_s: SecondsArray
     copy_s: SecondsArray
@@ -31,14 +31,14 @@ class Latency:
     step_s: float
 
     def partitions_s(self, start: int, stops: Positions, weight_bytes: Bytes) -> SecondsArray:
-        """The seconds of the partitions ``[start, stop)`` for ``stops``, which hold so many bytes of weights."""
+        """Return the seconds of the partitions ``[start, stop)`` for each of ``stops``, which hold ``weight_bytes``."""
         computing = self.computed_s[stops] - self.computed_s[start]
-        found: SecondsArray = self.step_s + np.maximum(weight_bytes * self.read_s_per_byte, computing) + self.copy_s[stops]
-        return found
+        seconds: SecondsArray = self.step_s + np.maximum(weight_bytes * self.read_s_per_byte, computing) + self.copy_s[stops]
+        return seconds
 
 
 def latency(graph: Graph, costs: Costs, device: DeviceRates) -> Latency:
-    """What the partitions of a graph take on a device."""
+    """Return the latencies of a graph's partitions on a device."""
     return Latency(
         computed_s=np.concatenate(([0.0], np.cumsum(compute_s(graph, device)))),
         copy_s=costs.crossing / device.memory_bytes_per_s,

@@ -1,7 +1,7 @@
-"""When each tensor is born and last read, and what that makes live at every operator and across every cut.
+"""The live range of every tensor, from which follow the bytes live at every operator and across every cut.
 
 Operators are numbered 0..n-1 in execution order. A cut at position p runs between operators p-1 and p; position 0 is
-before the first operator and position n behind the last.
+before the first operator and position n after the last.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from hyps.passes.graph import Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetime:
-    """A tensor is written by operator ``born`` (-1: a graph input) and last read by operator ``last``.
+class LiveRange:
+    """The operators during which a tensor is in memory: ``first`` writes it, ``last`` is the last one that reads it.
 
-    A graph output is held to the end: its ``last`` is the number of operators.
+    A graph input has ``first`` -1. A graph output is held to the end: its ``last`` is the number of operators.
     """
 
-    born: int
+    first: int
     last: int
 
 
-def lifetimes(graph: Graph) -> Mapping[str, Lifetime]:
-    """The lifetime of every tensor (weights apart); one that nothing reads dies where it is born."""
-    born = dict.fromkeys(graph.inputs, -1)
-    last = dict(born)
+def live_ranges(graph: Graph) -> Mapping[str, LiveRange]:
+    """Return the live range of every tensor but the weights; one that nothing reads ends where it starts."""
+    first = dict.fromkeys(graph.inputs, -1)
+    last = dict(first)
     for index, operator in enumerate(graph.operators):
         for name in operator.inputs:
             last[name] = index
         for name in operator.outputs:
-            born[name] = last[name] = index
+            first[name] = last[name] = index
     for name in graph.outputs:
         last[name] = len(graph.operators)
-    return {name: Lifetime(born=born[name], last=last[name]) for name in born}
+    return {name: LiveRange(first=first[name], last=last[name]) for name in first}

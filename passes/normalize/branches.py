@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from hyps.passes.edit import GraphEditor
-from hyps.passes.graph import STANDARD_DOMAINS, subgraphs
+from hyps.passes.graph import subgraphs
+from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
-from hyps.passes.unknown_operators import all_nodes, standard_opset
+from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
 KnownValues = MutableMapping[str, NDArray[Any]]

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from hyps.passes.edit import GraphEditor
-from hyps.passes.graph import STANDARD_DOMAINS
+from hyps.passes.onnx_ops import RESHAPES, STANDARD_DOMAINS
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
 from hyps.passes.weights import Model
-
-_RESHAPES = frozenset({"Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +23,7 @@ class FoldReshapes(Rewrite):
 
     def __call__(self, model: Model) -> Rewritten:
         """Return the model without reshaped constants. A reshaped constant that is a model's output stays computed."""
-        if not any(node.op_type in _RESHAPES for node in model.proto.graph.node):
+        if not any(node.op_type in RESHAPES for node in model.proto.graph.node):
             return Rewritten(model=model)
         editor = GraphEditor(model)
         shapes = {
@@ -34,7 +32,7 @@ class FoldReshapes(Rewrite):
         }
         changes = []
         for node in editor.nodes:
-            is_reshape = node.domain in STANDARD_DOMAINS and node.op_type in _RESHAPES and node.output[0] in shapes
+            is_reshape = node.domain in STANDARD_DOMAINS and node.op_type in RESHAPES and node.output[0] in shapes
             if not is_reshape or any(name and name not in editor.constants for name in node.input):
                 continue
             name, source = node.output[0], node.input[0]

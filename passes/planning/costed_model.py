@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from hyps.passes.cost.costs import Costs, costs
 from hyps.passes.cost.footprint import Footprint, footprints
-from hyps.passes.cost.fusion import fusion_groups, sealed_positions
+from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.grouping import grouped_order
 from hyps.passes.planning.order import lowest_peak_order, reordered
@@ -57,7 +57,7 @@ def with_grouped_operators(whole: CostedModel, tileable: Collection[str], reques
 def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], request: Request) -> CostedModel:
     graph_costs = costs(graph, by_operator, request.process_bytes)
     options = ShardOptions(model, graph, graph_costs, request.threads)
-    return CostedModel(model=model, graph=graph, costs=graph_costs, sealed=sealed_positions(graph), shard_options=options)
+    return CostedModel(model=model, graph=graph, costs=graph_costs, sealed=fused_positions(graph), shard_options=options)
 
 
 def _in_order(model: Model, graph: Graph, order: tuple[int, ...]) -> tuple[Model, Graph]:

@@ -99,6 +99,6 @@ def _search(
 def smallest_peak(costs: Costs, required: Collection[int] = (), step_bytes: int = 1) -> int:
     """Return the smallest budget, in whole steps, that some choice of cuts that holds all ``required`` keeps within."""
     cuts = tuple(sorted(required))
-    unavoidable = int((costs.alone() - costs.reused).max())
+    unavoidable = int((costs.alone() - costs.in_place).max())
     steps = bisect_first(lambda steps: is_feasible(costs, cuts, steps * step_bytes), -(-unavoidable // step_bytes))
     return steps * step_bytes

@@ -13,7 +13,7 @@ from hyps.passes.planning.partitioning import best_partitioning, required_cuts
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import ShardedModels, required_splits
 from hyps.passes.planning.tiling_search import Tiling, TilingSearch
-from hyps.passes.sharding.oversize import finest
+from hyps.passes.sharding.oversize import finest_costs
 from hyps.passes.weights import Model
 
 #: Budgets are proposed to users in steps of this many bytes.
@@ -56,7 +56,7 @@ class BudgetSearch:
 
     def _untiled_steps(self, *, exact: bool) -> int:
         """Search from a bound that no plan is below: every operator in as many shards as it can have."""
-        bound = smallest_peak(finest(self.whole.shard_options, self._request.methods), step_bytes=BUDGET_STEP_BYTES)
+        bound = smallest_peak(finest_costs(self.whole.shard_options, self._request.methods), step_bytes=BUDGET_STEP_BYTES)
         lowest = -(-max(bound, self._request.start_bytes) // BUDGET_STEP_BYTES)
         return bisect_first(lambda steps: self._is_feasible(self.whole, steps, exact=exact), lowest)
 

@@ -154,7 +154,7 @@ class _TaskBuilder:
                         shared.append((nbytes, others))
                     else:
                         freed += nbytes
-            reused = footprint.reused_bytes if footprint.reused in self._writer else 0
+            reused = footprint.in_place_bytes if footprint.in_place_input in self._writer else 0
             made = sum(self._graph.tensors[name].nbytes for name in operator.outputs)
             steps.append(TaskStep(made, footprint.workspace_bytes - reused, freed, tuple(shared)))
         predecessors = sum(1 << before - first for before in self._before[position] if before >= first)

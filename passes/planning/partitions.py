@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.cost.residency import Residence
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
+from hyps.passes.onnx_ops import POOLINGS
 from hyps.passes.planning.plan import Partition
-from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
 
@@ -43,11 +43,11 @@ def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple
     A session runs the operators of a file in an order of its own. Where that order needs more than the planned one, so does
     the segment.
     """
-    lives = lifetimes(graph)
+    lives = live_ranges(graph)
     held = dict.fromkeys(graph.inputs)
     found = []
     for start, stop in itertools.pairwise((0, *cuts, len(graph.operators))):
-        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].born >= 0)
+        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].first >= 0)
         order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
         operators = [graph.operators[index] for index in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
@@ -58,8 +58,8 @@ def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple
         found.append(
             Segment(
                 operators=order,
-                inputs=tuple(name for name in read if lives[name].born < start),
-                outputs=tuple(name for name in held if lives[name].born >= start),
+                inputs=tuple(name for name in read if lives[name].first < start),
+                outputs=tuple(name for name in held if lives[name].first >= start),
                 live=tuple(held),
                 weight_bytes=int(costs.weights_from(start, stop)[-1]),
                 activation_bytes=activations,

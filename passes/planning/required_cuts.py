@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hyps.passes.graph import Graph
-
-POOLINGS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"})
+from hyps.passes.onnx_ops import POOLINGS
 
 
 def mandatory_cuts(groups: Collection[tuple[int, int]], count: int) -> tuple[int, ...]:

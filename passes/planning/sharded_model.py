@@ -9,7 +9,7 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.planning.costed_model import CostedModel, with_costs
 from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import Change, run_rewrites
-from hyps.passes.sharding.layouts import Method, how
+from hyps.passes.sharding.layouts import Method, method_phrase
 from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
@@ -85,10 +85,10 @@ def _requested(options: ShardOptions, request: Request) -> Iterator[ShardSpec]:
             some = ", ".join([*map(repr, known[:5]), *(["..."] if len(known) > 5 else [])]) or "none"
             raise UnsupportedModel(f"--shard: no operator is called {requested.operator!r}; those that can be split: {some}")
         option = options.by(positions[requested.operator], requested.method)
-        if requested.count > option.layout.most:
+        if requested.count > option.layout.max_shards:
             raise UnsupportedModel(
-                f"--shard: {requested.operator!r} can be split {how(option.node, requested.method)} into 2 to "
-                f"{option.layout.most} shards, not {requested.count}"
+                f"--shard: {requested.operator!r} can be split {method_phrase(option.node, requested.method)} into 2 to "
+                f"{option.layout.max_shards} shards, not {requested.count}"
             )
         yield ShardSpec(
             operator=requested.operator,

@@ -11,14 +11,13 @@ import numpy as np
 from hyps.passes.cost.compute import SecondsArray, compute_s
 from hyps.passes.cost.costs import Bytes, costs
 from hyps.passes.cost.footprint import NODE_BYTES, footprints
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.planning.costed_model import CostedModel
-from hyps.passes.tiling.rows import tile_rows
-from hyps.passes.tiling.sweep import Along, Sweeps
-from hyps.passes.tiling.tileable import sweeps
-from hyps.passes.tiling.tiles import Piece, tiles_of
+from hyps.passes.tiling.rules import TileAxis, TilingRules
+from hyps.passes.tiling.tileable import tiling_rules
+from hyps.passes.tiling.tiles import Piece, tile_rows, tiles_of
 
 #: The numbers of tiles that are considered.
 TILE_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -30,7 +29,7 @@ MAX_TRIED_OPERATORS = 20_000
 class TileEstimate:
     """A run of operators in ``tiles``: the most live bytes, those of node definitions, and the extra seconds."""
 
-    along: Along
+    tile_axis: TileAxis
     tiles: int
     live_bytes: int
     node_bytes: int
@@ -43,15 +42,15 @@ class TileEstimates:
     def __init__(self, costed: CostedModel, threads: int, device: DeviceRates) -> None:
         self._model, self._graph, self._costs = costed.model, costed.graph, costed.costs
         self._threads, self._device = threads, device
-        self._known: dict[tuple[int, int, Along], list[TileEstimate | None]] = {}
+        self._known: dict[tuple[int, int, TileAxis], list[TileEstimate | None]] = {}
         self._untried = MAX_TRIED_OPERATORS
 
     @cached_property
-    def tileable(self) -> Sweeps:
+    def tileable(self) -> TilingRules:
         """How operators can be tiled."""
-        return sweeps(self._model, self._graph, self._threads)
+        return tiling_rules(self._model, self._graph, self._threads)
 
-    def fewest_tiles(self, start: int, stop: int, along: Along, budget_bytes: int) -> TileEstimate | None:
+    def fewest_tiles(self, start: int, stop: int, along: TileAxis, budget_bytes: int) -> TileEstimate | None:
         """Return the run ``[start, stop)`` in the fewest tiles with which it keeps within the budget; None without any."""
         weights = self._costs.process_bytes + int(self._costs.weights_from(start, stop)[-1])
         result = self._graph.tensors[self._graph.operators[stop - 1].outputs[0]]
@@ -81,9 +80,9 @@ class TileEstimates:
     def _held_around(self) -> Bytes:
         """The bytes held throughout a partition that starts at a position: the model's inputs and what crosses."""
         crossing = np.zeros(self._costs.count + 2, np.int64)
-        for name, life in lifetimes(self._graph).items():
-            if life.born >= 0:
-                crossing[life.born + 1] += self._graph.tensors[name].nbytes
+        for name, life in live_ranges(self._graph).items():
+            if life.first >= 0:
+                crossing[life.first + 1] += self._graph.tensors[name].nbytes
                 crossing[life.last + 1] -= self._graph.tensors[name].nbytes
         return self._costs.input_bytes + np.cumsum(crossing)
 
@@ -92,7 +91,7 @@ class TileEstimates:
         """The seconds that the operators before every position take."""
         return np.concatenate(([0.0], np.cumsum(compute_s(self._graph, self._device))))
 
-    def _estimate(self, start: int, stop: int, along: Along, count: int) -> TileEstimate | None:
+    def _estimate(self, start: int, stop: int, along: TileAxis, count: int) -> TileEstimate | None:
         """Estimate ``count`` tiles from the largest; None where they are not possible or too many were tried."""
         operators, tileable = self._graph.operators[start:stop], self.tileable[along]
         result = self._graph.tensors[operators[-1].outputs[0]]
@@ -109,7 +108,7 @@ class TileEstimates:
         making = int(tile_costs.activations_from(0)[-1]) - tile_costs.input_bytes + finished
         seconds = count * float(compute_s(tile, self._device).sum()) + 2 * result.nbytes / self._device.memory_bytes_per_s
         return TileEstimate(
-            along=along,
+            tile_axis=along,
             tiles=count,
             live_bytes=int(self._held_around[start]) + max(making, 2 * result.nbytes),
             node_bytes=NODE_BYTES * (count * len(tile.operators) - len(operators)),

@@ -16,12 +16,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.tile_estimates import TileEstimate, TileEstimates
 from hyps.passes.tiling.rewrite import TileRegion
-from hyps.passes.tiling.sweep import ALONG, Along
+from hyps.passes.tiling.rules import TILE_AXES, TileAxis
 from hyps.passes.units import megabytes
 
 #: A region holds no more operators than this, which bounds the time of planning.
@@ -86,7 +86,7 @@ class TileRegionSearch:
         stop = self._ends[end]
         for previous in range(end - 1, -1, -1):
             start = self._ends[previous]
-            possible = [along for along in ALONG if start >= self._first[along][stop]]
+            possible = [along for along in TILE_AXES if start >= self._first[along][stop]]
             if stop - start > MAX_REGION_OPERATORS or not possible:
                 return
             if oversize_before[previous] == oversize_before[end] or not self._has_one_result(start, stop):
@@ -102,7 +102,7 @@ class TileRegionSearch:
         return [position for position in range(self._costs.count + 1) if position not in self._sealed]
 
     @cached_property
-    def _first(self) -> Mapping[Along, list[int]]:
+    def _first(self) -> Mapping[TileAxis, list[int]]:
         """For every position, the start of the longest run that ends there and can be tiled along one axis."""
         starts = {}
         for along, tileable in self._estimates.tileable.items():
@@ -115,7 +115,7 @@ class TileRegionSearch:
     @cached_property
     def _last_read(self) -> list[int]:
         """For every operator, the last one that reads its results."""
-        lives = lifetimes(self._graph)
+        lives = live_ranges(self._graph)
         return [max((lives[name].last for name in operator.outputs), default=-1) for operator in self._graph.operators]
 
     def _oversize(self, budget_bytes: int) -> NDArray[np.bool_]:
@@ -134,7 +134,7 @@ class TileRegionSearch:
 
     def _region(self, start: int, stop: int, tiling: TileEstimate, budget_bytes: int) -> TileRegion:
         """Return the region with its reason: the operator in it that needs most."""
-        needs = self._costs.live + self._costs.workspace - self._costs.reused
+        needs = self._costs.live + self._costs.workspace - self._costs.in_place
         worst = max(range(start, stop), key=lambda index: int(needs[index]))
         first = max(end for end in self._ends if end <= worst)
         needed = int(self._costs.peaks_from(first, min(end for end in self._ends if end > worst))[-1])
@@ -142,7 +142,7 @@ class TileRegionSearch:
         extra = tiling.extra_s / max(self._estimates.whole_s(start, stop), math.ulp(0.0))
         reason = (
             f"{self._graph.operators[worst].name} alone needs {megabytes(needed)}, more than {megabytes(budget_bytes)}; "
-            f"in tiles of {tiling.along} this region needs {megabytes(peak)} and takes {extra:.0%} more time"
+            f"in tiles of {tiling.tile_axis} this region needs {megabytes(peak)} and takes {extra:.0%} more time"
         )
         names = tuple(operator.name for operator in self._graph.operators[start:stop])
-        return TileRegion(operators=names, tiles=tiling.tiles, along=tiling.along, reason=reason)
+        return TileRegion(operators=names, tiles=tiling.tiles, tile_axis=tiling.tile_axis, reason=reason)

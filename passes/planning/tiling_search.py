@@ -10,8 +10,8 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.tile_regions import TileRegionSearch
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.sweep import Along
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.rules import TileAxis
+from hyps.passes.tiling.tileable import tiling_rules
 
 #: Larger models are not tiled, and none until it has more operators than that: each rewrite takes time.
 MAX_OPERATORS, MAX_TILED_OPERATORS = 2_000, 3_000
@@ -31,7 +31,7 @@ class TilingSearch:
     def __init__(self, whole: CostedModel, request: Request) -> None:
         self.untiled = Tiling(costed=whole)
         self._request = request
-        self._known: dict[tuple[tuple[tuple[str, ...], int, Along], ...], Tiling] = {(): self.untiled}
+        self._known: dict[tuple[tuple[tuple[str, ...], int, TileAxis], ...], Tiling] = {(): self.untiled}
         is_requested = request.tile == "auto" and request.split == "auto" and request.budget_bytes is not None
         self._is_allowed = is_requested and len(whole.graph.operators) <= MAX_OPERATORS
 
@@ -41,7 +41,7 @@ class TilingSearch:
         added = sum((region.tiles - 1) * len(region.operators) for region in regions)
         if len(self.untiled.costed.graph.operators) + added > MAX_TILED_OPERATORS:
             return self.untiled
-        key = tuple((region.operators, region.tiles, region.along) for region in regions)
+        key = tuple((region.operators, region.tiles, region.tile_axis) for region in regions)
         if key not in self._known:
             self._known[key] = self._tiled(regions)
         return self._known[key]
@@ -50,7 +50,7 @@ class TilingSearch:
     def _grouped(self) -> CostedModel:
         """The model that is tiled: operators of an attention stand next to each other."""
         whole = self.untiled.costed
-        tileable = sweeps(whole.model, whole.graph, self._request.threads)["heads"]
+        tileable = tiling_rules(whole.model, whole.graph, self._request.threads)["heads"]
         return with_grouped_operators(whole, tileable, self._request)
 
     @cached_property

@@ -7,17 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import onnx_graphsurgeon as gs
 
-from hyps.passes.cost.fusion import ACTIVATIONS
+from hyps.passes.cost.fusion import FUSES_ADD
 from hyps.passes.edit import GraphEditor
+from hyps.passes.onnx_ops import ACTIVATIONS
 from hyps.passes.sharding.shard_builder import ShardBuilder
-
-#: onnxruntime adds a second operand within these (ConvAddActivationFusion, MatMulAddFusion).
-ADDING = frozenset({"Conv", "MatMul"})
 
 
 def fused_followers(editor: GraphEditor, node: gs.Node) -> Iterator[gs.Node]:
     """Yield the operators after ``node`` that its shards compute: an Add, activations, a QuantizeLinear at the end."""
-    result, may_add = node.outputs[0], node.op in ADDING
+    result, may_add = node.outputs[0], node.op in FUSES_ADD
     while (after := editor.follower(result)) is not None:
         others = [operand for operand in after.inputs if operand is not result]
         are_constant = all(isinstance(other, gs.Constant) for other in others)

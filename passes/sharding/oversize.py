@@ -1,8 +1,8 @@
-"""Which operators are too big by themselves, by which method they are split, and the fewest shards that make them fit.
+"""Split the operators that are too big alone: choose the method, and the fewest shards that make them fit.
 
 Kaboubi's Algorithm 1 (section 3.2.5) calls a layer complex when it alone reaches the threshold; the fewest H-partitions
 follow from section 3.2.4 (each more costs synchronisation). The threshold is a budget in bytes, the thesis's number of
-parameters, or both. Of the methods (Hadidi, section 4.3.5) those that keep every bit come first, then that which takes
+parameters, or both. Of the methods (Hadidi, section 4.3.5) those that keep every bit come first, then the one that takes
 least time; input and filter splits are the last resort.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,20 +19,22 @@ from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.footprint import NODE_BYTES
 from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.sharding.layouts import METHODS, PRODUCTS, Method
+from hyps.passes.onnx_ops import PRODUCTS
+from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.passes.sharding.rewrite import ShardSpec
-from hyps.passes.sharding.shard_options import ShardOption, ShardOptions
+from hyps.passes.sharding.shard_option import ShardOption
+from hyps.passes.sharding.shard_options import ShardOptions
 from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What one operator may need: bytes of process memory, parameters (fewer than), or both; and how it may be split.
+    """What one operator may need: bytes of process memory, fewer than a number of parameters, or both.
 
-    Products may need ``product_bytes``, where that is given: their shards cost no more than steps, while a convolution
-    unfolds its input again for each. With ``exact`` what cannot be split without changing bits is left whole.
-    ``given_bytes`` is the user's budget, where the planner tries less.
+    ``methods`` are those by which operators may be split. Products may need ``product_bytes``, where that is given: their
+    shards cost no more than steps, while each shard of a convolution unfolds its input again. With ``exact`` what cannot be
+    split without changing bits is left whole. ``given_bytes`` is the user's budget, where the planner tries a smaller one.
     """
 
     budget_bytes: int | None = None
@@ -43,45 +45,51 @@ class Threshold:
     exact: bool = False
 
     def of(self, kind: str) -> Threshold:
-        """The threshold of an operator of this kind."""
+        """Return the threshold of an operator of this kind."""
         return self if self.product_bytes is None or kind not in PRODUCTS else replace(self, budget_bytes=self.product_bytes)
+
+    def is_reached(self, nbytes: int, params: float) -> bool:
+        """Return whether an operator needs more bytes than it may, or has as many parameters as it must not have."""
+        too_large = self.budget_bytes is not None and nbytes > self.budget_bytes
+        return too_large or self.has_too_many(params)
+
+    def has_too_many(self, params: float) -> bool:
+        """Return whether an operator has as many parameters as it must not have."""
+        return self.max_params is not None and params >= self.max_params
 
 
 def oversize(
-    options: ShardOptions, threshold: Threshold, device: DeviceRates, left: Collection[str] = ()
+    options: ShardOptions, threshold: Threshold, device: DeviceRates, skipped: Collection[str] = ()
 ) -> tuple[ShardSpec, ...]:
-    """The operators at or over the threshold, each with the fewest shards below it; those in ``left`` are not looked at.
+    """Return the splits of the operators that reach the threshold, each into the fewest shards below it.
 
-    Raises `DoesNotFit` for an operator that reaches ``max_params`` and cannot be split; one that exceeds only the budget
-    is left to the planner, which may still place it.
+    Operators named in ``skipped`` are left out. Raises `DoesNotFit` for an operator that reaches ``max_params`` and cannot
+    be split; one that exceeds only the budget is left to the planner, which may still place it.
     """
-    found = []
-    given = threshold
-    for index in _suspects(options, given):
+    splits = []
+    for index in _suspects(options, threshold):
         operator = options.graph.operators[index]
-        threshold = given.of(operator.op_type)
+        allowed = threshold.of(operator.op_type)
         params = sum(math.prod(options.graph.weights[name].shape) for name in operator.weights)
         first, last = options.spans.get(index, (index, index))
-        many = threshold.max_params is not None and params >= threshold.max_params
         peak = int(options.costs.peaks_from(first, last + 1)[-1])
-        big = threshold.budget_bytes is not None and peak > threshold.budget_bytes
-        if operator.name in left or not (many or big):
+        if operator.name in skipped or not allowed.is_reached(peak, params):
             continue
-        possible = [option for option in options.of(index) if option.layout.method in threshold.methods]
-        if many and not possible:
-            raise _too_many(options, index, params, threshold)
-        chosen = _chosen(options, index, possible, threshold, params, device)
+        possible = _possible(options, index, allowed.methods)
+        if allowed.has_too_many(params) and not possible:
+            raise _too_many_parameters(options, index, params, allowed)
+        chosen = _chosen(options, index, possible, allowed, params, device)
         if chosen is not None:
             option, count = chosen
-            reason = _reason(threshold, operator.name, params, peak, next(iter(option.constants), 0))
-            found.append(ShardSpec(operator=operator.name, method=option.layout.method, count=count, reason=reason))
-    return tuple(found)
+            reason = _reason(allowed, operator.name, params, peak, next(iter(option.constants), 0))
+            splits.append(ShardSpec(operator=operator.name, method=option.layout.method, count=count, reason=reason))
+    return tuple(splits)
 
 
-def finest(options: ShardOptions, methods: Collection[Method] = METHODS) -> Costs:
-    """The costs as they would be with every operator in the most shards: a lower bound for any budget.
+def finest_costs(options: ShardOptions, methods: Collection[Method] = METHODS) -> Costs:
+    """Return the costs with every operator in the most shards: a lower bound for any budget.
 
-    Operators that need less than what another needs at least are left as they are.
+    Operators that need less than the least that another needs are left whole.
     """
     costs = options.costs
     resident, workspace, live = costs.resident.copy(), costs.workspace.copy(), costs.live.copy()
@@ -92,58 +100,72 @@ def finest(options: ShardOptions, methods: Collection[Method] = METHODS) -> Cost
         if alone[member] <= bound:
             break
         index = owner.get(member, member)
-        possible = [option for option in options.of(index) if option.layout.method in methods]
+        possible = _possible(options, index, methods)
         if possible and index not in seen:
             seen.add(index)
             first, last = options.spans[index]
             resident[first : last + 1] = NODE_BYTES
-            resident[index] += min(option.weight_bytes(option.layout.most) for option in possible)
-            workspace[index] = min(workspace[index], *(option.workspace(option.layout.most) for option in possible))
-            if possible[0].widened_bytes:
+            resident[index] += min(option.weight_bytes(option.layout.max_shards) for option in possible)
+            workspace[index] = min(workspace[index], *(option.workspace(option.layout.max_shards) for option in possible))
+            if possible[0].folded_bytes:
                 workspace[first:index] = 0
-                live[first : index + 1] -= possible[0].widened_bytes
-            if options.graph.operators[last].op_type == "QuantizeLinear":  # what comes before it is never there whole
+                live[first : index + 1] -= possible[0].folded_bytes
+            if options.graph.operators[last].op_type == "QuantizeLinear":  # the tensors before it never exist whole
                 live[index : last + 1] -= possible[0].result_bytes
-        needs = resident[member] + live[member] + workspace[member] - costs.reused[member]
-        bound = max(bound, costs.process_bytes + costs.input_bytes + int(needs))
+        needed = resident[member] + live[member] + workspace[member] - costs.in_place[member]
+        bound = max(bound, costs.process_bytes + costs.input_bytes + int(needed))
     return lowered
 
 
+def _possible(options: ShardOptions, index: int, methods: Collection[Method]) -> Sequence[ShardOption]:
+    return [option for option in options.of(index) if option.layout.method in methods]
+
+
 def _suspects(options: ShardOptions, threshold: Threshold) -> Iterator[int]:
-    """The operators that might be at or over the threshold."""
+    """Yield the operators that might reach the threshold."""
     if threshold.max_params is not None or threshold.budget_bytes is None:
         yield from range(options.costs.count)
         return
-    yield from np.flatnonzero(
-        options.at_most > min(threshold.budget_bytes, threshold.product_bytes or threshold.budget_bytes)
-    ).tolist()
+    least = min(threshold.budget_bytes, threshold.product_bytes or threshold.budget_bytes)
+    yield from np.flatnonzero(options.peak_bounds > least).tolist()
 
 
 def _chosen(
     options: ShardOptions,
     index: int,
-    possible: Collection[ShardOption],
+    possible: Sequence[ShardOption],
     threshold: Threshold,
     params: int,
     device: DeviceRates,
 ) -> tuple[ShardOption, int] | None:
-    """The best option, and the fewest shards, to bring an operator below the threshold; None where it is left whole.
+    """Return the best option and its fewest shards to bring an operator below the threshold; None to leave it whole.
 
-    What onnxruntime computes with it should stay with it; where that never fits, the operator alone should.
+    The operators that onnxruntime computes with it should stay in its partition; where that never fits, it should fit alone.
     """
     first, last = options.spans.get(index, (index, index))
     for span in ((first, last), (first, index)):
-        alone = int(options.costs.peaks_from(span[0], span[1] + 1)[-1])
-        if _is_below(threshold, alone, params):
+        peak = int(options.costs.peaks_from(span[0], span[1] + 1)[-1])
+        if not threshold.is_reached(peak, params):
             return None
-        need = options.need(index, span) if possible else 0
-        counts = ((option, _fewest(option, need - option.whole_bytes, threshold, params)) for option in possible)
-        found = [(option, count) for option, count in counts if count is not None]
-        if threshold.exact:
-            found = [(option, count) for option, count in found if option.inexact_reason(count) is None]
-        if found:
-            return min(found, key=lambda choice: _rank(choice[0], choice[1], device))
+        others = options.peak_without(index, span) if possible else 0
+        choices = _choices(possible, others, threshold, params)
+        if choices:
+            return min(choices, key=lambda choice: _rank(choice[0], choice[1], device))
     return None
+
+
+def _choices(
+    possible: Iterable[ShardOption], others: int, threshold: Threshold, params: int
+) -> list[tuple[ShardOption, int]]:
+    """Return the options that bring an operator below the threshold, each with its fewest shards.
+
+    ``others`` are the bytes that the operator's partition needs without its workspace and folded weights.
+    """
+    counts = ((option, _fewest(option, others - option.unsplit_bytes, threshold, params)) for option in possible)
+    choices = [(option, count) for option, count in counts if count is not None]
+    if threshold.exact:
+        choices = [(option, count) for option, count in choices if option.inexact_reason(count) is None]
+    return choices
 
 
 def _rank(option: ShardOption, count: int, device: DeviceRates) -> tuple[bool, bool, float]:
@@ -152,28 +174,23 @@ def _rank(option: ShardOption, count: int, device: DeviceRates) -> tuple[bool, b
 
 
 def _fewest(option: ShardOption, others: int, threshold: Threshold, params: int) -> int | None:
-    """The fewest shards that are below the threshold, besides ``others`` bytes; None if no number is."""
+    """Return the fewest shards that stay below the threshold together with ``others`` bytes; None if no number does."""
     layout = option.layout
-    divides = layout.method != "spatial"
+    cuts_weights = layout.method != "spatial"
 
-    def works(count: int) -> bool:
-        share = layout.largest(count) / layout.width if divides else 1.0
-        return _is_below(threshold, others + option.bytes(count), params * share)
+    def is_enough(count: int) -> bool:
+        part = layout.widest(count) / layout.width if cuts_weights else 1.0
+        return not threshold.is_reached(others + option.bytes(count), params * part)
 
-    counts = range(2, layout.most + 1)
-    if divides:  # more shards never need more
-        return counts[bisect_left(counts, True, key=works)] if works(layout.most) else None
-    if not _is_below(threshold, others + option.weight_bytes(2) + option.result_bytes, params):
+    counts = range(2, layout.max_shards + 1)
+    if cuts_weights:  # more shards never need more
+        return counts[bisect_left(counts, True, key=is_enough)] if is_enough(layout.max_shards) else None
+    if threshold.is_reached(others + option.weight_bytes(2) + option.result_bytes, params):
         return None
-    return next((count for count in counts if works(count)), None)
+    return next((count for count in counts if is_enough(count)), None)
 
 
-def _is_below(threshold: Threshold, nbytes: int, params: float) -> bool:
-    fits = threshold.budget_bytes is None or nbytes <= threshold.budget_bytes
-    return fits and (threshold.max_params is None or params < threshold.max_params)
-
-
-def _too_many(options: ShardOptions, index: int, params: int, threshold: Threshold) -> DoesNotFit:
+def _too_many_parameters(options: ShardOptions, index: int, params: int, threshold: Threshold) -> DoesNotFit:
     operator = options.graph.operators[index]
     return DoesNotFit(
         f"{operator.name!r} has {params:,} parameters, --max-params is {threshold.max_params:,}, and "
@@ -184,15 +201,16 @@ def _too_many(options: ShardOptions, index: int, params: int, threshold: Thresho
     )
 
 
-def _reason(threshold: Threshold, operator: str, params: int, alone: int, matrix_bytes: int) -> Reason:
-    if threshold.budget_bytes is not None and alone > threshold.budget_bytes:
+def _reason(threshold: Threshold, operator: str, params: int, peak: int, weight_bytes: int) -> Reason:
+    """Return why an operator that needs ``peak`` bytes alone is split."""
+    if threshold.budget_bytes is not None and peak > threshold.budget_bytes:
         budget = threshold.budget_bytes if threshold.given_bytes is None else threshold.given_bytes
-        if alone <= budget:
-            held = f"{operator}'s {megabytes(matrix_bytes)} of weights"
-            return Reason(kind="optional", text=f"while a part of {held} computes, the next part is read")
+        if peak <= budget:
+            weights = f"{operator}'s {megabytes(weight_bytes)} of weights"
+            return Reason(kind="optional", text=f"while a part of {weights} computes, the next part is read")
         text = (
-            f"{operator} holds {megabytes(matrix_bytes)} of weights; alone it needs {megabytes(alone)}, "
-            f"{alone / budget:.2f} times the budget"
+            f"{operator} holds {megabytes(weight_bytes)} of weights; alone it needs {megabytes(peak)}, "
+            f"{peak / budget:.2f} times the budget"
         )
         return Reason(kind="mandatory", text=text)
     text = f"{operator} has {params:,} parameters, --max-params is {threshold.max_params:,}"

@@ -10,10 +10,11 @@ import onnx_graphsurgeon as gs
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import view
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
-from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, how, split_layout
+from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, method_phrase
 from hyps.passes.sharding.shard_input import split_by_input
 from hyps.passes.sharding.shard_output import split_by_output
 from hyps.passes.sharding.shard_spatial import split_spatially
+from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
 
@@ -52,6 +53,6 @@ class Shard(Rewrite):
             node = nodes[split.operator]
             layout = split_layout(node, split.method, values)
             _SPLITTERS[split.method](editor, editor.operator(node.name), layout, split.count)
-            what = f"split {how(node, split.method)} into {split.count} shards"
+            what = f"split {method_phrase(node, split.method)} into {split.count} shards"
             changes.append(Change(operator=node.name, what=what, why=str(split.reason)))
         return Rewritten(model=editor.finish(), changes=tuple(changes))

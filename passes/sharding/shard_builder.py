@@ -10,7 +10,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from hyps.passes.edit import GraphEditor
-from hyps.passes.graph import STANDARD_DOMAINS
+from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.weights import Origin, part_name
 
 

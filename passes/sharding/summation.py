@@ -1,10 +1,8 @@
-"""When a shard's sums are added up in the whole operator's order, so that no bit differs.
+"""Decide whether an operator's shards add up their sums in the whole operator's order, so that no bit differs.
 
-onnxruntime computes products and convolutions by MLAS's single-precision GEMM (MlasSgemmOperation). It adds up more than
-`_BLOCK_DEPTH` products block by block; the blocks are longer where a thread has few columns to compute, and one row or one
-column goes to another kernel. Of a convolution the rows are the filters of a group, the columns the output's positions;
-threads share the columns, or the rows where those are more. Integers are exact in any order, and a ConvTranspose's blocks
-do not depend on its columns. Measured on onnxruntime 1.31, x86-64.
+It follows what `hyps.passes.mlas` says of the order of additions. A convolution's rows are the filters of a group, its
+columns the output's positions. Integers are exact in any order, and a ConvTranspose's blocks do not depend on its columns.
+Measured on onnxruntime 1.31, x86-64 (tests/passes/sharding).
 """
 
 from __future__ import annotations
@@ -13,48 +11,48 @@ import math
 
 from onnx import NodeProto
 
-from hyps.passes.sharding.layouts import CONVOLUTIONS, INTEGER, WIDTH_STEP, ConstantValues, SplitLayout, how
-
-_BLOCK_DEPTH, _BLOCK_COLUMNS = 128, 80
-#: Of so many columns or fewer the blocks are longer.
-_NARROW_COLUMNS = 64
+from hyps.passes.mlas import BLOCK_DEPTH, WIDE_COLUMNS, WIDTH_STEP, has_wide_segments
+from hyps.passes.onnx_ops import CONVOLUTIONS, INTEGER_OPERATORS
+from hyps.passes.sharding.layouts import ConstantValues, SplitLayout, method_phrase
 
 
 def inexact_split(node: NodeProto, layout: SplitLayout, values: ConstantValues, count: int, threads: int) -> str | None:
-    """Why the result of ``node`` in ``count`` shards may differ in the last bits, in words a user can read; or None.
+    """Return why the result of ``node`` in ``count`` shards may differ in the last bits, in words a user can read; or None.
 
-    What QuantizeLinear behind it would round away is not looked at.
+    A QuantizeLinear after it might round the difference away; that is not considered.
     """
-    if node.op_type in INTEGER:
+    if node.op_type in INTEGER_OPERATORS:
         return None
     if layout.method == "input":
-        return f"{node.name!r} is split {how(node, layout.method)}: partial sums are added up in another order"
-    narrowest = min(layout.widths(count))
+        return f"{node.name!r} is split {method_phrase(node, layout.method)}: partial sums are added up in another order"
+    widths = layout.widths(count)
     if node.op_type in CONVOLUTIONS or layout.weight < layout.source:
-        if _same_order(node, layout, values, layout.widths(count), threads):
+        if _keeps_order(node, layout, values, widths, threads):
             return None
-        what = f"{node.name!r} is split {how(node, layout.method)} into {count} shards"
+        what = f"{node.name!r} is split {method_phrase(node, layout.method)} into {count} shards"
         return f"{what}, which onnxruntime adds up in another order"
     if layout.width % WIDTH_STEP:
         return f"{node.name!r} has {layout.width} outputs, no multiple of {WIDTH_STEP}, and is split"
-    if narrowest < narrowest_exact(node, layout, values, threads):
-        return f"{node.name!r} is split to {narrowest} columns, which onnxruntime adds up in another order"
+    if min(widths) < narrowest_exact(node, layout, values, threads):
+        return f"{node.name!r} is split to {min(widths)} columns, which onnxruntime adds up in another order"
     return None
 
 
 def narrowest_exact(node: NodeProto, layout: SplitLayout, values: ConstantValues, threads: int) -> int:
-    """The fewest columns of a shard of a Gemm or MatMul, its second factor constant, whose bits are those of the whole."""
+    """Return the fewest columns with which a shard of a Gemm or MatMul (right factor constant) keeps the whole's bits."""
     if layout.attributes.get("transA"):
         return WIDTH_STEP
     source, matrix = (values.shapes[node.input[position]] for position in (layout.source, layout.weight))
     rows = math.prod(source[:-1]) if len(matrix) == 2 else math.prod(source[-2:-1])
-    plain = all(layout.attributes.get(name, 1) == 1 for name in ("alpha", "beta"))
-    one_row = rows == 1 and plain and values.constants[node.input[layout.weight]].dtype == "float32"  # without blocks
-    return WIDTH_STEP if one_row or source[-1] <= _BLOCK_DEPTH else _BLOCK_COLUMNS * threads
+    unscaled = all(layout.attributes.get(name, 1) == 1 for name in ("alpha", "beta"))
+    one_row = rows == 1 and unscaled and values.constants[node.input[layout.weight]].dtype == "float32"  # without blocks
+    return WIDTH_STEP if one_row or source[-1] <= BLOCK_DEPTH else WIDE_COLUMNS * threads
 
 
-def _same_order(node: NodeProto, layout: SplitLayout, values: ConstantValues, widths: tuple[int, ...], threads: int) -> bool:
-    """Of a convolution, or a product whose first factor is constant, in shards of ``widths``."""
+def _keeps_order(
+    node: NodeProto, layout: SplitLayout, values: ConstantValues, widths: tuple[int, ...], threads: int
+) -> bool:
+    """Return whether shards of ``widths`` add up in the whole's order: of a convolution, or a constant left factor."""
     result, weight = values.shapes[node.output[0]], values.shapes[node.input[layout.weight]]
     stored = values.constants.get(node.input[layout.weight])
     if stored is not None and stored.dtype in {"float64", "float16", "bfloat16"}:  # other kernels, not measured
@@ -67,22 +65,12 @@ def _same_order(node: NodeProto, layout: SplitLayout, values: ConstantValues, wi
         vector = len(values.shapes[node.input[layout.source]]) == 1
         depth, columns, rows = weight[-1], 1 if vector else result[-1], weight[-2]
     spatial = layout.method == "spatial"
-    ranges = {columns, *(columns // layout.width * width for width in widths)} if spatial else {columns}
+    shard_columns = {columns, *(columns // layout.width * width for width in widths)} if spatial else {columns}
     least_rows = min(widths) if layout.method == "output" and layout.groups == 1 else rows
-    if 1 in ranges or (least_rows == 1 and rows > 1):
+    if 1 in shard_columns or (least_rows == 1 and rows > 1):
         return threads == 1 and columns == 1
     if least_rows < 2 * threads and rows != least_rows:  # a thread might have one row
         return False
-    if depth <= _BLOCK_DEPTH or all(_are_wide(each, threads) for each in ranges):
+    if depth <= BLOCK_DEPTH or all(has_wide_segments(each, threads) for each in shard_columns):
         return True
     return not spatial and least_rows > columns
-
-
-def _are_wide(columns: int, threads: int) -> bool:
-    """Whether all threads have columns for blocks of the usual length, however many of them share the work.
-
-    A convolution's threads take multiples of 16 columns, the last one the rest (MlasConvExpandThenGemmSegmentedThreaded).
-    """
-    shares = [-(-columns // (16 * number)) * 16 for number in range(1, threads + 1)]
-    rests = [columns % share or share for share in shares]
-    return columns >= _BLOCK_COLUMNS * threads and min(rests) > _NARROW_COLUMNS

@@ -14,14 +14,12 @@ import onnx_graphsurgeon as gs
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import Graph, Operator, view
+from hyps.passes.onnx_ops import PAD_INPUTS_OPSET
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
-from hyps.passes.tiling.sweep import Along, Sweep
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.rules import TileAxis, TilingRule
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.tiling.tiles import Piece, tiles_of
 from hyps.passes.weights import Model, Origin
-
-#: The first opset in which Pad takes its amounts as an input.
-_PAD_INPUTS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +28,7 @@ class TileRegion:
 
     operators: tuple[str, ...]
     tiles: int
-    along: Along = "rows"
+    tile_axis: TileAxis = "rows"
     reason: str
 
 
@@ -46,34 +44,34 @@ class TileRegions(Rewrite):
         if not self.regions:
             return Rewritten(model=model)
         graph = view(model)
-        tileable = sweeps(model, graph, self.threads)
+        tileable = tiling_rules(model, graph, self.threads)
         place = {operator.name: index for index, operator in enumerate(graph.operators)}
         editor = GraphEditor(model)
         changes = []
         for region in self.regions:
             operators = graph.operators[place[region.operators[0]] : place[region.operators[-1]] + 1]
-            swept = tileable[region.along]
+            swept = tileable[region.tile_axis]
             tiles = _tiles(graph, swept, operators, region)
             nodes = _nodes(editor, tiles, operators, swept)
             editor.replace([editor.operator(operator.name) for operator in operators], nodes)
-            what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of {region.along}"
+            what = f"computed with what follows, up to {region.operators[-1]}, in {region.tiles} tiles of {region.tile_axis}"
             changes.append(Change(operator=region.operators[0], what=what, why=region.reason))
         return Rewritten(model=editor.finish(), changes=tuple(changes))
 
 
 def _tiles(
-    graph: Graph, swept: Mapping[str, Sweep], operators: Sequence[Operator], region: TileRegion
+    graph: Graph, swept: Mapping[str, TilingRule], operators: Sequence[Operator], region: TileRegion
 ) -> Sequence[Sequence[Piece]]:
     tiles = tiles_of(graph, swept, operators, region.tiles)
     if tiles is None or tuple(operator.name for operator in operators) != region.operators:
         raise ValueError(
-            f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of {region.along}"
+            f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of {region.tile_axis}"
         )
     return tiles
 
 
 def _nodes(
-    editor: GraphEditor, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], swept: Mapping[str, Sweep]
+    editor: GraphEditor, tiles: Sequence[Sequence[Piece]], operators: Sequence[Operator], swept: Mapping[str, TilingRule]
 ) -> Iterator[gs.Node]:
     """Yield the nodes of all tiles of a region, and the Concat of their results."""
     results: list[gs.Tensor] = []
@@ -110,7 +108,7 @@ def _part(
         axis = piece.axis if node.op == "Pad" else 0
         amounts = [*pads]
         amounts[axis], amounts[len(pads) // 2 + axis] = piece.pads
-        if node.op == "Pad" and editor.opset >= _PAD_INPUTS:
+        if node.op == "Pad" and editor.opset >= PAD_INPUTS_OPSET:
             inputs[1] = editor.integers(f"{piece.name}/pads", amounts)
         else:
             attributes = {name: value for name, value in node.attrs.items() if name not in {"pads", "auto_pad"}}

@@ -72,7 +72,7 @@ def restart_lean(*, huge_pages: bool = False) -> None:
         if huge_pages:
             environment["GLIBC_TUNABLES"] += _HUGE_PAGES
         block_signals()  # ctrl-C meanwhile is heeded then
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def keep_lean() -> None:

@@ -146,7 +146,7 @@ def _temporary_file() -> IO[bytes]:
     """A file without a name; in ``/var/tmp``, which lies on storage where ``/tmp`` may lie in memory, unless TMPDIR says."""
     import tempfile  # most runs need none
 
-    durable = "/var/tmp"  # noqa: S108 (the file has no name)
+    durable = "/var/tmp"
     folder = durable if "TMPDIR" not in os.environ and os.access(durable, os.W_OK) else None
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)

@@ -58,13 +58,13 @@ def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
 
 def say(message: object, program: str = "hyps-run") -> int:
     """Tell the user in one line what is wrong; the exit code that goes with it."""
-    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)
     return 2
 
 
 def note(message: object, program: str = "hyps-run") -> None:
     """Tell the user something beside the result."""
-    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
+    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)
 
 
 def show(lines: Iterable[str], stream: TextIO | None = None) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.sharding.layouts import ConstantValues, Method, split_layout
+from hyps.passes.sharding.layouts import ConstantValues, Method
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
+from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
@@ -37,10 +38,10 @@ def kinds(model: Model) -> list[str]:
     return [node.op_type for node in model.proto.graph.node]
 
 
-def most(model: Model, name: str, method: Method) -> int:
+def max_shards(model: Model, name: str, method: Method) -> int:
     """Return the most shards that an operator can have."""
     node = next(node for node in model.proto.graph.node if node.name == name)
-    return split_layout(node, method, ConstantValues.of(view(model))).most
+    return split_layout(node, method, ConstantValues.of(view(model))).max_shards
 
 
 def is_exact(model: Model, name: str, method: Method, count: int, threads: int) -> bool:

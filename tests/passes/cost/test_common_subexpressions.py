@@ -1,4 +1,4 @@
-"""Operators that compute the same are found, whatever their names, and what only looks alike is not."""
+"""Operators that compute the same are found, whatever their names; operators that only look the same are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.passes.nets import Net
 
 
 def products(*, second: str) -> Model:
-    """Two products of what two Flattens make of one input; the ``second`` weight may be the first."""
+    """Two products that each read a Flatten of the same input; ``second`` names the weight of the second product."""
     net = Net()
     net.input("x", 1, 4, 5, 8)
     matrices = {"W": net.weight("W", 160, 16), "V": net.weight("V", 160, 16)}
@@ -23,17 +23,17 @@ def products(*, second: str) -> Model:
     return net.model()
 
 
-def test_twins_behind_twins() -> None:
+def test_equal_operators_after_equal_operators() -> None:
     model = products(second="W")
     assert common_subexpression(model, view(model)) == ("a", "b")
 
 
-def test_other_weights_are_no_twins() -> None:
+def test_other_weights_differ() -> None:
     model = products(second="V")
     assert common_subexpression(model, view(model)) is None
 
 
-def test_other_attributes_are_no_twins() -> None:
+def test_other_attributes_differ() -> None:
     net = Net()
     net.input("x", 1, 4, 8, 8)
     for name, taps in (("a", 2), ("b", 3)):
@@ -43,7 +43,7 @@ def test_other_attributes_are_no_twins() -> None:
     assert common_subexpression(model, view(model)) is None
 
 
-def test_integers_and_what_only_moves_are_left() -> None:
+def test_integers_and_reshapes_do_not_count() -> None:
     net = Net()
     net.input("x", 1, 4, 8, 8)
     shape = net.constant("shape", [4, 64], np.int64)
@@ -54,8 +54,8 @@ def test_integers_and_what_only_moves_are_left() -> None:
     assert common_subexpression(model, view(model)) is None
 
 
-def test_constants_and_what_each_reader_gets_again_are_left() -> None:
-    """Shapes made of constants are folded; a DequantizeLinear is doubled again for each that reads it."""
+def test_folded_constants_and_dequantised_tensors_do_not_count() -> None:
+    """Shapes computed from constants are folded; each reader of a DequantizeLinear gets its own again."""
     net = Net()
     net.input("x", 1, 4, 8, 8)
     shape, scale, zero = net.constant("shape", [8, 8], np.int64), net.weight("s"), net.constant("zero", 0, np.uint8)
@@ -69,7 +69,7 @@ def test_constants_and_what_each_reader_gets_again_are_left() -> None:
     assert common_subexpression(model, view(model)) is None
 
 
-def test_a_plan_that_cuts_a_graph_with_twins_says_so() -> None:
+def test_a_plan_with_cuts_and_a_common_subexpression_says_so() -> None:
     request = Request(split="layers", budget_bytes=10**9)
     assert "compute the same" in (plan(products(second="W"), request).plan.inexact_reason or "")
     assert plan(products(second="V"), request).plan.exact

@@ -1,4 +1,4 @@
-"""Multiply-adds by the operators' definitions, and seconds by the slowest of what an operator does."""
+"""Multiply-adds follow the operators' definitions; an operator's seconds are those of its slowest part."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_multiply_adds(fill: Callable[[Net], None], macs: int) -> None:
 
 
 def test_vgg16_has_its_published_multiply_adds() -> None:
-    """15.3 billion in its convolutions, 124 million in its Gemms (Simonyan and Zisserman's network D)."""
+    """They are 15.3 billion in its convolutions, 124 million in its Gemms (Simonyan and Zisserman's network D)."""
     graph = view(vgg16_structure())
     by_kind = {kind: [op for op in graph.operators if op.op_type == kind] for kind in ("Conv", "Gemm")}
     assert sum(multiply_adds(graph, operator) for operator in by_kind["Conv"]) == 15_346_630_656

@@ -1,4 +1,4 @@
-"""The arrays of `Costs` add up to what walking the operators one by one gives."""
+"""The arrays of `Costs` add up to what running the operators one by one needs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from hyps.passes.cost.footprint import NODE_BYTES, Footprint, footprints
 from hyps.passes.graph import Graph
 from tests.passes.nets import drawn, measured_graphs
 
-CostedModel = tuple[Graph, Mapping[str, Footprint]]
+GraphWithFootprints = tuple[Graph, Mapping[str, Footprint]]
 
 
 def walked(graph: Graph, prints: Mapping[str, Footprint], start: int, stop: int) -> tuple[int, int]:
-    """(weights, most live bytes) of the partition ``[start, stop)``, by running its operators one after the other."""
+    """Return (weights, most live bytes) of the partition ``[start, stop)``, by running its operators one after the other."""
     size = {name: tensor.nbytes for name, tensor in graph.tensors.items()}
     inside = graph.operators[start:stop]
 
-    def wanted_from(index: int) -> set[str]:
+    def read_from(index: int) -> set[str]:
         return {*graph.outputs, *(name for operator in graph.operators[index:] for name in operator.inputs)}
 
-    there = {*graph.inputs, *(name for operator in graph.operators[:start] for name in operator.outputs)}
-    held = {*graph.inputs, *(there & wanted_from(start))}  # the caller keeps the model's inputs
-    made: set[str] = set()
+    before = {*graph.inputs, *(name for operator in graph.operators[:start] for name in operator.outputs)}
+    held = {*graph.inputs, *(before & read_from(start))}  # the caller keeps the model's inputs
+    written: set[str] = set()
     most = 0
     for index, operator in enumerate(inside, start=start):
-        made |= set(operator.outputs)
+        written |= set(operator.outputs)
         footprint = prints[operator.name]
-        in_place = footprint.reused_bytes if footprint.reused in made else 0
-        most = max(most, sum(size[name] for name in held | made) - in_place + footprint.workspace_bytes)
-        made &= wanted_from(index + 1)
+        in_place = footprint.in_place_bytes if footprint.in_place_input in written else 0
+        most = max(most, sum(size[name] for name in held | written) - in_place + footprint.workspace_bytes)
+        written &= read_from(index + 1)
     names = {name for operator in inside for name in operator.weights}
     sizes = [graph.weights[name].nbytes for name in names]
     mapped = sum(-(-n // 65536) * 65536 if n >= 65536 else 2 * n for n in sizes)
@@ -42,40 +42,40 @@ def walked(graph: Graph, prints: Mapping[str, Footprint], start: int, stop: int)
 
 
 def crossed(graph: Graph, position: int) -> int:
-    before, behind = graph.operators[:position], graph.operators[position:]
-    there = {*graph.inputs, *(name for operator in before for name in operator.outputs)}
-    wanted = {*graph.outputs, *(name for operator in behind for name in operator.inputs)}
-    return sum(graph.tensors[name].nbytes for name in there & wanted)
+    """Return the bytes of the tensors that cross a cut."""
+    written = {*graph.inputs, *(name for operator in graph.operators[:position] for name in operator.outputs)}
+    needed = {*graph.outputs, *(name for operator in graph.operators[position:] for name in operator.inputs)}
+    return sum(graph.tensors[name].nbytes for name in written & needed)
 
 
 def assert_as_walked(graph: Graph, prints: Mapping[str, Footprint]) -> None:
-    found, count = costs(graph, prints, 1000), len(graph.operators)
-    assert found.count == count
-    assert [int(value) for value in found.crossing] == [crossed(graph, position) for position in range(count + 1)]
+    added, count = costs(graph, prints, 1000), len(graph.operators)
+    assert added.count == count
+    assert [int(value) for value in added.crossing] == [crossed(graph, position) for position in range(count + 1)]
     for start in range(count):
         walks = [walked(graph, prints, start, stop) for stop in range(start + 1, count + 1)]
-        assert [int(value) for value in found.weights_from(start)] == [weights for weights, _ in walks]
-        assert [int(value) for value in found.activations_from(start)] == [most for _, most in walks]
-        assert [int(value) for value in found.peaks_from(start)] == [1000 + sum(walk) for walk in walks]
-        assert int(found.alone()[start]) == 1000 + sum(walks[0])
+        assert [int(value) for value in added.weights_from(start)] == [weights for weights, _ in walks]
+        assert [int(value) for value in added.activations_from(start)] == [most for _, most in walks]
+        assert [int(value) for value in added.peaks_from(start)] == [1000 + sum(walk) for walk in walks]
+        assert int(added.alone()[start]) == 1000 + sum(walks[0])
 
 
 @settings(max_examples=150, deadline=None)
 @given(measured_graphs())
-def test_costs_are_as_walked(measured: CostedModel) -> None:
-    assert_as_walked(*measured)
+def test_costs_are_as_walked(graph_with_footprints: GraphWithFootprints) -> None:
+    assert_as_walked(*graph_with_footprints)
 
 
 @settings(max_examples=50, deadline=None)
 @given(measured_graphs())
-def test_a_longer_partition_never_needs_less(measured: CostedModel) -> None:
-    found = costs(*measured)
-    for start in range(found.count):
-        assert (np.diff(found.peaks_from(start)) >= 0).all()
-        assert (np.diff(found.activations_from(start)) >= 0).all()
+def test_a_longer_partition_never_needs_less(graph_with_footprints: GraphWithFootprints) -> None:
+    added = costs(*graph_with_footprints)
+    for start in range(added.count):
+        assert (np.diff(added.peaks_from(start)) >= 0).all()
+        assert (np.diff(added.activations_from(start)) >= 0).all()
 
 
-#: Each graph with, for some partitions, its weights (node and page overhead left out) and its most live bytes.
+#: Graphs, and for some of their partitions the weights (without the nodes' own bytes) and the most live bytes.
 TABLE: dict[str, tuple[str, str, str, dict[str, int], dict[tuple[int, int], tuple[int, int]]]] = {
     "a session's inputs stay until it ends": (
         "a Pool x -> a\nb Pool a -> b",
@@ -84,14 +84,14 @@ TABLE: dict[str, tuple[str, str, str, dict[str, int], dict[tuple[int, int], tupl
         {"x": 100, "a": 10, "b": 1},
         {(0, 1): (0, 110), (0, 2): (0, 111), (1, 2): (0, 111)},
     ),
-    "a bypass stays while the partition beside it runs": (
+    "a bypass stays while the partition that it skips runs": (
         "a Conv x -> a\nb Conv a -> b\nc Add b a -> c",
         "x",
         "c",
         {"x": 1, "a": 100, "b": 10, "c": 3},
         {(1, 2): (0, 111), (0, 2): (0, 111), (2, 3): (0, 114), (0, 3): (0, 114)},
     ),
-    "in place only in what the partition made": (
+    "in place only where the partition itself wrote the input": (
         "a Conv x -> a\nb Relu a -> b",
         "x",
         "b",
@@ -132,12 +132,12 @@ def test_table(
 ) -> None:
     graph = drawn(text, inputs=inputs, outputs=outputs, sizes=sizes)
     prints = {name: with_no_workspace(value) for name, value in footprints(graph, 1).items()}
-    found = costs(graph, prints)
+    added = costs(graph, prints)
     assert_as_walked(graph, prints)
     for (start, stop), (weights, live) in expected.items():
         last = stop - start - 1
-        assert int(found.weights_from(start)[last]) == weights + NODE_BYTES * (stop - start)
-        assert int(found.activations_from(start)[last]) == live
+        assert int(added.weights_from(start)[last]) == weights + NODE_BYTES * (stop - start)
+        assert int(added.activations_from(start)[last]) == live
 
 
 def with_no_workspace(footprint: Footprint) -> Footprint:

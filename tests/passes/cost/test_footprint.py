@@ -1,4 +1,4 @@
-"""An operator's bytes: what onnxruntime maps, what it copies while it loads, what it needs while it computes."""
+"""An operator's bytes: those that onnxruntime maps, copies while it loads, and needs while it computes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from hyps.passes.cost.footprint import THREAD_BUFFER_BYTES, Footprint, footprints, mapped_bytes
+from hyps.passes.cost.footprint import Footprint, footprints, mapped_bytes
 from hyps.passes.graph import view
+from hyps.passes.mlas import THREAD_BUFFER_BYTES
 from tests.passes.nets import Net, drawn
 
 BUFFER = THREAD_BUFFER_BYTES
 
 
-def measured(net: Net, *, threads: int = 1) -> Mapping[str, Footprint]:
+def footprints_of(net: Net, *, threads: int = 1) -> Mapping[str, Footprint]:
     net.output("y")
     return footprints(view(net.model()), threads)
 
@@ -24,7 +25,7 @@ def convolution(side: int, filters: tuple[int, ...], *, threads: int = 1, **attr
     net = Net()
     net.input("x", 1, filters[1] * attributes.get("group", 1), side, side)
     net.conv("x", "y", filters, bias=False, **attributes)
-    return measured(net, threads=threads)["y"]
+    return footprints_of(net, threads=threads)["y"]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def convolution(side: int, filters: tuple[int, ...], *, threads: int = 1, **attr
     [(0, 0), (4, 8), (65_535, 131_070), (65_536, 65_536), (65_537, 131_072), (1_000_000, 1_048_576)],
 )
 def test_mapped_bytes(nbytes: int, resident: int) -> None:
-    """Large weights take whole 64 KiB of their file; small ones lie in the model's file and in onnxruntime's copy."""
+    """Large weights take multiples of 64 KiB of their file; small ones lie in the model's file and in onnxruntime's copy."""
     assert mapped_bytes(nbytes) == resident
 
 
@@ -75,7 +76,7 @@ def test_convolution_in_three_dimensions() -> None:
     net = Net()
     net.input("x", 1, 2, 4, 4, 4)
     net.conv("x", "y", (16, 2, 3, 3, 3), bias=False)
-    assert measured(net)["y"].workspace_bytes == 4 * 8 * 2 * 27 + BUFFER
+    assert footprints_of(net)["y"].workspace_bytes == 4 * 8 * 2 * 27 + BUFFER
 
 
 def test_convolution_whose_kernel_is_computed() -> None:
@@ -83,14 +84,14 @@ def test_convolution_whose_kernel_is_computed() -> None:
     net.input("x", 1, 4, 6, 6)
     net.input("w", 64, 4, 3, 3)
     net.node("Conv", "x", "w", net.weight("b", 64), to="y")
-    assert measured(net)["y"].workspace_bytes == 4 * 16 * 36 + BUFFER
+    assert footprints_of(net)["y"].workspace_bytes == 4 * 16 * 36 + BUFFER
 
 
 def test_workspace_of_a_transposed_convolution() -> None:
     net = Net()
     net.input("x", 1, 4, 6, 6)
     net.node("ConvTranspose", "x", net.weight("w", 4, 8, 3, 3), to="y")
-    assert measured(net)["y"].workspace_bytes == 4 * 8 * 9 * 36
+    assert footprints_of(net)["y"].workspace_bytes == 4 * 8 * 9 * 36
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_workspace_of_a_transposed_convolution() -> None:
     [("Relu", 0), ("Gemm", 0), ("MaxPool", 0), ("Concat", 0), ("Softmax", 0), ("ReduceMean", 104), ("Resize", 104)],
 )
 def test_workspace_of_others(kind: str, nbytes: int) -> None:
-    """None where it was measured to be none; as much as goes in and out where it was not."""
+    """It is none where it was measured to be none; else it is as much as the inputs and outputs."""
     graph = drawn(f"a {kind} x -> a", inputs="x", outputs="a", sizes={"x": 100, "a": 4})
     assert footprints(graph, 1)["a"].workspace_bytes == nbytes
 
@@ -106,9 +107,9 @@ def test_workspace_of_others(kind: str, nbytes: int) -> None:
 def test_inputs_outputs_and_weights() -> None:
     sizes = {"x": 10, "z": 20, "a": 3, "b": 4, "W": 70_000, "V": 100}
     graph = drawn("n Gemm x z W V -> a b", inputs="x z", outputs="a b", sizes=sizes)
-    found = footprints(graph, 1)["n"]
-    assert (found.input_bytes, found.output_bytes) == (30, 7)
-    assert found.weight_bytes == 2 * 65536 + 200
+    footprint = footprints(graph, 1)["n"]
+    assert (footprint.input_bytes, footprint.output_bytes) == (30, 7)
+    assert footprint.weight_bytes == 2 * 65536 + 200
 
 
 @pytest.mark.parametrize(
@@ -136,17 +137,17 @@ def test_inputs_outputs_and_weights() -> None:
 )
 def test_buffers_are_reused(text: str, outputs: str, reused: str | None) -> None:
     sizes = dict.fromkeys("aby", 64) | {"x": 32}
-    found = footprints(drawn(text, inputs="x", outputs=outputs, sizes=sizes), 1)["y"]
-    assert (found.reused, found.reused_bytes) == (reused, 64 if reused else 0)
+    footprint = footprints(drawn(text, inputs="x", outputs=outputs, sizes=sizes), 1)["y"]
+    assert (footprint.in_place_input, footprint.in_place_bytes) == (reused, 64 if reused else 0)
 
 
 def test_an_operand_of_another_size_is_not_reused() -> None:
     graph = drawn("a Conv x -> a\ny Add a x -> y", inputs="x", outputs="y", sizes={"x": 32, "a": 4, "y": 64})
-    assert footprints(graph, 1)["y"].reused is None
+    assert footprints(graph, 1)["y"].in_place_input is None
 
 
 def copies(net: Net, name: str) -> int:
-    return measured(net)[name].copied_bytes
+    return footprints_of(net)[name].copied_bytes
 
 
 def test_referenced_float_weights_are_not_copied() -> None:
@@ -159,13 +160,13 @@ def test_referenced_float_weights_are_not_copied() -> None:
 
 @pytest.mark.parametrize(("dtype", "factor"), [("float16", 2), ("bfloat16", 2), ("float32", 0), ("int8", 0)])
 def test_half_precision_weights_are_widened(dtype: str, factor: int) -> None:
-    """onnxruntime has few kernels for them on a processor: it holds a float32 copy, twice as large."""
+    """onnxruntime has few kernels for them on CPUs: it holds a float32 copy, twice as large."""
     graph = drawn("a Gemm x W B -> a", inputs="x", outputs="a", sizes={"W": 1000, "B": 10})
     weights = {name: replace(weight, dtype=dtype) for name, weight in graph.weights.items()}
     assert footprints(replace(graph, weights=weights), 1)["a"].copied_bytes == factor * 1010
 
 
-def test_what_is_computed_from_constants_alone_is_a_weight_too() -> None:
+def test_folded_constants_are_weights_too() -> None:
     net = Net()
     net.input("x", 4, 16)
     net.node("Transpose", net.weight("w", 8, 16), to="t")
@@ -186,7 +187,7 @@ def test_weights_that_a_fusion_rewrites_are_copied(kind: str) -> None:
         net.norm("c", "y", 8)
     else:
         net.node(kind, "c", net.weight("s", 8, 1, 1), to="y")
-    prints = measured(net)
+    prints = footprints_of(net)
     assert prints["c"].copied_bytes == 4 * 8 * 8 * (1 if kind.startswith("MatMul") else 9)
     assert prints["y"].copied_bytes == 0
 

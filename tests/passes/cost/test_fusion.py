@@ -1,4 +1,4 @@
-"""What onnxruntime computes as one is one group, so that no cut need change its arithmetic."""
+"""Operators that onnxruntime computes as one are in one group, so that no cut needs to change its arithmetic."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from hyps.passes.cost.fusion import ACTIVATIONS, fusion_groups, sealed_positions
+from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, view
+from hyps.passes.onnx_ops import ACTIVATIONS
 from hyps.passes.weights import Model
 from hyps.runtime.execution.session import session_options
 from tests.passes.nets import Net, drawn, random_feeds, run, run_cut, same_bits
@@ -93,12 +94,12 @@ def test_groups(text: str, outputs: str, groups: Groups) -> None:
     assert fusion_groups(drawn(text, inputs="x r", outputs=outputs, sizes={"S": 1})) == groups
 
 
-def test_sealed_positions_are_those_inside_a_group() -> None:
-    """c, a and y are one; o stands between them in the order, so that a cut beside it would separate them too."""
+def test_fused_positions_are_those_inside_a_group() -> None:
+    """c, a and y are fused; o stands between them in the order, so that a cut next to it would separate them, too."""
     text = "p MaxPool x -> p\nc Conv p W -> c\no Neg p -> o\na Add c T -> a\ny Relu a -> y\nz Add y o -> z"
     graph = drawn(text, inputs="x", outputs="z")
     assert fusion_groups(graph) == ((1, 3, 4),)
-    assert sealed_positions(graph) == {2, 3, 4}
+    assert fused_positions(graph) == {2, 3, 4}
 
 
 def image_net() -> Net:
@@ -191,7 +192,7 @@ def conv_then(kind: str) -> Callable[[], Net]:
 
 
 def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
-    """A Gemm or MatMul of 600 inputs, then operators: with constant (``Add``) or computed (``Add r``) operands."""
+    """Return a net: a Gemm or MatMul of 600 inputs, then operators that add a weight (``Add``) or an input (``Add r``)."""
 
     def build() -> Net:
         net = Net()
@@ -216,7 +217,7 @@ def product(kind: str, *after: str, rank: int = 2) -> Callable[[], Net]:
 
 
 def scaled(*between: str, by: str = "Mul") -> Callable[[], Net]:
-    """What a MatMul reads, times a number or divided by it."""
+    """Return a net in which a MatMul reads a tensor that is multiplied, or divided, by a number."""
 
     def build() -> Net:
         net = Net()
@@ -231,7 +232,7 @@ def scaled(*between: str, by: str = "Mul") -> Callable[[], Net]:
 
 
 def gelu(*, halved_first: bool) -> Net:
-    """x (1 + Erf(x / sqrt(2))) / 2, in the two orders in which exporters write it."""
+    """Return x (1 + Erf(x / sqrt(2))) / 2, in one of the two orders in which exporters write it."""
     net = Net()
     net.input("x", 4, 96)
     half, one, root = (net.constant(name, value, np.float32) for name, value in (("h", 0.5), ("o", 1), ("r", 2**0.5)))
@@ -285,12 +286,12 @@ def finished(build: Callable[[], Net]) -> Net:
 
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES)
-def test_what_onnxruntime_merges_is_in_one_group(build: Callable[[], Net], tmp_path: Path) -> None:
+def test_operators_that_onnxruntime_fuses_are_in_one_group(build: Callable[[], Net], tmp_path: Path) -> None:
     model = finished(build).model()
     graph = view(model)
     groups = [{graph.operators[index].name for index in group} for group in fusion_groups(graph)]
-    for merged in merged_by_onnxruntime(model, graph, tmp_path):
-        assert any(merged <= group for group in groups), f"onnxruntime merges {merged}; the groups are {groups}"
+    for fused in fused_by_onnxruntime(model, graph, tmp_path):
+        assert any(fused <= group for group in groups), f"onnxruntime fuses {fused}; the groups are {groups}"
 
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES)
@@ -298,7 +299,7 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
     model = finished(build).model()
     graph, feeds = view(model), random_feeds(model)
     whole = run(model, feeds, tmp_path)
-    for position in set(range(1, len(graph.operators))) - sealed_positions(graph):
+    for position in set(range(1, len(graph.operators))) - fused_positions(graph):
         assert same_bits(run_cut(model, (position,), feeds, tmp_path), whole), f"cut at {position}"
 
 
@@ -315,14 +316,14 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
     ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r", "MatMul, Div", "Gelu"],
 )
 def test_a_cut_inside_a_group_changes_bits(build: Callable[[], Net], tmp_path: Path) -> None:
-    """Why there are groups at all."""
+    """It shows why fusion groups matter."""
     model = finished(build).model()
     feeds = random_feeds(model)
     assert not same_bits(run_cut(model, (1,), feeds, tmp_path), run(model, feeds, tmp_path))
 
 
-def merged_by_onnxruntime(model: Model, graph: Graph, folder: Path) -> list[set[str]]:
-    """The operators, by name, that are one node in the model as onnxruntime optimises it with the session's options."""
+def fused_by_onnxruntime(model: Model, graph: Graph, folder: Path) -> list[set[str]]:
+    """Return the sets of operators, by name, that are one node in the model as onnxruntime optimises it."""
     options = session_options(1)
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     ort.InferenceSession(model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -342,6 +343,6 @@ def merged_by_onnxruntime(model: Model, graph: Graph, folder: Path) -> list[set[
     return merged
 
 
-def test_the_oracle_sees_what_is_merged(tmp_path: Path) -> None:
+def test_the_oracle_sees_a_fusion(tmp_path: Path) -> None:
     model = finished(conv_norm_relu).model()
-    assert merged_by_onnxruntime(model, view(model), tmp_path) == [{"c", "n", "y"}]
+    assert fused_by_onnxruntime(model, view(model), tmp_path) == [{"c", "n", "y"}]

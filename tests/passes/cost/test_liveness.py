@@ -1,11 +1,11 @@
-"""When tensors are born and last read, and which cross a cut."""
+"""The live ranges of tensors, and which tensors cross a cut."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 
-from hyps.passes.cost.liveness import Lifetime, lifetimes
+from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
 from tests.passes.nets import cut, drawn, drawn_graphs
 
@@ -42,12 +42,12 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("graph", "expected"), TABLE.values(), ids=TABLE)
-def test_lifetimes(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
-    assert lifetimes(graph) == {name: Lifetime(born=born, last=last) for name, (born, last) in expected.items()}
+def test_live_ranges(graph: Graph, expected: dict[str, tuple[int, int]]) -> None:
+    assert live_ranges(graph) == {name: LiveRange(first=first, last=last) for name, (first, last) in expected.items()}
 
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:
-    """What is kept behind the partition that ends at ``position``."""
+    """Return what is kept after the partition that ends at ``position``."""
     cuts = (position,) if position < len(graph.operators) else ()
     return cut(graph, cuts)[0].live
 
@@ -60,9 +60,8 @@ def test_what_is_kept(position: int, names: tuple[str, ...]) -> None:
 @settings(deadline=None)
 @given(drawn_graphs())
 def test_what_crosses_is_what_the_rest_needs(graph: Graph) -> None:
-    """Across each cut goes exactly what was there before it and something behind it reads, or the caller gets."""
+    """A tensor crosses a cut if it is written before the cut, and read after it or returned to the caller."""
     for position in range(1, len(graph.operators) + 1):
-        before, behind = graph.operators[:position], graph.operators[position:]
-        there = {*graph.inputs, *(name for operator in before for name in operator.outputs)}
-        wanted = {*graph.outputs, *(name for operator in behind for name in operator.inputs)}
-        assert set(live_after(graph, position)) == there & wanted
+        written = {*graph.inputs, *(name for operator in graph.operators[:position] for name in operator.outputs)}
+        needed = {*graph.outputs, *(name for operator in graph.operators[position:] for name in operator.inputs)}
+        assert set(live_after(graph, position)) == written & needed

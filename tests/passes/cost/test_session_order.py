@@ -1,4 +1,4 @@
-"""The order that is predicted for a session is the one in its profile."""
+"""The predicted order of a session is the one in its profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import Footprint
-from hyps.passes.cost.liveness import lifetimes
+from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.cost.session_order import file_order, session_order
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.order import reordered
@@ -23,7 +23,7 @@ from tests.passes.nets import Net, measured_graphs, random_feeds
 
 
 def ran(model: Model, folder: Path) -> list[str]:
-    """The nodes of a model in the order in which a session with a bundle's options runs them."""
+    """Return the nodes of a model in the order in which a session with a bundle's options runs them."""
     options = session_options(1)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
@@ -94,21 +94,21 @@ def test_predicted_is_what_ran(fill: Callable[[Net], None], tmp_path: Path) -> N
 def test_what_a_session_needs_is_what_its_order_needs(
     measured: tuple[Graph, Mapping[str, Footprint]], data: st.DataObject
 ) -> None:
-    """By the costs of a graph in that order; and never more than with the graph's own order in the file."""
+    """It is the cost of a graph in that order, and never more than with the graph's own order in the file."""
     graph, prints = measured
     start = data.draw(st.integers(0, len(graph.operators) - 1))
     span = range(start, data.draw(st.integers(start + 1, len(graph.operators))))
 
-    lives = lifetimes(graph)
-    made = {name for index in span for name in graph.operators[index].outputs}
-    owed = {name for name in made if lives[name].last >= span.stop}
+    ranges = live_ranges(graph)
+    written = {name for index in span for name in graph.operators[index].outputs}
+    outputs = {name for name in written if ranges[name].last >= span.stop}
 
     def needed(file: Sequence[int]) -> int:
-        run = session_order(graph, file, owed)
+        run = session_order(graph, file, outputs)
         assert sorted(run) == list(span)
         order = (*range(start), *run, *range(span.stop, len(graph.operators)))
         return int(costs(reordered(graph, order), prints).activations_from(start, span.stop)[-1])
 
-    entering = sum(graph.tensors[name].nbytes for name, life in lives.items() if 0 <= life.born < start <= life.last)
-    file, nbytes = file_order(graph, costs(graph, prints), lives, span, entering)
+    entering = sum(graph.tensors[name].nbytes for name, live in ranges.items() if 0 <= live.first < start <= live.last)
+    file, nbytes = file_order(graph, costs(graph, prints), ranges, span, entering)
     assert nbytes == needed(file) <= needed(span)

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from hyps.passes.cost.compute import compute_s
 from hyps.passes.cost.costs import Costs, costs
 from hyps.passes.cost.footprint import Footprint, footprints
-from hyps.passes.cost.fusion import sealed_positions
+from hyps.passes.cost.fusion import fused_positions
 from hyps.passes.cost.latency import Latency, latency
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, view
+from hyps.passes.onnx_ops import POOLINGS
 from hyps.passes.planning import cuts as cuts_module
 from hyps.passes.planning.cuts import best_cuts, smallest_peak
 from hyps.passes.planning.planner import plan
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.required_cuts import POOLINGS, layer_cuts, mandatory_cuts, pooling_cuts
+from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
 from tests.passes.nets import drawn, measured_graphs, vgg16_structure
 
 Cuts = tuple[int, ...]
@@ -293,4 +294,4 @@ class TestVgg16:
         planned = plan(vgg16_structure(), Request(split="layers"))
         assert len(planned.plan.partitions) == 13 + 5 + 3 + 2
         graph = view(vgg16_structure())
-        assert len(planned.plan.partitions) == len(graph.operators) - len(sealed_positions(graph))
+        assert len(planned.plan.partitions) == len(graph.operators) - len(fused_positions(graph))

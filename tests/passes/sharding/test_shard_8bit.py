@@ -1,4 +1,4 @@
-"""8-bit operators, and float ones with 8-bit weights, split by output or channel, give the whole model's bits."""
+"""8-bit operators, and float operators with 8-bit weights, keep every bit when they are split by output or channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
 from hyps.passes.planning.planner import plan
 from hyps.passes.planning.request import Request
-from hyps.passes.sharding.layouts import ConstantValues, split_layout
+from hyps.passes.sharding.layouts import ConstantValues
+from hyps.passes.sharding.split_layout import split_layout
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits
 from tests.passes.splitting import assert_split_is_whole, kinds
 
@@ -26,7 +27,7 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 
 
 class Quantised:
-    """A source of random 8-bit constants and scales: one for all channels, or one for each."""
+    """A source of 8-bit constants and of scales: one for all, or one for each channel."""
 
     def __init__(self, data: st.DataObject, net: Net, channels: int) -> None:
         self._random = np.random.default_rng(data.draw(st.integers(0, 9)))
@@ -41,24 +42,24 @@ class Quantised:
         return self._random.integers(0, 256, shape).astype(np.uint8)
 
     def weight(self, *shape: int) -> str:
-        """Add 8-bit weights."""
+        """Return 8-bit weights."""
         low = 0 if self.dtype is np.uint8 else -128
         return self._net.constant("w", self._random.integers(low, low + 256, shape), self.dtype)
 
     def scale(self) -> str:
-        """Add the weight's scales."""
+        """Return the weight's scales."""
         size = (self._channels,) if self.per_channel else ()
         return self._net.constant("w.scale", self._random.uniform(0.001, 0.01, size), np.float32)
 
     def zero(self, *, varies: bool = True) -> str:
-        """Add the weight's zero points; of a convolution's onnxruntime requires one value."""
+        """Return the weight's zero points; onnxruntime requires them to be equal for a convolution."""
         shape = (self._channels,) if self.per_channel else ()
         low = 0 if self.dtype is np.uint8 else -20
         values = self._random.integers(low, low + 40, shape) if varies else np.full(shape, 3)
         return self._net.constant("w.zero", values, self.dtype)
 
     def rest(self) -> tuple[str, str, str, str]:
-        """Add scale and zero point of the input and of the result."""
+        """Return the scale and zero point of the input, then those of the result."""
         return (
             self._net.constant("x.scale", 0.02, np.float32),
             self._net.constant("x.zero", 120, np.uint8),
@@ -71,12 +72,12 @@ class Quantised:
 @given(st.data(), st.sampled_from([1, 1, 4, 16]), st.integers(2, 4), st.integers(1, 3))
 def test_qlinear_conv(data: st.DataObject, groups: int, count: int, threads: int) -> None:
     net, inputs, outputs = Net(), 16, 64
-    made = Quantised(data, net, outputs)
-    x = made.input(1, inputs, 9, 8)
-    weight = made.weight(outputs, inputs // groups, 3, 3)
-    scale, zero, result_scale, result_zero = made.rest()
+    coded = Quantised(data, net, outputs)
+    x = coded.input(1, inputs, 9, 8)
+    weight = coded.weight(outputs, inputs // groups, 3, 3)
+    scale, zero, result_scale, result_zero = coded.rest()
     bias = [net.constant("b", np.arange(outputs), np.int32)] if data.draw(st.booleans()) else []
-    operands = ["x", scale, zero, weight, made.scale(), made.zero(varies=False), result_scale, result_zero, *bias]
+    operands = ["x", scale, zero, weight, coded.scale(), coded.zero(varies=False), result_scale, result_zero, *bias]
     net.node("QLinearConv", *operands, to="y", group=groups, pads=[1, 1, 0, 1])
     net.output("y", data_type=TensorProto.UINT8)
     after = assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
@@ -87,10 +88,10 @@ def test_qlinear_conv(data: st.DataObject, groups: int, count: int, threads: int
 @given(st.data(), st.integers(2, 4), st.integers(1, 3))
 def test_qlinear_matmul(data: st.DataObject, count: int, threads: int) -> None:
     net, depth, columns = Net(), 40, 48
-    made = Quantised(data, net, columns)
-    x = made.input(3, depth)
-    weight, (scale, zero, result_scale, result_zero) = made.weight(depth, columns), made.rest()
-    net.node("QLinearMatMul", "x", scale, zero, weight, made.scale(), made.zero(), result_scale, result_zero, to="y")
+    coded = Quantised(data, net, columns)
+    x = coded.input(3, depth)
+    weight, (scale, zero, result_scale, result_zero) = coded.weight(depth, columns), coded.rest()
+    net.node("QLinearMatMul", "x", scale, zero, weight, coded.scale(), coded.zero(), result_scale, result_zero, to="y")
     net.output("y", data_type=TensorProto.UINT8)
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
@@ -99,10 +100,10 @@ def test_qlinear_matmul(data: st.DataObject, count: int, threads: int) -> None:
 @given(st.data(), st.integers(2, 4), st.integers(1, 3))
 def test_matmul_integer(data: st.DataObject, count: int, threads: int) -> None:
     net, depth, columns = Net(), 40, 48
-    made = Quantised(data, net, columns)
-    x = made.input(2, 3, depth)
-    zeros = [made.rest()[1], made.zero()][: data.draw(st.integers(0, 2))]
-    net.node("MatMulInteger", "x", made.weight(depth, columns), *zeros, to="y")
+    coded = Quantised(data, net, columns)
+    x = coded.input(2, 3, depth)
+    zeros = [coded.rest()[1], coded.zero()][: data.draw(st.integers(0, 2))]
+    net.node("MatMulInteger", "x", coded.weight(depth, columns), *zeros, to="y")
     net.output("y", data_type=TensorProto.INT32)
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
@@ -111,29 +112,32 @@ def test_matmul_integer(data: st.DataObject, count: int, threads: int) -> None:
 @given(st.data(), st.sampled_from([1, 4]), st.integers(2, 4), st.integers(1, 3))
 def test_conv_integer(data: st.DataObject, groups: int, count: int, threads: int) -> None:
     net, inputs, outputs = Net(), 8, 32
-    made = Quantised(data, net, outputs)
-    made.dtype, made.per_channel = np.uint8, False  # onnxruntime computes no others
-    x = made.input(1, inputs, 7, 7)
-    zeros = [made.rest()[1], made.zero()][: data.draw(st.integers(0, 2))]
-    net.node("ConvInteger", "x", made.weight(outputs, inputs // groups, 3, 3), *zeros, to="y", group=groups, pads=[1] * 4)
+    coded = Quantised(data, net, outputs)
+    coded.dtype, coded.per_channel = np.uint8, False  # the only form that onnxruntime computes
+    x = coded.input(1, inputs, 7, 7)
+    zeros = [coded.rest()[1], coded.zero()][: data.draw(st.integers(0, 2))]
+    net.node("ConvInteger", "x", coded.weight(outputs, inputs // groups, 3, 3), *zeros, to="y", group=groups, pads=[1] * 4)
     net.output("y", data_type=TensorProto.INT32)
     assert_split_is_whole(net, "output", "y", count, threads=threads, feeds={"x": x})
 
 
 def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, NDArray[Any]]:
-    """Build a float operator with an 8-bit weight, and with ``quantise`` 8-bit input, bias and result, as exporters do."""
+    """Return a net of one float operator with an 8-bit weight, as exporters write it, and values for its input.
+
+    With ``quantise`` its input, bias and result are 8-bit, too.
+    """
     net, outputs = Net(), 48
-    made = Quantised(data, net, outputs)
-    made.dtype = np.int8
+    coded = Quantised(data, net, outputs)
+    coded.dtype = np.int8
     conv, transposed = kind == "Conv", kind == "Gemm" and data.draw(st.booleans())
     shape = (outputs, 16, 3, 3) if conv else (outputs, 40) if transposed else (40, outputs)
     axis = 0 if conv or transposed else 1
     x_shape = (1, 16, 9, 9) if conv else (3, 40)
-    scale, zero, result_scale, result_zero = made.rest()
-    zeros = [net.constant("w.zero", np.zeros((outputs,) if made.per_channel else ()), np.int8)]
-    weight = net.node("DequantizeLinear", made.weight(*shape), made.scale(), *zeros, to="wf", axis=axis)
+    scale, zero, result_scale, result_zero = coded.rest()
+    zeros = [net.constant("w.zero", np.zeros((outputs,) if coded.per_channel else ()), np.int8)]
+    weight = net.node("DequantizeLinear", coded.weight(*shape), coded.scale(), *zeros, to="wf", axis=axis)
     if quantise:
-        x = made.input(*x_shape)
+        x = coded.input(*x_shape)
         source = net.node("DequantizeLinear", "x", scale, zero, to="xf")
     else:
         net.input("x", *x_shape)
@@ -141,7 +145,7 @@ def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, ND
         source = "x"
     bias = []
     if kind != "MatMul" and data.draw(st.booleans()):
-        scales = np.full((outputs,) if made.per_channel else (), 0.0001)
+        scales = np.full((outputs,) if coded.per_channel else (), 0.0001)
         stored = [net.constant("b", np.arange(outputs), np.int32), net.constant("b.scale", scales, np.float32)]
         bias = [net.node("DequantizeLinear", *stored, to="bf", axis=0)]
     attributes: dict[str, Any] = {"transB": 1} if transposed else {}
@@ -157,7 +161,7 @@ def dequantised(data: st.DataObject, kind: str, quantise: bool) -> tuple[Net, ND
 @pytest.mark.parametrize("kind", ["Conv", "Gemm", "MatMul"])
 @pytest.mark.parametrize("quantise", [True, False], ids=["8-bit", "weights alone"])
 def test_dequantised_weight(kind: str, quantise: bool) -> None:
-    """Every shard has its own DequantizeLinear, which onnxruntime fuses into it, as in the whole model."""
+    """Every shard has its own DequantizeLinear, which onnxruntime fuses with it, as in the whole model."""
 
     @SEEDED
     @given(st.data(), st.integers(2, 4), st.integers(1, 3))
@@ -172,7 +176,7 @@ def test_dequantised_weight(kind: str, quantise: bool) -> None:
 
 
 def test_dequantised_weight_that_exceeds_the_budget(tmp_path: Path) -> None:
-    """The partitions of a plan that splits two operators compute what the whole model does."""
+    """There are two of them; the plan's partitions, shard after shard, compute what the whole model does."""
     net = Net()
     random = np.random.default_rng(0)
     net.input("x", 1, 64, 12, 12)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.passes.convolutions import convolutions
 from tests.passes.nets import Net
-from tests.passes.splitting import assert_split_is_whole, most
+from tests.passes.splitting import assert_split_is_whole, max_shards
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -15,7 +15,7 @@ SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 @SEEDED
 @given(convolutions(groups=(1, 1, 2, 4, 12, 32)), st.data(), st.integers(1, 3))
 def test_conv(net: Net, data: st.DataObject, threads: int) -> None:
-    limit = most(net.model(), "c", "output")
+    limit = max_shards(net.model(), "c", "output")
     assume(limit > 1)
     assert_split_is_whole(net, "output", "c", data.draw(st.integers(2, limit), "count"), threads=threads)
 
@@ -23,6 +23,6 @@ def test_conv(net: Net, data: st.DataObject, threads: int) -> None:
 @SEEDED
 @given(convolutions(kind="ConvTranspose", groups=(1, 1, 2, 4, 12, 32)), st.data(), st.integers(1, 3))
 def test_conv_transpose(net: Net, data: st.DataObject, threads: int) -> None:
-    limit = most(net.model(), "c", "output")
+    limit = max_shards(net.model(), "c", "output")
     assume(limit > 1)
     assert_split_is_whole(net, "output", "c", data.draw(st.integers(2, limit), "count"), threads=threads)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.passes.convolutions import convolutions
 from tests.passes.nets import Net
 from tests.passes.products import products
-from tests.passes.splitting import assert_split_is_whole, kinds, most
+from tests.passes.splitting import assert_split_is_whole, kinds, max_shards
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -16,14 +16,14 @@ SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 @SEEDED
 @given(convolutions(), st.data(), st.integers(1, 3))
 def test_conv(net: Net, data: st.DataObject, threads: int) -> None:
-    limit = most(net.model(), "c", "input")
+    limit = max_shards(net.model(), "c", "input")
     assert_split_is_whole(net, "input", "c", data.draw(st.integers(2, limit), "count"), threads=threads)
 
 
 @SEEDED
 @given(products(), st.data(), st.integers(1, 3), st.sampled_from([512, 1 << 30]))
 def test_product(net: Net, data: st.DataObject, threads: int, reference: int) -> None:
-    limit = most(net.model(), "p", "input")
+    limit = max_shards(net.model(), "p", "input")
     count = data.draw(st.integers(2, limit), "count")
     after = assert_split_is_whole(net, "input", "p", count, threads=threads, reference=reference)
     assert kinds(after)[0] == "Slice"

@@ -1,4 +1,4 @@
-"""The comparison with the whole model notices when a method of splitting is broken on purpose in one place."""
+"""A split that is broken on purpose in one place computes other numbers than the whole model, and the comparison notices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 
 from hyps.passes.errors import PassFailed
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
+from hyps.passes.receptive_field import InputRows, Rows, SlidingWindow
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.sharding import fused_followers as tails
-from hyps.passes.sharding import shard_builder, shard_input, shard_output, shard_spatial, summation
-from hyps.passes.sharding.kernel_rows import Kernel
+from hyps.passes.sharding import fused_followers, shard_builder, shard_input, shard_output, shard_spatial, summation
 from hyps.passes.sharding.layouts import Method
 from hyps.passes.weights import Weight
 from tests.passes.nets import Net, random_feeds, run, same_bits
@@ -42,7 +41,7 @@ def product() -> Net:
 
 
 def first_part(module: Any) -> Break:
-    """Every shard takes the first elements."""
+    """Return a break by which every shard takes the first elements."""
 
     def parts(operator: str, widths: Any) -> list[shard_builder.Part]:
         return [replace(part, start=0, stop=part.stop - part.start) for part in shard_builder.shard_parts(operator, widths)]
@@ -51,25 +50,33 @@ def first_part(module: Any) -> Break:
 
 
 def one_row_off(patch: pytest.MonkeyPatch) -> None:
-    """The halo reaches up too far, and down not far enough."""
-    reads = Kernel.reads
+    """Shift the halo by a row: up too far, and down not far enough."""
+    input_rows = SlidingWindow.input_rows
 
-    def wrong(self: Kernel, start: int, stop: int) -> tuple[int, int, tuple[int, ...]]:
-        first, last, pads = reads(self, start, stop)
-        return (first - 1, last - 1, pads) if first else (first, last, pads)
+    def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
+        read = input_rows(self, rows, height)
+        assert read is not None
+        start, stop = read.rows
+        return replace(read, rows=(start - 1, stop - 1)) if start else read
 
-    patch.setattr(Kernel, "reads", wrong)
+    patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def pads_everywhere(patch: pytest.MonkeyPatch) -> None:
-    """Every shard has the whole convolution's pads, and so another height."""
-    reads = Kernel.reads
-    patch.setattr(Kernel, "reads", lambda self, start, stop: (*reads(self, start, stop)[:2], self.pads))
+    """Give every shard the whole convolution's pads, and so another height."""
+    input_rows = SlidingWindow.input_rows
+
+    def wrong(self: SlidingWindow, rows: Rows, height: int) -> InputRows | None:
+        read = input_rows(self, rows, height)
+        assert read is not None
+        return replace(read, pads=self.pads)
+
+    patch.setattr(SlidingWindow, "input_rows", wrong)
 
 
 def first_channels(patch: pytest.MonkeyPatch) -> None:
-    """Every shard adds the first channels of the residual."""
-    cut = tails._operand
+    """Add the first channels of the residual to the result of every shard."""
+    cut = fused_followers._operand
 
     def wrong(shard: shard_builder.ShardBuilder, member: Any, operand: Any, source: Any, axis: int) -> Any:
         part = shard.part
@@ -78,11 +85,11 @@ def first_channels(patch: pytest.MonkeyPatch) -> None:
         shard.part = part
         return result
 
-    patch.setattr(tails, "_operand", wrong)
+    patch.setattr(fused_followers, "_operand", wrong)
 
 
 def first_factors(patch: pytest.MonkeyPatch) -> None:
-    """Every shard has the first channels' factors of a folded batch normalisation."""
+    """Give every shard the first channels' factors of a folded batch normalisation."""
     cut = Weight.slice
 
     def wrong(self: Weight, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
@@ -105,7 +112,9 @@ CASES: dict[str, tuple[Break, Method, Callable[[], Net]]] = {
 
 
 @pytest.mark.parametrize(("broken", "method", "net"), CASES.values(), ids=CASES)
-def test_is_caught(broken: Break, method: Method, net: Callable[[], Net], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_split_is_noticed(
+    broken: Break, method: Method, net: Callable[[], Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert_split_is_whole(net(), method, "c", 4)
     broken(monkeypatch)
     with pytest.raises((AssertionError, PassFailed)):
@@ -128,15 +137,15 @@ def test_factors_of_a_folded_normalisation(tmp_path: Path, monkeypatch: pytest.M
     assert not same_bits(run(split(model, "output", {"c": 3}), feeds, tmp_path), whole)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels add in another order")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
 def test_narrow_segments_do_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sharding.summation` is needed: four threads have 49 positions each, and longer blocks than a whole layer."""
+    """It shows why `sharding.summation` is needed: four threads have 49 positions each, and longer blocks than the whole."""
     net = Net()
     net.input("x", 1, 64, 16, 16)
     net.conv("x", "c", (512, 64, 3, 3))
     net.output("c")
     assert not is_exact(net.model(), "c", "output", 4, 4)
     assert_split_is_whole(net, "output", "c", 4, threads=4)
-    monkeypatch.setattr(summation, "_are_wide", lambda columns, threads: True)
+    monkeypatch.setattr(summation, "has_wide_segments", lambda columns, threads: True)
     with pytest.raises(AssertionError, match="of the largest output"):
         assert_split_is_whole(net, "output", "c", 4, threads=4)

@@ -16,15 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import view
+from hyps.passes.mlas import WIDTH_STEP
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.sharding.layouts import WIDTH_STEP, ConstantValues, Method, SplitLayout, shard_widths, split_layout
+from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, shard_widths
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
+from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.sharding.summation import narrowest_exact
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
 from tests.passes.nets import Net, random_feeds, run, same_bits
 from tests.passes.products import products
-from tests.passes.splitting import assert_split_is_whole, most
+from tests.passes.splitting import assert_split_is_whole, max_shards
 
 ROWS, DEPTH, WIDTH = 5, 100, 72
 
@@ -371,9 +373,9 @@ def test_width(shape: tuple[int, ...], attributes: dict[str, Any], width: int) -
 @given(st.integers(1, 5000), st.data())
 def test_shard_widths(width: int, data: st.DataObject) -> None:
     found = SplitLayout(method="output", axes={}, axis=1, width=width)
-    count = data.draw(st.integers(1, found.most))
+    count = data.draw(st.integers(1, found.max_shards))
     widths = found.widths(count)
-    assert found.largest(count) == max(widths)
+    assert found.widest(count) == max(widths)
     assert sum(widths) == width
     assert len(widths) == count
     assert min(widths) > 0
@@ -498,5 +500,5 @@ def product(kind: str, rows: int, depth: int, width: int) -> Net:
 @given(products(), st.data(), st.integers(1, 3), st.sampled_from([512, 1 << 30]))
 def test_any_product(net: Net, data: st.DataObject, threads: int, reference: int) -> None:
     """The weight is on either side; results are bit for bit where that is promised, else within the tolerance."""
-    count = data.draw(st.integers(2, most(net.model(), "p", "output")), "count")
+    count = data.draw(st.integers(2, max_shards(net.model(), "p", "output")), "count")
     assert_split_is_whole(net, "output", "p", count, threads=threads, reference=reference)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.passes.convolutions import convolutions
 from tests.passes.nets import Net
-from tests.passes.splitting import assert_split_is_whole, most
+from tests.passes.splitting import assert_split_is_whole, max_shards
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -15,6 +15,6 @@ SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 @SEEDED
 @given(convolutions(groups=(1, 2, 12)), st.data(), st.integers(1, 3))
 def test_conv(net: Net, data: st.DataObject, threads: int) -> None:
-    limit = most(net.model(), "c", "spatial")
+    limit = max_shards(net.model(), "c", "spatial")
     assume(limit > 1)
     assert_split_is_whole(net, "spatial", "c", data.draw(st.integers(2, limit), "count"), threads=threads)

@@ -15,21 +15,21 @@ from onnx import numpy_helper
 
 from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
-from hyps.passes.tiling import head_sweeps
+from hyps.passes.tiling import head_rules
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.weights import Model
 from tests.passes.attentions import Attention
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
 
 def tileable(model: Model, threads: int = 1) -> list[str]:
-    return list(sweeps(model, view(model), threads)["heads"])
+    return list(tiling_rules(model, view(model), threads)["heads"])
 
 
 def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
-    """All that can be tiled along the heads, in ``count`` tiles."""
-    region = TileRegion(operators=tuple(tileable(model, threads)), tiles=count, along="heads", reason="asked for")
+    """Return the model with all that can be tiled along the heads in ``count`` tiles."""
+    region = TileRegion(operators=tuple(tileable(model, threads)), tiles=count, tile_axis="heads", reason="asked for")
     return run_rewrites(model, [TileRegions(regions=(region,), threads=threads)]).model
 
 
@@ -75,7 +75,7 @@ def test_attention_of_a_thousand_tokens(mask: str, count: int, threads: int, tmp
 
 
 def test_what_a_tile_is(tmp_path: Path) -> None:
-    """Query, key and value are sliced before they are transposed, so that onnxruntime joins the same operators."""
+    """Query, key and value are sliced before they are transposed, so that onnxruntime fuses the same operators."""
     changed = assert_same(Attention(turned=True, mask="shared").model(), 2, tmp_path)
     kinds = [node.op_type for node in changed.proto.graph.node if "/tile1of2" in node.name]
     turned = ["Slice", "Transpose"]
@@ -87,7 +87,7 @@ def test_what_a_tile_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moved", ["q.heads", "k.heads", "v.heads", "bias"])
-def test_another_head_of_one_operand_is_seen(moved: str, tmp_path: Path) -> None:
+def test_a_slice_of_other_heads_is_noticed(moved: str, tmp_path: Path) -> None:
     model = Attention(mask="each").model()
     changed = tiled(model, 4)
     feeds = random_feeds(model)
@@ -100,20 +100,20 @@ def test_another_head_of_one_operand_is_seen(moved: str, tmp_path: Path) -> None
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64: other kernels sum otherwise")
 def test_long_sums_of_few_columns_do_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why a product is refused: two threads share its 129 columns, and each adds up longer blocks than one thread."""
+    """It shows why products are refused: two threads share its 129 columns, each adds up longer blocks than one would."""
     attention = Attention(heads=12, tokens=64, keys=129, size=256)
     model = attention.model()
     assert "scores" not in tileable(model, 2)
     assert "scores" in tileable(model, 1)
     for allowed in (replace(attention, size=128), replace(attention, tokens=129), replace(attention, keys=160)):
         assert "scores" in tileable(allowed.model(), 2)
-    monkeypatch.setattr(head_sweeps, "_BLOCK_DEPTH", 1 << 30)
+    monkeypatch.setattr(head_rules, "BLOCK_DEPTH", 1 << 30)
     feeds, changed = random_feeds(model), tiled(model, 12, threads=2)
     assert not same_bits(run(changed, feeds, tmp_path, threads=2), run(model, feeds, tmp_path, threads=2))
 
 
-def swept(*steps: str, opset: int = 17, **attributes: Any) -> list[str]:
-    """Which of these operators ("kind operand"), behind the scores of an attention, can be tiled along its heads."""
+def tileable_after_scores(*steps: str, opset: int = 17, **attributes: Any) -> list[str]:
+    """Return which of these operators ("kind operand"), placed after an attention's scores, can be tiled along its heads."""
     net = Net(opset=opset)
     value = net.node("MatMul", net.input("a", 1, 4, 9, 8), net.input("b", 1, 4, 8, 9), to="scores")
     net.weight("all", 1, 4, 1, 1)
@@ -127,17 +127,17 @@ def swept(*steps: str, opset: int = 17, **attributes: Any) -> list[str]:
 
 
 def test_what_is_left_out() -> None:
-    assert swept("Mul one", "Softmax", axis=-1) == ["0", "1"]
-    assert swept("Softmax") == ["0"]
-    assert swept("Softmax", axis=3, opset=11) == ["0"]
-    assert swept("Softmax", opset=11) == []  # over heads and tokens together
-    assert swept("Softmax", axis=1) == []
-    assert swept("Softmax", axis=2) == []
-    assert swept("Mul all") == []  # a weight of each head
-    assert swept("Add other") == []  # of fewer axes
-    assert swept("Elu") == []
-    assert swept("Abs", "Transpose") == ["0", "1"]
-    assert swept("Abs", "Transpose", perm=[3, 1, 0, 2]) == ["0", "1"]
+    assert tileable_after_scores("Mul one", "Softmax", axis=-1) == ["0", "1"]
+    assert tileable_after_scores("Softmax") == ["0"]
+    assert tileable_after_scores("Softmax", axis=3, opset=11) == ["0"]
+    assert tileable_after_scores("Softmax", opset=11) == []  # over heads and tokens together
+    assert tileable_after_scores("Softmax", axis=1) == []
+    assert tileable_after_scores("Softmax", axis=2) == []
+    assert tileable_after_scores("Mul all") == []  # a weight of each head
+    assert tileable_after_scores("Add other") == []  # of fewer axes
+    assert tileable_after_scores("Elu") == []
+    assert tileable_after_scores("Abs", "Transpose") == ["0", "1"]
+    assert tileable_after_scores("Abs", "Transpose", perm=[3, 1, 0, 2]) == ["0", "1"]
 
 
 def test_products_of_other_heads_are_left_out() -> None:

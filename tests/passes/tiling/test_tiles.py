@@ -18,14 +18,14 @@ from hyps.passes.graph import view
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.tiling.rewrite import TileRegion, TileRegions
-from hyps.passes.tiling.tileable import sweeps
+from hyps.passes.tiling.tileable import tiling_rules
 from hyps.passes.tiling.tiles import tiles_of
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, same_bits
 
 
 def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
-    """All operators of a model but the last in ``count`` tiles."""
+    """Return the model with all operators but the last in ``count`` tiles."""
     names = tuple(operator.name for operator in view(model).operators[:-1])
     region = TileRegion(operators=names, tiles=count, reason="asked for")
     return run_rewrites(model, [TileRegions(regions=(region,), threads=threads)]).model
@@ -33,7 +33,7 @@ def tiled(model: Model, count: int, *, threads: int = 1) -> Model:
 
 def can_be_tiled(model: Model, count: int, *, threads: int = 1) -> bool:
     graph = view(model)
-    return tiles_of(graph, sweeps(model, graph, threads)["rows"], graph.operators[:-1], count) is not None
+    return tiles_of(graph, tiling_rules(model, graph, threads)["rows"], graph.operators[:-1], count) is not None
 
 
 def finish(net: Net, value: str) -> Model:
@@ -47,7 +47,7 @@ def assert_same(model: Model, count: int, folder: Path, *, threads: int = 1) -> 
     feeds = random_feeds(model)
     try:
         whole = run(model, feeds, folder, threads=threads)
-    except InvalidArgument:  # a window is one larger than what it slides over, for which onnx infers a place too many
+    except InvalidArgument:  # a window is one larger than its input: onnx infers one position too many
         reject()
     changed = tiled(model, count, threads=threads)
     assert same_bits(run(changed, feeds, folder, threads=threads), whole)
@@ -55,7 +55,7 @@ def assert_same(model: Model, count: int, folder: Path, *, threads: int = 1) -> 
 
 
 class _Drawn:
-    """A region of real operators, drawn one by one."""
+    """A region of operators, drawn one by one."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -117,7 +117,7 @@ class _Drawn:
             return net.norm(value, to, self.channels)
         if kind == "Pad":
             amounts = net.constant(f"{to}.pads", [0, 0, 1, 2, 0, 0, 2, 0], np.int64)
-            return self.conv(net.node("Pad", value, amounts, to=to))  # onnxruntime joins the two
+            return self.conv(net.node("Pad", value, amounts, to=to))  # onnxruntime fuses the two
         if kind in {"Mul", "Add", "PRelu"}:
             return net.node(kind, value, net.weight(f"{to}.k", self.channels, 1, 1), to=to)
         return net.node(kind, value, to=to)
@@ -134,14 +134,14 @@ class _Drawn:
 
 @st.composite
 def regions(draw: st.DrawFn) -> Model:
-    """A model of tileable operators, branches that join among them, and one behind."""
+    """Draw a model of tileable operators, with branches that join, and one operator after them."""
     drawn = _Drawn(draw)
     for _ in range(draw(st.integers(1, 5))):
         step = draw(st.sampled_from([drawn.conv, drawn.conv, drawn.pool, drawn.pointwise, drawn.pointwise, drawn.branch]))
         drawn.value = step(drawn.value)
     try:
         return finish(drawn.net, drawn.value)
-    except UnsupportedModel:  # a window is larger than what it slides over
+    except UnsupportedModel:  # a window is larger than its input
         reject()
 
 
@@ -182,7 +182,7 @@ def test_weights_are_shared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moved", [-1, 1])
 @pytest.mark.parametrize("tile", [2, 3, 4])
-def test_a_halo_that_is_off_by_a_row_is_seen(tile: int, moved: int, tmp_path: Path) -> None:
+def test_a_halo_that_is_off_by_a_row_is_noticed(tile: int, moved: int, tmp_path: Path) -> None:
     model = vgg_block()
     changed = tiled(model, 4)
     feeds = random_feeds(model)
@@ -202,7 +202,7 @@ def test_rows_that_only_some_tiles_pad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
-def test_padding_that_onnxruntime_joins_to_a_pooling(kind: str, tmp_path: Path) -> None:
+def test_padding_that_onnxruntime_fuses_with_a_pooling(kind: str, tmp_path: Path) -> None:
     net = Net()
     amounts = net.constant("amounts", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
     value = net.node("Pad", net.input("x", 1, 4, 24, 24), amounts, to="p")
@@ -219,7 +219,7 @@ def test_one_dimension_and_three(tmp_path: Path) -> None:
 
 
 def test_two_regions_that_read_the_same_rows_of_one_tensor(tmp_path: Path) -> None:
-    """As dense networks have them: each has a slice of its own."""
+    """Dense networks have such regions; each has its own slice."""
     net = Net()
     shared = net.conv(net.input("x", 1, 4, 32, 16), "s", (4, 4, 1, 1))
     for name in ("a", "b"):
@@ -236,7 +236,7 @@ def finish_flat(net: Net, value: str) -> Model:
     return net.model()
 
 
-def test_an_input_that_is_broadcast_is_read_whole(tmp_path: Path) -> None:
+def test_an_input_that_is_broadcast_is_read_entirely(tmp_path: Path) -> None:
     net = Net()
     value = net.conv(net.input("x", 2, 8, 24, 16), "c", (8, 8, 3, 3), pads=[1] * 4)
     value = net.node("Mul", value, net.input("gate", 2, 8, 1, 1), to="m")
@@ -245,8 +245,10 @@ def test_an_input_that_is_broadcast_is_read_whole(tmp_path: Path) -> None:
     assert read == ["gate"] * 3
 
 
-def refused(*nodes: NodeProto, constants: dict[str, Any] | None = None, shape: tuple[int, ...] = (1, 4, 16, 16)) -> None:
-    """None of these operators, which lead from x to y, is tileable."""
+def assert_refused(
+    *nodes: NodeProto, constants: dict[str, Any] | None = None, shape: tuple[int, ...] = (1, 4, 16, 16)
+) -> None:
+    """Check that none of these operators, which lead from x to y, is tileable."""
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     tensors = [numpy_helper.from_array(np.asarray(values), name) for name, values in (constants or {}).items()]
@@ -254,8 +256,8 @@ def refused(*nodes: NodeProto, constants: dict[str, Any] | None = None, shape: t
         helper.make_graph(nodes, "refused", inputs, outputs, tensors), opset_imports=[helper.make_opsetid("", 17)]
     )
     model = infer_shapes(Model(proto=proto, weights={}))
-    found = sweeps(model, view(model), 1)["rows"]
-    assert not {node.name for node in nodes} & set(found)
+    rules = tiling_rules(model, view(model), 1)["rows"]
+    assert not {node.name for node in nodes} & set(rules)
 
 
 def test_what_is_left_out() -> None:
@@ -263,19 +265,19 @@ def test_what_is_left_out() -> None:
         return helper.make_node(kind, ["x", *inputs], ["y"], kind, **attributes)
 
     weight = {"w": np.zeros((4, 4, 3, 3), np.float32)}
-    refused(node("Softplus"))
-    refused(node("Elu"))
-    refused(node("LRN", size=3))
-    refused(node("GlobalAveragePool"))
-    refused(node("Conv", "w", auto_pad="SAME_UPPER", dilations=[2, 2]), constants=weight)
-    refused(node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_LOWER", dilations=[2, 2]))
-    refused(node("Pad", "p", mode="reflect"), constants={"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])})
-    refused(node("Pad", "p"), constants={"p": np.array([0, 0, -1, 1, 0, 0, 1, 1])})
-    refused(node("Add", "k"), constants={"k": np.zeros((16, 16), np.float32)})
-    refused(node("Concat", "x", axis=2))
-    refused(node("Relu"), shape=(4, 16))
+    assert_refused(node("Softplus"))
+    assert_refused(node("Elu"))
+    assert_refused(node("LRN", size=3))
+    assert_refused(node("GlobalAveragePool"))
+    assert_refused(node("Conv", "w", auto_pad="SAME_UPPER", dilations=[2, 2]), constants=weight)
+    assert_refused(node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_LOWER", dilations=[2, 2]))
+    assert_refused(node("Pad", "p", mode="reflect"), constants={"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])})
+    assert_refused(node("Pad", "p"), constants={"p": np.array([0, 0, -1, 1, 0, 0, 1, 1])})
+    assert_refused(node("Add", "k"), constants={"k": np.zeros((16, 16), np.float32)})
+    assert_refused(node("Concat", "x", axis=2))
+    assert_refused(node("Relu"), shape=(4, 16))
     many = {"w": np.zeros((4, 64, 3, 3), np.float32)}  # sums of 576, too few columns for one block size
-    refused(node("Conv", "w", pads=[1] * 4), constants=many, shape=(1, 64, 7, 7))
+    assert_refused(node("Conv", "w", pads=[1] * 4), constants=many, shape=(1, 64, 7, 7))
 
 
 def test_a_sum_of_two_convolutions_is_left_out() -> None:
@@ -283,7 +285,7 @@ def test_a_sum_of_two_convolutions_is_left_out() -> None:
     net.input("x", 1, 4, 16, 16)
     one, other = (net.conv("x", name, (4, 4, 1, 1)) for name in "ab")
     model = finish(net, net.node("Relu", net.node("Add", one, other, to="s"), to="r"))
-    assert not sweeps(model, view(model), 1)["rows"].keys() & {"a", "b", "s", "r"}
+    assert not tiling_rules(model, view(model), 1)["rows"].keys() & {"a", "b", "s", "r"}
 
 
 def test_a_region_with_two_results_is_refused() -> None:

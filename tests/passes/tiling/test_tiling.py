@@ -22,13 +22,13 @@ from hyps.passes.tiling.rewrite import TileRegions
 from hyps.passes.weights import Model
 from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits, vgg16_structure
 
-#: A device on which starting takes no more than running, so that small models show what they need.
+#: A device on which a process needs no more to start than to run, so that small models decide their own peak.
 SLIM = DeviceRates(start_bytes=DeviceRates().process_bytes)
 REQUEST = Request(threads=1)
 
 
 def detector(height: int, width: int, filters: tuple[int, ...], folder: Path | None = None) -> Model:
-    """The shape of Tiny YOLO (Redmon and Farhadi, 2016): convolutions of doubling width with a pooling behind each."""
+    """Return a net shaped like Tiny YOLO (Redmon and Farhadi, 2016): convolutions of doubling width, each with a pooling."""
     net = Net()
     value, channels = net.input("image", 1, 3, height, width), 3
     for index, count in enumerate(filters):
@@ -91,7 +91,7 @@ def test_the_smallest_budget_works_and_less_does_not() -> None:
 
 
 @pytest.mark.parametrize("split", ["mandatory", "pooling", "layers"])
-def test_other_ways_to_split_stay_as_they_are(split: str) -> None:
+def test_other_cut_modes_use_no_tiles(split: str) -> None:
     request = replace(REQUEST, split=split, device=SLIM)  # type: ignore[arg-type]
     model = detector(256, 256, (16, 32, 64))
     assert smallest(model, request) == smallest(model, replace(request, tile="off"))

@@ -84,7 +84,7 @@ def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path,
 
 
 @pytest.fixture
-def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:  # noqa: F811
+def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:
     """Start a manager with its page, and workers, for one test."""
 
     def start(workers: int = 3, *options: str | Path, bundle: bool = True) -> Web:
@@ -97,7 +97,7 @@ def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:  # noqa: 
 def shared_web(
     layers: Path,
     bin_folder: Path,
-    mosquitto: str,  # noqa: F811
+    mosquitto: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Web]:
     """A manager and three workers, which serve the trained network cut after each layer, for all tests."""

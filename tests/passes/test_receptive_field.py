@@ -1,4 +1,4 @@
-"""The geometry of row tiles against windows that are walked tap by tap."""
+"""The receptive field of rows equals what walking the window tap by tap reads; tiles cover the rows once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.passes.tiling.rows import Rows, Window, tile_rows, union
+from hyps.passes.receptive_field import Rows, SlidingWindow
+from hyps.passes.tiling.tiles import hull, tile_rows
 
 
 @st.composite
-def windows(draw: st.DrawFn, *, dense: bool = False) -> tuple[Window, int, Rows]:
-    """A window, an input's height, and rows of the output; ``dense``: the windows leave no row of the input out."""
+def windows(draw: st.DrawFn, *, dense: bool = False) -> tuple[SlidingWindow, int, Rows]:
+    """Draw a window, an input's height, and rows of the output; ``dense`` windows leave no row of the input out."""
     kernel = draw(st.integers(1, 5))
     pad = st.integers(0, kernel - 1)
-    window = Window(
-        kernel=kernel,
+    window = SlidingWindow(
+        taps=kernel,
         stride=draw(st.integers(1, kernel if dense else 4)),
         dilation=1 if dense else draw(st.integers(1, 3)),
         pads=(draw(pad), draw(pad)),
-        most_pads=kernel - 1,
+        max_pad=kernel - 1,
     )
     height = draw(st.integers((kernel - 1) * window.dilation + 1, 30))
-    rows = window.height(height)
+    rows = window.output_height(height)
     start = draw(st.integers(0, rows - 1))
     return window, height, (start, draw(st.integers(start + 1, rows)))
 
 
-def taps(window: Window, height: int, pads: Rows, row: int, first: int = 0) -> list[int | None]:
-    """What one row of the output sees: rows of the input, counted from ``first``, None for padding."""
+def taps(window: SlidingWindow, height: int, pads: Rows, row: int, first: int = 0) -> list[int | None]:
+    """Return what one row of the output reads: rows of the input, counted from ``first``, and None for padding."""
     seen: list[int | None] = []
-    for tap in range(window.kernel):
+    for tap in range(window.taps):
         at = row * window.stride + tap * window.dilation - pads[0]
         assert -pads[0] <= at < height + pads[1], "beyond the padding"
         seen.append(at + first if 0 <= at < height else None)
@@ -40,35 +41,35 @@ def taps(window: Window, height: int, pads: Rows, row: int, first: int = 0) -> l
 
 
 @given(windows())
-def test_a_tile_sees_what_the_whole_does(drawn: tuple[Window, int, Rows]) -> None:
+def test_a_tile_reads_what_the_whole_does(drawn: tuple[SlidingWindow, int, Rows]) -> None:
     window, height, rows = drawn
     whole = [taps(window, height, window.pads, row) for row in range(*rows)]
-    source = window.source(rows, height)
+    source = window.input_rows(rows, height)
     if source is None:
         read = [row for seen in whole for row in seen if row is not None]
         pads = max(rows[0] * -window.stride + window.pads[0], 0), window.pads[1]
-        assert not read or max(pads) >= window.kernel or window.dilation > 1
+        assert not read or max(pads) >= window.taps or window.dilation > 1
         return
     start, stop = source.rows
     tile = replace(window, pads=source.pads)
-    assert tile.height(stop - start) == rows[1] - rows[0]
+    assert tile.output_height(stop - start) == rows[1] - rows[0]
     assert [taps(tile, stop - start, source.pads, row, start) for row in range(rows[1] - rows[0])] == whole
 
 
 @given(windows(dense=True))
-def test_no_row_is_read_in_vain(drawn: tuple[Window, int, Rows]) -> None:
+def test_no_row_is_read_in_vain(drawn: tuple[SlidingWindow, int, Rows]) -> None:
     window, height, rows = drawn
-    source = window.source(rows, height)
+    source = window.input_rows(rows, height)
     assert source
     seen = {tap for row in range(*rows) for tap in taps(window, height, window.pads, row)}
     assert set(range(*source.rows)) == seen - {None}
 
 
 def test_padding_that_counts_ends_where_the_operator_says() -> None:
-    window = Window(kernel=3, stride=2, counted=True)
-    assert window.source((0, 2), 5) is not None
-    assert window.source((0, 3), 6) is None  # ceil_mode: the last window reaches beyond the input
-    assert replace(window, counted=False).source((0, 3), 6) is not None
+    window = SlidingWindow(taps=3, stride=2, counts_padding=True)
+    assert window.input_rows((0, 2), 5) is not None
+    assert window.input_rows((0, 3), 6) is None  # ceil_mode: the last window reaches beyond the input
+    assert replace(window, counts_padding=False).input_rows((0, 3), 6) is not None
 
 
 @pytest.mark.parametrize(("height", "count"), [(7, 3), (8, 8), (224, 12), (5, 1)])
@@ -80,5 +81,5 @@ def test_tiles_cover_the_rows_once(height: int, count: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_union() -> None:
-    assert union([(3, 5), (1, 2), (4, 9)]) == (1, 9)
+def test_hull() -> None:
+    assert hull([(3, 5), (1, 2), (4, 9)]) == (1, 9)
