@@ -14,8 +14,8 @@ from hyps.passes.graph import Graph
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.required_cuts import POOLINGS
 from hyps.passes.tiling.tiles import is_tile
-from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.units import megabytes
 
 
 def partitions(graph: Graph, costs: Costs, cuts: tuple[int, ...], reasons: Mapping[int, Reason]) -> tuple[Partition, ...]:

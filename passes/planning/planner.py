@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes
-from hyps.passes.cost.residency import Residences, StepNeeds, residences
+from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
@@ -18,8 +18,9 @@ from hyps.passes.planning.plan import Partition, Plan, Tried, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.tiling_search import Tiling, TilingSearch
 from hyps.passes.sharding.exactness import inexact_reason
-from hyps.passes.units import megabytes
 from hyps.passes.weights import REFERENCE_BYTES, Model
+from hyps.runtime.bundle.residency import StepMemory
+from hyps.runtime.units import megabytes
 
 T = TypeVar("T")
 
@@ -53,13 +54,13 @@ class _Candidate:
     sharded: Sharded
     partitioning: Partitioning
     budget_bytes: int
-    residences: Residences
+    stays: ResidencyPlan
     start_bytes: int
     inexact_reason: str | None
 
     def rank(self) -> tuple[bool, float]:
         """The less the better: bits first, then time."""
-        return self.inexact_reason is not None, self.residences.cost / (_TILES_WORTH if self.tiling.changes else 1)
+        return self.inexact_reason is not None, self.stays.cost / (_TILES_WORTH if self.tiling.changes else 1)
 
     def tried(self, best: _Candidate) -> Tried:
         """What is told of it beside the ``best``."""
@@ -72,20 +73,20 @@ class _Candidate:
             partitions=len(self.partitioning.partitions),
             changes=len(self.tiling.changes) + len(self.sharded.changes),
             peak_bytes=max(part.peak_bytes for part in self.partitions()),
-            latency_s=self.residences.latency_s,
+            latency_s=self.stays.latency_s,
             compared_s=self.rank()[1],
             refused=refused,
         )
 
     def partitions(self) -> Iterator[Partition]:
         """The partitions with what stays in memory; no step needs less than the process did to start."""
-        for part, stays in zip(self.partitioning.partitions, self.residences.steps, strict=True):
+        for part, stays in zip(self.partitioning.partitions, self.stays.residency.steps, strict=True):
             yield replace(
                 part,
                 peak_bytes=max(stays.peak_bytes, self.start_bytes),
                 pinned_bytes=stays.pinned_bytes,
                 ahead_bytes=stays.ahead_bytes,
-                kept=stays.kept,
+                kept=stays.session_stays_open,
             )
 
 
@@ -125,9 +126,9 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=smallest,
-        latency_s=best.residences.latency_s,
-        huge_pages=best.residences.huge_pages,
-        steady=best.residences.steady,
+        latency_s=best.stays.latency_s,
+        huge_pages=best.stays.residency.huge_pages,
+        steady=best.stays.residency.steady,
         inexact_reason=best.inexact_reason,
     )
     check_plan(graph, result)
@@ -173,14 +174,14 @@ def _candidate(tiling: Tiling, sharded: Sharded, found: Partitioning, request: R
     peak = max(part.peak_bytes for part in found.partitions)
     budget = request.budget_bytes if request.budget_bytes is not None else max(peak, request.start_bytes)
     needs = _needs(sharded.costed.graph, found, request.device.memory_bytes_per_s)
-    stays = residences(needs, budget, request.device)
+    stays = plan_residency(needs, budget, request.device)
     graph = sharded.costed.graph
     return _Candidate(
         tiling=tiling,
         sharded=sharded,
         partitioning=found,
         budget_bytes=budget,
-        residences=stays,
+        stays=stays,
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, found.cuts),
     )
@@ -196,13 +197,14 @@ def _needs(graph: Graph, found: Partitioning, memory_bytes_per_s: float) -> Iter
         names = {name for operator in part.operators for name in operators[operator].weights}
         sizes = [graph.weights[name].nbytes for name in names]
         weights = sum(file_bytes(size) for size in sizes if size >= REFERENCE_BYTES)
-        yield StepNeeds(
+        memory = StepMemory(
             alone_bytes=part.alone_bytes,
             weights_bytes=weights,
             session_bytes=SESSION_BYTES + part.weight_bytes - weights,
-            compute_s=float(found.computed_s[stop] - found.computed_s[start]) + part.leaving_bytes / memory_bytes_per_s,
-            shared=look is not None and look in (before, after),
+            shares_session=look is not None and look in (before, after),
         )
+        compute_s = float(found.computed_s[stop] - found.computed_s[start]) + part.leaving_bytes / memory_bytes_per_s
+        yield StepNeeds(memory=memory, compute_s=compute_s)
 
 
 def _does_not_fit(sharded: CostedModel, request: Request, smallest: int) -> DoesNotFit:

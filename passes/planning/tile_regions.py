@@ -27,7 +27,7 @@ from hyps.passes.tiling.rows import tile_rows
 from hyps.passes.tiling.sweep import ALONG, Along, Sweeps
 from hyps.passes.tiling.tileable import sweeps
 from hyps.passes.tiling.tiles import Piece, tiles_of
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 #: How many tiles are tried.
 TILE_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

@@ -22,8 +22,8 @@ from hyps.passes.errors import DoesNotFit
 from hyps.passes.sharding.layouts import METHODS, PRODUCTS, Method
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_options import ShardOption, ShardOptions
-from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.units import megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from hyps.runtime.bundle.manifest import (
     ModelRecord,
     OutputRecord,
     Preprocess,
+    SessionRecord,
     Step,
     TargetRecord,
     TensorRecord,
@@ -101,8 +102,7 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         peak_bytes=budget_bytes,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
     )
     manifest = Manifest(
         version=3,

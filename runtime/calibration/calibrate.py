@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hyps.runtime.device.available_memory import MemoryRoom, memory_room
-from hyps.runtime.device.memory_probe import PIECE_BYTES, touchable_bytes
+from hyps.runtime.device.available_memory import AvailableMemory, available_memory
+from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.device.probes import Processor, StorageProbe, board, processor, storage
 from hyps.runtime.errors import DeviceError, OutputError
 from hyps.runtime.io.files import replacing
@@ -76,7 +76,7 @@ def calibrate(
     name = _checked(output, name)
     with _progress(quiet=quiet) as tell:
         tell("memory")
-        room = memory_room()  # before this process takes some of it by its imports
+        room = available_memory()  # before this process takes some of it by its imports
         room = tried(room) if test_memory else room
         tell("storage")
         disk = storage(folder)
@@ -94,9 +94,9 @@ def calibrate(
     return [_json_line(found, output)] if as_json else summary(found, speed, output)
 
 
-def tried(room: MemoryRoom) -> MemoryRoom:
+def tried(room: AvailableMemory) -> AvailableMemory:
     """The same where a process could take all that is free, or what it could take; raises `DeviceError` if nothing."""
-    touched = touchable_bytes(room.available_bytes)
+    touched = obtainable_bytes(room.available_bytes)
     if touched == 0:
         raise DeviceError("a process that tried to take the free memory got none: stop what else runs here, then try again")
     if touched + PIECE_BYTES > room.available_bytes:
@@ -154,7 +154,7 @@ def _checked(output: Path, name: str | None) -> str:
 
 
 def _calibration(
-    name: str, folder: Path, room: MemoryRoom, cores: Processor, disk: StorageProbe, speed: Rates, own: Baseline
+    name: str, folder: Path, room: AvailableMemory, cores: Processor, disk: StorageProbe, speed: Rates, own: Baseline
 ) -> Calibration:
     import onnxruntime as ort
 

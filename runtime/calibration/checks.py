@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from hyps.runtime.device.available_memory import MemoryRoom, memory_room, read_text
+from hyps.runtime.device.available_memory import AvailableMemory, available_memory, read_text
 from hyps.runtime.device.probes import processor, storage
 from hyps.runtime.device.process_memory import FIRST_TO_GO, LEAN_ENVIRONMENT
 from hyps.runtime.errors import DeviceError, RuntimeFault
@@ -125,10 +125,10 @@ def _again(name: str) -> str:
     return f"install it again: pip install --force-reinstall '{name}>={LIBRARIES[name][0]}'"
 
 
-def memory_check(root: Path) -> tuple[Check, MemoryRoom | None]:
+def memory_check(root: Path) -> tuple[Check, AvailableMemory | None]:
     """How much memory there is, what of it is free, and what bounds that."""
     try:
-        room = memory_room(root)
+        room = available_memory(root)
     except DeviceError as error:
         return Check("memory", "FAIL", *parted(error, ";:", "run it on the device, under Linux")), None
     limit = read_text(Path(room.bound))

@@ -31,7 +31,7 @@ from hyps.runtime.calibration.checks import (
     storage_check,
     swap_check,
 )
-from hyps.runtime.device.available_memory import FILESYSTEM_ROOT, MemoryRoom
+from hyps.runtime.device.available_memory import FILESYSTEM_ROOT, AvailableMemory
 from hyps.runtime.device.probes import processor
 from hyps.runtime.errors import BundleError, DeviceError
 from hyps.runtime.terminal.console import note, plain, show, styled
@@ -97,7 +97,7 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "FAIL", f"cannot be looked at: {said}", "stop what else runs here")
 
 
-def bundle_check(bundle: Path, room: MemoryRoom, broken: list[str]) -> Check:
+def bundle_check(bundle: Path, room: AvailableMemory, broken: list[str]) -> Check:
     """Is a bundle whole, and do its budget and its predicted peak fit in what is available?"""
     if "msgspec" in broken:
         return Check("what fits", "FAIL", f"{bundle} cannot be read without msgspec", "mend that first")
@@ -118,7 +118,7 @@ def bundle_check(bundle: Path, room: MemoryRoom, broken: list[str]) -> Check:
     return Check("what fits", "ok", f"{found}; {mb(free)} are available")
 
 
-def budgets_check(room: MemoryRoom, broken: list[str]) -> Check:
+def budgets_check(room: AvailableMemory, broken: list[str]) -> Check:
     """Which budgets a bundle for this device can have: from what the runtime itself takes, measured, to what is free."""
     if broken:
         return Check("what fits", "FAIL", f"nothing runs without {', '.join(broken)}", "mend that first")

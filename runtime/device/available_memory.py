@@ -16,7 +16,7 @@ FILESYSTEM_ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryRoom:
+class AvailableMemory:
     """All memory, how much of it a new process can have without pushing others out, and what bounds that."""
 
     total_bytes: int
@@ -24,7 +24,7 @@ class MemoryRoom:
     bound: str
 
 
-def memory_room(root: Path = FILESYSTEM_ROOT) -> MemoryRoom:
+def available_memory(root: Path = FILESYSTEM_ROOT) -> AvailableMemory:
     """What ``/proc/meminfo`` says is available, or less where a control group allows this process less.
 
     Raises `DeviceError` where the kernel is not Linux, or tells no ``MemAvailable`` (before 3.14).
@@ -37,7 +37,7 @@ def memory_room(root: Path = FILESYSTEM_ROOT) -> MemoryRoom:
     room, bound = min(rooms, key=lambda entry: entry[0])
     if not 0 < room < total:
         raise DeviceError(f"{max(room, 0)} bytes of memory are free by {bound}: stop what else runs here, then try again")
-    return MemoryRoom(total_bytes=total, available_bytes=room, bound=bound)
+    return AvailableMemory(total_bytes=total, available_bytes=room, bound=bound)
 
 
 def _group_rooms(root: Path) -> list[tuple[int, str]]:

@@ -21,7 +21,7 @@ _STALL_S, _LIMIT_S = 3.0, 60.0
 _COMMAND = (sys.executable, "-P", "-c", "from hyps.runtime.device.memory_probe import main; main()")
 
 
-def touchable_bytes(wanted_bytes: int) -> int:
+def obtainable_bytes(wanted_bytes: int) -> int:
     """How much of ``wanted_bytes`` a process of its own can write to and hold at once, in whole pieces of 4 MiB.
 
     Raises `DeviceError` where the child cannot make itself the first to be killed: nothing is taken then.

@@ -19,6 +19,7 @@ from hyps.runtime.bundle.manifest import (
     OutputRecord,
     Preprocess,
     Reason,
+    SessionRecord,
     Step,
     TargetRecord,
     TensorRecord,
@@ -64,8 +65,7 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
         peak_bytes=60_000_000,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
         reason=Reason(kind="first", text="starts at the model's input"),
     )
 

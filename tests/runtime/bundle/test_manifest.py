@@ -162,19 +162,19 @@ def test_paths_stay_in_the_partitions_folder(bundle: Path, manifest: Manifest, p
 INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
     "an input that was never there": (
         [(("steps", 0, "inputs"), ["picture"])],
-        "$.steps[0].inputs: 'picture' is not there by then",
+        "$.steps[0].inputs: 'picture' is not held by then",
     ),
     "an input that comes later": (
         [(("steps", 0, "inputs"), ["scores"])],
-        "$.steps[0].inputs: 'scores' is not there by then",
+        "$.steps[0].inputs: 'scores' is not held by then",
     ),
     "an input that was let go": (
         [(("steps", 1, "inputs"), ["hidden", "image"])],
-        "$.steps[1].inputs: 'image' is not there by then",
+        "$.steps[1].inputs: 'image' is not held by then",
     ),
     "the tensor between the steps is not kept": (
         [(("steps", 0, "live"), [])],
-        "$.steps[1].inputs: 'hidden' is not there by then",
+        "$.steps[1].inputs: 'hidden' is not held by then",
     ),
     "live was never produced": (
         [(("steps", 0, "live"), ["hidden", "ghost"])],
@@ -284,7 +284,7 @@ def test_a_manifest_that_is_too_large_is_not_read(bundle: Path, monkeypatch: pyt
     monkeypatch.setattr(manifest_module, "MANIFEST_LIMIT_BYTES", limit_bytes)
     read_manifest(bundle)
     document = (bundle / MANIFEST_NAME).read_bytes() + b" "
-    assert refusal(bundle, document) == f"M is larger than {limit_bytes} bytes: no manifest that hypsc wrote"
+    assert refusal(bundle, document) == f"M is larger than {limit_bytes} bytes: hypsc did not write it"
 
 
 def test_the_limit_suffices_for_100_000_operators() -> None:

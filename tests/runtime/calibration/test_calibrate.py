@@ -26,7 +26,7 @@ from hyps.runtime.calibration.baseline import Baseline
 from hyps.runtime.calibration.calibrate import Calibration, calibrate, toml_text, tried
 from hyps.runtime.calibration.rates import Rates
 from hyps.runtime.cli import main as cli
-from hyps.runtime.device.available_memory import MemoryRoom
+from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.device.memory_probe import PIECE_BYTES
 from hyps.runtime.device.probes import StorageProbe
 from hyps.runtime.errors import DeviceError, OutputError
@@ -34,7 +34,7 @@ from hyps.runtime.errors import DeviceError, OutputError
 Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
-ROOM = MemoryRoom(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
+ROOM = AvailableMemory(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
 RATES = Rates(
     threads=3,
     conv_macs_per_s=9_000_000_000,
@@ -48,7 +48,7 @@ RATES = Rates(
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A board that was measured before, so that a test takes no time."""
-    monkeypatch.setattr(module, "memory_room", lambda: ROOM)
+    monkeypatch.setattr(module, "available_memory", lambda: ROOM)
     monkeypatch.setattr(module, "storage", lambda folder: StorageProbe(read_bytes_per_s=22_000_000, file_bytes=64_000_000))
     monkeypatch.setattr("hyps.runtime.calibration.rates.rates", lambda cores, cache, room: RATES)
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be(
     """It is said before anything is measured."""
     (tmp_path / "a.toml").mkdir()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(module, "memory_room", lambda: pytest.fail("it measured"))
+    monkeypatch.setattr(module, "available_memory", lambda: pytest.fail("it measured"))
     with pytest.raises(OutputError) as caught:
         calibrate(tmp_path / output, name, tmp_path)
     assert str(caught.value) == line.format(tmp_path)
@@ -239,20 +239,20 @@ def test_a_failure_leaves_the_old_file(measured: None, tmp_path: Path, monkeypat
     ids=["all", "less"],
 )
 def test_memory_that_was_tested(touched: int, available: int, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: touched)
+    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: touched)
     room = tried(ROOM)
     assert (room.total_bytes, room.available_bytes) == (ROOM.total_bytes, available)
     assert room.bound.startswith(bound)
 
 
 def test_memory_that_nobody_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: 0)
+    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: 0)
     with pytest.raises(DeviceError, match="got none: stop what else runs here"):
         tried(ROOM)
 
 
 def test_memory_is_tested_where_it_is_asked_for(measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: 50 * PIECE_BYTES)
+    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: 50 * PIECE_BYTES)
     for asked, budget in ((True, 50 * PIECE_BYTES), (False, ROOM.available_bytes)):
         list(calibrate(tmp_path / "board.toml", None, tmp_path, test_memory=asked))
         assert load_target(str(tmp_path / "board.toml")).budget_bytes == budget

@@ -22,7 +22,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifes
 from hyps.runtime.calibration import doctor
 from hyps.runtime.calibration.checks import Check, memory_check, storage_check
 from hyps.runtime.calibration.doctor import budgets_check, bundle_check
-from hyps.runtime.device.available_memory import MemoryRoom
+from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.errors import DeviceError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -32,7 +32,7 @@ NAMES = [
     *("python", "architecture", "numpy", "msgspec", "pillow", "onnxruntime", "memory", "swap", "locked memory"),
     *("storage", "huge pages", "threads", "what fits"),
 ]
-ROOM = MemoryRoom(total_bytes=500_000_000, available_bytes=100_000_000, bound="MemAvailable of /proc/meminfo")
+ROOM = AvailableMemory(total_bytes=500_000_000, available_bytes=100_000_000, bound="MemAvailable of /proc/meminfo")
 ILLEGAL = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
 
 
@@ -179,7 +179,7 @@ def test_a_bundle_that_is_damaged(bundle: Path) -> None:
 
 
 def test_a_runtime_that_does_not_fit_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = MemoryRoom(total_bytes=10**9, available_bytes=9_000_000, bound="x")
+    small = AvailableMemory(total_bytes=10**9, available_bytes=9_000_000, bound="x")
     found = budgets_check(small, [])
     assert found.state == "FAIL"
     assert re.fullmatch(r"the runtime itself takes \d\d\.\d MB of 9\.0 MB", found.found)

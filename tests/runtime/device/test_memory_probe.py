@@ -9,15 +9,15 @@ import sys
 import pytest
 
 from hyps.runtime.device import memory_probe as touch
-from hyps.runtime.device.memory_probe import PIECE_BYTES, touchable_bytes
+from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.errors import DeviceError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
 
 def test_what_there_is_can_be_had() -> None:
-    assert touchable_bytes(4 * PIECE_BYTES + 5) == 4 * PIECE_BYTES
-    assert touchable_bytes(PIECE_BYTES - 1) == 0
+    assert obtainable_bytes(4 * PIECE_BYTES + 5) == 4 * PIECE_BYTES
+    assert obtainable_bytes(PIECE_BYTES - 1) == 0
 
 
 def test_it_is_really_resident() -> None:
@@ -51,7 +51,7 @@ def child(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 def test_a_child_that_is_killed_tells_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, f"import os; os.write(1, b'....'); os.kill(os.getpid(), {int(signal.SIGKILL)})")
-    assert touchable_bytes(100 * PIECE_BYTES) == 3 * PIECE_BYTES
+    assert obtainable_bytes(100 * PIECE_BYTES) == 3 * PIECE_BYTES
 
 
 def test_a_child_that_cannot_offer_itself_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +64,12 @@ main()
 """
     child(monkeypatch, script)
     with pytest.raises(DeviceError, match="oom_score_adj cannot be set; leave out --test-memory"):
-        touchable_bytes(PIECE_BYTES)
+        obtainable_bytes(PIECE_BYTES)
 
 
 def test_it_stops_where_the_device_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, "from hyps.runtime import touch; touch._STALL_S = 0; touch.probe_main()")
-    assert touchable_bytes(100 * PIECE_BYTES) == 0
+    assert obtainable_bytes(100 * PIECE_BYTES) == 0
 
 
 def test_the_child_is_the_first_to_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +82,4 @@ touch.take = take
 touch.probe_main()
 """
     child(monkeypatch, script)
-    assert touchable_bytes(1) == 1000 * PIECE_BYTES
+    assert obtainable_bytes(1) == 1000 * PIECE_BYTES

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.device import probes
-from hyps.runtime.device.available_memory import memory_room
+from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.probes import board, processor, storage
 from hyps.runtime.errors import DeviceError
 
@@ -143,7 +143,7 @@ V1, V2 = "4:memory:{}\n0::/\n", "0::{}\n"
     ],
 )
 def test_memory_that_is_free(files: dict[str, str], available: int, bound: str, tmp_path: Path) -> None:
-    room = memory_room(lay_out(tmp_path, {"proc/meminfo": MEMINFO, **files}))
+    room = available_memory(lay_out(tmp_path, {"proc/meminfo": MEMINFO, **files}))
     assert (room.total_bytes, room.available_bytes) == (100_000 * 1024, available)
     assert bound in room.bound
 
@@ -165,12 +165,12 @@ def test_memory_that_is_free(files: dict[str, str], available: int, bound: str, 
 )
 def test_no_memory(files: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DeviceError) as caught:
-        memory_room(lay_out(tmp_path, files))
+        available_memory(lay_out(tmp_path, files))
     assert str(caught.value) == message.format(root=tmp_path)
 
 
 def test_memory_of_this_machine() -> None:
-    room = memory_room()
+    room = available_memory()
     assert 10 * MIB < room.available_bytes < room.total_bytes
 
 

@@ -20,6 +20,7 @@ from hyps.runtime.bundle.manifest import (
     FileRecord,
     Manifest,
     OutputRecord,
+    SessionRecord,
     Step,
     TensorRecord,
     WeightRecord,
@@ -94,7 +95,7 @@ class FakeRuntime:
         self.tensors_at_opening: list[set[str]] = []
 
     def __call__(
-        self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True, plain: bool = False
+        self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
     ) -> FakeSession:
         self.opened.append((path, threads))
         self.sessions_at_opening.append(len(self.sessions))
@@ -161,12 +162,12 @@ def test_an_executor_runs_again_and_leaves_the_inputs_alone(manifest: Manifest) 
 def test_after_a_failure_it_runs_again(manifest: Manifest) -> None:
     class Failing(FakeRuntime):
         def __call__(
-            self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True, plain: bool = False
+            self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
         ) -> FakeSession:
             if len(self.opened) == 1:
                 self.opened.append((path, threads))
                 raise BundleError("gone")
-            return super().__call__(path, threads, weights, reuse=reuse, plain=plain)
+            return super().__call__(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Failing())
     with pytest.raises(BundleError):
@@ -312,8 +313,7 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
         peak_bytes=0,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
     )
 
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.bundle.manifest import Manifest, Step, WeightRecord, WeightsRecord
+from hyps.runtime.bundle.weight_arena import ALIGNMENT_BYTES
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.session import to_numpy
-from hyps.runtime.execution.weight_buffers import ALIGNMENT_BYTES
 from hyps.runtime.execution.weight_residency import WeightResidency
 
 MB = 1 << 20
@@ -65,9 +65,8 @@ def template(request: pytest.FixtureRequest) -> Step:
         {
             **dict.fromkeys(("alone_bytes", "peak_bytes", "pinned_bytes", "ahead_bytes", "weight_bytes"), 0),
             "activation_bytes": 0,
-            "kept": False,
-            "reuse": True,
-            "reason": "",
+            "multiply_adds": 0,
+            "session": {"stays_open": False, "reuses_memory": True},
             "name": "x",
             "model": record,
             "weights": None,

@@ -271,15 +271,15 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
 
 #: Hypothesis takes no fixtures that change.
 FUZZED = msgspec.json.decode(
-    b"""{"version": 2, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
+    b"""{"version": 3, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
     "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "steady": false, "exact": true,
     "inputs": ["image"],
     "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,
-    "inputs": [], "outputs": [], "live": ["image"], "operators": [], "weight_bytes": 0, "activation_bytes": 0,
-    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
-    "reuse": true, "reason": ""}],
+    "inputs": [], "outputs": [], "live": ["image"], "operators": [], "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
+    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0,
+    "session": {"stays_open": false, "reuses_memory": true}}],
     "preprocess": {"size": [4, 4]}}"""
     % (b"0" * 64, b"0" * 64),
     type=Manifest,

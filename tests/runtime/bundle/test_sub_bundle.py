@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
-from hyps.runtime.bundle.sub_bundle import HUGE_SLACK_BYTES, boundary, sub_bundles
+from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.execution.executor import load_executor
 
@@ -74,7 +75,7 @@ def test_weights_are_pinned_as_far_as_there_is_room(layers: Path) -> None:
         assert all(step.peak_bytes + slack_bytes <= alone_bytes + room_bytes for part in parts for step in part.steps)
     assert pinned == weights
     assert slack_bytes
-    assert all(step.kept for part in parts for step in part.steps)
+    assert all(step.session.stays_open for part in parts for step in part.steps)
 
 
 def test_a_step_that_does_not_fit_is_refused(layers: Path) -> None:
