@@ -65,7 +65,7 @@ print('{"peak_rss_bytes": %d}' % peaks[len(log.read_text()) - 1])
         ("import os; os.kill(os.getpid(), 9)", "hyps-run on the smallest bundle was killed, as when memory runs out"),
         (
             "import time; time.sleep(60)",
-            "hyps-run on the smallest bundle took over 1 s: stop what else runs",
+            "hyps-run on the smallest bundle took over 1 s; stop other programs",
         ),
     ],
     ids=["it fails", "it is killed", "it hangs"],

@@ -21,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyps.compiler.targets import Sources, Target, load_target
-from hyps.runtime.calibration import calibrate as module
+from hyps.runtime.calibration import measurements as module
 from hyps.runtime.calibration.baseline import Baseline
-from hyps.runtime.calibration.calibrate import Calibration, calibrate, toml_text, tried
+from hyps.runtime.calibration.calibrate import calibrate
+from hyps.runtime.calibration.measurements import obtainable_memory
 from hyps.runtime.calibration.rates import Rates
+from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
 from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.device.memory_probe import PIECE_BYTES
@@ -34,7 +36,7 @@ from hyps.runtime.errors import DeviceError, OutputError
 Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
-ROOM = AvailableMemory(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
+MEMORY = AvailableMemory(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
 RATES = Rates(
     threads=3,
     conv_macs_per_s=9_000_000_000,
@@ -48,7 +50,7 @@ RATES = Rates(
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A board that was measured before, so that a test takes no time."""
-    monkeypatch.setattr(module, "available_memory", lambda: ROOM)
+    monkeypatch.setattr(module, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(module, "storage", lambda folder: StorageProbe(read_bytes_per_s=22_000_000, file_bytes=64_000_000))
     monkeypatch.setattr("hyps.runtime.calibration.rates.rates", lambda cores, cache, room: RATES)
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
@@ -171,9 +173,9 @@ def test_a_folder_whose_name_is_no_text(measured: None, hyps_run: Run, tmp_path:
 
 
 WRONG = {
-    "no suffix": ("board", None, "--output '{0}/board' is no name of a target file; give one that ends in .toml"),
-    "no name": (".toml", None, "--output '{0}/.toml' is no name of a target file; give one that ends in .toml"),
-    "a folder": ("a.toml", None, "--output '{0}/a.toml' is no name of a target file; give one that ends in .toml"),
+    "no suffix": ("board", None, "--output '{0}/board' is not the name of a target file; give one that ends in .toml"),
+    "no name": (".toml", None, "--output '{0}/.toml' is not the name of a target file; give one that ends in .toml"),
+    "a folder": ("a.toml", None, "--output '{0}/a.toml' is not the name of a target file; give one that ends in .toml"),
     "in no folder": (
         "gone/b.toml",
         None,
@@ -187,13 +189,13 @@ WRONG = {
     "no target's name": (
         "my board.toml",
         None,
-        "'my board' cannot be a target's name: use up to 64 letters, digits, '.', '_' and '-', a letter or digit first, "
+        "'my board' cannot be a target's name; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first, "
         "with --name",
     ),
     "a wrong name": (
         "b.toml",
         "b\n",
-        r"'b\n' cannot be a target's name: use up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+        r"'b\n' cannot be a target's name; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
     ),
 }
 
@@ -227,10 +229,10 @@ def test_a_failure_leaves_the_old_file(measured: None, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("touched", "available", "bound"),
+    ("obtained", "available", "bound"),
     [
         (
-            ROOM.available_bytes // PIECE_BYTES * PIECE_BYTES,
+            MEMORY.available_bytes // PIECE_BYTES * PIECE_BYTES,
             700_000_000,
             "MemAvailable of /proc/meminfo (a process took all",
         ),
@@ -238,22 +240,22 @@ def test_a_failure_leaves_the_old_file(measured: None, tmp_path: Path, monkeypat
     ],
     ids=["all", "less"],
 )
-def test_memory_that_was_tested(touched: int, available: int, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: touched)
-    room = tried(ROOM)
-    assert (room.total_bytes, room.available_bytes) == (ROOM.total_bytes, available)
-    assert room.bound.startswith(bound)
+def test_memory_that_was_tested(obtained: int, available: int, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: obtained)
+    memory = obtainable_memory(MEMORY)
+    assert (memory.total_bytes, memory.available_bytes) == (MEMORY.total_bytes, available)
+    assert memory.bound.startswith(bound)
 
 
 def test_memory_that_nobody_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: 0)
-    with pytest.raises(DeviceError, match="got none: stop what else runs here"):
-        tried(ROOM)
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: 0)
+    with pytest.raises(DeviceError, match="got none; stop other programs here"):
+        obtainable_memory(MEMORY)
 
 
 def test_memory_is_tested_where_it_is_asked_for(measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "obtainable_bytes", lambda wanted: 50 * PIECE_BYTES)
-    for asked, budget in ((True, 50 * PIECE_BYTES), (False, ROOM.available_bytes)):
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: 50 * PIECE_BYTES)
+    for asked, budget in ((True, 50 * PIECE_BYTES), (False, MEMORY.available_bytes)):
         list(calibrate(tmp_path / "board.toml", None, tmp_path, test_memory=asked))
         assert load_target(str(tmp_path / "board.toml")).budget_bytes == budget
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hyps.runtime.device import memory_probe as touch
+from hyps.runtime.device import memory_probe
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.errors import DeviceError
 
@@ -37,16 +37,16 @@ print(memory().peak_bytes - before)
 def test_memory_that_is_refused_is_not_counted() -> None:
     script = """
 import resource
-from hyps.runtime.device.memory_probe import PIECE_BYTES, touchable_bytes
+from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 resource.setrlimit(resource.RLIMIT_AS, (64 * PIECE_BYTES, 64 * PIECE_BYTES))
-print(touchable_bytes(100 * PIECE_BYTES) // PIECE_BYTES)
+print(obtainable_bytes(100 * PIECE_BYTES) // PIECE_BYTES)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert 0 < int(done.stdout) < 64
 
 
 def child(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(touch, "_COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(memory_probe, "_COMMAND", (sys.executable, "-c", script))
 
 
 def test_a_child_that_is_killed_tells_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,10 +57,10 @@ def test_a_child_that_is_killed_tells_how_far_it_came(monkeypatch: pytest.Monkey
 def test_a_child_that_cannot_offer_itself_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     script = """
 import pathlib
-from hyps.runtime.device.memory_probe import main
+from hyps.runtime.device.memory_probe import probe_main
 def refused(*arguments): raise PermissionError
 pathlib.Path.write_text = refused
-main()
+probe_main()
 """
     child(monkeypatch, script)
     with pytest.raises(DeviceError, match="oom_score_adj cannot be set; leave out --test-memory"):
@@ -68,18 +68,18 @@ main()
 
 
 def test_it_stops_where_the_device_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    child(monkeypatch, "from hyps.runtime import touch; touch._STALL_S = 0; touch.probe_main()")
+    child(monkeypatch, "from hyps.runtime.device import memory_probe; memory_probe._STALL_S = 0; memory_probe.probe_main()")
     assert obtainable_bytes(100 * PIECE_BYTES) == 0
 
 
 def test_the_child_is_the_first_to_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     script = """
 import sys
-from hyps.runtime.device import memory_probe as touch
+from hyps.runtime.device import memory_probe
 def take(wanted, output):
     sys.stdout.write("." * (1 + int(open("/proc/self/oom_score_adj").read())))
-touch.take = take
-touch.probe_main()
+memory_probe.take = take
+memory_probe.probe_main()
 """
     child(monkeypatch, script)
     assert obtainable_bytes(1) == 1000 * PIECE_BYTES

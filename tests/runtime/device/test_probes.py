@@ -151,14 +151,16 @@ def test_memory_that_is_free(files: dict[str, str], available: int, bound: str, 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "/proc/meminfo does not tell MemTotal and MemAvailable: calibrate on the device, under Linux"),
+        ({}, "/proc/meminfo has no MemTotal and MemAvailable; run this on the device, under Linux"),
         (
             {"proc/meminfo": MEMINFO.replace("60000", "0")},
-            "0 bytes of memory are free by MemAvailable of /proc/meminfo: stop what else runs here, then try again",
+            "0 bytes of memory are available according to MemAvailable of /proc/meminfo; "
+            "stop other programs here, then try again",
         ),
         (
             {"proc/meminfo": MEMINFO, "proc/self/cgroup": "0::/a\n", **group("a", 2, MIB, 2 * MIB)},
-            "0 bytes of memory are free by {root}/sys/fs/cgroup/a/memory.max: stop what else runs here, then try again",
+            "0 bytes of memory are available according to {root}/sys/fs/cgroup/a/memory.max; "
+            "stop other programs here, then try again",
         ),
     ],
     ids=["not Linux", "nothing free", "the group is full"],
@@ -201,7 +203,7 @@ def test_a_file_system_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DeviceError) as caught:
         storage(Path("/dev/shm"))
     assert str(caught.value) == (
-        "reading in /dev/shm took nothing from storage (it may be held in memory, as tmpfs is): give a folder on the "
+        "reading in /dev/shm took nothing from storage (it may be in memory, as tmpfs is); give a folder on the "
         "device's storage with --folder"
     )
 
@@ -210,7 +212,7 @@ def test_a_folder_that_takes_no_file(tmp_path: Path) -> None:
     mend = "give a folder on the device's storage with --folder"
     for folder, message in (
         (tmp_path / "gone", f"cannot measure storage in {tmp_path / 'gone'}: No such file or directory; {mend}"),
-        (Path("/proc"), f"/proc has no room for a file to measure with: free 16 MB, or {mend}"),
+        (Path("/proc"), f"/proc has no room for a file to measure with; free 16 MB, or {mend}"),
     ):
         with pytest.raises(DeviceError) as caught:
             storage(folder)
