@@ -181,7 +181,7 @@ class _ReadAhead:
 
 
 class _Reader(Thread):
-    """One thread for everything that is read ahead: starting one for every step took a twentieth of VGG16's time in 72 MB."""
+    """The thread for everything that is read ahead: one thread a step took a twentieth of VGG16's time in 72 MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
