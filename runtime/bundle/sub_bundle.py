@@ -57,7 +57,7 @@ def _sub_bundle(
     return Manifest(
         version=manifest.version,
         created_by=manifest.created_by,
-        model=ModelRecord(name="share", sha256="0" * 64, parameters=0, weight_bytes=weight_bytes),
+        model=ModelRecord(name="sub-bundle", sha256="0" * 64, parameters=0, weight_bytes=weight_bytes),
         target=manifest.target,
         budget_bytes=budget_bytes,
         huge_pages=residency.huge_pages,

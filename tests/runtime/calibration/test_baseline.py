@@ -1,4 +1,4 @@
-"""The runtime's own memory is that of a real ``hyps-run``, and what it takes to measure it is gone afterwards."""
+"""The runtime's own memory is measured on a real ``hyps-run``, and nothing is left of the measurement."""
 
 from __future__ import annotations
 

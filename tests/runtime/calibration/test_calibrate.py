@@ -1,4 +1,4 @@
-"""``hyps-run calibrate`` as its user meets it, and the target file that it writes."""
+"""``hyps-run calibrate`` as a user sees it, and the target file that it writes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RATES = Rates(
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A board that was measured before, so that a test takes no time."""
+    """Replace the measurements by those of a board, so that a test takes no time."""
     monkeypatch.setattr(module, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(module, "storage", lambda folder: StorageProbe(read_bytes_per_s=22_000_000, file_bytes=64_000_000))
     monkeypatch.setattr("hyps.runtime.calibration.rates.rates", lambda cores, cache, room: RATES)
@@ -142,7 +142,7 @@ def test_the_file(measured: None, tmp_path: Path) -> None:
 
 
 def test_its_fields_are_those_of_a_target() -> None:
-    """Every figure of a target is measured but the network's; each has its source."""
+    """Every figure of a target is measured except the network's; each has its source."""
     fields = set(Target.__struct_fields__)
     assert set(Calibration.__struct_fields__) == fields - {"network_bytes_per_s"}
 
@@ -204,7 +204,7 @@ WRONG = {
 def test_a_file_that_cannot_be(
     output: str, name: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said before anything is measured."""
+    """The error comes before anything is measured."""
     (tmp_path / "a.toml").mkdir()
     (tmp_path / "file").touch()
     monkeypatch.setattr(module, "available_memory", lambda: pytest.fail("it measured"))
@@ -276,7 +276,7 @@ def test_progress_is_for_terminals(measured: None, tmp_path: Path, monkeypatch: 
     assert capsys.readouterr() == ("", "")
 
 
-# As a process.
+# In a process of its own.
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
@@ -312,7 +312,7 @@ def test_a_bundle_of_that_name_is_still_reached(bin_folder: Path, tmp_path: Path
 
 
 def writes_to_storage(pid: int, scratch: Path) -> bool:
-    """A file without a name is open."""
+    """Return whether the process has a file without a name open."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             if link.readlink().name.endswith("(deleted)"):
@@ -344,7 +344,7 @@ def is_alive(pid: str) -> bool:
 def test_a_signal_leaves_nothing(
     signalled: signal.Signals, reached: Callable[[int, Path], bool], bin_folder: Path, tmp_path: Path, storage_folder: Path
 ) -> None:
-    """Neither a file nor a process, whatever was being measured."""
+    """Neither a file nor a process is left, whatever was being measured."""
     (scratch := tmp_path / "scratch").mkdir()
     (out := tmp_path / "out").mkdir()
     command: list[str | Path] = [bin_folder / "hyps-run", "calibrate", "-o", out / "board.toml"]

@@ -1,4 +1,4 @@
-"""What ``hyps-run doctor`` looks at: on boards that are laid out in a folder, and with libraries that fail."""
+"""The checks of ``hyps-run doctor``, on boards whose files are laid out in a folder, and with libraries that fail."""
 
 from __future__ import annotations
 

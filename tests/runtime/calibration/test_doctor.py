@@ -1,4 +1,4 @@
-"""``hyps-run doctor`` as its user meets it, with libraries that fail, and with bundles that do not fit."""
+"""``hyps-run doctor`` as a user sees it, with libraries that fail, and with bundles that do not fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ILLEGAL = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
 
 @pytest.fixture
 def examined(bin_folder: Path, tmp_path: Path) -> Callable[..., list[Check]]:
-    """What ``hyps-run doctor --json`` says with a fake onnxruntime first on the path, run in an empty folder."""
+    """Return a function that runs ``hyps-run doctor --json`` in an empty folder, with a fake onnxruntime on the path."""
 
     def run(source: str, code: int, *arguments: str | Path) -> list[Check]:
         (fakes := tmp_path / "fakes").mkdir()
@@ -116,7 +116,7 @@ def test_an_illegal_instruction(examined: Callable[..., list[Check]]) -> None:
 
 
 def test_an_import_error(examined: Callable[..., list[Check]], cifar_bundle: Path) -> None:
-    """Whether a bundle fits is known nevertheless."""
+    """The check of whether a bundle fits still works."""
     found = examined("raise ImportError('libgomp.so.1: cannot open shared object file')", 1, cifar_bundle)
     assert [check.check for check in found if check.state == "FAIL"] == ["onnxruntime"]
     assert found[5].found.endswith("does not work: ImportError: libgomp.so.1: cannot open shared object file")
@@ -133,7 +133,7 @@ def test_memory_that_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(hyps_run: Run, bundle: Path) -> None:
-    """Bundles can be run from there, so it is no failure."""
+    """This is no failure: bundles can be run from such a folder."""
     done = hyps_run("doctor", bundle, "--folder", "/proc/self")
     storage = next(line for line in done.stdout.splitlines() if "storage" in line)
     assert storage.startswith("warn  storage        ")
@@ -211,7 +211,7 @@ def test_a_check_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_it_is_small_itself() -> None:
-    """What it looks at is used by processes of their own, which take their memory with them."""
+    """Child processes use the libraries, and their memory is gone with them."""
     script = (
         "import sys; from pathlib import Path; from hyps.runtime.calibration.examination import examine; "
         "checks = [*examine(Path(), None)]; "
@@ -223,7 +223,7 @@ def test_it_is_small_itself() -> None:
 
 @pytest.fixture
 def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.CompletedProcess[str]]]:
-    """Runs a command in a control group of so many bytes; skipped where none can be made."""
+    """Return a function that runs a command in a control group with a memory limit; skip where none can be made."""
     version_1 = Path("/sys/fs/cgroup/memory")
     group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"hyps-doctor-{os.getpid()}"
     limit = group / ("memory.limit_in_bytes" if version_1.is_dir() else "memory.max")
@@ -257,7 +257,7 @@ def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.Compl
 def test_where_memory_is_small(
     bounded: Callable[..., subprocess.CompletedProcess[str]], bin_folder: Path, tmp_path: Path, limit_bytes: int, says: str
 ) -> None:
-    """A line a check whatever is killed, and what it says of budgets is so."""
+    """Each check has its line, whichever child is killed, and the line on budgets is right."""
     done = bounded(limit_bytes, [bin_folder / "hyps-run", "doctor", "--folder", tmp_path])
     assert (done.stderr, done.returncode) == ("", int("FAIL" in says))
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Memory is taken by a child that may die of it, and by nobody else."""
+"""A child process takes the memory and may be killed for it; this process takes none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_what_there_is_can_be_had() -> None:
 
 
 def test_it_is_really_resident() -> None:
-    """The child is asked itself, when it holds all."""
+    """The child's own peak is read when it holds everything."""
     script = """
 import os
 from hyps.runtime.device.process_memory import memory

@@ -1,4 +1,4 @@
-"""What the kernel says of boards, containers and this machine, and storage that is really read."""
+"""Probes read what the kernel says of boards, containers and this machine, and measure storage that is really read."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_storage_is_read_cold_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_read_that_a_cache_served_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutation: pages that are not dropped first."""
+    """The mutation: pages are not dropped from the cache first."""
     monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: None)
     monkeypatch.setattr(probes, "_FILE_BYTES", 8 * MIB)
     with pytest.raises(DeviceError, match="took nothing from storage"):
@@ -220,7 +220,7 @@ def test_a_folder_that_takes_no_file(tmp_path: Path) -> None:
 
 
 def test_slow_storage_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much as was written in time is read, and a pass ends in time, too: the rate is of what was read."""
+    """Writing ends in time, and so does each pass of reading: the rate is that of the bytes that were read."""
     monkeypatch.setattr(probes, "_WRITE_S", 1e-9)
     assert probes._FILE_BYTES > probes._PIECE_BYTES
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)

@@ -1,4 +1,4 @@
-"""A batch gives each input the result that it has alone, reads weights once, and keeps within the budget for any number."""
+"""A batch gives each input the same result as a single run, reads weights once, and keeps within the budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The CIFAR-10 network cut behind every layer, with the smallest budget that works."""
+    """The CIFAR-10 network cut after every layer, with the smallest budget that works."""
     import subprocess
 
     folder = tmp_path_factory.mktemp("layers") / "bundle"
@@ -93,7 +93,7 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 
 def batched(manifest: Manifest) -> Manifest:
-    """The fake schedule as a batch has it: one tensor fits beside each step."""
+    """Return the fake schedule adapted to a batch: one tensor fits next to each step."""
     room = 4 * TENSOR_SET_BYTES + 4096 + 3_000_000
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
@@ -116,7 +116,7 @@ def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, sch
 
 
 def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
-    """Inputs are read one by one, and the first result is there before the last step ran over the second input."""
+    """Inputs are read one by one, and the first result comes before the last step runs on the second input."""
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=FakeRuntime())
     events: list[str] = []
 

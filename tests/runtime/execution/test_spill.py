@@ -1,4 +1,4 @@
-"""Tensors come back as they were, from memory or from the file, and memory keeps to its limit."""
+"""Tensors come back unchanged, from memory or from the file, and the memory they take keeps to its limit."""
 
 from __future__ import annotations
 

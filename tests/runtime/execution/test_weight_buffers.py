@@ -33,7 +33,7 @@ def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int, huge
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages")
 @pytest.mark.parametrize("huge", [True, False])
 def test_a_kernel_that_gives_huge_pages_unasked_gives_none_beyond_what_is_used(huge: bool) -> None:
-    """As Debian's does. What the kernel may do with a mapping is in its flags: ``hg``, huge pages; ``nh``, none."""
+    """Debian's kernel does. The flags of a mapping say what the kernel may do: ``hg``, huge pages; ``nh``, none."""
     buffer = WeightBuffer(3 * MB, huge=huge)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer.view))
     first, last = flags_of(address), flags_of(address + 3 * MB - 1)
@@ -42,7 +42,7 @@ def test_a_kernel_that_gives_huge_pages_unasked_gives_none_beyond_what_is_used(h
 
 
 def flags_of(address: int) -> list[str]:
-    """The flags of the mapping with this address."""
+    """Return the flags of the mapping that contains an address."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
