@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyps.runtime.calibration.measurements import STAGES, measure
+from hyps.runtime.calibration.measurements import MEASURING_STAGES, measure
 from hyps.runtime.calibration.target_file import Calibration, calibration, printable_path, toml_text
 from hyps.runtime.errors import OutputError
 from hyps.runtime.io.files import replacing
@@ -88,11 +88,11 @@ def _json_line(target: Calibration, output: Path) -> str:
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is being measured, and leave an empty line; show nothing elsewhere."""
-    progress = Progress(len(STAGES), quiet=quiet)
+    progress = Progress(len(MEASURING_STAGES), quiet=quiet)
 
     def announce(stage: str) -> None:
-        number = STAGES.index(stage) + 1
-        progress.stage(f"measuring {stage}, {number} of {len(STAGES)}; it takes 10 to 30 s in all")
+        number = MEASURING_STAGES.index(stage) + 1
+        progress.stage(f"measuring {stage}, {number} of {len(MEASURING_STAGES)}; it takes 10 to 30 s in all")
 
     try:
         yield announce

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from hyps.runtime.calibration.rates import Rates
 
 #: `measure` announces each of these before it begins.
-STAGES = ("memory", "storage", "compute", "the runtime's own memory")
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurements:
+class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage."""
 
     board: str | None
@@ -39,12 +39,12 @@ class Measurements:
     baseline: Baseline
 
 
-def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None]) -> Measurements:
+def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None]) -> DeviceMeasurements:
     """Measure this device in 10 to 30 s; storage is measured in ``folder``.
 
     With ``test_memory`` a process takes the available memory once. Raises `DeviceError` where something cannot be measured.
     """
-    stages = iter(STAGES)
+    stages = iter(MEASURING_STAGES)
     announce(next(stages))
     memory = available_memory()  # before this process takes some of it by its imports
     memory = obtainable_memory(memory) if test_memory else memory
@@ -58,7 +58,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     speed = rates(cores.cores, cores.cache_bytes, memory.available_bytes)
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
-    return Measurements(
+    return DeviceMeasurements(
         board=board(), memory=memory, folder=folder, storage=disk, processor=cores, rates=speed, baseline=own
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyps.runtime.calibration.measurements import Measurements
+from hyps.runtime.calibration.measurements import DeviceMeasurements
 
 _NETWORK_NOTE = "# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n"
 
@@ -41,7 +41,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         return self.memory_bytes - self.reserved_bytes
 
 
-def calibration(name: str, measured: Measurements) -> Calibration:
+def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     """Return the target called ``name`` with the measured figures and their sources."""
     cores, memory, rates = measured.processor, measured.memory, measured.rates
     return Calibration(
@@ -81,7 +81,7 @@ def printable_path(path: Path | str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def _sources(measured: Measurements) -> dict[str, str]:
+def _sources(measured: DeviceMeasurements) -> dict[str, str]:
     """Return, for each group of figures, how it was measured, on which day and with which software."""
     import onnxruntime as ort
 
