@@ -1,7 +1,7 @@
 """Sizes as people write them: ``128MB`` in, bytes out.
 
 Input may be decimal (KB, MB, GB: powers of 1000) or binary (KiB, MiB, GiB: powers of 1024). Output is always in MB of
-10^6 bytes (`hyps.passes.units.megabytes`), so that two numbers in a report can be compared.
+10^6 bytes (`hyps.runtime.units.megabytes`), so that two numbers in a report can be compared.
 """
 
 from __future__ import annotations

@@ -1,15 +1,31 @@
-"""What the runtime says of a bundle, an input or a device that it cannot serve: one line, exit code 2."""
+"""Define the errors of the runtime that a user can mend: each is told in one line, and ends a command with exit code 2."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A problem, and how to mend it where that is known."""
+
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
 class RuntimeFault(Exception):
-    """Base of every error of the runtime that its user can mend. What files and paths put into it stays on one line."""
+    """Base of every error of the runtime that a user can mend.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(re.sub(r"[\x00-\x1f\x7f]+", " ", message))
+    Control characters, which may come from files and paths, are replaced by spaces: the message is one line.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.fault = Fault(_one_line(problem), _one_line(remedy))
+        super().__init__(str(self.fault))
 
 
 class BundleError(RuntimeFault):
@@ -25,24 +41,28 @@ class InputError(RuntimeFault):
 
 
 class RoomError(InputError):
-    """An input needs more memory to read than is left of the budget."""
+    """Reading an input needs more memory than is left of the budget."""
 
 
 class BudgetError(RuntimeFault):
-    """What was asked for would exceed the memory budget."""
+    """The request would exceed the memory budget."""
 
 
 class OutputError(RuntimeFault):
-    """The outputs cannot be written where they should be."""
+    """The outputs cannot be written to the given place."""
 
 
 class DeviceError(RuntimeFault):
-    """The device, or the folder that was given, does not let itself be measured."""
+    """The device, or the given folder, cannot be measured."""
 
 
 class HubError(RuntimeFault):
-    """The hub cannot be reached, refuses us, or is not the one it should be; or its files cannot be made."""
+    """The hub cannot be reached, refuses the connection, or is another hub; or its files cannot be made."""
 
 
 class EngineError(RuntimeFault):
-    """An engine that was named cannot be reached, lacks what it takes, or cannot compute."""
+    """The chosen engine cannot be reached, lacks a library, or cannot compute."""
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)

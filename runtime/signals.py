@@ -1,4 +1,4 @@
-"""Handle SIGINT and SIGTERM: end at once, unwind first, or wait."""
+"""Handle SIGINT and SIGTERM: end the process at once, unwind first, or make the signals wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_on_signals() -> None:
-    """End the process silently on a signal; for the imports, which leave nothing to undo."""
+    """End the process silently on a signal; to be used during imports, which leave nothing to undo."""
     _handle(lambda number, frame: os._exit(128 + number))
 
 
@@ -29,7 +29,7 @@ def block_signals() -> None:
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Block both signals inside the block: msgspec 0.22 crashes where a handler raises while it inspects types."""
+    """Block both signals inside the ``with`` block: msgspec 0.22 crashes if a handler raises while it inspects types."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -13,7 +13,6 @@ import pytest
 
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.tables import Column, shortened, table
-from hyps.runtime.units import megabytes
 from tests.terminals import STYLE, Seen, watched
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,12 +119,6 @@ class TestTables:
     @pytest.mark.parametrize(("most", "found"), [(7, "abcdef"), (6, "abcdef"), (5, "ab…ef"), (2, "a…")])
     def test_shortened(self, most: int, found: str) -> None:
         assert shortened("abcdef", most) == found
-
-    def test_one_unit(self) -> None:
-        from hyps.passes import units
-
-        for nbytes in (0, 999, 65_536, 999_999, 10**6, 1_234_567_890):
-            assert megabytes(nbytes) == units.megabytes(nbytes)
 
 
 class TestColours:

@@ -19,8 +19,8 @@ from hyps.compiler.bundle_writer.extract import Extractor
 from hyps.compiler.errors import WriteError
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
-from hyps.passes.units import megabytes
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, Step, WeightsRecord
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, SessionRecord, Step, WeightsRecord
+from hyps.runtime.units import megabytes
 
 #: The folder of a bundle that holds its partitions and their weights.
 PARTITIONS = "partitions"
@@ -119,11 +119,13 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
         peak_bytes=partition.peak_bytes,
         pinned_bytes=min(partition.pinned_bytes, weights.size_bytes if weights else 0),
         ahead_bytes=partition.ahead_bytes,
-        kept=partition.kept,
-        reuse=partition.reuse,
-        plain=extracted.is_plain,
-        alike=extracted.alike,
-        small=extracted.small,
+        session=SessionRecord(
+            stays_open=partition.kept,
+            reuses_memory=partition.reuse,
+            is_optimizable=not extracted.is_plain,
+            group=extracted.alike,
+            small_weights=extracted.small,
+        ),
         reason=partition.reason,
     )
 

@@ -11,7 +11,7 @@ from hyps.compiler.bundle_writer.shared_session import alike, is_plain
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallRecord, WeightRecord
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, WeightRecord
 
 #: The runtime's name of each of ONNX's types of weights.
 _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
@@ -29,7 +29,7 @@ class Extracted:
     tensors: tuple[WeightRecord, ...]
     is_plain: bool
     alike: str
-    small: tuple[SmallRecord, ...]
+    small: tuple[SmallWeightRecord, ...]
 
 
 class Extractor:
@@ -111,8 +111,10 @@ def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:
             yield WeightRecord(name=tensor.name, dtype=dtype, shape=tuple(tensor.dims), offset=int(place["offset"]))
 
 
-def _small(initializers: Iterable[TensorProto]) -> Iterator[SmallRecord]:
+def _small(initializers: Iterable[TensorProto]) -> Iterator[SmallWeightRecord]:
     for tensor in initializers:
         if not tensor.external_data:
             data = numpy_helper.to_array(tensor).tobytes()
-            yield SmallRecord(name=tensor.name, dtype=_TYPE_NAMES[tensor.data_type], shape=tuple(tensor.dims), data=data)
+            yield SmallWeightRecord(
+                name=tensor.name, dtype=_TYPE_NAMES[tensor.data_type], shape=tuple(tensor.dims), data=data
+            )

@@ -19,9 +19,9 @@ from hyps.compiler.cli import options
 from hyps.compiler.cli.reporter import Console
 from hyps.compiler.cli.summary import fact, print_json
 from hyps.compiler.pipeline import analyse
-from hyps.passes.units import megabytes
 from hyps.runtime.terminal.console import prose, show
 from hyps.runtime.terminal.tables import Column, table
+from hyps.runtime.units import megabytes
 
 
 class Sort(StrEnum):

@@ -12,7 +12,7 @@ from hyps.compiler.targets import Target
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import Request, RequestedShard
 from hyps.passes.sharding.layouts import METHODS, Method
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 #: Threads that a plan without a target allows for.
 DEFAULT_THREADS = 4

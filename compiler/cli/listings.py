@@ -14,10 +14,10 @@ from hyps.compiler.cli.summary import print_json
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import load_target, target_names, target_toml
 from hyps.models.catalogue import NETWORKS, build
-from hyps.passes.units import megabytes
 from hyps.runtime.terminal.console import show
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.tables import Column, table
+from hyps.runtime.units import megabytes
 
 targets_app = typer.Typer(help="The devices that hypsc knows.", no_args_is_help=True, epilog=EXIT_CODES)
 models_app = typer.Typer(help="Reference networks to try it on.", no_args_is_help=True, epilog=EXIT_CODES)

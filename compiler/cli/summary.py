@@ -11,10 +11,10 @@ import msgspec
 
 from hyps.compiler.pipeline import Compiled
 from hyps.passes.planning.plan import CandidateSummary
-from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Manifest, Preprocess, Step
 from hyps.runtime.terminal.console import plain, prose, show
 from hyps.runtime.terminal.tables import Column, table
+from hyps.runtime.units import megabytes
 
 if TYPE_CHECKING:
     from hyps.compiler.validate import Validation

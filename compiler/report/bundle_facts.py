@@ -16,9 +16,9 @@ from hyps.compiler.report.facts import (
     whole_layers,
     whole_timeline,
 )
-from hyps.passes.units import megabytes
 from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
+from hyps.runtime.units import megabytes
 
 
 def bundle_facts(manifest: Manifest, whole: WholeModel | None) -> Facts:

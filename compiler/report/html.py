@@ -17,7 +17,7 @@ from hyps.compiler.report.graph_runs import MOST_NODES, in_runs
 from hyps.compiler.report.plots import Style, plots
 from hyps.compiler.report.run_profile import Measurements
 from hyps.compiler.report.tables import escaped, shortened_name, tables
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 #: The colour that stands for that of the page's text in the plots.
 _INK = "#010203"

@@ -20,7 +20,7 @@ from hyps.compiler.report.facts import (
 )
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.plan import Plan
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 
 def model_facts(job: Compilation) -> Facts:

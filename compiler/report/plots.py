@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hyps.compiler.report.facts import Facts, Layer, Timeline, printable
 from hyps.compiler.report.run_profile import Measurements
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 FloatArray = NDArray[np.floating[Any]]
 Format = Literal["svg", "png"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hyps.compiler.report.facts import Facts, StepFacts, printable
 from hyps.compiler.report.run_profile import Measurements
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 #: Longer tables are cut off, which the page says: a browser takes seconds for tens of thousands of rows.
 MOST_ROWS = 1_000

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes
-from hyps.passes.cost.residency import Residences, StepNeeds, residences
+from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.graph import Graph
 from hyps.passes.planning.minimum_budget import BudgetSearch
@@ -17,6 +17,7 @@ from hyps.passes.planning.sharded_model import ShardedModel, required_splits
 from hyps.passes.planning.tiling_search import Tiling
 from hyps.passes.sharding.exactness import inexact_reason
 from hyps.passes.weights import REFERENCE_BYTES
+from hyps.runtime.bundle.residency import StepMemory
 
 #: The caps that are tried for partitions, as shares of the budget above the smallest that works; weights get the rest.
 CAP_SHARES = (0.0, 0.1, 0.4)
@@ -36,7 +37,7 @@ class Candidate:
     sharded: ShardedModel
     partitioning: Partitioning
     budget_bytes: int
-    residences: Residences
+    residency_plan: ResidencyPlan
     start_bytes: int
     inexact_reason: str | None
 
@@ -48,15 +49,15 @@ class Candidate:
     @property
     def compared_s(self) -> float:
         """The cost by which plans are compared."""
-        return self.residences.cost / (_TILED_TIME_SHARE if self.tiling.changes else 1)
+        return self.residency_plan.cost / (_TILED_TIME_SHARE if self.tiling.changes else 1)
 
     def summary(self, best: Candidate) -> CandidateSummary:
         """Return what this plan needs, and why ``best`` was taken instead."""
         return CandidateSummary(
             partitions=len(self.partitioning.segments),
             changes=len(self.tiling.changes) + len(self.sharded.changes),
-            peak_bytes=max(self.start_bytes, *(residence.peak_bytes for residence in self.residences.steps)),
-            latency_s=self.residences.latency_s,
+            peak_bytes=max(self.start_bytes, *(step.peak_bytes for step in self.residency_plan.residency.steps)),
+            latency_s=self.residency_plan.latency_s,
             compared_s=self.compared_s,
             refused=self._refusal(best),
         )
@@ -134,7 +135,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
         sharded=sharded,
         partitioning=partitioning,
         budget_bytes=budget,
-        residences=residences(needs, budget, request.device),
+        residency_plan=plan_residency(needs, budget, request.device),
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, partitioning.cuts),
     )
@@ -146,16 +147,16 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
     keys = [shared_session_key(graph, each) for each in operators]
     neighbours = zip([None, *keys[:-1]], [*keys[1:], None], strict=True)
     stop = 0
-    for segment, own, key, beside in zip(partitioning.segments, operators, keys, neighbours, strict=True):
+    for segment, own, key, adjacent in zip(partitioning.segments, operators, keys, neighbours, strict=True):
         start, stop = stop, stop + len(own)
         names = {name for operator in own for name in operator.weights}
         sizes = [graph.weights[name].nbytes for name in names]
         weights = sum(file_bytes(size) for size in sizes if size >= REFERENCE_BYTES)
         computing = float(partitioning.computed_s[stop] - partitioning.computed_s[start])
-        yield StepNeeds(
+        memory = StepMemory(
             alone_bytes=segment.alone_bytes,
             weights_bytes=weights,
             session_bytes=SESSION_BYTES + segment.weight_bytes - weights,
-            compute_s=computing + segment.leaving_bytes / memory_bytes_per_s,
-            shared=key is not None and key in beside,
+            shares_session=key is not None and key in adjacent,
         )
+        yield StepNeeds(memory=memory, compute_s=computing + segment.leaving_bytes / memory_bytes_per_s)

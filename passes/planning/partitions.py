@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.liveness import live_ranges
-from hyps.passes.cost.residency import Residence
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import POOLINGS
 from hyps.passes.planning.plan import Partition
-from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.residency import StepResidency
+from hyps.runtime.units import megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple
 def partitions(
     graph: Graph,
     segments: Sequence[Segment],
-    residences: Sequence[Residence],
+    residencies: Sequence[StepResidency],
     reasons: Mapping[int, Reason],
     start_bytes: int = 0,
 ) -> tuple[Partition, ...]:
@@ -84,7 +84,7 @@ def partitions(
     """
     parts = []
     start = crossing_bytes = 0
-    for number, (segment, residence) in enumerate(zip(segments, residences, strict=True)):
+    for number, (segment, residency) in enumerate(zip(segments, residencies, strict=True)):
         operators = [graph.operators[index] for index in segment.operators]
         stop = start + len(operators)
         before = graph.operators[start - 1] if start else None
@@ -99,10 +99,10 @@ def partitions(
                 weight_bytes=segment.weight_bytes,
                 activation_bytes=segment.activation_bytes,
                 alone_bytes=segment.alone_bytes,
-                peak_bytes=max(residence.peak_bytes, start_bytes),
-                pinned_bytes=residence.pinned_bytes,
-                ahead_bytes=residence.ahead_bytes,
-                kept=residence.kept,
+                peak_bytes=max(residency.peak_bytes, start_bytes),
+                pinned_bytes=residency.pinned_bytes,
+                ahead_bytes=residency.ahead_bytes,
+                kept=residency.session_stays_open,
                 # onnxruntime keeps a tensor's memory for the next tensor of its shape. Tiles repeat each shape: what one tile
                 # needs would stay while the next runs, once for every height.
                 reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),

@@ -15,8 +15,8 @@ from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
-from hyps.passes.units import megabytes
 from hyps.passes.weights import Model
+from hyps.runtime.units import megabytes
 
 #: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest without tiles.
 _TIGHT_FACTOR = 1.5
@@ -59,7 +59,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         partitions=partitions(
             graph,
             best.partitioning.segments,
-            best.residences.steps,
+            best.residency_plan.residency.steps,
             cut_reasons(best.sharded, request),
             request.start_bytes,
         ),
@@ -68,9 +68,9 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=smallest,
-        latency_s=best.residences.latency_s,
-        huge_pages=best.residences.huge_pages,
-        steady=best.residences.steady,
+        latency_s=best.residency_plan.latency_s,
+        huge_pages=best.residency_plan.residency.huge_pages,
+        steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,
     )
     check_plan(graph, result)

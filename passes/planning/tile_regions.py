@@ -22,7 +22,7 @@ from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.tile_estimates import TileEstimate, TileEstimates
 from hyps.passes.tiling.rewrite import TileRegion
 from hyps.passes.tiling.rules import TILE_AXES, TileAxis
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 
 #: A region holds no more operators than this, which bounds the time of planning.
 MAX_REGION_OPERATORS = 64

@@ -24,8 +24,8 @@ from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.sharding.shard_options import ShardOptions
-from hyps.passes.units import megabytes
 from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.units import megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""The bundle format: its manifest, its checks, sub-bundles, and which weights stay in memory. Pure Python."""
+"""Define the bundle format: manifest, integrity checks, sub-bundles, batch schedules and residency. Pure Python."""

@@ -1,4 +1,4 @@
-"""Is a manifest consistent, and is the bundle on disk the one that it describes?
+"""Check that a manifest is consistent, and that the bundle on disk is the one it describes.
 
 Nothing in a bundle is trusted: sizes are bounded, paths confined, types and hashes checked.
 """
@@ -14,8 +14,8 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
+    LARGEST_COUNT,
     MANIFEST_NAME,
-    MOST,
     STORAGE_TYPES,
     FileRecord,
     Manifest,
@@ -25,22 +25,24 @@ from hyps.runtime.bundle.manifest import (
 from hyps.runtime.errors import BundleError
 from hyps.runtime.signals import deferred_signals
 
-#: A manifest of 100,000 operators stays below this many bytes.
+#: Larger than the manifest of a bundle of 100,000 operators.
 MANIFEST_LIMIT_BYTES = 64 << 20
+_COMPILE_AGAIN = "compile the model again"
+_COPY_AGAIN = "copy the bundle again"
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Read and check a bundle's manifest; its files are checked by `check_files`.
+    """Read a bundle's manifest and check it; `check_files` checks the bundle's files.
 
-    Raises `BundleError` with the path in the manifest for another version, wrong types or an inconsistent schedule.
+    Raises `BundleError`, with the path in the manifest, for another version, wrong types or an inconsistent schedule.
     """
     path = bundle / MANIFEST_NAME
     try:
         if path.stat().st_size > MANIFEST_LIMIT_BYTES:
-            raise BundleError(f"{path} is larger than {MANIFEST_LIMIT_BYTES} bytes: no manifest that hypsc wrote")
+            raise BundleError(f"{path} is larger than {MANIFEST_LIMIT_BYTES} bytes: hypsc did not write it")
         document = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}; make one with 'hypsc compile'") from None
+        raise BundleError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}", "make one with 'hypsc compile'") from None
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from None
     _check_version(path, document)
@@ -48,10 +50,10 @@ def read_manifest(bundle: Path) -> Manifest:
         with deferred_signals():
             manifest = msgspec.json.decode(document, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: {error}; compile the model again") from None
+        raise BundleError(f"{path}: {error}", _COMPILE_AGAIN) from None
     _check_schedule(path, manifest)
     _check_weights(path, manifest)
-    _check_alike(path, manifest)
+    _check_sessions(path, manifest)
     _check_picture(path, manifest)
     return manifest
 
@@ -60,93 +62,95 @@ def _check_version(path: Path, document: bytes) -> None:
     match = re.search(rb'"version"\s*:\s*(-?\d{1,9})\s*[,}]', document[:200])
     if match and int(match[1]) != FORMAT_VERSION:
         raise BundleError(
-            f"{path} has format version {int(match[1])}, this hyps-run reads version {FORMAT_VERSION}; "
-            "compile the model again, or install the hyps that wrote it"
+            f"{path} has format version {int(match[1])}, this hyps-run reads version {FORMAT_VERSION}",
+            "compile the model again, or install the hyps that wrote it",
         )
 
 
 def _check_schedule(path: Path, manifest: Manifest) -> None:
-    """Every tensor a step reads exists by then and is still held, and every output is produced."""
+    """Check that every tensor is held when a step reads it, and that every output is produced."""
     held = set(manifest.inputs)
     for index, step in enumerate(manifest.steps):
         where = f"{path}: $.steps[{index}]"
         if missing := [name for name in step.inputs if name not in held]:
-            raise BundleError(f"{where}.inputs: {missing[0]!r} is not there by then; compile the model again")
+            raise BundleError(f"{where}.inputs: {missing[0]!r} is not held by then", _COMPILE_AGAIN)
         held |= set(step.outputs)
         if missing := [name for name in step.live if name not in held]:
-            raise BundleError(f"{where}.live: {missing[0]!r} was never produced; compile the model again")
+            raise BundleError(f"{where}.live: {missing[0]!r} was never produced", _COMPILE_AGAIN)
         held &= set(step.live)
     needed = {output.name for output in manifest.outputs}
     if missing := sorted(needed - held):
-        raise BundleError(f"{path}: $.outputs: no step produces {missing[0]!r}; compile the model again")
+        raise BundleError(f"{path}: $.outputs: no step produces {missing[0]!r}", _COMPILE_AGAIN)
     named = needed | set(manifest.inputs) | {n for step in manifest.steps for n in (*step.inputs, *step.outputs)}
     if missing := sorted(named - set(manifest.tensors)):
-        raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}; compile the model again")
-    if vast := [name for name, record in manifest.tensors.items() if record.nbytes > MOST]:
-        raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory; compile the model again")
+        raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}", _COMPILE_AGAIN)
+    if vast := [name for name, record in manifest.tensors.items() if record.nbytes > LARGEST_COUNT]:
+        raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory", _COMPILE_AGAIN)
     paths = [file.path for file in manifest.files]
     if len(set(paths)) != len(paths):
-        raise BundleError(f"{path}: $.steps: two entries share a file; compile the model again")
+        raise BundleError(f"{path}: $.steps: two entries share a file", _COMPILE_AGAIN)
 
 
 def _check_weights(path: Path, manifest: Manifest) -> None:
-    """Every weight lies within its file, and every step within the budget."""
+    """Check that every weight lies within its file, and every step's peak within the budget."""
     for index, step in enumerate(manifest.steps):
         where = f"{path}: $.steps[{index}]"
-        size = step.weights.size_bytes if step.weights else 0
+        size = step.weights_file_bytes
         for weight in step.weights.tensors if step.weights else ():
             if weight.dtype not in STORAGE_TYPES:
-                raise BundleError(f"{where}.weights: {weight.name!r} is of unknown type {weight.dtype!r}; compile again")
+                raise BundleError(f"{where}.weights: {weight.name!r} is of unknown type {weight.dtype!r}", _COMPILE_AGAIN)
             item = STORAGE_TYPES[weight.dtype].item_bytes
             if weight.offset % item or weight.offset + weight.elements * item > size:
-                raise BundleError(f"{where}.weights: {weight.name!r} does not lie within its file; compile the model again")
+                raise BundleError(f"{where}.weights: {weight.name!r} does not lie within its file", _COMPILE_AGAIN)
         if step.pinned_bytes > size:
-            raise BundleError(f"{where}.pinned_bytes: more than its weights; compile the model again")
+            raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
-            raise BundleError(f"{where}.peak_bytes: more than the budget; compile the model again")
+            raise BundleError(f"{where}.peak_bytes: more than the budget", _COMPILE_AGAIN)
 
 
-def _check_alike(path: Path, manifest: Manifest) -> None:
-    """Steps that are said to be alike have the same kinds of tensors, and small weights as many bytes as they should."""
+def _check_sessions(path: Path, manifest: Manifest) -> None:
+    """Check that small weights have the bytes of their types, and that the steps of a group can run in one session."""
     known: dict[str, object] = {}
     for index, step in enumerate(manifest.steps):
-        where = f"{path}: $.steps[{index}]"
-        for weight in step.small:
+        where = f"{path}: $.steps[{index}].session"
+        for weight in step.session.small_weights:
             kind = STORAGE_TYPES.get(weight.dtype)
             if kind is None or len(weight.data) != math.prod(weight.shape) * kind.item_bytes:
-                raise BundleError(f"{where}.small: {weight.name!r} is not of its type and shape; compile the model again")
-        if step.alike and known.setdefault(step.alike, _interface(manifest, step)) != _interface(manifest, step):
-            raise BundleError(f"{where}.alike: it has other tensors than {step.alike!r}; compile the model again")
+                raise BundleError(f"{where}.small_weights: {weight.name!r} is not of its type and shape", _COMPILE_AGAIN)
+        group = step.session.group
+        if group and known.setdefault(group, _interface(manifest, step)) != _interface(manifest, step):
+            raise BundleError(f"{where}.group: it has other tensors than {group!r}", _COMPILE_AGAIN)
 
 
 def _interface(manifest: Manifest, step: Step) -> object:
+    """Return what the steps of a group have in common: types and shapes of tensors and weights, and session options."""
     tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
     large = step.weights.tensors if step.weights else ()
-    weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.small)]
-    return tensors, weights, step.plain, step.reuse
+    weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.session.small_weights)]
+    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory
 
 
 def _check_picture(path: Path, manifest: Manifest) -> None:
-    """Preprocessing makes the model's only input, and there is a label for each class."""
+    """Check that preprocessing makes the model's only input, and that there is a label for each class."""
     if recipe := manifest.preprocess:
         channels = 1 if recipe.colour == "L" else 3
         shape = (1, channels, *recipe.size) if recipe.layout == "NCHW" else (1, *recipe.size, channels)
         if [manifest.tensors[name] for name in manifest.inputs] != [TensorRecord(dtype=recipe.dtype, shape=shape)]:
-            raise BundleError(f"{path}: $.preprocess: does not make the model's input; compile the model again")
+            raise BundleError(f"{path}: $.preprocess: does not make the model's input", _COMPILE_AGAIN)
         if not {len(recipe.mean), len(recipe.std)} <= {1, channels} or 0.0 in recipe.std:
             raise BundleError(
-                f"{path}: $.preprocess: mean and std need 1 or {channels} numbers, std none that is 0; "
-                "compile the model again"
+                f"{path}: $.preprocess: mean and std need 1 or {channels} numbers, std none that is 0",
+                _COMPILE_AGAIN,
             )
     classes = max(manifest.tensors[manifest.outputs[0].name].shape, default=1)
     if manifest.labels is not None and len(manifest.labels) != classes:
-        raise BundleError(f"{path}: $.labels: {len(manifest.labels)} labels for {classes} classes; compile the model again")
+        raise BundleError(f"{path}: $.labels: {len(manifest.labels)} labels for {classes} classes", _COMPILE_AGAIN)
 
 
 def check_files(bundle: Path, manifest: Manifest, *, models: bool = True, weights: bool = True) -> None:
-    """Check that every file is there, plain and of its size; with ``models`` and ``weights``, that those are unchanged.
+    """Check that every file is a plain file of its size; with ``models`` and ``weights``, that these files are unchanged.
 
-    Raises `BundleError` with the file's name. Reading is a megabyte at a time: memory does not grow with the bundle.
+    Raises `BundleError` with the file's name. Files are read a block at a time: memory does not grow with the bundle.
     """
     hashed = {step.model.path for step in manifest.steps if models}
     hashed |= {step.weights.path for step in manifest.steps if weights and step.weights}
@@ -156,20 +160,20 @@ def check_files(bundle: Path, manifest: Manifest, *, models: bool = True, weight
             _check_file(bundle, path, file, file.path in hashed)
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            raise BundleError(f"cannot read {path}: {reason}; copy the bundle again") from None
+            raise BundleError(f"cannot read {path}: {reason}", _COPY_AGAIN) from None
 
 
 def _check_file(bundle: Path, path: Path, file: FileRecord, hashes: bool) -> None:
     if not path.resolve().is_relative_to(bundle.resolve()):
-        raise BundleError(f"{path} leads out of the bundle; copy the bundle again, without links")
+        raise BundleError(f"{path} leads out of the bundle", "copy the bundle again, without links")
     if path.is_symlink() or not path.is_file():
-        what = "is no plain file" if path.exists() else "is missing"
-        raise BundleError(f"{path} {what}; copy the bundle again, or compile the model again")
+        problem = "is no plain file" if path.exists() else "is missing"
+        raise BundleError(f"{path} {problem}", "copy the bundle again, or compile the model again")
     size = path.stat().st_size
     if size != file.size_bytes:
-        raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}; copy the bundle again")
+        raise BundleError(f"{path} holds {size} bytes, the manifest says {file.size_bytes}", _COPY_AGAIN)
     if hashes and _sha256(path) != file.sha256:
-        raise BundleError(f"{path} was changed: its sha256 is not the manifest's; copy the bundle again")
+        raise BundleError(f"{path} was changed: its sha256 is not the manifest's", _COPY_AGAIN)
 
 
 def _sha256(path: Path) -> str:

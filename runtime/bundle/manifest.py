@@ -1,7 +1,7 @@
-"""The manifest: the contract between compiler and runtime, and how a bundle is checked against it.
+"""The manifest, the contract between compiler and runtime: its format as typed, frozen values.
 
-A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, beside each, its weights
-``partitions/NN-name.weights``. Nothing in it is trusted: sizes are bounded, paths confined, types and hashes checked.
+A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, next to each, its weights
+``partitions/NN-name.weights``. `hyps.runtime.bundle.integrity` checks a bundle against this format.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from msgspec import Meta
 
 FORMAT_VERSION: Final = 3
 MANIFEST_NAME = "manifest.json"
-#: What ``hypsc report`` tells of the whole model (`hyps.compiler.bundle_writer.model_report`); nothing here reads it, and it may be absent.
+#: What ``hypsc report`` shows of the whole model (`hyps.compiler.bundle_writer.model_report`). The runtime does not read it,
+#: and it may be absent.
 REPORT_NAME = "report.json"
 
 
 class StorageType(NamedTuple):
-    """How a weight's elements lie in memory (numpy dtype name, bytes each) and what they are (ONNX's ``DataType``)."""
+    """The storage of a weight's elements (numpy dtype name, bytes each), and their meaning (ONNX's ``DataType``)."""
 
     storage: str
     item_bytes: int
@@ -47,10 +48,10 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
     "float8_e5m2fnuz": StorageType("uint8", 1, 20),
 }
 
-#: No count of bytes or elements is larger: what adds a few of them up stays an integer that a float can stand for.
-MOST: Final = 1 << 62
-Count = Annotated[int, Meta(ge=0, le=MOST)]
-Positive = Annotated[int, Meta(gt=0, le=MOST)]
+#: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
+LARGEST_COUNT: Final = 1 << 62
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
+Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
@@ -63,7 +64,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelRecord(Record, frozen=True, kw_only=True):
     """The model that was compiled: its name and the sha256 of its file, as ``sha256sum`` prints it.
 
-    External data is not part of it; every partition's weights have a sha256 of their own.
+    External data is not part of the hash; every partition's weights have a sha256 of their own.
     """
 
     name: str
@@ -73,7 +74,7 @@ class ModelRecord(Record, frozen=True, kw_only=True):
 
 
 class TargetRecord(Record, frozen=True, kw_only=True):
-    """The device the bundle was planned for, and the threads its budget allows for."""
+    """The device that the bundle was planned for, and the most threads that its budget allows for."""
 
     name: str
     threads: Positive
@@ -87,13 +88,13 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
-        """Its bytes; of a rare type, such as a complex one, at most."""
+        """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
         known = STORAGE_TYPES.get(self.dtype)
         return math.prod(self.shape) * (known.item_bytes if known else 16)
 
 
 class OutputRecord(Record, frozen=True, kw_only=True):
-    """An output of the model; ``probabilities`` when the network ends in a softmax itself."""
+    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax."""
 
     name: Name
     probabilities: bool
@@ -117,12 +118,12 @@ class WeightRecord(Record, frozen=True, kw_only=True):
 
     @property
     def elements(self) -> int:
-        """The number of its elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
-class SmallRecord(Record, frozen=True, kw_only=True):
-    """A weight that lies in the model, and its bytes (base64), for the session of another step."""
+class SmallWeightRecord(Record, frozen=True, kw_only=True):
+    """A weight stored in a step's model, and its bytes (base64), to be given to the session of another step."""
 
     name: Name
     dtype: str
@@ -131,16 +132,35 @@ class SmallRecord(Record, frozen=True, kw_only=True):
 
 
 class WeightsRecord(FileRecord, frozen=True, kw_only=True):
-    """The file that holds a step's large weights. Those of a type that is not listed onnxruntime reads itself."""
+    """The file of a step's large weights. onnxruntime itself reads those whose type is not listed in `STORAGE_TYPES`."""
 
     tensors: tuple[WeightRecord, ...]
 
 
-class Reason(Record, frozen=True, kw_only=True):
-    """Why a step starts where it does, or an operator was split.
+class SessionRecord(Record, frozen=True, kw_only=True):
+    """How a step's onnxruntime session is opened, and how long it stays open.
 
-    ``kind``: the model starts here (``first``); nothing fits without it (``mandatory``); it is cheap (``optional``); every
-    layer starts a step (``layer``); the budget needs a cut somewhere (``budget``); the user's option (``requested``).
+    ``stays_open``: it stays open between inferences. ``reuses_memory``: the memory of a tensor that is no longer needed is
+    kept for another of its size, which is faster; else it is given back. ``is_optimizable``: onnxruntime's graph
+    optimisations may change the model; else they are switched off, which halves the time to open it. ``group``: steps with
+    the same text differ only in names and in weights, which are inputs of their models, so that one session runs them one
+    after the other; empty for a step that is in no group. ``small_weights``: of a step in a group, the weights that are
+    stored in its model.
+    """
+
+    stays_open: bool
+    reuses_memory: bool
+    is_optimizable: bool = True
+    group: str = ""
+    small_weights: tuple[SmallWeightRecord, ...] = ()
+
+
+class Reason(Record, frozen=True, kw_only=True):
+    """The reason why a step starts where it does, or why an operator was split.
+
+    ``kind`` is one of: the model starts here (``first``); nothing fits without it (``mandatory``); it is cheap
+    (``optional``); every layer starts a step (``layer``); the budget needs a cut somewhere (``budget``); the user asked for
+    it (``requested``).
     """
 
     kind: Literal["first", "mandatory", "optional", "layer", "budget", "requested"]
@@ -151,15 +171,11 @@ class Reason(Record, frozen=True, kw_only=True):
 
 
 class Step(Record, frozen=True, kw_only=True):
-    """One entry of the schedule: run the partition in ``model`` on ``inputs``; ``live`` is what must be kept after it.
+    """One entry of the schedule: run the partition in ``model`` on ``inputs``, then keep the tensors in ``live`` only.
 
-    The first ``pinned_bytes`` of the weights file stay in memory once read; up to ``ahead_bytes`` of the next streamed
-    step's weights may be there while this one runs; ``kept``: its session stays open; ``reuse``: memory of a tensor that is
-    done is kept for another of its size, which is faster, else given back; ``plain``: onnxruntime has nothing to optimise in
-    it, and need not look; ``alike``: steps with the same word here differ in names and in weights alone, which are inputs of
-    their models, so that one session can run them one after the other; ``small`` are those weights that lie in the model.
-    ``peak_bytes`` is the process peak that is predicted with all this, ``alone_bytes`` without pinned weights, open sessions
-    and reading ahead.
+    The first ``pinned_bytes`` of the weights file stay in memory once read. Up to ``ahead_bytes`` of the next streamed
+    step's weights may be in memory while this step runs. ``peak_bytes`` is the predicted process peak with all of this,
+    ``alone_bytes`` the one without pinned weights, open sessions and reading ahead.
     """
 
     name: Name
@@ -176,12 +192,18 @@ class Step(Record, frozen=True, kw_only=True):
     peak_bytes: Count
     pinned_bytes: Count
     ahead_bytes: Count
-    kept: bool
-    reuse: bool
-    plain: bool = False
-    alike: str = ""
-    small: tuple[SmallRecord, ...] = ()
+    session: SessionRecord
     reason: Reason | None = None
+
+    @property
+    def weights_file_bytes(self) -> int:
+        """The size of the weights file; 0 for a step without one."""
+        return self.weights.size_bytes if self.weights else 0
+
+    @property
+    def streamed_bytes(self) -> int:
+        """The bytes of the weights file that are read for every inference."""
+        return self.weights_file_bytes - self.pinned_bytes
 
 
 class Preprocess(Record, frozen=True, kw_only=True):
@@ -202,10 +224,11 @@ class Preprocess(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """A bundle's contents. ``exact``: bit for bit the whole model's result under the same session options.
+    """The contents of a bundle.
 
-    ``huge_pages``: the peaks leave room for weights in huge pages, the last of which are partly unused. ``steady``: they
-    count the whole arena (`hyps.runtime.execution.weight_buffers`), which is kept then.
+    ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
+    room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
+    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident.
     """
 
     version: Literal[3]
@@ -225,10 +248,15 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
-        """Every file of the bundle besides the manifest."""
+        """Every file of the bundle except the manifest."""
         return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+
+    @property
+    def streams_weights(self) -> bool:
+        """Whether any weights are read for every inference."""
+        return any(step.streamed_bytes > 0 for step in self.steps)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON."""
+    """Return the manifest as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)

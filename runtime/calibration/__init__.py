@@ -1,1 +1,1 @@
-"""Measure this device for the compiler, and check that the runtime works on it."""
+"""Measure this device for the compiler (`calibrate`), and check that the runtime works on it (`doctor`)."""

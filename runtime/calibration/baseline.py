@@ -1,6 +1,6 @@
-"""What the runtime costs apart from any network: the peak memory of ``hyps-run`` on a bundle of next to nothing.
+"""Measure the runtime's own memory, without any network: the peak of ``hyps-run`` on the smallest bundle.
 
-It is ``hyps-run`` itself that runs, in a process of its own, so that the figure is what a user's process will show.
+``hyps-run`` itself runs, in a child process, so that the figure is the one that a user's process will show.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hyps.runtime.bundle.manifest import (
     ModelRecord,
     OutputRecord,
     Preprocess,
+    SessionRecord,
     Step,
     TargetRecord,
     TensorRecord,
@@ -45,10 +46,10 @@ _COMMAND = (sys.executable, "-P", "-c", f"{FIRST_TO_GO}from hyps.runtime.cli.mai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """Peak resident bytes (VmHWM) of a ``hyps-run`` on a tensor, and of one on a photograph, which is never less.
+    """The peak resident bytes (VmHWM) of ``hyps-run`` on a tensor, and on a photograph, which is never less.
 
-    The two may be the same: the peak is where the session is opened, and the libraries' pages that opening needs are more
-    than those of the decoder, which were given back by then.
+    The two may be the same. The peak is reached when the session is opened: that needs more pages of the libraries than the
+    decoder did, whose pages were given back by then.
     """
 
     process_bytes: int
@@ -56,21 +57,18 @@ class Baseline:
 
 
 def baseline(threads: int, budget_bytes: int) -> Baseline:
-    """Run the tiny network on a tensor and on a photograph, with so many threads.
-
-    Raises `DeviceError` where such a process fails.
-    """
+    """Run the tiny network on a tensor and on a photograph. Raises `DeviceError` where a process fails."""
     import numpy as np
 
     with _smallest_bundle(threads, budget_bytes) as bundle:
         tensor = bundle.with_name("tensor.npy")
         np.save(tensor, np.zeros((1, 3, _SIDE, _SIDE), np.float32))
-        plain, pictures = _peak_bytes(bundle, tensor, _RUNS), _peak_bytes(bundle, PHOTOGRAPH, _RUNS)
-    return Baseline(process_bytes=plain, process_images_bytes=max(plain, pictures))
+        on_tensor, on_photograph = _peak_bytes(bundle, tensor, _RUNS), _peak_bytes(bundle, PHOTOGRAPH, _RUNS)
+    return Baseline(process_bytes=on_tensor, process_images_bytes=max(on_tensor, on_photograph))
 
 
 def quick_baseline(threads: int, budget_bytes: int) -> int:
-    """The peak of one run on the photograph; nothing large is imported here. Raises `DeviceError`."""
+    """Return the peak bytes of one run on the photograph; import nothing large here. Raises `DeviceError`."""
     with _smallest_bundle(threads, budget_bytes) as bundle:
         return _peak_bytes(bundle, PHOTOGRAPH, 1)
 
@@ -101,8 +99,7 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         peak_bytes=budget_bytes,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
     )
     manifest = Manifest(
         version=3,
@@ -128,18 +125,18 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
 
 
 def _peak_bytes(bundle: Path, source: Path, runs: int) -> int:
-    """The largest of some runs: how much of the libraries becomes resident differs a little from run to run."""
+    """Return the largest peak of some runs: how much of the libraries becomes resident varies a little between runs."""
     peaks: list[int] = []
     started = time.perf_counter()
     while not peaks or (len(peaks) < runs and time.perf_counter() - started < _ENOUGH_S):
         try:
             done = subprocess.run([*_COMMAND, bundle, source, "--json"], capture_output=True, check=False, timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"hyps-run on the smallest bundle took over {_LIMIT_S:.0f} s: stop what else runs") from None
+            raise DeviceError(f"hyps-run on the smallest bundle took over {_LIMIT_S:.0f} s", "stop other programs") from None
         if done.returncode == -signal.SIGKILL:
             raise DeviceError("hyps-run on the smallest bundle was killed, as when memory runs out")
         if done.returncode:
-            said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
-            raise DeviceError(f"hyps-run fails on the smallest bundle: {said}")
+            reason = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
+            raise DeviceError(f"hyps-run fails on the smallest bundle: {reason}")
         peaks.append(msgspec.json.decode(done.stdout)["peak_rss_bytes"])
     return max(peaks)

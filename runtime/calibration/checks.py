@@ -1,8 +1,8 @@
-"""What a device must have for the runtime, one check after the other, each with a way to mend what is wrong.
+"""Check what the runtime needs of a device, one thing a function; each check says how to mend what is wrong.
 
-A library is used in a process of its own: a wheel built for another processor ends its process with an illegal instruction
+A library is tried in a child process: a wheel built for another processor ends its process with an illegal instruction
 (onnxruntime 1.21.0 on a Raspberry Pi 4: https://github.com/microsoft/onnxruntime/issues/23957). The files of ``/proc`` and
-``/sys`` are read below a ``root``, so that tests can lay out a board's.
+``/sys`` are read below a ``root``, so that a test can lay out a board's files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from hyps.runtime.device.available_memory import MemoryRoom, memory_room, read_text
+from hyps.runtime.device.available_memory import AvailableMemory, available_memory, read_text
 from hyps.runtime.device.probes import processor, storage
 from hyps.runtime.device.process_memory import FIRST_TO_GO, LEAN_ENVIRONMENT
 from hyps.runtime.errors import DeviceError, RuntimeFault
 
-#: The least versions, as in pyproject.toml, and what a library must be able to do.
+#: The oldest versions that work, as in pyproject.toml, and a program that each library must be able to run.
 PYTHON = (3, 11)
 LIBRARIES: Mapping[str, tuple[str, str]] = {
     "numpy": ("2.0", "import numpy as m; m.ones((9, 9)) @ m.ones((9, 9))"),
@@ -36,18 +36,19 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
 #: Importing onnxruntime took 16 s from the slow card of an emulated Raspberry Pi 3.
 _LIMIT_S = 60.0
 _UNKNOWN = "of unknown version"
-#: Written in a second or two, and read for two at most, by the slowest cards.
+STOP_OTHERS = "stop other programs here"
+#: The slowest cards write this in a second or two, and read it in two at most.
 _STORAGE_BYTES = 8 << 20
-#: What cards of speed class 10, the slowest sold today, are sure of.
+#: The rate that cards of speed class 10, the slowest sold today, guarantee.
 _SLOW_BYTES_PER_S = 10_000_000
 _CAN_LOCK = 1 << 14  # CAP_IPC_LOCK of capabilities(7)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, what was found; how to mend it, unless it is ``ok``.
+    """The result of one check: what was checked, its state, what was found; and how to mend it, unless it is ``ok``.
 
-    With ``warn`` networks run, but not as well as they could; with ``FAIL`` they do not.
+    With ``warn`` networks run, but not as well as they could; with ``FAIL`` they do not run.
     """
 
     check: str
@@ -57,17 +58,17 @@ class Check:
 
 
 def python_check(release: tuple[int, ...], bits: int) -> Check:
-    """Is this Python new enough, and of 64 bits, as onnxruntime's wheels are?"""
+    """Check that this Python is new enough, and of 64 bits, as onnxruntime's wheels are."""
     found, least = f"{platform.python_version()}, {bits} bits", ".".join(map(str, PYTHON))
     if bits != 64:
-        return Check("python", "FAIL", found, "onnxruntime has wheels for 64 bits alone: install a 64-bit system")
+        return Check("python", "FAIL", found, "install a 64-bit system: onnxruntime has wheels for 64 bits only")
     if release < PYTHON:
         return Check("python", "FAIL", found, f"install Python {least} or newer, and hyps for it")
     return Check("python", "ok", found)
 
 
 def architecture_check(machine: str) -> Check:
-    """Does PyPI have wheels of onnxruntime for this kind of processor?"""
+    """Check that PyPI has wheels of onnxruntime for this kind of processor."""
     if machine.lower() in ("x86_64", "amd64", "aarch64", "arm64"):
         return Check("architecture", "ok", machine)
     found = f"{machine}, for which PyPI has no wheel of onnxruntime"
@@ -80,7 +81,7 @@ def architecture_check(machine: str) -> Check:
 
 
 def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
-    """Use a library in a process of its own, which may crash or hang."""
+    """Check that a library works: a child process, which may crash or hang, uses it."""
     least, script = LIBRARIES[name]
     try:
         known = f"version {version(name)}"
@@ -93,10 +94,10 @@ def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s, env=environment
         )
     except subprocess.TimeoutExpired:
-        mend = f"stop what else runs and try again, or {_again(name)}"
+        mend = f"stop other programs and try again, or {_install_again(name)}"
         return Check(name, "FAIL", f"{known}, still hung after {limit_s:g} s", mend)
     except OSError as error:
-        return Check(name, "FAIL", f"no process can be started to try it: {error.strerror}", "stop what else runs here")
+        return Check(name, "FAIL", f"no process can be started to try it: {error.strerror}", STOP_OTHERS)
     if done.returncode:
         return Check(name, "FAIL", *_failure(name, known, done))
     found = done.stdout.decode(errors="replace").split()[-1]
@@ -106,38 +107,39 @@ def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
 
 
 def _failure(name: str, known: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, str]:
-    """How a library's process failed, and how to mend it."""
+    """Return how a library's process failed, and how to mend it."""
     if done.returncode == -signal.SIGILL:
         found = f"{known}, ends with an illegal instruction (SIGILL): built for a newer processor than {processor().cpu}"
         return found, f"install another version: pip install --upgrade {name}, or an older one"
     if done.returncode == -signal.SIGKILL:
-        return f"{known}, killed, as when memory runs out", "stop what else runs here"
+        return f"{known}, killed, as when memory runs out", STOP_OTHERS
     if done.returncode < 0:
-        return f"{known}, crashes ({signal.strsignal(-done.returncode)})", _again(name)
-    said = done.stderr.decode(errors="replace").split("\n")
-    last = next((line for line in reversed(said) if line.strip()), f"exit code {done.returncode}")
+        return f"{known}, crashes ({signal.strsignal(-done.returncode)})", _install_again(name)
+    lines = done.stderr.decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), f"exit code {done.returncode}")
     if known == _UNKNOWN and last.startswith("ModuleNotFoundError: "):
         return "not installed", f"pip install '{name}>={LIBRARIES[name][0]}'"
-    return f"{known}, does not work: {last}", _again(name)
+    return f"{known}, does not work: {last}", _install_again(name)
 
 
-def _again(name: str) -> str:
+def _install_again(name: str) -> str:
     return f"install it again: pip install --force-reinstall '{name}>={LIBRARIES[name][0]}'"
 
 
-def memory_check(root: Path) -> tuple[Check, MemoryRoom | None]:
-    """How much memory there is, what of it is free, and what bounds that."""
+def memory_check(root: Path) -> tuple[Check, AvailableMemory | None]:
+    """Return the check of how much memory there is, how much is available, and what limits that; and the memory."""
     try:
-        room = memory_room(root)
+        memory = available_memory(root)
     except DeviceError as error:
-        return Check("memory", "FAIL", *parted(error, ";:", "run it on the device, under Linux")), None
-    limit = read_text(Path(room.bound))
-    bound = f"the limit of {mb(int(limit))} in {room.bound}" if limit.isdecimal() else room.bound
-    return Check("memory", "ok", f"{mb(room.available_bytes)} of {mb(room.total_bytes)} available, by {bound}"), room
+        return failed_check("memory", "FAIL", error, "run this on the device, under Linux"), None
+    limit = read_text(Path(memory.bound))
+    bound = f"the limit of {mb(int(limit))} in {memory.bound}" if limit.isdecimal() else memory.bound
+    found = f"{mb(memory.available_bytes)} of {mb(memory.total_bytes)} available, by {bound}"
+    return Check("memory", "ok", found), memory
 
 
 def swap_check(root: Path) -> Check:
-    """Is anything swapped, and to where (``/proc/swaps``: path, kind, KiB, KiB used, priority)?"""
+    """Check that there is no swap, or say where (``/proc/swaps``: path, kind, KiB, KiB used, priority)."""
     rows = [line.split() for line in read_text(root / "proc/swaps").splitlines()[1:]]
     if not rows:
         return Check("swap", "ok", "none, so that times are steady")
@@ -146,7 +148,7 @@ def swap_check(root: Path) -> Check:
 
 
 def locked_check(root: Path, *, swaps: bool) -> Check:
-    """May weights be locked in memory, where there is swap that they could go to?"""
+    """Check that weights may be locked in memory, where there is swap that they could go to."""
     _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     capable = re.search(r"^CapEff:\s*([0-9a-f]+)$", read_text(root / "proc/self/status"), re.MULTILINE)
     if most == resource.RLIM_INFINITY or (capable and int(capable[1], 16) & _CAN_LOCK):
@@ -158,19 +160,19 @@ def locked_check(root: Path, *, swaps: bool) -> Check:
 
 
 def storage_check(folder: Path) -> Check:
-    """How fast the storage of a folder is read cold; nothing is left there."""
+    """Check how fast the storage of a folder is read cold; nothing is left there."""
     try:
         rate = storage(folder, _STORAGE_BYTES).read_bytes_per_s
     except DeviceError as error:
-        return Check("storage", "warn", *parted(error, ";:", "give another --folder"))
+        return failed_check("storage", "warn", error, "give another --folder")
     found = f"{mb(rate)}/s read cold in {folder.absolute()}"
     if rate < _SLOW_BYTES_PER_S:
-        return Check("storage", "warn", found, "weights that do not stay are read at that rate: use a faster card or an SSD")
+        return Check("storage", "warn", found, "streamed weights are read at that rate: use a faster card or an SSD")
     return Check("storage", "ok", found)
 
 
 def huge_pages_check(root: Path) -> Check:
-    """May weights lie in huge pages?"""
+    """Check that weights may be in huge pages."""
     setting = root / "sys/kernel/mm/transparent_hugepage/enabled"
     chosen = re.search(r"\[(\w+)\]", read_text(setting))
     if not chosen:
@@ -181,32 +183,31 @@ def huge_pages_check(root: Path) -> Check:
 
 
 def processor_check(root: Path) -> Check:
-    """The cores that may be used, and whether their clock is held down."""
+    """Check that the clock of the cores is not held down, and say how many may be used."""
     found, cpus = processor(root), root / "sys/devices/system/cpu"
     count = f"{found.cores} of {os.cpu_count()} cores" if found.cores != os.cpu_count() else f"{found.cores} cores"
     speeds = [read_text(path) for path in cpus.glob("cpu*/cpufreq/cpuinfo_max_freq")]  # kHz
     clock = max((int(speed) for speed in speeds if speed.isdecimal()), default=0)
     governor, driver = (read_text(cpus / "cpu0/cpufreq" / name) for name in ("scaling_governor", "scaling_driver"))
     text = f"{count}, {found.cpu}" + (f", up to {clock / 1e6:.1f} GHz" if clock else "")
-    if governor == "powersave" and "pstate" not in driver:  # Intel's and AMD's own drivers mean something else by it
+    if governor == "powersave" and "pstate" not in driver:  # in Intel's and AMD's own drivers it means something else
         mend = f"echo ondemand | sudo tee {cpus}/cpu*/cpufreq/scaling_governor"
         return Check("threads", "warn", f"{text}, but held at the lowest clock (governor powersave)", mend)
     return Check("threads", "ok", text)
 
 
-def parted(error: RuntimeFault, marks: str, otherwise: str) -> tuple[str, str]:
-    """What was found, and how to mend it: what the error says behind the last of ``marks``, or else ``otherwise``."""
-    match = re.fullmatch(rf"(.*)[{marks}] (.*)", str(error))
-    return (match[1], match[2]) if match else (str(error), otherwise)
+def failed_check(name: str, state: Literal["warn", "FAIL"], error: RuntimeFault, remedy: str) -> Check:
+    """Return a check that ended in ``error``; ``remedy`` stands in where the error has none."""
+    return Check(name, state, error.fault.problem, error.fault.remedy or remedy)
 
 
 def mb(nbytes: int) -> str:
-    """Bytes in MB."""
+    """Return bytes in MB."""
     return f"{nbytes / 1e6:.1f} MB"
 
 
 def _place(path: str, root: Path) -> str:
-    """Where swap is: ``/proc/swaps`` has a block device's path, or a file's, whose file system's device tells."""
+    """Return where swap is: ``/proc/swaps`` has the path of a block device, or of a file on a block device."""
     if "/zram" in path:
         return f"on {path}, in compressed memory"
     file, device = root / path.lstrip("/"), path

@@ -1,7 +1,7 @@
-"""How fast a device computes: the smallest Conv and Gemm graphs, run under the options of a bundle's sessions.
+"""Measure how fast a device computes: run the smallest Conv and Gemm graphs with the options of a bundle's sessions.
 
-Each figure is the best of the runs within a second or so: what is slower was disturbed by something else that ran
-(the reasoning of Python's ``timeit``). The graphs' weights are inputs; `hyps.models.calibration_graphs` builds them.
+Each figure is the best of the runs within a second or so: a slower run was disturbed by another program (the reasoning of
+Python's ``timeit``). The graphs' weights are inputs; `hyps.models.calibration_graphs` builds them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONV_MACS = 128 * 128 * 3 * 3 * 28 * 28
 _GEMM_SIDE = 256
 GEMM_MACS = _GEMM_SIDE**3
 _GEMV_COLUMNS = 4096
-#: So many times the largest cache, so that next to nothing of the weights is left in it from one run to the next.
+#: The weights are this many times the largest cache, so that almost none of them are left in it for the next run.
 _CACHES = 4
 _LEAST_WEIGHT_BYTES, _MOST_WEIGHT_BYTES, _UNKNOWN_CACHE_BYTES = 16 << 20, 256 << 20, 16 << 20
 _ROUNDS, _MEASURE_S = 3, 0.4
@@ -37,9 +37,9 @@ Feeds = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Multiply-adds and weight bytes a second with the fastest number of threads; Conv's for every number tried.
+    """The compute rates with the fastest number of threads, and the Conv's rate for every number that was tried.
 
-    ``gemv_weight_bytes`` is the size of the weights of the Gemm of one row.
+    ``gemv`` is the Gemm of one row, whose weights have ``gemv_weight_bytes``.
     """
 
     threads: int
@@ -50,15 +50,15 @@ class Rates:
     conv_by_threads: Mapping[int, int]
 
 
-def rates(cores: int, cache_bytes: int, room_bytes: int) -> Rates:
-    """Measure with 1 to ``cores`` threads; the memory-bound Gemm takes a quarter of ``room_bytes`` at most."""
+def rates(cores: int, cache_bytes: int, available_bytes: int) -> Rates:
+    """Measure with 1 to ``cores`` threads; the memory-bound Gemm takes a quarter of ``available_bytes`` at most."""
     by_threads = conv_by_threads(thread_counts(cores))
     threads = fastest(by_threads)
     square = np.full((_GEMM_SIDE, _GEMM_SIDE), 0.5, np.float32)
     gemm = GEMM_MACS / best_s("gemm", {"x": square, "w": square}, threads)
     row = np.full((1, _GEMV_COLUMNS), 0.5, np.float32)
-    # Written to, every value: pages of zeros would all be the same one.
-    weights = np.full((gemv_weight_bytes(cache_bytes, room_bytes) // 4 // _GEMV_COLUMNS, _GEMV_COLUMNS), 0.5, np.float32)
+    rows = gemv_weight_bytes(cache_bytes, available_bytes) // 4 // _GEMV_COLUMNS
+    weights = np.full((rows, _GEMV_COLUMNS), 0.5, np.float32)  # not zeros: their pages would all be one page
     gemv = weights.nbytes / best_s("gemm", {"x": row, "w": weights}, threads)
     return Rates(
         threads=threads,
@@ -71,13 +71,13 @@ def rates(cores: int, cache_bytes: int, room_bytes: int) -> Rates:
 
 
 def thread_counts(cores: int) -> tuple[int, ...]:
-    """Which numbers of threads to try: every one up to four, then doubling, and all cores."""
+    """Return the numbers of threads to try: each up to four, then doubling, and all cores."""
     doubling = [4 << shift for shift in range(cores.bit_length())]
     return tuple(sorted({count for count in (1, 2, 3, *doubling, cores) if count <= cores}))
 
 
 def conv_by_threads(counts: tuple[int, ...], rounds: int = _ROUNDS) -> dict[int, int]:
-    """Multiply-adds a second of the convolution by number of threads, all in turn, so that a disturbance hits all."""
+    """Return the Conv's multiply-adds a second by number of threads; all run in turn, so that a disturbance hits all."""
     feeds = {"x": np.full(_CONV_INPUT, 0.5, np.float32), "w": np.full(_CONV_WEIGHT, 0.5, np.float32)}
     seconds = dict.fromkeys(counts, float("inf"))
     for _ in range(rounds):
@@ -87,19 +87,19 @@ def conv_by_threads(counts: tuple[int, ...], rounds: int = _ROUNDS) -> dict[int,
 
 
 def fastest(rate_by_threads: Mapping[int, int]) -> int:
-    """The fewest threads that are within 3 % of the best."""
+    """Return the fewest threads that are within 3 % of the best."""
     enough = max(rate_by_threads.values()) / _GAIN
     return min(count for count, rate in rate_by_threads.items() if rate >= enough)
 
 
-def gemv_weight_bytes(cache_bytes: int, room_bytes: int) -> int:
-    """How large a weight is read from memory and not from a cache, and fits there."""
-    wanted = _CACHES * (cache_bytes or _UNKNOWN_CACHE_BYTES)
-    return min(max(_LEAST_WEIGHT_BYTES, wanted), _MOST_WEIGHT_BYTES, max(room_bytes // 4, _LEAST_WEIGHT_BYTES))
+def gemv_weight_bytes(cache_bytes: int, available_bytes: int) -> int:
+    """Return the size of a weight that fits in memory, and is read from there and not from a cache."""
+    uncached = _CACHES * (cache_bytes or _UNKNOWN_CACHE_BYTES)
+    return min(max(_LEAST_WEIGHT_BYTES, uncached), _MOST_WEIGHT_BYTES, max(available_bytes // 4, _LEAST_WEIGHT_BYTES))
 
 
 def best_s(graph: str, feeds: Feeds, threads: int) -> float:
-    """Seconds of the fastest run; the first, which touches memory for the first time, does not count."""
+    """Return the seconds of the fastest run; the first does not count, as it uses its memory for the first time."""
     session: Any = ort.InferenceSession(FILES / f"{graph}.onnx", session_options(threads), ["CPUExecutionProvider"])
     session.run(None, dict(feeds))
     best, until = float("inf"), time.perf_counter() + _MEASURE_S

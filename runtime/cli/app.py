@@ -38,7 +38,8 @@ def _takes_huge_pages(bundle: Path) -> bool:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from hyps.runtime.calibration.calibrate import calibrate, origins
+    from hyps.runtime.calibration.calibrate import calibrate
+    from hyps.runtime.calibration.target_file import origins
     from hyps.runtime.terminal.console import note, show
 
     settings = {"test_memory": options.test_memory, "as_json": options.json, "quiet": options.quiet}

@@ -125,5 +125,5 @@ def _weights(step: Step) -> str:
         return "no weights of its own to read"
     left = step.weights.size_bytes - step.pinned_bytes
     ahead = f", {megabytes(step.ahead_bytes)} of the next are read meanwhile" if step.ahead_bytes else ""
-    session = "its session stays open" if step.kept else "its session is closed"
+    session = "its session stays open" if step.session.stays_open else "its session is closed"
     return f"{megabytes(step.pinned_bytes)} of weights stay, {megabytes(left)} are given back{ahead}; {session}"

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hyps.runtime.bundle.batch_schedule import batch_manifest, most_inputs
 from hyps.runtime.cli.reporter import Reporter
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError, OutputError, RoomError
-from hyps.runtime.execution.batch import Batch, batch_manifest, most_inputs, streams
+from hyps.runtime.execution.batch import Batch
 from hyps.runtime.execution.executor import StepProfile, load_executor
 from hyps.runtime.execution.session import open_session
 from hyps.runtime.io.files import save, save_profile
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         executor.passed = telling.step_done
         while found:
             try:
-                if batches and streams(executor.manifest):
+                if batches and executor.manifest.streams_weights:
                     group = [found.popleft() for _ in range(min(options.batch, len(found)))]
                     status = max(status, _run_many(executor, Batch(executor, telling.step_done), group, telling))
                 else:

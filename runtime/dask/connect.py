@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hyps.runtime.device.available_memory import memory_room
+from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.errors import EngineError
 
@@ -83,7 +83,7 @@ def connect(url: str) -> Connected:
 def _local() -> Connected:
     """A worker for each core, with an equal share of what memory is free."""
     count = os.cpu_count() or 1
-    memory_bytes = int(memory_room().available_bytes * _FREE_SHARE / count)
+    memory_bytes = int(available_memory().available_bytes * _FREE_SHARE / count)
     with dask.config.set({"distributed.nanny.pre-spawn-environ": dict(LEAN_ENVIRONMENT)}):
         cluster = LocalCluster(
             n_workers=count,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.runtime.bundle.batch_schedule import batch_manifest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Manifest
 from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
@@ -25,7 +26,7 @@ from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.transfer.file_cache import Cache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.batch import Batch, batch_manifest, streams
+from hyps.runtime.execution.batch import Batch
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 from hyps.runtime.execution.session import TensorValue, memory_of, to_ort
 
@@ -126,7 +127,7 @@ def _results(
     executor: Executor, samples: Iterator[Mapping[str, TensorValue]], *, batch: bool
 ) -> Iterator[Outputs | InputError]:
     """In the order of the samples; in a ``batch``, weights that are not kept are read once for all of them."""
-    if batch and streams(executor.manifest):
+    if batch and executor.manifest.streams_weights:
         for done in sorted(Batch(executor).stream(samples), key=lambda done: done.number):
             yield done.error or done.outputs
         return

@@ -1,1 +1,1 @@
-"""Read facts of this device: its processor, storage, available memory, and this process's memory."""
+"""Read facts about this device: its processor, its storage, its available memory, and this process's memory."""

@@ -1,6 +1,6 @@
-"""What a device is, from its kernel: its name and processor, and how fast its storage is read cold.
+"""Read a device's name and processor from its kernel, and measure how fast its storage is read cold.
 
-The files of ``/proc`` and ``/sys`` are read below a ``root``, so that tests can lay out a board's.
+The files of ``/proc`` and ``/sys`` are read below a ``root``, so that a test can lay out a board's files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _WRITE_S, _PASS_S, _READ_S, _PASSES = 8.0, 5.0, 2.0, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processor:
-    """The cores this process may use, their kind, and the bytes of the largest cache (0: the kernel does not tell)."""
+    """The cores that this process may use, their kind, and the bytes of the largest cache (0 where that is unknown)."""
 
     cores: int
     cpu: str
@@ -57,20 +57,20 @@ class Processor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageProbe:
-    """Bytes a second of a sequential read that no cache served, and how many bytes were read at a time."""
+    """The rate of a sequential read that no cache served, and the size of the file that was read."""
 
     read_bytes_per_s: int
     file_bytes: int
 
 
 def board(root: Path = FILESYSTEM_ROOT) -> str | None:
-    """What the firmware calls the device: ``Raspberry Pi 3 Model B Plus Rev 1.3``."""
+    """Return the firmware's name of the device: ``Raspberry Pi 3 Model B Plus Rev 1.3``."""
     model = read_text(root / "proc/device-tree/model") or _cpu_fields(root).get("Model", "")
     return model.replace("\0", "").strip() or None
 
 
 def processor(root: Path = FILESYSTEM_ROOT) -> Processor:
-    """The processor; a kind of Arm's by its usual name, such as ``cortex-a53``."""
+    """Return the processor; one of Arm's own kinds by its usual name, such as ``cortex-a53``."""
     fields = _cpu_fields(root)
     part = fields.get("CPU part", "").lower()
     arm = _ARM_CORES.get(part, f"arm part {part}") if fields.get("CPU implementer") == "0x41" and part else ""
@@ -84,18 +84,18 @@ def processor(root: Path = FILESYSTEM_ROOT) -> Processor:
 
 
 def storage(folder: Path, most_bytes: int = _FILE_BYTES) -> StorageProbe:
-    """Write a file of ``most_bytes`` to ``folder``, have the kernel forget it and read it in blocks: the median of three.
+    """Write a file of ``most_bytes`` to ``folder``, drop it from the cache and read it: return the median of three rates.
 
     The file has no name, so that nothing is left however this ends. Raises `DeviceError` where the folder takes no
-    file, and where no storage was read, as with a file system in memory.
+    file, and where nothing was read from storage, as with a file system in memory.
     """
-    mend = "give a folder on the device's storage with --folder"
+    remedy = "give a folder on the device's storage with --folder"
     try:
-        room = shutil.disk_usage(folder).free - _PIECE_BYTES
-        if room < _PIECE_BYTES:
-            raise DeviceError(f"{folder} has no room for a file to measure with: free 16 MB, or {mend}")
+        free_bytes = shutil.disk_usage(folder).free - _PIECE_BYTES
+        if free_bytes < _PIECE_BYTES:
+            raise DeviceError(f"{folder} has no room for a file to measure with", f"free 16 MB, or {remedy}")
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            size = _fill(file.fileno(), min(most_bytes, room))
+            size = _fill(file.fileno(), min(most_bytes, free_bytes))
             before, started = storage_bytes_read(), time.perf_counter()
             rates: list[float] = []
             while not rates or (len(rates) < _PASSES and time.perf_counter() - started < _READ_S):
@@ -103,15 +103,15 @@ def storage(folder: Path, most_bytes: int = _FILE_BYTES) -> StorageProbe:
                 rates.append(done / seconds)
                 if storage_bytes_read() - before < 0.9 * done * len(rates):
                     raise DeviceError(
-                        f"reading in {folder} took nothing from storage (it may be held in memory, as tmpfs is): {mend}"
+                        f"reading in {folder} took nothing from storage (it may be in memory, as tmpfs is)", remedy
                     )
     except OSError as error:
-        raise DeviceError(f"cannot measure storage in {folder}: {error.strerror}; {mend}") from None
+        raise DeviceError(f"cannot measure storage in {folder}: {error.strerror}", remedy) from None
     return StorageProbe(read_bytes_per_s=round(statistics.median(rates)), file_bytes=size)
 
 
 def _fill(file: int, limit_bytes: int) -> int:
-    """Write random bytes, which no file system compresses, until the limit or for some seconds; returns how many."""
+    """Write random bytes, which no file system compresses, until the limit or for some seconds; return how many."""
     size, started = 0, time.perf_counter()
     while size + _PIECE_BYTES <= limit_bytes and time.perf_counter() - started < _WRITE_S:
         for _ in range(_PIECE_BYTES // _BLOCK_BYTES):
@@ -124,7 +124,7 @@ def _fill(file: int, limit_bytes: int) -> int:
 
 
 def _read_cold(file: int) -> tuple[int, float]:
-    """Read from the start, after the kernel forgot the pages; returns bytes and seconds."""
+    """Drop the file's pages from the cache and read it from the start; return bytes and seconds."""
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     block, done, started = bytearray(_BLOCK_BYTES), 0, time.perf_counter()
     while time.perf_counter() - started < _PASS_S and (count := os.preadv(file, [block], done)):
@@ -133,6 +133,6 @@ def _read_cold(file: int) -> tuple[int, float]:
 
 
 def _cpu_fields(root: Path) -> dict[str, str]:
-    """``/proc/cpuinfo``; of a field that every core has, the last core's (the fast ones come last on boards)."""
+    """Return the fields of ``/proc/cpuinfo``; of a field that every core has, the last core's: fast cores come last."""
     entries = (line.split(":", 1) for line in read_text(root / "proc/cpuinfo").splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in entries}

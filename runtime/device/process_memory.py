@@ -1,15 +1,15 @@
-"""This process's memory: how to keep it small, and what the kernel says it was.
+"""Keep this process's memory small, and read what the kernel says of it.
 
 Four things cost a process memory that its work does not need (measured with ``make bench``):
 
-- glibc keeps an arena a thread and raises its mmap threshold as blocks are freed, so that a released session's memory
-  stays resident; fixed thresholds and one arena give it back at once. With huge pages a large activation costs few page
-  faults, which were a tenth of VGG16's time; but glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from
-  run to run, else by 0.4: only plans that left room have them. These are tunables read at process start, hence
-  `restart_lean`.
-- onnxruntime's wheels (1.31, and some before) report to their maker what they run: a thread, 3 MB, a database in
-  ``~/.cache/Microsoft`` and a file among the temporary ones (https://github.com/microsoft/onnxruntime/pull/27379).
-- OpenBLAS, under numpy, starts a thread and a buffer per core that nothing here uses.
+- glibc keeps one arena for each thread and raises its mmap threshold as blocks are freed, so that a released session's
+  memory stays resident; fixed thresholds and one arena give it back at once. These tunables are read when a process starts,
+  hence `restart_lean`. With huge pages a large activation costs few page faults, which were a tenth of VGG16's time. But
+  glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from run to run instead of 0.4: only plans with room
+  for that use them.
+- onnxruntime's wheels (1.31, and some before) report to their maker what they run: that takes a thread, 3 MB, a database in
+  ``~/.cache/Microsoft`` and a temporary file (https://github.com/microsoft/onnxruntime/pull/27379).
+- numpy's OpenBLAS starts a thread and a buffer for each core, which nothing here uses.
 - Pages of library code stay resident after they ran once; most of onnxruntime's run only while a session is opened.
   `CodePages.release` gives them back: they are clean pages of files, and come back from the page cache when needed.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from hyps.runtime.signals import block_signals
 
-#: What keeps a process of ours small, read at its start.
+#: The environment that keeps a process of ours small; it is read when the process starts.
 LEAN_ENVIRONMENT: Mapping[str, str] = {
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
     "OPENBLAS_NUM_THREADS": "1",
@@ -34,14 +34,14 @@ LEAN_ENVIRONMENT: Mapping[str, str] = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HYPS_LEAN": "1",
 }
-#: What a process of Python does first to be killed before others when memory runs out (Linux, proc(5)).
+#: The first lines of a Python program that is to be killed before others when memory runs out (Linux, proc(5)).
 FIRST_TO_GO = """\
 import contextlib
 with contextlib.suppress(OSError), open('/proc/self/oom_score_adj', 'w') as score:
     score.write('1000')
 """
 _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
-#: What glibc keeps besides, with huge pages.
+#: The memory that glibc keeps in addition with huge pages.
 HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED = 4
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -49,7 +49,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Resident bytes: the peak since the process started (VmHWM), and now, anonymous and file-backed apart."""
+    """A process's resident bytes: the peak since it started (VmHWM), and the present ones, anonymous and file-backed."""
 
     peak_bytes: int
     anonymous_bytes: int
@@ -57,26 +57,26 @@ class Memory:
 
     @property
     def resident_bytes(self) -> int:
-        """What is resident now."""
+        """The bytes that are resident now."""
         return self.anonymous_bytes + self.file_bytes
 
 
 def restart_lean(*, huge_pages: bool = False) -> None:
-    """Run this program again in the same process with an environment that keeps it small; returns if it is already so.
+    """Run this program again in the same process with an environment that keeps it small; return if it already has that.
 
-    With ``huge_pages`` glibc asks for them for what it maps, where the system gives them to who asks. Call first of all:
-    before numpy and onnxruntime are imported and before standard input is read.
+    With ``huge_pages`` glibc asks the system for huge pages for what it maps. Call this first: before numpy and onnxruntime
+    are imported and before standard input is read.
     """
     if sys.platform == "linux" and os.environ.get("HYPS_LEAN") != "1":  # set by us: never a second time
         environment = {**os.environ, **LEAN_ENVIRONMENT}
         if huge_pages:
             environment["GLIBC_TUNABLES"] += _HUGE_PAGES
-        block_signals()  # ctrl-C meanwhile is heeded then
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        block_signals()  # ctrl-C meanwhile takes effect after the restart
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 
 
 def keep_lean() -> None:
-    """Have glibc give memory back at once from now on, in a process that another program started (mallopt(3))."""
+    """Make glibc give memory back at once from now on, in a process that another program started (mallopt(3))."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for parameter, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 131_072), (_TRIM_THRESHOLD, 131_072)):
@@ -84,7 +84,7 @@ def keep_lean() -> None:
 
 
 def memory() -> Memory:
-    """What the kernel says of this process (``/proc/self/status``; elsewhere only the peak is known)."""
+    """Return this process's memory (from ``/proc/self/status``; elsewhere only the peak is known)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def memory() -> Memory:
 
 
 def storage_bytes_read() -> int:
-    """Bytes this process made the kernel fetch from storage so far; 0 where the kernel does not tell."""
+    """Return the bytes that the kernel has read from storage for this process; 0 where that is unknown."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -106,7 +106,7 @@ def storage_bytes_read() -> int:
 
 
 def lock_pages(address: int, nbytes: int) -> None:
-    """Ask for pages that are never swapped out; does nothing where the limit on locked memory forbids it."""
+    """Keep pages from being swapped out, as far as the limit on locked memory allows."""
     mlock = getattr(ctypes.CDLL(None), "mlock", None)
     if mlock is not None:
         _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -115,21 +115,21 @@ def lock_pages(address: int, nbytes: int) -> None:
 
 
 class CodePages:
-    """The code and constants of the libraries that are loaded by now."""
+    """The pages of code and constants of the libraries that are loaded when this is made."""
 
     def __init__(self) -> None:
         self._ranges = _code_ranges()
         self._madvise = getattr(ctypes.CDLL(None), "madvise", None)
 
     def release(self) -> None:
-        """Give the resident pages of these back to the page cache; does nothing where the kernel is not Linux."""
+        """Give the resident ones back to the page cache; do nothing where the kernel is not Linux."""
         if self._madvise is not None:
             for start, length in self._ranges:
                 self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)
 
 
 def _code_ranges() -> list[tuple[int, int]]:
-    """(address, bytes) of every read-only mapping of a file of which no page was written to (``/proc/self/smaps``)."""
+    """Return (address, bytes) of every read-only mapping of a file of which no page was written (``/proc/self/smaps``)."""
     try:
         lines = Path("/proc/self/smaps").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""A batch: every step runs over all inputs before the next is opened, so that weights are read once a batch.
+"""Run a batch: every step runs over all inputs before the next is opened, so that weights are read once for the batch.
 
-Kaboubi, section 3.3.1.3 (Algorithm 3). What the inputs need later is kept in memory as far as the budget allows, and else in
-a temporary file.
+Kaboubi, section 3.3.1.3 (Algorithm 3). Tensors that wait for a later step are kept in memory as far as the budget allows,
+else in a temporary file. `hyps.runtime.bundle.batch_schedule` adapts the schedule.
 """
 
 from __future__ import annotations
@@ -13,59 +13,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.batch_schedule import waiting_room_bytes
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import Executor, Outputs, check_inputs
 from hyps.runtime.execution.session import TensorValue
-from hyps.runtime.execution.spill import SET_BYTES, TensorStore
-
-#: Inputs of a batch that is never refused.
-_FEW = 64
-#: Kept free of the budget: a process's size varies a little from run to run, and a batch would fill every byte.
-_MARGIN_BYTES = 3_000_000
-
-
-def most_inputs(manifest: Manifest) -> int:
-    """How many inputs a batch may have: more would not fit even if all their tensors went to the temporary file.
-
-    A few are always allowed; what they take (32 KB) is less than a process's size varies by.
-    """
-    room_bytes = manifest.budget_bytes - max(step.alone_bytes for step in manifest.steps)
-    return max(_FEW, room_bytes // SET_BYTES)
-
-
-def batch_manifest(manifest: Manifest, count: int) -> Manifest:
-    """The schedule for a batch of ``count`` inputs: nothing is pinned, as weights are read once for all.
-
-    The next step's are read ahead. A manifest whose weights all stay in memory is left as it is.
-    """
-    if not streams(manifest):
-        return manifest
-    steps: list[Step] = []
-    ahead = 0
-    for index in reversed(range(len(manifest.steps))):
-        step, after = manifest.steps[index], manifest.steps[index + 1 : index + 2]
-        if after and after[0].weights:
-            ahead = after[0].weights.size_bytes
-        ahead = max(0, min(ahead, manifest.budget_bytes - step.alone_bytes - SET_BYTES * count - _MARGIN_BYTES))
-        changed = msgspec.structs.replace(
-            step, pinned_bytes=0, ahead_bytes=ahead, kept=False, peak_bytes=manifest.budget_bytes
-        )
-        steps.append(changed)
-    return msgspec.structs.replace(manifest, steps=tuple(reversed(steps)), huge_pages=False, steady=False)
-
-
-def streams(manifest: Manifest) -> bool:
-    """Whether any weights are read for every inference."""
-    return any(step.weights and step.pinned_bytes < step.weights.size_bytes for step in manifest.steps)
+from hyps.runtime.execution.spill import TensorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamResult:
-    """What became of the input with this number: its outputs, or why there are none; seconds of its own computing."""
+    """The result of the input with this number: its outputs or the error, and the seconds spent on computing it."""
 
     number: int
     outputs: Outputs
@@ -101,9 +60,7 @@ class Batch:
         seconds: dict[int, float] = {}
         with closing(self._store):
             for index, step in enumerate(manifest.steps):
-                leaving_bytes = sum(manifest.tensors[name].nbytes for name in step.live)
-                copying_bytes = max(0, 2 * leaving_bytes - step.activation_bytes)
-                room_bytes = manifest.budget_bytes - step.alone_bytes - step.ahead_bytes - copying_bytes - _MARGIN_BYTES
+                room_bytes = waiting_room_bytes(manifest, step)
                 self._store.set_limit(room_bytes)
                 with self._executor.step(index, again=False) as run:
                     for number, held in self._arriving(inputs, seconds) if index == 0 else self._waiting(seconds):

@@ -1,7 +1,7 @@
-"""The executor: for each step open its session, run it, release it and every tensor past its last use.
+"""Run a bundle in this process: for each step open its session, run it, release it and every tensor past its last use.
 
-It knows nothing of shards or of why the model was cut where it was; the manifest says what to run on what and what to
-keep, and what of the weights stays in memory (`hyps.runtime.execution.weight_residency`).
+The executor knows nothing of shards or of the reasons for cuts. The manifest says which tensors a step reads, which are
+kept after it, and which weights stay in memory (`hyps.runtime.execution.weight_residency`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, Step, TensorRecord
-from hyps.runtime.device.available_memory import memory_room
+from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.session import Session, SessionOpener, TensorValue, open_session, to_numpy
@@ -31,9 +31,9 @@ Outputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """What one step took: seconds until weights and session were there, and to run; bytes read from storage; resident bytes.
+    """The cost of one step: seconds to load weights and session, and to run; bytes read from storage; resident bytes.
 
-    What is read for the next step while this one runs counts here.
+    Bytes that are read for the next step while this one runs count here.
     """
 
     name: str
@@ -43,27 +43,27 @@ class StepProfile:
     resident_bytes: int
 
 
-class _Ready:
-    """A step whose weights and session are there: call it to run it."""
+class _ReadyStep:
+    """A step whose weights are resident and whose session is open: call it to run it."""
 
     def __init__(self, session: Session, step: Step) -> None:
         self._session: Session | None = session
         self._step = step
 
     def __call__(self, held: MutableMapping[str, TensorValue]) -> None:
-        """Run the step on the tensors of one inference, and drop those that nothing needs any more."""
+        """Run the step on the tensors of one inference, and drop those that are no longer needed."""
         assert self._session
         held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
         for name in held.keys() - set(self._step.live):
             del held[name]
 
     def release(self) -> None:
-        """Let the session go."""
+        """Drop the session."""
         self._session = None
 
 
 class Executor:
-    """Runs a checked bundle: the `hyps.runtime.execution.engine.Engine` of one device. Not thread-safe: one inference at a time."""
+    """The `hyps.runtime.execution.engine.Engine` of this process, for one bundle. Not thread-safe: one run at a time."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class Executor:
     ) -> None:
         if threads is not None and not 1 <= threads <= manifest.target.threads:
             raise BudgetError(
-                f"--threads {threads}: the budget was planned for 1 to {manifest.target.threads} threads; compile for "
-                "a target with more cores, or with 'hypsc compile --threads'"
+                f"--threads {threads}: the budget was planned for 1 to {manifest.target.threads} threads",
+                "compile for a target with more cores, or with 'hypsc compile --threads'",
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener)
-        streamed_bytes = sum(step.weights.size_bytes - step.pinned_bytes for step in manifest.steps if step.weights)
+        streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
             manifest.steps,
@@ -90,7 +90,7 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=_has_room(manifest.budget_bytes + streamed_bytes),
+            keep_cached=_has_available(manifest.budget_bytes + streamed_bytes),
         )
         self._code = CodePages()
         #: Of the last inference by `run`: the seconds of each step, from its weights to its outputs.
@@ -100,7 +100,7 @@ class Executor:
         self.trim()
 
     def trim(self) -> None:
-        """Give back resident pages that nothing needs between steps (see `CodePages`)."""
+        """Give back resident pages that are not needed between steps (see `CodePages`)."""
         self._code.release()
 
     def room_bytes(self) -> int:
@@ -149,16 +149,16 @@ class Executor:
         return self.outputs(held)
 
     @contextmanager
-    def step(self, index: int, *, again: bool) -> Iterator[_Ready]:
-        """Make one step ready to run on the tensors of as many inferences as wanted.
+    def step(self, index: int, *, again: bool) -> Iterator[_ReadyStep]:
+        """Make one step ready to run inside the ``with`` block, on the tensors of any number of inferences.
 
-        ``again``: the first step follows behind the last.
+        With ``again`` the first step follows the last. Raises `BundleError`.
         """
         step = self.manifest.steps[index]
-        self._sessions.leave_for(step)
+        self._sessions.release_before(step)
         self._residency.enter(index, again=again)
         try:
-            ready = _Ready(self._sessions.get(index, self._residency.values(index)), step)
+            ready = _ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
             if index == 0:
                 self.trim()
             yield ready
@@ -167,7 +167,7 @@ class Executor:
             self._residency.leave(index)
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
-        """The model's outputs of what is held behind the last step."""
+        """Return the model's outputs, from the tensors ``held`` after the last step."""
         return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
 
 
@@ -179,20 +179,20 @@ def load_executor(
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     opener: SessionOpener = open_session,
 ) -> Executor:
-    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before it is used.
+    """Open the bundle in folder ``bundle``. With ``verify`` every file's sha256 is checked before the file is used.
 
-    That of a model is checked here, that of weights when they are first read. ``adapt`` may change the schedule. Raises
-    `BundleError` when the bundle is not whole.
+    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. Raises `BundleError` when
+    the bundle is not whole.
     """
     manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=False)
     return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
 
 
-def _has_room(nbytes: int) -> bool:
-    """Whether memory has room for so much; not where that is unknown."""
+def _has_available(nbytes: int) -> bool:
+    """Return whether this much memory is available; false where that is unknown."""
     try:
-        return nbytes <= memory_room().available_bytes
+        return nbytes <= available_memory().available_bytes
     except DeviceError:
         return False
 
@@ -202,20 +202,20 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
     expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
     for name in inputs:
         if name not in manifest.inputs:
-            raise InputError(f"the model has no input {name!r}; it takes {expected}")
+            raise InputError(f"the model has no input {name!r}", f"it takes {expected}")
     for name in manifest.inputs:
         if name not in inputs:
-            raise InputError(f"input {name!r} is missing; the model takes {expected}")
+            raise InputError(f"input {name!r} is missing", f"the model takes {expected}")
         check_tensor(name, manifest.tensors[name], inputs[name].dtype, inputs[name].shape)
 
 
 def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless this dtype and shape are the record's."""
+    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
     if dtype.name != record.dtype or tuple(shape) != record.shape:
         given = describe(TensorRecord(dtype=dtype.name, shape=tuple(shape)))
-        raise InputError(f"input {name!r} is {given}; the model takes {describe(record)}")
+        raise InputError(f"input {name!r} is {given}", f"the model takes {describe(record)}")
 
 
 def describe(record: TensorRecord) -> str:
-    """A tensor's type for a message: ``float32[1, 3, 224, 224]``."""
+    """Return a tensor's type for a message: ``float32[1, 3, 224, 224]``."""
     return f"{record.dtype}[{', '.join(map(str, record.shape))}]"

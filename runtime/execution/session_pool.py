@@ -1,7 +1,7 @@
-"""The open sessions of a bundle: one step's, those that are kept, and one for steps that are alike.
+"""Hold the open sessions of a bundle: the running step's, those that stay open, and one for each group of steps.
 
-Steps are alike that differ in names and in weights alone: shards of one operator. Their weights are inputs of their models,
-so that the session of one takes those of the next.
+The steps of a group differ only in names and in weights: they are the shards of one operator. Their weights are inputs of
+their models, so that the session of one can take those of the next.
 """
 
 from __future__ import annotations
@@ -12,63 +12,71 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallRecord, Step, WeightRecord
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, Step, WeightRecord
 from hyps.runtime.execution.session import Session, SessionOpener, TensorValue
 
 
 class SessionPool:
-    """The sessions of ``steps``; `leave_for` a step before its weights are made resident, then `get` its session."""
+    """The sessions of ``steps``. Call `release_before` a step's weights are made resident, then `get` its session."""
 
     def __init__(self, bundle: Path, steps: Sequence[Step], threads: int, opener: SessionOpener) -> None:
         self._bundle, self._steps, self._threads, self._open = bundle, steps, threads, opener
-        self._kept: dict[int, Session] = {}
-        self._last: tuple[Step, Session] | None = None
+        self._open_sessions: dict[int, Session] = {}
+        self._group_session: tuple[Step, Session] | None = None
 
-    def leave_for(self, step: Step) -> None:
-        """Let the last step's session go, unless it is for ``step``, too."""
-        if self._last and self._last[0].alike != step.alike:
-            self._last = None
+    def release_before(self, step: Step) -> None:
+        """Close the session of the last group, unless ``step`` belongs to that group."""
+        if self._group_session and self._group_session[0].session.group != step.session.group:
+            self._group_session = None
 
     def get(self, index: int, weights: Mapping[str, TensorValue]) -> Session:
-        """The session of a step whose ``weights`` are resident. Raises `BundleError`."""
-        if index in self._kept:
-            return self._kept[index]
-        step, (last, self._last) = self._steps[index], (self._last, None)
-        if last is None:
-            path = self._bundle / step.model.path
-            last = step, self._open(path, self._threads, weights, reuse=step.reuse, plain=step.plain)
-        opened, session = last
-        if step.alike and any(following.alike == step.alike for following in self._steps[index + 1 : index + 2]):
-            self._last = last
-        if opened is not step:
-            session = Borrowed(session, opened, step, weights)
-        if step.kept:
-            self._kept[index] = session
+        """Return the session of a step whose ``weights`` are resident. Raises `BundleError`."""
+        if index in self._open_sessions:
+            return self._open_sessions[index]
+        step, (held, self._group_session) = self._steps[index], (self._group_session, None)
+        opened_for, session = held or (step, self._opened(step, weights))
+        following = self._steps[index + 1 : index + 2]
+        if step.session.group and any(each.session.group == step.session.group for each in following):
+            self._group_session = opened_for, session
+        if opened_for is not step:
+            session = BorrowedSession(session, opened_for, step, weights)
+        if step.session.stays_open:
+            self._open_sessions[index] = session
         return session
 
+    def _opened(self, step: Step, weights: Mapping[str, TensorValue]) -> Session:
+        return self._open(
+            self._bundle / step.model.path,
+            self._threads,
+            weights,
+            reuse_memory=step.session.reuses_memory,
+            optimize=step.session.is_optimizable,
+        )
 
-class Borrowed:
-    """The session that was opened for a step, for another that is `alike`: a `Session` with the other's names."""
 
-    def __init__(self, session: Session, opened: Step, step: Step, weights: Mapping[str, TensorValue]) -> None:
-        self._session, self._opened, self._step = session, opened, step
-        large = {theirs.name: weights[own.name] for theirs, own in zip(_large(opened), _large(step), strict=True)}
-        small = {theirs.name: _value(own) for theirs, own in zip(opened.small, step.small, strict=True)}
-        self._weights = large | small
+class BorrowedSession:
+    """A session opened for one step of a group, as the `Session` of another: it translates names and passes weights."""
+
+    def __init__(self, session: Session, opened_for: Step, step: Step, weights: Mapping[str, TensorValue]) -> None:
+        self._session, self._opened_for, self._step = session, opened_for, step
+        large = zip(_large(opened_for), _large(step), strict=True)
+        small = zip(opened_for.session.small_weights, step.session.small_weights, strict=True)
+        self._weights = {theirs.name: weights[own.name] for theirs, own in large}
+        self._weights |= {theirs.name: _value(own) for theirs, own in small}
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs`` from named ``inputs``: see `Session`."""
-        theirs = dict(zip(self._step.outputs, self._opened.outputs, strict=True))
-        feeds = {name: inputs[own] for name, own in zip(self._opened.inputs, self._step.inputs, strict=True)}
-        found = self._session.run([theirs[name] for name in outputs], feeds | self._weights)
-        return {name: found[theirs[name]] for name in outputs}
+        theirs = dict(zip(self._step.outputs, self._opened_for.outputs, strict=True))
+        feeds = {name: inputs[own] for name, own in zip(self._opened_for.inputs, self._step.inputs, strict=True)}
+        computed = self._session.run([theirs[name] for name in outputs], feeds | self._weights)
+        return {name: computed[theirs[name]] for name in outputs}
 
 
 def _large(step: Step) -> tuple[WeightRecord, ...]:
     return step.weights.tensors if step.weights else ()
 
 
-def _value(weight: SmallRecord) -> TensorValue:
+def _value(weight: SmallWeightRecord) -> TensorValue:
     kind = STORAGE_TYPES[weight.dtype]
     array = np.frombuffer(weight.data, kind.storage).reshape(weight.shape)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind.onnx)

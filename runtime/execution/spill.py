@@ -1,4 +1,4 @@
-"""Tensors that wait for a later step: in memory within a limit, beyond it in a temporary file."""
+"""Keep tensors that wait for a later step: in memory within a limit, beyond it in a temporary file."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import IO, NamedTuple
 
+from hyps.runtime.bundle.batch_schedule import TENSOR_SET_BYTES
 from hyps.runtime.errors import OutputError
-from hyps.runtime.execution.session import Kind, TensorValue, empty, kind_of, memory_of, shape_of
+from hyps.runtime.execution.session import ElementType, TensorValue, element_type, empty, memory_of, shape_of
 
-#: What a set costs besides its tensors, wherever they are: the entries by number (measured: 0.3 KB).
-SET_BYTES = 512
 _PAGE_BYTES = mmap.PAGESIZE
 
 
-class _Layout(NamedTuple):
-    """(name, type, shape, bytes) of the tensors of a set, which lie one after the other, and their bytes together."""
+class _TensorLayout(NamedTuple):
+    """One tensor of a set."""
 
-    tensors: tuple[tuple[str, Kind, tuple[int, ...], int], ...]
+    name: str
+    elements: ElementType
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class _SetLayout(NamedTuple):
+    """The tensors of a set, stored one after the other, and their bytes together."""
+
+    tensors: tuple[_TensorLayout, ...]
     nbytes: int
 
 
 class TensorStore:
-    """Sets of tensors by number. What does not fit into ``limit_bytes`` goes to a file without a name, made when needed.
+    """Sets of tensors by number. A set that does not fit into ``limit_bytes`` is spilled to a temporary file without a name.
 
-    A set in memory has pages of its own: tensors that come and go by the dozen in malloc's heap would leave holes, and
-    what is resident would not be known. Sets are taken in the order in which they were put: the one put last is needed
-    last, and is the first to go to the file.
+    A set in memory has pages of its own: tensors that come and go by the dozen in malloc's heap would leave holes, and what
+    is resident would not be known. Sets are taken in the order in which they were put: the one put last is needed last, so
+    it is the first to be spilled.
     """
 
     def __init__(self) -> None:
@@ -37,22 +45,23 @@ class TensorStore:
         self.spilled_bytes = 0
         self.file_bytes = 0
         self._page_bytes = 0
-        self._held: dict[int, tuple[mmap.mmap, _Layout]] = {}
-        self._spilled: dict[int, tuple[int, _Layout]] = {}
-        self._layouts: dict[_Layout, _Layout] = {}
+        self._held: dict[int, tuple[mmap.mmap, _SetLayout]] = {}
+        self._spilled: dict[int, tuple[int, _SetLayout]] = {}
+        self._layouts: dict[_SetLayout, _SetLayout] = {}
         self._file: IO[bytes] | None = None
         self._free: dict[int, list[int]] = defaultdict(list)
 
     @property
     def held_bytes(self) -> int:
-        """Memory that the sets take."""
-        return self._page_bytes + SET_BYTES * (len(self._held) + len(self._spilled))
+        """The memory that the sets take."""
+        return self._page_bytes + TENSOR_SET_BYTES * (len(self._held) + len(self._spilled))
 
     def put(self, number: int, tensors: Mapping[str, TensorValue]) -> None:
-        """Keep copies of ``tensors``; raises `OutputError` when the temporary file cannot be written."""
+        """Keep copies of ``tensors``. Raises `OutputError` when the temporary file cannot be written."""
         layout = self._layout(tensors)
-        if self.held_bytes + SET_BYTES + _pages(layout.nbytes) <= self.limit_bytes:
-            pages, offset = mmap.mmap(-1, _pages(layout.nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), 0
+        if self.held_bytes + TENSOR_SET_BYTES + _whole_pages(layout.nbytes) <= self.limit_bytes:
+            pages = mmap.mmap(-1, _whole_pages(layout.nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            offset = 0
             for value in tensors.values():
                 data = memory_of(value)
                 pages[offset : offset + len(data)] = data
@@ -60,47 +69,47 @@ class TensorStore:
             self._held[number] = pages, layout
             self._page_bytes += len(pages)
         else:
-            self._spilled[number] = self._place(layout), layout
-            offset = self._spilled[number][0]
+            offset = self._allocate(layout)
+            self._spilled[number] = offset, layout
             for value in tensors.values():
                 self._write(data := memory_of(value), offset)
                 offset += len(data)
             self.set_limit(self.limit_bytes)
 
     def take(self, number: int) -> dict[str, TensorValue]:
-        """Tensors that were kept, which are not kept any longer."""
-        found: dict[str, TensorValue] = {}
+        """Return a set that was put, and keep it no longer."""
+        values: dict[str, TensorValue] = {}
         if number in self._held:
             pages, layout = self._held.pop(number)
             self._page_bytes -= len(pages)
             start = 0
-            for name, kind, shape, nbytes in layout.tensors:
-                found[name] = value = empty(shape, kind)
-                memory_of(value)[:] = memoryview(pages)[start : start + nbytes]
-                start += nbytes
-            return found
+            for tensor in layout.tensors:
+                values[tensor.name] = value = empty(tensor.shape, tensor.elements)
+                memory_of(value)[:] = memoryview(pages)[start : start + tensor.nbytes]
+                start += tensor.nbytes
+            return values
         assert self._file is not None
         start, layout = self._spilled.pop(number)
-        self._free[_place_bytes(layout.nbytes)].append(start)
-        for name, kind, shape, nbytes in layout.tensors:
-            found[name] = value = empty(shape, kind)
+        self._free[_slot_bytes(layout.nbytes)].append(start)
+        for tensor in layout.tensors:
+            values[tensor.name] = value = empty(tensor.shape, tensor.elements)
             _read(self._file, memory_of(value), start)
-            start += nbytes
-        return found
+            start += tensor.nbytes
+        return values
 
     def expect(self, number: int) -> None:
-        """Have the kernel read a set that is in the file, beside whatever is computed until it is taken."""
+        """Have the kernel read a set that is in the file while the program computes, until the set is taken."""
         if self._file and number in self._spilled and hasattr(os, "posix_fadvise"):
             offset, layout = self._spilled[number]
             os.posix_fadvise(self._file.fileno(), offset, layout.nbytes, os.POSIX_FADV_WILLNEED)
 
     def set_limit(self, nbytes: int) -> None:
-        """Take at most this many bytes of memory from now on, as far as tensors can go to the file."""
+        """Take at most this many bytes of memory from now on, as far as sets can be spilled."""
         self.limit_bytes = max(0, nbytes)
         while self._held and self.held_bytes > self.limit_bytes:
             number, (pages, layout) = self._held.popitem()
             self._page_bytes -= len(pages)
-            self._spilled[number] = self._place(layout), layout
+            self._spilled[number] = self._allocate(layout), layout
             self._write(memoryview(pages)[: layout.nbytes], self._spilled[number][0])
 
     def close(self) -> None:
@@ -110,15 +119,18 @@ class TensorStore:
         if self._file:
             self._file.close()
 
-    def _layout(self, values: Mapping[str, TensorValue]) -> _Layout:
-        """The layout of a set, the same object for all that have it."""
-        tensors = tuple((name, kind_of(value), shape_of(value), len(memory_of(value))) for name, value in values.items())
-        layout = _Layout(tensors, sum(nbytes for *_, nbytes in tensors))
+    def _layout(self, values: Mapping[str, TensorValue]) -> _SetLayout:
+        """Return the layout of a set; sets of the same layout share one object."""
+        tensors = tuple(
+            _TensorLayout(name, element_type(value), shape_of(value), len(memory_of(value)))
+            for name, value in values.items()
+        )
+        layout = _SetLayout(tensors, sum(tensor.nbytes for tensor in tensors))
         return self._layouts.setdefault(layout, layout)
 
-    def _place(self, layout: _Layout) -> int:
-        """Where in the file a set may lie."""
-        size = _place_bytes(layout.nbytes)
+    def _allocate(self, layout: _SetLayout) -> int:
+        """Return the start of a free slot in the file for a set."""
+        size = _slot_bytes(layout.nbytes)
         if self._free[size]:
             return self._free[size].pop()
         self.file_bytes += size
@@ -131,19 +143,19 @@ class TensorStore:
         self.spilled_bytes += len(data)
 
 
-def _pages(nbytes: int) -> int:
-    """So many bytes in whole pages, one at least."""
+def _whole_pages(nbytes: int) -> int:
+    """Return ``nbytes`` rounded up to whole pages, one at least."""
     return max(1, -(-nbytes // _PAGE_BYTES)) * _PAGE_BYTES
 
 
-def _place_bytes(nbytes: int) -> int:
-    """The place in the file for so many bytes: of few sizes, at most an eighth larger, so that another set can have it."""
+def _slot_bytes(nbytes: int) -> int:
+    """Return the size of a set's slot in the file: one of few sizes, at most an eighth larger, so that slots are reused."""
     step = max(_PAGE_BYTES, 1 << max(0, nbytes.bit_length() - 4))
     return -(-nbytes // step) * step
 
 
 def _temporary_file() -> IO[bytes]:
-    """A file without a name; in ``/var/tmp``, which lies on storage where ``/tmp`` may lie in memory, unless TMPDIR says."""
+    """Open a file without a name in TMPDIR, else in ``/var/tmp``: that is on storage, where ``/tmp`` may be in memory."""
     import tempfile  # most runs need none
 
     durable = "/var/tmp"
@@ -151,7 +163,7 @@ def _temporary_file() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)
     except OSError as error:
-        raise OutputError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to another folder") from None
+        raise OutputError(f"cannot make a temporary file: {error.strerror}", "set TMPDIR to another folder") from None
 
 
 def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
@@ -161,8 +173,8 @@ def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
             done += os.pwrite(file.fileno(), data[done:], offset + done)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "free some space, set TMPDIR to another disk, or use a smaller --batch" if full else "use a smaller --batch"
-        raise OutputError(f"cannot write a temporary file: {error.strerror}; {mend}") from None
+        remedy = "free some space, set TMPDIR to another disk, or use a smaller --batch" if full else "use a smaller --batch"
+        raise OutputError(f"cannot write a temporary file: {error.strerror}", remedy) from None
 
 
 def _read(file: IO[bytes], data: memoryview, offset: int) -> None:
@@ -170,5 +182,5 @@ def _read(file: IO[bytes], data: memoryview, offset: int) -> None:
     while done < len(data):
         count = os.preadv(file.fileno(), [data[done:]], offset + done)
         if not count:
-            raise OutputError("a temporary file became shorter; use a smaller --batch")
+            raise OutputError("a temporary file became shorter", "use a smaller --batch")
         done += count

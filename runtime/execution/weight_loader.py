@@ -1,4 +1,4 @@
-"""One step's weights in memory: read from their file into a buffer of ours, hashed as they pass, given to onnxruntime."""
+"""Read one step's weights from their file into memory of our own, hash them on the way, and hand them to onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READ_BLOCK_BYTES = 1 << 20
 
 
 class StepWeights:
-    """The first ``filled`` bytes of a step's weights file lie in ``buffer`` from ``start`` on.
+    """The weights of one step: the first ``filled`` bytes of their file are in ``buffer``, from ``start`` on.
 
     The first ``pinned_bytes`` stay there; the rest is read for every inference.
     """
@@ -49,14 +49,14 @@ class StepWeights:
 
     @property
     def streamed_bytes(self) -> int:
-        """Bytes that are read for every inference."""
+        """The bytes that are read for every inference."""
         return self.nbytes - self.pinned_bytes
 
     def fetch(self, stop: int, cancelled: Event | None = None) -> None:
-        """Read on until the first ``stop`` bytes are there, or until ``cancelled``.
+        """Read on until the first ``stop`` bytes are in memory, or until ``cancelled``.
 
-        Raises `BundleError` when the file is not the manifest's: its sha256 is compared when the last byte has passed for
-        the first time, which is before anything is computed with it.
+        Raises `BundleError` when the file is not the manifest's. Its sha256 is compared when the last byte is read for the
+        first time, which is before anything is computed with it.
         """
         if self.filled >= stop:
             return
@@ -65,13 +65,13 @@ class StepWeights:
                 while self.filled < stop and not (cancelled and cancelled.is_set()):
                     self._read_block(stream.fileno(), min(stop, self.filled + READ_BLOCK_BYTES))
         except OSError as error:
-            raise BundleError(f"cannot read {self._path}: {error.strerror}; copy the bundle again") from None
+            raise BundleError(f"cannot read {self._path}: {error.strerror}", "copy the bundle again") from None
 
     def _read_block(self, file: int, stop: int) -> None:
         block = self._view[self.filled : stop]
         count = os.preadv(file, [block], self.filled)
         if not count:
-            raise BundleError(f"{self._path} became shorter; copy the bundle again")
+            raise BundleError(f"{self._path} became shorter", "copy the bundle again")
         self._check(block[:count])
         if not self._keep_cached and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file, self.filled, count, os.POSIX_FADV_DONTNEED)
@@ -81,6 +81,7 @@ class StepWeights:
             self.buffer.lock(self.pinned_bytes)
 
     def _check(self, block: memoryview) -> None:
+        """Hash the part of a block that was not hashed before, and compare the hash at the end of the file."""
         known = self._hashed - self.filled
         if self._digest is None or known >= len(block):
             return
@@ -89,20 +90,20 @@ class StepWeights:
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:
                 self._digest, self._hashed, self.filled = hashlib.sha256(), 0, 0
-                raise BundleError(f"{self._path} was changed: its sha256 is not the manifest's; copy the bundle again")
+                raise BundleError(f"{self._path} was changed: its sha256 is not the manifest's", "copy the bundle again")
             self._digest = None
 
     def give_back(self) -> None:
-        """Keep the pinned bytes only; in a buffer of our own the other pages are freed, in the arena they may be reused."""
+        """Keep the pinned bytes only. The other pages of a step's own buffer are freed, those of the arena may be reused."""
         self.filled = min(self.filled, self.pinned_bytes)
         if self.pinned_bytes:
             self.buffer.release(self.pinned_bytes, self.nbytes)
 
     def values(self) -> dict[str, ort.OrtValue]:
-        """The weights as onnxruntime values over this memory, without a copy, by name."""
-        found = {}
+        """Return the weights by name, as onnxruntime values over this memory, without a copy."""
+        values = {}
         for tensor in self._record.tensors:
             kind = STORAGE_TYPES[tensor.dtype]
             flat = np.frombuffer(self._view, kind.storage, tensor.elements, tensor.offset)
-            found[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
-        return found
+            values[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
+        return values

@@ -1,15 +1,16 @@
-"""Which weights are in memory while a step runs: the pinned ones, its own, and what is being read ahead of the next.
+"""Bring weights into memory as the steps need them: the pinned ones, the step's own, and the next step's, read ahead.
 
-The manifest says for every step how many bytes of its weights are *pinned* (read once, never given back) and how many bytes
-of the next step's may be there while it runs. A thread reads those ahead, so that storage and processor work at the same
-time; the rest follows when the step's turn comes. Pinned bytes have their place in the budget from the beginning: they are
-read ahead without a limit.
+The manifest says for every step how many bytes of its weights are *pinned* (read once, never given back), and how many
+bytes of the next step's may be in memory while it runs. A thread reads those ahead, so that storage and processor work at
+the same time; the rest is read when the step's turn comes. Pinned bytes have their place in the budget from the beginning,
+so they are read ahead without a limit.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -17,12 +18,13 @@ from threading import Event, Thread
 import onnxruntime as ort
 
 from hyps.runtime.bundle.manifest import Step
-from hyps.runtime.execution.weight_buffers import HUGE_PAGE_BYTES, WeightBuffer, buffer_layout, gaps
+from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle. `enter` a step before it runs, `leave` it behind; in the order of the steps."""
+    """All weights of a bundle. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
 
     def __init__(
         self,
@@ -37,15 +39,15 @@ class WeightResidency:
     ) -> None:
         self._steps = steps
         self._budget_bytes = budget_bytes
-        self._ahead: _Ahead | None = None
+        self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
         self._steady = steady
         self._unit = HUGE_PAGE_BYTES if huge else 1
         streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
-        sizes = [record.size_bytes for index in streamed if (record := steps[index].weights)]
-        placed = buffer_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge=huge)
-        self._arena = WeightBuffer(placed.nbytes, huge=huge) if streamed else None
-        starts = dict(zip(streamed, placed.starts, strict=True))
+        sizes = [steps[index].weights_file_bytes for index in streamed]
+        layout = arena_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge_pages=huge)
+        self._arena = WeightBuffer(layout.nbytes, huge=huge) if streamed else None
+        starts = dict(zip(streamed, layout.starts, strict=True))
         self._weights: Mapping[int, StepWeights] = {
             index: StepWeights(
                 bundle,
@@ -61,35 +63,35 @@ class WeightResidency:
         }
 
     def values(self, index: int) -> dict[str, ort.OrtValue]:
-        """The weights of a step as onnxruntime values; they hold what they should from `enter` to `leave`."""
+        """Return a step's weights by name, as onnxruntime values; their content is valid from `enter` to `leave`."""
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 
     def enter(self, index: int, *, again: bool) -> None:
-        """Make the weights of a step resident, and read beside it what comes next: two readers are faster than one.
+        """Make the weights of a step resident, and start reading what follows: two readers are faster than one.
 
-        ``again``: the first step follows behind the last. Raises `BundleError` for what cannot be read or was changed.
+        With ``again`` the first step follows the last. Raises `BundleError` for a file that cannot be read or was changed.
         """
         self._stop_reading()
         following = list(self._following(index, again=again))
-        for each, stop in following:  # more may be there, which has no room beside this step
-            each.filled = min(each.filled, stop)
+        for each in following:  # of an inference that broke off, more may be in memory than has room during this step
+            each.weights.filled = min(each.weights.filled, each.stop)
         self._trim(index, following)
         weights = self._weights.get(index)
-        kept = {id(weights), *(id(each) for each, _ in following)}
+        kept = {id(weights), *(id(each.weights) for each in following)}
         for other in self._weights.values():  # what is read from here on may overwrite them
             if other.buffer is self._arena and id(other) not in kept:
                 other.filled = 0
-        if any(each.filled < stop for each, stop in following):
+        if any(each.missing_bytes for each in following):
             if self._reader is None:
                 self._reader = _Reader()
                 weakref.finalize(self, self._reader.tasks.put, None)
-            self._ahead = _Ahead(self._reader, following)
+            self._reading = _ReadAhead(self._reader, following)
         if weights:
             weights.fetch(weights.nbytes)
 
     def leave(self, index: int) -> None:
-        """What is not pinned of a step's weights may be overwritten from now on."""
+        """Let the weights of a step that are not pinned be overwritten from now on."""
         if weights := self._weights.get(index):
             weights.give_back()
 
@@ -102,60 +104,76 @@ class WeightResidency:
             self._arena.release(0, self._arena.nbytes)
 
     def pending_bytes(self) -> int:
-        """Bytes that are still being read ahead."""
-        return self._ahead.pending_bytes() if self._ahead else 0
+        """Return the bytes that are still to be read ahead."""
+        return self._reading.pending_bytes() if self._reading else 0
 
-    def _following(self, index: int, *, again: bool) -> Iterator[tuple[StepWeights, int]]:
-        """What may be read while step ``index`` runs: pinned bytes up to the next streamed step, and of that so many."""
+    def _following(self, index: int, *, again: bool) -> Iterator[_Target]:
+        """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
         for weights in (self._weights[other] for other in order if other in self._weights):
             if weights.streamed_bytes:
-                yield weights, weights.pinned_bytes + min(self._steps[index].ahead_bytes, weights.streamed_bytes)
+                ahead_bytes = min(self._steps[index].ahead_bytes, weights.streamed_bytes)
+                yield _Target(weights=weights, stop=weights.pinned_bytes + ahead_bytes)
                 return
-            yield weights, weights.nbytes
+            yield _Target(weights=weights, stop=weights.nbytes)
 
-    def _trim(self, index: int, following: Sequence[tuple[StepWeights, int]]) -> None:
+    def _trim(self, index: int, following: Sequence[_Target]) -> None:
         """Give back what older steps left in the arena, where the budget has no room for it."""
         if self._arena is None or self._steady:
             return
         own = self._weights.get(index)
-        kept = [*((each, stop) for each, stop in following), *([(own, own.nbytes)] if own else [])]
-        ranges = [(each.start, each.start + stop) for each, stop in kept if each.buffer is self._arena]
-        left = list(gaps(self._arena.nbytes, ranges, self._unit))
-        if self._steps[index].peak_bytes + sum(stop - start for start, stop in left) > self._budget_bytes:
-            for start, stop in left:
+        kept = [*following, *([_Target(weights=own, stop=own.nbytes)] if own else [])]
+        ranges = [
+            (each.weights.start, each.weights.start + each.stop) for each in kept if each.weights.buffer is self._arena
+        ]
+        unused = list(uncovered_ranges(self._arena.nbytes, ranges, self._unit))
+        if self._steps[index].peak_bytes + sum(stop - start for start, stop in unused) > self._budget_bytes:
+            for start, stop in unused:
                 self._arena.release(start, stop)
 
     def _stop_reading(self) -> None:
-        if self._ahead:
-            ahead, self._ahead = self._ahead, None
-            ahead.stop()
+        if self._reading:
+            reading, self._reading = self._reading, None
+            reading.stop()
 
 
-class _Ahead:
-    """Reads (weights, up to so many bytes) one after the other on the reader's thread, until stopped."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Weights to read ahead, up to the byte ``stop`` of their file."""
 
-    def __init__(self, reader: _Reader, wanted: Sequence[tuple[StepWeights, int]]) -> None:
-        self._wanted = wanted
+    weights: StepWeights
+    stop: int
+
+    @property
+    def missing_bytes(self) -> int:
+        """The bytes that are not in memory yet."""
+        return max(0, self.stop - self.weights.filled)
+
+
+class _ReadAhead:
+    """One order to the reader's thread: its targets one after the other, until it is stopped."""
+
+    def __init__(self, reader: _Reader, targets: Sequence[_Target]) -> None:
+        self._targets = targets
         self._cancelled, self._done = Event(), Event()
         self._error: Exception | None = None
         reader.tasks.put(self._read)
 
     def _read(self) -> None:
         try:
-            for weights, stop in self._wanted:
-                weights.fetch(stop, self._cancelled)
-        except Exception as error:  # raised where it is waited for
+            for target in self._targets:
+                target.weights.fetch(target.stop, self._cancelled)
+        except Exception as error:  # `stop` raises it
             self._error = error
         finally:
             self._done.set()
 
     def pending_bytes(self) -> int:
-        """What is left to read."""
-        return sum(max(0, stop - weights.filled) for weights, stop in self._wanted)
+        """Return the bytes that are still to be read."""
+        return sum(target.missing_bytes for target in self._targets)
 
     def stop(self) -> None:
-        """Stop after the block that is being read; raises what went wrong."""
+        """Stop after the block that is being read; raise what went wrong on the thread."""
         self._cancelled.set()
         self._done.wait()
         if self._error:
@@ -163,7 +181,7 @@ class _Ahead:
 
 
 class _Reader(Thread):
-    """One thread for all that is read ahead: to start one for every step took VGG16 in 72 MB a twentieth of its time."""
+    """The thread for everything that is read ahead: one thread a step took a twentieth of VGG16's time in 72 MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -171,6 +189,6 @@ class _Reader(Thread):
         self.start()
 
     def run(self) -> None:
-        """Do what is asked for (called by the thread), until that is None."""
+        """Carry out tasks until one is None; the thread calls this."""
         while task := self.tasks.get():
             task()

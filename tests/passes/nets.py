@@ -20,13 +20,13 @@ from hyps.models.layers import LayerOutput, Layers
 from hyps.models.vgg import vgg16
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import Footprint, footprints
-from hyps.passes.cost.residency import Residence
 from hyps.passes.graph import Graph, Operator, Tensor, view
 from hyps.passes.planning.partitions import partitions, segments_between
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.residency import StepResidency
 from hyps.runtime.execution.session import session_options
 
 Array = NDArray[Any]
@@ -231,7 +231,10 @@ def run_cut(model: Model, cuts: tuple[int, ...], feeds: Feeds, folder: Path) -> 
 def cut(graph: Graph, cuts: tuple[int, ...], reasons: Mapping[int, Reason] | None = None) -> tuple[Partition, ...]:
     """Return the partitions between ``cuts``; nothing of any of them stays in memory."""
     segments = segments_between(graph, costs(graph, footprints(graph, 1)), cuts)
-    alone = [Residence(pinned_bytes=0, ahead_bytes=0, kept=False, peak_bytes=segment.alone_bytes) for segment in segments]
+    alone = [
+        StepResidency(pinned_bytes=0, ahead_bytes=0, session_stays_open=False, peak_bytes=segment.alone_bytes)
+        for segment in segments
+    ]
     return partitions(graph, segments, alone, reasons or {})
 
 

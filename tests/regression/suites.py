@@ -63,9 +63,16 @@ class _Shaped:
     """A partition's session; what it makes has the types that the plan was made for."""
 
     def __init__(
-        self, manifest: Manifest, path: Path, threads: int, weights: Mapping[str, TensorValue], *, reuse: bool, plain: bool
+        self,
+        manifest: Manifest,
+        path: Path,
+        threads: int,
+        weights: Mapping[str, TensorValue],
+        *,
+        reuse_memory: bool,
+        optimize: bool,
     ) -> None:
-        self._session = open_session(path, threads, weights, reuse=reuse, plain=plain)
+        self._session = open_session(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
         self._manifest = manifest
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:

@@ -1,4 +1,4 @@
-"""What the runtime's tests share: a made-up bundle of two steps, a real one, and ``hyps-run`` in a process of its own."""
+"""Fixtures of the runtime's tests: a made-up bundle of two steps, real ones, and ``hyps-run`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hyps.runtime.bundle.manifest import (
     OutputRecord,
     Preprocess,
     Reason,
+    SessionRecord,
     Step,
     TargetRecord,
     TensorRecord,
@@ -27,14 +28,14 @@ from hyps.runtime.bundle.manifest import (
     encode_manifest,
 )
 
-#: Equal in length, so that two exchanged files differ by their hashes alone.
+#: Equal in length, so that two exchanged files differ only in their hashes.
 CONTENTS: Mapping[str, bytes] = {
     "partitions/00-first.onnx": b"model of the first",
     "partitions/00-first.weights": b"weights of 1st one",
     "partitions/01-second.onnx": b"model of the other",
     "partitions/01-second.weights": b"weights of 2nd one",
 }
-#: A process that hangs is a failure, not a wait.
+#: A process that takes longer hangs, and fails its test.
 TIMEOUT_S = 60
 
 
@@ -64,15 +65,14 @@ def _step(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], live: tu
         peak_bytes=60_000_000,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
         reason=Reason(kind="first", text="starts at the model's input"),
     )
 
 
 @pytest.fixture
 def manifest() -> Manifest:
-    """Two steps: image -> hidden -> scores."""
+    """A manifest of two steps: image -> hidden -> scores."""
     return Manifest(
         version=3,
         created_by="hyps test",
@@ -100,7 +100,7 @@ def manifest() -> Manifest:
 
 @pytest.fixture
 def bundle(tmp_path: Path, manifest: Manifest) -> Path:
-    """`manifest` and its files in a folder; the files hold no models."""
+    """A folder with `manifest` and its files, which hold no models."""
     folder = tmp_path / "bundle"
     (folder / "partitions").mkdir(parents=True)
     for path, content in CONTENTS.items():
@@ -135,7 +135,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hyps_run(bin_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the installed ``hyps-run``; never with a traceback, and with one line on stderr when it exits with 2."""
+    """Return a function that runs the installed ``hyps-run``; it fails on a traceback, or if an error is not one line."""
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -153,7 +153,7 @@ def hyps_run(bin_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The trained CIFAR-10 network cut behind every layer."""
+    """The trained CIFAR-10 network cut after every layer."""
     folder = tmp_path_factory.mktemp("layers") / "bundle"
     labels = root / "models/cifar10_labels.txt"
     options: list[str | Path] = ["--memory", "72MB", "--split", "layers", "--preprocess", "cifar10", "--labels", labels]

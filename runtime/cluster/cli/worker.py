@@ -103,10 +103,10 @@ def _device(options: argparse.Namespace, cache: Path) -> Host:
     """This device, measured."""
     from hyps.runtime.calibration.rates import conv_by_threads
     from hyps.runtime.cluster.worker.runner import Abilities, LocalHost
-    from hyps.runtime.device.available_memory import memory_room
+    from hyps.runtime.device.available_memory import available_memory
 
     cores = os.cpu_count() or 1
-    memory_bytes = options.memory or int(memory_room().available_bytes * _FREE_SHARE)
+    memory_bytes = options.memory or int(available_memory().available_bytes * _FREE_SHARE)
     memory_bytes -= HUGE_HEAP_BYTES if _has_much(options) else 0
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]

@@ -47,7 +47,8 @@ def tight(compiled: Compile, proto: ModelProto) -> Bundle:
 
 def streaming(manifest: Manifest) -> Manifest:
     """With no session that stays open."""
-    return structs.replace(manifest, steps=tuple(structs.replace(step, kept=False) for step in manifest.steps))
+    closed = ((step, structs.replace(step.session, stays_open=False)) for step in manifest.steps)
+    return structs.replace(manifest, steps=tuple(structs.replace(step, session=session) for step, session in closed))
 
 
 def inference(made: Bundle) -> tuple[list[Path], list[bool]]:
@@ -73,11 +74,11 @@ def inference(made: Bundle) -> tuple[list[Path], list[bool]]:
 def test_one_session_runs_all_shards_alike(compiled: Compile, proto: ModelProto) -> None:
     made = tight(compiled, proto)
     steps = made.compiled.manifest.steps
-    shared = [step for step in steps if step.alike]
+    shared = [step for step in steps if step.session.group]
     assert len(shared) > 2
     opened, equal = inference(made)
     assert all(equal)
-    turns = 1 + sum(a.alike != b.alike or not a.alike for a, b in pairwise(steps))
+    turns = 1 + sum(a.session.group != b.session.group or not a.session.group for a, b in pairwise(steps))
     assert len(opened) == 2 * turns < 2 * len(steps)
 
 
@@ -88,7 +89,7 @@ def test_each_partition_still_runs_alone_with_its_own_weights(compiled: Compile)
     found = []
     for path, step in zip(made.partitions, made.compiled.manifest.steps, strict=True):
         onnx.checker.check_model(path, full_check=True)
-        if step.alike:
+        if step.session.group:
             session = ort.InferenceSession(path)
             assert [entry.name for entry in session.get_inputs()] == ["x"]
             found.append(session.run(None, {"x": x})[0])
@@ -104,7 +105,7 @@ def test_a_failed_run_leaves_no_session_behind(compiled: Compile) -> None:
     x = np.ones((1, 2_000), np.float32)
     expected = executor.run({"x": x})["y"]
     steps = made.compiled.manifest.steps
-    last = max(index for index, step in enumerate(steps) if step.alike)
+    last = max(index for index, step in enumerate(steps) if step.session.group)
     with pytest.raises(KeyError), executor.step(last - 1, again=False) as run:
         run({})
     np.testing.assert_array_equal(executor.run({"x": x})["y"], expected)
@@ -113,11 +114,11 @@ def test_a_failed_run_leaves_no_session_behind(compiled: Compile) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda step: step["small"][0].update(shape=[3]), "is not of its type and shape"),
-        (lambda step: step["small"][0].update(dtype="float31"), "is not of its type and shape"),
-        (lambda step: step["small"].clear(), "has other tensors"),
+        (lambda step: step["session"]["small_weights"][0].update(shape=[3]), "is not of its type and shape"),
+        (lambda step: step["session"]["small_weights"][0].update(dtype="float31"), "is not of its type and shape"),
+        (lambda step: step["session"]["small_weights"].clear(), "has other tensors"),
         (lambda step: step["weights"]["tensors"][0].update(shape=[1, 1]), "has other tensors"),
-        (lambda step: step.update(plain=not step["plain"]), "has other tensors"),
+        (lambda step: step["session"].update(is_optimizable=not step["session"]["is_optimizable"]), "has other tensors"),
     ],
 )
 def test_a_manifest_that_calls_others_alike_is_refused(
@@ -126,7 +127,7 @@ def test_a_manifest_that_calls_others_alike_is_refused(
     made = tight(compiled, GEMM)
     path = made.folder / "manifest.json"
     document = json.loads(path.read_bytes())
-    change(next(step for step in reversed(document["steps"]) if step["alike"]))
+    change(next(step for step in reversed(document["steps"]) if step["session"]["group"]))
     path.write_text(json.dumps(document))
     with pytest.raises(BundleError, match=said) as caught:
         load_executor(made.folder)

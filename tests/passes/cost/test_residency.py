@@ -1,4 +1,4 @@
-"""What stays in memory keeps within the budget, leaves little of it unused, and saves reading."""
+"""The chosen residency keeps within the budget, leaves little of it unused, and saves reading."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.passes.cost.residency import HUGE_SLACK_BYTES, Residences, StepNeeds, arena_bytes, residences
+from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.device import DeviceRates
+from hyps.runtime.bundle.residency import Residency, StepMemory
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 MB = 1_000_000
 #: Reading a megabyte takes as long as computing for ten milliseconds.
@@ -18,26 +20,29 @@ SLOW = DeviceRates(storage_bytes_per_s=100e6, step_s=0.0, cache_bytes=0)
 
 
 def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> StepNeeds:
-    """A step that needs ``base`` besides its weights and its session, all in MB."""
-    return StepNeeds(
-        alone_bytes=(base + weights + session) * MB,
-        weights_bytes=weights * MB,
-        session_bytes=session * MB,
-        compute_s=compute_s,
-    )
+    """Return a step that needs ``base`` besides its weights and its session, all in MB."""
+    memory = StepMemory(alone_bytes=(base + weights + session) * MB, weights_bytes=weights * MB, session_bytes=session * MB)
+    return StepNeeds(memory=memory, compute_s=compute_s)
 
 
-def peaks(needs: Sequence[StepNeeds], found: Residences) -> list[int]:
-    """The peak of each step, added up from what is decided."""
+def sharing(need: StepNeeds, **changes: float) -> StepNeeds:
+    """Return the same step, run by a neighbour's session."""
+    return replace(need, memory=replace(need.memory, shares_session=True), **changes)
+
+
+def peaks(needs: Sequence[StepNeeds], found: Residency) -> list[int]:
+    """Return the peak of each step, added up from the decisions."""
     pinned = sum(each.pinned_bytes for each in found.steps)
-    sessions = sum(need.session_bytes for need, each in zip(needs, found.steps, strict=True) if each.kept)
-    streamed = [need.weights_bytes - each.pinned_bytes for need, each in zip(needs, found.steps, strict=True)]
+    sessions = sum(
+        need.memory.session_bytes for need, each in zip(needs, found.steps, strict=True) if each.session_stays_open
+    )
+    streamed = [need.memory.weights_bytes - each.pinned_bytes for need, each in zip(needs, found.steps, strict=True)]
     peaks = []
     for need, each, own in zip(needs, found.steps, streamed, strict=True):
-        own_session = need.session_bytes if each.kept else 0
-        turns = arena_bytes(streamed) - own if found.steady else each.ahead_bytes
+        own_session = need.memory.session_bytes if each.session_stays_open else 0
+        others = arena_bytes(streamed) - own if found.steady else each.ahead_bytes
         slack = HUGE_SLACK_BYTES if found.huge_pages and not found.steady else 0
-        peaks.append(need.alone_bytes + sessions - own_session + pinned - each.pinned_bytes + turns + slack)
+        peaks.append(need.memory.alone_bytes + sessions - own_session + pinned - each.pinned_bytes + others + slack)
     return peaks
 
 
@@ -48,60 +53,63 @@ NEEDS = st.lists(
 
 @given(needs=NEEDS, spare=st.integers(0, 300), rate=st.sampled_from([1e6, 20e6, 1e9, 1e10]), cached=st.booleans())
 def test_the_budget_is_kept(needs: list[StepNeeds], spare: int, rate: float, cached: bool) -> None:
-    budget = max(need.alone_bytes for need in needs) + spare * MB
-    decision = residences(needs, budget, DeviceRates(storage_bytes_per_s=rate, cache_bytes=1 << 40 if cached else 0))
+    budget = max(need.memory.alone_bytes for need in needs) + spare * MB
+    device = DeviceRates(storage_bytes_per_s=rate, cache_bytes=1 << 40 if cached else 0)
+    decision = plan_residency(needs, budget, device).residency
     found = decision.steps
     assert [each.peak_bytes for each in found] == peaks(needs, decision)
     assert max(each.peak_bytes for each in found) <= budget
-    assert all(0 <= each.pinned_bytes <= need.weights_bytes for need, each in zip(needs, found, strict=True))
+    assert all(0 <= each.pinned_bytes <= need.memory.weights_bytes for need, each in zip(needs, found, strict=True))
 
 
 @given(needs=NEEDS, spare=st.integers(0, 300))
 def test_on_slow_storage_the_budget_is_used(needs: list[StepNeeds], spare: int) -> None:
-    """Read are at most the weights less what the budget has above the working set, within 2 % and some huge pages."""
-    budget = max(need.alone_bytes for need in needs) + spare * MB
-    found = residences(needs, budget, DeviceRates(storage_bytes_per_s=1e5, cache_bytes=0)).steps
-    total, pinned = sum(need.weights_bytes for need in needs), sum(each.pinned_bytes for each in found)
+    """At most the weights less the budget's rest above the working set are read, within 2 % and some huge pages."""
+    budget = max(need.memory.alone_bytes for need in needs) + spare * MB
+    device = DeviceRates(storage_bytes_per_s=1e5, cache_bytes=0)
+    found = plan_residency(needs, budget, device).residency.steps
+    total, pinned = sum(need.memory.weights_bytes for need in needs), sum(each.pinned_bytes for each in found)
     working_set = max(each.peak_bytes for each in found) - pinned
     assert total - pinned <= max(0, total - (budget - working_set)) + 0.02 * total + 4 * HUGE_SLACK_BYTES
 
 
 @given(needs=NEEDS, spare=st.integers(0, 300))
 def test_what_is_read_ahead_fits_beside_every_step_until_it_is_used(needs: list[StepNeeds], spare: int) -> None:
-    budget = max(need.alone_bytes for need in needs) + spare * MB
-    decision = residences(needs, budget, SLOW)
-    found = decision.steps
+    budget = max(need.memory.alone_bytes for need in needs) + spare * MB
+    found = plan_residency(needs, budget, SLOW).residency.steps
     for (need, each), after in zip(zip(needs[1:], found[1:], strict=True), found, strict=False):
-        if need.weights_bytes > each.pinned_bytes:
-            assert after.ahead_bytes <= need.weights_bytes - each.pinned_bytes
+        if need.memory.weights_bytes > each.pinned_bytes:
+            assert after.ahead_bytes <= need.memory.weights_bytes - each.pinned_bytes
         else:
             assert after.ahead_bytes <= each.ahead_bytes
 
 
-def decided(needs: Sequence[StepNeeds], budget: int, device: DeviceRates = SLOW) -> Residences:
-    return residences(needs, budget * MB, device)
+def decided(needs: Sequence[StepNeeds], budget: int, device: DeviceRates = SLOW) -> ResidencyPlan:
+    return plan_residency(needs, budget * MB, device)
 
 
 def test_with_room_for_all_everything_stays() -> None:
     needs = [step(10, 20, 1), step(5, 40, 1), step(20, 30, 1)]
     found = decided(needs, 10_000)
-    assert [each.pinned_bytes for each in found.steps] == [20 * MB, 40 * MB, 30 * MB]
-    assert all(each.kept for each in found.steps)
+    assert [each.pinned_bytes for each in found.residency.steps] == [20 * MB, 40 * MB, 30 * MB]
+    assert all(each.session_stays_open for each in found.residency.steps)
     assert found.latency_s == pytest.approx(0.03)
 
 
 def test_without_room_nothing_stays() -> None:
     needs = [step(10, 40), step(10, 40), step(10, 40)]
     found = decided(needs, 50)
-    assert [(each.pinned_bytes, each.ahead_bytes) for each in found.steps] == [(0, 0)] * 3
+    assert [(each.pinned_bytes, each.ahead_bytes) for each in found.residency.steps] == [(0, 0)] * 3
     assert found.latency_s == pytest.approx(3 * 0.4 + 0.03)
 
 
 def test_pinning_saves_what_the_budget_leaves() -> None:
-    """Kept = budget - working set: 10 + 40 of 90 are needed, 40 stay of 160."""
+    """Pinned = budget - working set: 10 + 40 of 90 MB are needed, so 40 of 160 MB stay."""
     needs = [step(10, 40, compute_s=0.0)] * 4
     found = decided(needs, 90)
-    assert sum(each.pinned_bytes for each in found.steps) == pytest.approx(40 * MB, abs=0.02 * 160 * MB + HUGE_SLACK_BYTES)
+    assert sum(each.pinned_bytes for each in found.residency.steps) == pytest.approx(
+        40 * MB, abs=0.02 * 160 * MB + HUGE_SLACK_BYTES
+    )
 
 
 def test_where_computing_hides_reading_it_is_read_ahead() -> None:
@@ -111,21 +119,21 @@ def test_where_computing_hides_reading_it_is_read_ahead() -> None:
 
 
 def test_a_step_alone_reads_nothing_ahead_of_itself() -> None:
-    (found,) = decided([step(10, 40)], 50).steps
+    (found,) = decided([step(10, 40)], 50).residency.steps
     assert found.ahead_bytes == 0
 
 
 def test_sessions_that_are_shared_take_no_room() -> None:
-    """What they would take goes to weights."""
+    """Their memory goes to weights."""
     own = [step(40, 10, session=1)] * 8
-    budget = own[0].alone_bytes + 8 * MB
-    kept, shared = (residences([replace(need, shared=each) for need in own], budget, SLOW) for each in (False, True))
-    assert sum(each.kept for each in kept.steps) == 8
-    assert not any(each.kept for each in shared.steps)
-    assert sum(each.ahead_bytes for each in shared.steps) > sum(each.ahead_bytes for each in kept.steps)
+    budget = own[0].memory.alone_bytes + 8 * MB
+    kept, shared = (plan_residency(needs, budget, SLOW).residency.steps for needs in (own, [*map(sharing, own)]))
+    assert sum(each.session_stays_open for each in kept) == 8
+    assert not any(each.session_stays_open for each in shared)
+    assert sum(each.ahead_bytes for each in shared) > sum(each.ahead_bytes for each in kept)
 
 
 def test_small_steps_cost_time_though_a_session_runs_all() -> None:
-    few, many = [step(40, 30)] * 4, [replace(step(40, 3), shared=True, compute_s=0.001)] * 40
+    few, many = [step(40, 30)] * 4, [sharing(step(40, 3), compute_s=0.001)] * 40
     device = replace(SLOW, cache_bytes=1 << 40, step_s=0.001)
-    assert residences(few, 110 * MB, device).cost < residences(many, 110 * MB, device).cost
+    assert plan_residency(few, 110 * MB, device).cost < plan_residency(many, 110 * MB, device).cost

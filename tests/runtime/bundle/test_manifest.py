@@ -1,4 +1,4 @@
-"""The manifest is read strictly: what is wrong is said in one line with its place, and nothing leads out of the bundle."""
+"""The manifest is read strictly: an error is one line with its place, and no path leads out of the bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime.bundle import integrity as manifest_module
+from hyps.runtime.bundle import integrity
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord, encode_manifest
 from hyps.runtime.errors import BundleError
@@ -24,7 +24,7 @@ MISSING = object()
 
 
 def put(document: Any, path: Path_, value: object) -> None:
-    """Set (or with ``MISSING`` remove) what ``path`` leads to."""
+    """Set the value at ``path``, or remove it with ``MISSING``."""
     *parents, last = path
     for key in parents:
         document = document[key]
@@ -35,7 +35,7 @@ def put(document: Any, path: Path_, value: object) -> None:
 
 
 def refusal(bundle: Path, document: bytes) -> str:
-    """The one line, without the manifest's own path, with which ``document`` is refused."""
+    """Return the one line with which ``document`` is refused, with M for the manifest's own path."""
     path = bundle / MANIFEST_NAME
     path.write_bytes(document)
     with pytest.raises(BundleError) as caught:
@@ -162,19 +162,19 @@ def test_paths_stay_in_the_partitions_folder(bundle: Path, manifest: Manifest, p
 INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
     "an input that was never there": (
         [(("steps", 0, "inputs"), ["picture"])],
-        "$.steps[0].inputs: 'picture' is not there by then",
+        "$.steps[0].inputs: 'picture' is not held by then",
     ),
     "an input that comes later": (
         [(("steps", 0, "inputs"), ["scores"])],
-        "$.steps[0].inputs: 'scores' is not there by then",
+        "$.steps[0].inputs: 'scores' is not held by then",
     ),
-    "an input that was let go": (
+    "an input that was dropped": (
         [(("steps", 1, "inputs"), ["hidden", "image"])],
-        "$.steps[1].inputs: 'image' is not there by then",
+        "$.steps[1].inputs: 'image' is not held by then",
     ),
     "the tensor between the steps is not kept": (
         [(("steps", 0, "live"), [])],
-        "$.steps[1].inputs: 'hidden' is not there by then",
+        "$.steps[1].inputs: 'hidden' is not held by then",
     ),
     "live was never produced": (
         [(("steps", 0, "live"), ["hidden", "ghost"])],
@@ -188,7 +188,7 @@ INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
         [(("outputs", 0, "name"), "answer")],
         "$.outputs: no step produces 'answer'",
     ),
-    "an output that is let go": ([(("steps", 1, "live"), [])], "$.outputs: no step produces 'scores'"),
+    "an output that is dropped": ([(("steps", 1, "live"), [])], "$.outputs: no step produces 'scores'"),
     "no entry for a tensor": ([(("tensors", "hidden"), MISSING)], "$.tensors: no entry for 'hidden'"),
     "no entry for an input": ([(("tensors", "image"), MISSING)], "$.tensors: no entry for 'image'"),
     "no entry for an output": ([(("tensors", "scores"), MISSING)], "$.tensors: no entry for 'scores'"),
@@ -281,14 +281,14 @@ def test_what_is_no_manifest_is_refused(bundle: Path, document: bytes) -> None:
 
 def test_a_manifest_that_is_too_large_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_bytes = (bundle / MANIFEST_NAME).stat().st_size
-    monkeypatch.setattr(manifest_module, "MANIFEST_LIMIT_BYTES", limit_bytes)
+    monkeypatch.setattr(integrity, "MANIFEST_LIMIT_BYTES", limit_bytes)
     read_manifest(bundle)
     document = (bundle / MANIFEST_NAME).read_bytes() + b" "
-    assert refusal(bundle, document) == f"M is larger than {limit_bytes} bytes: no manifest that hypsc wrote"
+    assert refusal(bundle, document) == f"M is larger than {limit_bytes} bytes: hypsc did not write it"
 
 
 def test_the_limit_suffices_for_100_000_operators() -> None:
-    assert manifest_module.MANIFEST_LIMIT_BYTES > 100_000 * 500
+    assert integrity.MANIFEST_LIMIT_BYTES > 100_000 * 500
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty"])
@@ -313,7 +313,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
 
 
 def survives(bundle: Path, document: bytes) -> None:
-    """Reading and checking either works or ends in a `BundleError` of one line."""
+    """Check that reading and checking either works or ends in a `BundleError` of one line."""
     (bundle / MANIFEST_NAME).write_bytes(document)
     try:
         check_files(bundle, read_manifest(bundle))
@@ -334,7 +334,7 @@ def test_any_bytes_are_survived(fuzzed: Path, document: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def valid(fuzzed: Path, cifar_bundle: Path) -> bytes:
-    """A real manifest, whose files are not there."""
+    """A real manifest, whose files are absent."""
     return (cifar_bundle / MANIFEST_NAME).read_bytes()
 
 
@@ -350,7 +350,7 @@ def test_flipped_bytes_are_survived(fuzzed: Path, valid: bytes, data: st.DataObj
 
 
 def places(document: Any, path: Path_ = ()) -> list[Path_]:
-    """The paths to every value of a JSON document."""
+    """Return the paths to every value of a JSON document."""
     children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     return [path] * bool(path) + [place for key, value in children for place in places(value, (*path, key))]
 
@@ -409,7 +409,7 @@ def swap(bundle: Path) -> None:
 
 
 def link(bundle: Path) -> None:
-    """To a file with the right content, outside."""
+    """Put a link to a file outside, with the right content, in the file's place."""
     outside = bundle.parent / "outside"
     (bundle / FIRST).rename(outside)
     (bundle / FIRST).symlink_to(outside)
@@ -518,5 +518,5 @@ def test_hashing_is_sha256_of_the_whole_file(bundle: Path, manifest: Manifest) -
     check_files(bundle, msgspec.structs.replace(manifest, steps=steps))
 
 
-def test_a_field_with_a_line_break_in_its_name_is_told_of_in_one_line(fuzzed: Path, valid: bytes) -> None:
+def test_a_field_with_a_line_break_in_its_name_is_reported_in_one_line(fuzzed: Path, valid: bytes) -> None:
     survives(fuzzed, valid.replace(b'"version"', b'"versi\\n\\u001b[31m"', 1))

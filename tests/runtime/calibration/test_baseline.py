@@ -1,4 +1,4 @@
-"""The runtime's own memory is that of a real ``hyps-run``, and what it takes to measure it is gone afterwards."""
+"""The runtime's own memory is measured on a real ``hyps-run``, and nothing is left of the measurement."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ print('{"peak_rss_bytes": %d}' % peaks[len(log.read_text()) - 1])
         ("import os; os.kill(os.getpid(), 9)", "hyps-run on the smallest bundle was killed, as when memory runs out"),
         (
             "import time; time.sleep(60)",
-            "hyps-run on the smallest bundle took over 1 s: stop what else runs",
+            "hyps-run on the smallest bundle took over 1 s; stop other programs",
         ),
     ],
     ids=["it fails", "it is killed", "it hangs"],

@@ -1,4 +1,4 @@
-"""``hyps-run calibrate`` as its user meets it, and the target file that it writes."""
+"""``hyps-run calibrate`` as a user sees it, and the target file that it writes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyps.compiler.targets import Sources, Target, load_target
-from hyps.runtime.calibration import calibrate as module
+from hyps.runtime.calibration import measurements as module
 from hyps.runtime.calibration.baseline import Baseline
-from hyps.runtime.calibration.calibrate import Calibration, calibrate, toml_text, tried
+from hyps.runtime.calibration.calibrate import calibrate
+from hyps.runtime.calibration.measurements import obtainable_memory
 from hyps.runtime.calibration.rates import Rates
+from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
-from hyps.runtime.device.available_memory import MemoryRoom
+from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.device.memory_probe import PIECE_BYTES
 from hyps.runtime.device.probes import StorageProbe
 from hyps.runtime.errors import DeviceError, OutputError
@@ -34,7 +36,7 @@ from hyps.runtime.errors import DeviceError, OutputError
 Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
-ROOM = MemoryRoom(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
+MEMORY = AvailableMemory(total_bytes=1_000_000_000, available_bytes=700_000_000, bound="MemAvailable of /proc/meminfo")
 RATES = Rates(
     threads=3,
     conv_macs_per_s=9_000_000_000,
@@ -47,8 +49,8 @@ RATES = Rates(
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A board that was measured before, so that a test takes no time."""
-    monkeypatch.setattr(module, "memory_room", lambda: ROOM)
+    """Replace the measurements by those of a board, so that a test takes no time."""
+    monkeypatch.setattr(module, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(module, "storage", lambda folder: StorageProbe(read_bytes_per_s=22_000_000, file_bytes=64_000_000))
     monkeypatch.setattr("hyps.runtime.calibration.rates.rates", lambda cores, cache, room: RATES)
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
@@ -140,7 +142,7 @@ def test_the_file(measured: None, tmp_path: Path) -> None:
 
 
 def test_its_fields_are_those_of_a_target() -> None:
-    """Every figure of a target is measured but the network's; each has its source."""
+    """Every figure of a target is measured except the network's; each has its source."""
     fields = set(Target.__struct_fields__)
     assert set(Calibration.__struct_fields__) == fields - {"network_bytes_per_s"}
 
@@ -171,9 +173,9 @@ def test_a_folder_whose_name_is_no_text(measured: None, hyps_run: Run, tmp_path:
 
 
 WRONG = {
-    "no suffix": ("board", None, "--output '{0}/board' is no name of a target file; give one that ends in .toml"),
-    "no name": (".toml", None, "--output '{0}/.toml' is no name of a target file; give one that ends in .toml"),
-    "a folder": ("a.toml", None, "--output '{0}/a.toml' is no name of a target file; give one that ends in .toml"),
+    "no suffix": ("board", None, "--output '{0}/board' is not the name of a target file; give one that ends in .toml"),
+    "no name": (".toml", None, "--output '{0}/.toml' is not the name of a target file; give one that ends in .toml"),
+    "a folder": ("a.toml", None, "--output '{0}/a.toml' is not the name of a target file; give one that ends in .toml"),
     "in no folder": (
         "gone/b.toml",
         None,
@@ -187,13 +189,13 @@ WRONG = {
     "no target's name": (
         "my board.toml",
         None,
-        "'my board' cannot be a target's name: use up to 64 letters, digits, '.', '_' and '-', a letter or digit first, "
+        "'my board' cannot be a target's name; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first, "
         "with --name",
     ),
     "a wrong name": (
         "b.toml",
         "b\n",
-        r"'b\n' cannot be a target's name: use up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+        r"'b\n' cannot be a target's name; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
     ),
 }
 
@@ -202,10 +204,10 @@ WRONG = {
 def test_a_file_that_cannot_be(
     output: str, name: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said before anything is measured."""
+    """The error comes before anything is measured."""
     (tmp_path / "a.toml").mkdir()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(module, "memory_room", lambda: pytest.fail("it measured"))
+    monkeypatch.setattr(module, "available_memory", lambda: pytest.fail("it measured"))
     with pytest.raises(OutputError) as caught:
         calibrate(tmp_path / output, name, tmp_path)
     assert str(caught.value) == line.format(tmp_path)
@@ -227,10 +229,10 @@ def test_a_failure_leaves_the_old_file(measured: None, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("touched", "available", "bound"),
+    ("obtained", "available", "bound"),
     [
         (
-            ROOM.available_bytes // PIECE_BYTES * PIECE_BYTES,
+            MEMORY.available_bytes // PIECE_BYTES * PIECE_BYTES,
             700_000_000,
             "MemAvailable of /proc/meminfo (a process took all",
         ),
@@ -238,22 +240,22 @@ def test_a_failure_leaves_the_old_file(measured: None, tmp_path: Path, monkeypat
     ],
     ids=["all", "less"],
 )
-def test_memory_that_was_tested(touched: int, available: int, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: touched)
-    room = tried(ROOM)
-    assert (room.total_bytes, room.available_bytes) == (ROOM.total_bytes, available)
-    assert room.bound.startswith(bound)
+def test_memory_that_was_tested(obtained: int, available: int, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: obtained)
+    memory = obtainable_memory(MEMORY)
+    assert (memory.total_bytes, memory.available_bytes) == (MEMORY.total_bytes, available)
+    assert memory.bound.startswith(bound)
 
 
 def test_memory_that_nobody_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: 0)
-    with pytest.raises(DeviceError, match="got none: stop what else runs here"):
-        tried(ROOM)
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: 0)
+    with pytest.raises(DeviceError, match="got none; stop other programs here"):
+        obtainable_memory(MEMORY)
 
 
 def test_memory_is_tested_where_it_is_asked_for(measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "touchable_bytes", lambda wanted: 50 * PIECE_BYTES)
-    for asked, budget in ((True, 50 * PIECE_BYTES), (False, ROOM.available_bytes)):
+    monkeypatch.setattr(module, "obtainable_bytes", lambda most: 50 * PIECE_BYTES)
+    for asked, budget in ((True, 50 * PIECE_BYTES), (False, MEMORY.available_bytes)):
         list(calibrate(tmp_path / "board.toml", None, tmp_path, test_memory=asked))
         assert load_target(str(tmp_path / "board.toml")).budget_bytes == budget
 
@@ -274,7 +276,7 @@ def test_progress_is_for_terminals(measured: None, tmp_path: Path, monkeypatch: 
     assert capsys.readouterr() == ("", "")
 
 
-# As a process.
+# In a process of its own.
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
@@ -310,7 +312,7 @@ def test_a_bundle_of_that_name_is_still_reached(bin_folder: Path, tmp_path: Path
 
 
 def writes_to_storage(pid: int, scratch: Path) -> bool:
-    """A file without a name is open."""
+    """Return whether the process has a file without a name open."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             if link.readlink().name.endswith("(deleted)"):
@@ -342,7 +344,7 @@ def is_alive(pid: str) -> bool:
 def test_a_signal_leaves_nothing(
     signalled: signal.Signals, reached: Callable[[int, Path], bool], bin_folder: Path, tmp_path: Path, storage_folder: Path
 ) -> None:
-    """Neither a file nor a process, whatever was being measured."""
+    """Neither a file nor a process is left, whatever was being measured."""
     (scratch := tmp_path / "scratch").mkdir()
     (out := tmp_path / "out").mkdir()
     command: list[str | Path] = [bin_folder / "hyps-run", "calibrate", "-o", out / "board.toml"]

@@ -1,4 +1,4 @@
-"""What ``hyps-run doctor`` looks at: on boards that are laid out in a folder, and with libraries that fail."""
+"""The checks of ``hyps-run doctor``, on boards whose files are laid out in a folder, and with libraries that fail."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_the_least_versions_are_those_of_the_project(root: Path) -> None:
 
 
 WRONG = {
-    "hangs": ("import time; time.sleep(60)", "FAIL", "still hung after 0.5 s", "stop what else runs and try again"),
+    "hangs": ("import time; time.sleep(60)", "FAIL", "still hung after 0.5 s", "stop other programs and try again"),
     "crashes": ("import os; os.abort()", "FAIL", "crashes (Aborted)", "install it again"),
-    "killed": ("import os; os.kill(os.getpid(), 9)", "FAIL", "killed, as when memory runs out", "stop what else runs here"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "FAIL", "killed, as when memory runs out", "stop other programs here"),
     "says nothing": ("import os; os._exit(3)", "FAIL", "does not work: exit code 3", "install it again"),
     "without the processor": (
         "__version__ = '9'\nget_available_providers = list",
@@ -125,11 +125,11 @@ def test_memory_of_a_control_group(tmp_path: Path) -> None:
         "sys/fs/cgroup/box/memory.max": "100000000\n",
         "sys/fs/cgroup/box/memory.current": "40000000\n",
     }
-    check, room = memory_check(lay_out(tmp_path, files))
+    check, memory = memory_check(lay_out(tmp_path, files))
     limit = tmp_path / "sys/fs/cgroup/box/memory.max"
     assert check == Check("memory", "ok", f"60.0 MB of 512.0 MB available, by the limit of 100.0 MB in {limit}")
-    assert room
-    assert room.available_bytes == 60_000_000
+    assert memory
+    assert memory.available_bytes == 60_000_000
 
 
 @pytest.mark.parametrize(

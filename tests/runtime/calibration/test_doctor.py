@@ -1,4 +1,4 @@
-"""``hyps-run doctor`` as its user meets it, with libraries that fail, and with bundles that do not fit."""
+"""``hyps-run doctor`` as a user sees it, with libraries that fail, and with bundles that do not fit."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
-from hyps.runtime.calibration import doctor
+from hyps.runtime.calibration import examination
 from hyps.runtime.calibration.checks import Check, memory_check, storage_check
-from hyps.runtime.calibration.doctor import budgets_check, bundle_check
-from hyps.runtime.device.available_memory import MemoryRoom
+from hyps.runtime.calibration.examination import budgets_check, bundle_check, examine
+from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.errors import DeviceError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -32,13 +32,13 @@ NAMES = [
     *("python", "architecture", "numpy", "msgspec", "pillow", "onnxruntime", "memory", "swap", "locked memory"),
     *("storage", "huge pages", "threads", "what fits"),
 ]
-ROOM = MemoryRoom(total_bytes=500_000_000, available_bytes=100_000_000, bound="MemAvailable of /proc/meminfo")
+MEMORY = AvailableMemory(total_bytes=500_000_000, available_bytes=100_000_000, bound="MemAvailable of /proc/meminfo")
 ILLEGAL = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
 
 
 @pytest.fixture
 def examined(bin_folder: Path, tmp_path: Path) -> Callable[..., list[Check]]:
-    """What ``hyps-run doctor --json`` says with a fake onnxruntime first on the path, run in an empty folder."""
+    """Return a function that runs ``hyps-run doctor --json`` in an empty folder, with a fake onnxruntime on the path."""
 
     def run(source: str, code: int, *arguments: str | Path) -> list[Check]:
         (fakes := tmp_path / "fakes").mkdir()
@@ -116,7 +116,7 @@ def test_an_illegal_instruction(examined: Callable[..., list[Check]]) -> None:
 
 
 def test_an_import_error(examined: Callable[..., list[Check]], cifar_bundle: Path) -> None:
-    """Whether a bundle fits is known nevertheless."""
+    """The check of whether a bundle fits still works."""
     found = examined("raise ImportError('libgomp.so.1: cannot open shared object file')", 1, cifar_bundle)
     assert [check.check for check in found if check.state == "FAIL"] == ["onnxruntime"]
     assert found[5].found.endswith("does not work: ImportError: libgomp.so.1: cannot open shared object file")
@@ -125,15 +125,15 @@ def test_an_import_error(examined: Callable[..., list[Check]], cifar_bundle: Pat
 
 
 def test_memory_that_is_not_told(tmp_path: Path) -> None:
-    check, room = memory_check(tmp_path)
-    found = "/proc/meminfo does not tell MemTotal and MemAvailable"
-    assert (check, room) == (Check("memory", "FAIL", found, "calibrate on the device, under Linux"), None)
-    last = [*doctor.examine(tmp_path, None, tmp_path)][-1]
+    check, memory = memory_check(tmp_path)
+    found = "/proc/meminfo has no MemTotal and MemAvailable"
+    assert (check, memory) == (Check("memory", "FAIL", found, "run this on the device, under Linux"), None)
+    last = [*examine(tmp_path, None, tmp_path)][-1]
     assert last == Check("what fits", "FAIL", "not known, as memory is not", "mend that first")
 
 
 def test_a_folder_that_cannot_be_written(hyps_run: Run, bundle: Path) -> None:
-    """Bundles can be run from there, so it is no failure."""
+    """This is no failure: bundles can be run from such a folder."""
     done = hyps_run("doctor", bundle, "--folder", "/proc/self")
     storage = next(line for line in done.stdout.splitlines() if "storage" in line)
     assert storage.startswith("warn  storage        ")
@@ -153,15 +153,15 @@ def test_a_bundle_that_does_not_fit(hyps_run: Run, bundle: Path, manifest: Manif
     assert done.returncode == 1
     assert re.fullmatch(
         rf"FAIL  what fits      {bundle} has a budget of 2000000000.0 MB and a predicted peak of 1000000000.0 MB; "
-        r"\d+\.\d MB are available; stop what else runs here, or compile with --memory \d+MB or less",
+        r"\d+\.\d MB are available; stop other programs here, or compile with --memory \d+MB or less",
         done.stdout.splitlines()[-1],
     )
 
 
 def test_a_bundle_of_which_the_peak_fits(bundle: Path, manifest: Manifest) -> None:
-    check = bundle_check(rewritten(bundle, manifest, budget_bytes=200_000_000), ROOM, [])
-    found = f"{bundle} has a budget of 200.0 MB and a predicted peak of 60.0 MB, of which the peak alone fits in 100.0 MB"
-    mend = "stop what else runs here, or compile with --memory 100MB or less"
+    check = bundle_check(rewritten(bundle, manifest, budget_bytes=200_000_000), MEMORY, [])
+    found = f"{bundle} has a budget of 200.0 MB and a predicted peak of 60.0 MB, of which only the peak fits in 100.0 MB"
+    mend = "stop other programs here, or compile with --memory 100MB or less"
     assert check == Check("what fits", "warn", found, mend)
 
 
@@ -169,17 +169,17 @@ def test_a_bundle_that_is_damaged(bundle: Path) -> None:
     shutil.rmtree(bundle / "partitions")
     path = bundle / "partitions/00-first.onnx"
     mend = "copy the bundle again, or compile the model again"
-    assert bundle_check(bundle, ROOM, []) == Check("what fits", "FAIL", f"{path} is missing", mend)
+    assert bundle_check(bundle, MEMORY, []) == Check("what fits", "FAIL", f"{path} is missing", mend)
     (bundle / MANIFEST_NAME).unlink()
     (bundle / MANIFEST_NAME).mkdir()
     found = f"cannot read {bundle / MANIFEST_NAME}: Is a directory"
-    assert bundle_check(bundle, ROOM, []) == Check("what fits", "FAIL", found, "copy the bundle again")
+    assert bundle_check(bundle, MEMORY, []) == Check("what fits", "FAIL", found, "copy the bundle again")
     found = f"{bundle} cannot be read without msgspec"
-    assert bundle_check(bundle, ROOM, ["msgspec"]) == Check("what fits", "FAIL", found, "mend that first")
+    assert bundle_check(bundle, MEMORY, ["msgspec"]) == Check("what fits", "FAIL", found, "mend that first")
 
 
 def test_a_runtime_that_does_not_fit_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = MemoryRoom(total_bytes=10**9, available_bytes=9_000_000, bound="x")
+    small = AvailableMemory(total_bytes=10**9, available_bytes=9_000_000, bound="x")
     found = budgets_check(small, [])
     assert found.state == "FAIL"
     assert re.fullmatch(r"the runtime itself takes \d\d\.\d MB of 9\.0 MB", found.found)
@@ -188,7 +188,7 @@ def test_a_runtime_that_does_not_fit_or_fails(monkeypatch: pytest.MonkeyPatch) -
         raise DeviceError("hyps-run fails on the smallest bundle: exit code -4")
 
     monkeypatch.setattr("hyps.runtime.calibration.baseline.quick_baseline", fails)
-    found = budgets_check(ROOM, [])
+    found = budgets_check(MEMORY, [])
     said = "hyps-run fails on the smallest bundle: exit code -4 (100.0 MB are available)"
     assert (found.state, found.found) == ("FAIL", said)
     assert "illegal instruction" in found.mend
@@ -203,17 +203,18 @@ def test_a_check_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch, e
         raise error
 
     for name in ("library_check", "storage_check", "budgets_check"):
-        monkeypatch.setattr(doctor, name, fails)
-    found = {check.check: check for check in doctor.examine(Path(), None)}
+        monkeypatch.setattr(examination, name, fails)
+    found = {check.check: check for check in examine(Path(), None)}
     assert [*found] == NAMES
     for name in ("numpy", "onnxruntime", "storage", "what fits"):
-        assert found[name] == Check(name, "FAIL", f"cannot be looked at: {says}", "stop what else runs here")
+        assert found[name] == Check(name, "FAIL", f"cannot be checked: {says}", "stop other programs here")
 
 
 def test_it_is_small_itself() -> None:
-    """What it looks at is used by processes of their own, which take their memory with them."""
+    """Child processes use the libraries, and their memory is gone with them."""
     script = (
-        "import sys; from pathlib import Path; from hyps.runtime.calibration.doctor import examine; checks = [*examine(Path(), None)]; "
+        "import sys; from pathlib import Path; from hyps.runtime.calibration.examination import examine; "
+        "checks = [*examine(Path(), None)]; "
         "print(sorted({'numpy', 'PIL', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -222,7 +223,7 @@ def test_it_is_small_itself() -> None:
 
 @pytest.fixture
 def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.CompletedProcess[str]]]:
-    """Runs a command in a control group of so many bytes; skipped where none can be made."""
+    """Return a function that runs a command in a control group with a memory limit; skip where none can be made."""
     version_1 = Path("/sys/fs/cgroup/memory")
     group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"hyps-doctor-{os.getpid()}"
     limit = group / ("memory.limit_in_bytes" if version_1.is_dir() else "memory.max")
@@ -249,14 +250,14 @@ def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.Compl
     ("limit_bytes", "says"),
     [
         (90_000_000, r"ok    what fits      budgets of more than 5\d\.\d MB, .* up to 7\d\.\d MB: .*"),
-        (60_000_000, r"FAIL  what fits      the runtime itself takes 5\d\.\d MB of 4\d\.\d MB; stop what else runs here"),
+        (60_000_000, r"FAIL  what fits      the runtime itself takes 5\d\.\d MB of 4\d\.\d MB; stop other programs here"),
         (25_000_000, r"FAIL  what fits      .*; .*"),
     ],
 )
 def test_where_memory_is_small(
     bounded: Callable[..., subprocess.CompletedProcess[str]], bin_folder: Path, tmp_path: Path, limit_bytes: int, says: str
 ) -> None:
-    """A line a check whatever is killed, and what it says of budgets is so."""
+    """Each check has its line, whichever child is killed, and the line on budgets is right."""
     done = bounded(limit_bytes, [bin_folder / "hyps-run", "doctor", "--folder", tmp_path])
     assert (done.stderr, done.returncode) == ("", int("FAIL" in says))
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Compute rates: which threads are tried and chosen, and figures that a processor can have."""
+"""Compute rates: the numbers of threads that are tried and chosen, and figures that a processor can have."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_weights_are_larger_than_the_caches_and_fit(cache_mib: int, room_mib: in
 
 
 def test_every_number_of_threads_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In turn, the best of all rounds."""
+    """They take turns, and the best of all rounds counts."""
     seconds = iter([3.0, 2.0, 1.0, 5.0, 4.0, 1.5])
     asked = []
 

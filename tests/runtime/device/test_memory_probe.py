@@ -1,4 +1,4 @@
-"""Memory is taken by a child that may die of it, and by nobody else."""
+"""A child process takes the memory and may be killed for it; this process takes none."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import sys
 
 import pytest
 
-from hyps.runtime.device import memory_probe as touch
-from hyps.runtime.device.memory_probe import PIECE_BYTES, touchable_bytes
+from hyps.runtime.device import memory_probe
+from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.errors import DeviceError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
 
 def test_what_there_is_can_be_had() -> None:
-    assert touchable_bytes(4 * PIECE_BYTES + 5) == 4 * PIECE_BYTES
-    assert touchable_bytes(PIECE_BYTES - 1) == 0
+    assert obtainable_bytes(4 * PIECE_BYTES + 5) == 4 * PIECE_BYTES
+    assert obtainable_bytes(PIECE_BYTES - 1) == 0
 
 
 def test_it_is_really_resident() -> None:
-    """The child is asked itself, when it holds all."""
+    """The child's own peak is read when it holds everything."""
     script = """
 import os
 from hyps.runtime.device.process_memory import memory
@@ -37,21 +37,21 @@ print(memory().peak_bytes - before)
 def test_memory_that_is_refused_is_not_counted() -> None:
     script = """
 import resource
-from hyps.runtime.device.memory_probe import PIECE_BYTES, touchable_bytes
+from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 resource.setrlimit(resource.RLIMIT_AS, (64 * PIECE_BYTES, 64 * PIECE_BYTES))
-print(touchable_bytes(100 * PIECE_BYTES) // PIECE_BYTES)
+print(obtainable_bytes(100 * PIECE_BYTES) // PIECE_BYTES)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert 0 < int(done.stdout) < 64
 
 
 def child(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(touch, "_COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(memory_probe, "_COMMAND", (sys.executable, "-c", script))
 
 
 def test_a_child_that_is_killed_tells_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, f"import os; os.write(1, b'....'); os.kill(os.getpid(), {int(signal.SIGKILL)})")
-    assert touchable_bytes(100 * PIECE_BYTES) == 3 * PIECE_BYTES
+    assert obtainable_bytes(100 * PIECE_BYTES) == 3 * PIECE_BYTES
 
 
 def test_a_child_that_cannot_offer_itself_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,22 +64,22 @@ probe_main()
 """
     child(monkeypatch, script)
     with pytest.raises(DeviceError, match="oom_score_adj cannot be set; leave out --test-memory"):
-        touchable_bytes(PIECE_BYTES)
+        obtainable_bytes(PIECE_BYTES)
 
 
 def test_it_stops_where_the_device_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    child(monkeypatch, "from hyps.runtime.device import memory_probe as touch; touch._STALL_S = 0; touch.probe_main()")
-    assert touchable_bytes(100 * PIECE_BYTES) == 0
+    child(monkeypatch, "from hyps.runtime.device import memory_probe; memory_probe._STALL_S = 0; memory_probe.probe_main()")
+    assert obtainable_bytes(100 * PIECE_BYTES) == 0
 
 
 def test_the_child_is_the_first_to_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     script = """
 import sys
-from hyps.runtime.device import memory_probe as touch
+from hyps.runtime.device import memory_probe
 def take(wanted, output):
     sys.stdout.write("." * (1 + int(open("/proc/self/oom_score_adj").read())))
-touch.take = take
-touch.probe_main()
+memory_probe.take = take
+memory_probe.probe_main()
 """
     child(monkeypatch, script)
-    assert touchable_bytes(1) == 1000 * PIECE_BYTES
+    assert obtainable_bytes(1) == 1000 * PIECE_BYTES

@@ -1,4 +1,4 @@
-"""What the kernel says of boards, containers and this machine, and storage that is really read."""
+"""Probes read what the kernel says of boards, containers and this machine, and measure storage that is really read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.device import probes
-from hyps.runtime.device.available_memory import memory_room
+from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.probes import board, processor, storage
 from hyps.runtime.errors import DeviceError
 
@@ -143,7 +143,7 @@ V1, V2 = "4:memory:{}\n0::/\n", "0::{}\n"
     ],
 )
 def test_memory_that_is_free(files: dict[str, str], available: int, bound: str, tmp_path: Path) -> None:
-    room = memory_room(lay_out(tmp_path, {"proc/meminfo": MEMINFO, **files}))
+    room = available_memory(lay_out(tmp_path, {"proc/meminfo": MEMINFO, **files}))
     assert (room.total_bytes, room.available_bytes) == (100_000 * 1024, available)
     assert bound in room.bound
 
@@ -151,26 +151,28 @@ def test_memory_that_is_free(files: dict[str, str], available: int, bound: str, 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "/proc/meminfo does not tell MemTotal and MemAvailable: calibrate on the device, under Linux"),
+        ({}, "/proc/meminfo has no MemTotal and MemAvailable; run this on the device, under Linux"),
         (
             {"proc/meminfo": MEMINFO.replace("60000", "0")},
-            "0 bytes of memory are free by MemAvailable of /proc/meminfo: stop what else runs here, then try again",
+            "0 bytes of memory are available according to MemAvailable of /proc/meminfo; "
+            "stop other programs here, then try again",
         ),
         (
             {"proc/meminfo": MEMINFO, "proc/self/cgroup": "0::/a\n", **group("a", 2, MIB, 2 * MIB)},
-            "0 bytes of memory are free by {root}/sys/fs/cgroup/a/memory.max: stop what else runs here, then try again",
+            "0 bytes of memory are available according to {root}/sys/fs/cgroup/a/memory.max; "
+            "stop other programs here, then try again",
         ),
     ],
     ids=["not Linux", "nothing free", "the group is full"],
 )
 def test_no_memory(files: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DeviceError) as caught:
-        memory_room(lay_out(tmp_path, files))
+        available_memory(lay_out(tmp_path, files))
     assert str(caught.value) == message.format(root=tmp_path)
 
 
 def test_memory_of_this_machine() -> None:
-    room = memory_room()
+    room = available_memory()
     assert 10 * MIB < room.available_bytes < room.total_bytes
 
 
@@ -187,7 +189,7 @@ def test_storage_is_read_cold_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_read_that_a_cache_served_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutation: pages that are not dropped first."""
+    """The mutation: pages are not dropped from the cache first."""
     monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: None)
     monkeypatch.setattr(probes, "_FILE_BYTES", 8 * MIB)
     with pytest.raises(DeviceError, match="took nothing from storage"):
@@ -201,7 +203,7 @@ def test_a_file_system_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DeviceError) as caught:
         storage(Path("/dev/shm"))
     assert str(caught.value) == (
-        "reading in /dev/shm took nothing from storage (it may be held in memory, as tmpfs is): give a folder on the "
+        "reading in /dev/shm took nothing from storage (it may be in memory, as tmpfs is); give a folder on the "
         "device's storage with --folder"
     )
 
@@ -210,7 +212,7 @@ def test_a_folder_that_takes_no_file(tmp_path: Path) -> None:
     mend = "give a folder on the device's storage with --folder"
     for folder, message in (
         (tmp_path / "gone", f"cannot measure storage in {tmp_path / 'gone'}: No such file or directory; {mend}"),
-        (Path("/proc"), f"/proc has no room for a file to measure with: free 16 MB, or {mend}"),
+        (Path("/proc"), f"/proc has no room for a file to measure with; free 16 MB, or {mend}"),
     ):
         with pytest.raises(DeviceError) as caught:
             storage(folder)
@@ -218,7 +220,7 @@ def test_a_folder_that_takes_no_file(tmp_path: Path) -> None:
 
 
 def test_slow_storage_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much as was written in time is read, and a pass ends in time, too: the rate is of what was read."""
+    """Writing ends in time, and so does each pass of reading: the rate is that of the bytes that were read."""
     monkeypatch.setattr(probes, "_WRITE_S", 1e-9)
     assert probes._FILE_BYTES > probes._PIECE_BYTES
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)

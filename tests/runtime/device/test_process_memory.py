@@ -1,4 +1,4 @@
-"""This process's memory: what the kernel says of it, and what keeps it small."""
+"""This process's memory is read from the kernel, and kept small."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_storage_read_grows_or_stays() -> None:
 
 
 def test_elsewhere_only_the_peak_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no /proc."""
+    """Without /proc, as on macOS."""
 
     def gone(*arguments: object, **options: object) -> str:
         raise FileNotFoundError(2, "No such file or directory")
@@ -133,7 +133,7 @@ print(os.environ["GLIBC_TUNABLES"])
 
 
 def stock() -> dict[str, str]:
-    """The environment without what `restart_lean` sets."""
+    """Return the environment without what `restart_lean` sets."""
     lean = ("GLIBC_TUNABLES", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "HYPS_LEAN")
     return {key: value for key, value in os.environ.items() if key not in lean}
 
@@ -172,7 +172,7 @@ subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]], check=True, inp
 
 @linux
 def test_onnxruntime_reports_to_nobody_and_leaves_no_file(tmp_path: Path) -> None:
-    """As they come, its wheels write a file among the temporary ones and a database in the cache."""
+    """Unless told otherwise, its wheels write a temporary file and a database in the cache."""
     script = """
 from hyps.runtime.device.process_memory import restart_lean
 restart_lean()

@@ -1,4 +1,4 @@
-"""A batch gives each input the result that it has alone, reads weights once, and keeps within the budget for any number."""
+"""A batch gives each input the same result as a single run, reads weights once, and keeps within the budget."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hyps.runtime.bundle.batch_schedule import TENSOR_SET_BYTES, batch_manifest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.batch import Batch, batch_manifest, streams
+from hyps.runtime.execution.batch import Batch
 from hyps.runtime.execution.executor import Executor
-from hyps.runtime.execution.spill import SET_BYTES
 from tests.runtime.execution.test_executor import SCHEDULES, FakeRuntime, FakeSession, Schedule, scheduled
 
 Run = Callable[..., CompletedProcess[str]]
@@ -26,7 +26,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The CIFAR-10 network cut behind every layer, with the smallest budget that works."""
+    """The CIFAR-10 network cut after every layer, with the smallest budget that works."""
     import subprocess
 
     folder = tmp_path_factory.mktemp("layers") / "bundle"
@@ -93,8 +93,8 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 
 def batched(manifest: Manifest) -> Manifest:
-    """The fake schedule as a batch has it: one tensor fits beside each step."""
-    room = 4 * SET_BYTES + 4096 + 3_000_000
+    """Return the fake schedule adapted to a batch: one tensor fits next to each step."""
+    room = 4 * TENSOR_SET_BYTES + 4096 + 3_000_000
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
     )
@@ -116,7 +116,7 @@ def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, sch
 
 
 def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
-    """Inputs are read one by one, and the first result is there before the last step ran over the second input."""
+    """Inputs are read one by one, and the first result comes before the last step runs on the second input."""
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=FakeRuntime())
     events: list[str] = []
 
@@ -135,9 +135,9 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
 def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest) -> None:
     class Picky(FakeRuntime):
         def __call__(
-            self, path: Path, threads: int, weights: Any, *, reuse: bool = True, plain: bool = False
+            self, path: Path, threads: int, weights: Any, *, reuse_memory: bool = True, optimize: bool = True
         ) -> FakeSession:
-            session = super().__call__(path, threads, weights, reuse=reuse, plain=plain)
+            session = super().__call__(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
             run = session.run
 
             def picky(outputs: Any, inputs: Any) -> Any:
@@ -157,9 +157,9 @@ def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest)
 
 def test_a_batch_pins_nothing_and_reads_ahead_what_fits(layered: Path) -> None:
     manifest = read_manifest(layered)
-    assert streams(manifest)
+    assert manifest.streams_weights
     changed = batch_manifest(manifest, 64)
-    assert all((step.pinned_bytes, step.kept) == (0, False) for step in changed.steps)
+    assert all((step.pinned_bytes, step.session.stays_open) == (0, False) for step in changed.steps)
     for step, after in zip(changed.steps, changed.steps[1:], strict=False):
         assert step.alone_bytes + step.ahead_bytes <= manifest.budget_bytes
         size = after.weights.size_bytes if after.weights else after.ahead_bytes
@@ -169,7 +169,7 @@ def test_a_batch_pins_nothing_and_reads_ahead_what_fits(layered: Path) -> None:
 
 def test_where_all_weights_stay_there_is_nothing_to_change(cifar_bundle: Path, hyps_run: Run, pictures: Path) -> None:
     manifest = read_manifest(cifar_bundle)
-    assert not streams(manifest)
+    assert not manifest.streams_weights
     assert batch_manifest(manifest, 64) is manifest
     done = hyps_run(cifar_bundle, pictures, "--batch", "4", "--json")
     assert (done.returncode, len(told(done))) == (0, 12)

@@ -1,4 +1,4 @@
-"""The executor's one loop: sessions one after the other, tensors no longer than needed, inputs checked first."""
+"""The executor runs sessions one after the other, holds tensors no longer than needed, and checks inputs first."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hyps.runtime.bundle.manifest import (
     FileRecord,
     Manifest,
     OutputRecord,
+    SessionRecord,
     Step,
     TensorRecord,
     WeightRecord,
@@ -44,7 +45,7 @@ ONE = TensorRecord(dtype="float32", shape=(1,))
 
 
 def scheduled(manifest: Manifest, schedule: Schedule, outputs: str = "y") -> Manifest:
-    """A manifest of tensors float32[1] with this schedule."""
+    """Return a manifest of tensors float32[1] with this schedule."""
     steps = tuple(
         msgspec.structs.replace(
             manifest.steps[0],
@@ -70,7 +71,7 @@ def scheduled(manifest: Manifest, schedule: Schedule, outputs: str = "y") -> Man
 
 
 class FakeSession:
-    """Makes each output the sum of its inputs plus one, and remembers what it was asked."""
+    """A session whose outputs are all the sum of its inputs plus one; it records which inputs it was given."""
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
@@ -83,7 +84,7 @@ class FakeSession:
 
 
 class FakeRuntime:
-    """A `SessionOpener` that knows, whenever it opens, which sessions and tensors are still there."""
+    """A `SessionOpener` that records, whenever it opens a session, which sessions and tensors are still alive."""
 
     def __init__(self) -> None:
         self.opened: list[tuple[Path, int]] = []
@@ -94,7 +95,7 @@ class FakeRuntime:
         self.tensors_at_opening: list[set[str]] = []
 
     def __call__(
-        self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True, plain: bool = False
+        self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
     ) -> FakeSession:
         self.opened.append((path, threads))
         self.sessions_at_opening.append(len(self.sessions))
@@ -161,12 +162,12 @@ def test_an_executor_runs_again_and_leaves_the_inputs_alone(manifest: Manifest) 
 def test_after_a_failure_it_runs_again(manifest: Manifest) -> None:
     class Failing(FakeRuntime):
         def __call__(
-            self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse: bool = True, plain: bool = False
+            self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
         ) -> FakeSession:
             if len(self.opened) == 1:
                 self.opened.append((path, threads))
                 raise BundleError("gone")
-            return super().__call__(path, threads, weights, reuse=reuse, plain=plain)
+            return super().__call__(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Failing())
     with pytest.raises(BundleError):
@@ -272,14 +273,14 @@ def test_weights_are_checked_before_anything_is_computed_with_them(bundle: Path,
     assert Executor(bundle, manifest, opener=runtime, verify=False).run(image).keys() == {"scores"}
 
 
-# The real thing: two steps of matrix products over whole numbers, so that every sum is exact.
+# With onnxruntime: two steps of matrix products over whole numbers, so that every sum is exact.
 
 FIRST_WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 SECOND_WEIGHTS = np.arange(8, dtype=np.float32).reshape(4, 2) - 3
 
 
 def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read: str, made: str, op: str) -> Step:
-    """A partition that multiplies by ``weights``, kept beside it, and applies ``op``."""
+    """Write a partition that multiplies by external ``weights`` and applies ``op``; return its step."""
     rows, columns = weights.shape
     constant = helper.make_tensor("W", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)
     graph = helper.make_graph(
@@ -312,8 +313,7 @@ def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read:
         peak_bytes=0,
         pinned_bytes=0,
         ahead_bytes=0,
-        kept=False,
-        reuse=True,
+        session=SessionRecord(stays_open=False, reuses_memory=True),
     )
 
 

@@ -1,4 +1,4 @@
-"""Sessions leave mapped weights mapped, and give everything back."""
+"""Sessions leave mapped weights mapped, and give all their memory back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyps.runtime.execution.session import open_session, session_options, to_num
 
 MB = 1_000_000
 SIDE = 3000  # 36 MB of weights
-#: Opens, runs and drops a session; prints by how much memory grew: anonymous and file while it is there, anonymous after.
+#: Opens, runs and drops a session; prints the growth of memory: anonymous and file while it is open, anonymous after.
 CHILD = """
 import sys
 from pathlib import Path
@@ -40,7 +40,7 @@ print(after.resident_bytes - before.resident_bytes)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small and a large matrix product with a bias, weights beside them at an offset of whole pages."""
+    """Return a folder with a small and a large matrix product with a bias; weights start at an offset of whole pages."""
     folder = tmp_path_factory.mktemp("products")
     for name, side in (("small", 8), ("large", SIDE)):
         constants = [
@@ -71,7 +71,7 @@ def test_weights_stay_mapped_and_are_let_go_with_the_session(models: Path) -> No
 
 
 def test_options_are_the_recipes() -> None:
-    """DESIGN.md section 5: each of these was measured."""
+    """The effect of each was measured (DESIGN.md section 5)."""
     options = session_options(3)
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

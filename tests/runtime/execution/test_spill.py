@@ -1,4 +1,4 @@
-"""Tensors come back as they were, from memory or from the file, and memory keeps to its limit."""
+"""Tensors come back unchanged, from memory or from the file, and the memory they take keeps to its limit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyps.runtime.bundle.batch_schedule import TENSOR_SET_BYTES
 from hyps.runtime.device.process_memory import storage_bytes_read
 from hyps.runtime.errors import OutputError
 from hyps.runtime.execution.session import to_numpy
-from hyps.runtime.execution.spill import SET_BYTES, TensorStore
+from hyps.runtime.execution.spill import TensorStore
 
 SHAPES = [(3,), (2, 5), (), (4, 1, 2)]
 
@@ -33,9 +34,9 @@ def test_what_is_put_is_taken(limits: list[int], kinds: list[tuple[str, tuple[in
         for number, array in enumerate(arrays):
             store.set_limit(limit)
             store.put(number, {"as numpy": array, "of onnxruntime": ort.OrtValue.ortvalue_from_numpy(array.copy())})
-            assert store.held_bytes <= max(limit, SET_BYTES * (number + 1))
+            assert store.held_bytes <= max(limit, TENSOR_SET_BYTES * (number + 1))
         store.set_limit(limits[(round_number + 1) % len(limits)])
-        assert store.held_bytes <= max(store.limit_bytes, SET_BYTES * len(arrays))
+        assert store.held_bytes <= max(store.limit_bytes, TENSOR_SET_BYTES * len(arrays))
         for number, array in enumerate(arrays):
             store.expect(number)
             for value in store.take(number).values():
@@ -77,7 +78,7 @@ def test_within_the_limit_there_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     store = TensorStore()
-    store.set_limit(4096 + SET_BYTES)
+    store.set_limit(4096 + TENSOR_SET_BYTES)
     store.put(0, {"a": np.ones(1000, np.float32)})
     assert store.spilled_bytes == 0
     with pytest.raises(OutputError, match=r"cannot make a temporary file: .*; set TMPDIR to another folder"):

@@ -1,4 +1,4 @@
-"""A step finds its weights in memory, whatever is pinned, read ahead, broken off or run again; and no more than planned."""
+"""A step's weights are in memory when it runs, whatever is pinned, read ahead or broken off; and no more than planned."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.bundle.manifest import Manifest, Step, WeightRecord, WeightsRecord
+from hyps.runtime.bundle.weight_arena import ALIGNMENT_BYTES
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.session import to_numpy
-from hyps.runtime.execution.weight_buffers import ALIGNMENT_BYTES
 from hyps.runtime.execution.weight_residency import WeightResidency
 
 MB = 1 << 20
 
 
 def bundle(folder: Path, template: Step, sizes: Sequence[int], plans: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
-    """Steps with weights of these bytes (0: none) and (pinned, ahead) bytes; byte k of step i is a function of both."""
+    """Write weights of these sizes (0: none, else `expected`); return steps with these (pinned, ahead) bytes."""
     (folder / "partitions").mkdir(parents=True, exist_ok=True)
     steps = []
     for index, (size, (pinned, ahead)) in enumerate(zip(sizes, plans, strict=True)):
@@ -65,9 +65,8 @@ def template(request: pytest.FixtureRequest) -> Step:
         {
             **dict.fromkeys(("alone_bytes", "peak_bytes", "pinned_bytes", "ahead_bytes", "weight_bytes"), 0),
             "activation_bytes": 0,
-            "kept": False,
-            "reuse": True,
-            "reason": "",
+            "multiply_adds": 0,
+            "session": {"stays_open": False, "reuses_memory": True},
             "name": "x",
             "model": record,
             "weights": None,
@@ -125,7 +124,7 @@ def test_what_was_read_ahead_of_an_inference_that_broke_off(
 
 @pytest.mark.parametrize("verify", [True, False])
 def test_weights_that_changed(verify: bool, template: Step, tmp_path: Path) -> None:
-    """Noticed when they are first read, by the thread that reads ahead too; and again at the next try."""
+    """A change is noticed when weights are first read, also on the thread that reads ahead; and again at the next try."""
     steps = bundle(tmp_path, template, [MB, MB], [(0, MB), (0, 0)])
     path = tmp_path / "partitions/1.weights"
     path.write_bytes(bytes(MB))
@@ -151,7 +150,7 @@ def test_weights_that_cannot_be_read(spoil: str, problem: str, template: Step, t
 
 
 def resident_by_step(residency: WeightResidency, sizes: Sequence[int], rounds: int) -> list[int]:
-    """The anonymous bytes at the end of each step's turn, over all rounds the most."""
+    """Return the anonymous bytes at the end of each step, the most over all rounds."""
     most = [0] * len(sizes)
     before = memory().anonymous_bytes
     for _ in range(rounds):
@@ -173,7 +172,7 @@ def check_ends(residency: WeightResidency, index: int) -> None:
 
 @pytest.mark.own_process
 def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, tmp_path: Path) -> None:
-    """With no room left for what older steps leave behind; within four megabytes, which the test itself takes."""
+    """There is no room for what older steps leave in the arena. The test itself takes up to four megabytes."""
     sizes = [20 * MB, 8 * MB, 30 * MB, 12 * MB]
     plans = [(0, 2 * MB), (8 * MB, 4 * MB), (0, 6 * MB), (5 * MB, 10 * MB)]
     steps = bundle(tmp_path, template, sizes, plans)
@@ -197,7 +196,7 @@ def test_making_room_keeps_the_pinned_alone(template: Step, tmp_path: Path) -> N
 
 
 def test_pinned_weights_are_read_once(template: Step, tmp_path: Path) -> None:
-    """Their file may even go away."""
+    """Their file may even be deleted afterwards."""
     steps = bundle(tmp_path, template, [MB, MB], [(MB, 0), (0, 0)])
     residency = WeightResidency(tmp_path, steps, 1 << 40)
     for turn in range(2):

@@ -1,4 +1,4 @@
-"""A share of a bundle is a bundle: fewer steps, their files alone, the same executor, the same bits."""
+"""A sub-bundle is a bundle: fewer steps, only their files, the same executor, the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
-from hyps.runtime.bundle.sub_bundle import HUGE_SLACK_BYTES, boundary, sub_bundles
+from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.execution.executor import load_executor
 
@@ -22,7 +23,7 @@ MB = 1_000_000
 
 
 def write(bundle: Path, part: Manifest, folder: Path) -> Path:
-    """The share as a bundle on disk: its files, and no other."""
+    """Write the sub-bundle to a folder, with its files and no others."""
     (folder / "partitions").mkdir(parents=True)
     for file in part.files:
         shutil.copy(bundle / file.path, folder / file.path)
@@ -36,7 +37,7 @@ def picture() -> NDArray[Any]:
 
 @pytest.mark.parametrize("budget_bytes", [72 * MB, 64 * MB], ids=["all pinned", "streamed"])
 @pytest.mark.parametrize("bounds", [(0, 14), (0, 5, 14), (0, 1, 2, 9, 13, 14)], ids=str)
-def test_shares_one_after_the_other_make_the_same_bits(
+def test_sub_bundles_one_after_the_other_make_the_same_bits(
     layers: Path, tmp_path: Path, bounds: tuple[int, ...], budget_bytes: int
 ) -> None:
     manifest = read_manifest(layers)
@@ -51,7 +52,7 @@ def test_shares_one_after_the_other_make_the_same_bits(
     assert held["scores"].tobytes() == expected["scores"].tobytes()
 
 
-def test_a_share_tells_nothing_of_the_others(layers: Path) -> None:
+def test_a_sub_bundle_tells_nothing_of_the_others(layers: Path) -> None:
     manifest = read_manifest(layers)
     (part,) = sub_bundles(manifest, [range(4, 6)], 72 * MB)
     text = encode_manifest(part).decode()
@@ -74,7 +75,7 @@ def test_weights_are_pinned_as_far_as_there_is_room(layers: Path) -> None:
         assert all(step.peak_bytes + slack_bytes <= alone_bytes + room_bytes for part in parts for step in part.steps)
     assert pinned == weights
     assert slack_bytes
-    assert all(step.kept for part in parts for step in part.steps)
+    assert all(step.session.stays_open for part in parts for step in part.steps)
 
 
 def test_a_step_that_does_not_fit_is_refused(layers: Path) -> None:

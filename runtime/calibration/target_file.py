@@ -1,0 +1,114 @@
+"""Write the measurements of a device as a target file, which `hyps.compiler.targets` reads."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from hyps.runtime.calibration.measurements import DeviceMeasurements
+
+_NETWORK_NOTE = "# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n"
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a target file: its fields, one to one, with the units that `hyps.compiler.targets` describes."""
+
+    name: str
+    title: str
+    memory_bytes: int
+    reserved_bytes: int
+    cores: int
+    cpu: str
+    storage_read_bytes_per_s: int
+    process_bytes: int
+    process_images_bytes: int
+    threads: int
+    conv_macs_per_s: int
+    gemm_macs_per_s: int
+    gemv_bytes_per_s: int
+    sources: dict[str, str]
+
+    @property
+    def available_bytes(self) -> int:
+        """The memory that a bundle's process may have: its budget."""
+        return self.memory_bytes - self.reserved_bytes
+
+
+def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
+    """Return the target called ``name`` with the measured figures and their sources."""
+    cores, memory, rates = measured.processor, measured.memory, measured.rates
+    return Calibration(
+        name=name,
+        title=measured.board or f"{cores.cpu}, {cores.cores} core{'s' if cores.cores > 1 else ''}",
+        memory_bytes=memory.total_bytes,
+        reserved_bytes=memory.total_bytes - memory.available_bytes,
+        cores=cores.cores,
+        cpu=cores.cpu,
+        storage_read_bytes_per_s=measured.storage.read_bytes_per_s,
+        process_bytes=measured.baseline.process_bytes,
+        process_images_bytes=measured.baseline.process_images_bytes,
+        threads=rates.threads,
+        conv_macs_per_s=rates.conv_macs_per_s,
+        gemm_macs_per_s=rates.gemm_macs_per_s,
+        gemv_bytes_per_s=rates.gemv_bytes_per_s,
+        sources=_sources(measured),
+    )
+
+
+def toml_text(target: Calibration) -> str:
+    """Return the target file's text."""
+    fields = msgspec.structs.asdict(target)
+    sources = fields.pop("sources")
+    lines = [f"{key} = {_toml_value(value)}\n" for key, value in fields.items()]
+    return "".join([*lines, _NETWORK_NOTE, "\n[sources]\n", *(f"{k} = {_toml_value(v)}\n" for k, v in sources.items())])
+
+
+def origins(path: Path) -> Iterable[str]:
+    """Return a line for each figure of a target file: where it is from."""
+    sources = tomllib.loads(path.read_text(encoding="utf-8"))["sources"]
+    return (f"{figure}: {source}" for figure, source in sources.items())
+
+
+def printable_path(path: Path | str) -> str:
+    """Return a path as text that any file or terminal takes: names of files may hold bytes that are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def _sources(measured: DeviceMeasurements) -> dict[str, str]:
+    """Return, for each group of figures, how it was measured, on which day and with which software."""
+    import onnxruntime as ort
+
+    from hyps.runtime.calibration.baseline import PHOTOGRAPH_SIZE
+
+    stamp = (
+        f"measured by hyps-run calibrate on {datetime.datetime.now().astimezone().date()}, kernel {platform.release()}, "
+        f"onnxruntime {ort.__version__}"
+    )
+    width, height = PHOTOGRAPH_SIZE
+    by_threads = ", ".join(f"{count}: {rate / 1e9:.2f}" for count, rate in measured.rates.conv_by_threads.items())
+    file_mb, weights_mb = measured.storage.file_bytes / 1e6, measured.rates.gemv_weight_bytes / 1e6
+    methods: Mapping[str, str] = {
+        "memory": "MemTotal of /proc/meminfo: without what firmware and kernel keep",
+        "reserved": f"MemTotal less what {measured.memory.bound} leaves, with all that ran then",
+        "cores": "those that the process may use",
+        "storage": f"cold sequential read of {file_mb:.0f} MB in {printable_path(measured.folder.absolute())}",
+        "process": f"VmHWM of hyps-run on a tiny network, on a tensor and on a picture of {width} x {height}",
+        "threads": f"1e9 multiply-adds a second of the Conv by threads: {by_threads}",
+        "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
+        f"over {weights_mb:.0f} MB",
+    }
+    return {key: f"{method}; {stamp}" for key, method in methods.items()}
+
+
+def _toml_value(value: str | int) -> str:
+    """Return a number with its digits grouped, or a basic string: JSON's escapes are TOML's, but TOML must escape DEL."""
+    if isinstance(value, int):
+        return f"{value:_}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
