@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hyps.compiler.analysis import SplitPoint, TypeRow
-from hyps.compiler.bundle_writer.model_report import WholeModel
+from hyps.compiler.bundle_writer.model_report import ModelReport
 from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Step
 
@@ -141,7 +141,7 @@ def edges_between(items: Sequence[_Linked], sizes: Mapping[str, int]) -> Iterato
         yield from ((source, index, nbytes) for source, nbytes in found.items())
 
 
-def whole_timeline(whole: WholeModel) -> Timeline:
+def whole_timeline(whole: ModelReport) -> Timeline:
     """The whole model as one partition: all its weights, and what lives at each operator (`passes.cost_model.costs`)."""
     count = len(whole.names)
     taken = whole.process_bytes + whole.resident_bytes
@@ -154,7 +154,7 @@ def whole_timeline(whole: WholeModel) -> Timeline:
     )
 
 
-def whole_layers(whole: WholeModel, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
+def whole_layers(whole: ModelReport, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
     """The model's operators, with the places to cut, and those where ``parts`` do."""
     ends = {shard_of(part.operators[-1])[0] for part in parts[:-1] if part.operators}
     kinds = {point.position: point.kind for point in whole.splits}

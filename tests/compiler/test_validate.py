@@ -18,7 +18,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from PIL import Image
 
 from hyps.compiler.errors import ModelFileError, OptionError
-from hyps.compiler.validate import INEXACT_TOLERANCE, Validation, file_inputs, random_inputs, validate
+from hyps.compiler.tolerance import INEXACT_TOLERANCE
+from hyps.compiler.validate import Validation, file_inputs, random_inputs, validate
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import RuntimeFault

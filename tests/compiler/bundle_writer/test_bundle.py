@@ -16,7 +16,7 @@ import pytest
 
 from hyps.compiler import pipeline
 from hyps.compiler.bundle_writer import copy as copying
-from hyps.compiler.bundle_writer.bundle import check_destination, check_space, staged_folder
+from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder
 from hyps.compiler.errors import WriteError
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME
@@ -28,9 +28,9 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def message_of(path: Path, *, force: bool = False) -> str:
-    """What `check_destination` says in refusing."""
+    """What `check_bundle_path` says in refusing."""
     with pytest.raises(WriteError) as caught:
-        check_destination(path, force=force)
+        check_bundle_path(path, force=force)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -47,11 +47,11 @@ class TestDestination:
     """Where a bundle may be written."""
 
     def test_new(self, tmp_path: Path) -> None:
-        check_destination(tmp_path / "new", force=False)
+        check_bundle_path(tmp_path / "new", force=False)
 
     def test_name_without_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        check_destination(Path("new"), force=False)
+        check_bundle_path(Path("new"), force=False)
 
     def test_no_parent(self, tmp_path: Path) -> None:
         path = tmp_path / "none" / "bundle"
@@ -63,17 +63,17 @@ class TestDestination:
 
     def test_existing_bundle(self, existing: Path) -> None:
         assert message_of(existing) == f"{existing} exists; replace it with --force, or name another folder with -o"
-        check_destination(existing, force=True)
+        check_bundle_path(existing, force=True)
 
     def test_damaged_bundle_may_be_replaced(self, existing: Path) -> None:
         (existing / MANIFEST_NAME).write_text("no manifest")
         shutil.rmtree(existing / "partitions")
         (existing / "partitions").mkdir()
-        check_destination(existing, force=True)
+        check_bundle_path(existing, force=True)
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         assert "replace it with --force" in message_of(tmp_path)
-        check_destination(tmp_path, force=True)
+        check_bundle_path(tmp_path, force=True)
 
     @pytest.mark.parametrize("force", [False, True])
     @pytest.mark.parametrize("content", ["notes.txt", "manifest.json", "partitions/00.onnx", ".hidden"])
@@ -107,7 +107,7 @@ class TestStaged:
     """The temporary folder that becomes the bundle."""
 
     def test_success(self, tmp_path: Path) -> None:
-        with staged_folder(tmp_path / "b") as folder:
+        with staging_folder(tmp_path / "b") as folder:
             assert folder.parent == tmp_path
             assert not (tmp_path / "b").exists()
             (folder / "file").write_text("content")
@@ -115,7 +115,7 @@ class TestStaged:
         assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
 
     def test_replaces_all_of_the_older(self, existing: Path) -> None:
-        with staged_folder(existing) as folder:
+        with staging_folder(existing) as folder:
             (folder / "file").write_text("content")
         assert listing(existing.parent) == {"bundle": None, "bundle/partitions": None, "bundle/file": b"content"}
 
@@ -123,7 +123,7 @@ class TestStaged:
         link = existing.with_name("link")
         link.symlink_to(existing)
         before = listing(existing)
-        with staged_folder(link) as folder:
+        with staging_folder(link) as folder:
             (folder / "file").write_text("content")
         assert listing(existing) == before
         assert not link.is_symlink()
@@ -132,7 +132,7 @@ class TestStaged:
     @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(143)], ids=repr)
     def test_failure_inside(self, error: BaseException, existing: Path) -> None:
         before = listing(existing.parent)
-        with pytest.raises(type(error)), staged_folder(existing) as folder:
+        with pytest.raises(type(error)), staging_folder(existing) as folder:
             (folder / "file").write_text("content")
             raise error
         assert listing(existing.parent) == before
@@ -150,7 +150,7 @@ class TestStaged:
     )
     def test_system_error_inside(self, code: int, problem: str, existing: Path) -> None:
         before = listing(existing.parent)
-        with pytest.raises(WriteError) as caught, staged_folder(existing) as folder:
+        with pytest.raises(WriteError) as caught, staging_folder(existing) as folder:
             (folder / "file").write_text("content")
             raise OSError(code, os.strerror(code))
         assert problem.format(existing) in str(caught.value)
@@ -172,7 +172,7 @@ class TestStaged:
             return result
 
         monkeypatch.setattr(Path, "rename", interrupted)
-        with pytest.raises(KeyboardInterrupt), staged_folder(existing) as folder:
+        with pytest.raises(KeyboardInterrupt), staging_folder(existing) as folder:
             (folder / "file").write_text("content")
         after = listing(existing.parent)
         assert after == (before if done < 2 else {"bundle": None, "bundle/partitions": None, "bundle/file": b"content"})
@@ -188,14 +188,14 @@ class TestStaged:
             return rename(path, target)
 
         monkeypatch.setattr(Path, "rename", failing)
-        with pytest.raises(WriteError), staged_folder(existing):
+        with pytest.raises(WriteError), staging_folder(existing):
             pass
         (kept,) = existing.parent.iterdir()
         assert listing(kept / "bundle") == before
 
     def test_destination_that_appeared_meanwhile(self, tmp_path: Path) -> None:
         """Someone else's, perhaps that of another hypsc: nobody said --force."""
-        with pytest.raises(WriteError, match="Directory not empty"), staged_folder(tmp_path / "b") as folder:
+        with pytest.raises(WriteError, match="Directory not empty"), staging_folder(tmp_path / "b") as folder:
             (folder / "file").touch()
             (tmp_path / "b").mkdir()
             (tmp_path / "b" / "other").touch()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from hyps.compiler.bundle_writer.model_report import REPORT_LIMIT_BYTES, read_whole
+from hyps.compiler.bundle_writer.model_report import REPORT_LIMIT_BYTES, read_model_report
 from hyps.compiler.pipeline import Compilation
 from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
@@ -36,7 +36,7 @@ SHARDED = model(
 
 def told(folder: Path) -> Facts:
     """The facts of a bundle's report."""
-    return bundle_facts(read_manifest(folder), read_whole(folder))
+    return bundle_facts(read_manifest(folder), read_model_report(folder))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from msgspec import structs
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, alike
+from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, shared_sessions
 from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Manifest, Reason
 from hyps.runtime.errors import BundleError
@@ -157,7 +157,7 @@ def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partiti
 def found(nodes: list[NodeProto], typed: list[ValueInfoProto], weights: list[TensorProto]) -> dict[str, str]:
     """What is alike when each node is a partition called as its output."""
     parts = [part(each.output[0], each.name, inputs=each.input[0], outputs=each.output[0]) for each in nodes]
-    return alike(
+    return shared_sessions(
         parts,
         {each.name: each for each in nodes},
         {each.name: each for each in weights},
@@ -250,7 +250,7 @@ def test_which_operand_is_the_weight_makes_a_difference() -> None:
     typed, weights = [value("x", 8, 8), value("a", 8, 8), value("b", 8, 8)], [weight("v", 8, 8), weight("w", 8, 8)]
     parts = [part("a", "a", outputs="a"), part("b", "b", outputs="b")]
     known = {each.name: each for each in nodes}
-    assert alike(parts, known, {each.name: each for each in weights}, {each.name: each for each in typed}) == {}
+    assert shared_sessions(parts, known, {each.name: each for each in weights}, {each.name: each for each in typed}) == {}
 
 
 def test_kernels_that_may_want_constants_are_left_alone() -> None:
