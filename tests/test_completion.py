@@ -1,4 +1,4 @@
-"""Shells complete what they should: the scripts that the commands print, in the shells that are there."""
+"""Run the completion scripts that the commands print, in the shells that are installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyps.runtime.cli.options import SHELLS, calibrate_parser, doctor_parser, ru
 from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 
-#: What is typed, and what must be offered and must not.
+#: A command line as typed, the words that must be offered, and words that must not.
 CASES = [
     ("hyps-run --to", {"--top"}, {"--threads"}),
     ("hyps-run --profile", {"--profile", "--profile-json"}, set()),
@@ -42,6 +42,7 @@ CASES = [
     ("hypsc targets show ", set(target_names()), {"mybundle"}),
     ("hypsc models build ", set(NETWORKS), {"mybundle"}),
     ("hypsc analyze -", {"--quiet", "--verbose", "--csv"}, set()),
+    ("hypsc analyze --sort ", {"order", "weights", "activations", "macs", "live", "alone"}, set()),
 ]
 BASH = """
 source <(python -c 'pass'; {program} --show-completion{shell})
@@ -59,7 +60,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle's folder, and a file."""
+    """Create a folder with a bundle's folder and a file."""
     place = tmp_path_factory.mktemp("completion")
     (place / "mybundle").mkdir()
     (place / "myfile.npy").touch()
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(name: str, text: str, folder: Path, bin_folder: Path) -> set[str]:
-    """The words that a script of a shell prints, without what it says of each."""
+    """Return the words that a shell's script prints, without their descriptions."""
     environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(folder), "SHELL": f"/bin/{name}"}
     done = subprocess.run([name, "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -109,7 +110,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     ],
 )
 def test_zsh(folder: Path, bin_folder: Path, typed: str, completed: str) -> None:
-    """As it is typed, with a tab behind it."""
+    """Type the text and press tab."""
     import pty
 
     program = typed.split()[0]

@@ -34,7 +34,7 @@ _EXAMPLES = {
     "": ("hypsc compile net.onnx --memory 128MB -o net", "hyps-run net photo.jpg"),
     "compile": (
         "hypsc compile net.onnx --memory 128MB",
-        "hypsc compile net.onnx --target rpizero2w --preprocess imagenet --labels names.txt -o net",
+        "hypsc compile net.onnx --target rpizero2w --preprocess imagenet -o net",
         "hypsc compile net.onnx --target board.toml --shard fc6=output:32 -v",
     ),
     "inspect": ("hypsc inspect net", "hypsc inspect net --steps"),
