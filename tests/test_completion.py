@@ -1,4 +1,4 @@
-"""Run the completion scripts that the commands print, in the shells that are installed."""
+"""Shells complete what they should: the scripts that the commands print, in the shells that are there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyps.runtime.cli.options import SHELLS, calibrate_parser, doctor_parser, ru
 from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 
-#: A command line as typed, the words that must be offered, and words that must not.
+#: What is typed, and what must be offered and must not.
 CASES = [
     ("hyps-run --to", {"--top"}, {"--threads"}),
     ("hyps-run --profile", {"--profile", "--profile-json"}, set()),
@@ -60,7 +60,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a folder with a bundle's folder and a file."""
+    """A bundle's folder, and a file."""
     place = tmp_path_factory.mktemp("completion")
     (place / "mybundle").mkdir()
     (place / "myfile.npy").touch()
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(name: str, text: str, folder: Path, bin_folder: Path) -> set[str]:
-    """Return the words that a shell's script prints, without their descriptions."""
+    """The words that a script of a shell prints, without what it says of each."""
     environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(folder), "SHELL": f"/bin/{name}"}
     done = subprocess.run([name, "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -110,7 +110,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     ],
 )
 def test_zsh(folder: Path, bin_folder: Path, typed: str, completed: str) -> None:
-    """Type the text and press tab."""
+    """As it is typed, with a tab behind it."""
     import pty
 
     program = typed.split()[0]

@@ -275,7 +275,7 @@ class TestHelp:
         assert max(map(len, done.stdout.splitlines())) <= 80 or program != "hypsc"
 
     def test_options_are_in_groups_with_examples(self, bin_folder: Path) -> None:
-        command = [bin_folder / "hypsc", "compile", "--help"]
+        command = [str(bin_folder / "hypsc"), "compile", "--help"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
         assert headings == ["Arguments", "Target", "Splitting", "Input", "Output", "Options"]

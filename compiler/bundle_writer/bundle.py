@@ -65,7 +65,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
             folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise WriteError(f"no space is left to write {path}; free some, or name another disk with -o") from None
+            raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
         raise WriteError(f"cannot write {path}: {error.strerror or error}; name another folder with -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

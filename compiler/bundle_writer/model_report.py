@@ -104,5 +104,5 @@ def read_model_report(bundle: Path) -> ModelReport | None:
     count = len(report.names)
     is_consistent = {count} == {len(report.output_bytes), len(report.live_bytes)}
     if not is_consistent or any(each.position > count for each in report.splits):
-        raise BundleError(f"{path}: its lists differ in length; {remedy}")
+        raise BundleError(f"{path}: its figures do not match its operators; {remedy}")
     return report

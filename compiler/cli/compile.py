@@ -12,7 +12,7 @@ import typer
 
 from hyps.compiler.cli import options
 from hyps.compiler.cli.console import Console, counted, fact, print_json, unwrapped_fact
-from hyps.compiler.cli.steps import groups_table, step_groups, steps_table, streamed_bytes
+from hyps.compiler.cli.steps import groups_table, read_each_time, step_groups, steps_table
 from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, Compiled, compile_file
 from hyps.compiler.preprocessing import PRESETS
@@ -207,7 +207,7 @@ def _estimated_time(latency_s: float, profile: Target | None) -> str:
 
 
 def _reading(manifest: Manifest) -> str:
-    streamed, pinned = _streamed_bytes(manifest), _pinned_bytes(manifest)
+    streamed, pinned = read_each_time(manifest.steps), _pinned_bytes(manifest)
     if not streamed:
         return f"nothing: all {megabytes(pinned)} of weights stay in memory" if pinned else "nothing"
     if not pinned:
@@ -254,7 +254,7 @@ def _as_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "budget_bytes": plan.budget_bytes,
         "whole_peak_bytes": plan.whole_peak_bytes,
         "pinned_bytes": _pinned_bytes(manifest),
-        "streamed_bytes": _streamed_bytes(manifest),
+        "streamed_bytes": read_each_time(manifest.steps),
         "latency_s": plan.latency_s,
         "peak_bytes": plan.peak_bytes,
         "smallest_budget_bytes": plan.smallest_budget_bytes,
@@ -270,8 +270,3 @@ def _as_data(compiled: Compiled, output: Path) -> dict[str, Any]:
 def _pinned_bytes(manifest: Manifest) -> int:
     """Return the bytes of weights that are read once and stay in memory."""
     return sum(step.pinned_bytes for step in manifest.steps)
-
-
-def _streamed_bytes(manifest: Manifest) -> int:
-    """Return the bytes of weights that every inference reads."""
-    return sum(map(streamed_bytes, manifest.steps))

@@ -16,7 +16,7 @@ import msgspec
 from hyps.compiler.errors import OptionError
 from hyps.compiler.progress import Advance
 from hyps.passes.units import megabytes
-from hyps.runtime.terminal.console import note, plain, prose, show
+from hyps.runtime.terminal.console import moves, note, plain, prose, show
 from hyps.runtime.terminal.progress import Progress
 
 #: Columns of a fact's name.
@@ -81,10 +81,10 @@ def _progress_line(label: str, total: int | None, *, quiet: bool) -> Iterator[Ad
 
     The label appears even if nothing advances. Several threads may advance it.
     """
-    line = Progress(total or 0, quiet=quiet)
-    if not line.shown:
+    if quiet or not moves(sys.stderr):
         yield lambda count: None
         return
+    line = Progress(total or 0)
     began, done, due, lock = time.monotonic(), 0, time.monotonic() + _PATIENCE_S, Lock()
 
     def advance(count: int) -> None:

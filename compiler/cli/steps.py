@@ -37,15 +37,10 @@ class StepGroup:
         is_mandatory = first.reason is not None and first.reason.kind == "mandatory"
         return f"{shards}, {megabytes(self.operator.weight_bytes)} alone does not fit" if is_mandatory else shards
 
-    @property
-    def streamed_bytes(self) -> int:
-        """Bytes of weights that the steps read in every inference."""
-        return sum(streamed_bytes(step) for step in self.steps)
 
-
-def streamed_bytes(step: Step) -> int:
-    """Return the bytes of weights that a step reads in every inference."""
-    return step.weights.size_bytes - step.pinned_bytes if step.weights else 0
+def read_each_time(steps: Iterable[Step]) -> int:
+    """Return the bytes of weights that these steps read in every inference."""
+    return sum(step.weights.size_bytes - step.pinned_bytes for step in steps if step.weights)
 
 
 def step_groups(steps: Sequence[Step], sharded: Iterable[ShardedOperator | None] | None = None) -> Iterator[StepGroup]:
@@ -75,7 +70,7 @@ def groups_table(groups: Iterable[StepGroup]) -> Iterator[str]:
             group.label,
             megabytes(max(step.weight_bytes for step in group.steps)) + (" each" if len(group.steps) > 1 else ""),
             megabytes(max(step.activation_bytes for step in group.steps)),
-            megabytes(group.streamed_bytes),
+            megabytes(read_each_time(group.steps)),
             megabytes(max(step.peak_bytes for step in group.steps)),
         ]
         for group in groups

@@ -97,7 +97,7 @@ def hyps_run(bin_folder: Path) -> Command:
 
 def _command(program: Path) -> Command:
     def call(*arguments: object, **options: Any) -> Completed:
-        command = [program, *map(str, arguments)]
+        command = [str(program), *map(str, arguments)]
         # os.environ alone: readline, which pytest imports, also sets COLUMNS in the environment of the C library
         options = {"env": dict(os.environ)} | options
         return subprocess.run(command, check=False, capture_output=True, text=True, **options)

@@ -1,4 +1,4 @@
-"""Every built-in target is whole and sourced, and a user's own file that is not is refused in one helpful line."""
+"""Check that built-in targets are complete and sourced, and that a wrong file is refused in one helpful line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ network_bytes_per_s = 1_000_000
 
 
 def message_of(name_or_path: str | Path) -> str:
-    """What `load_target` says in refusing; always one line."""
+    """Return the message with which `load_target` refuses, which must be one line."""
     with pytest.raises(TargetError) as caught:
         load_target(str(name_or_path))
     message = str(caught.value)
@@ -119,7 +119,7 @@ def test_a_larger_board_has_a_larger_budget(family: str) -> None:
 
 
 def test_a_measured_budget_is_what_was_measured() -> None:
-    """291.6 MiB were available on an idle Zero 2 W: the budget stays within one MiB below."""
+    """291.6 MiB were available on an idle Zero 2 W; the budget is at most 1 MiB less."""
     assert load_target("rpizero2w").budget_bytes == 291 * 2**20
 
 
