@@ -78,7 +78,7 @@ class Compilation(PlanningJob):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardedOperator:
-    """An operator of the model that a plan computes in shards: how many, and the bytes of its weights."""
+    """An operator of the model that a plan computes in shards: how many, and the bytes of its largest weight."""
 
     name: str
     count: int
@@ -185,7 +185,8 @@ def _sharded_operators(planned: Planned, whole: Graph) -> Iterator[ShardedOperat
     changed = {change.operator for change in planned.plan.changes}
     origins = {operator.name: operator.origin for operator in planned.graph.operators}
     weight_bytes = {
-        operator.name: sum(whole.weights[name].nbytes for name in operator.weights) for operator in whole.operators
+        operator.name: max((whole.weights[name].nbytes for name in operator.weights), default=0)
+        for operator in whole.operators
     }
     for partition in planned.plan.partitions:
         found = (origins[name] for name in partition.operators)

@@ -57,19 +57,17 @@ def step_groups(steps: Sequence[Step], sharded: Iterable[ShardedOperator | None]
 
 
 def groups_table(groups: Iterable[StepGroup]) -> Iterator[str]:
-    """Yield the lines of a table with one row per group; bytes of weights and activations are the largest step's."""
+    """Yield the lines of a table with one row per group; weights and peak are the largest step's."""
     columns = [
         Column("steps"),
         Column("weights", numeric=True),
-        Column("activations", numeric=True, spare=True),
         Column("read each time", numeric=True, spare=True),
-        Column("process peak", numeric=True),
+        Column("peak", numeric=True),
     ]
     rows = [
         [
             group.label,
             megabytes(max(step.weight_bytes for step in group.steps)) + (" each" if len(group.steps) > 1 else ""),
-            megabytes(max(step.activation_bytes for step in group.steps)),
             megabytes(read_each_time(group.steps)),
             megabytes(max(step.peak_bytes for step in group.steps)),
         ]

@@ -61,7 +61,7 @@ class TestCompile:
         assert facts["target"] == "custom, 2 threads"
         assert facts["bundle"] == str(folder), "a path can be copied: it is not wrapped"
         table = lines.index(next(line for line in lines if line.startswith("steps ")))
-        headings = ["steps", "weights", "activations", "read each time", "process peak"]
+        headings = ["steps", "weights", "read each time", "peak"]
         assert re.split("  +", lines[table]) == headings
         assert [line.split()[0] for line in lines[table + 1 :][:3]] == [step.name for step in manifest.steps]
 

@@ -76,4 +76,5 @@ def test_a_bundle_without_reasons_is_listed_step_by_step() -> None:
 def test_a_group_adds_up_what_is_read_each_time() -> None:
     steps = [step("00-a", START), *(step(f"0{index}-fc", TOO_LARGE, streamed_bytes=1_000_000) for index in (1, 2, 3))]
     lines = list(groups_table(step_groups(steps, [None, FC, FC, FC])))
-    assert lines[2].split("fit")[1].split() == ["4.0", "MB", "each", "1.0", "MB", "3.0", "MB", "60.0", "MB"]
+    assert max(map(len, lines)) <= 100
+    assert lines[2].split("fit")[1].split() == ["4.0", "MB", "each", "3.0", "MB", "60.0", "MB"]
