@@ -13,7 +13,7 @@ __all__ = ["compile_model"]
 
 
 def __getattr__(name: str) -> object:
-    """What is public here is imported when it is asked for."""
+    """Import a public name on its first use, so that importing the package stays cheap."""
     if name in __all__:
         from hyps.compiler import api
 

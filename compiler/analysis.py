@@ -1,6 +1,6 @@
-"""What a model is made of, and where it can be cut: what ``hypsc analyze`` shows (Kaboubi, sections 3.2.3 to 3.2.5).
+"""Compute what ``hypsc analyze`` shows: each operator's figures, and the split points (Kaboubi, sections 3.2.3 to 3.2.5).
 
-Operators are in the model's own order; batch normalisations are folded into convolutions, as ``hypsc compile`` does, and
+Operators are in the model's own order. Batch normalisations are folded into convolutions, as in ``hypsc compile`` and in
 onnxruntime.
 """
 
@@ -21,10 +21,12 @@ from hyps.runtime.bundle.manifest import Count, Name, Positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorRow:
-    """One operator: elements and bytes of its weights, bytes of its outputs, multiply-adds, what is live while it runs.
+    """The figures of one operator.
 
-    ``live_bytes`` are activations and workspace in one session of the whole model, without weights. A weight that several
-    read counts at each. ``alone_bytes`` is the process's peak with this operator as a partition by itself.
+    ``parameters`` and ``weight_bytes`` are the elements and bytes of its weights; a weight that several operators read
+    counts at each. ``activation_bytes`` are its outputs. ``live_bytes`` are the activations and workspace that are live
+    while it runs, in one session of the whole model. ``alone_bytes`` is the process's peak if the operator is a partition
+    of its own.
     """
 
     name: str
@@ -40,7 +42,7 @@ class OperatorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRow:
-    """All operators of a type, added up; ``live_bytes`` is the most."""
+    """The sums over all operators of one type; ``live_bytes`` is the maximum."""
 
     op_type: Name
     operators: Count
@@ -53,7 +55,10 @@ class TypeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPoint:
-    """A place to cut: behind the operator at ``position`` - 1; ``crossing_bytes`` would be handed over there."""
+    """A place to cut, before the operator at ``position``; ``crossing_bytes`` are the bytes of the tensors that cross it.
+
+    ``behind`` names the operator before the cut.
+    """
 
     position: Positive
     behind: str
@@ -63,17 +68,18 @@ class SplitPoint:
 
     @property
     def kind(self) -> str:
-        """In a word."""
+        """``mandatory`` or ``optional``."""
         return "mandatory" if self.mandatory else "optional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """A model. ``weight_bytes`` counts shared weights once; ``crossing_bytes`` has an entry for every cut position.
+    """The figures of a model.
 
-    Of the whole model in one session, the process holds ``process_bytes`` by itself, ``resident_bytes`` of weights, and what
-    is live; while it starts, ``start_bytes`` at most. ``smallest_budget_bytes`` is the least budget that works; None, for
-    ``why_none``, where none does.
+    ``weight_bytes`` counts shared weights once; ``crossing_bytes`` has one entry per cut position. A process that runs
+    the whole model in one session holds ``process_bytes`` for itself, ``resident_bytes`` of weights, and the live
+    activations; it peaks at ``start_bytes`` while it starts. ``smallest_budget_bytes`` is the smallest budget that works; if
+    no budget works, it is None and ``why_none`` says why.
     """
 
     model: str
@@ -102,7 +108,7 @@ def analysis(
     smallest: int | None,
     why_none: str | None = None,
 ) -> Analysis:
-    """The figures of a model whose operators keep their order, for a request's budget, device and threads."""
+    """Return the figures of a model whose operators keep their order, for a request's budget, device and threads."""
     rows = tuple(_rows(whole))
     return Analysis(
         model=loaded.name,
@@ -130,14 +136,14 @@ def _rows(whole: CostedModel) -> Iterator[OperatorRow]:
     live = costs.live_from(0)
     for index, operator in enumerate(graph.operators):
         weights = [graph.weights[name] for name in operator.weights]
-        made = [graph.tensors[name] for name in operator.outputs if name in graph.tensors]
+        outputs = [graph.tensors[name] for name in operator.outputs if name in graph.tensors]
         yield OperatorRow(
             name=operator.name,
             op_type=operator.op_type,
-            shape=made[0].shape if made else (),
+            shape=outputs[0].shape if outputs else (),
             parameters=sum(math.prod(weight.shape) for weight in weights),
             weight_bytes=sum(weight.nbytes for weight in weights),
-            activation_bytes=sum(tensor.nbytes for tensor in made),
+            activation_bytes=sum(tensor.nbytes for tensor in outputs),
             multiply_adds=multiply_adds(graph, operator),
             live_bytes=int(live[index]),
             alone_bytes=int(alone[index]),
@@ -145,27 +151,27 @@ def _rows(whole: CostedModel) -> Iterator[OperatorRow]:
 
 
 def _types(rows: Iterable[OperatorRow]) -> Iterator[TypeRow]:
-    """The types with the most weights first."""
+    """Yield the sums of each type, the type with the most weights first."""
     by_type: dict[str, list[OperatorRow]] = {}
     for row in rows:
         by_type.setdefault(row.op_type, []).append(row)
-    found = [
+    sums = [
         TypeRow(
             op_type=kind,
-            operators=len(own),
-            parameters=sum(row.parameters for row in own),
-            weight_bytes=sum(row.weight_bytes for row in own),
-            activation_bytes=sum(row.activation_bytes for row in own),
-            multiply_adds=sum(row.multiply_adds for row in own),
-            live_bytes=max(row.live_bytes for row in own),
+            operators=len(operators),
+            parameters=sum(row.parameters for row in operators),
+            weight_bytes=sum(row.weight_bytes for row in operators),
+            activation_bytes=sum(row.activation_bytes for row in operators),
+            multiply_adds=sum(row.multiply_adds for row in operators),
+            live_bytes=max(row.live_bytes for row in operators),
         )
-        for kind, own in by_type.items()
+        for kind, operators in by_type.items()
     ]
-    yield from sorted(found, key=lambda row: (-row.weight_bytes, -row.activation_bytes, row.op_type))
+    yield from sorted(sums, key=lambda row: (-row.weight_bytes, -row.activation_bytes, row.op_type))
 
 
 def _splits(whole: CostedModel, request: Request) -> Iterator[SplitPoint]:
-    """Mandatory ones stand around what is too big by itself for the budget; optional ones behind poolings."""
+    """Yield the mandatory split points, around operators too large for the budget, and the optional ones, after poolings."""
     graph, crossing = whole.graph, whole.costs.crossing
     places = {operator.name: index for index, operator in enumerate(graph.operators)}
     reasons: dict[int, str] = {}
@@ -175,7 +181,7 @@ def _splits(whole: CostedModel, request: Request) -> Iterator[SplitPoint]:
             reasons.setdefault(position, f"{split.reason}: {split.count} shards")
     mandatory = set(reasons)
     for position in pooling_cuts(graph, whole.sealed):
-        reasons.setdefault(position, f"behind {graph.operators[position - 1].op_type}: little data crosses behind pooling")
+        reasons.setdefault(position, f"after {graph.operators[position - 1].op_type}, where little data crosses")
     for position in sorted(reasons):
         yield SplitPoint(
             position=position,

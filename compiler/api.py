@@ -1,14 +1,13 @@
-"""Compiling for programs: ``hyps.compiler.compile_model(model, bundle, memory_bytes=...)``."""
+"""Compile a model from a program: ``hyps.compiler.compile_model(model, bundle, memory_bytes=...)``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from hyps.compiler import pipeline
-from hyps.compiler.cli import choices
 from hyps.compiler.errors import OptionError
-from hyps.compiler.targets import load_target
+from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.requests import resolve_request, target_name
 from hyps.passes.planning.plan import Plan
 from hyps.passes.planning.request import CutMode, Request
 
@@ -28,23 +27,22 @@ def compile_model(
 ) -> Plan:
     """Compile the ONNX file ``model`` into the folder ``bundle``, for a target, a budget in bytes, or both.
 
-    As ``hypsc compile`` does: the folder is written whole or not at all, and replaced with ``force`` alone. Raises
-    `hyps.compiler.errors.CompilerError` or `hyps.passes.errors.PassError` (`DoesNotFit` names the smallest budget).
+    It does what ``hypsc compile`` does: the folder is written whole or not at all, and an existing bundle is replaced only
+    with ``force``. Raises `hyps.compiler.errors.CompilerError` or `hyps.passes.errors.PassError` (`DoesNotFit` names the
+    smallest budget).
     """
-    device = load_target(target) if target else None
-    if device is None and memory_bytes is None:
-        raise OptionError("say what to compile for: target or memory_bytes")
-    if device and memory_bytes is not None and memory_bytes > device.budget_bytes:
-        raise OptionError(f"memory_bytes is more than {device.name} has for one process, {device.budget_bytes}")
-    budget = memory_bytes if memory_bytes is not None else device.budget_bytes if device else 0
-    job = pipeline.Compilation(
+    base = Request(split=split, images=preprocess is not None)
+    request, profile = resolve_request(base, target=target, memory_bytes=memory_bytes, threads=threads)
+    if request.budget_bytes is None:
+        raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")
+    compilation = Compilation(
         model=Path(model),
         output=Path(bundle),
-        request=choices.asked(device, budget, threads, Request(split=split, images=preprocess is not None)),
-        target_name=choices.target_name(device),
+        request=request,
+        target_name=target_name(profile),
         input_shapes=input_shapes or {},
         preprocess=preprocess,
         labels=Path(labels) if labels else None,
         force=force,
     )
-    return pipeline.compile_file(job).plan
+    return compile_file(compilation).plan

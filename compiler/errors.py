@@ -1,4 +1,4 @@
-"""What the compiler says of a user's mistake or an impossible request: one line, exit code 2."""
+"""Define the errors that the user of the compiler can mend: each prints as one line, and the exit code is 2."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ModelFileError(CompilerError):
 
 
 class WriteError(CompilerError):
-    """The bundle cannot be written where it should be."""
+    """A file or folder cannot be written where the user wants it."""
 
 
 class OptionError(CompilerError):
-    """An option's value, or a file that it names, makes no sense."""
+    """An option's value, or a file that it names, cannot be used."""

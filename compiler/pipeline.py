@@ -1,11 +1,11 @@
-"""From a model file to a bundle: load, shapes, fold, plan, write."""
+"""Compile a model file into a bundle: load it, infer shapes, fold, plan, write the partitions and the manifest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +14,14 @@ from threading import Event
 import numpy as np
 
 from hyps.compiler.analysis import Analysis, analysis
-from hyps.compiler.bundle_writer.bundle import check_destination, check_space, staged_folder, write_partitions
-from hyps.compiler.bundle_writer.copy import CopyProgress, hash_file
-from hyps.compiler.bundle_writer.model_report import encode_whole, whole_model
+from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder, write_partitions
+from hyps.compiler.bundle_writer.copy import hash_file
+from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
 from hyps.compiler.model_io.load import LoadedModel, load_model
 from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
+from hyps.compiler.progress import Advance, OpenProgress
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import Graph, type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
@@ -49,43 +50,63 @@ from hyps.runtime.bundle.manifest import (
     encode_manifest,
 )
 
-#: Opens a progress display of what is done, out of so many (None: unknown), and gives the function that advances it.
-ProgressBar = Callable[[str, int | None], AbstractContextManager[CopyProgress]]
-
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow what plans add up.
 MOST_ELEMENTS = 1 << 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compilation:
-    """What to compile, for what, and where to."""
+class PlanningJob:
+    """A model to analyse or to plan for a request; nothing is written."""
 
     model: Path
-    output: Path
     request: Request
     target_name: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    custom_ops: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation(PlanningJob):
+    """A model to compile into a bundle; ``force`` allows replacing the bundle at ``output``."""
+
+    output: Path
     preprocess: str | None = None
     labels: Path | None = None
-    custom_ops: Path | None = None
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardedOperator:
+    """An operator of the model that a plan computes in shards: how many, and the bytes of its largest weight."""
+
+    name: str
+    count: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A written bundle: its plan, what was tried to find it, and its manifest."""
+    """A written bundle: its plan, the plans that were compared, and its manifest.
+
+    ``sharded`` has one entry per step: the operator that the step computes a shard of.
+    """
 
     plan: Plan
     tried: tuple[CandidateSummary, ...]
     manifest: Manifest
+    sharded: tuple[ShardedOperator | None, ...]
 
 
-def compile_file(job: Compilation, progress: ProgressBar = lambda what, total: nullcontext(lambda count: None)) -> Compiled:
-    """Compile a model into a bundle.
+def _no_progress(label: str, total: int | None) -> nullcontext[Advance]:
+    return nullcontext(lambda count: None)
 
-    Raises the package's errors, and those of the passes, for what the user can mend; nothing is left behind then.
+
+def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Compiled:
+    """Compile a model into a bundle; an error leaves nothing behind.
+
+    Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can mend.
     """
-    check_destination(job.output, force=job.force)
+    check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
         with progress("reading", None):
             loaded = stack.enter_context(load_model(job.model))
@@ -96,48 +117,59 @@ def compile_file(job: Compilation, progress: ProgressBar = lambda what, total: n
         with progress("analysing", None):
             whole = with_costs(folded.model, job.request)
             smallest = planned.plan.smallest_budget_bytes
-            told = whole_model(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
-        records = {name: _tensor_record(planned.graph, name) for name in _boundary(planned)}
-        preprocess = _preprocess(job, planned.graph, records)
-        labels = _labels(job, planned.graph, records)
-        total = sum(weight.nbytes for weight in planned.model.weights.values())
-        check_space(job.output, total)
-        with staged_folder(job.output) as folder:
-            with progress("writing", total) as advance:
-                steps = write_partitions(folder, planned, advance)
-            manifest = Manifest(
-                version=FORMAT_VERSION,
-                created_by=f"hyps {version('hyps')}",
-                model=ModelRecord(
-                    name=loaded.name,
-                    sha256=digest(),
-                    parameters=loaded.parameters,
-                    weight_bytes=loaded.weight_bytes,
-                ),
-                target=TargetRecord(name=job.target_name, threads=job.request.threads),
-                budget_bytes=planned.plan.budget_bytes,
-                huge_pages=planned.plan.huge_pages,
-                steady=planned.plan.steady,
-                exact=planned.plan.exact,
-                inputs=planned.graph.inputs,
-                outputs=tuple(
-                    OutputRecord(name=name, probabilities=_ends_in_softmax(planned.graph, name))
-                    for name in planned.graph.outputs
-                ),
-                tensors=records,
-                steps=steps,
-                preprocess=preprocess,
-                labels=labels,
-            )
-            document = encode_manifest(manifest)
-            (folder / REPORT_NAME).write_bytes(encode_whole(told, document))
-            (folder / MANIFEST_NAME).write_bytes(document)
-    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest)
+            report = model_report(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
+        manifest = _write_bundle(job, loaded, digest, planned, report, progress)
+    sharded = tuple(_sharded_operators(planned, whole.graph))
+    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest, sharded=sharded)
+
+
+def _write_bundle(
+    job: Compilation,
+    loaded: LoadedModel,
+    digest: Callable[[], str],
+    planned: PlannedModel,
+    report: ModelReport,
+    progress: OpenProgress,
+) -> Manifest:
+    """Write a plan's bundle and return its manifest. ``digest`` waits for the sha256 of the model's file."""
+    graph = planned.graph
+    tensors = {name: _tensor_record(graph, name) for name in _boundary(planned)}
+    preprocess, labels = _preprocess(job, graph, tensors), _labels(job, graph, tensors)
+    total_bytes = sum(weight.nbytes for weight in planned.model.weights.values())
+    check_space(job.output, total_bytes)
+    with staging_folder(job.output) as folder:
+        with progress("writing", total_bytes) as advance:
+            steps = write_partitions(folder, planned, advance)
+        manifest = Manifest(
+            version=FORMAT_VERSION,
+            created_by=f"hyps {version('hyps')}",
+            model=ModelRecord(
+                name=loaded.name,
+                sha256=digest(),
+                parameters=loaded.parameters,
+                weight_bytes=loaded.weight_bytes,
+            ),
+            target=TargetRecord(name=job.target_name, threads=job.request.threads),
+            budget_bytes=planned.plan.budget_bytes,
+            huge_pages=planned.plan.huge_pages,
+            steady=planned.plan.steady,
+            exact=planned.plan.exact,
+            inputs=graph.inputs,
+            outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
+            tensors=tensors,
+            steps=steps,
+            preprocess=preprocess,
+            labels=labels,
+        )
+        document = encode_manifest(manifest)
+        (folder / REPORT_NAME).write_bytes(encode_model_report(report, document))
+        (folder / MANIFEST_NAME).write_bytes(document)
+    return manifest
 
 
 @contextmanager
 def _hashing(path: Path) -> Iterator[Callable[[], str]]:
-    """Hash a file beside other work; yields the function that waits for the digest. Leaving early does not wait."""
+    """Hash a file on a thread; yield the function that waits for the digest. Leaving early does not wait."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(hash_file, path, stop)
@@ -147,17 +179,35 @@ def _hashing(path: Path) -> Iterator[Callable[[], str]]:
             stop.set()
 
 
-def analyse(job: Compilation) -> Analysis:
+def _sharded_operators(planned: PlannedModel, whole: Graph) -> Iterator[ShardedOperator | None]:
+    """Yield, for each partition of a plan, the operator of the ``whole`` model that it computes a shard of."""
+    changed = {change.operator for change in planned.plan.changes}
+    origins = {operator.name: operator.origin for operator in planned.graph.operators}
+    weight_bytes = {
+        operator.name: max((whole.weights[name].nbytes for name in operator.weights), default=0)
+        for operator in whole.operators
+    }
+    for partition in planned.plan.partitions:
+        found = (origins[name] for name in partition.operators)
+        shard = next((each for each in found if each and each.kind == "shard" and each.operator in changed), None)
+        yield (
+            ShardedOperator(name=shard.operator, count=shard.count, weight_bytes=weight_bytes.get(shard.operator, 0))
+            if shard
+            else None
+        )
+
+
+def analyse(job: PlanningJob) -> Analysis:
     """Analyse the model of ``job`` for its budget, target and threads; nothing is written.
 
-    Raises the package's errors, and those of the passes, for a model that cannot be understood.
+    Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for a model that cannot be understood.
     """
     with load_model(job.model) as loaded:
         return analyse_folded(loaded, folded_model(loaded, job), job)
 
 
-def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> Analysis:
-    """The same of a model that is loaded and folded."""
+def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: PlanningJob) -> Analysis:
+    """Analyse a model that is loaded and folded, as `analyse` does."""
     whole = with_costs(folded.model, job.request)
     try:
         smallest, why = minimum_budget(folded.model, job.request), None
@@ -166,22 +216,22 @@ def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: Compilation) -> 
     return analysis(loaded, whole, job.request, job.target_name, smallest, why)
 
 
-def plan_model(loaded: LoadedModel, job: Compilation) -> PlannedModel:
-    """Everything up to the plan: shapes, folding, splitting, cutting; writes nothing."""
+def plan_model(loaded: LoadedModel, job: PlanningJob) -> PlannedModel:
+    """Plan a loaded model: infer its shapes, fold, split and cut it; nothing is written."""
     return plan_folded(loaded, folded_model(loaded, job), job)
 
 
 def plan_folded(
-    loaded: LoadedModel, folded: Rewritten, job: Compilation, advance: CopyProgress = lambda count: None
+    loaded: LoadedModel, folded: Rewritten, job: PlanningJob, advance: Advance = lambda count: None
 ) -> PlannedModel:
-    """The plan of a model that is loaded and folded; ``advance`` is told of `planning_stages`."""
+    """Plan a model that is loaded and folded; ``advance`` counts `planning_stages`."""
     planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
     return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
 
 
-def folded_model(loaded: LoadedModel, job: Compilation) -> Rewritten:
+def folded_model(loaded: LoadedModel, job: PlanningJob) -> Rewritten:
     """Return the model with fixed inputs, all shapes, and normalisations folded into convolutions.
 
     The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
@@ -232,7 +282,7 @@ def _refuse_unwritable_types(model: Model) -> None:
 
 
 def _boundary(planned: PlannedModel) -> dict[str, None]:
-    """The names of every tensor that the manifest describes: inputs, outputs, and what crosses a cut."""
+    """Return the names of every tensor that the manifest describes: inputs, outputs, and tensors that cross a cut."""
     crossing = (name for part in planned.plan.partitions for name in (*part.inputs, *part.outputs))
     return dict.fromkeys((*planned.graph.inputs, *crossing, *planned.graph.outputs))
 
@@ -245,7 +295,9 @@ def _preprocess(job: Compilation, graph: Graph, records: Mapping[str, TensorReco
     if job.preprocess is None:
         return None
     if len(graph.inputs) != 1:
-        raise OptionError(f"--preprocess: the model has {len(graph.inputs)} inputs; give it tensors as .npz instead")
+        raise OptionError(
+            f"--preprocess: the model has {len(graph.inputs)} inputs, and an image is one; leave it out, use .npz files"
+        )
     return resolve_preprocess(job.preprocess, graph.inputs[0], records[graph.inputs[0]])
 
 
@@ -257,7 +309,7 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
 
 
 def _ends_in_softmax(graph: Graph, output: str) -> bool:
-    """Whether a softmax computes this output, reshaping aside."""
+    """Return whether a softmax computes this output, apart from reshaping."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
     while output in writer and writer[output].op_type in RESHAPES and writer[output].inputs:
         output = writer[output].inputs[0]

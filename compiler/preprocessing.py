@@ -1,4 +1,4 @@
-"""What ``--preprocess`` and ``--labels`` mean: presets and files, resolved for the model's own input and output."""
+"""Resolve ``--preprocess`` and ``--labels``, presets or files, for the model's own input and output."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
 
 #: Labels and preprocessing files larger than this are refused.
 FILE_LIMIT_BYTES = 4 << 20
-#: The smallest and the largest normal float32: what the runtime computes with.
+#: The bounds of a normal float32, in which the runtime computes.
 FLOAT32_MIN, FLOAT32_MAX = 2.0**-126, 3.4e38
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A preprocessing file. What is left out follows from the model's input.
+    """The contents of a preprocessing file; what it leaves out follows from the model's input.
 
     ``resize``: length of the short side in pixels before the centre crop, a factor of the crop's (``"256/224"``), or
     ``"stretch"`` to scale both sides to ``size`` (height, width). Then (pixel x ``scale`` - ``mean``) / ``std``.
@@ -50,34 +50,33 @@ PRESETS: Mapping[str, Recipe] = {
 
 
 def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preprocess:
-    """The preprocessing that preset or TOML file ``choice`` means for the image input ``name``.
+    """Return the preprocessing that the preset or TOML file ``choice`` means for the image input ``name``.
 
-    Raises `OptionError` when the input takes no image or the file is wrong.
+    Raises `OptionError` if the input takes no image, or if the file is wrong.
     """
     recipe = PRESETS[choice] if choice in PRESETS else _read_recipe(choice)
+    where = f"--preprocess {choice}"
     if recipe.crop == "none" and recipe.resize != "stretch":
-        raise OptionError(f'--preprocess {choice}: without a crop the picture is stretched; say resize = "stretch"')
+        raise OptionError(f'{where}: a resize without a crop changes the picture\'s size; set resize = "stretch"')
     layout = recipe.layout or _layout(name, record.shape)
     height, width, channels = _image_shape(name, record.shape, layout)
     colour: Literal["RGB", "BGR", "L"] = recipe.colour or ("L" if channels == 1 else "RGB")
     if (colour == "L") != (channels == 1):
-        raise OptionError(f"--preprocess {choice}: colour {colour} does not fit input {name!r} with {channels} channels")
+        raise OptionError(f"{where}: colour {colour} does not fit input {name!r} with {channels} channels; set another")
     if channels not in (1, 3):
-        raise OptionError(f"--preprocess {choice}: input {name!r} has {channels} channels as {layout}; an image has 1 or 3")
+        raise OptionError(f"{where}: input {name!r} has {channels} channels as {layout}; an image has 1 or 3")
     if recipe.dtype not in (None, record.dtype):
-        raise OptionError(f"--preprocess {choice}: dtype {recipe.dtype} is not that of input {name!r}, {record.dtype}")
+        raise OptionError(f'{where}: dtype {recipe.dtype} is not that of input {name!r}; set dtype = "{record.dtype}"')
     if choice in PRESETS and choice != "raw" and "int" in record.dtype:
-        raise OptionError(
-            f"--preprocess {choice}: input {name!r} takes whole numbers, {record.dtype}; use raw, or a .toml file"
-        )
+        raise OptionError(f"{where}: input {name!r} takes integers, {record.dtype}; use raw, or a .toml file")
     size = recipe.size or (height, width)
     if size != (height, width):
-        raise OptionError(f"--preprocess {choice}: size {size} is not that of input {name!r}, {(height, width)}")
+        raise OptionError(f"{where}: size {size} is not that of input {name!r}; set size = {[height, width]}")
     for key, values in (("mean", recipe.mean), ("std", recipe.std)):
         if len(values) not in (1, channels) or (key == "std" and any(abs(value) < FLOAT32_MIN for value in values)):
-            raise OptionError(f"--preprocess {choice}: {key} needs one number, or {channels}; std must not be 0")
+            raise OptionError(f"{where}: {key} does not fit; give one number or {channels}, and no std of 0")
     if not all(abs(value) <= FLOAT32_MAX for value in (recipe.scale, *recipe.mean, *recipe.std)):
-        raise OptionError(f"--preprocess {choice}: scale, mean and std are finite numbers, within those of float32")
+        raise OptionError(f"{where}: scale, mean or std exceeds float32; give finite numbers up to {FLOAT32_MAX:g}")
     try:
         return msgspec.convert(
             {
@@ -94,41 +93,41 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
             Preprocess,
         )
     except msgspec.ValidationError as error:
-        raise OptionError(f"--preprocess {choice} does not fit input {name!r}: {error}") from None
+        raise OptionError(f"{where} does not fit input {name!r}: {error}") from None
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
-    """The class names in a text file, line k for class k; a leading WordNet id and further synonyms are left out.
+    """Return the class names in a text file, line k for class k, without WordNet ids and further synonyms.
 
-    Raises `OptionError` when the file cannot be read or has another number of lines than ``classes``.
+    Raises `OptionError` if the file cannot be read, or if its number of lines is not ``classes``.
     """
     lines = _read_text(path, "--labels").splitlines()
     if len(lines) != classes:
-        raise OptionError(f"--labels: {path} has {len(lines)} lines, the model has {classes} classes")
+        raise OptionError(f"--labels: {path} has {len(lines)} lines, the model {classes} classes; give one line per class")
     return tuple(re.sub(r"^n\d{8}\s+", "", line).split(",")[0].strip() for line in lines)
 
 
 def _read_recipe(choice: str) -> Recipe:
     path = Path(choice)
     if not choice.endswith(".toml"):
-        raise OptionError(f"--preprocess {choice!r}: use {', '.join(PRESETS)}, or a .toml file")
+        raise OptionError(f"--preprocess: there is no preset {choice!r}; use {', '.join(PRESETS)}, or a .toml file")
     try:
         return msgspec.convert(tomllib.loads(_read_text(path, "--preprocess")), Recipe)
-    except ValueError as error:  # no TOML, an endless number, or what a recipe does not hold
+    except ValueError as error:  # invalid TOML, an overlong number, or an unknown key
         raise OptionError(f"--preprocess: {path}: {error}") from None
     except RecursionError:
-        raise OptionError(f"--preprocess: {path} nests too deeply") from None
+        raise OptionError(f"--preprocess: {path} nests too deeply; a recipe is a flat list of keys") from None
 
 
 def _read_text(path: Path, option: str) -> str:
     try:
         if path.stat().st_size > FILE_LIMIT_BYTES:
-            raise OptionError(f"{option}: {path} is larger than {FILE_LIMIT_BYTES} bytes")
+            raise OptionError(f"{option}: {path} is larger than {FILE_LIMIT_BYTES} bytes; name another file")
         return path.read_text("utf-8-sig")
     except OSError as error:
-        raise OptionError(f"{option}: cannot read {path}: {error.strerror}") from None
+        raise OptionError(f"{option}: cannot read {path}: {error.strerror}; name another file") from None
     except UnicodeDecodeError:
-        raise OptionError(f"{option}: {path} is no text file in UTF-8") from None
+        raise OptionError(f"{option}: {path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _layout(name: str, shape: tuple[int, ...]) -> Literal["NCHW", "NHWC"]:
@@ -136,13 +135,17 @@ def _layout(name: str, shape: tuple[int, ...]) -> Literal["NCHW", "NHWC"]:
         return "NCHW"
     if len(shape) == 4 and shape[3] in (1, 3):
         return "NHWC"
-    raise OptionError(f"--preprocess: input {name!r} of shape {list(shape)} takes no image; give it tensors as .npy or .npz")
+    raise OptionError(
+        f"--preprocess: input {name!r} of shape {list(shape)} takes no image; leave it out, and give inputs as .npy or .npz"
+    )
 
 
 def _image_shape(name: str, shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
-    """(height, width, channels) of one image."""
+    """Return the height, width and channels of one image."""
     if len(shape) != 4 or shape[0] != 1:
-        raise OptionError(f"--preprocess: input {name!r} of shape {list(shape)} takes no single image (batch of 1)")
+        raise OptionError(
+            f"--preprocess: input {name!r} of shape {list(shape)} takes no single image; use --input-shape for a batch of 1"
+        )
     channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
     return height, width, channels
 
@@ -156,9 +159,11 @@ def _short_side(choice: str, resize: int | str, size: tuple[int, int]) -> int | 
         match = re.fullmatch(r"([1-9]\d{0,4})/([1-9]\d{0,4})", resize)
         if not match:
             raise OptionError(
-                f'--preprocess {choice}: resize is a number of pixels, a factor such as "256/224", or "stretch"'
+                f'--preprocess {choice}: resize {resize!r}: give pixels, a factor such as "256/224", or "stretch"'
             )
         side = round(max(size) * int(match[1]) / int(match[2]))
     if side < max(size):
-        raise OptionError(f"--preprocess {choice}: resize to {side} is smaller than the crop of {max(size)}")
+        raise OptionError(
+            f"--preprocess {choice}: resize to {side} is smaller than the crop of {max(size)}; give a larger one"
+        )
     return side

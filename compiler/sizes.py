@@ -1,7 +1,7 @@
-"""Sizes as people write them: ``128MB`` in, bytes out.
+"""Parse sizes as people write them: ``128MB`` becomes a number of bytes.
 
-Input may be decimal (KB, MB, GB: powers of 1000) or binary (KiB, MiB, GiB: powers of 1024). Output is always in MB of
-10^6 bytes (`hyps.runtime.units.megabytes`), so that two numbers in a report can be compared.
+A unit is decimal (KB, MB, GB: powers of 1000) or binary (KiB, MiB, GiB: powers of 1024). What HyPS prints is always in MB of
+10^6 bytes (`hyps.runtime.units.megabytes`), so that two numbers can be compared.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ _EXAMPLE = "write e.g. 128MB or 122MiB"
 
 
 def parse_size(text: str) -> int:
-    """The bytes that ``text`` means, rounded down: a number, an optional space and B, KB, MB, GB, KiB, MiB or GiB.
+    """Return the bytes that ``text`` means, rounded down: a number, an optional space, and a unit.
 
-    Upper and lower case are the same, except that ``Mb`` means megabits and is refused, as is a bare ``M``, which may
-    be 10^6 or 2^20. Raises `ValueError` with one line for these, for a missing unit and for less than one byte.
+    Units are B, KB, MB, GB, KiB, MiB and GiB, in upper or lower case. ``Mb`` (megabits) and a bare ``M`` (10^6 or 2^20) are
+    refused. Raises `ValueError`, with one line, for these, for a missing unit and for less than one byte.
     """
     stripped = text.strip()
     if not stripped:
-        raise ValueError(f"the size is empty: {_EXAMPLE}")
+        raise ValueError(f"the size is empty; {_EXAMPLE}")
     match = _SIZE.fullmatch(stripped)
     if match is None:
-        raise ValueError(f"{stripped!r} is not a size: {_EXAMPLE}")
+        raise ValueError(f"{stripped!r} is not a size; {_EXAMPLE}")
     number, unit = match["number"], match["unit"]
     if not unit:
-        raise ValueError(f"{stripped!r} has no unit: {_EXAMPLE}")
+        raise ValueError(f"{stripped!r} has no unit; {_EXAMPLE}")
     if match["sign"]:
-        raise ValueError(f"{stripped!r} is negative: {_EXAMPLE}")
+        raise ValueError(f"{stripped!r} is negative; {_EXAMPLE}")
     size_bytes = int(Fraction(number) * _bytes_per(unit, number, stripped))
     if size_bytes < 1:
-        raise ValueError(f"{stripped!r} is less than one byte: {_EXAMPLE}")
+        raise ValueError(f"{stripped!r} is less than one byte; {_EXAMPLE}")
     return size_bytes
 
 
 def _bytes_per(unit: str, number: str, text: str) -> int:
     if _BITS.fullmatch(unit):
-        raise ValueError(f"{text!r} reads as bits: write {number}{unit[:-1]}B for bytes")
+        raise ValueError(f"{text!r} means bits; write {number}{unit[:-1]}B for bytes")
     if unit.upper() in {"K", "M", "G"}:
         letter = unit.upper()
-        raise ValueError(f"{text!r} is ambiguous: write {number}{letter}B (decimal) or {number}{letter}iB (binary)")
+        raise ValueError(f"{text!r} is ambiguous; write {number}{letter}B (decimal) or {number}{letter}iB (binary)")
     try:
         return _UNIT_BYTES[unit.upper()]
     except KeyError:
-        raise ValueError(f"{text!r} has an unknown unit: use B, KB, MB, GB, KiB, MiB or GiB") from None
+        raise ValueError(f"{text!r} has an unknown unit; use B, KB, MB, GB, KiB, MiB or GiB") from None

@@ -1,21 +1,21 @@
-"""Target profiles: what a device offers to a model, built in by name or from a TOML file of your own.
+"""Load target profiles: the memory, cores and rates of a device, built in by name or from a TOML file of your own.
 
-To describe your own device, run ``hyps-run calibrate -o my-board.toml`` on it, which measures these figures; or save what
-``hypsc targets show NAME`` prints under a new name that ends in ``.toml`` and change the figures. Give the file's path
-wherever a target's name is asked for::
+To describe your own device, run ``hyps-run calibrate -o my-board.toml`` on it, which measures these figures. Or save the
+output of ``hypsc targets show NAME`` to a file that ends in ``.toml`` and change the figures. Pass the file's path in place
+of a target's name::
 
     name = "my-board"                   # letters, digits, '.', '_' and '-'; appears in reports and in the bundle
     title = "My board"                  # for people
     memory_bytes = 1_073_741_824        # all memory, in bytes: 1 GiB
-    reserved_bytes = 251_658_240        # what firmware, kernel and operating system keep of it, in bytes; may be 0
+    reserved_bytes = 251_658_240        # of it, for firmware, kernel and operating system, in bytes; may be 0
     cores = 4                           # processor cores
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: a file leaves out what nobody measured, and no built-in target states the last six.
+    # All of these are optional: leave out what was not measured. No built-in target has the last six.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
-                                            # tiny session on a tensor: what the runtime costs apart from any network
+                                            # tiny session on a tensor: the runtime without a network
     process_images_bytes = 57_000_000       # the same where Pillow decoded one photograph of 640 x 480 pixels
     threads = 4                             # the number of threads with which a convolution is fastest
     conv_macs_per_s = 9_000_000_000         # multiply-adds a second of a 3x3 Conv (128 channels), with these threads
@@ -23,7 +23,7 @@ wherever a target's name is asked for::
     gemv_bytes_per_s = 2_500_000_000        # weight bytes a second of a Gemm of one row (transB = 1) over weights larger
                                             # than the caches, in memory: bound by the memory, not by the processor
 
-    [sources]                           # optional in your own file: where each figure is from
+    [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates)
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
@@ -47,11 +47,11 @@ from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
 
 _LARGEST_FILE_BYTES = 64 * 1024
-#: By how much starts differ, as measured on x86-64.
-TOUCHED_BYTES = 2_000_000
-#: What other pictures than the one that calibration decodes add: further decoders and their buffers.
+#: The spread of the process's peak while it starts, measured on x86-64.
+START_SPREAD_BYTES = 2_000_000
+#: Memory of decoders and buffers for other kinds of pictures than the one that calibration decodes.
 DECODERS_BYTES = 3_000_000
-#: Figures that are above 0 where they are stated.
+#: Figures that must be above 0 if they are given.
 _POSITIVE = (
     "memory_bytes",
     "cores",
@@ -70,7 +70,7 @@ TargetText = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where each figure of a target is from; empty when the file does not say."""
+    """The source of each figure of a target; empty if the file does not say."""
 
     memory: str = ""
     reserved: str = ""
@@ -83,9 +83,9 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A device profile; the fields and their units are those of the file, described above. None: nobody measured it.
+    """A device profile; fields and units are those of the file, described above. None: it was not measured.
 
-    Raises `ValueError` where a figure is not positive (``reserved_bytes`` may be 0) or all memory is reserved.
+    Raises `ValueError` if a figure is not positive (``reserved_bytes`` may be 0), or if all memory is reserved.
     """
 
     name: TargetName
@@ -107,49 +107,54 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         for field in _POSITIVE:
             if (value := getattr(self, field)) is not None and value <= 0:
-                raise ValueError(f"{field} is {value}: write a number above 0")
+                raise ValueError(f"{field} is {value}; write a number above 0")
         if self.reserved_bytes < 0:
-            raise ValueError(f"reserved_bytes is {self.reserved_bytes}: write 0 or more")
+            raise ValueError(f"reserved_bytes is {self.reserved_bytes}; write 0 or more")
         if self.reserved_bytes >= self.memory_bytes:
             raise ValueError(
-                f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}: "
+                f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}; "
                 "write less"
             )
 
-    def device(self, budget_bytes: int) -> DeviceRates:
-        """What the planner needs to know of the device, with so much of it for the process.
+    def device_rates(self, budget_bytes: int) -> DeviceRates:
+        """Return the rates that the planner needs, for a process that gets ``budget_bytes`` of the memory.
 
-        Where the file does not say, it is as an unknown device.
+        Figures that the file leaves out are those of an unknown device.
         """
         default = DeviceRates()
-        device = DeviceRates(
+        rates = DeviceRates(
             cache_bytes=max(0, self.budget_bytes - budget_bytes),
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
         )
         if self.process_bytes is not None:
-            device = replace(device, process_bytes=self.process_bytes, start_bytes=self.process_bytes + TOUCHED_BYTES)
+            rates = replace(rates, process_bytes=self.process_bytes, start_bytes=self.process_bytes + START_SPREAD_BYTES)
             if self.process_images_bytes is not None:
                 pictures = self.process_images_bytes - self.process_bytes
-                device = replace(device, images_bytes=max(0, pictures) + DECODERS_BYTES)
-        return device
+                rates = replace(rates, images_bytes=max(0, pictures) + DECODERS_BYTES)
+        return rates
+
+    @property
+    def is_measured(self) -> bool:
+        """The computing rates were measured on the device, so that times are estimated from its own figures alone."""
+        return self.conv_macs_per_s is not None and self.gemv_bytes_per_s is not None
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes that the whole runtime process may hold resident, unless the user asks for another budget."""
+        """The default budget: bytes that the whole runtime process may hold resident."""
         return self.memory_bytes - self.reserved_bytes
 
 
 def target_names() -> tuple[str, ...]:
-    """The built-in targets, sorted."""
+    """Return the names of the built-in targets, sorted."""
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in _built_in_files()))
 
 
 def load_target(name_or_path: str) -> Target:
-    """The built-in target of this name, or the one in the user's own file: a path, or anything that ends in ``.toml``.
+    """Load the built-in target of this name, or the user's own file: a path, or anything that ends in ``.toml``.
 
-    Raises `TargetError` where there is none, or where the file is no possible target.
+    Raises `TargetError` if there is none, or if the file does not describe a possible target.
     """
     where = f"target file {name_or_path!r}" if _is_path(name_or_path) else f"built-in target {name_or_path!r}"
     try:
@@ -163,7 +168,7 @@ def load_target(name_or_path: str) -> Target:
 
 
 def target_toml(name_or_path: str) -> str:
-    """The text of the file that `load_target` would read; raises `TargetError` where it cannot be read."""
+    """Return the text of the file that `load_target` would read; raise `TargetError` if it cannot be read."""
     return _read_own(name_or_path) if _is_path(name_or_path) else _read_built_in(name_or_path)
 
 
@@ -185,7 +190,7 @@ def _read_built_in(name: str) -> str:
     closest = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {closest[0]!r}? " if closest else ""
     raise TargetError(
-        f"unknown target {name!r}: {hint}known are {', '.join(known)}; or give the path of your own .toml file"
+        f"unknown target {name!r}; {hint}known are {', '.join(known)}; or give the path of your own .toml file"
     )
 
 
@@ -194,21 +199,21 @@ def _read_own(path_text: str) -> str:
     try:
         if not path.exists():
             raise TargetError(
-                f"no target file {path_text!r}: check the path, or use a built-in target: {', '.join(target_names())}"
+                f"no target file {path_text!r}; check the path, or use a built-in target: {', '.join(target_names())}"
             )
         if not path.is_file():
-            raise TargetError(f"target file {path_text!r} is not a regular file: give the path of a .toml file")
+            raise TargetError(f"target file {path_text!r} is not a regular file; give the path of a .toml file")
         with path.open("rb") as stream:
             data = stream.read(_LARGEST_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else _one_line(error)
         raise TargetError(f"cannot read target file {path_text!r}: {reason}") from error
     if len(data) > _LARGEST_FILE_BYTES:
-        raise TargetError(f"target file {path_text!r} is over 64 KiB: a target has a dozen lines; check the path")
+        raise TargetError(f"target file {path_text!r} is over 64 KiB; a target has a dozen lines: check the path")
     try:
         return data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise TargetError(f"target file {path_text!r} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+        raise TargetError(f"target file {path_text!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Does the bundle compute what the whole model computes? Runs both, with the same session options, and compares."""
+"""Compare a bundle's outputs with the whole model's: run both with the same session options on the same inputs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.compiler.bundle_writer.copy import CopyProgress
 from hyps.compiler.errors import ModelFileError, OptionError
+from hyps.compiler.progress import Advance
+from hyps.compiler.tolerance import promised_tolerance
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
 from hyps.runtime.execution.session import Session, open_session, to_numpy
 from hyps.runtime.io.inputs import read_tensors, sources
 
-Tensors = Mapping[str, NDArray[Any]]
+#: One input of a network: its tensors by name.
+Sample = Mapping[str, NDArray[Any]]
 
-#: Where a plan says that it cannot be bit-exact: regrouped float32 sums differ by about 1e-6 of the largest output
-#: (DESIGN.md section 5), and by 2e-5 behind the recurrences of a speech network cut after each of its layers.
-INEXACT_TOLERANCE = 1e-4
-#: Where 16-bit floats cross a cut: each is rounded there, to 11 bits.
-HALF_TOLERANCE = 1e-2
-#: Decoding a picture may take this much here; the device's own bound is its budget.
-_ROOM_BYTES = 1 << 30
-#: What outputs are compared in: no 64-bit integer is rounded.
+#: The memory that decoding a picture may take here; on a device the budget bounds it.
+_DECODING_BYTES = 1 << 30
+#: The type in which outputs are compared: it rounds no 64-bit integer.
 _WIDE = np.longdouble
-_IS_IT_THE_MODEL = "is it the model that the bundle was made of?"
+_CHECK_THE_MODEL = "check that the bundle was compiled from this model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """How far one output is from the whole model's, at worst over all inputs; agreement of the best classes as a share."""
+    """The difference of one output from the whole model's, at its worst over all inputs.
+
+    ``top1`` and ``top5`` are the fractions of inputs whose highest scores are the same classes; None for too few classes.
+    """
 
     name: str
     max_abs: float
@@ -48,7 +48,10 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """A comparison: ``tolerance`` bounds ``max_rel``, the largest difference over the largest absolute output."""
+    """The result of a comparison.
+
+    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output.
+    """
 
     outputs: tuple[Deviation, ...]
     samples: int
@@ -56,26 +59,25 @@ class Validation:
 
     @property
     def passed(self) -> bool:
-        """Whether every output keeps within the tolerance."""
+        """Whether every output is within the tolerance."""
         return all(output.max_rel <= self.tolerance for output in self.outputs)
 
 
 def validate(
     model: Path,
     bundle: Path,
-    inputs: Iterable[Tensors],
+    inputs: Iterable[Sample],
     tolerance: float | None,
     custom_ops: Path | None = None,
-    advance: CopyProgress = lambda count: None,
+    advance: Advance = lambda count: None,
 ) -> Validation:
-    """Compare ``bundle`` with ``model`` on each of ``inputs``; without a ``tolerance``, the bundle's own promise counts.
+    """Compare ``bundle`` with ``model`` on each of ``inputs``; ``advance`` counts the inputs that were compared.
 
-    ``advance`` is told of each that was compared.
-
-    Raises `OptionError` without inputs or with another model, and the runtime's errors for a damaged bundle or input.
+    Without a ``tolerance``, the bundle's promise is required (`hyps.compiler.tolerance`). Raises `OptionError` without
+    inputs or with another model, and the runtime's errors for a damaged bundle or input.
     """
     if not model.is_file():
-        raise ModelFileError(f"{model} is no file; name the .onnx file that the bundle was made of")
+        raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
     executor = load_executor(bundle, opener=opener)
     names = [output.name for output in executor.manifest.outputs]
@@ -87,48 +89,41 @@ def validate(
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
-                raise OptionError(f"output {name!r} of {model} has another shape than the bundle's; {_IS_IT_THE_MODEL}")
+                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {_CHECK_THE_MODEL}")
             pairs[name].append((expected[name], found[name]))
         advance(1)
     samples = len(pairs[names[0]])
     if not samples:
         raise OptionError("there are no inputs to compare on; give --inputs, --random or --images")
     if tolerance is None:
-        tolerance = _promise(executor.manifest)
+        tolerance = promised_tolerance(executor.manifest)
     outputs = tuple(_deviation(name, pairs[name]) for name in names)
     return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
 
 
-def _run_whole(whole: Session, names: list[str], sample: Tensors) -> dict[str, NDArray[Any]]:
+def _run_whole(whole: Session, names: list[str], sample: Sample) -> dict[str, NDArray[Any]]:
     try:
         return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
     except InputError as error:
-        raise OptionError(f"{error}; {_IS_IT_THE_MODEL}") from None
+        raise OptionError(f"{error}; {_CHECK_THE_MODEL}") from None
 
 
-def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Tensors]:
-    """``count`` seeded inputs: normal floats, integers from 0 to 9, coin-toss booleans."""
+def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:
+    """Yield ``count`` seeded inputs: standard normal floats, integers from 0 to 9, and booleans."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield {name: _random(rng, manifest.tensors[name].dtype, manifest.tensors[name].shape) for name in manifest.inputs}
 
 
-def file_inputs(manifest: Manifest, path: Path) -> Iterator[Tensors]:
-    """The inputs in a file, or in each file of a folder, read as ``hyps-run`` reads them."""
+def file_inputs(manifest: Manifest, path: Path) -> Iterator[Sample]:
+    """Yield the inputs in a file, or in each file of a folder, as ``hyps-run`` reads them."""
     for source in sources([str(path)]):
-        yield read_tensors(source, manifest, _ROOM_BYTES)
+        yield read_tensors(source, manifest, _DECODING_BYTES)
 
 
 def input_count(path: Path) -> int:
-    """How many inputs `file_inputs` will read."""
+    """Return the number of inputs that `file_inputs` will yield."""
     return sum(1 for _ in sources([str(path)]))
-
-
-def _promise(manifest: Manifest) -> float:
-    if manifest.exact:
-        return 0.0
-    halves = any(record.dtype == "float16" for record in manifest.tensors.values())
-    return HALF_TOLERANCE if halves else INEXACT_TOLERANCE
 
 
 def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -156,7 +151,7 @@ def _deviation(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Dev
 
 
 def _largest_difference(a: NDArray[np.longdouble], b: NDArray[np.longdouble]) -> float:
-    """The largest difference; equal infinities and NaNs on both sides differ by nothing, on one side by infinity."""
+    """Return the largest difference: 0 between equal infinities or two NaNs, infinity if only one side has them."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return 0.0
@@ -176,7 +171,7 @@ def _cosine(a: NDArray[np.longdouble], b: NDArray[np.longdouble]) -> float:
 
 
 def _agreement(pairs: list[tuple[NDArray[np.longdouble], NDArray[np.longdouble]]], count: int) -> float:
-    """The share of inputs whose ``count`` highest scores are the same classes in the same order."""
+    """Return the fraction of inputs whose ``count`` highest scores are the same classes in the same order."""
 
     def best(scores: NDArray[np.longdouble]) -> list[int]:
         return [int(index) for index in np.argsort(-scores, kind="stable")[:count]]

@@ -1,4 +1,4 @@
-"""Runs commands in a terminal of so many columns, and stops them as ctrl-C does."""
+"""Run commands in a terminal of a given width, and stop them with a signal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-#: A process that hangs is a failure, not a wait.
+#: A process that runs longer hangs, and the test fails.
 TIMEOUT_S = 60
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-#: Colours, bold and the like, and their end.
+#: The codes of colours and bold, and the code that ends them.
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Seen(NamedTuple):
-    """How a command ended, what it wrote to its terminal, and what to standard output where that was a pipe."""
+    """The exit code of a command, its terminal's contents, and its standard output if that was a pipe."""
 
     returncode: int
     screen: str
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the screen, without styles; what was overwritten does not count."""
+        """The lines of the screen, without styles and without text that was overwritten."""
         return [ESCAPE.sub("", line).rpartition("\r")[2] for line in self.screen.replace("\r\n", "\n").split("\n")]
 
 
@@ -43,7 +43,7 @@ def watched(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Seen:
-    """Run a command in a terminal; with ``piped`` its standard output goes elsewhere."""
+    """Run a command in a terminal; ``piped``: its standard output is a pipe."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
@@ -61,12 +61,12 @@ def watched(
 
 
 def interrupted(command: Sequence[str | Path], after_s: float, number: signal.Signals, cwd: Path) -> tuple[int, str]:
-    """Stop a command so long after it began to heed signals: its exit code, and all that it wrote."""
+    """Send a signal ``after_s`` seconds after a command handles signals; return its exit code and all its output."""
     with subprocess.Popen(
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            while process.poll() is None and not _heeds(process.pid):
+            while process.poll() is None and not _handles_signals(process.pid):
                 time.sleep(0.001)
             time.sleep(after_s)
             process.send_signal(number)
@@ -76,8 +76,8 @@ def interrupted(command: Sequence[str | Path], after_s: float, number: signal.Si
     return process.returncode, written
 
 
-def _heeds(pid: int) -> bool:
-    """Whether a process catches SIGTERM, which Python by itself does not (``/proc/PID/status``)."""
+def _handles_signals(pid: int) -> bool:
+    """Return whether a process catches SIGTERM, which Python alone does not (``/proc/PID/status``)."""
     with suppress(OSError):
         caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
         return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)

@@ -42,6 +42,7 @@ CASES = [
     ("hypsc targets show ", set(target_names()), {"mybundle"}),
     ("hypsc models build ", set(NETWORKS), {"mybundle"}),
     ("hypsc analyze -", {"--quiet", "--verbose", "--csv"}, set()),
+    ("hypsc analyze --sort ", {"order", "weights", "activations", "macs", "live", "alone"}, set()),
 ]
 BASH = """
 source <(python -c 'pass'; {program} --show-completion{shell})

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment: the exit code says so, nothing else is said, and nothing is left."""
+"""Stop commands with ctrl-C and SIGTERM at any moment: the exit code says so, and nothing is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.compiler.conftest import listing
 from tests.terminals import interrupted
 
-#: Seconds behind the moment from which a command heeds signals: while it imports, while it works.
+#: Seconds after a command first handles signals: while it imports, while it works.
 MOMENTS = (0.0, 0.05, 0.2, 0.6, 1.0)
 LINES = {
     "compile": "hypsc compile net.onnx --memory 75MB -o out",
@@ -31,13 +31,13 @@ LINES = {
     "worker": "hyps-worker --hub mqtt://127.0.0.1:1 --name w --cache cache",
     "manager": "hyps-manager bundle --hub mqtt://127.0.0.1:1 --journal journal",
 }
-#: What goes on where it was stopped: results and journals are whole lines, fetched partitions are whole files.
+#: What an interrupted command keeps, to continue from: results and journals of whole lines, whole fetched partitions.
 KEPT = {"batch": {"out.jsonl"}, "worker": {"cache"}, "manager": {"journal"}}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
-    """A network that takes a while to plan and its bundle of many steps, with inputs."""
+    """Build a network that takes a while to plan, its bundle of many steps, and inputs."""
     folder = tmp_path_factory.mktemp("interrupts")
     for command in (
         "hypsc models build mobilenetv2 -o net.onnx",
@@ -84,7 +84,7 @@ def test_nothing_is_left(
 
 
 def test_an_impatient_second_one_leaves_nothing_either(place: Path, bin_folder: Path) -> None:
-    """It comes while what was written is being removed."""
+    """The second signal arrives while temporary files are being removed."""
     before = listing(place)
     for pause in (0.0, 0.002, 0.01):
         command = [str(bin_folder / "hypsc"), "models", "build", "alexnet", "-o", "out.onnx"]
@@ -100,7 +100,7 @@ def test_an_impatient_second_one_leaves_nothing_either(place: Path, bin_folder: 
 
 
 def test_in_the_background_of_a_script_ctrl_c_is_for_others(place: Path, bin_folder: Path) -> None:
-    """There it is ignored from the beginning, and stays so."""
+    """A shell starts background jobs with SIGINT ignored, and it must stay ignored."""
 
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

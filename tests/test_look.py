@@ -1,4 +1,4 @@
-"""How the commands look: in a terminal, piped, without colours, quiet, verbose; and what their help says."""
+"""Check how the commands print: in a terminal, piped, without colours, quiet, verbose; and their help."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERS = (
     "hyps-worker",
 )
 COMMANDS = (*(f"hypsc {name}" for name in (*HYPSC, "models build")), *OTHERS)
-#: What each needs besides, so that ``-q -v`` is all that is wrong.
+#: The other arguments that each needs, so that only ``-q -v`` is wrong.
 GIVEN = {
     "hypsc compile": "no.onnx",
     "hypsc inspect": "no",
@@ -47,7 +47,7 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
-    """A network whose operators have long names, and its bundle of many partitions."""
+    """Build a network whose operators have long names, and its bundle of many partitions."""
     folder = tmp_path_factory.mktemp("look")
     for command in (
         "hypsc models build mobilenetv2_int8 -o long.onnx",
@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def see(bin_folder: Path, place: Path) -> Callable[..., Seen]:
-    """Run a command line in a terminal in `place`."""
+    """Return a function that runs a command line in a terminal in `place`."""
 
     def run(line: str, columns: int = 100, *, piped: bool = False, **env: str) -> Seen:
         program, *options = line.split()
@@ -70,7 +70,9 @@ def see(bin_folder: Path, place: Path) -> Callable[..., Seen]:
 
 LINES = {
     "compile": "hypsc compile long.onnx --memory 90MB --split layers -o again --force",
+    "compile --steps": "hypsc compile long.onnx --memory 90MB --split layers -o again --force --steps",
     "inspect": "hypsc inspect long",
+    "inspect --steps": "hypsc inspect long --steps",
     "validate": "hypsc validate long.onnx long --random 1",
     "analyze": "hypsc analyze long.onnx --memory 90MB",
     "targets": "hypsc targets list",
@@ -80,7 +82,7 @@ LINES = {
 
 
 class TestTables:
-    """No line is wrapped, and every name is there."""
+    """No line is wider than the terminal, and every name is there."""
 
     @pytest.mark.parametrize("line", [line for name, line in LINES.items() if name != "doctor"], ids=str)
     def test_no_line_is_wider_than_the_terminal(self, see: Callable[..., Seen], line: str) -> None:
@@ -90,8 +92,8 @@ class TestTables:
             assert [text for text in seen.lines if len(text) > columns] == []
 
     def test_names_lose_their_middle_and_columns_are_left_out_with_a_word(self, see: Callable[..., Seen]) -> None:
-        wide, narrow = see("hypsc inspect long", 200).lines, see("hypsc inspect long", 80).lines
-        head = next(row for row, text in enumerate(wide) if text.startswith("partition "))
+        wide, narrow = (see("hypsc inspect long --steps", columns).lines for columns in (200, 80))
+        head = next(row for row, text in enumerate(wide) if text.startswith("step "))
         name = wide[head + 1].split()[0]
         assert "…" not in name
         assert re.split(r"  +", wide[head])[4:6] == ["pinned", "read ahead"]
@@ -122,7 +124,7 @@ class TestTables:
 
 
 class TestColours:
-    """Only on a terminal that can show them, and not with ``NO_COLOR``."""
+    """Colours appear only on a terminal that can show them, and not with ``NO_COLOR``."""
 
     @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
     def test_styles(self, see: Callable[..., Seen], line: str) -> None:
@@ -141,7 +143,7 @@ class TestColours:
 
 
 class TestVolume:
-    """``-q`` and ``-v``."""
+    """The effects of ``-q`` and ``-v``."""
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_not_both(self, bin_folder: Path, tmp_path: Path, command: str) -> None:
@@ -160,7 +162,7 @@ class TestVolume:
             ("hypsc compile long.onnx --memory 90MB -o again --force -q", ""),
             ("hypsc models build cifar10_vgg -o small.onnx -q", ""),
             ("hypsc analyze long.onnx --csv x.csv -q", ""),
-            ("hypsc validate long.onnx long --random 1 -q", r"passed: 1 inputs, wanted [^\n]*\n"),
+            ("hypsc validate long.onnx long --random 1 -q", r"passed: 1 input, required: [^\n]*\n"),
             ("hyps-run calibrate -o board.toml --folder . -q", ""),
             ("hyps-run long x.npy -q", r"x\.npy\n(  [^\n]*\n)+"),
             ("hyps-run long x.npy --save y.npz -q", ""),
@@ -180,7 +182,7 @@ class TestVolume:
             assert see(line).returncode == 2
             assert see(line).screen.count("\n") == 1
 
-    def test_compile_tells_reasons_beside_json(self, bin_folder: Path, place: Path) -> None:
+    def test_compile_explains_beside_json(self, bin_folder: Path, place: Path) -> None:
         command = [
             str(bin_folder / "hypsc"),
             "compile",
@@ -194,17 +196,15 @@ class TestVolume:
             "-v",
         ]
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
-        data, told = json.loads(done.stdout), done.stderr.replace("\n    ", " ")
+        data, explained = json.loads(done.stdout), done.stderr.replace("\n    ", " ")
         for stage in ("reading", "planning", "writing"):
-            assert re.search(rf"^hypsc: {stage}: \d+\.\d\d s$", told, re.MULTILINE)
+            assert re.search(rf"^hypsc: {stage}: \d+\.\d\d s$", explained, re.MULTILINE)
         for part in data["partitions"]:
-            assert (
-                f"hypsc: {part['name']} begins where it does: {part['reason']['kind']}: {part['reason']['text']}; " in told
-            )
+            assert f"hypsc: {part['name']}: {part['reason']['kind']}: {part['reason']['text']}; " in explained
         assert len(data["tried"]) > 1
         assert [tried["refused"] for tried in data["tried"]].count("") == 1
-        assert told.count("hypsc: taken: ") == 1
-        assert told.count("hypsc: refused: ") == len(data["tried"]) - 1
+        assert explained.count("hypsc: taken: ") == 1
+        assert explained.count("hypsc: refused: ") == len(data["tried"]) - 1
         best = next(tried for tried in data["tried"] if not tried["refused"])
         assert (best["partitions"], best["latency_s"]) == (len(data["partitions"]), data["latency_s"])
         assert all(tried["compared_s"] >= best["compared_s"] for tried in data["tried"] if "inexact" not in tried["refused"])
@@ -226,7 +226,7 @@ class TestVolume:
 
 
 class TestProgress:
-    """On a terminal, for what takes a second or more; gone in the end."""
+    """Work of a second or more shows its progress on a terminal, and clears it at the end."""
 
     def test_of_runs(self, see: Callable[..., Seen], place: Path) -> None:
         _input(place)
@@ -239,7 +239,7 @@ class TestProgress:
     def test_of_the_compiler(self, seconds: float, shown: bool) -> None:
         program = f"""
 import time
-from hyps.compiler.cli.reporter import Console
+from hyps.compiler.cli.console import Console
 with Console().progress("working", 10) as advance:
     for _ in range(10):
         time.sleep({seconds / 10})
@@ -248,15 +248,15 @@ with Console().progress("working", 10) as advance:
         seen = watched(sys.executable, "-c", program)
         assert seen.returncode == 0
         assert ("working" in seen.screen) == shown
-        assert not shown or re.search(r"\d:\d\d:\d\d", seen.screen)
-        assert not shown or seen.screen.endswith("\x1b[2K"), "it vanishes"
+        assert not shown or re.search(r"working: \d+%, \d:\d\d:\d\d left", seen.screen)
+        assert not shown or seen.screen.endswith("\r\x1b[K"), "it is cleared"
         for env in ({"TERM": "dumb"}, {}):
             quiet = "quiet=True" if not env else ""
             assert watched(sys.executable, "-c", program.replace("Console()", f"Console({quiet})"), env=env).screen == ""
 
 
 class TestHelp:
-    """What ``--help`` says."""
+    """The texts of ``--help``."""
 
     @pytest.mark.parametrize("command", ["hypsc", "hyps-manager", *COMMANDS])
     def test_exit_codes(self, bin_folder: Path, command: str) -> None:
@@ -266,6 +266,15 @@ class TestHelp:
             assert (done.returncode, done.stderr) == (0, "")
             assert EXIT_CODES in " ".join(done.stdout.split())
         assert max(map(len, done.stdout.splitlines())) <= 80 or program != "hypsc"
+
+    def test_options_are_in_groups_with_examples(self, bin_folder: Path) -> None:
+        command = [str(bin_folder / "hypsc"), "compile", "--help"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+        assert headings == ["Arguments", "Target", "Splitting", "Input", "Output", "Options"]
+        for heading, option in (("Target", "--memory"), ("Splitting", "--shard"), ("Input", "--labels"), ("Output", "-q")):
+            assert option in text.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+        assert re.search(r"Examples:\n    hypsc compile net\.onnx --memory 128MB\n", text)
 
     def test_pages_tell_them(self, root: Path) -> None:
         codes = re.findall(r"\d+", EXIT_CODES)

@@ -1,1 +1,1 @@
-"""Write a plan as a bundle: partitions as ONNX files, weights copied by reference, the manifest last."""
+"""Write a plan as a bundle: extract each partition as an ONNX model, copy its weights, describe both in the manifest."""

@@ -1,7 +1,7 @@
-"""Write a bundle: whole, or not at all.
+"""Write a bundle whole or not at all.
 
-Everything goes into a temporary folder beside the destination, the manifest last; then the folder is renamed. A failure,
-a full disk or ctrl-C leaves the destination as it was.
+Everything goes into a temporary folder next to the destination, the manifest last. Then the folder is renamed. A failure, a
+full disk or ctrl-C leaves the destination as it was.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyps.compiler.bundle_writer.copy import CopyProgress, write_bytes, write_weights
+from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor
 from hyps.compiler.errors import WriteError
+from hyps.compiler.progress import Advance
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, SessionRecord, Step, WeightsRecord
@@ -28,7 +29,7 @@ PARTITIONS = "partitions"
 WRITERS = 2
 
 
-def check_destination(path: Path, *, force: bool) -> None:
+def check_bundle_path(path: Path, *, force: bool) -> None:
     """Raise `WriteError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
     try:
         if not path.parent.is_dir():
@@ -36,7 +37,7 @@ def check_destination(path: Path, *, force: bool) -> None:
         if not path.exists():
             return
         if not path.is_dir() or (any(path.iterdir()) and not _is_bundle(path)):
-            raise WriteError(f"{path} exists and is no bundle; name another folder with -o")
+            raise WriteError(f"{path} exists and is not a bundle; name another folder with -o")
         if not force:
             raise WriteError(f"{path} exists; replace it with --force, or name another folder with -o")
     except OSError as error:
@@ -44,16 +45,16 @@ def check_destination(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well, and disappears when it does not.
+def staging_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``path`` when the block succeeds, and is removed when it raises.
 
-    Raises `WriteError` when the disk is full or cannot be written.
+    Raises `WriteError` when the disk is full or cannot be written to.
     """
     try:
         replaces = path.exists()
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
-        raise WriteError(f"cannot write in {path.parent}: {error.strerror}") from None
+        raise WriteError(f"cannot write in {path.parent}: {error.strerror}; name another folder with -o") from None
     try:
         folder.chmod(0o755)
         (folder / PARTITIONS).mkdir()
@@ -61,17 +62,17 @@ def staged_folder(path: Path) -> Iterator[Path]:
         if replaces:
             _replace(folder, path)
         else:
-            folder.rename(path)  # fails where something appeared meanwhile
+            folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
+        raise WriteError(f"cannot write {path}: {error.strerror or error}; name another folder with -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_space(path: Path, needed_bytes: int) -> None:
-    """Raise `WriteError` early when the disk of ``path`` has less than ``needed_bytes`` free."""
+    """Raise `WriteError` when the disk of ``path`` has less than ``needed_bytes`` free."""
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:
         raise WriteError(
@@ -80,12 +81,12 @@ def check_space(path: Path, needed_bytes: int) -> None:
         )
 
 
-def write_partitions(folder: Path, planned: PlannedModel, progress: CopyProgress) -> tuple[Step, ...]:
-    """Write every partition of a plan into ``folder`` and describe each as a step of the schedule."""
+def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> tuple[Step, ...]:
+    """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes."""
     extractor = Extractor(planned.model, planned.plan.partitions)
 
     def write(partition: Partition) -> Step:
-        return _write_partition(folder, extractor, partition, progress)
+        return _write_partition(folder, extractor, partition, advance)
 
     with ThreadPoolExecutor(WRITERS) as pool:
         futures = [pool.submit(write, partition) for partition in planned.plan.partitions]
@@ -96,13 +97,13 @@ def write_partitions(folder: Path, planned: PlannedModel, progress: CopyProgress
             raise
 
 
-def _write_partition(folder: Path, extractor: Extractor, partition: Partition, progress: CopyProgress) -> Step:
+def _write_partition(folder: Path, extractor: Extractor, partition: Partition, advance: Advance) -> Step:
     stem = f"{PARTITIONS}/{partition.name}"
     extracted = extractor.extract(partition, f"{partition.name}.weights")
     model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
     weights = None
     if extracted.weights:
-        file = write_weights(folder, f"{stem}.weights", extracted.weights, progress)
+        file = write_weights(folder, f"{stem}.weights", extracted.weights, advance)
         weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
     return Step(
         name=partition.name,
@@ -131,12 +132,12 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, p
 
 
 def _is_bundle(path: Path) -> bool:
-    """Whether a folder looks like a bundle, whole or damaged; ``manifest.json`` alone may be anything's."""
+    """Return whether a folder looks like a bundle, even a damaged one; ``manifest.json`` alone is not enough."""
     return (path / MANIFEST_NAME).is_file() and (path / PARTITIONS).is_dir()
 
 
 def _replace(folder: Path, path: Path) -> None:
-    """Put ``folder`` in the place of the older bundle at ``path``, which is kept until the new one stands."""
+    """Replace the older bundle at ``path`` with ``folder``; the older one is kept until the new one is in place."""
     older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
     try:
         path.rename(older / path.name)

@@ -1,7 +1,7 @@
-"""Copy weights from file to file by reference, hashing as the bytes pass; memory is one block, whatever the size.
+"""Copy weights from file to file by reference and hash them on the way; memory is one block, whatever their size.
 
-A block that was read is hashed and written while it is in the processor's cache: ``copy_file_range``, which leaves the hash
-a pass of its own, took longer. Where a file stores nothing (a hole), nothing is read, and the copy has a hole, too.
+Each block is hashed and written while it is in the processor's cache. ``copy_file_range`` took longer, because the hash then
+needs a pass of its own. A hole in the source (a range that stores nothing) is not read, and stays a hole in the copy.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from hyps.compiler.progress import Advance
 from hyps.passes.weights import Weight
 from hyps.runtime.bundle.manifest import FileRecord
 
@@ -26,11 +27,9 @@ COPY_BLOCK_BYTES = 1 << 20
 WRITE_BYTES = 1 << 16
 _ZEROS = memoryview(bytes(COPY_BLOCK_BYTES))
 
-CopyProgress = Callable[[int], None]
-
 
 def hash_file(path: Path, stop: Event) -> str:
-    """The sha256 of a file; meaningless once ``stop`` is set, which ends it early."""
+    """Return the sha256 of a file; setting ``stop`` ends the work early, and the result is then meaningless."""
     digest = hashlib.sha256()
     block = memoryview(bytearray(COPY_BLOCK_BYTES))
     with path.open("rb", buffering=0) as stream:
@@ -46,13 +45,13 @@ def hash_file(path: Path, stop: Event) -> str:
 
 
 def write_bytes(root: Path, name: str, content: bytes) -> FileRecord:
-    """Write a small file of the bundle at ``root``."""
+    """Write a small file of the bundle at ``root`` and return its record."""
     (root / name).write_bytes(content)
     return FileRecord(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_weights(root: Path, name: str, placed: Iterable[tuple[int, Weight]], progress: CopyProgress) -> FileRecord:
-    """Write a weights file: each weight at its offset, zeros between; ``progress`` is told of bytes as they pass."""
+def write_weights(root: Path, name: str, placed: Iterable[tuple[int, Weight]], advance: Advance) -> FileRecord:
+    """Write a weights file, each weight at its offset and zeros between; ``advance`` counts the bytes written."""
     placed = tuple(placed)
     digest, end = hashlib.sha256(), 0
     with ExitStack() as stack:
@@ -70,7 +69,7 @@ def write_weights(root: Path, name: str, placed: Iterable[tuple[int, Weight]], p
                 else:
                     target.seek(len(block), os.SEEK_CUR)
                 digest.update(block)
-                progress(len(block))
+                advance(len(block))
             end = offset + weight.nbytes
     return FileRecord(path=name, size_bytes=end, sha256=digest.hexdigest())
 
@@ -82,7 +81,7 @@ def _write_all(target: BinaryIO, block: memoryview) -> None:
 
 
 def _blocks(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
-    """The weight's bytes in blocks, and whether the source stores them; each block is only valid until the next."""
+    """Yield the weight's bytes in blocks, and whether the source stores them; a block is valid until the next one."""
     if weight.row_scale is not None:
         yield from _scaled(source, weight)
         return
@@ -105,15 +104,15 @@ def _blocks(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
 
 
 def _is_hole(source: int, offset: int, length: int) -> bool:
-    """Whether a file is that long and stores nothing there, so that it reads as zeros (lseek(2), SEEK_DATA)."""
+    """Return whether a range of a file is inside the file but stores nothing: it reads as zeros (lseek(2), SEEK_DATA)."""
     try:
         return os.lseek(source, offset, os.SEEK_DATA) >= offset + length
-    except OSError as error:  # nothing is stored from there on, or that is beyond the file's end
+    except OSError as error:  # nothing is stored from ``offset`` on, or ``offset`` is beyond the file's end
         return error.errno == errno.ENXIO and os.fstat(source).st_size >= offset + length
 
 
 def _scaled(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
-    """A float32 weight with each row multiplied by its factor, a block of rows at a time."""
+    """Yield a float32 weight, each row multiplied by its factor, in blocks of rows."""
     assert weight.row_scale is not None
     scale = np.frombuffer(weight.row_scale, "<f4")
     rows = max(1, COPY_BLOCK_BYTES // weight.row_bytes)
@@ -121,18 +120,18 @@ def _scaled(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
         count = min(rows, weight.rows - start)
         buffer = bytearray(count * weight.row_bytes)
         part = replace(weight, offset=weight.offset + start * weight.stride_bytes, rows=count)
-        done = 0
+        filled = 0
         for offset, length in part.runs():
-            _read_exactly(source, memoryview(buffer)[done : done + length], offset)
-            done += length
+            _read_exactly(source, memoryview(buffer)[filled : filled + length], offset)
+            filled += length
         block = np.frombuffer(buffer, "<f4").reshape(count, -1) * scale[start : start + count, None]
         yield memoryview(block).cast("B"), True
 
 
 def _read_exactly(source: int, buffer: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(buffer):
-        count = os.preadv(source, [buffer[done:]], offset + done)
+    filled = 0
+    while filled < len(buffer):
+        count = os.preadv(source, [buffer[filled:]], offset + filled)
         if not count:
-            raise OSError(0, "a weights file became shorter while it was read")
-        done += count
+            raise OSError(0, "a weights file became shorter while it was being read")
+        filled += count

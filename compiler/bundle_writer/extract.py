@@ -1,4 +1,4 @@
-"""Make a partition of a plan an ordinary ONNX model of its own, its large weights in a file beside it."""
+"""Extract a partition of a plan as an ordinary ONNX model, with its large weights in a file next to it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from hyps.compiler.bundle_writer.shared_session import alike, is_plain
+from hyps.compiler.bundle_writer.shared_session import is_plain, shared_sessions
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, WeightRecord
 
-#: The runtime's name of each of ONNX's types of weights.
+#: The runtime's name of each ONNX element type that a weight may have.
 _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
-    """A partition's model, and what its weights file holds: (offset in the file, weight), ascending.
+class ExtractedPartition:
+    """A partition's model, and the contents of its weights file: (offset in the file, weight), ascending.
 
-    ``tensors`` describes those whose type the runtime knows. The others are the step's.
+    ``tensors`` describes the weights whose type the runtime knows. ``is_plain``, ``alike`` and ``small`` are the fields of
+    `hyps.runtime.bundle.manifest.Step`.
     """
 
     model: ModelProto
@@ -33,9 +34,9 @@ class Extracted:
 
 
 class Extractor:
-    """Extracts ``partitions`` of one planned model; looks each node, tensor and weight up once.
+    """An index of one planned model's nodes, tensors and weights, from which its ``partitions`` are extracted.
 
-    The first carries the model's own description: its version, documentation and metadata, which may be large.
+    The first partition carries the model's own description: its version, documentation and metadata, which may be large.
     """
 
     def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
@@ -47,20 +48,20 @@ class Extractor:
         self._typed: Mapping[str, ValueInfoProto] = {
             value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
         }
-        self._alike = alike(partitions, self._nodes, self._constants, self._typed)
+        self._shared = shared_sessions(partitions, self._nodes, self._constants, self._typed)
 
-    def extract(self, partition: Partition, weights_name: str) -> Extracted:
-        """The partition as a model whose external data lie in ``weights_name``, in the same folder."""
+    def extract(self, partition: Partition, weights_name: str) -> ExtractedPartition:
+        """Return the partition as a model whose external data is in ``weights_name``, in the same folder."""
         source = self._model.proto
         nodes = [self._nodes[name] for name in partition.operators]
         used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
         initializers, placed = self._place(used, weights_name)
-        shares = partition.name in self._alike
+        has_shared_session = partition.name in self._shared
         defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
         graph = helper.make_graph(
             nodes,
             partition.name,
-            [*(self._typed[name] for name in partition.inputs), *(defaults if shares else ())],
+            [*(self._typed[name] for name in partition.inputs), *(defaults if has_shared_session else ())],
             [self._typed[name] for name in partition.outputs],
             initializers,
         )
@@ -69,17 +70,17 @@ class Extractor:
         )
         if partition.name == self._first:
             _describe(model, source)
-        return Extracted(
+        return ExtractedPartition(
             model=model,
             weights=placed,
             tensors=tuple(_records(initializers)),
             is_plain=is_plain(nodes),
-            alike=self._alike.get(partition.name, ""),
-            small=tuple(_small(initializers)) if shares else (),
+            alike=self._shared.get(partition.name, ""),
+            small=tuple(_small(initializers)) if has_shared_session else (),
         )
 
     def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
-        """The initializers, large ones with their place in the weights file: each at a multiple of 64 KiB."""
+        """Return the initializers, and the large ones with their offsets in the weights file, multiples of 64 KiB."""
         initializers, placed, end = [], [], 0
         for name in names:
             tensor = TensorProto()
@@ -97,7 +98,7 @@ class Extractor:
 
 
 def _describe(model: ModelProto, source: ModelProto) -> None:
-    """Let ``model`` carry what ``source`` says of itself for people and programs."""
+    """Copy the version, documentation and metadata of ``source`` to ``model``."""
     model.domain, model.model_version = source.domain, source.model_version
     model.doc_string, model.graph.doc_string = source.doc_string, source.graph.doc_string
     model.metadata_props.extend(source.metadata_props)

@@ -1,7 +1,7 @@
-"""The whole model, for the report of a bundle that was made of it: ``report.json`` beside the manifest.
+"""Write and read ``report.json``: figures of the whole model, for the report of a bundle that was compiled from it.
 
-Only ``hypsc report`` and ``hypsc plot`` read it. The manifest does not list it, so that a device need not have it. Like all
-of a bundle it is not trusted: it is bounded, its types are checked, and it says by a hash which manifest it belongs to.
+Only ``hypsc report`` and ``hypsc plot`` read it. The manifest does not list it, so a device need not have it. Like every
+file of a bundle it is not trusted: its size is bounded, its types are checked, and a hash ties it to its manifest.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Count, Reco
 from hyps.runtime.errors import BundleError
 
 VERSION: Final = 1
-#: That of 100,000 operators with long names stays below this many bytes.
+#: The file of a model with 100,000 operators and long names stays below this size.
 REPORT_LIMIT_BYTES = 64 << 20
 
 
-class WholeModel(Record, frozen=True, kw_only=True):
-    """A model before it was cut. ``names`` to ``live_bytes`` have an entry for each operator, in the model's own order.
+class ModelReport(Record, frozen=True, kw_only=True):
+    """The figures of a model before it was cut.
 
-    ``output_bytes`` are what it puts out; the other figures are those of `hyps.compiler.analysis.Analysis`.
-    ``latency_s`` is what the plan is estimated to take, ``changes`` what it made of operators; empty without a plan. With
-    one, ``smallest_budget_bytes`` is what `hyps.passes.planning.plan.Plan` has.
+    ``names``, ``output_bytes`` and ``live_bytes`` have one entry per operator, in the model's own order; ``output_bytes``
+    are the bytes that the operator writes. ``latency_s`` is the plan's estimated time and ``changes`` are its changes to
+    operators; without a plan they are None and empty. ``smallest_budget_bytes`` is the plan's, if there is one. The other
+    figures are those of `hyps.compiler.analysis.Analysis`.
     """
 
     multiply_adds: Count
@@ -46,61 +47,62 @@ class WholeModel(Record, frozen=True, kw_only=True):
 
 
 class _File(Record, frozen=True, kw_only=True):
-    """The file: ``sha256`` is that of the manifest's bytes followed by those of ``whole``."""
+    """The file's contents: ``sha256`` is that of the manifest's bytes followed by the bytes of ``whole``."""
 
     version: Literal[1]
     sha256: Sha256
     whole: msgspec.Raw
 
 
-def whole_model(found: Analysis, plan: Plan | None) -> WholeModel:
-    """What is told of an analysed model, and of what its plan changed in it."""
-    return WholeModel(
-        multiply_adds=found.multiply_adds,
-        process_bytes=found.process_bytes,
-        start_bytes=found.start_bytes,
-        resident_bytes=found.resident_bytes,
-        peak_bytes=found.whole_peak_bytes,
-        smallest_budget_bytes=found.smallest_budget_bytes,
+def model_report(analysed: Analysis, plan: Plan | None) -> ModelReport:
+    """Return the report of an analysed model, with the changes of its plan."""
+    return ModelReport(
+        multiply_adds=analysed.multiply_adds,
+        process_bytes=analysed.process_bytes,
+        start_bytes=analysed.start_bytes,
+        resident_bytes=analysed.resident_bytes,
+        peak_bytes=analysed.whole_peak_bytes,
+        smallest_budget_bytes=analysed.smallest_budget_bytes,
         latency_s=plan.latency_s if plan else None,
-        names=tuple(row.name for row in found.operators),
-        output_bytes=tuple(row.activation_bytes for row in found.operators),
-        live_bytes=tuple(row.live_bytes for row in found.operators),
-        splits=found.splits,
-        types=found.types,
+        names=tuple(row.name for row in analysed.operators),
+        output_bytes=tuple(row.activation_bytes for row in analysed.operators),
+        live_bytes=tuple(row.live_bytes for row in analysed.operators),
+        splits=analysed.splits,
+        types=analysed.types,
         changes=tuple(f"{change.operator} is {change.what}: {change.why}" for change in plan.changes) if plan else (),
     )
 
 
-def encode_whole(whole: WholeModel, manifest: bytes) -> bytes:
-    """The file for the bundle whose manifest has these bytes."""
-    body = msgspec.json.encode(whole)
+def encode_model_report(report: ModelReport, manifest: bytes) -> bytes:
+    """Return the file for the bundle whose manifest has these bytes."""
+    body = msgspec.json.encode(report)
     digest = hashlib.sha256(manifest + body).hexdigest()
     return msgspec.json.encode(_File(version=VERSION, sha256=digest, whole=msgspec.Raw(body))) + b"\n"
 
 
-def read_whole(bundle: Path) -> WholeModel | None:
-    """The whole model of a bundle whose manifest is readable; None where it was compiled without, or copied without.
+def read_model_report(bundle: Path) -> ModelReport | None:
+    """Return the report of a bundle whose manifest is readable, or None if the bundle has none.
 
-    Raises `BundleError` for a file that is damaged or another bundle's.
+    Raises `BundleError` for a file that is damaged or belongs to another bundle.
     """
     path = bundle / REPORT_NAME
-    mend = "compile the model again, or remove the file to have the report without the whole model"
+    remedy = "compile the model again, or remove the file to have the report without the whole model"
     try:
         if not path.is_symlink() and not path.exists():
             return None
         if path.is_symlink() or not path.is_file() or path.stat().st_size > REPORT_LIMIT_BYTES:
-            raise BundleError(f"{path} is no plain file of at most {REPORT_LIMIT_BYTES} bytes; {mend}")
+            raise BundleError(f"{path} is not a regular file of at most {REPORT_LIMIT_BYTES} bytes; {remedy}")
         file = msgspec.json.decode(path.read_bytes(), type=_File)
         digest = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes() + bytes(file.whole)).hexdigest()
         if file.sha256 != digest:
-            raise BundleError(f"{path} was changed, or is another bundle's; {mend}")
-        whole = msgspec.json.decode(file.whole, type=WholeModel)
+            raise BundleError(f"{path} was changed, or belongs to another bundle; {remedy}")
+        report = msgspec.json.decode(file.whole, type=ModelReport)
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; {mend}") from None
+        raise BundleError(f"cannot read {path}: {error.strerror}; {remedy}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: {error}; {mend}") from None
-    count = len(whole.names)
-    if {count} != {len(whole.output_bytes), len(whole.live_bytes)} or any(each.position > count for each in whole.splits):
-        raise BundleError(f"{path}: its lists do not go together; {mend}")
-    return whole
+        raise BundleError(f"{path}: {error}; {remedy}") from None
+    count = len(report.names)
+    is_consistent = {count} == {len(report.output_bytes), len(report.live_bytes)}
+    if not is_consistent or any(each.position > count for each in report.splits):
+        raise BundleError(f"{path}: its figures do not match its operators; {remedy}")
+    return report

@@ -1,7 +1,8 @@
-"""Which partitions differ in their weights alone: one session can run them one after the other (`hyps.runtime.execution.session_pool`).
+"""Find partitions that differ only in their weights, so that one session can run them one after the other.
 
-The shards of one operator are such: VGG16's fc6 in 72 MB is 103 of them, and to open a session for each takes a tenth of
-the time. Their weights are inputs of the model, too, with the stored ones as defaults, as ONNX has it.
+The shards of one operator do: VGG16's fc6 in 72 MB is 103 of them, and opening a session for each takes a tenth of the time.
+Their weights are also inputs of the model, with the stored weights as defaults, as ONNX allows. The runtime's side is
+`hyps.runtime.execution.session_pool`.
 """
 
 from __future__ import annotations
@@ -18,33 +19,36 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.manifest import STORAGE_TYPES
 
-#: The small weights of a partition that is alike another lie in the manifest, too; with more than this it is not.
+#: The manifest also holds the small weights of a partition that shares a session; one with more bytes of them does not.
 SMALL_LIMIT_BYTES = 4096
-#: Weights of these types the runtime holds and can give to a session that it has. Others onnxruntime reads itself, and a
-#: session that is shared would compute with those of the first partition.
+#: Types of weights that the runtime can hold and pass to an open session. onnxruntime reads other types itself: a shared
+#: session would compute with those of its first partition.
 _HELD = frozenset(storage.onnx for storage in STORAGE_TYPES.values())
 
 
 def is_plain(nodes: list[NodeProto]) -> bool:
-    """The optimisations of onnxruntime leave these as they are, or fuse a Relu into a Gemm, which changes no bit."""
-    alone = len(nodes) == 1 and not any(attribute.g.node or attribute.graphs for attribute in nodes[0].attribute)
-    return alone or [(node.domain, node.op_type) for node in nodes] == [("", "Gemm"), ("", "Relu")]
+    """Return whether onnxruntime leaves these nodes as they are, or fuses a Relu into a Gemm, which changes no bit."""
+    is_single = len(nodes) == 1 and not any(attribute.g.node or attribute.graphs for attribute in nodes[0].attribute)
+    return is_single or [(node.domain, node.op_type) for node in nodes] == [("", "Gemm"), ("", "Relu")]
 
 
-def alike(
+def shared_sessions(
     partitions: Iterable[Partition],
     nodes: Mapping[str, NodeProto],
     constants: Mapping[str, TensorProto],
     typed: Mapping[str, ValueInfoProto],
 ) -> dict[str, str]:
-    """For each partition that another is alike, the name of the first of them; ``typed`` has the tensors that cross cuts."""
+    """Map each partition that can share a session to the name of the first partition of its group.
+
+    ``typed`` holds the types of the tensors that cross cuts.
+    """
     keys: dict[str, Hashable] = {}
     for partition in partitions:
         own = [nodes[name] for name in partition.operators]
         used = {name: constants[name] for node in own for name in reads(node) if name in constants}
-        known = all(not node.domain and node.op_type in INPUT_WEIGHTS for node in own)
-        known = known and all(tensor.data_type in _HELD for tensor in used.values())
-        if is_plain(own) and known and _small_bytes(used.values()) <= SMALL_LIMIT_BYTES:
+        is_shareable = all(not node.domain and node.op_type in INPUT_WEIGHTS for node in own)
+        is_shareable = is_shareable and all(tensor.data_type in _HELD for tensor in used.values())
+        if is_plain(own) and is_shareable and _small_bytes(used.values()) <= SMALL_LIMIT_BYTES:
             keys[partition.name] = tuple(_structure(partition, own, constants, typed))
     counts = Counter(keys.values())
     first: dict[Hashable, str] = {}
@@ -52,7 +56,7 @@ def alike(
 
 
 def _small_bytes(tensors: Iterable[TensorProto]) -> int:
-    """Bytes of those tensors that lie in the model."""
+    """Return the bytes of the tensors that are stored in the model itself."""
     sizes = (math.prod(each.dims) * helper.tensor_dtype_to_np_dtype(each.data_type).itemsize for each in tensors)
     return sum(size for size in sizes if size < REFERENCE_BYTES)
 
@@ -63,7 +67,7 @@ def _structure(
     constants: Mapping[str, TensorProto],
     typed: Mapping[str, ValueInfoProto],
 ) -> Iterator[Hashable]:
-    """Everything about a partition but names and values: tensors are numbered as they are met."""
+    """Yield everything about a partition except names and values; tensors are numbered in order of appearance."""
     numbers: dict[str, int] = {"": -1}
     for name in (*partition.inputs, *partition.outputs):
         numbers.setdefault(name, len(numbers))

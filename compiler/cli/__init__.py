@@ -1,1 +1,1 @@
-"""The ``hypsc`` command: its commands, options and what it prints."""
+"""Define the ``hypsc`` command: one module per command, their shared options, and their output."""

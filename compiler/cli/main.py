@@ -1,4 +1,4 @@
-"""``hypsc``: the command, which heeds ctrl-C before it imports what takes long."""
+"""Start ``hypsc``: handle ctrl-C and SIGTERM before the imports that take long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hyps.runtime.terminal.exit import run_and_exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hypsc``; exits as `hyps.runtime.terminal.exit.EXIT_CODES` tells."""
+    """Run ``hypsc`` and exit with a code of `hyps.runtime.terminal.exit.EXIT_CODES`."""
     exit_on_signals()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
-    from hyps.compiler.cli.app import MENDABLE, run_app
+    from hyps.compiler.cli.app import MENDABLE, run_hypsc
 
-    gc.freeze()  # what was imported stays: looking through it for garbage would cost a tenth of the start-up
+    gc.freeze()  # imported modules stay alive: scanning them for garbage would cost a tenth of the start-up
     unwind_on_signals()
-    run_and_exit("hypsc", partial(run_app, arguments), MENDABLE)
+    run_and_exit("hypsc", partial(run_hypsc, arguments), MENDABLE)

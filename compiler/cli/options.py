@@ -1,70 +1,133 @@
-"""Options that several commands have, and what those that plan a model make of theirs."""
+"""Define the arguments and options that several commands of ``hypsc`` share, and parse their values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from hyps.compiler.cli import choices
-from hyps.compiler.pipeline import Compilation
-from hyps.compiler.targets import load_target, target_names
+from hyps.compiler.pipeline import PlanningJob
+from hyps.compiler.requests import resolve_request, target_name
+from hyps.compiler.sizes import parse_size
+from hyps.compiler.targets import target_names
+from hyps.passes.planning.request import Request
+
+#: The headings of a command's ``--help``.
+TARGET, SPLITTING, INPUT, OUTPUT = "Target", "Splitting", "Input", "Output"
 
 
-def completed(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What a shell offers for a value that begins with so much; files, where there is nothing."""
+class FixedShape(NamedTuple):
+    """The shape of one input, as ``--input-shape`` gives it."""
+
+    name: str
+    sizes: tuple[int, ...]
+
+
+def completion(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function that offers the ``words`` that start with what was typed."""
     return lambda incomplete: [word for word in words() if word.startswith(incomplete)]
 
 
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _fixed_shape(text: str) -> FixedShape:
+    """Parse ``name:1,3,224,224``."""
+    name, colon, shape = text.rpartition(":")
+    try:
+        sizes = tuple(int(size) for size in shape.split(",")) if shape else ()
+    except ValueError:
+        sizes = (0,)
+    if not colon or not name or min(sizes, default=1) < 1:
+        raise typer.BadParameter(f"{text!r} is not of the form NAME:SHAPE; write e.g. image:1,3,224,224")
+    return FixedShape(name, sizes)
+
+
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The model: an .onnx file, its external data beside it.")
+    Path, typer.Argument(metavar="MODEL", help="The .onnx file; its external data stays in the same folder.")
 ]
+BundleArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The bundle's folder.")]
 TargetOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        autocompletion=completed(target_names),
+        autocompletion=completion(target_names),
+        rich_help_panel=TARGET,
         help="The device: a name from 'hypsc targets list', or a TOML file.",
     ),
 ]
 MemoryOption = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="The budget of the whole process, e.g. 128MB or 122MiB.")
+    int | None,
+    typer.Option(
+        metavar="SIZE",
+        parser=_size,
+        rich_help_panel=TARGET,
+        help="The budget: memory of the whole process, e.g. 128MB or 122MiB (default: all that the target has for one).",
+    ),
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Threads to plan for (default: the target's cores, or 4).")
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", rich_help_panel=TARGET, help="Threads to plan for (default: the target's cores, or 4)."
+    ),
 ]
-InputShape = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME:SHAPE", help="Fix a dynamic input, e.g. name:1,3,224,224; once an input."),
+ShapeOption = Annotated[
+    list[FixedShape] | None,
+    typer.Option(
+        metavar="NAME:SHAPE",
+        parser=_fixed_shape,
+        rich_help_panel=INPUT,
+        help="Fix the shape of a dynamic input, e.g. image:1,3,224,224; repeat it for further inputs.",
+    ),
 ]
-CustomOps = Annotated[
+CustomOpsOption = Annotated[
     Path | None,
-    typer.Option(metavar="LIB", help="A library (.so) with operators of the model's own, as onnxruntime loads it."),
+    typer.Option(
+        metavar="LIB", rich_help_panel=INPUT, help="A library (.so) with the model's custom operators, for onnxruntime."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result alone, and what is wrong.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Tell on standard error what is done, how long that takes, and why.")
+ForceOption = Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace what exists there.")]
+StepsOption = Annotated[bool, typer.Option("--steps", rich_help_panel=OUTPUT, help="List every step, not groups of steps.")]
+JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT, help="Print only the result's essentials, and errors.")
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", rich_help_panel=OUTPUT, help="Explain on standard error what is done, why, and how long it takes."
+    ),
 ]
 
 
-def planning(
+def shapes_by_name(shapes: Iterable[FixedShape] | None) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes that ``--input-shape`` gives, by input."""
+    return {shape.name: shape.sizes for shape in shapes or ()}
+
+
+def planning_job(
     model: Path,
     target: str | None,
-    memory: str | None,
+    memory_bytes: int | None,
     threads: int | None,
-    input_shape: list[str] | None,
+    shapes: Iterable[FixedShape] | None,
     custom_ops: Path | None,
-) -> Compilation:
-    """What to plan, of which nothing is written. Raises `OptionError`."""
-    device = load_target(target) if target else None
-    return Compilation(
+) -> PlanningJob:
+    """Return what a command that writes no bundle plans for.
+
+    Raises `hyps.compiler.errors.TargetError` and `hyps.compiler.errors.OptionError`.
+    """
+    request, profile = resolve_request(Request(), target=target, memory_bytes=memory_bytes, threads=threads)
+    return PlanningJob(
         model=model,
-        output=Path(),
-        request=choices.asked(device, choices.budget(device, memory, needless=True), threads),
-        target_name=choices.target_name(device),
-        input_shapes=choices.input_shapes(input_shape),
+        request=request,
+        target_name=target_name(profile),
+        input_shapes=shapes_by_name(shapes),
         custom_ops=custom_ops,
     )

@@ -1,19 +1,18 @@
-"""``hypsc report`` and ``hypsc plot``: what a model or a bundle is made of, as a page and as pictures."""
+"""``hypsc report`` and ``hypsc plot``: write a page or pictures that show a model or a bundle."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hyps.compiler.atomic_files import check_file, write_files
-from hyps.compiler.bundle_writer.model_report import read_whole
+from hyps.compiler.bundle_writer.model_report import read_model_report
 from hyps.compiler.cli import options
-from hyps.compiler.cli.reporter import Console
+from hyps.compiler.cli.console import Console
 from hyps.compiler.errors import OptionError
 from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
@@ -21,86 +20,104 @@ from hyps.compiler.report.model_facts import model_facts
 from hyps.compiler.report.run_profile import Measurements, read_profile
 from hyps.runtime.bundle.integrity import read_manifest
 
-
-class PlotFormat(StrEnum):
-    """As what plots are written."""
-
-    svg = "svg"
-    png = "png"
-
-
 _Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
-_Profile = Annotated[Path | None, typer.Option(metavar="FILE", help="What a run measured of each step (JSON), to compare.")]
-_Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+_Profile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=options.INPUT,
+        help="Compare with a run's measurements, from 'hyps-run --profile-json FILE'.",
+    ),
+]
+_Page = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=options.OUTPUT, help="The page to write.")
+]
+_Folder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", rich_help_panel=options.OUTPUT, help="The folder to write to; created if absent."
+    ),
+]
+_Format = Annotated[
+    Literal["svg", "png"], typer.Option("--format", rich_help_panel=options.OUTPUT, help="The plots' file format.")
+]
 
 
 def report_command(
     source: _Source,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
     target: options.TargetOption = None,
     memory: options.MemoryOption = None,
-    threads: options.Threads = None,
-    input_shape: options.InputShape = None,
-    custom_ops: options.CustomOps = None,
+    threads: options.ThreadsOption = None,
+    input_shape: options.ShapeOption = None,
+    custom_ops: options.CustomOpsOption = None,
     profile: _Profile = None,
-    force: _Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: _Page = Path("report.html"),
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
-    """Write a page of DIR or MODEL: memory, split points, graph, partitions. It opens without a network."""
-    telling = Console(quiet=quiet, verbose=verbose)
-    drawing = _needs_matplotlib("hyps.compiler.report.html")
+    """Write a page about a bundle or a model.
+
+    It shows memory, split points, the graph and the partitions, and opens without a network.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    html = _import_drawing("hyps.compiler.report.html")
     check_file(output, force=force)
-    with telling.progress("planning", None):
+    with console.progress("planning", None):
         facts = _facts(source, target, memory, threads, input_shape, custom_ops)
-    with telling.progress("drawing", None):
-        content: bytes = drawing.page(facts, _measured(profile, facts))
+    with console.progress("drawing", None):
+        content: bytes = html.page(facts, _measurements(profile, facts))
     write_files(output.parent, {output.name: content})
+    console.wrote(output)
 
 
 def plot_command(
     source: _Source,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for them; made if absent.")],
-    file_format: Annotated[PlotFormat, typer.Option("--format", help="As what.")] = PlotFormat.svg,
+    output: _Folder,
+    file_format: _Format = "svg",
     target: options.TargetOption = None,
     memory: options.MemoryOption = None,
-    threads: options.Threads = None,
-    input_shape: options.InputShape = None,
-    custom_ops: options.CustomOps = None,
+    threads: options.ThreadsOption = None,
+    input_shape: options.ShapeOption = None,
+    custom_ops: options.CustomOpsOption = None,
     profile: _Profile = None,
-    force: _Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
-    """Write the report's plots of DIR or MODEL as files: memory, layers and, with --profile, measured."""
-    telling = Console(quiet=quiet, verbose=verbose)
-    drawing = _needs_matplotlib("hyps.compiler.report.plots")
+    """Write the plots of a bundle's or a model's report as files.
+
+    They show memory, layers and, with --profile, measurements.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    plotting = _import_drawing("hyps.compiler.report.plots")
     _check_folder(output)
-    with telling.progress("planning", None):
+    with console.progress("planning", None):
         facts = _facts(source, target, memory, threads, input_shape, custom_ops)
-    with telling.progress("drawing", None):
-        drawn = drawing.plots(facts, _measured(profile, facts))
-        names = {name: f"{name}.{file_format.value}" for name in drawn}
+    with console.progress("drawing", None):
+        plots = plotting.plots(facts, _measurements(profile, facts))
+        names = {name: f"{name}.{file_format}" for name in plots}
         for name in names.values() if output.exists() else ():
             check_file(output / name, force=force)
-        contents = {names[name]: draw(drawing.Style(), file_format.value) for name, draw in drawn.items()}
+        contents = {names[name]: draw(plotting.Style(), file_format) for name, draw in plots.items()}
     write_files(output, contents)
+    console.wrote(*(output / name for name in contents))
 
 
-def _needs_matplotlib(module: str) -> ModuleType:
-    """A module that draws. Raises `OptionError` where matplotlib, which is an extra, is absent."""
+def _import_drawing(module: str) -> ModuleType:
+    """Import a module that draws; raise `OptionError` if matplotlib, which is an extra, is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        raise OptionError("drawing needs matplotlib, which is not installed: pip install 'hyps[report]'") from None
+        raise OptionError("drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'") from None
 
 
 def _check_folder(path: Path) -> None:
-    """Raise `OptionError` unless ``path`` is a folder or can be made one."""
+    """Raise `OptionError` unless ``path`` is a folder or can be created as one."""
     if path.exists() and not path.is_dir():
-        raise OptionError(f"{path} is no folder; name a folder with -o")
+        raise OptionError(f"{path} is not a folder; name a folder with -o")
     if not path.parent.is_dir():
         raise OptionError(f"the folder {path.parent} does not exist; create it, or name another with -o")
 
@@ -108,28 +125,30 @@ def _check_folder(path: Path) -> None:
 def _facts(
     source: Path,
     target: str | None,
-    memory: str | None,
+    memory_bytes: int | None,
     threads: int | None,
-    input_shape: list[str] | None,
+    shapes: list[options.FixedShape] | None,
     custom_ops: Path | None,
 ) -> Facts:
     if not source.is_dir():
-        return model_facts(options.planning(source, target, memory, threads, input_shape, custom_ops))
+        return model_facts(options.planning_job(source, target, memory_bytes, threads, shapes, custom_ops))
     given = {
         "--target": target,
-        "--memory": memory,
+        "--memory": memory_bytes,
         "--threads": threads,
-        "--input-shape": input_shape,
+        "--input-shape": shapes,
         "--custom-ops": custom_ops,
     }
     if wrong := [name for name, value in given.items() if value]:
-        raise OptionError(f"{wrong[0]} is for models: the bundle {source} is planned already")
-    return bundle_facts(read_manifest(source), read_whole(source))
+        raise OptionError(f"{wrong[0]} is for models, and the bundle {source} is already planned; leave it out")
+    return bundle_facts(read_manifest(source), read_model_report(source))
 
 
-def _measured(profile: Path | None, facts: Facts) -> Measurements | None:
+def _measurements(profile: Path | None, facts: Facts) -> Measurements | None:
     if profile is None:
         return None
     if not facts.steps:
-        raise OptionError("--profile is of a bundle's steps: give the bundle, or say what to plan for (--memory, --target)")
+        raise OptionError(
+            "--profile compares the steps of a bundle; name the bundle, or what to plan for with --memory or --target"
+        )
     return read_profile(profile, [step.name for step in facts.steps])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from hyps.compiler.bundle_writer.model_report import WholeModel
+from hyps.compiler.bundle_writer.model_report import ModelReport
 from hyps.compiler.report.facts import (
     Facts,
     Layer,
@@ -21,7 +21,7 @@ from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 from hyps.runtime.units import megabytes
 
 
-def bundle_facts(manifest: Manifest, whole: WholeModel | None) -> Facts:
+def bundle_facts(manifest: Manifest, whole: ModelReport | None) -> Facts:
     """A bundle's facts; without the ``whole`` model its steps stand for layers."""
     sizes = {name: record.nbytes for name, record in manifest.tensors.items()}
     steps = manifest.steps
@@ -66,7 +66,7 @@ def _step_nodes(steps: Sequence[Step], sizes: Mapping[str, int]) -> Iterator[Nod
         )
 
 
-def _bundle_pairs(manifest: Manifest, whole: WholeModel | None) -> Iterator[tuple[str, str]]:
+def _bundle_pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str, str]]:
     model = manifest.model
     yield "parameters", f"{model.parameters:,} ({megabytes(model.weight_bytes)} of weights)"
     if whole:

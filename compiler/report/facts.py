@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hyps.compiler.analysis import SplitPoint, TypeRow
-from hyps.compiler.bundle_writer.model_report import WholeModel
+from hyps.compiler.bundle_writer.model_report import ModelReport
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import Origin, part_origin
 from hyps.runtime.bundle.manifest import Step
@@ -137,7 +137,7 @@ def edges_between(items: Sequence[_Linked], sizes: Mapping[str, int]) -> Iterato
         yield from ((source, index, nbytes) for source, nbytes in found.items())
 
 
-def whole_timeline(whole: WholeModel) -> Timeline:
+def whole_timeline(whole: ModelReport) -> Timeline:
     """The whole model as one partition: all its weights, and what lives at each operator (`passes.cost_model.costs`)."""
     count = len(whole.names)
     taken = whole.process_bytes + whole.resident_bytes
@@ -150,7 +150,7 @@ def whole_timeline(whole: WholeModel) -> Timeline:
     )
 
 
-def whole_layers(whole: WholeModel, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
+def whole_layers(whole: ModelReport, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
     """The model's operators, with the places to cut, and those where ``parts`` do."""
     lasts = [part.operators[-1] for part in parts[:-1] if part.operators]
     ends = {origin.operator if (origin := part_origin(name)) else name for name in lasts}

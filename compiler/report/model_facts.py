@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hyps.compiler.analysis import Analysis
-from hyps.compiler.bundle_writer.model_report import whole_model
+from hyps.compiler.bundle_writer.model_report import model_report
 from hyps.compiler.model_io.load import load_model
-from hyps.compiler.pipeline import Compilation, analyse_folded, folded_model, plan_folded
+from hyps.compiler.pipeline import PlanningJob, analyse_folded, folded_model, plan_folded
 from hyps.compiler.report.facts import (
     Facts,
     Node,
@@ -23,7 +23,7 @@ from hyps.passes.planning.plan import Plan
 from hyps.runtime.units import megabytes
 
 
-def model_facts(job: Compilation) -> Facts:
+def model_facts(job: PlanningJob) -> Facts:
     """The facts of ``job.model``, with the plan for its budget if it has one; nothing is written.
 
     Raises the package's errors, and those of the passes: `hyps.passes.errors.DoesNotFit` where no plan keeps the budget.
@@ -39,7 +39,7 @@ def model_facts(job: Compilation) -> Facts:
 
 def _facts(found: Analysis, graph: Graph, plan: Plan | None) -> Facts:
     parts = plan.partitions if plan else ()
-    whole = whole_model(found, plan)
+    whole = model_report(found, plan)
     homes = {name: index for index, part in enumerate(parts) for name in part.operators}
     return Facts(
         title=found.model,

@@ -42,7 +42,7 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print them, and end."""
-        from hyps.runtime.cli.versions import RUNTIME, version_lines
+        from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
         sys.stdout.write("\n".join(version_lines(parser.prog, (*RUNTIME, *(self.const or ())))) + "\n")
         parser.exit()

@@ -1,4 +1,4 @@
-"""Runs the commands, compiles small models, and tells what a folder holds and how much memory a process took."""
+"""Run the commands, compile small models, list folders, and measure the memory of a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Command = Callable[..., Completed]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A compiled bundle, the model it was made of, and what the compiler said of it."""
+    """A compiled bundle, its model, and the result of the compilation."""
 
     model: Path
     folder: Path
@@ -33,7 +33,7 @@ class Bundle:
 
     @property
     def partitions(self) -> list[Path]:
-        """The partitions' models, in the order in which they run."""
+        """The files of the partitions' models, in the order in which they run."""
         return [self.folder / step.model.path for step in self.compiled.manifest.steps]
 
 
@@ -42,7 +42,7 @@ Compile = Callable[..., Bundle]
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Compile:
-    """Compile a model, given as file or structure, into ``tmp_path / "bundle"``: without a tight budget, but for options."""
+    """Return a function that compiles a model, a file or a structure, into ``tmp_path / "bundle"``."""
 
     def call(source: ModelProto | Path, *, budget_bytes: int = 10**9, split: Any = "auto", **options: Any) -> Bundle:
         model = source if isinstance(source, Path) else saved(tmp_path / "model.onnx", source)
@@ -55,7 +55,7 @@ def compiled(tmp_path: Path) -> Compile:
 
 @pytest.fixture(scope="session")
 def classifier_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The small classifier, cut behind each pooling; not to be changed."""
+    """Compile the small classifier, cut after each pooling; tests must not change it."""
     folder = tmp_path_factory.mktemp("classifier")
     model = saved(folder / "classifier.onnx", classifier())
     job = Compilation(
@@ -69,13 +69,13 @@ def classifier_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def hypsc(bin_folder: Path) -> Command:
-    """Run ``hypsc`` as a user does."""
+    """Return a function that runs ``hypsc`` as a user does."""
     return _command(bin_folder / "hypsc")
 
 
 @pytest.fixture
 def hypsc_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run ``hypsc`` in this process, in the folder ``tmp_path``: for commands that only print, and there are many."""
+    """Return a function that runs ``hypsc`` in this process and in ``tmp_path``, which is faster."""
 
     def call(*arguments: object) -> Completed:
         monkeypatch.chdir(tmp_path)
@@ -91,20 +91,23 @@ def hypsc_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.fixture(scope="session")
 def hyps_run(bin_folder: Path) -> Command:
-    """Run ``hyps-run`` as a user does."""
+    """Return a function that runs ``hyps-run`` as a user does."""
     return _command(bin_folder / "hyps-run")
 
 
 def _command(program: Path) -> Command:
     def call(*arguments: object, **options: Any) -> Completed:
-        return subprocess.run([program, *map(str, arguments)], check=False, capture_output=True, text=True, **options)
+        command = [str(program), *map(str, arguments)]
+        # os.environ alone: readline, which pytest imports, also sets COLUMNS in the environment of the C library
+        options = {"env": dict(os.environ)} | options
+        return subprocess.run(command, check=False, capture_output=True, text=True, **options)
 
     return call
 
 
 @pytest.fixture(scope="session")
 def measured() -> Command:
-    """Run Python code in a process of its own that prints, as its last word, its peak resident bytes (VmHWM)."""
+    """Return a function that runs Python code in a new process, which prints its peak resident bytes (VmHWM) last."""
 
     def call(code: str, *arguments: object, **options: Any) -> Completed:
         return subprocess.run(
@@ -127,13 +130,13 @@ print(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmH
 
 @pytest.fixture(scope="session")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 600 MB in one sparse file."""
+    """Save a model of 600 MB as one sparse file."""
     return big_model(tmp_path_factory.mktemp("big") / "big.onnx", 6)
 
 
 @pytest.fixture
 def unchanged() -> Iterator[Callable[[Path], None]]:
-    """Call it with a folder before the test acts: after the test that folder must hold the same, hidden files too."""
+    """Yield a function that records a folder; after the test the folder must be the same, with its hidden files."""
     before: dict[Path, dict[str, bytes | None]] = {}
     yield lambda folder: before.update({folder: listing(folder)})
     for folder, content in before.items():
@@ -141,7 +144,7 @@ def unchanged() -> Iterator[Callable[[Path], None]]:
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder by relative path: a file's content (its first 4 MB), None for a folder, a link's target."""
+    """Return what a folder holds, by relative path: a file's first 4 MB, a link's target, None for a folder."""
     found: dict[str, bytes | None] = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):

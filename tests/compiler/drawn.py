@@ -1,4 +1,4 @@
-"""Random graphs of real operators, as hypothesis draws and shrinks them."""
+"""Draw random graphs of real operators with hypothesis, which can shrink them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACTIVATIONS = ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "Elu", "HardSwish")
 
 
 class Drawing:
-    """A graph as it grows: every operator reads tensors that are there, of shapes that suit it."""
+    """A graph under construction: each operator reads existing tensors whose shapes suit it."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -29,18 +29,18 @@ class Drawing:
         self.read: set[str] = set()
 
     def one(self, values: Sequence[Any]) -> Any:
-        """One of some values, the first where it does not matter."""
+        """Draw one of some values; hypothesis shrinks to the first."""
         return self.draw(st.sampled_from(values))
 
     def node(self, kind: str, reads: str, *shapes: Shape, **attributes: Any) -> None:
-        """An operator that makes tensors of these shapes."""
+        """Add an operator whose outputs have these shapes."""
         names = [f"t{len(self.shapes) + index}" for index in range(len(shapes))]
         self.nodes.append(node(kind, reads, " ".join(names), **attributes))
         self.read |= {*reads.split()}
         self.shapes |= dict(zip(names, shapes, strict=True))
 
     def constant(self, *shape: int) -> str:
-        """A weight: one that is there already, of this shape, or a new one."""
+        """Draw an existing weight of this shape, or a new one."""
         floats = [tensor for tensor in self.weights if tensor.data_type == TensorProto.FLOAT]
         alike = [tensor.name for tensor in floats if tuple(tensor.dims) == shape]
         if alike and self.one([True, False]):
@@ -48,12 +48,12 @@ class Drawing:
         return self.keep(weight(f"w{len(self.weights)}", *shape, seed=len(self.weights)))
 
     def keep(self, tensor: TensorProto) -> str:
-        """A constant of given values."""
+        """Add a constant of given values."""
         self.weights.append(tensor)
         return tensor.name
 
     def grow(self) -> None:
-        """One more operator, on a tensor that is there."""
+        """Add one more operator, on an existing tensor."""
         name = self.one([*self.shapes][::-1])
         if len(self.shapes[name]) == 2:
             self.one([self._gemm, self._matmul, self._activation, self._sum])(name)
@@ -143,7 +143,7 @@ class Drawing:
 
 @st.composite
 def random_models(draw: st.DrawFn) -> ModelProto:
-    """Three to fourteen operators with one or two inputs; the outputs are what nothing reads, and perhaps one more."""
+    """Draw a model of 3 to 14 operators and one or two inputs; its outputs are the unread tensors, perhaps one more."""
     drawing = Drawing(draw)
     side = draw(st.sampled_from([16, 9, 40]))
     inputs = {f"x{index}": (1, draw(st.sampled_from([3, 8])), side, side) for index in range(draw(st.integers(1, 2)))}

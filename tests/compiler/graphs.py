@@ -1,4 +1,4 @@
-"""Small models of everything that graphs may hold."""
+"""Build small models of every kind of graph."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def branch(name: str, nodes: list[NodeProto], output: str) -> GraphProto:
 
 
 def chosen(condition: str, then: list[NodeProto], other: list[NodeProto], to: str) -> NodeProto:
-    """An If whose branches end in ``t`` and ``e``."""
+    """Return an If whose branches end in ``t`` and ``e``."""
     return node("If", condition, to, then_branch=branch("then", then, "t"), else_branch=branch("else", other, "e"))
 
 
 def branches(nested: bool = False) -> ModelProto:
-    """An If that captures an activation from several layers before, a large weight of its own and one of others."""
+    """Return an If that captures an earlier activation, a large weight of its own, and a shared one."""
     then = [node("MatMul", "a big", "m"), node("Add", "m small", "t")]
     if nested:
         then = [chosen("d", then, [node("Sub", "a other", "e")], "n"), node("Relu", "n", "t")]
@@ -53,7 +53,7 @@ def branches(nested: bool = False) -> ModelProto:
 
 
 def looped() -> ModelProto:
-    """A Loop that adds what it captures: an activation and a large weight."""
+    """Return a Loop that captures and adds an activation and a large weight."""
     body = helper.make_graph(
         [node("MatMul", "state big", "m"), node("Add", "m a", "next"), node("Identity", "going", "go")],
         "body",
@@ -73,7 +73,7 @@ def looped() -> ModelProto:
 
 
 def growing() -> GraphProto:
-    """The body of a Loop whose state is twice as long after each round."""
+    """Return the body of a Loop that doubles its state's length in each iteration."""
     return helper.make_graph(
         [node("Concat", "state state", "next", axis=0), node("Identity", "going", "go")],
         "body",
@@ -83,7 +83,7 @@ def growing() -> GraphProto:
 
 
 def scanned() -> ModelProto:
-    """A Scan over the rows that captures a weight; its last state is not used."""
+    """Return a Scan over rows that captures a weight and whose last state is unused."""
     body = helper.make_graph(
         [node("Add", "sum row", "total"), node("Mul", "total scale", "out")],
         "body",
@@ -102,7 +102,7 @@ def scanned() -> ModelProto:
 
 
 def recurrent() -> ModelProto:
-    """An LSTM with an input left out, two outputs that nobody reads, and Clips with one bound each."""
+    """Return an LSTM with an omitted input and two unread outputs, and Clips with one bound each."""
     shapes = {"w": (1, 400, 200), "r": (1, 400, 100), "h": (1, 200, 100)}
     lstm = helper.make_node("LSTM", ["e", "w", "r", "", "", "h", "h"], ["s", "", "c"], "lstm", hidden_size=100)
     return model(
@@ -124,7 +124,7 @@ def recurrent() -> ModelProto:
 
 
 def unused() -> ModelProto:
-    """Outputs of a Split and a TopK that nobody reads, and an input that nobody reads."""
+    """Return a model with unread outputs of a Split and a TopK, and an unread input."""
     return model(
         [
             node("Relu", "x", "a"),
@@ -140,7 +140,7 @@ def unused() -> ModelProto:
 
 
 def interface() -> ModelProto:
-    """Outputs that are an input, a constant (small and large), one another, and read on; not in the order of the nodes."""
+    """Return a model whose outputs are an input, constants, each other and tensors that are read on, in another order."""
     outputs = [value("y", 200, 200), value("x", 200, 200), value("k", 3), value("a", 200, 200), value("big", 200, 200)]
     return model(
         [node("Relu", "x", "a"), node("MatMul", "a big", "b"), node("Add", "b small", "c"), node("Identity", "c", "y")],
@@ -151,7 +151,7 @@ def interface() -> ModelProto:
 
 
 def empty() -> ModelProto:
-    """Tensors without elements: a constant, one that is computed, one that crosses cuts."""
+    """Return a model with empty tensors: a constant, a computed one, and one that crosses cuts."""
     return model(
         [
             node("Relu", "x", "a"),
@@ -170,7 +170,7 @@ def empty() -> ModelProto:
 
 
 def without_inputs() -> ModelProto:
-    """Operators that read nothing, or constants alone."""
+    """Return a model with operators that read nothing, or only constants."""
     sparse = helper.make_sparse_tensor(weight("", 2), ints("", 3, 5), [200])
     return model(
         [
@@ -188,7 +188,7 @@ def without_inputs() -> ModelProto:
 
 
 def functions() -> ModelProto:
-    """A local function with an attribute, which calls another twice; both use large weights of the caller."""
+    """Return a local function with an attribute that calls another twice; both use large weights of the caller."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     slope = helper.make_node("LeakyRelu", ["m"], ["b"])
     slope.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
@@ -205,7 +205,7 @@ def functions() -> ModelProto:
 
 
 def contributed(named: bool) -> ModelProto:
-    """Operators that onnxruntime adds to onnx's; it takes models that do not name their domain."""
+    """Return a model of onnxruntime's own operators; it accepts models that do not name their domain."""
     own: dict[str, Any] = {"domain": "com.microsoft"}
     return model(
         [
@@ -221,7 +221,7 @@ def contributed(named: bool) -> ModelProto:
 
 
 def contributed_inside() -> ModelProto:
-    """One of onnxruntime's operators in a branch."""
+    """Return a model with one of onnxruntime's own operators in a branch."""
     other = [node("Tanh", "a", "e")]
     nodes = [
         node("ReduceMax", "x", "top", keepdims=0),
@@ -234,7 +234,7 @@ def contributed_inside() -> ModelProto:
 
 
 def experimental() -> ModelProto:
-    """Operators of old converters, in the standard domain, of which onnx knows no shapes."""
+    """Return a model of old converters' operators in the standard domain, whose shapes onnx cannot infer."""
     return model(
         [
             node("ImageScaler", "x", "s", scale=2.0, bias=[1.0, 2.0]),
@@ -251,7 +251,7 @@ def experimental() -> ModelProto:
 
 
 def computed_shapes() -> ModelProto:
-    """Shapes that are computed in ways that onnx does not follow."""
+    """Return a model whose shapes are computed in ways that onnx does not follow."""
     return model(
         [
             node("Relu", "x", "a"),
@@ -272,7 +272,7 @@ def computed_shapes() -> ModelProto:
 
 
 def normalising(opset: int) -> ModelProto:
-    """Batch normalisation that trains: its statistics are outputs."""
+    """Return a model with a training batch normalisation, whose statistics are outputs."""
     norm = node("BatchNormalization", "c g b m v", "n mean variance", training_mode=1)
     return model(
         [node("Conv", "x w", "c"), norm, node("Relu", "n", "r"), node("GlobalAveragePool", "r", "y")],
@@ -284,7 +284,7 @@ def normalising(opset: int) -> ModelProto:
 
 
 def ranked() -> ModelProto:
-    """Inside a branch, an If on the last size of an input that is left open; for 1 its other branch is wrong."""
+    """Return a nested If on the last size of an open input; for size 1 its other branch is invalid."""
     then = [node("Squeeze", "a last", "q"), node("MatMul", "q small", "t")]
     sized = chosen("one", then, [node("MatMul", "a small", "e")], "p")
     for attribute in sized.attribute:

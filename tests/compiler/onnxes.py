@@ -1,4 +1,4 @@
-"""Small models for the tests of the compiler, as onnx writes them; and a large one that is mostly a hole in its file."""
+"""Build small models for the tests of the compiler, and a large one that is mostly a hole in its file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BIG_SIDE = 5_000
 
 
 def value(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> ValueInfoProto:
-    """A typed input or output."""
+    """Return a typed input or output."""
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
 def weight(name: str, *shape: int, seed: int = 0) -> TensorProto:
-    """Seeded normal float32 weights in raw_data, scaled down with their fan-in."""
+    """Return seeded normal float32 weights in raw_data, scaled down by their fan-in."""
     values = np.random.default_rng((seed, len(name))).standard_normal(shape) / math.sqrt(math.prod(shape[1:]) or 1)
     return numpy_helper.from_array(values.astype(np.float32), name)
 
@@ -40,20 +40,20 @@ def model(
     functions: Sequence[FunctionProto] = (),
     domains: Iterable[str] = (),
 ) -> ModelProto:
-    """A model of these parts."""
+    """Return a model of these parts."""
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     graph = helper.make_graph(list(nodes), "net", list(inputs), list(outputs), list(weights))
     return helper.make_model(graph, opset_imports=imports, ir_version=ir_version, functions=list(functions))
 
 
 def node(kind: str, reads: str, writes: str, name: str | None = None, **attributes: Any) -> NodeProto:
-    """A node called as its first output, unless ``name`` says otherwise; names are separated by spaces."""
+    """Return a node, named after its first output unless ``name`` is given; spaces separate names."""
     outputs = writes.split()
     return helper.make_node(kind, reads.split(), outputs, outputs[0] if name is None else name, **attributes)
 
 
 def linear(weights: TensorProto | None = None, **options: Any) -> ModelProto:
-    """One MatMul, x [1, 200] to y [1, 100], by default with 80 kB of weights: enough to be kept by reference."""
+    """Return one MatMul, x [1, 200] to y [1, 100]; its default weights of 80 kB are large enough to be referenced."""
     return model(
         [node("MatMul", "x w", "y", "fc")],
         [value("x", 1, 200)],
@@ -64,7 +64,7 @@ def linear(weights: TensorProto | None = None, **options: Any) -> ModelProto:
 
 
 def classifier() -> ModelProto:
-    """Two convolutions, each with a pooling behind it, and two Gemms: image [1, 3, 16, 16] to prob [1, 10]."""
+    """Return two convolutions, each followed by a pooling, and two Gemms: image [1, 3, 16, 16] to prob [1, 10]."""
     same: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     half: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     shapes = {"w1": (32, 3, 3, 3), "b1": (32,), "w2": (64, 32, 3, 3), "w3": (300, 1024), "b3": (300,), "w4": (10, 300)}
@@ -90,7 +90,7 @@ def classifier() -> ModelProto:
 
 
 def saved(path: Path, proto: ModelProto, data: str | None = None) -> Path:
-    """Write a model to ``path``; all its weights to file ``data`` beside it if that is given."""
+    """Write a model to ``path``, and its weights to the file ``data`` in the same folder if that is given."""
     if data is None:
         path.write_bytes(proto.SerializeToString())
         return path
@@ -101,7 +101,7 @@ def saved(path: Path, proto: ModelProto, data: str | None = None) -> Path:
 
 
 def referred(name: str, shape: Sequence[int], entries: Mapping[str, object], kind: int = TensorProto.FLOAT) -> TensorProto:
-    """A tensor whose values lie elsewhere: in external data described by ``entries``, whatever they say."""
+    """Return a tensor with external data described by ``entries``, even invalid ones."""
     tensor = TensorProto(name=name, dims=shape, data_type=kind, data_location=TensorProto.EXTERNAL)
     for key, text in entries.items():
         tensor.external_data.add(key=key, value=str(text))
@@ -109,7 +109,7 @@ def referred(name: str, shape: Sequence[int], entries: Mapping[str, object], kin
 
 
 def big_model(path: Path, layers: int) -> Path:
-    """A chain of ``layers`` Gemms of 100 MB each, all zeros: holes in a sparse file, so it takes no time and no disk."""
+    """Write a chain of ``layers`` Gemms of 100 MB of zeros each: holes in a sparse file, which take no time and no disk."""
     names = ["x", *(f"h{index}" for index in range(1, layers)), "y"]
     graph = GraphProto(name="big")
     for index in range(layers):
@@ -134,12 +134,12 @@ def big_model(path: Path, layers: int) -> Path:
 
 
 def field(number: int, length: int) -> bytes:
-    """A protobuf field's tag and length (wire type 2); its content is to follow."""
+    """Return a protobuf field's tag and length (wire type 2), without its content."""
     return varint(number << 3 | 2) + varint(length)
 
 
 def varint(number: int) -> bytes:
-    """A base-128 varint."""
+    """Return a base-128 varint."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""``hypsc analyze``: what a model is made of, against figures worked out by hand and by onnx."""
+"""Compare the figures of ``hypsc analyze`` with figures worked out by hand and by onnx."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_figures_of_a_classifier(hypsc: Command, tmp_path: Path) -> None:
 
 
 def test_the_models_input_stays_where_an_operator_works_in_place(hypsc: Command, tmp_path: Path) -> None:
-    """The caller holds it: a Relu of the input needs its output besides; only the next takes over a buffer."""
+    """The caller holds the input, so a Relu of it needs a second buffer; only the next Relu reuses one."""
     proto = model([node("Relu", "x", "a"), node("Relu", "a", "y")], [value("x", 1, 9_000_000)], [value("y", 1, 9_000_000)])
     found = analysed(hypsc, saved(tmp_path / "net.onnx", proto))
     assert [row["live_bytes"] for row in found["operators"]] == [72_000_000, 72_000_000]
@@ -69,7 +69,7 @@ def test_the_smallest_budget_works_and_less_does_not(compiled: Compile, hypsc: C
 
 
 def test_the_smallest_budget_is_the_same_whatever_the_budget(compiled: Compile, hypsc: Command, tmp_path: Path) -> None:
-    """Convolutions of large pictures, which only tiles make small: no plan that leaves tiles out comes near."""
+    """Only tiles make convolutions of large pictures small: a plan without tiles needs far more."""
     proto = model(
         [node("Conv", "x v", "a", kernel_shape=[3, 3], pads=[1] * 4), node("Conv", "a w", "y", kernel_shape=[3, 3])],
         [value("x", 1, 3, 256, 256)],
@@ -124,10 +124,10 @@ def test_csv_is_the_same(hypsc: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "says"), [("no/rows.csv", "does not exist"), (".", "folder"), ("/dev/null", "no plain file")]
+    ("place", "says"), [("no/rows.csv", "does not exist"), (".", "folder"), ("/dev/null", "not a regular file")]
 )
 def test_where_no_csv_can_be(hypsc_here: Command, tmp_path: Path, place: str, says: str) -> None:
-    """Told before anything is worked out."""
+    """It is refused before any work is done."""
     done = hypsc_here("analyze", tmp_path / "absent.onnx", "--csv", place)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert says in done.stderr
@@ -135,7 +135,7 @@ def test_where_no_csv_can_be(hypsc_here: Command, tmp_path: Path, place: str, sa
 
 
 def test_a_csv_file_is_written_whole_or_not_at_all(hypsc: Command, tmp_path: Path) -> None:
-    """A link leads to the file that is replaced, which someone else who reads it still has as it was."""
+    """A link is followed to the file, which is replaced; a reader that has it open still reads the old contents."""
     path = saved(tmp_path / "net.onnx", classifier())
     (tmp_path / "rows.csv").write_text("before")
     (tmp_path / "link.csv").symlink_to("rows.csv")
@@ -150,12 +150,12 @@ def test_a_table_for_people(hypsc: Command, tmp_path: Path) -> None:
     done = hypsc("analyze", saved(tmp_path / "net.onnx", classifier()), "--top", "2", "--memory", "100MB")
     assert (done.returncode, done.stderr) == (0, "")
     assert "more operators" in done.stdout
-    assert "cut behind" in done.stdout
+    assert "cut after" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 def test_a_line_an_operator_whose_name_loses_its_middle_for_want_of_room(hypsc: Command, tmp_path: Path) -> None:
-    """A line end in a name is spelt out."""
+    """A line end in a name is escaped."""
     name = "stage/" * 20 + "end\nof it"
     proto = model(
         [node("Relu", "x", "a"), helper.make_node("Relu", ["a"], ["y"], name)], [value("x", 1, 4)], [value("y", 1, 4)]

@@ -1,4 +1,4 @@
-"""A library of operators that neither onnx nor onnxruntime knows: compiled with it, validated with it, run with it."""
+"""Compile, validate and run a model with a library of custom operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTRIB = "ai.onnx.contrib"
 
 @pytest.fixture
 def custom(tmp_path: Path) -> Path:
-    """A model with an operator whose library does not say what shapes it makes: the file does."""
+    """Return a model with an operator whose library infers no shapes; the file states them."""
     proto = model(
         [
             node("MatMul", "x w", "m"),

@@ -1,4 +1,4 @@
-"""What graphs may hold: each compiles, cut after every layer, and computes what the whole model does, or is refused."""
+"""Compile every kind of graph, cut after every layer: it computes the whole model's outputs, or is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.compiler.onnxes import model, node, value, weight
 
 
 def outputs_of(made: Bundle, library: Path | None = None) -> None:
-    """The bundle's outputs are the whole model's, bit for bit, on two inputs."""
+    """Check that the bundle's outputs are the whole model's, bit for bit, on two inputs."""
     executor = load_executor(made.folder, threads=1, opener=partial(open_session, custom_ops=library))
     whole = open_session(made.model, 1, custom_ops=library)
     names = [output.name for output in executor.manifest.outputs]
@@ -51,7 +51,7 @@ def test_computes_the_same(name: str, split: str, compiled: Compile) -> None:
 
 @pytest.mark.parametrize("split", ["layers", "auto"])
 def test_a_branch_that_is_never_taken_may_be_wrong(split: str, compiled: Compile) -> None:
-    """onnxruntime takes the model with open sizes only; the bundle has fixed ones."""
+    """onnxruntime loads the model only with open sizes; the bundle has fixed sizes."""
     made = compiled(ranked(), split=split, input_shapes={"x": (200, 200, 1)})
     (change,) = made.compiled.plan.changes
     assert (change.operator, change.what) == ("p", "replaced by the branch it always takes")

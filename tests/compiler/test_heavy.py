@@ -1,4 +1,4 @@
-"""Models over 2 GB, more than a protobuf message holds: compiled in little memory, inspected, validated and run."""
+"""Compile, inspect, validate and run models over 2 GB, which no protobuf message can hold, in little memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPILE = (
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 4 GB whose weights are mostly holes in a sparse file."""
+    """Save a model of 4 GB whose weights are mostly holes in a sparse file."""
     return build_heavy(tmp_path_factory.mktemp("heavy") / "heavy.onnx")
 
 
@@ -37,7 +37,7 @@ def test_the_model_is_heavy(heavy: Path) -> None:
 
 @pytest.mark.parametrize("memory", ["100MB", "5GB"])
 def test_memory_of_the_compiler(memory: str, heavy: Path, measured: Command, tmp_path: Path) -> None:
-    """In many parts, and in one of 4 GB."""
+    """The model is compiled into many partitions, and into one of 4 GB."""
     result = measured(COMPILE, heavy, memory, tmp_path / "bundle")
     assert result.returncode == 0, result.stderr
     assert int(result.stdout.splitlines()[-1]) < 300_000_000

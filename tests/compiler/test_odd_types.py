@@ -1,4 +1,4 @@
-"""Weights and tensors of types that numpy does not know: 4 bits, 8-bit floats, bfloat16."""
+"""Compile weights and tensors of types that numpy lacks: 4-bit integers, 8-bit floats, bfloat16."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tensor(name: str, kind: int, values: NDArray[Any]) -> TensorProto:
 
 
 def quantised(kind: int) -> ModelProto:
-    """A product with a quantised weight, and what it makes, quantised, across a cut."""
+    """Return a product with a quantised weight, whose quantised result crosses a cut."""
     values = np.random.default_rng(0).integers(0, 7, 512 * 512)
     return model(
         [
@@ -51,7 +51,7 @@ def quantised(kind: int) -> ModelProto:
 
 
 def halved() -> ModelProto:
-    """A bfloat16 weight, and a bfloat16 tensor across cuts."""
+    """Return a model with a bfloat16 weight and a bfloat16 tensor that crosses cuts."""
     values = np.random.default_rng(0).standard_normal(512 * 512)
     kind = TensorProto.BFLOAT16
     return model(

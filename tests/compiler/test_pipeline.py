@@ -1,4 +1,4 @@
-"""From file to bundle: what the manifest says is so, real models compute what they did, and size costs no memory."""
+"""Compile files into bundles: true manifests, unchanged results of real models, and memory that does not grow with size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.compiler.onnxes import BIG_SIDE, classifier, linear, model, node, sav
 
 SPLITS = ("layers", "pooling", "mandatory", "auto")
 
-#: Real models that compile in a moment, with the options that they need.
+#: Real models that compile quickly, with the options that they need.
 REAL: dict[str, dict[str, Any]] = {
     "derived_squeezenet11_fp32": {},
     "derived_mobilenet_v1_025": {},
@@ -43,7 +43,7 @@ REAL: dict[str, dict[str, Any]] = {
 
 
 class TestManifest:
-    """What a bundle says of itself."""
+    """The contents of a manifest."""
 
     def test_of_one_file(self, compiled: Compile) -> None:
         made = compiled(classifier(), split="pooling", budget_bytes=200_000_000)
@@ -59,13 +59,13 @@ class TestManifest:
         assert manifest.created_by.startswith("hyps ")
 
     def test_of_external_data(self, compiled: Compile, tmp_path: Path) -> None:
-        """The model's hash is that of its file; the weights in the data file have theirs in the partitions."""
+        """The model's hash is that of its file alone; the weights in its data file are hashed in the partitions."""
         path = saved(tmp_path / "m.onnx", classifier(), data="z.data")
         assert compiled(path).compiled.manifest.model.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
     @pytest.mark.parametrize("split", SPLITS)
     def test_schedule(self, split: str, compiled: Compile) -> None:
-        """Every input is there by then, every tensor is dropped behind its last reader, all operators run once."""
+        """Each step's inputs are live, each tensor is dropped after its last reader, and each operator runs once."""
         made = compiled(classifier(), split=split)
         manifest, plan = made.compiled.manifest, made.compiled.plan
         held = set(manifest.inputs)
@@ -110,13 +110,13 @@ class TestManifest:
 
     def test_preprocessing_needs_a_single_input(self, compiled: Compile, tmp_path: Path) -> None:
         proto = model([node("Add", "a b", "y")], [value("a", 1, 3, 8, 8), value("b", 1, 3, 8, 8)], [value("y", 1, 3, 8, 8)])
-        with pytest.raises(OptionError, match=r"--preprocess: the model has 2 inputs; give it tensors as \.npz"):
+        with pytest.raises(OptionError, match=r"--preprocess: the model has 2 inputs, and an image is one"):
             compiled(proto, preprocess="raw")
         assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 class TestBudget:
-    """The budget holds, and what a refusal proposes works."""
+    """Plans keep within the budget, and the budget that a refusal proposes works."""
 
     def test_smallest(self, compiled: Compile) -> None:
         """The classifier's largest Gemm is split until it fits."""
@@ -137,7 +137,7 @@ class TestBudget:
         assert load_executor(made.folder)
 
     def test_parameters_as_the_threshold(self, tmp_path: Path) -> None:
-        """Kaboubi's own: operators of so many parameters are split, without any budget."""
+        """Operators at Kaboubi's threshold of parameters are split, without a budget."""
         path = saved(tmp_path / "m.onnx", linear(weight("w", 200, 100)))
         request = Request(budget_bytes=None, max_params=5_000, threads=1)
         job = Compilation(model=path, output=tmp_path / "b", request=request, target_name="test")
@@ -155,10 +155,10 @@ class TestBudget:
 
 
 class TestShapes:
-    """Dynamic and impossible shapes."""
+    """Models with dynamic or impossible shapes."""
 
     def dynamic(self) -> ModelProto:
-        """A batch and a side that are not fixed."""
+        """Return a model whose batch and one side are open."""
         return model(
             [node("Conv", "x w", "c"), node("GlobalAveragePool", "c", "y")],
             [value("x", "N", 3, "side", 32)],
@@ -212,7 +212,7 @@ class TestShapes:
 
 @pytest.fixture
 def real(shared_data: Path) -> Callable[[str], Path]:
-    """A real model's file."""
+    """Return the file of a real model."""
 
     def find(name: str) -> Path:
         path = shared_data / "models" / f"{name}.onnx"
@@ -224,7 +224,7 @@ def real(shared_data: Path) -> Callable[[str], Path]:
 
 
 class TestRealModels:
-    """Bit for bit what the whole model computes, or within what the manifest states."""
+    """Bundles compute the whole model's bits, or stay within the manifest's promise."""
 
     @pytest.mark.parametrize("name", REAL)
     @pytest.mark.parametrize("split", ["layers", "pooling", "smallest"])
@@ -252,7 +252,7 @@ class TestRealModels:
     def test_several_inputs_and_outputs(
         self, name: str, inputs: int, outputs: int, real: Callable[[str], Path], compiled: Compile
     ) -> None:
-        """In the order and with the names of the model; each output is the whole model's own."""
+        """Outputs keep the model's order and names, and each equals the whole model's."""
         path = real(name)
         made = compiled(path, split="layers")
         manifest = made.compiled.manifest
@@ -293,7 +293,7 @@ class TestRealModels:
 
 
 class TestBigModel:
-    """600 MB of weights in one file."""
+    """A model with 600 MB of weights in one file."""
 
     COMPILE = (
         "import sys; from hyps.compiler.cli import main as cli\n"

@@ -1,4 +1,4 @@
-"""Presets and files become the preprocessing of the model's own input, or one line that says what does not fit."""
+"""Resolve presets and files for a model's own input, or refuse them in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GREY = TensorRecord(dtype="float32", shape=(1, 1, 28, 28))
 BYTES = TensorRecord(dtype="uint8", shape=(1, 240, 320, 3))
 CIFAR = TensorRecord(dtype="float32", shape=(1, 3, 32, 32))
 
-#: By preset: the short side before a crop to 224, the colours' order, and what pixel (10, 20, 30) becomes, as published.
+#: By preset: the short side before a crop to 224, the order of colours, and the published values of pixel (10, 20, 30).
 PUBLISHED: dict[str, tuple[int | None, str, list[float]]] = {
     "imagenet": (256, "RGB", [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225]),
     "imagenet-caffe": (256, "BGR", [30 - 104, 20 - 117, 10 - 123]),
@@ -32,7 +32,7 @@ PUBLISHED: dict[str, tuple[int | None, str, list[float]]] = {
 
 
 def refusal(choice: str | Path, record: TensorRecord = NCHW) -> str:
-    """What is said of a choice that does not fit; always one line."""
+    """Return the message about a choice that does not fit, which must be one line."""
     with pytest.raises(OptionError) as caught:
         resolve_preprocess(str(choice), "x", record)
     assert "\n" not in str(caught.value)
@@ -58,7 +58,7 @@ def test_every_preset_is_tested() -> None:
 @pytest.mark.parametrize("preset", PUBLISHED)
 @pytest.mark.parametrize(("record", "layout"), [(NCHW, "NCHW"), (NHWC, "NHWC")], ids=["NCHW", "NHWC"])
 def test_preset(preset: str, record: TensorRecord, layout: str) -> None:
-    """The values that the runtime makes of one colour are those of the preset's source."""
+    """The runtime turns one colour into the values of the preset's source."""
     side, colour, expected = PUBLISHED[preset]
     found = resolve_preprocess(preset, "x", record)
     assert (found.layout, found.colour, found.resize, found.dtype, found.size) == (
@@ -84,8 +84,8 @@ def test_preset_on_grey(preset: str) -> None:
 @pytest.mark.parametrize(
     ("preset", "problem"),
     [
-        ("imagenet", "mean needs one number, or 1"),
-        ("cifar10", "mean needs one number, or 1"),
+        ("imagenet", "mean does not fit; give one number or 1"),
+        ("cifar10", "mean does not fit; give one number or 1"),
         ("imagenet-caffe", "colour BGR does not fit input 'x' with 1 channels"),
     ],
 )
@@ -103,7 +103,7 @@ def test_preset_on_bytes() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_preset_on_bytes_that_would_round_everything_away(preset: str, dtype: str) -> None:
     message = refusal(preset, msgspec.structs.replace(NCHW, dtype=dtype))
-    assert message == f"--preprocess {preset}: input 'x' takes whole numbers, {dtype}; use raw, or a .toml file"
+    assert message == f"--preprocess {preset}: input 'x' takes integers, {dtype}; use raw, or a .toml file"
 
 
 def test_preset_on_half_floats() -> None:
@@ -165,40 +165,40 @@ def test_resize(text: str, side: int | None, recipe: Any) -> None:
         ("scale 1", "Expected '=' after a key"),
         ("scale = 'a'", "Expected `float`, got `str` - at `$.scale`"),
         ("scale = true", "Expected `float`, got `bool` - at `$.scale`"),
-        ("scale = nan", "scale, mean and std are finite numbers, within those of float32"),
-        ("mean = [0.0, inf, 0.0]", "are finite numbers"),
-        ("std = [-inf]", "are finite numbers"),
-        ("scale = 1e39", "are finite numbers"),
-        ("std = [0]", "std must not be 0"),
-        ("std = [1, -0.0, 1]", "std must not be 0"),
-        ("std = [1e-45]", "std must not be 0"),
-        ("mean = []", "mean needs one number, or 3"),
-        ("mean = [1, 2]", "mean needs one number, or 3"),
-        ("std = [1, 2, 3, 4]", "std needs one number, or 3"),
+        ("scale = nan", "scale, mean or std exceeds float32; give finite numbers up to 3.4e+38"),
+        ("mean = [0.0, inf, 0.0]", "give finite numbers"),
+        ("std = [-inf]", "give finite numbers"),
+        ("scale = 1e39", "give finite numbers"),
+        ("std = [0]", "no std of 0"),
+        ("std = [1, -0.0, 1]", "no std of 0"),
+        ("std = [1e-45]", "no std of 0"),
+        ("mean = []", "mean does not fit; give one number or 3"),
+        ("mean = [1, 2]", "mean does not fit; give one number or 3"),
+        ("std = [1, 2, 3, 4]", "std does not fit; give one number or 3"),
         ("size = [224]", "Expected `array` of length 2, got 1 - at `$.size`"),
-        ("size = [224, 225]", "size (224, 225) is not that of input 'x', (224, 224)"),
+        ("size = [224, 225]", "size (224, 225) is not that of input 'x'; set size = [224, 224]"),
         ("size = [0, 0]", "size (0, 0) is not that of input 'x'"),
         ("resize = 223", "resize to 223 is smaller than the crop of 224"),
         ("resize = 0", "resize to 0 is smaller"),
         ("resize = -256", "resize to -256 is smaller"),
         ('resize = "223/224"', "resize to 223 is smaller"),
-        ('resize = "256"', 'resize is a number of pixels, a factor such as "256/224", or "stretch"'),
+        ('resize = "256"', 'resize \'256\': give pixels, a factor such as "256/224", or "stretch"'),
         ('resize = "1/0"', "a factor such as"),
         ('resize = "123456/1"', "a factor such as"),
         ("resize = 1.5", "Expected `int | str`, got `float` - at `$.resize`"),
-        ('resize = 300\ncrop = "none"', 'without a crop the picture is stretched; say resize = "stretch"'),
+        ('resize = 300\ncrop = "none"', 'a resize without a crop changes the picture\'s size; set resize = "stretch"'),
         ('crop = "left"', "Invalid enum value 'left' - at `$.crop`"),
         ('interpolation = "cubic"', "Invalid enum value 'cubic' - at `$.interpolation`"),
         ('colour = "rgb"', "Invalid enum value 'rgb' - at `$.colour`"),
         ('colour = "L"', "colour L does not fit input 'x' with 3 channels"),
         ('layout = "NHWC"', "input 'x' has 224 channels as NHWC; an image has 1 or 3"),
         ('layout = "CHW"', "Invalid enum value 'CHW' - at `$.layout`"),
-        ('dtype = "uint8"', "dtype uint8 is not that of input 'x', float32"),
+        ('dtype = "uint8"', "dtype uint8 is not that of input 'x'; set dtype = \"float32\""),
         ('dtype = "float64"', "Invalid enum value 'float64' - at `$.dtype`"),
         ("color = 'RGB'", "Object contains unknown field `color`"),
         ("scale = " + "9" * 5_000, "Exceeds the limit"),
         ("a = " + "[" * 60_000, "nests too deeply"),
-        (b"scale = '\xff'", "is no text file in UTF-8"),
+        (b"scale = '\xff'", "is not UTF-8 text"),
         (b"\x00\x01", "Invalid statement"),
         (b"#" * (FILE_LIMIT_BYTES + 1), f"is larger than {FILE_LIMIT_BYTES} bytes"),
     ],
@@ -214,8 +214,11 @@ def test_wrong_file(text: str | bytes, problem: str, recipe: Any) -> None:
 @pytest.mark.parametrize(
     ("choice", "problem"),
     [
-        ("image-net", "--preprocess 'image-net': use imagenet, imagenet-caffe, tf, cifar10, raw, or a .toml file"),
-        ("", "--preprocess '': use imagenet"),
+        (
+            "image-net",
+            "--preprocess: there is no preset 'image-net'; use imagenet, imagenet-caffe, tf, cifar10, raw, or a .toml file",
+        ),
+        ("", "--preprocess: there is no preset ''; use imagenet"),
         ("none.toml", "--preprocess: cannot read none.toml: No such file or directory"),
     ],
 )
@@ -226,19 +229,19 @@ def test_unknown_choice(choice: str, problem: str) -> None:
 def test_folder_is_no_file(tmp_path: Path) -> None:
     path = tmp_path / "folder.toml"
     path.mkdir()
-    assert refusal(path) == f"--preprocess: cannot read {path}: Is a directory"
+    assert refusal(path) == f"--preprocess: cannot read {path}: Is a directory; name another file"
 
 
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [
-        ((1, 1000), "input 'x' of shape [1, 1000] takes no image; give it tensors as .npy or .npz"),
+        ((1, 1000), "input 'x' of shape [1, 1000] takes no image; leave it out, and give inputs as .npy or .npz"),
         ((3, 224, 224), "takes no image"),
         ((), "input 'x' of shape [] takes no image"),
         ((1, 4, 224, 224), "takes no image"),
         ((1, 224, 224, 2), "takes no image"),
         ((1, 3, 16, 224, 224), "takes no image"),
-        ((8, 3, 224, 224), "takes no single image (batch of 1)"),
+        ((8, 3, 224, 224), "takes no single image; use --input-shape for a batch of 1"),
     ],
     ids=str,
 )
@@ -286,11 +289,13 @@ class TestLabels:
         path.write_text("label\n" * lines)
         with pytest.raises(OptionError) as caught:
             read_labels(path, classes)
-        assert f"--labels: {path} has {lines} lines, the model has {classes} classes" in str(caught.value)
+        assert f"--labels: {path} has {lines} lines, the model {classes} classes; give one line per class" in str(
+            caught.value
+        )
 
     @pytest.mark.parametrize(
         ("content", "problem"),
-        [(b"\xff\xd8\xff\xe0", "is no text file in UTF-8"), (bytes(FILE_LIMIT_BYTES + 1), "is larger than")],
+        [(b"\xff\xd8\xff\xe0", "is not UTF-8 text"), (bytes(FILE_LIMIT_BYTES + 1), "is larger than")],
         ids=["picture", "large"],
     )
     def test_no_labels(self, content: bytes, problem: str, tmp_path: Path) -> None:
@@ -303,7 +308,7 @@ class TestLabels:
         path = tmp_path / "none.txt"
         with pytest.raises(OptionError) as caught:
             read_labels(path, 3)
-        assert str(caught.value) == f"--labels: cannot read {path}: No such file or directory"
+        assert str(caught.value) == f"--labels: cannot read {path}: No such file or directory; name another file"
 
     def test_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="Is a directory"):

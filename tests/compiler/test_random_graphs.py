@@ -1,4 +1,4 @@
-"""Random graphs of real operators, under random requests: each bundle computes what the whole model does."""
+"""Compile random graphs of real operators under random requests: each bundle computes the whole model's outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.drawn import random_models
 from tests.compiler.onnxes import saved
 
-#: A process that needs nothing itself: so small graphs are cut, split and tiled as large ones are.
+#: A process that needs no memory itself, so that small graphs are cut, split and tiled as large ones are.
 NOTHING = DeviceRates(start_bytes=0, process_bytes=0)
 
 

@@ -1,4 +1,4 @@
-"""Sizes mean what they say, and what may mean two things is refused."""
+"""Parse sizes, and refuse those that may mean two things."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def test_parses(text: str, size_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", f"the size is empty: {HOW}"),
-        ("  ", f"the size is empty: {HOW}"),
-        ("128", f"'128' has no unit: {HOW}"),
-        ("1.5", f"'1.5' has no unit: {HOW}"),
-        ("-5", f"'-5' has no unit: {HOW}"),
-        ("-5MB", f"'-5MB' is negative: {HOW}"),
-        ("0MB", f"'0MB' is less than one byte: {HOW}"),
-        ("0.5B", f"'0.5B' is less than one byte: {HOW}"),
-        ("nan", f"'nan' is not a size: {HOW}"),
-        ("nanMB", f"'nanMB' is not a size: {HOW}"),
-        ("inf", f"'inf' is not a size: {HOW}"),
-        ("MB", f"'MB' is not a size: {HOW}"),
-        ("1e3MB", f"'1e3MB' is not a size: {HOW}"),
-        ("1,024MB", f"'1,024MB' is not a size: {HOW}"),
-        ("1\n2MB", f"'1\\n2MB' is not a size: {HOW}"),
-        ("١٢MB", f"'١٢MB' is not a size: {HOW}"),
-        ("128M", "'128M' is ambiguous: write 128MB (decimal) or 128MiB (binary)"),
-        ("128g", "'128g' is ambiguous: write 128GB (decimal) or 128GiB (binary)"),
-        ("128Mb", "'128Mb' reads as bits: write 128MB for bytes"),
-        ("128Mib", "'128Mib' reads as bits: write 128MiB for bytes"),
-        ("1TB", "'1TB' has an unknown unit: use B, KB, MB, GB, KiB, MiB or GiB"),
-        ("3 apples", "'3 apples' has an unknown unit: use B, KB, MB, GB, KiB, MiB or GiB"),
+        ("", f"the size is empty; {HOW}"),
+        ("  ", f"the size is empty; {HOW}"),
+        ("128", f"'128' has no unit; {HOW}"),
+        ("1.5", f"'1.5' has no unit; {HOW}"),
+        ("-5", f"'-5' has no unit; {HOW}"),
+        ("-5MB", f"'-5MB' is negative; {HOW}"),
+        ("0MB", f"'0MB' is less than one byte; {HOW}"),
+        ("0.5B", f"'0.5B' is less than one byte; {HOW}"),
+        ("nan", f"'nan' is not a size; {HOW}"),
+        ("nanMB", f"'nanMB' is not a size; {HOW}"),
+        ("inf", f"'inf' is not a size; {HOW}"),
+        ("MB", f"'MB' is not a size; {HOW}"),
+        ("1e3MB", f"'1e3MB' is not a size; {HOW}"),
+        ("1,024MB", f"'1,024MB' is not a size; {HOW}"),
+        ("1\n2MB", f"'1\\n2MB' is not a size; {HOW}"),
+        ("١٢MB", f"'١٢MB' is not a size; {HOW}"),
+        ("128M", "'128M' is ambiguous; write 128MB (decimal) or 128MiB (binary)"),
+        ("128g", "'128g' is ambiguous; write 128GB (decimal) or 128GiB (binary)"),
+        ("128Mb", "'128Mb' means bits; write 128MB for bytes"),
+        ("128Mib", "'128Mib' means bits; write 128MiB for bytes"),
+        ("1TB", "'1TB' has an unknown unit; use B, KB, MB, GB, KiB, MiB or GiB"),
+        ("3 apples", "'3 apples' has an unknown unit; use B, KB, MB, GB, KiB, MiB or GiB"),
     ],
 )
 def test_refuses(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Every built-in target is whole and sourced, and a user's own file that is not is refused in one helpful line."""
+"""Check that built-in targets are complete and sourced, and that a wrong file is refused in one helpful line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ network_bytes_per_s = 1_000_000
 
 
 def message_of(name_or_path: str | Path) -> str:
-    """What `load_target` says in refusing; always one line."""
+    """Return the message with which `load_target` refuses, which must be one line."""
     with pytest.raises(TargetError) as caught:
         load_target(str(name_or_path))
     message = str(caught.value)
@@ -91,7 +91,7 @@ def test_what_nobody_measured_may_be_left_out_but_not_be_nothing(field: str, tmp
     assert getattr(load_target(str(path)), field) == 7
     for value in (0, -1):
         path.write_text(f"{bare}{field} = {value}\n")
-        assert message_of(path) == f"target file {str(path)!r}: {field} is {value}: write a number above 0"
+        assert message_of(path) == f"target file {str(path)!r}: {field} is {value}; write a number above 0"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_larger_board_has_a_larger_budget(family: str) -> None:
 
 
 def test_a_measured_budget_is_what_was_measured() -> None:
-    """291.6 MiB were available on an idle Zero 2 W: the budget stays within one MiB below."""
+    """291.6 MiB were available on an idle Zero 2 W; the budget is at most 1 MiB less."""
     assert load_target("rpizero2w").budget_bytes == 291 * 2**20
 
 
@@ -168,12 +168,12 @@ def test_own_file_with_a_separator_needs_no_suffix(tmp_path: Path) -> None:
 )
 def test_unknown_name(name: str, hint: str) -> None:
     tail = f"{hint}known are {KNOWN}; or give the path of your own .toml file"
-    assert message_of(name) == f"unknown target {name!r}: {tail}"
+    assert message_of(name) == f"unknown target {name!r}; {tail}"
 
 
 def test_missing_file(tmp_path: Path) -> None:
     path = str(tmp_path / "none.toml")
-    assert message_of(path) == f"no target file {path!r}: check the path, or use a built-in target: {KNOWN}"
+    assert message_of(path) == f"no target file {path!r}; check the path, or use a built-in target: {KNOWN}"
 
 
 @pytest.mark.parametrize(
@@ -190,15 +190,15 @@ def test_missing_file(tmp_path: Path) -> None:
         ("268_435_456", '"256MiB"', ": Expected `int`, got `str` - at `$.memory_bytes`"),
         ("268_435_456", "268.4e6", ": Expected `int`, got `float` - at `$.memory_bytes`"),
         ("cores = 2", "cores = true", ": Expected `int`, got `bool` - at `$.cores`"),
-        ("268_435_456", "0", ": memory_bytes is 0: write a number above 0"),
-        ("cores = 2", "cores = -1", ": cores is -1: write a number above 0"),
-        ("10_000_000", "0", ": storage_read_bytes_per_s is 0: write a number above 0"),
-        ("1_000_000\n", "-5\n", ": network_bytes_per_s is -5: write a number above 0"),
-        ("100_000_000", "-1", ": reserved_bytes is -1: write 0 or more"),
+        ("268_435_456", "0", ": memory_bytes is 0; write a number above 0"),
+        ("cores = 2", "cores = -1", ": cores is -1; write a number above 0"),
+        ("10_000_000", "0", ": storage_read_bytes_per_s is 0; write a number above 0"),
+        ("1_000_000\n", "-5\n", ": network_bytes_per_s is -5; write a number above 0"),
+        ("100_000_000", "-1", ": reserved_bytes is -1; write 0 or more"),
         (
             "100_000_000",
             "268_435_456",
-            ": reserved_bytes is 268435456, which leaves nothing of memory_bytes, 268435456: write less",
+            ": reserved_bytes is 268435456, which leaves nothing of memory_bytes, 268435456; write less",
         ),
         ('"My board"', '""', ": Expected `str` of length >= 1 - at `$.title`"),
         (
@@ -243,8 +243,8 @@ def test_wrong_file(old: str, new: str, problem: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"#" * (64 * 1024 + 1), "is over 64 KiB: a target has a dozen lines; check the path"),
-        (b"name = '\xff'", "is not UTF-8 text (byte 8): save it as UTF-8"),
+        (b"#" * (64 * 1024 + 1), "is over 64 KiB; a target has a dozen lines: check the path"),
+        (b"name = '\xff'", "is not UTF-8 text (byte 8); save it as UTF-8"),
         (b"a = " + b"[" * 60_000, "is not valid TOML: it nests too deeply"),
     ],
     ids=["large", "not text", "nested"],
@@ -269,14 +269,14 @@ def test_largest_file_is_read(tmp_path: Path) -> None:
 
 def test_folder_is_no_target(tmp_path: Path) -> None:
     path = str(tmp_path)
-    assert message_of(path) == f"target file {path!r} is not a regular file: give the path of a .toml file"
+    assert message_of(path) == f"target file {path!r} is not a regular file; give the path of a .toml file"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     path = tmp_path / "pipe.toml"
     os.mkfifo(path)
-    assert message_of(path) == f"target file {str(path)!r} is not a regular file: give the path of a .toml file"
+    assert message_of(path) == f"target file {str(path)!r} is not a regular file; give the path of a .toml file"
 
 
 @pytest.mark.parametrize("path", ["a\0.toml", "x" * 5_000 + ".toml"], ids=["null", "long"])

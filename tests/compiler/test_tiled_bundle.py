@@ -1,4 +1,4 @@
-"""Tiles end to end: a large picture and many tokens, where no plan fits without them; the model's own numbers."""
+"""Compile and run tiled plans, of a large picture and of many tokens, which fit only in tiles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_large_picture(threads: int, hypsc: Command, hyps_run: Command, tmp_pa
 
 
 def test_what_the_user_has_split_is_not_tiled(hypsc: Command, tmp_path: Path) -> None:
-    """Even where a smaller budget than the user's, which is looked for beside, would tile it."""
+    """An operator that the user splits is not tiled, although the search for the smallest budget would tile it."""
     net = Net()
     net.input("x", 1, 3, 720, 1280)
     net.node("Relu", net.conv("x", "c0", (16, 3, 3, 3)), to="r0")
@@ -50,7 +50,7 @@ def test_what_the_user_has_split_is_not_tiled(hypsc: Command, tmp_path: Path) ->
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("budget_mb", [75, 100])
 def test_many_tokens(budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, tmp_path: Path) -> None:
-    """The scores of one attention, 12 heads of 1,000 tokens, are 48 MB."""
+    """An attention of 12 heads and 1,000 tokens has 48 MB of scores."""
     net = transformer(tokens=1000, heads=12, size=32, blocks=2)
     assert_tiled(net, "heads", budget_mb, threads, hypsc, hyps_run, tmp_path)
 
@@ -58,7 +58,7 @@ def test_many_tokens(budget_mb: int, threads: int, hypsc: Command, hyps_run: Com
 def assert_tiled(
     net: Net, along: str, budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, folder: Path
 ) -> None:
-    """The model, of one input and output, needs tiles for this budget, keeps within it, and computes the same bits."""
+    """Check that a model of one input and output needs tiles for a budget, keeps within it, and gives the same bits."""
     model, bundle, saved = folder / "m.onnx", folder / "bundle", folder / "out.npz"
     proto = onnx.shape_inference.infer_shapes(net.proto())
     onnx.save(proto, model)

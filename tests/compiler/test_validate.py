@@ -1,4 +1,4 @@
-"""Validation finds a bundle that computes something else, however well its hashes fit, and passes one that does not."""
+"""Validate bundles: one that computes other numbers fails even if its hashes are right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from PIL import Image
 
 from hyps.compiler.errors import ModelFileError, OptionError
-from hyps.compiler.validate import INEXACT_TOLERANCE, Validation, file_inputs, random_inputs, validate
+from hyps.compiler.tolerance import INEXACT_TOLERANCE
+from hyps.compiler.validate import Validation, file_inputs, random_inputs, validate
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import RuntimeFault
@@ -32,7 +33,7 @@ Altered = Callable[[Alter], Path]
 
 @pytest.fixture
 def altered(classifier_bundle: Bundle, tmp_path: Path) -> Altered:
-    """A copy of the classifier's bundle whose last Gemm has other weights, and a manifest that says they are right."""
+    """Copy the classifier's bundle, change the weights of its last Gemm, and correct the hashes in the manifest."""
 
     def call(alter: Alter) -> Path:
         folder = tmp_path / "altered"
@@ -49,12 +50,12 @@ def altered(classifier_bundle: Bundle, tmp_path: Path) -> Altered:
 
 
 def slightly(values: NDArray[np.float32]) -> None:
-    """Change one class's weights in their last bits."""
+    """Change the last bits of one class's weights."""
     values[0] *= np.float32(1 + 2e-6)
 
 
 def rewritten(path: Path, content: bytes) -> Path:
-    """Give a file of a bundle another content, and the manifest its hash; returns the bundle's folder."""
+    """Replace a file of a bundle and its hash in the manifest; return the bundle's folder."""
     path.write_bytes(content)
     bundle = path.parent.parent
     manifest = json.loads((bundle / MANIFEST_NAME).read_bytes())
@@ -81,7 +82,7 @@ def test_good_bundle_differs_by_nothing(classifier_bundle: Bundle) -> None:
 
 
 class TestAltered:
-    """The hashes fit; the numbers do not."""
+    """Bundles with correct hashes and wrong numbers."""
 
     def test_the_last_bits_inside_a_partition(self, classifier_bundle: Bundle, altered: Altered) -> None:
         folder = altered(slightly)
@@ -105,7 +106,7 @@ class TestAltered:
             checked(classifier_bundle, folder)
 
     def test_other_classes(self, classifier_bundle: Bundle, altered: Altered) -> None:
-        """All scores move by one class: the best one is never the same, nor are the best five."""
+        """All scores move by one class, so the best class and the best five always differ."""
 
         def alter(values: NDArray[np.float32]) -> None:
             values[:] = np.roll(values, 1, axis=0)
@@ -127,7 +128,7 @@ class TestAltered:
         assert (output.top1, output.top5) == (1.0, 0.0)
 
     def test_agreement_is_a_share_of_the_inputs(self, compiled: Compile) -> None:
-        """Two classes change places: that matters only where one of them is the best."""
+        """Two classes are swapped, which matters only where one of them is the best."""
         weights = weight("w", 10, 20)
         made = compiled(model([node("Gemm", "x w", "y", transB=1)], [value("x", 1, 20)], [value("y", 1, 10)], [weights]))
         values = numpy_helper.to_array(weights).copy()
@@ -157,7 +158,7 @@ class TestAltered:
         folder = altered(alter)
         result = hypsc("validate", classifier_bundle.model, folder)
         assert (result.returncode, result.stderr) == (1, "")
-        assert "FAILED: 3 inputs, wanted bit for bit equal" in result.stdout
+        assert "FAILED: 3 inputs, required: equal bit for bit" in result.stdout
         result = hypsc("validate", classifier_bundle.model, folder, "--tolerance", "100", "--random", "2", "--json")
         assert result.returncode == 0
         found = json.loads(result.stdout)
@@ -167,20 +168,20 @@ class TestAltered:
     def test_exit_code_of_a_good_bundle(self, classifier_bundle: Bundle, hypsc: Command) -> None:
         result = hypsc("validate", classifier_bundle.model, classifier_bundle.folder)
         assert (result.returncode, result.stderr) == (0, "")
-        assert "passed: 3 inputs, wanted bit for bit equal" in result.stdout
+        assert "passed: 3 inputs, required: equal bit for bit" in result.stdout
         assert re.search(r"prob +0 +0 +1\.0+ +100\.0% +100\.0%", result.stdout)
 
 
 class TestMeasures:
-    """What the columns mean."""
+    """The definitions of the columns."""
 
     def test_not_a_number_on_both_sides_is_equal(self, compiled: Compile) -> None:
-        """The logarithm of negative numbers, here and there."""
+        """The logarithms of negative numbers are NaN in both models."""
         found = checked(compiled(model([node("Log", "x", "y")], [value("x", 1, 100)], [value("y", 1, 100)])))
         assert (found.outputs[0].max_abs, found.passed) == (0.0, True)
 
     def test_difference_is_relative_to_the_largest_output(self, compiled: Compile) -> None:
-        """x + 100 against x + 101, where x is between 0 and 9."""
+        """Compare x + 100 with x + 101, for x from 0 to 9."""
         made = compiled(model([node("Add", "x k", "y")], [value("x", 1, 50)], [value("y", 1, 50)], [scalar(100)]))
         (path,) = made.partitions
         rewritten(path, path.read_bytes().replace(np.float32(100).tobytes(), np.float32(101).tobytes()))
@@ -198,7 +199,7 @@ class TestMeasures:
         assert validate(made.model, made.folder, [zeros], None).outputs[0].max_rel == 0.0
 
     def test_large_integers_that_differ_by_one(self, compiled: Compile) -> None:
-        """As 64-bit floats both would be 2^53."""
+        """Two integers that both round to 2^53 as 64-bit floats still differ."""
         nodes, ends = [node("Add", "x k", "y")], [value(name, 3, kind=TensorProto.INT64) for name in "xy"]
         made = compiled(model(nodes, ends[:1], ends[1:], [numpy_helper.from_array(np.array(1 << 53), "k")]))
         (path,) = made.partitions
@@ -222,7 +223,7 @@ class TestMeasures:
         assert found.passed
 
     def test_inexact_bundle_has_a_tolerance_of_its_own(self, classifier_bundle: Bundle, altered: Altered) -> None:
-        """Where the plan says that it cannot be exact, the last bits may differ."""
+        """A plan that is not exact may differ in the last bits."""
         folder = altered(slightly)
         text = (folder / MANIFEST_NAME).read_text()
         assert json.loads(text)["exact"] is True
@@ -232,7 +233,7 @@ class TestMeasures:
 
 
 class TestInputs:
-    """What to compare on."""
+    """The inputs to compare on."""
 
     def test_random_inputs_are_seeded(self, classifier_bundle: Bundle) -> None:
         manifest = read_manifest(classifier_bundle.folder)
@@ -286,11 +287,11 @@ class TestInputs:
 
 
 class TestOtherModels:
-    """A model that the bundle was not made of: a difference, or one line."""
+    """Another model than the bundle's gives a difference, or an error of one line."""
 
     def test_missing(self, classifier_bundle: Bundle, tmp_path: Path) -> None:
         other = Bundle(model=tmp_path / "none.onnx", folder=classifier_bundle.folder, compiled=classifier_bundle.compiled)
-        with pytest.raises(ModelFileError, match=r"is no file; name the \.onnx file that the bundle was made of"):
+        with pytest.raises(ModelFileError, match=r"is not a file; name the \.onnx file that the bundle was compiled from"):
             checked(other)
 
     @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ class TestOtherModels:
         other = Bundle(
             model=saved(tmp_path / "m.onnx", proto), folder=classifier_bundle.folder, compiled=classifier_bundle.compiled
         )
-        with pytest.raises(OptionError, match=r"is it the model that the bundle was made of\?$") as caught:
+        with pytest.raises(OptionError, match=r"check that the bundle was compiled from this model$") as caught:
             checked(other)
         assert "\n" not in str(caught.value)
 
@@ -321,5 +322,5 @@ class TestOtherModels:
 
 
 def scalar(number: float) -> TensorProto:
-    """A constant called k."""
+    """Return a constant called k."""
     return numpy_helper.from_array(np.array(number, np.float32), "k")

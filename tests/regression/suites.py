@@ -17,7 +17,8 @@ from onnx import TensorProto, numpy_helper
 
 from hyps.compiler.errors import CompilerError
 from hyps.compiler.pipeline import Compilation, Compiled, compile_file
-from hyps.compiler.validate import HALF_TOLERANCE, INEXACT_TOLERANCE, random_inputs
+from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import PassError
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import Manifest
@@ -104,7 +105,7 @@ def outcome(case: Case, **options: Any) -> Outcome:
         name=case.name,
         result=EXACT if manifest.exact else NEAR,
         reason=compiled.plan.inexact_reason or "",
-        expected=_expected(case, whole, found, _promise(manifest)) if case.expected else None,
+        expected=_expected(case, whole, found, promised_tolerance(manifest)) if case.expected else None,
         equal=all(found[name].tobytes() == array.tobytes() for name, array in whole.items()),
         partitions=len(manifest.steps),
         shards=sum("shards" in change.what for change in compiled.plan.changes),
@@ -141,14 +142,7 @@ def _compare(case: str, name: str, whole: NDArray[Any], found: NDArray[Any], man
     if manifest.exact:
         assert found.tobytes() == whole.tobytes(), f"{where}: differs by {_distance(whole, found):.1e}, but promises not to"
     else:
-        assert _distance(whole, found) <= _promise(manifest), where
-
-
-def _promise(manifest: Manifest) -> float:
-    if manifest.exact:
-        return 0.0
-    halves = any(tensor.dtype == "float16" for tensor in manifest.tensors.values())
-    return HALF_TOLERANCE if halves else INEXACT_TOLERANCE
+        assert _distance(whole, found) <= promised_tolerance(manifest), where
 
 
 def _distance(whole: NDArray[Any], found: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""A bundle is whole or absent, and what was there before stays until the new one stands: whatever goes wrong, wherever."""
+"""Write bundles that are whole or absent: whatever fails, an older bundle stays until the new one is in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from hyps.compiler import pipeline
 from hyps.compiler.bundle_writer import copy as copying
-from hyps.compiler.bundle_writer.bundle import check_destination, check_space, staged_folder
+from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder
 from hyps.compiler.errors import WriteError
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME
@@ -28,30 +28,30 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def message_of(path: Path, *, force: bool = False) -> str:
-    """What `check_destination` says in refusing."""
+    """Return the message with which `check_bundle_path` refuses."""
     with pytest.raises(WriteError) as caught:
-        check_destination(path, force=force)
+        check_bundle_path(path, force=force)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.fixture
 def existing(classifier_bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle where the next one is to be."""
+    """Copy a bundle to the place of the next one."""
     path = tmp_path / "bundle"
     shutil.copytree(classifier_bundle.folder, path)
     return path
 
 
 class TestDestination:
-    """Where a bundle may be written."""
+    """The checks of a bundle's path."""
 
     def test_new(self, tmp_path: Path) -> None:
-        check_destination(tmp_path / "new", force=False)
+        check_bundle_path(tmp_path / "new", force=False)
 
     def test_name_without_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        check_destination(Path("new"), force=False)
+        check_bundle_path(Path("new"), force=False)
 
     def test_no_parent(self, tmp_path: Path) -> None:
         path = tmp_path / "none" / "bundle"
@@ -63,32 +63,32 @@ class TestDestination:
 
     def test_existing_bundle(self, existing: Path) -> None:
         assert message_of(existing) == f"{existing} exists; replace it with --force, or name another folder with -o"
-        check_destination(existing, force=True)
+        check_bundle_path(existing, force=True)
 
     def test_damaged_bundle_may_be_replaced(self, existing: Path) -> None:
         (existing / MANIFEST_NAME).write_text("no manifest")
         shutil.rmtree(existing / "partitions")
         (existing / "partitions").mkdir()
-        check_destination(existing, force=True)
+        check_bundle_path(existing, force=True)
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         assert "replace it with --force" in message_of(tmp_path)
-        check_destination(tmp_path, force=True)
+        check_bundle_path(tmp_path, force=True)
 
     @pytest.mark.parametrize("force", [False, True])
     @pytest.mark.parametrize("content", ["notes.txt", "manifest.json", "partitions/00.onnx", ".hidden"])
     def test_other_folder(self, content: str, force: bool, tmp_path: Path) -> None:
-        """``manifest.json`` is a common name: a web application's folder is no bundle."""
+        """A folder with a ``manifest.json`` alone, such as a web application's, is not a bundle."""
         path = tmp_path / "precious"
         (path / content).parent.mkdir(parents=True)
         (path / content).write_text("{}")
-        assert message_of(path, force=force) == f"{path} exists and is no bundle; name another folder with -o"
+        assert message_of(path, force=force) == f"{path} exists and is not a bundle; name another folder with -o"
 
     @pytest.mark.parametrize("force", [False, True])
     def test_file(self, force: bool, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.touch()
-        assert "is no bundle; name another folder with -o" in message_of(path, force=force)
+        assert "is not a bundle; name another folder with -o" in message_of(path, force=force)
 
     def test_name_too_long(self, tmp_path: Path) -> None:
         assert "File name too long; name another folder with -o" in message_of(tmp_path / ("x" * 300))
@@ -107,7 +107,7 @@ class TestStaged:
     """The temporary folder that becomes the bundle."""
 
     def test_success(self, tmp_path: Path) -> None:
-        with staged_folder(tmp_path / "b") as folder:
+        with staging_folder(tmp_path / "b") as folder:
             assert folder.parent == tmp_path
             assert not (tmp_path / "b").exists()
             (folder / "file").write_text("content")
@@ -115,7 +115,7 @@ class TestStaged:
         assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
 
     def test_replaces_all_of_the_older(self, existing: Path) -> None:
-        with staged_folder(existing) as folder:
+        with staging_folder(existing) as folder:
             (folder / "file").write_text("content")
         assert listing(existing.parent) == {"bundle": None, "bundle/partitions": None, "bundle/file": b"content"}
 
@@ -123,7 +123,7 @@ class TestStaged:
         link = existing.with_name("link")
         link.symlink_to(existing)
         before = listing(existing)
-        with staged_folder(link) as folder:
+        with staging_folder(link) as folder:
             (folder / "file").write_text("content")
         assert listing(existing) == before
         assert not link.is_symlink()
@@ -132,7 +132,7 @@ class TestStaged:
     @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(143)], ids=repr)
     def test_failure_inside(self, error: BaseException, existing: Path) -> None:
         before = listing(existing.parent)
-        with pytest.raises(type(error)), staged_folder(existing) as folder:
+        with pytest.raises(type(error)), staging_folder(existing) as folder:
             (folder / "file").write_text("content")
             raise error
         assert listing(existing.parent) == before
@@ -150,7 +150,7 @@ class TestStaged:
     )
     def test_system_error_inside(self, code: int, problem: str, existing: Path) -> None:
         before = listing(existing.parent)
-        with pytest.raises(WriteError) as caught, staged_folder(existing) as folder:
+        with pytest.raises(WriteError) as caught, staging_folder(existing) as folder:
             (folder / "file").write_text("content")
             raise OSError(code, os.strerror(code))
         assert problem.format(existing) in str(caught.value)
@@ -158,7 +158,7 @@ class TestStaged:
 
     @pytest.mark.parametrize("done", [0, 1, 2], ids=["before the renames", "between them", "after them"])
     def test_interrupted_while_replacing(self, done: int, existing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ctrl-C in the moment of truth: the older bundle or the new one stands, whole."""
+        """Ctrl-C while the folders are swapped leaves the older bundle or the new one, whole."""
         before = listing(existing.parent)
         rename, calls = Path.rename, iter(range(9))
 
@@ -172,13 +172,13 @@ class TestStaged:
             return result
 
         monkeypatch.setattr(Path, "rename", interrupted)
-        with pytest.raises(KeyboardInterrupt), staged_folder(existing) as folder:
+        with pytest.raises(KeyboardInterrupt), staging_folder(existing) as folder:
             (folder / "file").write_text("content")
         after = listing(existing.parent)
         assert after == (before if done < 2 else {"bundle": None, "bundle/partitions": None, "bundle/file": b"content"})
 
     def test_never_deletes_the_only_copy(self, existing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the new bundle cannot take its place and the older cannot go back either, the older is kept where it is."""
+        """The older bundle is kept in its temporary folder if neither rename succeeds."""
         before = listing(existing)
         rename, calls = Path.rename, iter(range(9))
 
@@ -188,14 +188,14 @@ class TestStaged:
             return rename(path, target)
 
         monkeypatch.setattr(Path, "rename", failing)
-        with pytest.raises(WriteError), staged_folder(existing):
+        with pytest.raises(WriteError), staging_folder(existing):
             pass
         (kept,) = existing.parent.iterdir()
         assert listing(kept / "bundle") == before
 
     def test_destination_that_appeared_meanwhile(self, tmp_path: Path) -> None:
-        """Someone else's, perhaps that of another hypsc: nobody said --force."""
-        with pytest.raises(WriteError, match="Directory not empty"), staged_folder(tmp_path / "b") as folder:
+        """A bundle that another process wrote meanwhile is not replaced without --force."""
+        with pytest.raises(WriteError, match="Directory not empty"), staging_folder(tmp_path / "b") as folder:
             (folder / "file").touch()
             (tmp_path / "b").mkdir()
             (tmp_path / "b" / "other").touch()
@@ -206,7 +206,7 @@ Fail = Callable[[pytest.MonkeyPatch, BaseException], None]
 
 
 def in_weights(block: int) -> Fail:
-    """Fail at the n-th block of weights."""
+    """Make the n-th block of weights fail."""
 
     def arrange(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         write, calls = copying._write_all, iter(range(999))
@@ -222,7 +222,7 @@ def in_weights(block: int) -> Fail:
 
 
 def in_file(suffix: str) -> Fail:
-    """Fail after half of a file of this suffix."""
+    """Make writing fail after half of a file with this suffix."""
 
     def arrange(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         write = Path.write_bytes
@@ -239,7 +239,7 @@ def in_file(suffix: str) -> Fail:
 
 
 def in_call(module: Any, name: str) -> Fail:
-    """Fail in a function."""
+    """Make a function fail."""
 
     def arrange(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         def failing(*arguments: Any, **options: Any) -> None:
@@ -317,7 +317,7 @@ def test_force_replaces(compiled: Compile, existing: Path) -> None:
 
 
 def test_same_model_same_bundle(compiled: Compile) -> None:
-    """Byte for byte: a bundle can be compared and cached."""
+    """Compiling twice gives the same bytes, so that bundles can be compared and cached."""
     first = listing(compiled(classifier(), split="layers").folder)
     assert listing(compiled(classifier(), split="layers", force=True).folder) == first
 
@@ -343,7 +343,7 @@ def test_changed_file_is_noticed(classifier_bundle: Bundle, existing: Path) -> N
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A file system of so many bytes; skipped where mounting is not permitted."""
+    """Mount a small file system; skip the test if mounting is not permitted."""
     mounted: list[Path] = []
 
     def mount(size_bytes: int) -> Path:
@@ -376,10 +376,11 @@ def test_disk_too_small_is_told_before_writing(small_disk: Callable[[int], Path]
 
 @pytest.mark.parametrize("size_bytes", [400_000, 1_330_000], ids=["in the weights", "at the end"])
 def test_disk_full_while_writing(size_bytes: int, small_disk: Callable[[int], Path], tmp_path: Path) -> None:
-    """A real ENOSPC from the kernel, with the early check out of the way."""
+    """The kernel reports ENOSPC; the early check is disabled."""
     disk, model = small_disk(size_bytes), saved(tmp_path / "m.onnx", classifier())
     code = (
-        "import sys; from hyps.compiler import pipeline; from hyps.compiler.cli import main as cli; pipeline.check_space = lambda *_: None; "
+        "import sys; from hyps.compiler import pipeline; from hyps.compiler.cli import main as cli; "
+        "pipeline.check_space = lambda *_: None; "
         "cli.main(['compile', sys.argv[1], '--memory', '1GB', '--split', 'layers', '-o', sys.argv[2]])"
     )
     result = subprocess.run(
@@ -391,7 +392,7 @@ def test_disk_full_while_writing(size_bytes: int, small_disk: Callable[[int], Pa
 
 
 def test_file_size_limit(hypsc: Command, tmp_path: Path) -> None:
-    """``ulimit -f``: the kernel refuses to let a file grow further."""
+    """The kernel limits the size of a file (``ulimit -f``)."""
     model = saved(tmp_path / "m.onnx", classifier())
 
     def limit() -> None:

@@ -1,4 +1,4 @@
-"""What the writer copies is what the references mean, and its hashes are those of the files."""
+"""Copy referenced weights, and check the bytes and the hashes of the files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ OFFSET = 13
 
 @pytest.fixture
 def matrix() -> Array:
-    """Values that differ everywhere: 40 rows of 30."""
+    """Return a matrix of 40 rows of 30 different values."""
     return np.arange(1_200, dtype=np.float32).reshape(40, 30)
 
 
 @pytest.fixture
 def source(matrix: Array, tmp_path: Path) -> Weight:
-    """The matrix as a weight of a file that holds more."""
+    """Save the matrix in a larger file and return it as a weight."""
     path = tmp_path / "source"
     path.write_bytes(b"\xaa" * OFFSET + matrix.tobytes() + b"\xbb" * 100)
     return Weight(path=str(path), offset=OFFSET, row_bytes=matrix.nbytes)
@@ -37,12 +37,12 @@ def source(matrix: Array, tmp_path: Path) -> Weight:
 
 @pytest.fixture(params=[1 << 20, 1_000, 120, 7], ids=lambda size: f"blocks of {size}")
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy in blocks of several sizes: larger than the weight, a part of it, a row, less than two elements."""
+    """Run the test with blocks larger than the weight, of a part of it, of a row, and of less than two elements."""
     monkeypatch.setattr(copying, "COPY_BLOCK_BYTES", request.param)
 
 
 def written(folder: Path, *placed: tuple[int, Weight]) -> bytes:
-    """The file that these weights make; its record must be true."""
+    """Write these weights, check the file's record, and return the file's bytes."""
     counts: list[int] = []
     record = write_weights(folder, "weights", placed, counts.append)
     content = (folder / "weights").read_bytes()
@@ -55,7 +55,7 @@ def written(folder: Path, *placed: tuple[int, Weight]) -> bytes:
 
 @pytest.mark.usefixtures("blocks")
 class TestWeights:
-    """Against numpy's own slices and products."""
+    """Copies are compared with numpy's slices and products."""
 
     def test_whole(self, source: Weight, matrix: Array, tmp_path: Path) -> None:
         assert written(tmp_path, (0, source)) == matrix.tobytes()
@@ -74,7 +74,7 @@ class TestWeights:
         assert written(tmp_path, (0, scaled)) == (matrix * scale[:, None]).tobytes()
 
     def test_gaps_hold_zeros(self, source: Weight, matrix: Array, tmp_path: Path) -> None:
-        """Even where the file held something else before."""
+        """A file that existed before is overwritten."""
         (tmp_path / "weights").write_bytes(b"\xff" * 400_000)
         columns = source.slice(1, 3, 5, (40, 30))
         content = written(tmp_path, (0, source), (65_536, columns), (3 * 65_536, source))
@@ -102,7 +102,7 @@ def test_source_that_became_shorter(shorter: int, source: Weight, tmp_path: Path
 def test_writes_that_take_only_a_part(
     source: Weight, matrix: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As write(2) may, for example near a full disk."""
+    """write(2) may write less than asked, for example on a nearly full disk."""
 
     class Reluctant(io.FileIO):
         def write(self, data: Any) -> int:
@@ -116,7 +116,7 @@ def test_writes_that_take_only_a_part(
 
 
 def test_large_weight_in_real_blocks(tmp_path: Path) -> None:
-    """2.5 blocks, whole, in columns and scaled."""
+    """A weight of 2.5 blocks is copied whole, in columns, and scaled."""
     values = np.random.default_rng(0).standard_normal((640, 1_024), np.float32)
     (tmp_path / "source").write_bytes(values.tobytes())
     weight = Weight(path=str(tmp_path / "source"), offset=0, row_bytes=values.nbytes)
@@ -150,13 +150,13 @@ def test_hashing_stops_when_told(tmp_path: Path) -> None:
 
 
 class TestHoles:
-    """Where a sparse file stores nothing the copy stores nothing either; hashes are those of the zeros all the same."""
+    """Holes of a sparse file stay holes in the copy, and are hashed as zeros."""
 
     BLOCKS = 6
 
     @pytest.fixture
     def sparse(self, tmp_path: Path) -> Weight:
-        """Six blocks, of which the second and the last hold values."""
+        """Write a file of six blocks, of which the second and the last hold values."""
         path = tmp_path / "sparse"
         with path.open("wb") as stream:
             for block in (1, 5):
@@ -172,7 +172,7 @@ class TestHoles:
         assert 512 * (tmp_path / "weights").stat().st_blocks <= 4 * copying.COPY_BLOCK_BYTES
 
     def test_at_the_end(self, sparse: Weight, tmp_path: Path) -> None:
-        """The copy is as long as the weight, whether or not its last bytes are stored."""
+        """The copy is as long as the weight, even if it ends in a hole."""
         weight = Weight(path=sparse.path, offset=0, row_bytes=5 * copying.COPY_BLOCK_BYTES)
         assert written(tmp_path, (0, weight)) == Path(sparse.path).read_bytes()[: weight.nbytes]
 
@@ -189,7 +189,7 @@ class TestHoles:
         assert hash_file(path, Event()) == hashlib.sha256(path.read_bytes()).hexdigest()
 
     def test_file_that_became_shorter(self, sparse: Weight, tmp_path: Path) -> None:
-        """What is beyond its end is no hole."""
+        """A range beyond the file's end is not a hole."""
         with Path(sparse.path).open("r+b") as stream:
             stream.truncate(4 * copying.COPY_BLOCK_BYTES)
         with pytest.raises(OSError, match="became shorter"):

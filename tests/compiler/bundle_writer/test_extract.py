@@ -1,4 +1,4 @@
-"""Every partition is an ordinary ONNX model that any tool opens and runs alone, its weights beside it."""
+"""Extract partitions as ordinary ONNX models, which any tool opens and runs alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.compiler.onnxes import Array, classifier, model, node, saved, value, 
 
 
 def branches() -> ModelProto:
-    """Two outputs and two inputs; one weight that two operators share, an If that captures, a float64 and an int64 side."""
+    """Return a model with two inputs and outputs, a shared weight, an If that captures, and float64 and int64 branches."""
     inner = [
         helper.make_graph([node(kind, "sum scale", name)], name, [], [value(name, 1, 100)])
         for kind, name in (("Add", "then"), ("Sub", "else"))
@@ -52,7 +52,7 @@ MODELS = [
 
 @pytest.fixture(params=MODELS)
 def bundle(request: pytest.FixtureRequest, compiled: Compile) -> Bundle:
-    """A compiled model."""
+    """Compile the model."""
     proto, split, budget_bytes = request.param
     made = compiled(proto, split=split, budget_bytes=budget_bytes)
     assert (split == "auto") == (len(made.partitions) == 1)
@@ -60,7 +60,7 @@ def bundle(request: pytest.FixtureRequest, compiled: Compile) -> Bundle:
 
 
 def feeds(proto: ModelProto) -> dict[str, Array]:
-    """A seeded value for every input."""
+    """Return a seeded value for every input."""
     random = np.random.default_rng(5)
     found = {}
     for entry in proto.graph.input:
@@ -78,7 +78,7 @@ def test_partition_is_valid(bundle: Bundle) -> None:
 
 
 def test_partition_runs_alone(bundle: Bundle) -> None:
-    """One after the other, each knowing only the tensors of its inputs: the whole model's numbers."""
+    """Partitions that run one after the other, each on its own inputs, give the whole model's numbers."""
     held = feeds(onnx.load(bundle.model))
     whole = ort.InferenceSession(bundle.model, session_options(2), providers=["CPUExecutionProvider"])
     names = [output.name for output in whole.get_outputs()]
@@ -155,7 +155,7 @@ def test_no_weights_no_file(compiled: Compile) -> None:
 
 
 def test_shards_hold_their_rows(compiled: Compile) -> None:
-    """A Gemm split by its outputs: together the shards hold the whole weight, each a part."""
+    """The shards of a Gemm hold a part of its weight each, and together all of it."""
     proto = model(
         [node("Gemm", "x w", "y", transB=1)], [value("x", 1, 2_000)], [value("y", 1, 1_600)], [weight("w", 1_600, 2_000)]
     )
@@ -170,7 +170,7 @@ def test_shards_hold_their_rows(compiled: Compile) -> None:
 
 
 def test_weights_of_a_model_with_external_data(compiled: Compile, tmp_path: Path) -> None:
-    """From data file to data file, several partitions of one."""
+    """Weights are copied from one data file to the files of several partitions."""
     made = compiled(saved(tmp_path / "m.onnx", classifier(), data="m.data"), split="pooling")
     originals = {tensor.name: tensor.raw_data for tensor in classifier().graph.initializer}
     for path in made.partitions:
@@ -181,7 +181,7 @@ def test_weights_of_a_model_with_external_data(compiled: Compile, tmp_path: Path
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("columns", [1, 3, 8, 129])
 def test_a_gemm_and_its_relu_need_no_optimising(rows: int, columns: int) -> None:
-    """Fused or not, they make the same bits, of infinities, of what is no number, and of either zero, too."""
+    """A Gemm and a Relu give the same bits fused or not, also for infinities, NaNs and both zeros."""
     w, b = weight("w", columns, 33), weight("b", columns)
     special = np.zeros(columns, np.float32)
     special[::4], special[1::4], special[2::4], special[3::4] = 1, -np.inf, np.nan, -0.0
@@ -198,7 +198,7 @@ def test_a_gemm_and_its_relu_need_no_optimising(rows: int, columns: int) -> None
 
 
 def test_what_onnxruntime_need_not_optimise(compiled: Compile) -> None:
-    """A single operator without graphs of its own, and a Gemm with its Relu."""
+    """Plain partitions are a single operator without subgraphs, and a Gemm with its Relu."""
     steps = compiled(classifier(), split="layers", budget_bytes=10**9).compiled.manifest.steps
     plain = {step.operators for step in steps if not step.session.is_optimizable}
     assert plain == {step.operators for step in steps if len(step.operators) == 1} | {("fc1", "relu3")}

@@ -1,4 +1,4 @@
-"""``report.json`` of a bundle: what its report tells of the whole model is what the model's own report tells."""
+"""Compare a bundle's report of the whole model, from ``report.json``, with the model's own report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from hyps.compiler.bundle_writer.model_report import REPORT_LIMIT_BYTES, read_whole
+from hyps.compiler.bundle_writer.model_report import REPORT_LIMIT_BYTES, read_model_report
 from hyps.compiler.pipeline import Compilation
 from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
@@ -34,9 +34,9 @@ SHARDED = model(
 )
 
 
-def told(folder: Path) -> Facts:
-    """The facts of a bundle's report."""
-    return bundle_facts(read_manifest(folder), read_whole(folder))
+def facts_of(folder: Path) -> Facts:
+    """Return the facts of a bundle's report."""
+    return bundle_facts(read_manifest(folder), read_model_report(folder))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_bundle_tells_what_its_model_does(compiled: Compile, proto: ModelProto
     made = compiled(proto, budget_bytes=budget_bytes, split=split)
     request = Request(budget_bytes=budget_bytes, split=split, threads=2)
     expected = model_facts(Compilation(model=made.model, output=Path(), request=request, target_name="test"))
-    found = told(made.folder)
+    found = facts_of(made.folder)
     for what in ("whole", "planned", "layers", "types", "splits", "changes"):
         assert getattr(found, what) == getattr(expected, what), what
     assert found.whole
@@ -59,7 +59,7 @@ def test_a_bundle_tells_what_its_model_does(compiled: Compile, proto: ModelProto
 
 
 def test_both_curves_and_the_split_points_are_drawn(classifier_bundle: Bundle) -> None:
-    drawn = plots(told(classifier_bundle.folder), None)
+    drawn = plots(facts_of(classifier_bundle.folder), None)
     memory, layers = (drawn[name](Style(), "svg").decode() for name in ("memory", "layers"))
     assert "whole model: peak" in memory
     assert "bundle: peak" in memory
@@ -87,7 +87,7 @@ def test_a_bundle_without_it_runs_and_reports_and_says_what_is_missing(
 
 
 def rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """A change of the file that keeps its hash right."""
+    """Change the file and correct its hash."""
 
     def act(path: Path) -> None:
         import hashlib
@@ -122,11 +122,11 @@ def piped(path: Path) -> None:
             lambda path: path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2')), "version", id="version"
         ),
         pytest.param(lambda path: os.truncate(path, REPORT_LIMIT_BYTES + 1), "at most", id="huge"),
-        pytest.param(linked, "no plain file", id="link"),
-        pytest.param(piped, "no plain file", id="pipe"),
-        pytest.param(rewritten(lambda whole: whole["names"].append("more")), "go together", id="more names"),
-        pytest.param(rewritten(lambda whole: whole["live_bytes"].pop()), "go together", id="fewer bytes"),
-        pytest.param(rewritten(lambda whole: whole["splits"][0].update(position=99)), "go together", id="split beyond"),
+        pytest.param(linked, "not a regular file", id="link"),
+        pytest.param(piped, "not a regular file", id="pipe"),
+        pytest.param(rewritten(lambda whole: whole["names"].append("more")), "do not match", id="more names"),
+        pytest.param(rewritten(lambda whole: whole["live_bytes"].pop()), "do not match", id="fewer bytes"),
+        pytest.param(rewritten(lambda whole: whole["splits"][0].update(position=99)), "do not match", id="split beyond"),
         pytest.param(rewritten(lambda whole: whole["splits"][0].update(position=0)), "position", id="split before"),
         pytest.param(rewritten(lambda whole: whole.update(peak_bytes=-1)), "peak_bytes", id="negative"),
         pytest.param(rewritten(lambda whole: whole["live_bytes"].append(10**400)), "live_bytes", id="beyond all"),
@@ -151,7 +151,7 @@ def test_another_bundles_file_is_refused(compiled: Compile, classifier_bundle: B
     shutil.copy(classifier_bundle.folder / REPORT_NAME, made.folder)
     done = hypsc_here("plot", made.folder, "-o", "plots")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "is another bundle's" in done.stderr
+    assert "belongs to another bundle" in done.stderr
 
 
 def test_ten_thousand_operators_take_less_than_a_megabyte(compiled: Compile) -> None:
@@ -159,6 +159,6 @@ def test_ten_thousand_operators_take_less_than_a_megabyte(compiled: Compile) -> 
     nodes = [node("Relu", a, b) for a, b in itertools.pairwise(names)]
     made = compiled(model(nodes, [value("x", 1, 250_000)], [value(names[-1], 1, 250_000)]))
     assert 400_000 < (made.folder / REPORT_NAME).stat().st_size < 1_000_000
-    whole = told(made.folder).whole
+    whole = facts_of(made.folder).whole
     assert whole
     assert len(whole.widths) == 10_000

@@ -1,4 +1,4 @@
-"""Shards that differ in names and weights alone are run in one session; each with its own weights, bit for bit."""
+"""Run shards that differ only in names and weights in one session, each with its own weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from msgspec import structs
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, alike
+from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, shared_sessions
 from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Manifest, Reason
 from hyps.runtime.errors import BundleError
@@ -40,19 +40,19 @@ CONV = model(
 
 
 def tight(compiled: Compile, proto: ModelProto) -> Bundle:
-    """In many shards, of which nothing stays."""
+    """Compile for the smallest budget: many shards, of which no weights stay in memory."""
     least = compiled(proto, force=True).compiled.plan.smallest_budget_bytes
     return compiled(proto, budget_bytes=least, force=True)
 
 
 def streaming(manifest: Manifest) -> Manifest:
-    """With no session that stays open."""
+    """Return the manifest with no session kept open."""
     closed = ((step, structs.replace(step.session, stays_open=False)) for step in manifest.steps)
     return structs.replace(manifest, steps=tuple(structs.replace(step, session=session) for step, session in closed))
 
 
 def inference(made: Bundle) -> tuple[list[Path], list[bool]]:
-    """Run a bundle on two inputs: which models are opened, and whether the outputs are the whole model's bits."""
+    """Run a bundle on two inputs; return the models that are opened, and whether the outputs equal the whole model's."""
     opened: list[Path] = []
 
     def opener(path: Path, *rest: Any, **options: Any) -> Session:
@@ -99,7 +99,7 @@ def test_each_partition_still_runs_alone_with_its_own_weights(compiled: Compile)
 
 
 def test_a_failed_run_leaves_no_session_behind(compiled: Compile) -> None:
-    """The next inference starts with the first step, whatever the last one ended in."""
+    """The next inference starts with the first step, whatever step the last one ended in."""
     made = tight(compiled, GEMM)
     executor = load_executor(made.folder)
     x = np.ones((1, 2_000), np.float32)
@@ -135,7 +135,7 @@ def test_a_manifest_that_calls_others_alike_is_refused(
 
 
 def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partition:
-    """A partition of these operators; the rest does not count."""
+    """Return a partition of these operators; its other fields do not matter."""
     nothing = dict.fromkeys(
         (
             "multiply_adds",
@@ -156,9 +156,9 @@ def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partiti
 
 
 def found(nodes: list[NodeProto], typed: list[ValueInfoProto], weights: list[TensorProto]) -> dict[str, str]:
-    """What is alike when each node is a partition called as its output."""
+    """Return the groups of nodes that share a session, with each node a partition named after its output."""
     parts = [part(each.output[0], each.name, inputs=each.input[0], outputs=each.output[0]) for each in nodes]
-    return alike(
+    return shared_sessions(
         parts,
         {each.name: each for each in nodes},
         {each.name: each for each in weights},
@@ -188,7 +188,7 @@ def test_names_make_no_difference() -> None:
     ],
 )
 def test_weights_that_the_runtime_cannot_give_to_a_session_are_not_shared(kind: int, shared: bool) -> None:
-    """They would be the first shard's for all."""
+    """onnxruntime reads these weights itself, so a shared session would compute with those of the first shard."""
     typed = [X, value("a", 1, 400, kind=kind), value("b", 1, 400, kind=kind)]
     weights = [TensorProto(name=name, data_type=kind, dims=[400, 40_000]) for name in "vw"]
     assert found([A, B], typed, weights) == ({"a": "a", "b": "a"} if shared else {})
@@ -251,7 +251,7 @@ def test_which_operand_is_the_weight_makes_a_difference() -> None:
     typed, weights = [value("x", 8, 8), value("a", 8, 8), value("b", 8, 8)], [weight("v", 8, 8), weight("w", 8, 8)]
     parts = [part("a", "a", outputs="a"), part("b", "b", outputs="b")]
     known = {each.name: each for each in nodes}
-    assert alike(parts, known, {each.name: each for each in weights}, {each.name: each for each in typed}) == {}
+    assert shared_sessions(parts, known, {each.name: each for each in weights}, {each.name: each for each in typed}) == {}
 
 
 def test_kernels_that_may_want_constants_are_left_alone() -> None:

@@ -152,16 +152,16 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     ),
     "bundle exists": (
         with_file("bundle/manifest.json", b"{}", *TO),
-        ("bundle exists and is no bundle; name another folder with -o",),
+        ("bundle exists and is not a bundle; name another folder with -o",),
     ),
     "folder exists": (
         with_file("bundle", None, *TO),
         ("bundle exists; replace it with --force, or name another folder with -o",),
     ),
-    "file exists": (with_file("bundle", b"", *TO, "--force"), ("is no bundle; name another folder with -o",)),
+    "file exists": (with_file("bundle", b"", *TO, "--force"), ("is not a bundle; name another folder with -o",)),
     "someone's folder": (
         with_file("bundle/thesis.tex", b"", *TO, "--force"),
-        ("is no bundle; name another folder with -o",),
+        ("is not a bundle; name another folder with -o",),
     ),
     "no parent folder": (
         proto(linear(), *TO[:3], "none/bundle"),
@@ -175,7 +175,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "preset unknown": (proto(classifier(), *TO, "--preprocess", "image"), ("'image': use imagenet, imagenet-caffe,",)),
     "preset for no image": (
         proto(linear(), *TO, "--preprocess", "imagenet"),
-        ("takes no image; give it tensors as .npy or .npz",),
+        ("takes no image; leave it out, and give inputs as .npy or .npz",),
     ),
     "preprocessing file damaged": (
         with_file("p.toml", b"scale = nan", *TO, "--preprocess", "p.toml", source=classifier()),
@@ -394,7 +394,7 @@ def test_hypsc_on_a_damaged_bundle(program: str, hypsc: Command, kit: Path) -> N
 def test_validate_against_another_model(hypsc: Command, kit: Path) -> None:
     saved(kit / "other.onnx", linear())
     before = listing(kit)
-    one_line("hypsc", hypsc("validate", "other.onnx", "bundle", cwd=kit), ("is it the model that the bundle was made of?",))
+    one_line("hypsc", hypsc("validate", "other.onnx", "bundle", cwd=kit), ("was compiled from this model",))
     assert listing(kit) == before
 
 

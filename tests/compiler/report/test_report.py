@@ -286,7 +286,7 @@ def test_what_is_no_model_leaves_nothing(hypsc: Command, tmp_path: Path, command
         (["--memory", "70MB"], "--memory is for models"),
         (["--threads", "2"], "--threads is for models"),
         (["--custom-ops", "operators.so"], "--custom-ops is for models"),
-        (["-o", "/dev/null", "--force"], "is no plain file"),
+        (["-o", "/dev/null", "--force"], "is not a regular file"),
         (["--profile", "absent.json"], "cannot read absent.json"),
         (["-o", "no/such/folder.html"], "does not exist"),
         (["-o", "."], "is a folder"),

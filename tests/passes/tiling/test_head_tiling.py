@@ -33,7 +33,7 @@ def test_changes_mention_heads() -> None:
     model = transformer(tokens=1000, heads=12, size=32, blocks=1).model()
     change = plan(model, replace(REQUEST, budget_bytes=85_000_000)).plan.changes[0]
     assert "tiles of heads" in change.what
-    assert "in tiles of heads all of these need" in change.why
+    assert "in tiles of heads this region needs" in change.why
 
 
 def test_many_blocks_are_planned_in_time() -> None:
@@ -47,5 +47,5 @@ def test_many_blocks_are_planned_in_time() -> None:
 def test_no_more_tiles_than_can_be_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
     model, request = transformer(tokens=300, heads=6, size=16, blocks=2).model(), replace(REQUEST, device=SLIM)
     few = smallest(model, request)
-    monkeypatch.setattr(tiling_search, "MOST_TILED", 100)
+    monkeypatch.setattr(tiling_search, "MAX_TILED_OPERATORS", 100)
     assert few < smallest(model, request) < smallest(model, replace(request, tile="off"))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyps.compiler.bundle_writer.model_report import read_whole
+from hyps.compiler.bundle_writer.model_report import read_model_report
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.cluster.broker.certificates import make_certificates
 from hyps.runtime.web.errors import WebFault
@@ -49,7 +49,7 @@ def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bit
     with tarfile.open(fileobj=io.BytesIO(web("GET", "/api/bundles/mine/archive").content)) as archive:
         archive.extractall(tmp_path, filter="data")
     check_files(tmp_path / "mine", read_manifest(tmp_path / "mine"))
-    assert read_whole(tmp_path / "mine")
+    assert read_model_report(tmp_path / "mine")
     assert web("PUT", "/api/served", json={"bundle": "mine"}).json()["bundle"] == "mine"
     wait_for("loaded sub-bundles", web.ready)
     job = web.done("jobs", web("POST", "/api/jobs?name=photo.jpg", data=photograph.read_bytes()))
