@@ -11,13 +11,13 @@ from fastapi.responses import FileResponse
 from hyps.runtime.web import schemas
 from hyps.runtime.web.routes.dependencies import FILE_BODY, JobId, Services, file_response
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+job_router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 _ZIP = "application/zip"
 InputName = Annotated[str, Query(min_length=1, max_length=200, description="The input's name in the list of jobs.")]
 
 
-@router.post("", status_code=202, summary="Submit an input", openapi_extra=FILE_BODY)
-async def submit(request: Request, services: Services, name: InputName = "image") -> schemas.JobView:
+@job_router.post("", status_code=202, summary="Submit an input", openapi_extra=FILE_BODY)
+async def submit_input(request: Request, services: Services, name: InputName = "image") -> schemas.JobView:
     """Compute the body, which is a photograph, or a tensor as a .npy or .npz file, with the bundle that is served."""
     services.jobs.check_accepting()
     id, path = services.jobs.new()
@@ -25,25 +25,25 @@ async def submit(request: Request, services: Services, name: InputName = "image"
     return await asyncio.to_thread(services.jobs.submit, id, name)
 
 
-@router.get("", summary="List the jobs")
+@job_router.get("", summary="List the jobs")
 def list_jobs(services: Services) -> list[schemas.JobView]:
     """Return the last jobs, the newest first."""
     return services.jobs.all()
 
 
-@router.get("/{id}", summary="Get a job")
+@job_router.get("/{id}", summary="Get a job")
 def get_job(id: JobId, services: Services) -> schemas.JobView:
     """Return the job's state and, once it is done, its five best classes and where its time went."""
     return services.jobs.get(id)
 
 
-@router.delete("/{id}", status_code=204, summary="Cancel a job")
+@job_router.delete("/{id}", status_code=204, summary="Cancel a job")
 def cancel_job(id: JobId, services: Services) -> None:
     """End the job if it waits or runs, for instance because no worker holds its next steps."""
     services.jobs.cancel(id)
 
 
-@router.get(
+@job_router.get(
     "/{id}/outputs",
     summary="Download a job's outputs",
     response_class=FileResponse,

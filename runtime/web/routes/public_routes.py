@@ -11,12 +11,12 @@ from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.routes.dependencies import Services
 from hyps.runtime.web.schemas import Health, Problem
 
-router = APIRouter()
+public_router = APIRouter()
 #: The folder of the page's files.
 STATIC = Path(__file__).parents[1] / "static"
 
 
-@router.get(
+@public_router.get(
     "/healthz",
     tags=["health"],
     summary="Check the health",
@@ -29,13 +29,13 @@ def check_health(services: Services) -> Health:
     return Health(hub=services.cluster.connected)
 
 
-@router.get("/", include_in_schema=False)
+@public_router.get("/", include_in_schema=False)
 def show_page() -> FileResponse:
     """Return the page."""
     return FileResponse(STATIC / "index.html")
 
 
-@router.get("/docs", include_in_schema=False)
+@public_router.get("/docs", include_in_schema=False)
 def show_docs() -> FileResponse:
     """Return the page that describes the REST interface."""
     return FileResponse(STATIC / "docs.html")
