@@ -241,7 +241,7 @@ class Problem(Schema):
     detail: str = Field(description="Why the request was refused, and what to do, in one line.")
 
 
-class Health(Schema):
+class HealthView(Schema):
     """The health of the manager."""
 
     hub: bool = Field(description="Whether the manager has a connection to the hub.")

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hyps.runtime.web import schemas
 from hyps.runtime.web.metrics import registry
-from hyps.runtime.web.routes.dependencies import Services, WorkerName
+from hyps.runtime.web.routes.dependencies import Services, WorkerNamePath
 
 board_router = APIRouter(tags=["boards"])
 
@@ -25,13 +25,13 @@ def list_workers(services: Services) -> list[schemas.WorkerView]:
 
 
 @board_router.put("/api/workers/{name}/drain", status_code=204, summary="Drain a worker")
-def drain_worker(name: WorkerName, services: Services) -> None:
+def drain_worker(name: WorkerNamePath, services: Services) -> None:
     """Move the worker's steps to other workers, and give it no more."""
     services.cluster.drain(name, drained=True)
 
 
 @board_router.delete("/api/workers/{name}/drain", status_code=204, summary="Undrain a worker")
-def undrain_worker(name: WorkerName, services: Services) -> None:
+def undrain_worker(name: WorkerNamePath, services: Services) -> None:
     """Let the worker hold steps again."""
     services.cluster.drain(name, drained=False)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
 from hyps.runtime.web import schemas
-from hyps.runtime.web.routes.dependencies import FILE_BODY, JobId, Services, file_response
+from hyps.runtime.web.routes.dependencies import FILE_BODY, JobIdPath, Services, file_response
 
 job_router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 _ZIP = "application/zip"
@@ -32,13 +32,13 @@ def list_jobs(services: Services) -> list[schemas.JobView]:
 
 
 @job_router.get("/{id}", summary="Get a job")
-def get_job(id: JobId, services: Services) -> schemas.JobView:
+def get_job(id: JobIdPath, services: Services) -> schemas.JobView:
     """Return the job's state and, once it is done, its five best classes and where its time went."""
     return services.jobs.get(id)
 
 
 @job_router.delete("/{id}", status_code=204, summary="Cancel a job")
-def cancel_job(id: JobId, services: Services) -> None:
+def cancel_job(id: JobIdPath, services: Services) -> None:
     """End the job if it waits or runs, for instance because no worker holds its next steps."""
     services.jobs.cancel(id)
 
@@ -49,6 +49,6 @@ def cancel_job(id: JobId, services: Services) -> None:
     response_class=FileResponse,
     responses=file_response(_ZIP, "All outputs of the model as a .npz file."),
 )
-def download_outputs(id: JobId, services: Services) -> FileResponse:
+def download_outputs(id: JobIdPath, services: Services) -> FileResponse:
     """Return all outputs of a job that is done, as a .npz file."""
     return FileResponse(services.jobs.outputs(id), media_type=_ZIP, filename=f"{id}.npz")
