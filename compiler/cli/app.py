@@ -123,6 +123,7 @@ def run_hypsc(arguments: Sequence[str] | None) -> int:
         return app(args=arguments, standalone_mode=False) or 0
     except _UsageError as error:
         message: str = error.format_message()  # type: ignore[attr-defined]
+        message = message.replace(": Value error, ", ": ")  # typer passes on pydantic's prefix
         if "\n" in message:  # the help of a group that was named without a command
             sys.stderr.write(f"{message}\n")
             return 2

@@ -16,7 +16,7 @@ from starlette.routing import compile_path
 
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import WebFault
-from hyps.runtime.web.routes import PROTECTED, PUBLIC
+from hyps.runtime.web.routes import PROTECTED_ROUTERS, public_router
 from hyps.runtime.web.routes.dependencies import PROBLEMS, check_token
 from hyps.runtime.web.routes.public_routes import STATIC
 from hyps.runtime.web.security import Guard
@@ -45,9 +45,9 @@ def application(services: WebServices, token: str) -> FastAPI:
         },
     )
     app.state.services, app.state.token = services, token
-    for router in PROTECTED:
+    for router in PROTECTED_ROUTERS:
         app.include_router(router, dependencies=[Depends(check_token)], responses=PROBLEMS)
-    app.include_router(PUBLIC)
+    app.include_router(public_router)
     app.mount("/static/swagger", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, uploads=_is_upload)

@@ -24,7 +24,6 @@ from typing import Any
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import Reason
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.web.errors import Busy, Missing, WebFault
 from hyps.runtime.web.library import Library
@@ -200,10 +199,7 @@ class Builds:
 
 def _plan(summary: dict[str, Any]) -> PlanView:
     """Return the plan in what ``hypsc compile --json`` printed."""
-    partitions = [
-        {key: each[key] for key in PartitionLine.model_fields} | {"reason": str(msgspec.convert(each["reason"], Reason))}
-        for each in summary["partitions"]
-    ]
+    partitions = [{key: each[key] for key in PartitionLine.model_fields} for each in summary["partitions"]]
     plan = {key: summary[key] for key in PlanView.model_fields if key != "partitions"}
     return PlanView.model_validate({**plan, "partitions": partitions})
 

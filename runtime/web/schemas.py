@@ -67,6 +67,13 @@ class BuildRequest(Schema):
     bundle: NameText | None = Field(default=None, description="The bundle's name; the model's name if null.")
 
 
+class ReasonView(Schema):
+    """Why a partition starts where it does."""
+
+    kind: str = Field(description="What required the cut, in a word, such as `mandatory` or `optional`.")
+    text: str = Field(description="The reason in words.")
+
+
 class PartitionLine(Schema):
     """A partition of a plan or of a bundle."""
 
@@ -78,7 +85,7 @@ class PartitionLine(Schema):
     activation_bytes: int = Field(description="The largest sum of live activation bytes while it runs.")
     peak_bytes: int = Field(description="The predicted peak of the whole process while it runs.")
     leaving_bytes: int = Field(description="The bytes of the tensors that are live after it.")
-    reason: str = Field(description="Why the network was cut here.")
+    reason: ReasonView | None = Field(description="Why the network is cut before it.")
 
 
 class PlanView(Schema):
@@ -234,7 +241,7 @@ class Problem(Schema):
     detail: str = Field(description="Why the request was refused, and what to do, in one line.")
 
 
-class Health(Schema):
+class HealthView(Schema):
     """The health of the manager."""
 
     hub: bool = Field(description="Whether the manager has a connection to the hub.")

@@ -15,7 +15,7 @@ from hyps.runtime.web.errors import Conflict
 from hyps.runtime.web.events import Events, Pump, event
 from hyps.runtime.web.jobs import Jobs
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine, StatusView
+from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine, ReasonView, StatusView
 
 
 class WebServices:
@@ -133,5 +133,5 @@ def _partition(manifest: Manifest, step: Step) -> PartitionLine:
         activation_bytes=step.activation_bytes,
         peak_bytes=step.peak_bytes,
         leaving_bytes=sum(manifest.tensors[name].nbytes for name in step.live),
-        reason=str(step.reason or ""),
+        reason=ReasonView(kind=step.reason.kind, text=step.reason.text) if step.reason else None,
     )

@@ -1,10 +1,13 @@
-"""The REST interface: one router for each subject, and the dependencies that they share."""
+"""The REST interface: a router for each subject, and the dependencies that they share."""
 
-from hyps.runtime.web.routes import board_routes, bundle_routes, event_routes, job_routes, model_routes, public_routes
+from hyps.runtime.web.routes.board_routes import board_router
+from hyps.runtime.web.routes.bundle_routes import bundle_router
+from hyps.runtime.web.routes.event_routes import event_router
+from hyps.runtime.web.routes.job_routes import job_router
+from hyps.runtime.web.routes.model_routes import model_router
+from hyps.runtime.web.routes.public_routes import public_router
 
 #: Routers whose requests need the token, in the order in which ``/docs`` lists them.
-PROTECTED = tuple(module.router for module in (model_routes, bundle_routes, board_routes, job_routes, event_routes))
-#: The router whose requests need no token.
-PUBLIC = public_routes.router
+PROTECTED_ROUTERS = (model_router, bundle_router, board_router, job_router, event_router)
 
-__all__ = ["PROTECTED", "PUBLIC"]
+__all__ = ["PROTECTED_ROUTERS", "public_router"]

@@ -13,18 +13,22 @@ from hyps.runtime.web.services import WebServices
 
 _SCHEME = HTTPBearer(auto_error=False, description="The token that `hyps-manager` printed when it started.")
 
-ModelName = Annotated[str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The model's name.")]
-FileName = Annotated[str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The file's name.")]
-BundleName = Annotated[
+ModelNamePath = Annotated[
+    str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The model's name.")
+]
+FileNamePath = Annotated[
+    str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The file's name.")
+]
+BundleNamePath = Annotated[
     str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The bundle's name.")
 ]
-WorkerName = Annotated[
+WorkerNamePath = Annotated[
     str, Path(min_length=1, max_length=100, pattern=schemas.NAME_PATTERN, description="The worker's name.")
 ]
-BuildId = Annotated[
+BuildIdPath = Annotated[
     str, Path(min_length=1, max_length=32, pattern="^[0-9a-f]+$", description="The compilation's identifier.")
 ]
-JobId = Annotated[str, Path(min_length=1, max_length=32, pattern="^[0-9a-f]+$", description="The job's identifier.")]
+JobIdPath = Annotated[str, Path(min_length=1, max_length=32, pattern="^[0-9a-f]+$", description="The job's identifier.")]
 
 #: The OpenAPI description of a request whose body is a file's bytes.
 FILE_BODY: dict[str, Any] = {

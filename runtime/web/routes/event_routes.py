@@ -8,11 +8,11 @@ from fastapi.responses import StreamingResponse
 from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.routes.dependencies import Services
 
-router = APIRouter(prefix="/api", tags=["events"])
+event_router = APIRouter(prefix="/api", tags=["events"])
 _STREAM = "text/event-stream"
 
 
-@router.get(
+@event_router.get(
     "/events",
     summary="Follow the events",
     response_class=StreamingResponse,

@@ -38,4 +38,7 @@ export function listed(names) {
   return `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }
 
+/** Why the network is cut before a partition: "mandatory: fc6 holds 411 MB of weights". */
+export const reasonOf = ({ reason }) => (reason ? `${reason.kind}: ${reason.text}` : '');
+
 export const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);

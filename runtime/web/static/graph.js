@@ -1,7 +1,7 @@
 // Draws the graph of partitions as SVG, once for each plan and width; later only colours and labels change.
 
 import { $, el, roving, setAttribute, setClass, setStyle, setText, svg } from './dom.js';
-import { count, mb, steps } from './format.js';
+import { count, mb, reasonOf, steps } from './format.js';
 import { edgesOf, layout } from './layout.js';
 import { hue, hueOf } from './state.js';
 
@@ -129,7 +129,7 @@ function drawDetail() {
   const boards = shown.homes?.[chosen];
   box.replaceChildren(
     el('h4', {}, `Step ${chosen}: ${partition.name}`),
-    el('p', { role: 'status' }, partition.reason),
+    el('p', { role: 'status' }, reasonOf(partition)),
     el(
       'dl',
       { class: 'pairs' },

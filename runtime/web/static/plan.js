@@ -2,7 +2,7 @@
 
 import { call, path } from './api.js';
 import { $, el, keyed, roving, setAttribute, setHidden, setOptions, setStyle, setText } from './dom.js';
-import { clock, count, mb, time } from './format.js';
+import { clock, count, mb, reasonOf, time } from './format.js';
 import { choose, drawGraph, setUpGraph } from './graph.js';
 import { say } from './messages.js';
 import { changed, newestFirst, state, watch } from './state.js';
@@ -142,7 +142,7 @@ function makeRow(partition, index) {
     ...[partition.weight_bytes, partition.activation_bytes, partition.peak_bytes].map((bytes) => number(mb(bytes))),
     bars,
     number(mb(partition.leaving_bytes)),
-    el('td', { class: 'reason' }, partition.reason),
+    el('td', { class: 'reason' }, reasonOf(partition)),
   );
   row.parts = { bars };
   return row;

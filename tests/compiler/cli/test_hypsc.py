@@ -357,7 +357,7 @@ class TestUsage:
             (["compile", "m.onnx", "--memory", "128M"], "write 128MB (decimal) or 128MiB (binary)"),
             (
                 ["compile", "m.onnx", "--memory", "1GB", "--split", "half"],
-                "'half' is not one of 'auto', 'mandatory', 'pooling', 'layers'",
+                "Invalid value for '--split': 'half' is not one of 'auto', 'mandatory', 'pooling', 'layers'",
             ),
             (["compile", "m.onnx", "--memory", "1GB", "--threads", "0"], "Invalid value for '--threads'"),
             (["compile", "m.onnx", "--max-params", "many"], "Invalid value for '--max-params'"),

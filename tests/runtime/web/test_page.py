@@ -74,7 +74,7 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         expect(rows).to_have_count(len(planned["plan"]["partitions"]))
         for row, part in zip(rows.all(), planned["plan"]["partitions"], strict=True):
             assert part["name"] in row.inner_text()
-            assert part["reason"] in row.inner_text()
+            assert part["reason"]["text"] in row.inner_text()
         expect(page.locator("#graph .node")).to_have_count(len(planned["plan"]["partitions"]))
         page.fill("#bundle-name", "mine")
         page.click("#compile")

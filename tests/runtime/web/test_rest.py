@@ -45,7 +45,8 @@ def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bit
     view = web.get("/api/bundles/mine")
     assert (view["photographs"], view["served"]) == (True, False)
     assert [part["name"] for part in view["partitions"]] == [part["name"] for part in built["plan"]["partitions"]]
-    assert all(part["reason"] for part in view["partitions"])
+    assert [part["reason"] for part in view["partitions"]] == [part["reason"] for part in built["plan"]["partitions"]]
+    assert all(part["reason"]["text"] for part in view["partitions"])
     with tarfile.open(fileobj=io.BytesIO(web("GET", "/api/bundles/mine/archive").content)) as archive:
         archive.extractall(tmp_path, filter="data")
     check_files(tmp_path / "mine", read_manifest(tmp_path / "mine"))
