@@ -18,7 +18,7 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
 from hyps.runtime.execution.session import Session, open_session, to_numpy
-from hyps.runtime.io.inputs import read_tensors, sources
+from hyps.runtime.io.inputs import sources
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -116,7 +116,7 @@ def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Ten
 def file_inputs(manifest: Manifest, path: Path) -> Iterator[Tensors]:
     """The inputs in a file, or in each file of a folder, read as ``hyps-run`` reads them."""
     for source in sources([str(path)]):
-        yield read_tensors(source, manifest, _ROOM_BYTES)
+        yield source.read(manifest, lambda: _ROOM_BYTES)
 
 
 def input_count(path: Path) -> int:

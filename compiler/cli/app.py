@@ -26,7 +26,7 @@ from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.cli.versions import RUNTIME, version_lines
+from hyps.runtime.terminal.versions import RUNTIME, version_lines
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.terminal.console import say
 from hyps.runtime.terminal.exit import EXIT_CODES

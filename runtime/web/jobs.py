@@ -17,6 +17,7 @@ from typing import Any
 
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.execution.engine import in_memory, only_outputs
 from hyps.runtime.io.files import save
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import top_classes
@@ -125,7 +126,7 @@ class Jobs:
         with closing(self._cluster.engine(asked.bundle)) as engine:
             manifest = engine.manifest
             tensors = read_tensors(InputSource(name=asked.name, content=source), manifest, _ROOM_BYTES)
-            found = engine.run(tensors, job=job)
+            found = only_outputs(engine.run(in_memory([tensors]), job=job))
         seconds = time.monotonic() - began
         save(self._outputs(job), found)
         top = [

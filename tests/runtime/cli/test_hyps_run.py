@@ -455,10 +455,10 @@ def test_a_partition_that_is_no_model(copied: Path, photograph: Path, hyps_run: 
 
 def test_another_version(copied: Path, photograph: Path, hyps_run: Run) -> None:
     manifest = copied / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 7'))
+    manifest.write_text(manifest.read_text().replace('"version": 3', '"version": 7'))
     done = hyps_run(copied, photograph)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{manifest} has format version 7, this hyps-run reads version 2" in done.stderr
+    assert f"{manifest} has format version 7, this hyps-run reads version 3" in done.stderr
 
 
 def test_what_is_no_bundle(hyps_run: Run, photograph: Path, tmp_path: Path) -> None:
@@ -511,4 +511,4 @@ def test_versions_are_told_by_the_runtime(hyps_run: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("hyps-run ")
     assert f"numpy {np.__version__}\n" in done.stdout
-    assert "bundle format 2\n" in done.stdout
+    assert "bundle format 3\n" in done.stdout

@@ -14,7 +14,7 @@ from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
 from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer
-from hyps.runtime.dask.tasks import Shares, Ticket
+from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import load_executor
 
@@ -45,15 +45,15 @@ def test_some_weights_are_pinned_unless_inputs_go_together(
     assert 0 < pinned < sum(step.weights.size_bytes for step in part.steps if step.weights)
     generator = np.random.default_rng(1)
     samples = [{"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(inputs)]
-    made = Shares(tmp_path, threads=1)
+    made = SubBundleStore(tmp_path, threads=1)
     found = made.compute(ticket(server, layers, part, inputs), [[*samples, InputError("bad")]])
     local = load_executor(layers, threads=1)
     for sample, result in zip(samples, found[:-1], strict=True):
         assert not isinstance(result, InputError)
         assert result["scores"].tobytes() == local.run(sample)["scores"].tobytes()
     assert isinstance(found[-1], InputError)
-    (executor,) = made._loaded.values()
-    assert sum(step.pinned_bytes for step in executor.manifest.steps) == (pinned if inputs == 1 else 0)
+    (loaded,) = made.loaded
+    assert sum(step.pinned_bytes for step in loaded.steps) == (pinned if inputs == 1 else 0)
 
 
 def test_shares_make_room_for_each_other(layers: Path, server: FileServer, tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ def test_shares_make_room_for_each_other(layers: Path, server: FileServer, tmp_p
     manifest = read_manifest(layers)
     budget = max(step.alone_bytes for step in manifest.steps) + 2_000_000
     parts = [sub_bundles(manifest, [run], budget)[0] for run in (range(7), range(7, 14))]
-    made = Shares(tmp_path, threads=1)
+    made = SubBundleStore(tmp_path, threads=1)
     held = image = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     for part in parts:
         (result,) = made.compute(ticket(server, layers, part, 1), [[held]])
         assert not isinstance(result, InputError)
         held = dict(result)
-        assert len(made._loaded) == 1
+        assert len(made.loaded) == 1
     assert held["scores"].tobytes() == load_executor(layers, threads=1).run(image)["scores"].tobytes()

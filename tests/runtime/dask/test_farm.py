@@ -165,12 +165,12 @@ def test_nobody_says_how_much_memory_there_is(
     ("options", "reason"),
     [
         (["--engine", f"dask://127.0.0.1:{free_port()}"], "no Dask scheduler with workers at 127.0.0.1"),
-        (["--engine", "dask://"], "is no Dask cluster; give dask://HOST:PORT"),
-        (["--engine", "dask://host:port"], "is no Dask cluster; give dask://HOST:PORT"),
+        (["--engine", "dask://"], "is not a Dask cluster; give dask://HOST:PORT"),
+        (["--engine", "dask://host:port"], "is not a Dask cluster; give dask://HOST:PORT"),
         (["--engine", "dask://local", "--join", "x.join"], "--join is for a hub"),
-        (["--engine", "dask://local", "--batch", "2"], "--engine goes neither with --batch"),
+        (["--engine", "dask://local", "--batch", "2"], "--engine and --join cannot be combined with --batch"),
         (["--output", "results.csv"], "results go to FILE.jsonl or FILE.parquet"),
-        (["--output", "results.jsonl", "--json"], "--output goes neither with"),
+        (["--output", "results.jsonl", "--json"], "--output cannot be combined with"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -16,7 +16,8 @@ from PIL import Image
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.batch import Batch, batch_manifest, streams
+from hyps.runtime.execution.batch import batch_manifest, run_batch, streams
+from hyps.runtime.execution.engine import GroupTiming, Observer, in_memory
 from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.spill import SET_BYTES
 from tests.runtime.execution.test_executor import SCHEDULES, FakeRuntime, FakeSession, Schedule, scheduled
@@ -89,7 +90,7 @@ def test_what_is_no_image_is_left_out(layered: Path, pictures: Path, tmp_path: P
 def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tuple[str, ...], hyps_run: Run) -> None:
     done = hyps_run(layered, pictures, "--batch", "2", *option)
     assert done.returncode == 2
-    assert "--batch goes neither with --repeat nor with --profile nor with --save" in done.stderr
+    assert "--batch cannot be combined with --repeat, --profile, --profile-json or --save" in done.stderr
 
 
 def batched(manifest: Manifest) -> Manifest:
@@ -101,16 +102,28 @@ def batched(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, steps=steps)
 
 
+class Groups(Observer):
+    """An observer that keeps the timings of groups."""
+
+    def __init__(self) -> None:
+        self.timings: list[GroupTiming] = []
+
+    def group_done(self, timing: GroupTiming) -> None:
+        self.timings.append(timing)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, schedule: Schedule) -> None:
     runtime = FakeRuntime()
     executor = Executor(Path("b"), batched(scheduled(manifest, schedule)), opener=runtime)
     inputs = [{"x": np.full(1, index, np.float32)} for index in range(4)]
-    batch = Batch(executor)
-    found = {done.number: done.outputs for done in batch.stream(inputs)}
+    groups = Groups()
+    found = {result.number: result.outputs for result in run_batch(executor, in_memory(inputs), groups)}
     assert len(runtime.opened) == len(schedule)
     assert runtime.sessions_at_opening == [0] * len(schedule)
-    assert (batch.spilled_bytes > 0) == (len(schedule) > 1)
+    (timing,) = groups.timings
+    assert timing.count == 4
+    assert (timing.spilled_bytes > 0) == (len(schedule) > 1)
     for index, sample in enumerate(inputs):
         assert found[index] == Executor(Path("b"), scheduled(manifest, schedule), opener=FakeRuntime()).run(sample)
 
@@ -126,8 +139,8 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
             yield {"x": np.full(1, index, np.float32)}
 
     runs = FakeSession.run
-    for done in Batch(executor).stream(arriving()):
-        events.append(f"done {done.number}")
+    for result in run_batch(executor, in_memory(arriving())):
+        events.append(f"done {result.number}")
     assert events == ["read 0", "read 1", "done 0", "done 1"]
     assert runs is FakeSession.run
 
@@ -150,7 +163,7 @@ def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Picky())
     inputs = [{"x": np.full(1, value, np.float32)} for value in (1, 6, 2)]
-    found = list(Batch(executor).stream(inputs))
+    found = list(run_batch(executor, in_memory(inputs)))
     assert [(done.number, str(done.error)) for done in found if done.error] == [(1, "seven")]
     assert {done.number: done.outputs["y"].tolist() for done in found if not done.error} == {0: [4.0], 2: [5.0]}
 

@@ -229,9 +229,21 @@ def test_threads_default_to_the_cores_within_the_plan(
     assert Executor(Path("b"), msgspec.structs.replace(manifest, target=target)).threads == expected
 
 
-def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
+def recorded(profiles: list[StepProfile]) -> Callable[[StepProfile | None], None]:
+    """Return a listener that keeps the profiles of steps, and fails for a step that was not measured."""
+
+    def step_done(profile: StepProfile | None) -> None:
+        assert profile is not None
+        profiles.append(profile)
+
+    return step_done
+
+
+def test_each_step_is_profiled(manifest: Manifest) -> None:
     profiles: list[StepProfile] = []
-    Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime()).run(X, profiles.append)
+    Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime()).run(
+        X, recorded(profiles), profile=True
+    )
     assert [profile.name for profile in profiles] == ["00", "01", "02", "03"]
     for profile in profiles:
         assert 0 <= profile.load_s < 5
@@ -240,12 +252,13 @@ def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
         assert 1_000_000 < profile.resident_bytes < 1 << 40
 
 
-def test_who_shows_progress_is_told_that_a_step_has_passed(manifest: Manifest) -> None:
-    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime())
-    seen: list[int] = []
-    executor.passed = lambda: seen.append(len(executor.steps_s))
-    executor.run(X)
-    assert seen == [1, 2, 3, 4]
+def test_each_step_is_reported_once_it_has_run(manifest: Manifest) -> None:
+    """Without measurements, which would cost time."""
+    runtime = FakeRuntime()
+    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=runtime)
+    seen: list[tuple[StepProfile | None, int]] = []
+    executor.run(X, lambda profile: seen.append((profile, len(runtime.fed))))
+    assert seen == [(None, 1), (None, 2), (None, 3), (None, 4)]
 
 
 def test_load_checks_the_models(bundle: Path) -> None:
@@ -354,7 +367,7 @@ def test_onnxruntime_runs_a_bundle_made_by_hand(real: Path) -> None:
     profiles: list[StepProfile] = []
     for seed in range(3):
         x = np.random.default_rng(seed).integers(-9, 9, (1, 3)).astype(np.float32)
-        found = executor.run({"x": x}, profiles.append)
+        found = executor.run({"x": x}, recorded(profiles), profile=True)
         assert list(found) == ["y"]
         np.testing.assert_array_equal(found["y"], -(np.maximum(x @ FIRST_WEIGHTS, 0) @ SECOND_WEIGHTS))
         assert found["y"].dtype == np.float32

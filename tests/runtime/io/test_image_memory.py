@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 WIDTH, HEIGHT = 1600, 1200
-#: What `hyps-run` keeps free besides (`hyps.runtime.cli.run.ROOM_MARGIN_BYTES`).
+#: What `hyps-run` keeps free besides (`hyps.runtime.execution.engine.ROOM_MARGIN_BYTES`).
 MARGIN_BYTES = 3_000_000
 #: Reads each picture with more and more room, and says for each that suffices by how much memory grew.
 CHILD = """

@@ -363,7 +363,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, monkeyp
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"hello, world\n" * 100, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
-    assert refusal(content, RECIPE) == ("x.img is no image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz")
+    assert refusal(content, RECIPE) == (
+        "x.img is not an image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz"
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])

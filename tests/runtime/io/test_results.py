@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord
 from hyps.runtime.execution.executor import StepProfile
-from hyps.runtime.io.results import Result, Scored, profile_lines, result_lines, top_classes
+from hyps.runtime.io.results import ClassScore, ResultRecord, profile_lines, result_lines, top_classes
 
 
 def classes(manifest: Manifest, scores: Any, count: int = 5) -> list[tuple[int, str | None, float]]:
@@ -101,12 +101,12 @@ def test_without_labels_the_label_is_none(manifest: Manifest) -> None:
 def test_of_several_outputs_the_first_counts(softmaxed: Manifest) -> None:
     two = msgspec.structs.replace(softmaxed, outputs=(*softmaxed.outputs, OutputRecord(name="other", probabilities=False)))
     outputs = {"other": np.array([9.0, 0, 0, 0]), "scores": np.array([[0.1, 0.2, 0.3, 0.4]])}
-    assert top_classes(two, outputs, 1) == (Scored(index=3, label="dog", score=0.4),)
+    assert top_classes(two, outputs, 1) == (ClassScore(index=3, label="dog", score=0.4),)
 
 
-RESULT = Result(
+RESULT = ResultRecord(
     input="cat.jpg",
-    top=(Scored(index=281, label="tabby", score=0.62), Scored(index=2, label=None, score=0.25)),
+    top=(ClassScore(index=281, label="tabby", score=0.62), ClassScore(index=2, label=None, score=0.25)),
     outputs={"prob": (1, 1000), "scalar": ()},
     latency_s=0.25,
     peak_rss_bytes=61_440_000,
