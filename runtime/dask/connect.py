@@ -40,9 +40,7 @@ class DaskCluster:
         stated = {address: int(each["resources"].get("memory", 0)) for address, each in sorted(workers.items())}
         usable = {address: nbytes for address, nbytes in stated.items() if nbytes > 0}
         if not usable:
-            raise EngineError(
-                "no Dask worker states its memory; start them with 'dask worker ... --resources memory=BYTES'"
-            )
+            raise EngineError("no Dask worker states its memory; start them with 'dask worker ... --resources memory=BYTES'")
         return usable
 
     def close(self) -> None:

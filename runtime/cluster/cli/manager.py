@@ -29,12 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and given[0] not in (*_COMMANDS, "-h", "--help", "--version", "--show-completion"):
         given.insert(0, "serve")
-    options = _parser().parse_args(given)
+    options = manager_parser().parse_args(given)
     unwind_on_signals()
     run_and_exit(_PROGRAM, partial(options.act, options), (RuntimeFault,))
 
 
-def _parser() -> Parser:
+def manager_parser() -> Parser:
+    """Return the parser of ``hyps-manager``."""
     parser = Parser(prog=_PROGRAM, description="Set up and manage several devices that run one network.")
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

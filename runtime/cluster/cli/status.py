@@ -20,9 +20,7 @@ from hyps.runtime.terminal.console import height, moves, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
-_NO_MANAGER = (
-    "no manager's status reaches this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
-)
+_NO_MANAGER = "no manager's status reaches this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
 
 
 def show_status(options: argparse.Namespace) -> None:

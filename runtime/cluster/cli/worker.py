@@ -35,14 +35,15 @@ _HUGE_PAGES_BYTES = 256_000_000
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hyps-worker`` and exit with a code of `hyps.runtime.terminal.exit.EXIT_CODES`."""
     exit_on_signals()
-    options = _parser().parse_args(arguments)
+    options = worker_parser().parse_args(arguments)
     restart_lean(huge_pages=_affords_huge_pages(options))
     unwind_on_signals()
     log_to_stderr(_PROGRAM, verbose=options.verbose, quiet=options.quiet)
     run_and_exit(_PROGRAM, partial(_run, options), (RuntimeFault,))
 
 
-def _parser() -> argparse.ArgumentParser:
+def worker_parser() -> Parser:
+    """Return the parser of ``hyps-worker``."""
     parser = Parser(
         prog=_PROGRAM,
         description="Run partitions of a network for a manager (see 'hyps-manager --help') on this device. With --sub-hub "

@@ -278,8 +278,8 @@ FUZZED = msgspec.json.decode(
     "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,
-    "inputs": [], "outputs": [], "live": ["image"], "operators": [], "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
-    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
+    "inputs": [], "outputs": [], "live": ["image"], "operators": [],
+    "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0, "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
     "reuse": true}],
     "preprocess": {"size": [4, 4]}}"""
     % (b"0" * 64, b"0" * 64),
