@@ -16,7 +16,7 @@ from hyps.models.catalogue import NETWORKS
 from hyps.runtime.terminal.parser import SHELLS
 from tests.completions import scripts
 
-#: What is typed, and what must be offered and must not.
+#: A line that is typed, the words that must be offered, and those that must not.
 CASES = [
     ("hyps-run --to", {"--top"}, {"--threads"}),
     ("hyps-run --profile", {"--profile", "--profile-json"}, set()),
@@ -57,7 +57,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle's folder, and a file."""
+    """Return a folder that holds a bundle's folder and a file."""
     place = tmp_path_factory.mktemp("completion")
     (place / "mybundle").mkdir()
     (place / "myfile.npy").touch()
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(name: str, text: str, folder: Path, bin_folder: Path) -> set[str]:
-    """The words that a script of a shell prints, without what it says of each."""
+    """Return the words that a shell's script prints, without their descriptions."""
     environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(folder), "SHELL": f"/bin/{name}"}
     done = subprocess.run([name, "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -91,7 +91,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     text = f'{line.split()[0]} --show-completion fish | source; complete -C "{line}"'
     found = shell("fish", text, folder, bin_folder)
     assert found >= offered
-    assert line.startswith("hyps-run my") or not found & not_offered  # fish offers files everywhere
+    assert line.startswith("hyps-run my") or not found & not_offered  # fish offers files at every position
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
@@ -107,7 +107,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     ],
 )
 def test_zsh(folder: Path, bin_folder: Path, typed: str, completed: str) -> None:
-    """As it is typed, with a tab behind it."""
+    """The line is typed, followed by a tab."""
     import pty
 
     program = typed.split()[0]

@@ -73,7 +73,7 @@ class Reporter(Observer):
 
     def step_done(self, profile: StepProfile | None) -> None:
         """Advance the progress by one step; report the step if it was measured."""
-        self._progress.part()
+        self._progress.part_done()
         if profile is None:
             return
         self._profiles.append(profile)
@@ -88,7 +88,7 @@ class Reporter(Observer):
     def run_done(self) -> None:
         """Set the progress to the runs that are complete."""
         self._runs += 1
-        self._progress.thing(self._runs)
+        self._progress.set_done(self._runs)
 
     def group_done(self, timing: GroupTiming) -> None:
         """Print the time of inputs that ran together."""

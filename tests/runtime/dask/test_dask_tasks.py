@@ -1,4 +1,4 @@
-"""What a worker of Dask does, without Dask: the same bits, what is pinned stays, others make room."""
+"""A Dask worker's tasks, run without Dask: the same bits, pinned weights stay, other sub-bundles make room."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_some_weights_are_pinned_unless_inputs_go_together(
     assert sum(step.pinned_bytes for step in loaded.steps) == (pinned if inputs == 1 else 0)
 
 
-def test_shares_make_room_for_each_other(layers: Path, server: FileServer, tmp_path: Path) -> None:
-    """Each was planned as if it were alone in its process: only one is loaded at a time."""
+def test_sub_bundles_make_room_for_each_other(layers: Path, server: FileServer, tmp_path: Path) -> None:
+    """Each sub-bundle was planned for a process of its own, so that only one is loaded at a time."""
     manifest = read_manifest(layers)
     budget = max(step.alone_bytes for step in manifest.steps) + 2_000_000
     parts = [sub_bundles(manifest, [run], budget)[0] for run in (range(7), range(7, 14))]

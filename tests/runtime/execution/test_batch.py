@@ -1,4 +1,4 @@
-"""A batch gives each input the result that it has alone, reads weights once, and keeps within the budget for any number."""
+"""A batch gives each input the result that it has alone, reads weights once, and keeps within the budget at any size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The CIFAR-10 network cut behind every layer, with the smallest budget that works."""
+    """Return the CIFAR-10 network cut after every layer, with the smallest budget."""
     import subprocess
 
     folder = tmp_path_factory.mktemp("layers") / "bundle"
@@ -57,17 +57,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(done: CompletedProcess[str]) -> list[dict[str, Any]]:
+def results(done: CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("size", [2, 5, 12, 64])
 def test_the_results_are_those_of_single_runs(layered: Path, pictures: Path, size: int, hyps_run: Run) -> None:
-    alone = told(hyps_run(layered, pictures, "--json"))
+    alone = results(hyps_run(layered, pictures, "--json"))
     done = hyps_run(layered, pictures, "--json", "--batch", str(size))
     assert (done.returncode, done.stderr) == (0, "")
-    assert [(line["input"], line["top"]) for line in told(done)] == [(line["input"], line["top"]) for line in alone]
-    assert all(line["peak_rss_bytes"] <= line["budget_bytes"] for line in told(done))
+    assert [(line["input"], line["top"]) for line in results(done)] == [(line["input"], line["top"]) for line in alone]
+    assert all(line["peak_rss_bytes"] <= line["budget_bytes"] for line in results(done))
 
 
 def test_the_last_line_sums_up(layered: Path, pictures: Path, hyps_run: Run) -> None:
@@ -83,7 +83,7 @@ def test_what_is_no_image_is_left_out(layered: Path, pictures: Path, tmp_path: P
     done = hyps_run(layered, good[0], bad, good[1], "--batch", "3", "--json")
     assert done.returncode == 2
     assert "bad.png" in done.stderr
-    assert [line["input"] for line in told(done)] == [str(path) for path in good]
+    assert [line["input"] for line in results(done)] == [str(path) for path in good]
 
 
 @pytest.mark.parametrize("option", [("--repeat", "2"), ("--profile",), ("--save", "x.npz")])
@@ -94,7 +94,7 @@ def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tu
 
 
 def batched(manifest: Manifest) -> Manifest:
-    """The fake schedule as a batch has it: one tensor fits beside each step."""
+    """Return the fake schedule with room for one waiting tensor at each step."""
     room = 4 * SET_BYTES + 4096 + 3_000_000
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
@@ -129,7 +129,7 @@ def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, sch
 
 
 def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
-    """Inputs are read one by one, and the first result is there before the last step ran over the second input."""
+    """Inputs are read one by one; the first result comes before the last step runs over the second input."""
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=FakeRuntime())
     events: list[str] = []
 
@@ -185,4 +185,4 @@ def test_where_all_weights_stay_there_is_nothing_to_change(cifar_bundle: Path, h
     assert not streams(manifest)
     assert batch_manifest(manifest, 64) is manifest
     done = hyps_run(cifar_bundle, pictures, "--batch", "4", "--json")
-    assert (done.returncode, len(told(done))) == (0, 12)
+    assert (done.returncode, len(results(done))) == (0, 12)

@@ -1,4 +1,4 @@
-"""The executor's one loop: sessions one after the other, tensors no longer than needed, inputs checked first."""
+"""The executor opens one session after the other, drops tensors after their last use, and checks inputs first."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ONE = TensorRecord(dtype="float32", shape=(1,))
 
 
 def scheduled(manifest: Manifest, schedule: Schedule, outputs: str = "y") -> Manifest:
-    """A manifest of tensors float32[1] with this schedule."""
+    """Return a manifest of tensors float32[1] with this schedule."""
     steps = tuple(
         msgspec.structs.replace(
             manifest.steps[0],
@@ -70,7 +70,7 @@ def scheduled(manifest: Manifest, schedule: Schedule, outputs: str = "y") -> Man
 
 
 class FakeSession:
-    """Makes each output the sum of its inputs plus one, and remembers what it was asked."""
+    """A session whose outputs are the sum of the inputs plus one, and which records its inputs."""
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
@@ -83,7 +83,7 @@ class FakeSession:
 
 
 class FakeRuntime:
-    """A `SessionOpener` that knows, whenever it opens, which sessions and tensors are still there."""
+    """A `SessionOpener` that records, whenever it opens a session, which sessions and tensors are still alive."""
 
     def __init__(self) -> None:
         self.opened: list[tuple[Path, int]] = []
@@ -253,7 +253,7 @@ def test_each_step_is_profiled(manifest: Manifest) -> None:
 
 
 def test_each_step_is_reported_once_it_has_run(manifest: Manifest) -> None:
-    """Without measurements, which would cost time."""
+    """Nothing is measured, as that would cost time."""
     runtime = FakeRuntime()
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=runtime)
     seen: list[tuple[StepProfile | None, int]] = []
@@ -285,14 +285,14 @@ def test_weights_are_checked_before_anything_is_computed_with_them(bundle: Path,
     assert Executor(bundle, manifest, opener=runtime, verify=False).run(image).keys() == {"scores"}
 
 
-# The real thing: two steps of matrix products over whole numbers, so that every sum is exact.
+# With onnxruntime: two steps of matrix products over whole numbers, so that every sum is exact.
 
 FIRST_WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 SECOND_WEIGHTS = np.arange(8, dtype=np.float32).reshape(4, 2) - 3
 
 
 def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read: str, made: str, op: str) -> Step:
-    """A partition that multiplies by ``weights``, kept beside it, and applies ``op``."""
+    """Write a partition that multiplies by ``weights``, in a file of their own, and applies ``op``."""
     rows, columns = weights.shape
     constant = helper.make_tensor("W", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)
     graph = helper.make_graph(
@@ -343,7 +343,7 @@ def record(folder: Path, path: str) -> FileRecord:
 
 @pytest.fixture
 def real(tmp_path: Path, manifest: Manifest) -> Path:
-    """x float32[1, 3] -> hidden [1, 4] -> y float32[1, 2]."""
+    """Return the folder of a bundle: x float32[1, 3] -> hidden [1, 4] -> y float32[1, 2]."""
     (tmp_path / "real/partitions").mkdir(parents=True)
     folder = tmp_path / "real"
     whole = msgspec.structs.replace(
@@ -378,7 +378,7 @@ def forged(real: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
     return change(msgspec.json.decode((real / MANIFEST_NAME).read_bytes(), type=Manifest))
 
 
-def test_a_partition_that_onnxruntime_cannot_open_is_said_in_one_line(real: Path) -> None:
+def test_a_partition_that_onnxruntime_cannot_open_is_one_line(real: Path) -> None:
     path = real / "partitions/01-negative.onnx"
     path.write_bytes(b"no model\nat all")
     executor = Executor(real, forged(real, lambda manifest: manifest))
@@ -389,7 +389,7 @@ def test_a_partition_that_onnxruntime_cannot_open_is_said_in_one_line(real: Path
     assert "\n" not in message
 
 
-def test_a_partition_that_takes_other_shapes_is_said_in_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_partition_that_takes_other_shapes_is_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
     executor = Executor(
         real,
         forged(
@@ -407,7 +407,7 @@ def test_a_partition_that_takes_other_shapes_is_said_in_one_line(real: Path, cap
     assert capfd.readouterr().err == ""
 
 
-def test_a_value_that_an_operator_refuses_is_said_in_one_line(
+def test_a_value_that_an_operator_refuses_is_one_line(
     tmp_path: Path, manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = helper.make_tensor("table", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])

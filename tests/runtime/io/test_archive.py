@@ -1,4 +1,4 @@
-"""Results in files: each once, whole lines, of one bundle; what is there is gone on with."""
+"""Archives keep each result once, in whole lines, of one bundle; a later run continues them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def result(number: int) -> ResultRecord:
 
 
 @pytest.mark.parametrize("kind", [JsonLinesArchive, ParquetArchive])
-def test_what_was_kept_is_known(tmp_path: Path, kind: type[JsonLinesArchive] | type[ParquetArchive]) -> None:
+def test_archived_results_are_known(tmp_path: Path, kind: type[JsonLinesArchive] | type[ParquetArchive]) -> None:
     path = tmp_path / "results"
     for start in (0, 3):
         archive = kind(path, BUNDLE)
@@ -40,14 +40,14 @@ def test_what_was_kept_is_known(tmp_path: Path, kind: type[JsonLinesArchive] | t
 def test_json_lines_are_results(tmp_path: Path) -> None:
     with closing(JsonLinesArchive(tmp_path / "results.jsonl", BUNDLE)) as archive:
         archive.add(result(7))
-        (line,) = (tmp_path / "results.jsonl").read_text().splitlines()  # at once
+        (line,) = (tmp_path / "results.jsonl").read_text().splitlines()  # written without waiting for close()
     found = json.loads(line)
     assert (found["input"], found["bundle"]) == ("7.jpg", BUNDLE)
     assert found["top"][0] == {"index": 7, "label": "cat", "score": 0.5}
 
 
 @pytest.mark.parametrize("end", [b'{"input": "x', b"{", b""])
-def test_a_line_that_was_cut_off_is_made_anew(tmp_path: Path, end: bytes) -> None:
+def test_an_incomplete_last_line_is_removed(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "results.jsonl"
     archive = JsonLinesArchive(path, BUNDLE)
     archive.add(result(0))
@@ -78,7 +78,7 @@ def test_parquet_is_one_table(tmp_path: Path) -> None:
     archive = ParquetArchive(tmp_path / "results.parquet", BUNDLE)
     for number in range(2500):
         archive.add(result(number))
-    assert 2 <= len([*(tmp_path / "results.parquet").iterdir()]) <= 3  # as they come
+    assert 2 <= len([*(tmp_path / "results.parquet").iterdir()]) <= 3  # in the order of arrival
     archive.close()
     table = parquet.read_table(tmp_path / "results.parquet")
     assert sorted(table["input"].to_pylist()) == sorted(f"{number}.jpg" for number in range(2500))

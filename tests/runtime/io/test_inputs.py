@@ -1,4 +1,4 @@
-"""Inputs: files and folders become sources, and tensors are read only when their header says what the model takes."""
+"""Files and folders become inputs, and tensors are read only if their header says what the model takes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def zipped(content: bytes, name: str = "image.npy", kind: int = zipfile.ZIP_STOR
 
 
 def header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """A .npy file's header without data."""
+    """Return a .npy file's header without data."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
     return stream.getvalue()
@@ -58,7 +58,7 @@ def header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 @pytest.fixture
 def text_model(manifest: Manifest) -> Manifest:
-    """Two inputs, no preprocessing."""
+    """Return a manifest with two inputs and no preprocessing."""
     return msgspec.structs.replace(
         manifest,
         inputs=("image", "ids"),
@@ -96,7 +96,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
 def test_tensors_are_read(manifest: Manifest, content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "tensor.bin"  # contents tell, not names
+    path = tmp_path / "tensor.bin"  # the content decides, not the name
     path.write_bytes(content)
     for found in (read(content, manifest), read(path, manifest)):
         assert list(found) == ["image"]
@@ -162,7 +162,7 @@ def test_wrong_tensors_are_refused(manifest: Manifest, content: bytes, expected:
 
 
 def test_objects_are_never_unpickled(manifest: Manifest, tmp_path: Path) -> None:
-    """Not even where the manifest says that the model takes objects."""
+    """They are not, even where the manifest says that the model takes objects."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -194,7 +194,7 @@ def test_an_npz_that_cannot_be_unpacked_piece_by_piece_is_refused(manifest: Mani
 
 
 def test_a_zip_bomb_is_not_inflated(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Megabytes of zeros behind the right header: only what the shape needs is read."""
+    """Megabytes of zeros follow the right header: only the bytes that the shape needs are read."""
     content = zipped(npy(IMAGE) + bytes(20_000_000), kind=zipfile.ZIP_DEFLATED)
     asked: list[int] = []
     original = zipfile.ZipExtFile.read
@@ -259,7 +259,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
     manifest = FUZZED
     seed = data.draw(st.sampled_from(SEEDS))
     content = bytearray(seed)
-    index = st.integers(4, 200) | st.integers(len(seed) - 150, len(seed) - 1)  # headers and the zip's directory
+    index = st.integers(4, 200) | st.integers(len(seed) - 150, len(seed) - 1)  # the headers and the zip's directory
     for place, value in data.draw(st.lists(st.tuples(index, st.integers(0, 255)), min_size=1, max_size=4)):
         content[place] = value
     try:
@@ -270,7 +270,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
         assert all((array.dtype, array.shape) == (IMAGE.dtype, IMAGE.shape) for array in found.values())
 
 
-#: Hypothesis takes no fixtures that change.
+#: Hypothesis does not allow fixtures of function scope.
 FUZZED = msgspec.json.decode(
     b"""{"version": 3, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
     "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "steady": false, "exact": true,
@@ -279,7 +279,8 @@ FUZZED = msgspec.json.decode(
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,
     "inputs": [], "outputs": [], "live": ["image"], "operators": [],
-    "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0, "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
+    "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
+    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
     "reuse": true}],
     "preprocess": {"size": [4, 4]}}"""
     % (b"0" * 64, b"0" * 64),
@@ -307,7 +308,7 @@ def test_an_image_becomes_the_models_input(manifest: Manifest) -> None:
 
 
 def test_tensors_need_no_pillow(manifest: Manifest, tmp_path: Path) -> None:
-    """Pillow costs memory that a model of tensors does not have to spare."""
+    """Pillow costs memory that a model without images may not have."""
     (tmp_path / "x.npy").write_bytes(npy(IMAGE))
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     script = """

@@ -1,4 +1,4 @@
-"""What is printed: classes by score, a softmax only where the network has none, and the JSON of issue 2."""
+"""Results: classes by score, a softmax only where the network has none, and the JSON of issue 2."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_large_scores_do_not_overflow(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("strange", [math.inf, math.nan, -math.inf])
 def test_infinite_scores_are_no_reason_to_warn(manifest: Manifest, strange: float) -> None:
-    """Warnings are errors here; on a device they would be lines on stderr."""
+    """Warnings are errors in tests; on a device they would be lines on standard error."""
     assert len(classes(manifest, [[1.0, strange, 2.0, 3.0]])) == 4
 
 
@@ -65,7 +65,7 @@ def test_equal_scores_come_by_index(manifest: Manifest, softmaxed: Manifest) -> 
 
 
 def test_equal_scores_of_many_classes_come_by_index(softmaxed: Manifest) -> None:
-    """An unstable sort would mix them."""
+    """An unstable sort would change their order."""
     unlabelled = msgspec.structs.replace(softmaxed, labels=None)
     scores = np.tile([0.0, 1.0], 500)[None] / 500
     assert classes(unlabelled, scores, 3) == [(1, None, 0.002), (3, None, 0.002), (5, None, 0.002)]
