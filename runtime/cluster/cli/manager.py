@@ -36,9 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def manager_parser() -> Parser:
     """Return the parser of ``hyps-manager``."""
-    parser = Parser(prog=_PROGRAM, description="Set up and manage several devices that run one network.")
+    parser = Parser(
+        prog=_PROGRAM,
+        description="Set up and manage several devices that run one network.",
+        examples=("hyps-manager init-hub hub --host 192.168.1.2", "hyps-manager bundle --join hub/manager.join"),
+    )
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_init_hub(commands)
+    _add_users(commands)
+    status = commands.add_parser("status", help="show workers, placements, queues and rates")
+    add_hub(status)
+    status.add_argument("--watch", action="store_true", help="show it as it changes, until ctrl-C")
+    status.add_argument("--json", action="store_true", help="print each status as one line of JSON")
+    status.set_defaults(act=_status)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     serve = commands.add_parser("serve", help="serve a bundle to clients; 'hyps-manager DIR' is the same")
     serve.add_argument(
         "bundle",
@@ -74,6 +90,9 @@ def manager_parser() -> Parser:
     serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
     add_web(serve)
     serve.set_defaults(act=_serve)
+
+
+def _add_init_hub(commands: argparse._SubParsersAction[Parser]) -> None:
     init = commands.add_parser("init-hub", help="write a complete configuration for a hub (Mosquitto)")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for the hub's files, which include secrets")
     init.add_argument(
@@ -85,22 +104,19 @@ def manager_parser() -> Parser:
     init.add_argument("--port", type=_port, default=8883, metavar="N", help="the hub's port (default: 8883)")
     add_volume(init)
     init.set_defaults(act=_init_hub)
-    for command, role, what in (
+
+
+def _add_users(commands: argparse._SubParsersAction[Parser]) -> None:
+    for command, role, purpose in (
         ("add-worker", Role.WORKER, "print a join file for a device that will run partitions"),
         ("add-client", Role.CLIENT, "print a join file for a client that submits inputs"),
         ("add-viewer", Role.VIEWER, "print a join file for a user of 'hyps-manager status'"),
     ):
-        add = commands.add_parser(command, help=what, description=f"{what[0].upper()}{what[1:]}; it holds a secret.")
-        add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
+        add = commands.add_parser(command, help=purpose, description=f"{purpose.capitalize()}; it holds a secret.")
+        add.add_argument("name", metavar="NAME", help="the name: letters, digits, - and _")
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
         add_volume(add)
         add.set_defaults(act=_add, role=role)
-    status = commands.add_parser("status", help="show workers, placements, queues and rates")
-    add_hub(status)
-    status.add_argument("--watch", action="store_true", help="show it as it changes, until ctrl-C")
-    status.add_argument("--json", action="store_true", help="print each status as one line of JSON")
-    status.set_defaults(act=_status)
-    return parser
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -121,7 +137,7 @@ def _serve(options: argparse.Namespace) -> None:
     if bundle is None and options.web is None:
         raise HubError("name the bundle's folder, or serve the page with --web and choose a bundle there")
     journal = options.journal or (bundle.absolute().with_name(f"{bundle.absolute().name}.journal") if bundle else None)
-    wishes = ClusterOptions(
+    cluster_options = ClusterOptions(
         least_workers=options.workers,
         replicas=options.replicas,
         votes=options.vote,
@@ -130,9 +146,11 @@ def _serve(options: argparse.Namespace) -> None:
         pack=options.compress,
     )
     if options.web is not None:
-        serve(options, join, wishes, journal, _print)
+        serve(options, join, cluster_options, journal, _print)
     elif bundle and journal:
-        Manager(bundle, manager_link(join), Journal(journal), wishes, listen=options.listen, say=_say(options)).run()
+        Manager(
+            bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
+        ).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:

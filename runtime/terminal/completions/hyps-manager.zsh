@@ -56,7 +56,7 @@ _shtab_hyps_manager_add_client_options=(
   "--hub-dir[the hub\'s folder (default\: hub)]:DIR:_files -/"
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
-  ":letters, digits, - and _:"
+  ":the name\: letters, digits, - and _:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -67,7 +67,7 @@ _shtab_hyps_manager_add_viewer_options=(
   "--hub-dir[the hub\'s folder (default\: hub)]:DIR:_files -/"
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
-  ":letters, digits, - and _:"
+  ":the name\: letters, digits, - and _:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -78,7 +78,7 @@ _shtab_hyps_manager_add_worker_options=(
   "--hub-dir[the hub\'s folder (default\: hub)]:DIR:_files -/"
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
-  ":letters, digits, - and _:"
+  ":the name\: letters, digits, - and _:"
 )
 
 # guard to ensure default positional specs are added only once per session
