@@ -19,7 +19,7 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
 from hyps.runtime.execution.session import Session, open_session, to_numpy
-from hyps.runtime.io.inputs import read_tensors, sources
+from hyps.runtime.io.inputs import sources
 
 #: One input of a network: its tensors by name.
 Sample = Mapping[str, NDArray[Any]]
@@ -118,7 +118,7 @@ def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sam
 def file_inputs(manifest: Manifest, path: Path) -> Iterator[Sample]:
     """Yield the inputs in a file, or in each file of a folder, as ``hyps-run`` reads them."""
     for source in sources([str(path)]):
-        yield read_tensors(source, manifest, _DECODING_BYTES)
+        yield source.read(manifest, lambda: _DECODING_BYTES)
 
 
 def input_count(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The executor that runs a bundle on a device, and the manifest that describes one.
+"""Run a bundle on a device, and describe bundles by their manifests.
 
 import hyps.runtime
 with hyps.runtime.load("bundle") as network:
@@ -15,7 +15,7 @@ __all__ = ["Bundle", "load"]
 
 
 def __getattr__(name: str) -> object:
-    """What is public here is imported when it is asked for: the commands start without numpy."""
+    """Import a public name when it is first used, so that the commands start without numpy."""
     if name in __all__:
         from hyps.runtime import api
 

@@ -1,4 +1,4 @@
-"""Bundles for programs: ``hyps.runtime.load(folder)``, then `Bundle.run`."""
+"""Load and run bundles from Python: ``hyps.runtime.load(folder)``, then `Bundle.run`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hyps.runtime.execution.session import open_session
 
 
 class Bundle:
-    """A bundle in this process; a context manager, whose end gives its memory back.
+    """A bundle in this process; a context manager that gives the bundle's memory back at its end.
 
-    Thread-safe: one inference at a time, whoever else asks waits. The manifest's budget is kept by ``hyps-run``, a process
-    that has nothing else: here, what your program holds comes on top.
+    Thread-safe: it computes one inference at a time, and other threads wait. The manifest's budget is for the whole process
+    of ``hyps-run``; here the memory of your own program comes on top.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class Bundle:
 
     @property
     def inputs(self) -> dict[str, TensorRecord]:
-        """What `run` takes: by name numpy's dtype and the shape."""
+        """The inputs of `run`: numpy's dtype and the shape, by name."""
         return {name: self.manifest.tensors[name] for name in self.manifest.inputs}
 
     @property
     def outputs(self) -> dict[str, TensorRecord]:
-        """What `run` gives."""
+        """The outputs of `run`: numpy's dtype and the shape, by name."""
         return {output.name: self.manifest.tensors[output.name] for output in self.manifest.outputs}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The model's outputs by name, of ``inputs`` by name, each of the dtype and shape that `inputs` says.
+        """Return the model's outputs by name, computed from arrays by name with the dtypes and shapes of `Bundle.inputs`.
 
         Raises `hyps.runtime.errors.InputError` for other inputs, `BundleError` for a bundle that was changed or closed.
         """
@@ -54,7 +54,7 @@ class Bundle:
             return self._executor.run(inputs, again=True)
 
     def close(self) -> None:
-        """Give all memory back; may be called again."""
+        """Give all memory back; a second call does nothing."""
         with self._lock:
             self._executor = None
 
@@ -70,7 +70,7 @@ def load(
 ) -> Bundle:
     """Load the bundle in ``folder``, made by ``hypsc compile`` or `hyps.compiler.compile_model`.
 
-    ``threads``: at most what it was compiled for; ``verify``: compare every file's sha256 before it is used. Raises
-    `hyps.runtime.errors.BundleError` when it is not whole, `BudgetError` for too many threads.
+    ``threads`` is at most the number it was compiled for; ``verify`` compares every file's sha256 before the file is used.
+    Raises `hyps.runtime.errors.BundleError` when the bundle is not whole, `BudgetError` for too many threads.
     """
     return Bundle(folder, threads=threads, verify=verify, custom_ops=custom_ops)

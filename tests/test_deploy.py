@@ -30,8 +30,8 @@ README = (DEPLOY / "README.md").read_text()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = DEPLOY / "container" / "compose.yaml"
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
-    "hyps-manager": manager_cli._parser,
-    "hyps-worker": worker_cli._parser,
+    "hyps-manager": manager_cli.manager_parser,
+    "hyps-worker": worker_cli.worker_parser,
     "hyps-run": run_parser,
 }
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]

@@ -33,7 +33,7 @@ def test_wheel_holds_exactly_the_packages(wheel: Path, root: Path) -> None:
         f"hyps/{path.relative_to(root)}"
         for folder in FOLDERS
         for path in (root / folder).rglob("*")
-        if path.suffix in {".py", ".toml", ".txt", ".onnx", ".jpg", ".html", ".css", ".js", ".svg"}
+        if path.suffix in {".py", ".toml", ".txt", ".onnx", ".jpg", ".html", ".css", ".js", ".svg", ".bash", ".fish", ".zsh"}
         or path.name == "py.typed"
     }
     with zipfile.ZipFile(wheel) as archive:

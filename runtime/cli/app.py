@@ -1,4 +1,4 @@
-"""The commands of ``hyps-run``: run a bundle; ``calibrate``, ``doctor``: measure this device, look at it."""
+"""Start the commands of ``hyps-run``: run a bundle, ``calibrate`` this device, or ``doctor`` it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from hyps.runtime.signals import unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
 
 
-def run_app(arguments: Sequence[str] | None) -> NoReturn:
-    """Do what the command line asks for, in a lean process, and exit."""
+def run_hyps_run(arguments: Sequence[str] | None) -> NoReturn:
+    """Run the command that the arguments name, in a process that is kept small, and exit."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     commands = {"calibrate": (calibrate_parser, _calibrate), "doctor": (doctor_parser, _doctor)}
     parser, act = commands.get(given[0] if given else "", (run_parser, _run))
     options = parser().parse_args(given if act is _run else given[1:])
-    restart_lean(huge_pages=act is _run and options.batch == 1 and _takes_huge_pages(options.bundle))
+    restart_lean(huge_pages=act is _run and options.batch == 1 and _uses_huge_pages(options.bundle))
     unwind_on_signals()
     run_and_exit("hyps-run", partial(act, options), (RuntimeFault,))
 
 
-def _takes_huge_pages(bundle: Path) -> bool:
-    """What the manifest says, before what could check it is imported; at its word, it costs speed or memory at most."""
+def _uses_huge_pages(bundle: Path) -> bool:
+    """Return what the manifest says, before the modules that check it are imported; a wrong answer costs speed or memory."""
     try:
         with (bundle / "manifest.json").open("rb") as stream:
             return re.search(rb'"huge_pages"\s*:\s*true', stream.read(65_536)) is not None
-    except OSError:  # said where it is read
+    except OSError:  # reported when the manifest is read
         return False
 
 
@@ -43,9 +43,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.terminal.console import note, show
 
     settings = {"test_memory": options.test_memory, "as_json": options.json, "quiet": options.quiet}
-    told = calibrate(options.output, options.name, options.folder, **settings)
+    lines = calibrate(options.output, options.name, options.folder, **settings)
     if options.json or not options.quiet:
-        show(told)
+        show(lines)
     for line in origins(options.output) if options.verbose else ():
         note(line)
     return 0
@@ -58,6 +58,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from hyps.runtime.cli.run import run
+    from hyps.runtime.cli.run import run_inputs
+    from hyps.runtime.cli.run_options import run_options
 
-    return run(options)
+    return run_inputs(run_options(options))

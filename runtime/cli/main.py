@@ -1,4 +1,4 @@
-"""``hyps-run``: the command, which heeds ctrl-C before it imports what takes long."""
+"""Enter ``hyps-run``: handle ctrl-C first, then import what takes long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hyps.runtime.signals import exit_on_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hyps-run``; exits as `hyps.runtime.terminal.exit.EXIT_CODES` tells."""
+    """Run ``hyps-run`` and exit with a code of `hyps.runtime.terminal.exit.EXIT_CODES`."""
     exit_on_signals()
-    from hyps.runtime.cli.app import run_app
+    from hyps.runtime.cli.app import run_hyps_run
 
-    run_app(arguments)
+    run_hyps_run(arguments)

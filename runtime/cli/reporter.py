@@ -1,38 +1,40 @@
-"""What a run of ``hyps-run`` tells: results, how far it is, and, with ``--verbose``, what it does and why."""
+"""Report a run of ``hyps-run``: results, progress, and with ``--verbose`` what each step does and why."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from hyps.runtime.device.process_memory import memory
-from hyps.runtime.io.results import Result, profile_lines, result_lines, top_classes
+from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
+from hyps.runtime.io.files import save, save_profile
+from hyps.runtime.io.results import ResultRecord, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import note, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest, Step
-    from hyps.runtime.execution.engine import Engine
-    from hyps.runtime.execution.executor import Executor, StepProfile
-    from hyps.runtime.io.inputs import Tensors
+    from hyps.runtime.cli.run_options import RunOptions
+    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.io.archive import ResultArchive
 
 
-class Reporter:
-    """Tells of ``count`` inputs as the options want it; ``keep`` takes results that are not to be printed."""
+class Reporter(Observer):
+    """An engine's observer that reports ``count`` inputs on the terminal; an ``archive`` gets the results instead."""
 
-    def __init__(
-        self, options: argparse.Namespace, keep: Callable[[Result], None] | None, manifest: Manifest, count: int
-    ) -> None:
-        self._options, self._keep = options, keep
+    def __init__(self, options: RunOptions, manifest: Manifest, count: int, archive: ResultArchive | None) -> None:
+        self._run, self._options = options.engine, options.report
+        self._manifest, self._archive = manifest, archive
         self._steps = {step.name: step for step in manifest.steps}
-        self._rounds = 0
-        what = "inputs" if options.repeat == 1 else "runs"
-        self._progress = Progress(count * options.repeat, what, len(manifest.steps), quiet=options.quiet)
+        self._profiles: deque[StepProfile] = deque(maxlen=len(manifest.steps))  # of the last run
+        self._runs = 0
+        unit = "inputs" if self._run.repeat == 1 else "runs"
+        self._progress = Progress(count * self._run.repeat, unit, len(manifest.steps), quiet=self._options.quiet)
 
     def __enter__(self) -> Self:
         return self
@@ -40,71 +42,84 @@ class Reporter:
     def __exit__(self, *error: object) -> None:
         self._progress.clear()
 
-    def opened(self, executor: Executor) -> None:
-        """What was opened, and what the plan says of its weights."""
-        manifest = executor.manifest
+    def report(self, result: InferenceResult) -> int:
+        """Print or keep a result and what belongs to it; return the exit code that it stands for. Raises `OutputError`."""
+        if result.error:
+            return self._fault(result.error)
+        options = self._options
+        if options.save:
+            save(options.save, result.outputs)
+        self._result(result)
+        if options.profile:
+            stream = sys.stderr if options.json else sys.stdout
+            self._progress.clear()
+            show(profile_lines(self._profiles, stream), stream)
+        if options.profile_json:
+            save_profile(options.profile_json, self._profiles)
+        return 0
+
+    def opened(self, manifest: Manifest, threads: int) -> None:
+        """Report what was opened, and what the plan says of its weights."""
         weights = [step.weights.size_bytes for step in manifest.steps if step.weights]
         pinned = sum(step.pinned_bytes for step in manifest.steps)
-        checked = "sizes alone" if self._options.no_verify else "sizes and sha256, of weights as they are read"
+        checked = "sizes and sha256, of weights as they are read" if self._run.verify else "sizes alone"
         self._note(
-            f"{self._options.bundle}: {manifest.model.name} in {len(manifest.steps)} steps, compiled for "
+            f"{self._run.bundle}: {manifest.model.name} in {len(manifest.steps)} steps, compiled for "
             f"{manifest.target.name} with a budget of {megabytes(manifest.budget_bytes)}; checked: {checked}",
-            f"{executor.threads} threads; of {megabytes(sum(weights))} of weights {megabytes(pinned)} stay in memory once "
-            f"read, {megabytes(sum(weights) - pinned)} are read each time",
+            f"{threads} threads; of {megabytes(sum(weights))} of weights {megabytes(pinned)} stay in memory once read, "
+            f"{megabytes(sum(weights) - pinned)} are read each time",
             f"{megabytes(memory().resident_bytes)} resident before the first input",
         )
 
-    def step(self, profile: StepProfile) -> None:
-        """A step was run."""
+    def step_done(self, profile: StepProfile | None) -> None:
+        """Advance the progress by one step; report the step if it was measured."""
+        self._progress.part_done()
+        if profile is None:
+            return
+        self._profiles.append(profile)
         step = self._steps[profile.name]
         self._note(
             f"{step.name}: {len(step.operators)} operators, ready in {profile.load_s * 1e3:,.1f} ms, ran "
-            f"{profile.run_s * 1e3:,.1f} ms; {_weights(step)}; {megabytes(profile.read_bytes)} came from storage; "
-            f"{megabytes(profile.resident_bytes)} resident, {megabytes(step.peak_bytes)} predicted at most; "
+            f"{profile.run_s * 1e3:,.1f} ms; {_weights(step)}; {megabytes(profile.read_bytes)} read from storage; "
+            f"{megabytes(profile.resident_bytes)} resident, predicted peak {megabytes(step.peak_bytes)}; "
             f"keeps {', '.join(step.live) or 'nothing'}"
         )
 
-    def step_done(self) -> None:
-        """One step of one input is done."""
-        self._progress.part()
+    def run_done(self) -> None:
+        """Set the progress to the runs that are complete."""
+        self._runs += 1
+        self._progress.set_done(self._runs)
 
-    def round_done(self) -> None:
-        """An input went through all steps."""
-        self._rounds += 1
-        self._progress.thing(self._rounds)
+    def group_done(self, timing: GroupTiming) -> None:
+        """Print the time of inputs that ran together."""
+        if self._options.json or self._options.quiet or self._archive:
+            return
+        spilled = f"; {megabytes(timing.spilled_bytes)} went through a temporary file" if timing.spilled_bytes else ""
+        each = timing.seconds / timing.count
+        self._show([f"batch of {timing.count}: {timing.seconds:.3f} s, {each:.3f} s each{spilled}"])
 
-    def result(self, engine: Engine, name: str, outputs: Tensors, latency_s: float) -> None:
-        """Keep or print the result of an input."""
+    def warning(self, message: str) -> None:
+        """Print a warning."""
+        self._fault(message)
+
+    def _result(self, result: InferenceResult) -> None:
         options = self._options
-        result = Result(
-            input=name,
-            top=top_classes(engine.manifest, outputs, options.top),
-            outputs={name: tuple(values.shape) for name, values in outputs.items()},
-            latency_s=latency_s,
+        record = ResultRecord(
+            input=result.name,
+            top=top_classes(self._manifest, result.outputs, options.top),
+            outputs={name: tuple(values.shape) for name, values in result.outputs.items()},
+            latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
-            budget_bytes=engine.manifest.budget_bytes,
+            budget_bytes=self._manifest.budget_bytes,
         )
-        if self._keep:
-            self._keep(result)
+        if self._archive:
+            self._archive.add(record)
         elif options.json:
-            self._show([msgspec.json.encode(result).decode()])
+            self._show([msgspec.json.encode(record).decode()])
         elif not (options.quiet and options.save):
-            self._show(result_lines(result, outputs, options.repeat, quiet=options.quiet))
+            self._show(result_lines(record, result.outputs, self._run.repeat, quiet=options.quiet))
 
-    def profile(self, profiles: Iterable[StepProfile]) -> None:
-        """Print what each step took."""
-        stream = sys.stderr if self._options.json else sys.stdout
-        self._progress.clear()
-        show(profile_lines(profiles, stream), stream)
-
-    def together(self, count: int, seconds: float, spilled_bytes: int) -> None:
-        """What inputs that ran together took."""
-        spilled = f"; {megabytes(spilled_bytes)} went through a temporary file" if spilled_bytes else ""
-        if count and not (self._options.json or self._options.quiet or self._keep):
-            self._show([f"batch of {count}: {seconds:.3f} s, {seconds / count:.3f} s each{spilled}"])
-
-    def fault(self, message: object) -> int:
-        """Tell what is wrong with an input; the exit code that goes with it."""
+    def _fault(self, message: object) -> int:
         self._progress.clear()
         return say(message)
 
@@ -120,10 +135,10 @@ class Reporter:
 
 
 def _weights(step: Step) -> str:
-    """What becomes of a step's weights."""
+    """Return what happens to a step's weights."""
     if step.weights is None:
-        return "no weights of its own to read"
-    left = step.weights.size_bytes - step.pinned_bytes
-    ahead = f", {megabytes(step.ahead_bytes)} of the next are read meanwhile" if step.ahead_bytes else ""
+        return "it has no weights to read"
+    released = step.weights.size_bytes - step.pinned_bytes
+    ahead = f", {megabytes(step.ahead_bytes)} of the next step's are read meanwhile" if step.ahead_bytes else ""
     session = "its session stays open" if step.session.stays_open else "its session is closed"
-    return f"{megabytes(step.pinned_bytes)} of weights stay, {megabytes(left)} are given back{ahead}; {session}"
+    return f"{megabytes(step.pinned_bytes)} of weights stay, {megabytes(released)} are given back{ahead}; {session}"

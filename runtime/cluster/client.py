@@ -1,13 +1,14 @@
-"""The `hyps.runtime.execution.engine.Engine` of a cluster: inputs go to a manager, outputs come back.
+"""The `hyps.runtime.execution.engine.Engine` of a cluster: sends inputs to a manager through the hub, yields the outputs.
 
-A job has a number of its own that the client makes. What is not answered is said again, and the manager knows it by that
-number: a hub or a manager that was killed meanwhile costs time, and no job is computed twice or answered twice. Several jobs
-are under way at a time, so that the partitions form a pipeline; their outputs come in the order of the inputs.
+The client gives each job an identifier of its own. It repeats what was not answered, and the manager recognises a job by
+the identifier. A hub or a manager that is killed therefore costs time, but no job is computed or answered twice. Several
+jobs are under way at a time, so that the sub-bundles form a pipeline; their outputs come in the order of the inputs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import queue
 import secrets
@@ -35,22 +36,35 @@ from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import HubError, InputError
-from hyps.runtime.execution.batch import StreamResult
-from hyps.runtime.execution.executor import Outputs, StepProfile, check_inputs
+from hyps.runtime.execution.engine import (
+    ROOM_MARGIN_BYTES,
+    EngineInput,
+    GroupTiming,
+    InferenceResult,
+    InputTensors,
+    Observer,
+    failed,
+    failed_run,
+    in_memory,
+    only_outputs,
+    run_in_turn,
+)
+from hyps.runtime.execution.executor import Outputs, check_inputs
 from hyps.runtime.execution.session import memory_of, to_numpy
 
-#: Images under way at a time.
+#: Jobs under way at a time.
 JOB_WINDOW = 8
-#: An accepted job's result may take long; a job that nobody accepts is said again, for so many seconds.
+#: A job that was not heard of for so many seconds is submitted again; without any answer at all the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Job:
-    """One input under way: when it began and was heard of last, and what there is of its result."""
+    """One input under way: the times when it began and was last heard of, and the outputs that have arrived."""
 
     number: int
+    name: str
     inputs: Mapping[str, NDArray[Any]]
     began: float
     heard: float
@@ -59,23 +73,23 @@ class _Job:
 
 
 class ClusterEngine:
-    """Computes a bundle's outputs at the cluster behind a hub; the bundle's manifest alone is needed here.
+    """An engine that has a cluster compute; of the bundle it needs the manifest alone.
 
-    The hub is named by its address or a join file, or there is a ``link`` to it.
+    The hub is named by its address or by a join file, unless the caller has a ``link`` to it. With ``repeat`` each input is
+    computed that often, one after the other.
     """
 
-    def __init__(self, bundle: Path, hub: str | None, join_file: Path | None, *, link: Linker | None = None) -> None:
+    def __init__(
+        self, bundle: Path, hub: str | None, join_file: Path | None, *, link: Linker | None = None, repeat: int = 1
+    ) -> None:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        join = read_join(join_file) if join_file else Join(hub=hub or "")
-        if hub and join_file:
-            join = Join(hub=hub, name=join.name, password=join.password, authority=join.authority)
-            if not join.address.tls:
-                raise HubError("the join file's secret would travel unencrypted: give --engine as mqtts://")
+        self._repeat = repeat
+        join = _join(hub, join_file)
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
-        self._changed = threading.Condition()  # of the jobs, which two threads look at
+        self._changed = threading.Condition()  # guards the jobs, which two threads use
         self._answered = False
         self._fault: HubError | None = None
         self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
@@ -86,87 +100,97 @@ class ClusterEngine:
         self._connection.open()
         threading.Thread(target=self._listen, name="replies", daemon=True).start()
 
-    #: Nothing is kept in files here.
-    spilled_bytes = 0
-
     @property
     def manifest(self) -> Manifest:
-        """What the cluster runs."""
+        """The bundle's manifest."""
         return self._manifest
 
     def run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
-        watch: Callable[[StepProfile], None] | None = None,
+        inputs: Iterable[EngineInput],
+        observer: Observer | None = None,
         *,
-        again: bool = False,
+        window: int = JOB_WINDOW,
         job: str | None = None,
-    ) -> Outputs:
-        """The model's outputs by name; ``job`` is its number, 32 hexadecimal digits.
+    ) -> Iterator[InferenceResult]:
+        """Yield results in the order of the inputs; the result of an unreadable input comes at once.
 
-        Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
+        ``window`` inputs are under way at a time. ``job`` is the identifier of the only input's job, 32 hexadecimal digits.
+        Raises `HubError` where nobody computes them.
         """
-        (done,) = self.stream([inputs], only=job)
-        if done.error:
-            raise done.error
-        return done.outputs
-
-    def stream(
-        self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int = JOB_WINDOW, *, only: str | None = None
-    ) -> Iterator[StreamResult]:
-        """What becomes of each of ``inputs``, in their order; ``window`` of them are under way at a time.
-
-        ``only`` is the number of the only job. Raises `InputError` for wrong inputs, `HubError` where nobody computes them.
-        """
-        source = enumerate(inputs)
-        more = True
-        began = time.monotonic()
-        try:
-            while more or self._jobs:
-                while more and len(self._jobs) < window and not self._first_finished():
-                    number, sample = next(source, (0, None))
-                    more = sample is not None
-                    if sample is not None:
-                        check_inputs(self._manifest, sample)
-                        self._begin(only or secrets.token_hex(16), number, sample)
-                with self._changed:
-                    while self._jobs and not self._first_finished():
-                        self._changed.wait(_AGAIN_S)
-                        if self._fault:
-                            raise self._fault
-                        if not self._answered and time.monotonic() - began > _SILENCE_S:
-                            raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
-                    job = self._jobs.popitem(last=False)[1] if self._jobs else None
-                if job:
-                    seconds = time.monotonic() - job.began
-                    yield StreamResult(number=job.number, outputs=self._ordered(job), error=job.error, compute_s=seconds)
-        finally:
-            with self._changed:
-                self._jobs.clear()
-
-    def room_bytes(self) -> int:
-        """What the bundle's budget leaves for reading an input."""
-        return self._manifest.budget_bytes - memory().resident_bytes
-
-    def make_room(self) -> None:
-        """There is nothing to give back."""
+        observer = observer or Observer()
+        if self._repeat == 1:
+            return self._stream(inputs, observer, window, job)
+        return run_in_turn(inputs, self._read, self._run_alone, observer, self._repeat)
 
     def close(self) -> None:
-        """Take leave of the hub, when what was said has been sent."""
+        """Leave the hub after everything has been sent."""
         self._connection.close()
         self._events.put(None)
 
     def cancel(self) -> None:
-        """Give up the inputs under way: `run` and `stream`, which another thread called, raise `HubError`."""
+        """Give up the inputs under way: `run`, which another thread iterates over, raises `HubError`."""
         with self._changed:
             self._fault = HubError("the inputs were given up")
             self._changed.notify_all()
 
-    def _begin(self, name: str, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
+    def _stream(
+        self, inputs: Iterable[EngineInput], observer: Observer, window: int, only: str | None
+    ) -> Iterator[InferenceResult]:
+        numbers, source = itertools.count(), iter(inputs)
+        more, count, began = True, 0, time.perf_counter()
+        since = time.monotonic()
+        try:
+            while more or self._jobs:
+                while more and len(self._jobs) < window and not self._first_finished():
+                    following = next(source, None)
+                    if following is None:
+                        more = False
+                        break
+                    number, name = next(numbers), following.name
+                    try:
+                        tensors = self._read(following)
+                    except InputError as error:
+                        yield failed(number, name, error)
+                        continue
+                    count += 1
+                    self._begin(only or secrets.token_hex(16), number, name, tensors)
+                if job := self._next_done(since):
+                    observer.run_done()
+                    yield self._result(job)
+        finally:
+            with self._changed:
+                self._jobs.clear()
+        if count > 1:
+            observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
+
+    def _next_done(self, since: float) -> _Job | None:
+        """Wait for the oldest job and take it; return None where no job is under way. Raises `HubError`."""
+        with self._changed:
+            while self._jobs and not self._first_finished():
+                self._changed.wait(_AGAIN_S)
+                if self._fault:
+                    raise self._fault
+                if not self._answered and time.monotonic() - since > _SILENCE_S:
+                    raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
+            return self._jobs.popitem(last=False)[1] if self._jobs else None
+
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
+        return only_outputs(self._stream(in_memory([tensors]), Observer(), 1, None))
+
+    def _read(self, source: EngineInput) -> InputTensors:
+        """Return an input's tensors; the bundle's budget bounds the memory of this process too."""
+        tensors = source.read(
+            self._manifest, lambda: self._manifest.budget_bytes - memory().resident_bytes - ROOM_MARGIN_BYTES
+        )
+        check_inputs(self._manifest, tensors)
+        return tensors
+
+    def _begin(self, job: str, number: int, name: str, inputs: Mapping[str, NDArray[Any]]) -> None:
         now = time.monotonic()
         with self._changed:
-            self._jobs[name] = _Job(number=number, inputs=inputs, began=now, heard=now)
-        self._say(Submit(job=name, bundle=self._bundle_sha256))
+            self._jobs[job] = _Job(number=number, name=name, inputs=inputs, began=now, heard=now)
+        self._publish(Submit(job=job, bundle=self._bundle_sha256))
 
     def _first_finished(self) -> bool:
         return bool(self._jobs) and self._finished(next(iter(self._jobs)))
@@ -175,11 +199,15 @@ class ClusterEngine:
         job = self._jobs[name]
         return job.error is not None or len(job.outputs) == len(self._manifest.outputs)
 
-    def _ordered(self, job: _Job) -> Outputs:
-        return {} if job.error else {output.name: job.outputs[output.name] for output in self._manifest.outputs}
+    def _result(self, job: _Job) -> InferenceResult:
+        seconds = time.monotonic() - job.began
+        if job.error:
+            return failed_run(job.number, job.name, job.error, seconds)
+        outputs = {output.name: job.outputs[output.name] for output in self._manifest.outputs}
+        return InferenceResult(number=job.number, name=job.name, outputs=outputs, error=None, compute_s=seconds)
 
     def _listen(self) -> None:
-        """(On a thread of its own.) Inputs go out as soon as they are asked for, whatever the caller does meanwhile."""
+        """Take messages and send inputs as soon as they are asked for, on a thread of its own."""
         payload: bytes | None = b""
         while payload is not None:
             try:
@@ -190,18 +218,18 @@ class ClusterEngine:
                 try:
                     if payload:
                         self._take(payload)
-                    self._say_again()
+                    self._submit_again()
                 except HubError as fault:  # the link has ended
                     self._fault = fault
                 self._changed.notify_all()
 
-    def _say_again(self) -> None:
-        """What was not heard of for a while: who was killed may have forgotten it."""
+    def _submit_again(self) -> None:
+        """Repeat the jobs that were not heard of for a while: a manager that was killed may have forgotten them."""
         now = time.monotonic()
         for name, job in self._jobs.items():
             if now - job.heard > _AGAIN_S and not self._finished(name):
                 job.heard = now
-                self._say(Submit(job=name, bundle=self._bundle_sha256))
+                self._publish(Submit(job=name, bundle=self._bundle_sha256))
 
     def _take(self, payload: bytes) -> None:
         if payload.startswith(MAGIC):
@@ -209,7 +237,7 @@ class ClusterEngine:
                 job = self._jobs[arrival.key.job]
                 job.outputs[arrival.tensor] = to_numpy(to_value(arrival.data, arrival.record))
                 if self._finished(arrival.key.job):
-                    self._say(Delivered(job=arrival.key.job))
+                    self._publish(Delivered(job=arrival.key.job))
             self._answered = True
             return
         try:
@@ -224,7 +252,7 @@ class ClusterEngine:
         known.heard = time.monotonic()
         if isinstance(message, Refused):
             known.error = InputError(message.reason)
-            self._say(Delivered(job=message.job))
+            self._publish(Delivered(job=message.job))
         elif isinstance(message, SendInputs):
             self._send(message, known.inputs)
 
@@ -234,11 +262,11 @@ class ClusterEngine:
             for frame in cut(key, tensor, self._manifest.tensors[tensor], memory_of(array), pack=asked.pack):
                 self._connection.publish(self._submit_topic, frame)
 
-    def _say(self, message: messages.Message) -> None:
+    def _publish(self, message: messages.Message) -> None:
         self._connection.publish(self._submit_topic, messages.encode_message(message))
 
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
-        """(On the connection's thread.) The manager keeps the result until it hears that we have it."""
+        """Queue a message, on the connection's thread; the manager keeps a result until `Delivered` reaches it."""
         acknowledge()
         self._events.put(payload)
 
@@ -249,3 +277,13 @@ class ClusterEngine:
         if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:
             raise Dropped("not this job's")
         return self._manifest.tensors[tensor]
+
+
+def _join(hub: str | None, join_file: Path | None) -> Join:
+    """Return how to reach the hub; an address replaces that of the join file. Raises `HubError`."""
+    join = read_join(join_file) if join_file else Join(hub=hub or "")
+    if hub and join_file:
+        join = Join(hub=hub, name=join.name, password=join.password, authority=join.authority)
+        if not join.address.tls:
+            raise HubError("the join file's secret would travel unencrypted: give --engine as mqtts://")
+    return join

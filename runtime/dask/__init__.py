@@ -1,1 +1,1 @@
-"""A bundle on an existing engine: Dask's scheduler and workers (``hyps[dask]``)."""
+"""Run a bundle on a Dask cluster (``hyps[dask]``)."""

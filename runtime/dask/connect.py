@@ -1,4 +1,4 @@
-"""A Dask cluster: one that is there, or one of this machine's own for as long as it is needed."""
+"""Connect to a running Dask cluster, or start one on this machine for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ except ImportError:
     raise EngineError("--engine dask://... needs the distributed library: pip install 'hyps[dask]'") from None
 
 _WAIT_S = 10
-#: Of what is free, for all workers of a cluster of our own.
+#: The share of the free memory that all workers of a cluster of our own get together.
 _FREE_SHARE = 0.8
 _DEFAULT_PORT = 8786
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
-    """A client of a cluster whose scheduler is at ``host`` and ``port``; and the cluster, where it is our own."""
+class DaskCluster:
+    """A client of a cluster whose scheduler is at ``host`` and ``port``; ``own`` is the cluster that was started here."""
 
     client: Any
     host: str
@@ -35,24 +35,22 @@ class Connected:
     own: Any = None
 
     def memory_bytes(self) -> dict[str, int]:
-        """Workers' addresses, and how much memory each may hold. Raises `EngineError` where none says that."""
+        """Return the memory that each worker may hold by the worker's address. Raises `EngineError` where none states it."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        found = {address: int(each["resources"].get("memory", 0)) for address, each in sorted(workers.items())}
-        usable = {address: nbytes for address, nbytes in found.items() if nbytes > 0}
+        stated = {address: int(each["resources"].get("memory", 0)) for address, each in sorted(workers.items())}
+        usable = {address: nbytes for address, nbytes in stated.items() if nbytes > 0}
         if not usable:
-            raise EngineError(
-                "no Dask worker says how much memory it may hold; start them with 'dask worker ... --resources memory=BYTES'"
-            )
+            raise EngineError("no Dask worker states its memory; start them with 'dask worker ... --resources memory=BYTES'")
         return usable
 
     def close(self) -> None:
-        """Let go of it."""
+        """Leave the cluster, and end one that was started here."""
         self.client.close()
         if self.own:
             self.own.close()
 
 
-def connect(url: str) -> Connected:
+def connect(url: str) -> DaskCluster:
     """Connect to dask://HOST:PORT or dask+tls://HOST:PORT, or start dask://local. Raises `EngineError`."""
     try:
         parts = urlsplit(url)
@@ -60,9 +58,9 @@ def connect(url: str) -> Connected:
     except ValueError:
         host, port, scheme = "", 0, ""
     if scheme not in ("dask", "dask+tls") or not host or parts.path.strip("/") or parts.username:
-        raise EngineError(f"'{url}' is no Dask cluster; give dask://HOST:PORT, dask+tls://HOST:PORT or dask://local")
+        raise EngineError(f"'{url}' is not a Dask cluster; give dask://HOST:PORT, dask+tls://HOST:PORT or dask://local")
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.ERROR)  # that a worker was lost, say: what it had is computed again
+        logging.getLogger(name).setLevel(logging.ERROR)  # silences the loss of a worker, whose tasks run again
     if host == "local":
         return _local()
     tls = scheme == "dask+tls"
@@ -77,11 +75,11 @@ def connect(url: str) -> Connected:
     except (OSError, TimeoutError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EngineError(f"no Dask scheduler with workers at {host}:{port}: {reason}") from None
-    return Connected(client=client, host=host, port=port, tls=tls)
+    return DaskCluster(client=client, host=host, port=port, tls=tls)
 
 
-def _local() -> Connected:
-    """A worker for each core, with an equal share of what memory is free."""
+def _local() -> DaskCluster:
+    """Start a worker for each core, with an equal share of the free memory."""
     count = os.cpu_count() or 1
     memory_bytes = int(available_memory().available_bytes * _FREE_SHARE / count)
     with dask.config.set({"distributed.nanny.pre-spawn-environ": dict(LEAN_ENVIRONMENT)}):
@@ -95,4 +93,4 @@ def _local() -> Connected:
         )
     client = Client(cluster, set_as_default=False)
     client.wait_for_workers(count, timeout=_WAIT_S)
-    return Connected(client=client, host="127.0.0.1", port=_DEFAULT_PORT, tls=False, own=cluster)
+    return DaskCluster(client=client, host="127.0.0.1", port=_DEFAULT_PORT, tls=False, own=cluster)

@@ -1,180 +1,225 @@
-"""The `hyps.runtime.execution.engine.Engine` of a Dask cluster: steps are its tasks, tensors what travels between its workers.
+"""The `hyps.runtime.execution.engine.Engine` of a Dask cluster: steps become tasks, tensors travel between its workers.
 
-Dask does what it is there for: it gives tasks to workers that have the memory (the resource ``memory``, in bytes), moves
-tensors between them, runs again what a lost worker had, lets workers come and go, and shows all that on its dashboard. Who
-can speak to its scheduler can run programs on its workers: keep it in a network of your own, or use TLS
-(``dask+tls://``, with certificates as in Dask's configuration, ``distributed.comm.tls``).
+Dask gives tasks to workers that have the memory (the resource ``memory``, in bytes), moves tensors between them, runs again
+what a lost worker had, lets workers come and go, and shows all that on its dashboard. Whoever can speak to its scheduler can
+run programs on its workers: keep it in a network of your own, or use TLS (``dask+tls://``, with certificates as in Dask's
+configuration, ``distributed.comm.tls``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.dask import tasks
-from hyps.runtime.dask.connect import Connected, connect
-from hyps.runtime.dask.task_plan import Stage, task_plan
+from hyps.runtime.dask.connect import DaskCluster, connect
+from hyps.runtime.dask.task_plan import Stage, TaskPlan, task_plan
 from hyps.runtime.errors import EngineError, InputError, RuntimeFault
-from hyps.runtime.execution.batch import StreamResult
-from hyps.runtime.execution.executor import Outputs, StepProfile, check_inputs
+from hyps.runtime.execution.engine import (
+    ROOM_MARGIN_BYTES,
+    EngineInput,
+    GroupTiming,
+    InferenceResult,
+    InputTensors,
+    Observer,
+    failed,
+    failed_run,
+    in_memory,
+    only_outputs,
+    run_in_turn,
+)
+from hyps.runtime.execution.executor import Outputs, check_inputs
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
 _CHUNK, _CHUNK_BYTES = 16, 8_000_000
 #: Tasks under way for each worker: one that runs and one that waits.
-_AHEAD = 2
+_TASKS_PER_WORKER = 2
 _RETRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """Inputs that are computed together: their numbers, when they were given away, and what they will become."""
+class TaskSchedule:
+    """A task plan and what it needs to run: a ticket for each stage, the inputs of one task, the tasks under way."""
 
-    first: int
-    count: int
+    plan: TaskPlan
+    tickets: tuple[tasks.Ticket, ...]
+    chunk: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
+    """Inputs that are computed together: their numbers and names, when they were submitted, and Dask's futures."""
+
+    inputs: tuple[tuple[int, str], ...]
     began: float
     futures: tuple[Any, ...]
 
 
 class DaskEngine:
-    """Computes a bundle's outputs by Dask: ``url`` is dask://HOST:PORT, dask+tls://HOST:PORT or dask://local.
+    """An engine that has Dask compute; ``url`` is dask://HOST:PORT, dask+tls://HOST:PORT or dask://local.
 
-    ``count`` says how many inputs are expected. Workers fetch files from this process, once each.
-    Raises `EngineError` where there is no such cluster, `BudgetError` where its workers are too small.
+    Workers fetch files from this process, once each. With ``repeat`` each input is computed that often, one after the other.
+    Raises `EngineError` where there is no such cluster.
     """
 
-    #: Nothing is kept in files here.
-    spilled_bytes = 0
-
-    def __init__(self, bundle: Path, url: str, count: int = 1) -> None:
+    def __init__(self, bundle: Path, url: str, *, repeat: int = 1) -> None:
+        self._bundle, self._repeat = bundle, repeat
         self._manifest = read_manifest(bundle)
         check_files(bundle, self._manifest)
-        self._cluster: Connected = connect(url)
+        self._cluster: DaskCluster = connect(url)
+        self._schedules: dict[int, TaskSchedule] = {}
         try:
-            workers = self._cluster.memory_bytes()
-            input_bytes = sum(self._manifest.tensors[name].nbytes for name in self._manifest.inputs)
-            chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, input_bytes), count // (_AHEAD * len(workers))))
-            self.work = task_plan(self._manifest, workers, count, chunk)
-            self._chunk = chunk if len(self.work.stages) == 1 else 1
-            self._window = _AHEAD * len(workers) if len(self.work.stages) == 1 else _AHEAD * len(workers) + 2
-            self._server = FileServer(self._address(), tls=self._cluster.tls)
-            self._tickets = [self._ticket(bundle, number, stage) for number, stage in enumerate(self.work.stages)]
+            self._workers = self._cluster.memory_bytes()
+            self._server = FileServer(local_address(self._cluster.host, self._cluster.port), tls=self._cluster.tls)
         except BaseException:
             self._cluster.close()
             raise
 
     @property
     def manifest(self) -> Manifest:
-        """What it runs."""
+        """The bundle's manifest."""
         return self._manifest
 
-    def run(
-        self,
-        inputs: Mapping[str, NDArray[Any]],
-        watch: Callable[[StepProfile], None] | None = None,
-        *,
-        again: bool = False,
-    ) -> Outputs:
-        """The model's outputs by name. Raises `InputError` for wrong inputs, `EngineError` where they cannot be computed."""
-        (done,) = self.stream([inputs])
-        if done.error:
-            raise done.error
-        return done.outputs
+    def run(self, inputs: Iterable[EngineInput], observer: Observer | None = None) -> Iterator[InferenceResult]:
+        """Yield results in the order of the inputs; the result of an unreadable input comes at once.
 
-    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[StreamResult]:
-        """What becomes of each of ``inputs``, in their order; few are under way at a time, however many there are.
-
-        Raises `InputError` for wrong inputs, `EngineError` where they cannot be computed.
+        The length hint of the ``inputs`` decides how steps become tasks; without one, a single input is expected. Few inputs
+        are under way at a time. Raises `EngineError` where they cannot be computed, `BudgetError` where the workers are too
+        small.
         """
-        source, number = iter(inputs), 0
-        batches: deque[_Batch] = deque()
-        while True:
-            while len(batches) < self._window and (samples := list(islice(source, self._chunk))):
-                for sample in samples:
-                    check_inputs(self._manifest, sample)
-                batches.append(self._submit(number, samples))
-                number += len(samples)
-            if not batches:
-                return
-            yield from self._results(batches.popleft())
+        observer = observer or Observer()
+        if self._repeat == 1:
+            return self._stream(inputs, observer)
+        return run_in_turn(inputs, self._read, self._run_alone, observer, self._repeat)
 
-    def room_bytes(self) -> int:
-        """The budget is that of workers; here an input may be as large as it is on one device."""
-        return self._manifest.budget_bytes
-
-    def make_room(self) -> None:
-        """There is nothing to give back."""
+    def schedule(self, count: int) -> TaskSchedule:
+        """Return the schedule for ``count`` expected inputs, made once for each count. Raises `BudgetError`."""
+        if count not in self._schedules:
+            workers = len(self._workers)
+            input_bytes = sum(self._manifest.tensors[name].nbytes for name in self._manifest.inputs)
+            chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, input_bytes), count // (_TASKS_PER_WORKER * workers)))
+            plan = task_plan(self._manifest, self._workers, count, chunk)
+            is_one_task = len(plan.stages) == 1
+            chunk = chunk if is_one_task else 1
+            self._schedules[count] = TaskSchedule(
+                plan=plan,
+                tickets=tuple(
+                    self._ticket(f"{count}/{number}", number, stage, chunk) for number, stage in enumerate(plan.stages)
+                ),
+                chunk=chunk,
+                window=_TASKS_PER_WORKER * workers + (0 if is_one_task else 2),
+            )
+        return self._schedules[count]
 
     def close(self) -> None:
-        """Let go of the cluster, and of one that was started for this."""
+        """Leave the cluster, and end one that was started for this engine."""
         self._server.close()
         self._cluster.close()
 
-    def _submit(self, first: int, samples: list[Mapping[str, NDArray[Any]]]) -> _Batch:
+    def _stream(self, inputs: Iterable[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
+        source, numbers = iter(inputs), itertools.count()
+        schedule = self.schedule(length_hint(source, 1))
+        under_way: deque[_Chunk] = deque()
+        samples: list[tuple[int, str, InputTensors]] = []
+        count, began = 0, time.perf_counter()
+        more = True
+        while more or under_way:
+            while more and len(under_way) < schedule.window:
+                following = next(source, None)
+                if following is not None:
+                    number = next(numbers)
+                    try:
+                        samples.append((number, following.name, self._read(following)))
+                    except InputError as error:
+                        yield failed(number, following.name, error)
+                more = following is not None
+                if samples and (not more or len(samples) == schedule.chunk):
+                    under_way.append(self._submit(schedule, samples))
+                    count += len(samples)
+                    samples = []
+            if under_way:
+                for result in self._results(under_way.popleft()):
+                    observer.run_done()
+                    yield result
+        if count > 1:
+            observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
+
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
+        return only_outputs(self._stream(in_memory([tensors]), Observer()))
+
+    def _read(self, source: EngineInput) -> InputTensors:
+        """Return an input's tensors; an input may be as large as it may be on one device, as the budget is the workers'."""
+        tensors = source.read(self._manifest, lambda: self._manifest.budget_bytes - ROOM_MARGIN_BYTES)
+        check_inputs(self._manifest, tensors)
+        return tensors
+
+    def _submit(self, schedule: TaskSchedule, samples: list[tuple[int, str, InputTensors]]) -> _Chunk:
         """Give a graph of tasks to Dask; older inputs go first."""
-        batch = uuid.uuid4().hex
+        chunk, stages = uuid.uuid4().hex, schedule.plan.stages
+        priority = -samples[0][0]
         client = self._cluster.client
-        readers = sum(not set(stage.part.inputs).isdisjoint(self._manifest.inputs) for stage in self.work.stages)
-        given = tuple(samples)
-        inputs = given if readers == 1 else client.submit(tasks.given, given, key=f"inputs-{batch}", priority=-first)
-        made: dict[str, Any] = dict.fromkeys(self._manifest.inputs, inputs)
-        for stage, ticket in zip(self.work.stages, self._tickets, strict=True):
+        readers = sum(not set(stage.part.inputs).isdisjoint(self._manifest.inputs) for stage in stages)
+        tensors = tuple(each for *_, each in samples)
+        inputs = tensors if readers == 1 else client.submit(tasks.given, tensors, key=f"inputs-{chunk}", priority=priority)
+        producers: dict[str, Any] = dict.fromkeys(self._manifest.inputs, inputs)
+        for stage, ticket in zip(stages, schedule.tickets, strict=True):
             part = stage.part
             future = client.submit(
                 tasks.compute,
                 ticket,
-                *{id(made[name]): made[name] for name in part.inputs}.values(),
-                key=f"{stage.name}-{batch}",
+                *{id(producers[name]): producers[name] for name in part.inputs}.values(),
+                key=f"{stage.name}-{chunk}",
                 resources={"memory": stage.memory_bytes},
                 workers=[stage.home] if stage.home else None,
                 allow_other_workers=bool(stage.home),
                 retries=_RETRIES,
-                priority=-first,
+                priority=priority,
             )
-            made.update(dict.fromkeys((output.name for output in part.outputs), future))
-        futures = tuple(dict.fromkeys(made[output.name] for output in self._manifest.outputs))
-        return _Batch(first=first, count=len(samples), began=time.perf_counter(), futures=futures)
+            producers.update(dict.fromkeys((output.name for output in part.outputs), future))
+        futures = tuple(dict.fromkeys(producers[output.name] for output in self._manifest.outputs))
+        named = tuple((number, name) for number, name, _ in samples)
+        return _Chunk(inputs=named, began=time.perf_counter(), futures=futures)
 
-    def _results(self, batch: _Batch) -> Iterator[StreamResult]:
+    def _results(self, chunk: _Chunk) -> Iterator[InferenceResult]:
         try:
-            parts = self._cluster.client.gather(list(batch.futures))
+            parts = self._cluster.client.gather(list(chunk.futures))
         except RuntimeFault:
             raise
         except Exception as error:  # Dask's own, and those of its workers' Python
             raise EngineError(f"the Dask cluster cannot compute this: {str(error) or type(error).__name__}") from None
-        seconds = (time.perf_counter() - batch.began) / batch.count
+        seconds = (time.perf_counter() - chunk.began) / len(chunk.inputs)
         names = {output.name for output in self._manifest.outputs}
-        for offset in range(batch.count):
+        for offset, (number, name) in enumerate(chunk.inputs):
             each = [part[offset] for part in parts]
-            fault = next((part for part in each if isinstance(part, InputError)), None)
-            outputs = {} if fault else {name: value for part in each for name, value in part.items() if name in names}
-            yield StreamResult(number=batch.first + offset, outputs=outputs, error=fault, compute_s=seconds)
+            if fault := next((part for part in each if isinstance(part, InputError)), None):
+                yield failed_run(number, name, fault, seconds)
+            else:
+                outputs = {key: value for part in each for key, value in part.items() if key in names}
+                yield InferenceResult(number=number, name=name, outputs=outputs, error=None, compute_s=seconds)
 
-    def _address(self) -> str:
-        return local_address(self._cluster.host, self._cluster.port)
-
-    def _ticket(self, bundle: Path, number: int, stage: Stage) -> tasks.Ticket:
-        """Let workers fetch a stage's files, and say how."""
+    def _ticket(self, holder: str, number: int, stage: Stage, chunk: int) -> tasks.Ticket:
+        """Return a worker's permission to fetch a stage's files, and where they are."""
         document = encode_manifest(stage.part)
         sha256 = hashlib.sha256(document).hexdigest()
-        shelf: dict[str, Path | bytes] = {sha256: document, **{file.sha256: bundle / file.path for file in stage.part.files}}
+        files: dict[str, Path | bytes] = {file.sha256: self._bundle / file.path for file in stage.part.files}
         orders = Orders(
             epoch=0,
             url=self._server.url,
-            token=self._server.grant(f"stage {number}", shelf),
+            token=self._server.grant(holder, {sha256: document, **files}),
             authority=self._server.authority,
         )
         order = ShareOrder(number=number, sha256=sha256, size_bytes=len(document))
-        return tasks.Ticket(orders=orders, order=order, inputs=self._chunk)
+        return tasks.Ticket(orders=orders, order=order, inputs=chunk)

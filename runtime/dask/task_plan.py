@@ -1,9 +1,9 @@
-"""How a bundle's steps become tasks: spread over the workers, or all in one.
+"""Turn a bundle's steps into Dask tasks: spread over the workers, or all in one task.
 
-Spread, each run of steps has a home: weights stay with the worker that has them in memory, tensors travel from worker to
-worker, and shards of one operator run side by side. All in one task, any worker computes it, inputs side by side; no tensor
-travels, but each worker reads all weights, and what it cannot keep for every few inputs. Of the two, what reads and sends
-fewer bytes is chosen. Steps that follow each other on one worker are one task, as Dask takes 6 ms for each (measured).
+Spread, each run of steps has a home: weights stay with the worker that holds them in memory, tensors travel from worker to
+worker, and shards of one operator run side by side. In one task, any worker computes all steps and inputs run side by side.
+No tensor travels then, but each worker reads all weights, and reads again for every task what it cannot keep. The plan that
+reads and sends fewer bytes is chosen. Consecutive steps on one worker are one task, as Dask takes 6 ms for each (measured).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, Offer
 from hyps.runtime.cluster.placement.placement import assign, place
 from hyps.runtime.errors import BudgetError
 
-#: A Dask worker's process besides ours: idle it takes 59 MB, 13 of them Python's own; and some inputs on their way.
+#: The memory of a Dask worker's process without our runtime: 59 MB idle (13 of them Python's) and inputs in transit.
 DASK_BYTES = 70_000_000
-#: Placed by memory alone: Dask knows how fast its workers are, we do not.
+#: The same rate for all workers: Dask knows their speeds, the plan does not, so that memory alone decides.
 _MACS_PER_S = 1_000_000_000
-#: What could be read or sent in the time that Dask takes for a task.
+#: The bytes that could be read or sent in the time that Dask takes for a task.
 _TASK_BYTES = 600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A task for every few inputs: ``part`` as a bundle, what it holds of a worker's memory, and whose it is to be."""
+    """A task for every few inputs: the sub-bundle ``part``, the memory that it needs, and the worker it is meant for."""
 
     part: Manifest
     memory_bytes: int
@@ -36,14 +36,14 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The first and the last step, for Dask's dashboard."""
         first, last = self.part.steps[0].name, self.part.steps[-1].name
         return first if first == last else f"{first} to {last}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPlan:
-    """The stages in the order of the schedule, the bytes that ``count`` inputs are expected to read and send, and why."""
+    """The stages in the order of the schedule, the bytes that all inputs are expected to read and send, and the reason."""
 
     stages: tuple[Stage, ...]
     nbytes: int
@@ -51,18 +51,19 @@ class TaskPlan:
 
 
 def task_plan(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, chunk: int) -> TaskPlan:
-    """For ``count`` inputs, ``chunk`` of them together, on workers of so much memory by their addresses.
+    """Return the plan for ``count`` inputs, ``chunk`` of them together; ``memory_bytes`` is each worker's, by address.
 
     Raises `BudgetError` where a step fits no worker.
     """
-    apart = _apart(manifest, memory_bytes, count)
+    spread = _spread(manifest, memory_bytes, count)
     together = _together(manifest, memory_bytes, count, chunk) if count > 1 else None
-    if together is None or (apart.nbytes < together.nbytes and count > 1):
-        return apart
+    if together is None or (spread.nbytes < together.nbytes and count > 1):
+        return spread
     return together
 
 
-def _apart(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> TaskPlan:
+def _spread(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> TaskPlan:
+    """Return the plan that gives each run of steps a home."""
     offers = [
         Offer(name=address, memory_bytes=nbytes - DASK_BYTES + CLUSTER_BYTES, macs_per_s=_MACS_PER_S)
         for address, nbytes in memory_bytes.items()
@@ -79,7 +80,7 @@ def _apart(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> T
 
 
 def _together(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, chunk: int) -> TaskPlan | None:
-    """None where not every worker can run every step."""
+    """Return the plan of one task; None where some worker cannot run every step."""
     budget_bytes = min(memory_bytes.values()) - DASK_BYTES
     try:
         (part,) = sub_bundles(manifest, [range(len(manifest.steps))], budget_bytes)

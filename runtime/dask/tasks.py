@@ -1,6 +1,6 @@
-"""What a Dask worker does: fetches a share once, keeps it loaded as far as its memory goes, computes it for some inputs.
+"""Run a Dask worker's tasks: fetch a sub-bundle once, keep it loaded while memory allows, compute it for some inputs.
 
-One inference at a time in a process, whatever threads Dask gives it: that is what its memory was planned for.
+A process computes one inference at a time, whatever threads Dask gives it: its memory was planned for that.
 """
 
 from __future__ import annotations
@@ -26,50 +26,56 @@ from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.transfer.file_cache import Cache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.batch import Batch
+from hyps.runtime.execution.batch import run_batch
+from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 from hyps.runtime.execution.session import TensorValue, memory_of, to_ort
 
-#: What becomes of some inputs: of each its tensors by name, or why there are none.
+#: For each of some inputs its tensors by name, or the error that left it without tensors.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]
 
-#: Of files that no share in use needs, so much is kept.
+#: The bytes of files to keep that no sub-bundle in use needs.
 CACHE_BYTES = 20 * 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A share, and where its files are fetched; ``inputs`` are computed together at most."""
+    """A sub-bundle, where to fetch its files, and how many ``inputs`` are computed together at most."""
 
     orders: Orders
     order: ShareOrder
     inputs: int
 
 
-class Shares:
-    """The shares of one process, which computes with as many ``threads`` as it has and a bundle was planned for."""
+class SubBundleStore:
+    """The sub-bundles of one process, which computes with its ``threads`` but at most those a bundle was planned for."""
 
     def __init__(self, cache: Path, threads: int) -> None:
-        self._place, self._threads = cache, threads
+        self._cache, self._threads = cache, threads
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Executor] = OrderedDict()
 
+    @property
+    def loaded(self) -> tuple[Manifest, ...]:
+        """The manifests of the loaded sub-bundles, the last used last."""
+        return tuple(executor.manifest for executor in self._loaded.values())
+
     def compute(self, ticket: Ticket, parts: Sequence[Samples]) -> Samples:
-        """A share's outputs of some inputs, whose tensors come in ``parts``. Raises `RuntimeFault`."""
+        """Return a sub-bundle's outputs for some inputs, whose tensors come in ``parts``. Raises `RuntimeFault`."""
         with self._lock:
             executor = self._executor(ticket)
             samples = [_merged(each, executor) for each in zip(*parts, strict=True)]
-            found: list[Mapping[str, NDArray[Any]] | InputError] = [
+            results: list[Mapping[str, NDArray[Any]] | InputError] = [
                 each if isinstance(each, InputError) else {} for each in samples
             ]
             places = [number for number, each in enumerate(samples) if not isinstance(each, InputError)]
-            wanted = (each for each in samples if not isinstance(each, InputError))
-            for number, result in zip(places, _results(executor, wanted, batch=ticket.inputs > 1), strict=True):
-                found[number] = result if isinstance(result, InputError) else _arrays(result, executor)
-            return found
+            usable = (each for each in samples if not isinstance(each, InputError))
+            for number, outputs in zip(places, _results(executor, usable, batch=ticket.inputs > 1), strict=True):
+                results[number] = outputs if isinstance(outputs, InputError) else _arrays(outputs, executor)
+            return results
 
     def _executor(self, ticket: Ticket) -> Executor:
-        """The share, loaded; of the others those that were not used for longest go where there is no room for all."""
+        """Return the loaded sub-bundle; the least recently used others go where there is no room for all."""
         sha256 = ticket.order.sha256
         for other, executor in self._loaded.items():
             if other != sha256:
@@ -77,59 +83,57 @@ class Shares:
         if sha256 not in self._loaded:
             folder = self._folder(ticket)
             manifest = read_manifest(folder)
-            while self._loaded and _peak_bytes(manifest, *self._manifests()) > manifest.budget_bytes:
+            while self._loaded and _peak_bytes(manifest, *self.loaded) > manifest.budget_bytes:
                 self._loaded.popitem(last=False)
             threads = min(self._threads, manifest.target.threads)
-            several = ticket.inputs > 1  # one at a time, what is pinned stays
+            several = ticket.inputs > 1  # one at a time, pinned weights stay
             adapted = batch_manifest(manifest, ticket.inputs) if several else manifest
             self._loaded[sha256] = load_executor(folder, threads=threads, adapt=lambda _: adapted)
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
 
-    def _manifests(self) -> Iterator[Manifest]:
-        return (executor.manifest for executor in self._loaded.values())
-
     def _folder(self, ticket: Ticket) -> Path:
-        self._place.mkdir(parents=True, exist_ok=True)
-        with _locked(self._place / "lock"):  # of all workers on this machine, one fetches
-            cache = Cache(self._place)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with _locked(self._cache / "lock"):  # one worker of this machine fetches, the others wait
+            cache = Cache(self._cache)
             folder = cache.share(ticket.orders, ticket.order)
             cache.prune({ticket.order.sha256}, CACHE_BYTES)
         return folder
 
 
 def compute(ticket: Ticket, *parts: Samples) -> Samples:
-    """A task: see `Shares.compute`."""
-    return _here().compute(ticket, parts)
+    """Run a task: see `SubBundleStore.compute`."""
+    return _process_store().compute(ticket, parts)
 
 
 def given(samples: Samples) -> Samples:
-    """A task: inputs as they are, so that they can be had again when the worker that holds them is lost."""
+    """Run a task that returns inputs unchanged: Dask can run it again where the worker that held them is lost."""
     return samples
 
 
-_made = threading.Lock()
-_shares: list[Shares] = []
+_store_lock = threading.Lock()
+_stores: list[SubBundleStore] = []
 
 
-def _here() -> Shares:
-    with _made:
-        if not _shares:
+def _process_store() -> SubBundleStore:
+    """Return this process's store, made when the first task arrives."""
+    with _store_lock:
+        if not _stores:
             from distributed import get_worker
 
             keep_lean()
             caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            _shares.append(Shares(Path(caches, "hyps", "dask"), get_worker().state.nthreads))
-        return _shares[0]
+            _stores.append(SubBundleStore(Path(caches, "hyps", "dask"), get_worker().state.nthreads))
+        return _stores[0]
 
 
 def _results(
     executor: Executor, samples: Iterator[Mapping[str, TensorValue]], *, batch: bool
 ) -> Iterator[Outputs | InputError]:
-    """In the order of the samples; in a ``batch``, weights that are not kept are read once for all of them."""
+    """Yield outputs in the order of the samples; a ``batch`` reads weights that are not kept once for all of them."""
     if batch and executor.manifest.streams_weights:
-        for done in sorted(Batch(executor).stream(samples), key=lambda done: done.number):
-            yield done.error or done.outputs
+        for result in sorted(run_batch(executor, in_memory(samples)), key=lambda result: result.number):
+            yield result.error or result.outputs
         return
     for sample in samples:
         try:
@@ -151,18 +155,18 @@ def _merged(
 
 
 def _arrays(outputs: Outputs, executor: Executor) -> dict[str, NDArray[Any]]:
-    """Arrays that can travel, of the bits where numpy does not know the type."""
-    found = {}
+    """Return arrays that can be pickled: where numpy does not know a type, arrays of the same bits."""
+    arrays = {}
     for name, value in outputs.items():
         record = executor.manifest.tensors[name]
         storage = STORAGE_TYPES[record.dtype].storage
         same = isinstance(value, np.ndarray) and value.dtype.name == storage
-        found[name] = value if same else np.frombuffer(bytes(memory_of(to_ort(value))), storage).reshape(record.shape)
-    return found
+        arrays[name] = value if same else np.frombuffer(bytes(memory_of(to_ort(value))), storage).reshape(record.shape)
+    return arrays
 
 
 def _peak_bytes(*manifests: Manifest) -> int:
-    """What a process holds with all of these loaded, whichever step runs."""
+    """Return the peak of a process with all of these loaded, whichever step runs."""
     steps = [step for manifest in manifests for step in manifest.steps]
     return sum(step.pinned_bytes for step in steps) + max(step.alone_bytes - step.pinned_bytes for step in steps)
 

@@ -1,95 +1,138 @@
-"""Run a batch: every step runs over all inputs before the next is opened, so that weights are read once for the batch.
+"""Run a batch: every step runs over all inputs before the next step is opened, so that weights are read once a batch.
 
-Kaboubi, section 3.3.1.3 (Algorithm 3). Tensors that wait for a later step are kept in memory as far as the budget allows,
-else in a temporary file. `hyps.runtime.bundle.batch_schedule` adapts the schedule.
+Kaboubi, section 3.3.1.3 (Algorithm 3). Tensors that later steps need are kept in memory as far as the budget allows, the
+others in a temporary file.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from hyps.runtime.bundle.batch_schedule import waiting_room_bytes
-from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import Executor, Outputs, check_inputs
+from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.execution.engine import (
+    ROOM_MARGIN_BYTES,
+    EngineInput,
+    GroupTiming,
+    InferenceResult,
+    InputTensors,
+    Observer,
+    failed,
+    failed_run,
+)
+from hyps.runtime.execution.executor import Executor, ReadyStep
 from hyps.runtime.execution.session import TensorValue
 from hyps.runtime.execution.spill import TensorStore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamResult:
-    """The result of the input with this number: its outputs or the error, and the seconds spent on computing it."""
+def run_batch(
+    executor: Executor, inputs: Iterable[EngineInput], observer: Observer | None = None, *, first: int = 0
+) -> Generator[InferenceResult, None, int]:
+    """Run inputs together through an executor of a `hyps.runtime.bundle.batch_schedule.batch_manifest`, and return their count; numbers start at ``first``.
 
-    number: int
-    outputs: Outputs
-    error: InputError | None
-    compute_s: float
+    Each result is yielded as soon as it is known. An input is read when the first step gets to it. Raises as `Executor.run`
+    does for what is wrong with the bundle.
+    """
+    observer = observer or Observer()
+    batch, started = _Batch(executor, observer), time.perf_counter()
+    yield from batch.run(inputs, first)
+    seconds = time.perf_counter() - started
+    if batch.count:
+        observer.group_done(GroupTiming(count=batch.count, seconds=seconds, spilled_bytes=batch.store.spilled_bytes))
+    return batch.taken
 
 
-class Batch:
-    """Runs inputs in groups through an executor of a `batch_manifest`; ``advance`` is told of each step of each input."""
+@dataclass(slots=True)
+class _Pending:
+    """An input between two steps: its name, and the seconds that its own steps took so far."""
 
-    def __init__(self, executor: Executor, advance: Callable[[], None] = lambda: None) -> None:
-        self._executor = executor
-        self._advance = advance
-        self._store = TensorStore()
+    name: str
+    compute_s: float = 0.0
 
-    @property
-    def spilled_bytes(self) -> int:
-        """Bytes written to the temporary file so far."""
-        return self._store.spilled_bytes
 
-    def make_room(self) -> None:
-        """Give back what the inputs that were read before hold, to read another."""
-        self._store.set_limit(0)
-        self._executor.trim()
+class _Batch:
+    """Inputs that go through the steps together; ``taken`` of them were taken from the stream, ``count`` could be read."""
 
-    def stream(self, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[StreamResult]:
-        """What becomes of each of ``inputs``, as soon as it is known; an input is read when the first step gets to it.
+    def __init__(self, executor: Executor, observer: Observer) -> None:
+        self._executor, self._observer = executor, observer
+        self._last = len(executor.manifest.steps) - 1
+        self._pending: dict[int, _Pending] = {}
+        self.store = TensorStore()
+        self.taken = self.count = 0
 
-        Raises as `Executor.run` does for what is wrong with the bundle.
-        """
-        manifest = self._executor.manifest
-        last = len(manifest.steps) - 1
-        seconds: dict[int, float] = {}
-        with closing(self._store):
-            for index, step in enumerate(manifest.steps):
-                room_bytes = waiting_room_bytes(manifest, step)
-                self._store.set_limit(room_bytes)
-                with self._executor.step(index, again=False) as run:
-                    for number, held in self._arriving(inputs, seconds) if index == 0 else self._waiting(seconds):
-                        started = time.perf_counter()
-                        try:
-                            run(held)
-                        except InputError as error:
-                            yield StreamResult(number=number, outputs={}, error=error, compute_s=seconds.pop(number))
-                            continue
-                        seconds[number] += time.perf_counter() - started
-                        self._advance()
-                        if index == last:
-                            outputs = self._executor.outputs(held)
-                            yield StreamResult(number=number, outputs=outputs, error=None, compute_s=seconds[number])
-                        else:
-                            self._store.set_limit(room_bytes)
-                            self._store.put(number, held)
+    def run(self, inputs: Iterable[EngineInput], first: int) -> Iterator[InferenceResult]:
+        """Run every step over all inputs before the next step is opened."""
+        with closing(self.store):
+            for index, step in enumerate(self._executor.manifest.steps):
+                room_bytes = waiting_room_bytes(self._executor.manifest, step)
+                self.store.set_limit(room_bytes)
+                with self._executor.step(index, again=False) as ready:
+                    for item in self._arriving(inputs, first) if index == 0 else self._waiting():
+                        result = (
+                            item if isinstance(item, InferenceResult) else self._advance(*item, index, ready, room_bytes)
+                        )
+                        if result:
+                            yield result
 
     def _arriving(
-        self, inputs: Iterable[Mapping[str, NDArray[Any]]], seconds: dict[int, float]
-    ) -> Iterator[tuple[int, dict[str, TensorValue]]]:
-        for number, sample in enumerate(inputs):
-            check_inputs(self._executor.manifest, sample)
-            seconds[number] = 0.0
-            yield number, dict(sample)
-
-    def _waiting(self, seconds: Iterable[int]) -> Iterator[tuple[int, dict[str, TensorValue]]]:
-        for number, after in itertools.zip_longest([*seconds], [*seconds][1:]):
-            tensors = self._store.take(number)
-            if after is not None:
-                self._store.expect(after)
+        self, inputs: Iterable[EngineInput], first: int
+    ) -> Iterator[tuple[int, dict[str, TensorValue]] | InferenceResult]:
+        """Read the inputs one by one; an input that cannot be read is a result already."""
+        for source in inputs:
+            number = first + self.taken
+            self.taken += 1
+            try:
+                tensors = dict(self._read(source))
+            except InputError as error:
+                yield failed(number, source.name, error)
+                continue
+            self.count += 1
+            self._pending[number] = _Pending(source.name)
             yield number, tensors
+
+    def _read(self, source: EngineInput) -> InputTensors:
+        """Return an input's tensors; where they do not fit, read once more after making room."""
+        try:
+            return source.read(self._executor.manifest, self._free_bytes)
+        except RoomError:
+            self.store.set_limit(0)
+            self._executor.trim()
+            return source.read(self._executor.manifest, self._free_bytes)
+
+    def _free_bytes(self) -> int:
+        return self._executor.room_bytes() - ROOM_MARGIN_BYTES
+
+    def _waiting(self) -> Iterator[tuple[int, dict[str, TensorValue]]]:
+        """Take the inputs back from the store, while the kernel reads the next one's tensors."""
+        numbers = [*self._pending]
+        for number, following in itertools.zip_longest(numbers, numbers[1:]):
+            tensors = self.store.take(number)
+            if following is not None:
+                self.store.expect(following)
+            yield number, tensors
+
+    def _advance(
+        self, number: int, held: dict[str, TensorValue], index: int, ready: ReadyStep, room_bytes: int
+    ) -> InferenceResult | None:
+        """Run a step on one input; return its result if it is done or failed, else keep its tensors for the next step."""
+        pending = self._pending[number]
+        started = time.perf_counter()
+        try:
+            ready.run(held)
+        except InputError as error:
+            del self._pending[number]
+            return failed_run(number, pending.name, error, pending.compute_s)
+        pending.compute_s += time.perf_counter() - started
+        self._observer.step_done(None)
+        if index == self._last:
+            outputs = self._executor.outputs(held)
+            return InferenceResult(
+                number=number, name=pending.name, outputs=outputs, error=None, compute_s=pending.compute_s
+            )
+        self.store.set_limit(room_bytes)
+        self.store.put(number, held)
+        return None

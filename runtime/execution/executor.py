@@ -1,7 +1,7 @@
-"""Run a bundle in this process: for each step open its session, run it, release it and every tensor past its last use.
+"""Carry out a manifest's schedule: open each step's session, run it, release it and every tensor past its last use.
 
-The executor knows nothing of shards or of the reasons for cuts. The manifest says which tensors a step reads, which are
-kept after it, and which weights stay in memory (`hyps.runtime.execution.weight_residency`).
+The executor knows nothing of shards or of the reasons for the cuts. The manifest says which step runs on which tensors,
+which tensors to keep, and which weights stay in memory (`hyps.runtime.execution.weight_residency`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from hyps.runtime.execution.session import Session, SessionOpener, TensorValue, 
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.weight_residency import WeightResidency
 
+#: A model's outputs by name.
 Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """The cost of one step: seconds to load weights and session, and to run; bytes read from storage; resident bytes.
+    """The seconds of one step to load its weights and session and to run, the bytes read from storage, the resident bytes.
 
     Bytes that are read for the next step while this one runs count here.
     """
@@ -43,15 +44,15 @@ class StepProfile:
     resident_bytes: int
 
 
-class _ReadyStep:
-    """A step whose weights are resident and whose session is open: call it to run it."""
+class ReadyStep:
+    """A step whose weights are in memory and whose session is open."""
 
     def __init__(self, session: Session, step: Step) -> None:
         self._session: Session | None = session
         self._step = step
 
-    def __call__(self, held: MutableMapping[str, TensorValue]) -> None:
-        """Run the step on the tensors of one inference, and drop those that are no longer needed."""
+    def run(self, held: MutableMapping[str, TensorValue]) -> None:
+        """Run the step on the tensors of one inference, and drop those that no later step needs."""
         assert self._session
         held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
         for name in held.keys() - set(self._step.live):
@@ -63,7 +64,7 @@ class _ReadyStep:
 
 
 class Executor:
-    """The `hyps.runtime.execution.engine.Engine` of this process, for one bundle. Not thread-safe: one run at a time."""
+    """A checked bundle that is ready to run in this process. Not thread-safe: it computes one inference at a time."""
 
     def __init__(
         self,
@@ -90,75 +91,70 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=_has_available(manifest.budget_bytes + streamed_bytes),
+            keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
         )
         self._code = CodePages()
-        #: Of the last inference by `run`: the seconds of each step, from its weights to its outputs.
-        self.steps_s: list[float] = []
-        #: Called behind each step of `run`; unlike what watches, it costs nothing.
-        self.passed: Callable[[], None] = lambda: None
         self.trim()
 
     def trim(self) -> None:
-        """Give back resident pages that are not needed between steps (see `CodePages`)."""
+        """Give back the resident pages that no step needs (see `CodePages`)."""
         self._code.release()
 
     def room_bytes(self) -> int:
-        """What is left of the budget between two inferences, what is being read ahead counted as if it were there."""
-        pending = self._residency.pending_bytes()  # first of all: it turns into resident bytes, never the reverse
+        """Return what is left of the budget between two inferences; bytes that are being read ahead count as resident."""
+        pending = self._residency.pending_bytes()  # read first: pending bytes become resident, never the reverse
         self.trim()
         return self.manifest.budget_bytes - pending - memory().resident_bytes
 
     def make_room(self) -> None:
-        """Give back everything between two inferences that can be read again."""
+        """Give back, between two inferences, everything that can be read again."""
         self._residency.release()
         self.trim()
 
     def run(
         self,
         inputs: Mapping[str, NDArray[Any]],
-        watch: Callable[[StepProfile], None] | None = None,
+        step_done: Callable[[StepProfile | None], None] = lambda _: None,
         *,
         again: bool = False,
+        profile: bool = False,
     ) -> Outputs:
-        """Compute the model's outputs by name from its ``inputs`` by name; ``watch`` is told of each step.
+        """Return the model's outputs by name, computed from its ``inputs`` by name.
 
-        ``again`` says that another inference follows, so that its first weights are read beside the last step.
-        Raises `InputError` for a missing or unknown input, another dtype or another shape.
+        ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (two reads of
+        ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
+        last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
         check_inputs(self.manifest, inputs)
         held: dict[str, TensorValue] = dict(inputs)
-        self.steps_s = []
         for index, step in enumerate(self.manifest.steps):
-            started, read_before = time.perf_counter(), storage_bytes_read() if watch else 0
-            with self.step(index, again=again) as run:
+            started, read_before = time.perf_counter(), storage_bytes_read() if profile else 0
+            measured = None
+            with self.step(index, again=again) as ready:
                 opened = time.perf_counter()
-                run(held)
-                if watch:
-                    watch(
-                        StepProfile(
-                            name=step.name,
-                            load_s=opened - started,
-                            run_s=time.perf_counter() - opened,
-                            read_bytes=storage_bytes_read() - read_before,
-                            resident_bytes=memory().resident_bytes,
-                        )
+                ready.run(held)
+                if profile:
+                    measured = StepProfile(
+                        name=step.name,
+                        load_s=opened - started,
+                        run_s=time.perf_counter() - opened,
+                        read_bytes=storage_bytes_read() - read_before,
+                        resident_bytes=memory().resident_bytes,
                     )
-            self.steps_s.append(time.perf_counter() - started)
-            self.passed()
+            step_done(measured)
         return self.outputs(held)
 
     @contextmanager
-    def step(self, index: int, *, again: bool) -> Iterator[_ReadyStep]:
-        """Make one step ready to run inside the ``with`` block, on the tensors of any number of inferences.
+    def step(self, index: int, *, again: bool) -> Iterator[ReadyStep]:
+        """Make one step ready to run on the tensors of any number of inferences.
 
-        With ``again`` the first step follows the last. Raises `BundleError`.
+        ``again`` announces that the first step follows the last.
         """
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
         self._residency.enter(index, again=again)
         try:
-            ready = _ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
+            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
             if index == 0:
                 self.trim()
             yield ready
@@ -167,7 +163,7 @@ class Executor:
             self._residency.leave(index)
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
-        """Return the model's outputs, from the tensors ``held`` after the last step."""
+        """Return the model's outputs from the tensors that are held after the last step."""
         return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
 
 
@@ -179,7 +175,7 @@ def load_executor(
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     opener: SessionOpener = open_session,
 ) -> Executor:
-    """Open the bundle in folder ``bundle``. With ``verify`` every file's sha256 is checked before the file is used.
+    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, weights when they are first read. ``adapt`` may change the schedule. Raises `BundleError` when
     the bundle is not whole.
@@ -189,8 +185,8 @@ def load_executor(
     return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
 
 
-def _has_available(nbytes: int) -> bool:
-    """Return whether this much memory is available; false where that is unknown."""
+def _is_available(nbytes: int) -> bool:
+    """Return whether this many bytes are available; False where that is unknown."""
     try:
         return nbytes <= available_memory().available_bytes
     except DeviceError:

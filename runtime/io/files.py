@@ -1,4 +1,4 @@
-"""Where results go besides standard output: .npz files and profiles."""
+"""Write outputs to .npz files and profiles to JSON files, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Write an .npz file, whole or not at all; unlike ``np.savez`` it takes tensors of any name, ``file`` for one."""
+    """Write an .npz file; unlike ``np.savez`` it takes tensors of any name, for example ``file``. Raises `OutputError`."""
     import zipfile
 
     from numpy.lib import format as npy_format
@@ -28,7 +28,7 @@ def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
 
 
 def save_profile(path: Path, profiles: Iterable[StepProfile]) -> None:
-    """Write a JSON list with an object for each step, whole or not at all."""
+    """Write a JSON list with an object for each step. Raises `OutputError`."""
     import msgspec
 
     with replacing(path) as partial:
@@ -37,7 +37,7 @@ def save_profile(path: Path, profiles: Iterable[StepProfile]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to: it takes the place of ``path`` if the block ends well, and disappears if not.
+    """Yield a temporary file in the folder of ``path``: it replaces ``path`` if the block succeeds, else it is removed.
 
     Raises `OutputError` where it cannot be written.
     """

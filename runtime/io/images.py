@@ -1,4 +1,4 @@
-"""Photographs into tensors, by the bundle's preprocessing and within the bundle's memory."""
+"""Turn photographs into tensors, by the bundle's preprocessing and within the bundle's memory."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from hyps.runtime.units import megabytes
 
 #: Pillow holds a colour picture in four bytes a pixel.
 _PIXEL_BYTES = 4
-#: What a decoder holds beside the picture, in bytes a pixel (measured: tests/runtime/io/test_image_memory.py). A progressive
-#: JPEG's coefficients are two bytes a pixel and band, whatever the scale it is decoded at.
+#: The bytes a pixel that a decoder holds in addition to the picture (measured: tests/runtime/io/test_image_memory.py). A
+#: progressive JPEG's coefficients take two bytes a pixel and band, at every scale of decoding.
 _DECODER_BYTES = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "PPM": 0, "GIF": 4, "TIFF": 4}
 _OTHER_DECODER_BYTES, _COEFFICIENT_BYTES = 16, 2
 _ORIENTATION_TAG = 0x0112
 
-# Sizes are bounded below by the memory there is, which is stricter than Pillow's constant.
+# `_fit` bounds sizes by the free memory, which is stricter than Pillow's constant.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> NDArray[Any]:
-    """Decode a picture and make the input tensor of it: shape [1, C, H, W] or [1, H, W, C] as ``recipe`` says.
+    """Decode a picture into the input tensor, of shape [1, C, H, W] or [1, H, W, C] as ``recipe`` says.
 
-    A JPEG too large for ``room_bytes`` of memory is decoded at the smallest of libjpeg's scales that is not below the
-    size needed. Raises `InputError` for what is no image, is damaged, or does not fit even so.
+    A JPEG too large for ``room_bytes`` of memory is decoded at the smallest of libjpeg's scales that still has the size
+    needed. Raises `InputError` for a file that is damaged or not an image, `RoomError` for a picture that does not fit.
     """
     try:
         upright = _decode(source, name, recipe, room_bytes)
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name} is no image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz") from None
-    except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
+        raise InputError(f"{name} is not an image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz") from None
+    except Exception as error:  # Pillow's decoders raise any exception on damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"cannot read image {name}: {reason.splitlines()[0]}") from None
     return to_tensor(upright, recipe)
@@ -48,7 +48,7 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
 def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
     """Resize, crop and normalise an upright picture: (pixel x scale - mean) / std in float32.
 
-    The long side is rounded to the nearest pixel, the centre crop's corner down.
+    The long side is rounded to the nearest pixel, the corner of the centre crop is rounded down.
     """
     height, width = recipe.size
     picture = picture.resize(_scaled(picture.size, recipe), Image.Resampling[recipe.interpolation.upper()])
@@ -70,20 +70,20 @@ def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
 
 
 def _decode(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:
-    """The upright picture, in the recipe's number of channels."""
+    """Return the upright picture, in the recipe's number of channels."""
     with (
-        warnings.catch_warnings(action="ignore"),  # of odd metadata: the picture counts
+        warnings.catch_warnings(action="ignore"),  # odd metadata matters to nobody
         Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
     ):
         _fit(picture, name, recipe, room_bytes)
         picture.load()
-        _fit(picture, name, recipe, room_bytes)  # a PNG may tell its orientation only behind its pixels
+        _fit(picture, name, recipe, room_bytes)  # a PNG may hold its orientation after its pixels
         ImageOps.exif_transpose(picture, in_place=True)
         return _in_colour(picture, "L" if recipe.colour == "L" else "RGB")
 
 
 def _scaled(size: tuple[int, int], recipe: Preprocess) -> tuple[int, int]:
-    """(width, height) that a picture of ``size`` is resized to before the crop."""
+    """Return (width, height) to which a picture of ``size`` is resized before the crop."""
     height, width = recipe.size
     if recipe.resize is None:
         return width, height
@@ -92,14 +92,14 @@ def _scaled(size: tuple[int, int], recipe: Preprocess) -> tuple[int, int]:
 
 
 def _in_colour(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in ``mode``, itself where it is so already; of 16 bits a pixel the upper 8 (Pillow would clip them)."""
+    """Return the picture in ``mode``; of 16 bits a pixel it keeps the upper 8, which Pillow would clip."""
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -> None:
-    """Make sure that decoding fits, with libjpeg's scaling where that helps (``Image.draft``)."""
+    """Check that decoding fits, and have libjpeg scale where that is needed (``Image.draft``). Raises `RoomError`."""
     full = picture.size
     if _needed_bytes(picture, full, recipe) <= room_bytes:
         return
@@ -114,7 +114,7 @@ def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -
 
 
 def _needed_bytes(picture: Image.Image, full: tuple[int, int], recipe: Preprocess) -> int:
-    """Bytes that decoding a picture of ``full`` size, turning it upright, converting and resizing it take at most."""
+    """Return the most bytes that decoding a picture of ``full`` size, turning it upright and resizing it can take."""
     width, height = picture.size
     scaled = _scaled(picture.size, recipe)
     pixels_bytes = width * height * _PIXEL_BYTES
@@ -131,7 +131,7 @@ def _needed_bytes(picture: Image.Image, full: tuple[int, int], recipe: Preproces
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation as far as it is known without decoding (which Pillow's ``getexif`` of a PNG would do)."""
+    """Return the EXIF orientation as far as the header holds it; Pillow's ``getexif`` would decode a PNG for it."""
     if picture.format == "PNG" and "exif" not in picture.info:
         return 1
     return int(picture.getexif().get(_ORIENTATION_TAG, 1))

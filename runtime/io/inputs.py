@@ -1,4 +1,4 @@
-"""What to run on: photographs, folders of them, tensors in .npy or .npz files, or standard input."""
+"""Find and read inputs: photographs, folders of them, tensors in .npy or .npz files, or standard input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -20,37 +21,78 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.execution.engine import InputTensors
 from hyps.runtime.execution.executor import check_tensor
 from hyps.runtime.units import megabytes
 
-Tensors = dict[str, NDArray[Any]]
-
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 _PIECE_BYTES = 1 << 20
-#: How numpy packs; of other methods zipfile unpacks as much as there is, whatever it is asked for.
-_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-#: Standard input beyond this is refused.
+#: The methods by which numpy packs; with others, zipfile unpacks more than it is asked for.
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+#: The most that is read from standard input.
 STDIN_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSource:
-    """One input to run: its name for people, and where it is (bytes: already read from standard input)."""
+    """One input to run: a name for messages and results, and its content, a file or bytes.
+
+    It is an `hyps.runtime.execution.engine.EngineInput`.
+    """
 
     name: str
     content: Path | bytes
 
+    def read(self, manifest: Manifest, room_bytes: Callable[[], int]) -> InputTensors:
+        """Return the tensors; see `read_tensors`."""
+        return read_tensors(self, manifest, room_bytes())
 
-def sources(arguments: Iterable[str], stdin_limit_bytes: int = STDIN_LIMIT_BYTES) -> Iterator[InputSource]:
-    """The inputs that the arguments name, folders expanded in the order of their file names.
 
-    Raises `InputError` for what does not exist, a folder without pictures or tensors, and too long a standard input.
+class StandardInput:
+    """The input from standard input, read when an engine has room for it; its bytes are dropped once they are decoded."""
+
+    name = "standard input"
+
+    def __init__(self) -> None:
+        self._content: bytes | None = None
+
+    def read(self, manifest: Manifest, room_bytes: Callable[[], int]) -> InputTensors:
+        """Return the tensors; see `read_tensors`. Raises `InputError` for a longer input than there is room for."""
+        if self._content is None:
+            self._content = _read_stdin(min(STDIN_LIMIT_BYTES, max(0, room_bytes())))
+        tensors = read_tensors(InputSource(name=self.name, content=self._content), manifest, room_bytes())
+        self._content = None
+        return tensors
+
+
+class InputQueue:
+    """An iterator over inputs that keeps no reference to one it has given away, and whose length is how many are left."""
+
+    def __init__(self, inputs: Iterable[InputSource | StandardInput]) -> None:
+        self._waiting = deque(inputs)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> InputSource | StandardInput:
+        if not self._waiting:
+            raise StopIteration
+        return self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+def sources(arguments: Iterable[str]) -> Iterator[InputSource | StandardInput]:
+    """Yield the inputs that the arguments name, folders expanded in the order of their file names.
+
+    Raises `InputError` for a path that does not exist, and for a folder without pictures or tensors.
     """
     for argument in arguments:
         path = Path(argument)
         try:
             if argument == "-":
-                yield InputSource(name="standard input", content=_read_stdin(stdin_limit_bytes))
+                yield StandardInput()
             elif path.is_dir():
                 yield from _folder(path)
             elif path.exists():
@@ -61,10 +103,10 @@ def sources(arguments: Iterable[str], stdin_limit_bytes: int = STDIN_LIMIT_BYTES
             raise InputError(f"cannot read {argument}: {error.strerror}") from None
 
 
-def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> Tensors:
-    """The model's inputs by name, read from ``source``; each is checked against the manifest before its data are read.
+def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> InputTensors:
+    """Read and return the model's inputs by name; each is checked against the manifest before its data are read.
 
-    ``room_bytes`` bounds the memory that this may take. Raises `InputError`.
+    ``room_bytes`` bounds the memory that reading may take. Raises `InputError`, and `RoomError` where an input does not fit.
     """
     if _starts_with(source, _NPY_MAGIC):
         return _read_npy(source, manifest, room_bytes)
@@ -72,7 +114,7 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> Te
         return _read_npz(source, manifest, room_bytes)
     if manifest.preprocess is None:
         raise InputError(
-            f"{source.name} is no .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
+            f"{source.name} is not a .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
         )
     from hyps.runtime.io.images import read_image  # Pillow costs memory that tensors do not need
 
@@ -82,15 +124,15 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> Te
 def _folder(path: Path) -> Iterator[InputSource]:
     from PIL import Image
 
-    known = {".npy", ".npz", *Image.registered_extensions()}
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
-    if not found:
+    suffixes = {".npy", ".npz", *Image.registered_extensions()}
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+    if not files:
         raise InputError(f"{path} holds no images and no .npy or .npz files")
-    yield from map(_file, found)
+    yield from map(_file, files)
 
 
 def _file(path: Path) -> InputSource:
-    """A file; where its name is no UTF-8, people see replacement characters."""
+    """Return the input of a file; a name that is not UTF-8 gets replacement characters."""
     return InputSource(name=os.fsencode(path).decode(errors="replace"), content=path)
 
 
@@ -115,23 +157,25 @@ def _starts_with(source: InputSource, magic: bytes) -> bool:
         return stream.read(len(magic)) == magic
 
 
-def _read_npy(source: InputSource, manifest: Manifest, room_bytes: int) -> Tensors:
+def _read_npy(source: InputSource, manifest: Manifest, room_bytes: int) -> InputTensors:
     if len(manifest.inputs) != 1:
-        raise InputError(f"{source.name} is one tensor, the model takes {len(manifest.inputs)}; give an .npz file")
+        raise InputError(f"{source.name} holds one tensor, the model takes {len(manifest.inputs)}; give an .npz file")
     with _open(source) as stream:
         return {manifest.inputs[0]: _read_array(stream, source.name, manifest.inputs[0], manifest, room_bytes)}
 
 
-def _read_npz(source: InputSource, manifest: Manifest, room_bytes: int) -> Tensors:
+def _read_npz(source: InputSource, manifest: Manifest, room_bytes: int) -> InputTensors:
     with _parsing(f"{source.name} is a damaged .npz file"), _open(source) as stream, zipfile.ZipFile(stream) as archive:
         members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        tensors: Tensors = {}
+        tensors: dict[str, NDArray[Any]] = {}
         for name, member in members.items():
             if name not in manifest.inputs:
                 takes = ", ".join(manifest.inputs)
                 raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
-            if archive.getinfo(member).compress_type not in _BOUNDED:
-                raise InputError(f"{source.name} is packed by another method than numpy's; save it with numpy.savez")
+            if archive.getinfo(member).compress_type not in _BOUNDED_METHODS:
+                raise InputError(
+                    f"{source.name} is compressed by a method that numpy does not use; save it with numpy.savez"
+                )
             with archive.open(member) as inner:
                 left_bytes = room_bytes - sum(array.nbytes for array in tensors.values())
                 tensors[name] = _read_array(inner, source.name, name, manifest, left_bytes)
@@ -139,7 +183,7 @@ def _read_npz(source: InputSource, manifest: Manifest, room_bytes: int) -> Tenso
 
 
 def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, room_bytes: int) -> NDArray[Any]:
-    """One array in .npy form, its header checked first; no pickled objects."""
+    """Return one array in .npy form; its header is checked first, and pickled objects are refused."""
     record = manifest.tensors[name]
     with _parsing(f"{source} is a damaged .npy file"):
         version = npy_format.read_magic(stream)
@@ -162,7 +206,7 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, r
 
 
 def _fill(data: NDArray[np.uint8], stream: IO[bytes]) -> None:
-    """Read ``data`` piece by piece: a zip archive's members come as copies."""
+    """Read into ``data`` piece by piece, as a zip archive returns copies."""
     for start in range(0, data.size, _PIECE_BYTES):
         piece = data[start : start + _PIECE_BYTES]
         content = stream.read(piece.size)
@@ -173,7 +217,7 @@ def _fill(data: NDArray[np.uint8], stream: IO[bytes]) -> None:
 
 @contextmanager
 def _parsing(damaged: str) -> Iterator[None]:
-    """Make an `InputError` of whatever zipfile, its decompressors and numpy raise on bytes that nobody vouches for."""
+    """Turn whatever zipfile, its decompressors and numpy raise on untrusted bytes into an `InputError`."""
     try:
         with warnings.catch_warnings(action="ignore"):
             yield

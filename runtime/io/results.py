@@ -1,4 +1,4 @@
-"""What came out: the classes with the highest scores, their labels, and how that is printed."""
+"""Turn outputs into a result: the classes with the highest scores and their labels, as lines or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
 
 
-class Scored(msgspec.Struct, frozen=True, kw_only=True):
+class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
     """A class: its index, its label (None without labels) and its probability."""
 
     index: int
@@ -23,22 +23,23 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One input's result, as ``--json`` prints it. ``top`` is empty where the model's first output is no class scores."""
+class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one input as ``--json`` prints it; ``top`` is empty where the first output is no vector of classes."""
 
     input: str
-    top: tuple[Scored, ...]
+    top: tuple[ClassScore, ...]
     outputs: dict[str, tuple[int, ...]]
     latency_s: float
     peak_rss_bytes: int
     budget_bytes: int
 
 
-def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: int) -> tuple[Scored, ...]:
-    """The ``count`` classes with the highest scores in the first output, highest first; equal scores by index.
+def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: int) -> tuple[ClassScore, ...]:
+    """Return the ``count`` classes with the highest scores in the first output, highest first; equal scores by index.
 
-    A softmax is applied only where the network does not end in one. Empty where the output is no vector of scores, or the
-    bundle says neither labels nor preprocessing nor probabilities, so that nothing tells that these are classes.
+    A softmax is applied only where the network does not end in one. The result is empty where the output is not a vector of
+    scores. It is empty, too, where the bundle has neither labels nor preprocessing nor probabilities: nothing then shows
+    that the scores are of classes.
     """
     record = manifest.outputs[0]
     values = np.squeeze(np.asarray(outputs[record.name]))
@@ -53,12 +54,14 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     best = np.argsort(-scores, kind="stable")[:count]
     labels = manifest.labels
     return tuple(
-        Scored(index=int(index), label=labels[index] if labels else None, score=float(scores[index])) for index in best
+        ClassScore(index=int(index), label=labels[index] if labels else None, score=float(scores[index])) for index in best
     )
 
 
-def result_lines(result: Result, outputs: Mapping[str, NDArray[Any]], repeats: int, *, quiet: bool = False) -> Iterable[str]:
-    """A result for people: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
+def result_lines(
+    result: ResultRecord, outputs: Mapping[str, NDArray[Any]], repeats: int, *, quiet: bool = False
+) -> Iterable[str]:
+    """Yield a result as text: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
     yield plain(result.input)
     for scored in result.top:
         yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
@@ -67,13 +70,13 @@ def result_lines(result: Result, outputs: Mapping[str, NDArray[Any]], repeats: i
             yield f"  {plain(name)}: {describe(TensorRecord(dtype=values.dtype.name, shape=values.shape))}"
     if quiet:
         return
-    how = f" (median of {repeats})" if repeats > 1 else ""
+    median = f" (median of {repeats})" if repeats > 1 else ""
     peak, budget = megabytes(result.peak_rss_bytes), megabytes(result.budget_bytes)
-    yield f"  {result.latency_s:.3f} s{how}, peak memory {peak} of a budget of {budget}"
+    yield f"  {result.latency_s:.3f} s{median}, peak memory {peak} of a budget of {budget}"
 
 
 def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:
-    """A table with a row per step: to open and to run it, read from storage, resident while it ran."""
+    """Return a table with a row per step: time to load and to run, bytes read from storage, memory resident after it ran."""
     from hyps.runtime.terminal.tables import Column, table
 
     columns = (Column("step"), *(Column(heading, numeric=True) for heading in ("load", "run", "read", "resident")))

@@ -1,4 +1,4 @@
-"""What is told to people: lines on standard output and standard error, in colour on a terminal that wants it."""
+"""Print lines for people on standard output and standard error, in colour where the terminal allows it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TextIO
 
 from hyps.runtime.errors import OutputError
 
-#: Where there is no terminal: what a page or a mail takes without wrapping.
+#: The width where there is no terminal: what a page or a mail shows without wrapping.
 WIDTH = 100
 
 
 def width(stream: TextIO) -> int:
-    """Columns that a line may have: what ``COLUMNS`` says, or the terminal."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and len(told) < 6 and int(told):
-        return int(told)
+    """Return the columns of a line: what ``COLUMNS`` says, or the terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and len(columns) < 6 and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or WIDTH
-    except (OSError, ValueError):  # no terminal, or no file
+    except (OSError, ValueError):  # not a terminal, or not a file
         return WIDTH
 
 
 def height(stream: TextIO) -> int:
-    """Lines that can be seen at once; where there is no terminal, any number."""
+    """Return the lines that can be seen at once; where there is no terminal, a very large number."""
     try:
         return os.get_terminal_size(stream.fileno()).lines or sys.maxsize
     except (OSError, ValueError):
@@ -33,23 +33,23 @@ def height(stream: TextIO) -> int:
 
 
 def moves(stream: TextIO) -> bool:
-    """Whether what was written can be overwritten: only on a terminal, and not on every one."""
+    """Return whether text can be overwritten: only on a terminal, and not on every terminal."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def styled(text: str, style: str, stream: TextIO) -> str:
-    """Text in an ANSI style (``1``: bold, ``31``: red) where that is a terminal and ``NO_COLOR`` is not set."""
+    """Return text in an ANSI style (``1``: bold, ``31``: red) where that is a terminal and ``NO_COLOR`` is not set."""
     return f"\x1b[{style}m{text}\x1b[0m" if moves(stream) and not os.environ.get("NO_COLOR") else text
 
 
 def plain(text: str) -> str:
-    """One line, whatever names a file holds: line ends and terminal codes are spelt out."""
+    """Return the text as one line: line ends and terminal codes, which names may hold, are spelt out."""
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
-    """A sentence in lines that fit, the second and later ones by ``indent``; a word that is too long stays whole."""
-    import textwrap  # most runs tell nothing that long
+    """Wrap a sentence into lines that fit, all but the first indented; a word that is too long stays whole."""
+    import textwrap  # most runs print nothing that long
 
     hanging = " " * indent
     wrapped = textwrap.TextWrapper(width(stream), "", hanging, break_long_words=False, break_on_hyphens=False)
@@ -57,20 +57,20 @@ def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
 
 
 def say(message: object, program: str = "hyps-run") -> int:
-    """Tell the user in one line what is wrong; the exit code that goes with it."""
-    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)
+    """Print one line that says what is wrong; return the exit code that stands for it."""
+    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)  # noqa: T201
     return 2
 
 
 def note(message: object, program: str = "hyps-run") -> None:
-    """Tell the user something beside the result."""
-    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)
+    """Print a message for the user that is not part of the result."""
+    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines at once, in characters that the output can take.
+    """Print lines without delay, in characters that the output can show.
 
-    Raises `OutputError` where they cannot be, BrokenPipeError where the reader went away.
+    Raises `OutputError` where they cannot be written, BrokenPipeError where the reader is gone.
     """
     out = stream or sys.stdout
     encoding = out.encoding or "utf-8"
@@ -85,5 +85,5 @@ def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
 
 
 def drop_stdout() -> None:
-    """Let go of an output that takes no more, or Python tries again when it exits."""
+    """Replace an output that can no longer be written: Python would try again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,8 +11,8 @@ from hyps.runtime.terminal.console import drop_stdout, say
 
 #: The last sentence of every command's ``--help``.
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a check failed, or a bug, with a traceback; 2 what you can mend, told in one line; "
-    "130 ctrl-C; 141 nobody reads the output; 143 SIGTERM."
+    "Exit codes: 0 done; 1 a check failed, or a bug (with a traceback); 2 a mistake that you can mend (one line says how); "
+    "130 ctrl-C; 141 the reader of the output is gone; 143 SIGTERM."
 )
 
 

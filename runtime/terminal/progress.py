@@ -1,4 +1,7 @@
-"""How far long work has come and how long the rest takes: one line on standard error, for who looks at a terminal."""
+"""Show how far long work has come and how long the rest takes, in one line on a terminal's standard error.
+
+Written by hand because ``rich`` would cost a device memory that the network needs.
+"""
 
 from __future__ import annotations
 
@@ -7,56 +10,55 @@ import time
 
 from hyps.runtime.terminal.console import moves, width
 
-#: Shorter work tells nothing.
-_PATIENCE_S = 1.0
+#: Shorter work shows nothing.
+_DELAY_S = 1.0
 _EVERY_S = 0.2
-#: Back to the first column, and clear the line.
+#: Moves to the first column, and clears the line.
 _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Tells after a second how many of ``total`` ``things`` are done, each of so many ``parts``; see `clear`."""
+    """A line that shows, after a second, how many of ``total`` items are done; each item has this many ``parts``."""
 
-    def __init__(self, total: int, things: str = "inputs", parts: int = 1, *, quiet: bool = False) -> None:
-        self.shown = not quiet and moves(sys.stderr)
-        self._total, self._things, self._parts = total, things, parts
+    def __init__(self, total: int, items: str = "inputs", parts: int = 1, *, quiet: bool = False) -> None:
+        self._shown = not quiet and moves(sys.stderr)
+        self._total, self._items, self._parts = total, items, parts
         self._done = 0
         self._started = time.monotonic()
-        self._next = self._started + _PATIENCE_S
+        self._next = self._started + _DELAY_S
         self._drawn = False
 
-    def part(self) -> None:
-        """One more part is done."""
+    def part_done(self) -> None:
+        """Count one more part."""
         self._done += 1
         self._draw()
 
-    def thing(self, number: int) -> None:
-        """So many things are done, whatever was told of their parts."""
-        self._done = number * self._parts
+    def set_done(self, items: int) -> None:
+        """Set the number of items that are done, whatever parts were counted."""
+        self._done = items * self._parts
         self._draw()
 
     def clear(self) -> None:
-        """Take the line away: to print something else, and in the end."""
+        """Remove the line, before other output and at the end."""
         if self._drawn:
             self._write("")
             self._drawn = False
 
-    def stage(self, what: str) -> None:
-        """Tell what is being done, for work whose parts take unequal time."""
-        if self.shown:
-            self._write(what)
+    def stage(self, text: str) -> None:
+        """Show what is being done, for work whose parts take unequal time."""
+        if self._shown:
+            self._write(text)
             self._drawn = True
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if not self.shown or now < self._next or not self._done:
+        if not self._shown or now < self._next or not self._done:
             return
         self._next = now + _EVERY_S
-        whole = max(1, self._total * self._parts)
-        share = min(1.0, self._done / whole)
-        left = round((now - self._started) * (1 - share) / share)
+        fraction = min(1.0, self._done / max(1, self._total * self._parts))
+        left = round((now - self._started) * (1 - fraction) / fraction)
         minutes, seconds = divmod(left, 60)
-        of = f"{self._done // self._parts} of {self._total} {self._things}, {share:.0%}"
+        of = f"{self._done // self._parts} of {self._total} {self._items}, {fraction:.0%}"
         self.stage(f"{of}, {minutes // 60}:{minutes % 60:02}:{seconds:02} left")
 
     def _write(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""``--version``: ours, and those of what decides about results and memory."""
+"""List the versions that ``--version`` prints: ours, and those of the packages that decide about results and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUNTIME = ("onnxruntime", "numpy", "pillow", "msgspec")
 
 
 def version_lines(program: str, packages: Sequence[str] = RUNTIME) -> Iterator[str]:
-    """A line for the program, one for each package, for Python and the machine, and for the bundles it knows."""
+    """Yield a line for the program, for each package, for Python and the machine, and for the bundle format it reads."""
     yield f"{program} {version('hyps')}"
     for package in packages:
         try:

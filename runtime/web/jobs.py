@@ -18,6 +18,7 @@ from typing import Any
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.execution.engine import in_memory, only_outputs
 from hyps.runtime.io.files import save
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import top_classes
@@ -150,7 +151,7 @@ class Jobs:
             try:
                 if self._is_cancelled(id):
                     return
-                outputs = engine.run(tensors, job=id)
+                outputs = only_outputs(engine.run(in_memory([tensors]), job=id))
             finally:
                 with self._lock:
                     del self._engines[id]

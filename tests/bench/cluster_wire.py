@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import cluster_on, mosquitto
 from tests.bench.wire import crossings, placed, traced
@@ -54,7 +55,7 @@ def wired(folder: Path, bundle: Path, counts: Sequence[int]) -> Iterator[Wired]:
             devices.wait_for_shares(workers=count, seconds=_WAIT_S)
             shares = placed(executor.manifest, devices.log("manager"))
             engine = stack.enter_context(closing(devices.engine()))
-            engine.run(images[0])
+            run_one(engine, images[0])
             same, found, totals = True, [], Traffic(sent_bytes=0, received_bytes=0, packets=0)
             if links:
                 links.shape()
@@ -62,7 +63,7 @@ def wired(folder: Path, bundle: Path, counts: Sequence[int]) -> Iterator[Wired]:
                 before = {worker: links.traffic(worker) for worker in workers} if links else {}
                 with ExitStack() as watching:
                     traces = watching.enter_context(traced(links, workers)) if links else {}
-                    outputs = engine.run(image)
+                    outputs = run_one(engine, image)
                 same = same and {key: array.tobytes() for key, array in outputs.items()} == right
                 if links:
                     found.append(crossings(shares, traces))

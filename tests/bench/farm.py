@@ -24,6 +24,7 @@ from rich.console import Console
 
 from hyps.models.catalogue import build
 from hyps.runtime.dask.engine import DaskEngine
+from hyps.runtime.execution.engine import TensorInput, run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import BIN, ROOT, WIDTH, table
 from tests.runtime.dask.farm import Farm
@@ -103,15 +104,21 @@ def throughput(folder: Path, bundle: Path, out: Console) -> None:
     for memory_bytes in (LARGE_BYTES, SMALL_BYTES):
         one = None
         for workers in (1, 2):
-            with farm(folder, workers, memory_bytes) as made, closing(DaskEngine(bundle, made.url, STREAM)) as engine:
-                for _ in engine.stream([image] * STREAM):  # loads
+            with farm(folder, workers, memory_bytes) as made, closing(DaskEngine(bundle, made.url)) as engine:
+                for _ in engine.run([TensorInput(tensors=image)] * STREAM):  # loads
                     pass
                 started = time.perf_counter()
-                same = all(_bits(done.outputs) == expected for done in engine.stream([image] * STREAM))
+                same = all(_bits(done.outputs) == expected for done in engine.run([TensorInput(tensors=image)] * STREAM))
                 per_s = STREAM / (time.perf_counter() - started)
                 one = one or per_s
                 peaks = " ".join(f"{made.resident_bytes(f'w{number}') / 1e6:.0f}" for number in range(workers))
-                cells = (f"{memory_bytes / 1e6:.0f}", f"{per_s:.2f}", f"{per_s / one:.2f}", peaks, engine.work.reason)
+                cells = (
+                    f"{memory_bytes / 1e6:.0f}",
+                    f"{per_s:.2f}",
+                    f"{per_s / one:.2f}",
+                    peaks,
+                    engine.schedule(STREAM).plan.reason,
+                )
                 rows.add_row(str(workers) if same else f"{workers}: WRONG", *cells)
     single, *pair = [sum(_alone(bundle, count)) for count in (1, 2)]
     rows.add_row("no Dask: 1 process", "", f"{single:.2f}", "1.00", "", "")
@@ -130,11 +137,11 @@ def latency(folder: Path, bundle: Path, out: Console) -> None:
     rows = table("one image at a time, its steps spread over workers of 900 MB", *columns)
     for workers in (1, 2, 3):
         with farm(folder, workers, LARGE_BYTES) as made, closing(DaskEngine(bundle, made.url)) as engine:
-            engine.run(image)
-            seconds = statistics.median(_seconds(lambda: engine.run(image)) for _ in range(ALONE))
+            run_one(engine, image)
+            seconds = statistics.median(_seconds(lambda: run_one(engine, image)) for _ in range(ALONE))
             steps = len(engine.manifest.steps)
             cells = (f"{seconds:.3f}", f"{own:.3f}", f"{(seconds - own) / steps * 1e3:.1f}", str(steps))
-            rows.add_row(str(workers), *cells, str(len(engine.work.stages)))
+            rows.add_row(str(workers), *cells, str(len(engine.schedule(1).plan.stages)))
     out.print(rows)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import WIDTH, build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
@@ -87,7 +88,7 @@ class Campaign:
         breaking.start()
         wrong = 0
         with closing(self._devices.engine()) as engine:
-            for done in engine.stream(self._endless(images, pictures)):
+            for done in engine.run(in_memory(self._endless(images, pictures))):
                 (output,) = done.outputs.values()
                 if done.number != len(self._times) or output.tobytes() != expected[done.number % len(expected)]:
                     wrong += 1

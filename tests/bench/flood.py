@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.cluster.client import ClusterEngine
+from hyps.runtime.execution.engine import in_memory
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
         for _ in range(count):
             yield {name: generator.standard_normal(shape, dtype=np.float32)}
 
-    for _ in engine.stream(images(), window=count):
+    for _ in engine.run(in_memory(images()), window=count):
         pass
 
 

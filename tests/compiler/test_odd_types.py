@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from hyps.compiler.validate import random_inputs
-from hyps.runtime.execution.batch import Batch
+from hyps.runtime.execution.batch import run_batch
+from hyps.runtime.execution.engine import GroupTiming, Observer, in_memory
 from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
+from hyps.runtime.execution.spill import TensorStore
 from tests.compiler.conftest import Compile
 from tests.compiler.graphs import scalar
 from tests.compiler.onnxes import model, node, value
@@ -75,7 +77,7 @@ def halved() -> ModelProto:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "BFLOAT16"])
-def test_computes_the_same_at_once_and_spilled(kind: str, compiled: Compile) -> None:
+def test_computes_the_same_at_once_and_spilled(kind: str, compiled: Compile, monkeypatch: pytest.MonkeyPatch) -> None:
     number = TensorProto.DataType.Value(kind)
     made = compiled(halved() if kind == "BFLOAT16" else quantised(number), split="layers")
     manifest = made.compiled.manifest
@@ -85,12 +87,14 @@ def test_computes_the_same_at_once_and_spilled(kind: str, compiled: Compile) -> 
     expected = [to_numpy(whole.run(["y"], sample)["y"]) for sample in samples]
     executor = load_executor(made.folder, threads=1)
     at_once = [executor.run(sample)["y"] for sample in samples]
-    batch = Batch(executor)
-    batch._store.set_limit = lambda nbytes: type(batch._store).set_limit(batch._store, 0)  # type: ignore[method-assign]
-    spilled = [done.outputs["y"] for done in batch.stream(samples)]
+    set_limit, timings = TensorStore.set_limit, list[GroupTiming]()
+    monkeypatch.setattr(TensorStore, "set_limit", lambda store, nbytes: set_limit(store, 0))
+    observer = Observer()
+    monkeypatch.setattr(observer, "group_done", timings.append)
+    spilled = [result.outputs["y"] for result in run_batch(executor, in_memory(samples), observer)]
     np.testing.assert_array_equal(at_once, expected)
     np.testing.assert_array_equal(spilled, expected)
-    assert batch.spilled_bytes > 0
+    assert timings[0].spilled_bytes > 0
 
 
 def test_what_is_mapped_beside_the_buffer_is_counted_twice(compiled: Compile) -> None:

@@ -1,4 +1,4 @@
-"""``hyps-manager``: serve a bundle with the workers that are there; a hub's files and credentials."""
+"""Run ``hyps-manager``: serve a bundle with the connected workers, make a hub's files and credentials, show the status."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from hyps.runtime.cli.options import Parser, add_about, add_volume, count
-from hyps.runtime.cluster.cli.options import add_hub, hub_of, log_to_stderr
+from hyps.runtime.cluster.cli.options import add_hub, hub_of
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.console import note
 from hyps.runtime.terminal.exit import run_and_exit
+from hyps.runtime.terminal.logs import log_to_stderr
+from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
 from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"
@@ -23,21 +24,38 @@ _COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "sta
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hyps-manager``; exits as `hyps.runtime.terminal.exit.EXIT_CODES` tells."""
+    """Run ``hyps-manager`` and exit with a code of `hyps.runtime.terminal.exit.EXIT_CODES`."""
     exit_on_signals()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and given[0] not in (*_COMMANDS, "-h", "--help", "--version", "--show-completion"):
         given.insert(0, "serve")
-    options = _parser().parse_args(given)
+    options = manager_parser().parse_args(given)
     unwind_on_signals()
     run_and_exit(_PROGRAM, partial(options.act, options), (RuntimeFault,))
 
 
-def _parser() -> Parser:
-    parser = Parser(prog=_PROGRAM, description="The hub and the manager of several devices that run one network.")
+def manager_parser() -> Parser:
+    """Return the parser of ``hyps-manager``."""
+    parser = Parser(
+        prog=_PROGRAM,
+        description="Set up and manage several devices that run one network.",
+        examples=("hyps-manager init-hub hub --host 192.168.1.2", "hyps-manager bundle --join hub/manager.join"),
+    )
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="run a bundle for clients; 'hyps-manager DIR' is the same")
+    _add_serve(commands)
+    _add_init_hub(commands)
+    _add_users(commands)
+    status = commands.add_parser("status", help="show workers, placements, queues and rates")
+    add_hub(status)
+    status.add_argument("--watch", action="store_true", help="show it as it changes, until ctrl-C")
+    status.add_argument("--json", action="store_true", help="print each status as one line of JSON")
+    status.set_defaults(act=_status)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
+    serve = commands.add_parser("serve", help="serve a bundle to clients; 'hyps-manager DIR' is the same")
     serve.add_argument(
         "bundle",
         type=Path,
@@ -46,45 +64,59 @@ def _parser() -> Parser:
         help="the bundle's folder, made by 'hypsc compile'; not needed with --web",
     )
     add_hub(serve)
-    serve.add_argument("--journal", type=Path, metavar="DIR", help="where jobs are written down (default: DIR.journal)")
-    serve.add_argument("--workers", type=count, default=1, metavar="N", help="wait for so many at first (default 1)")
-    serve.add_argument("--lease", type=count, default=120, metavar="S", help="seconds for one partition (default 120)")
+    serve.add_argument("--journal", type=Path, metavar="DIR", help="the folder that records jobs (default: DIR.journal)")
     serve.add_argument(
-        "--replicas", type=count, default=1, metavar="N", help="each partition on N workers, first answer wins"
+        "--workers", type=count, default=1, metavar="N", help="wait for N workers before the first placement (default: 1)"
     )
-    serve.add_argument("--vote", type=_votes, default=1, metavar="N", help="compare the answers of N workers, the most win")
+    serve.add_argument(
+        "--lease",
+        type=count,
+        default=120,
+        metavar="S",
+        help="the seconds that a worker has for one partition (default: 120)",
+    )
+    serve.add_argument(
+        "--replicas", type=count, default=1, metavar="N", help="place each partition on N workers; the first answer wins"
+    )
+    serve.add_argument(
+        "--vote",
+        type=_votes,
+        default=1,
+        metavar="N",
+        help="place each partition on N workers; the majority of the answers wins",
+    )
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
-    serve.add_argument("--compress", action="store_true", help="compress tensors on their way, for slow links")
-    serve.add_argument("--listen", metavar="ADDRESS", help="serve partitions at this address of this machine")
+    serve.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")
+    serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
     add_web(serve)
     serve.set_defaults(act=_serve)
-    init = commands.add_parser("init-hub", help="write a complete configuration of Mosquitto, the hub")
-    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for its files, secrets among them")
+
+
+def _add_init_hub(commands: argparse._SubParsersAction[Parser]) -> None:
+    init = commands.add_parser("init-hub", help="write a complete configuration for a hub (Mosquitto)")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new folder for the hub's files, which include secrets")
     init.add_argument(
         "--host",
         action="append",
         metavar="HOST",
-        help="a name or address by which boards reach the hub (repeatable; default: this machine's name)",
+        help="a name or address by which devices reach the hub (repeatable; default: this machine's name)",
     )
-    init.add_argument("--port", type=_port, default=8883, metavar="N", help="default 8883")
-    add_volume(init, "as otherwise")
+    init.add_argument("--port", type=_port, default=8883, metavar="N", help="the hub's port (default: 8883)")
+    add_volume(init)
     init.set_defaults(act=_init_hub)
-    for command, role, what in (
-        ("add-worker", Role.WORKER, "print a join file for a board that is to run partitions"),
-        ("add-client", Role.CLIENT, "print a join file for who submits inputs"),
-        ("add-viewer", Role.VIEWER, "print a join file for who watches 'hyps-manager status'"),
+
+
+def _add_users(commands: argparse._SubParsersAction[Parser]) -> None:
+    for command, role, purpose in (
+        ("add-worker", Role.WORKER, "print a join file for a device that will run partitions"),
+        ("add-client", Role.CLIENT, "print a join file for a client that submits inputs"),
+        ("add-viewer", Role.VIEWER, "print a join file for a user of 'hyps-manager status'"),
     ):
-        add = commands.add_parser(command, help=what, description=f"{what}; it holds a secret.")
-        add.add_argument("name", metavar="NAME", help="letters, digits, - and _")
+        add = commands.add_parser(command, help=purpose, description=f"{purpose.capitalize()}; it holds a secret.")
+        add.add_argument("name", metavar="NAME", help="the name: letters, digits, - and _")
         add.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="DIR", help="the hub's folder (default: hub)")
-        add_volume(add, "as otherwise")
+        add_volume(add)
         add.set_defaults(act=_add, role=role)
-    status = commands.add_parser("status", help="show workers, placements, queues and rates")
-    add_hub(status)
-    status.add_argument("--watch", action="store_true", help="until ctrl-C, as it changes")
-    status.add_argument("--json", action="store_true", help="a line of JSON for each")
-    status.set_defaults(act=_status)
-    return parser
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -99,13 +131,13 @@ def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.manager.manager import Manager
     from hyps.runtime.cluster.transfer.journal import Journal
 
-    log_to_stderr(_PROGRAM, options)
+    log_to_stderr(_PROGRAM, verbose=options.verbose, quiet=options.quiet)
     join = hub_of(options)
     bundle: Path | None = options.bundle
     if bundle is None and options.web is None:
-        raise HubError("name the bundle's folder, or serve the page with --web and choose there")
+        raise HubError("name the bundle's folder, or serve the page with --web and choose a bundle there")
     journal = options.journal or (bundle.absolute().with_name(f"{bundle.absolute().name}.journal") if bundle else None)
-    wishes = ClusterOptions(
+    cluster_options = ClusterOptions(
         least_workers=options.workers,
         replicas=options.replicas,
         votes=options.vote,
@@ -114,9 +146,11 @@ def _serve(options: argparse.Namespace) -> None:
         pack=options.compress,
     )
     if options.web is not None:
-        serve(options, join, wishes, journal, _print)
+        serve(options, join, cluster_options, journal, _print)
     elif bundle and journal:
-        Manager(bundle, manager_link(join), Journal(journal), wishes, listen=options.listen, say=_quiet(options)).run()
+        Manager(
+            bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
+        ).run()
 
 
 def _init_hub(options: argparse.Namespace) -> None:
@@ -124,9 +158,9 @@ def _init_hub(options: argparse.Namespace) -> None:
 
     hosts = options.host or [socket.gethostname()]
     init_hub(options.folder, [*dict.fromkeys([*hosts, "localhost", "127.0.0.1"])], options.port)
-    tell = _quiet(options)
-    tell(f"{options.folder} holds the hub; start it with: mosquitto -c {options.folder / CONFIGURATION}")
-    tell(f"boards reach it at mqtts://{hosts[0]}:{options.port}; a board's join file: hyps-manager add-worker NAME")
+    say = _say(options)
+    say(f"{options.folder} holds the hub; start it with: mosquitto -c {options.folder / CONFIGURATION}")
+    say(f"devices reach it at mqtts://{hosts[0]}:{options.port}; print a device's join file: hyps-manager add-worker NAME")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -135,7 +169,7 @@ def _add(options: argparse.Namespace) -> None:
 
     _print(encode_join(add_user(options.hub_dir, options.role, options.name)).decode(), end="")
     if not options.quiet:
-        note(f"a hub that runs must read its files again: kill -HUP its process, to let {options.name} in", _PROGRAM)
+        note(f"a running hub admits {options.name} once it reads its files again: kill -HUP $(pidof mosquitto)", _PROGRAM)
 
 
 def _port(text: str) -> int:
@@ -148,12 +182,12 @@ def _port(text: str) -> int:
 def _votes(text: str) -> int:
     number = count(text)
     if number == 2:
-        raise argparse.ArgumentTypeError("two that differ have no majority: take 3 or more")
+        raise argparse.ArgumentTypeError("must be 3 or more: two answers that differ have no majority")
     return number
 
 
-def _quiet(options: argparse.Namespace) -> Callable[[str], None]:
-    """What tells what happens."""
+def _say(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return the function that prints what happens."""
     return (lambda text: None) if options.quiet else _print
 
 

@@ -1,34 +1,37 @@
-"""What the cluster's commands share: how to reach the hub, and how to say what happens."""
+"""Parse the options that the cluster's commands share: the hub, and sizes."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import re
-import sys
 from pathlib import Path
 
-from hyps.runtime.cli.options import add_volume
 from hyps.runtime.cluster.broker.join import Join, read_join
 from hyps.runtime.errors import HubError
+from hyps.runtime.terminal.parser import add_volume
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 
 
 def add_hub(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the hub is, and how much is told."""
-    parser.add_argument("--hub", metavar="URL", help="mqtt://HOST:PORT, or mqtts:// for TLS")
-    parser.add_argument("--join", type=Path, metavar="FILE", help="a join file: the hub, this board's name and its secret")
+    """Add the options that name the hub, and the verbosity."""
+    parser.add_argument("--hub", metavar="URL", help="the hub's address: mqtt://HOST:PORT, or mqtts:// for TLS")
+    parser.add_argument(
+        "--join",
+        type=Path,
+        metavar="FILE",
+        help="a join file, which holds the hub's address, this device's name and its secret",
+    )
     add_volume(parser, "what happens")
 
 
 def hub_of(options: argparse.Namespace) -> Join:
-    """How to reach the hub that `add_hub`'s options name. Raises `HubError`."""
+    """Return how to reach the hub that `add_hub`'s options name. Raises `HubError`."""
     return hub_at(options.hub, options.join)
 
 
 def hub_at(hub: str | None, join_file: Path | None, prefix: str = "--") -> Join:
-    """How to reach a hub; an address given besides a join file counts. Raises `HubError`."""
+    """Return how to reach a hub; an address replaces that of the join file. Raises `HubError`."""
     join = read_join(join_file) if join_file else None
     if hub is None:
         if join is None:
@@ -46,14 +49,8 @@ def hub_at(hub: str | None, join_file: Path | None, prefix: str = "--") -> Join:
 
 
 def size(text: str) -> int:
-    """Bytes of ``700MB`` or ``1GiB``."""
+    """Parse ``700MB`` or ``1GiB`` into bytes."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.upper())
     if not match:
         raise argparse.ArgumentTypeError("must be a size such as 700MB or 1GiB")
     return int(float(match[1]) * _UNITS[match[2] or ""])
-
-
-def log_to_stderr(program: str, options: argparse.Namespace) -> None:
-    """Warnings, with ``--verbose`` everything, with ``--quiet`` errors, a line each."""
-    level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format=f"{program}: %(message)s")

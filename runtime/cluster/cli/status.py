@@ -1,4 +1,4 @@
-"""``hyps-manager status``: what the manager at a hub says of itself, as a table, a live one, or JSON."""
+"""Show the status that a manager publishes, as a table, a table that follows changes, or JSON: ``hyps-manager status``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyps.runtime.terminal.console import height, moves, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
-_GONE = "no manager speaks to this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
+_NO_MANAGER = "no manager's status reaches this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
 
 
 def show_status(options: argparse.Namespace) -> None:
@@ -38,7 +38,7 @@ def show_status(options: argparse.Namespace) -> None:
     try:
         status = _next(heard)
         if status is None:
-            raise HubError(_GONE)
+            raise HubError(_NO_MANAGER)
         if not options.watch:
             _print(status, as_json=options.json)
             return
@@ -54,25 +54,25 @@ def _watch(heard: queue.Queue[bytes], status: Status | None, *, as_json: bool) -
             if status:
                 _print(status, as_json=True)
         else:
-            lines = cropped(list(table_lines(status)) if status else [_GONE])
+            lines = cropped(list(table_lines(status)) if status else [_NO_MANAGER])
             show([_over(drawn) + "\n".join(lines)])
             drawn = len(lines)
         status = _next(heard)
 
 
 def cropped(lines: list[str]) -> list[str]:
-    """What a terminal can show at once, and take back."""
+    """Return the lines that fit the terminal's height, so that they can be overwritten."""
     most = height(sys.stdout) - 1
     return lines if len(lines) <= most else [*lines[: most - 1], f"... {len(lines) - most + 1} more lines"]
 
 
 def _over(lines: int) -> str:
-    """What takes back so many lines of a terminal; on anything else, a line between."""
+    """Return the code that overwrites the last ``lines`` of a terminal; elsewhere an empty line."""
     return f"\x1b[{lines}F\x1b[J" if lines and moves(sys.stdout) else "\n" if lines else ""
 
 
 def _next(heard: queue.Queue[bytes]) -> Status | None:
-    """The next status; None where none comes for as long as one lives."""
+    """Return the next status; None where none comes before the last one expires."""
     until = time.monotonic() + EXPIRY_S
     while (left := until - time.monotonic()) > 0:
         try:
@@ -87,24 +87,25 @@ def _print(status: Status, *, as_json: bool) -> None:
 
 
 def table_lines(status: Status) -> Iterator[str]:
-    """For people: a line, the workers, the shares."""
-    yield f"{status.model}: {status.jobs} jobs under way, {status.answered} answered, {status.answered_per_s:.1f} a second"
+    """Yield the status as text: a summary, the workers, the sub-bundles."""
+    yield f"{status.model}: {status.jobs} job{'' if status.jobs == 1 else 's'} under way, {status.answered} answered, "
+    f"{status.answered_per_s:.1f} a second"
     yield ""
     numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
     more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
     yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
     yield ""
-    columns = (Column("share", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
+    columns = (Column("sub-bundle", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
     yield from table(columns, map(_share, status.shares))
     if status.dropped:
         yield ""
-        yield f"messages not taken: {', '.join(f'{count} {reason}' for reason, count in status.dropped.items())}"
+        yield f"rejected messages: {', '.join(f'{count} {reason}' for reason, count in status.dropped.items())}"
 
 
 def _worker(each: WorkerLine) -> list[str]:
     holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
     notes = [f"a group of {each.group}"] if each.group else []
-    notes += ["set aside: it answered wrongly"] if each.set_aside else [each.problem] if each.problem else []
+    notes += ["set aside: its answers were wrong"] if each.set_aside else [each.problem] if each.problem else []
     speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
     return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
 

@@ -1,4 +1,4 @@
-"""``hyps-worker``: lend this device to a manager."""
+"""Run ``hyps-worker``, which lends this device to a manager."""
 
 from __future__ import annotations
 
@@ -9,71 +9,86 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyps.runtime.cli.options import Parser, add_about, count
 from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.cli.options import add_hub, hub_at, hub_of, log_to_stderr, size
+from hyps.runtime.cluster.cli.options import add_hub, hub_at, hub_of, size
 from hyps.runtime.cluster.protocol.topics import MANAGER, checked_name
 from hyps.runtime.device.process_memory import HUGE_HEAP_BYTES, restart_lean
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
+from hyps.runtime.terminal.logs import log_to_stderr
+from hyps.runtime.terminal.parser import Parser, add_about, count
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.worker.runner import Host
 
 _PROGRAM = "hyps-worker"
-#: Of what is free: the rest is for the file cache and for what else starts.
+#: The share of the free memory to use by default: the rest is for the file cache and for other programs.
 _FREE_SHARE = 0.8
-#: Read once to learn how fast the storage is.
+#: The bytes that are read once to measure the storage.
 _PROBE_BYTES = 16 << 20
 _MEMORY_BYTES_PER_S = 1_000_000_000
-#: Of so much memory some is spared for huge pages: VGG16 in one share then takes five sixths of the time.
-_MUCH_BYTES = 256_000_000
+#: With this much memory some is set aside for huge pages: VGG16 in one sub-bundle then takes five sixths of the time.
+_HUGE_PAGES_BYTES = 256_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``hyps-worker``; exits as `hyps.runtime.terminal.exit.EXIT_CODES` tells."""
+    """Run ``hyps-worker`` and exit with a code of `hyps.runtime.terminal.exit.EXIT_CODES`."""
     exit_on_signals()
-    options = _parser().parse_args(arguments)
-    restart_lean(huge_pages=_has_much(options))
+    options = worker_parser().parse_args(arguments)
+    restart_lean(huge_pages=_affords_huge_pages(options))
     unwind_on_signals()
-    log_to_stderr(_PROGRAM, options)
+    log_to_stderr(_PROGRAM, verbose=options.verbose, quiet=options.quiet)
     run_and_exit(_PROGRAM, partial(_run, options), (RuntimeFault,))
 
 
-def _parser() -> argparse.ArgumentParser:
+def worker_parser() -> Parser:
+    """Return the parser of ``hyps-worker``."""
     parser = Parser(
         prog=_PROGRAM,
-        description="Run partitions of a network for a manager (see 'hyps-manager --help'): on this device, or, with "
-        "--sub-hub or --sub-join, on the workers at another hub, whose manager this is then.",
+        description="Run partitions of a network for a manager (see 'hyps-manager --help') on this device. With --sub-hub "
+        "or --sub-join, act as the manager of the workers at another hub, and run partitions on those.",
+        examples=(
+            "hyps-worker --join board.join",
+            "hyps-worker --hub mqtt://192.168.1.2:1883 --name board1 --memory 700MB",
+        ),
     )
     add_about(parser, ("paho-mqtt",))
     add_hub(parser)
     parser.add_argument(
-        "--sub-hub", metavar="URL", help="the hub of the workers below: mqtt://HOST:PORT, or mqtts:// for TLS"
+        "--sub-hub", metavar="URL", help="the hub of the workers below this one: mqtt://HOST:PORT, or mqtts:// for TLS"
     )
-    parser.add_argument("--sub-join", type=Path, metavar="FILE", help="that hub's manager.join, where it has passwords")
-    parser.add_argument("--name", metavar="NAME", help="this board's name (default: the join file's)")
+    parser.add_argument("--sub-join", type=Path, metavar="FILE", help="the manager.join of that hub, if it has passwords")
+    parser.add_argument("--name", metavar="NAME", help="this device's name (default: the join file's)")
     parser.add_argument(
-        "--memory", type=size, metavar="SIZE", help="what this process may hold resident (default: 80 %% of what is free)"
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="memory that this process may use (default: 80 %% of the free memory)",
     )
-    parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: the cores)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where partitions are kept (default: ~/.cache/hyps/NAME)")
+    parser.add_argument("--threads", type=count, metavar="N", help="compute with N threads (default: one for each core)")
     parser.add_argument(
-        "--cache-size", type=size, default=4 * 10**9, metavar="SIZE", help="what it may hold besides what is in use (4GB)"
+        "--cache", type=Path, metavar="DIR", help="the folder that keeps partitions (default: ~/.cache/hyps/NAME)"
+    )
+    parser.add_argument(
+        "--cache-size",
+        type=size,
+        default=4 * 10**9,
+        metavar="SIZE",
+        help="the most bytes of unused partitions it keeps (default: 4GB)",
     )
     return parser
 
 
-def _has_much(options: argparse.Namespace) -> bool:
-    return options.memory is None or options.memory >= _MUCH_BYTES
+def _affords_huge_pages(options: argparse.Namespace) -> bool:
+    return options.memory is None or options.memory >= _HUGE_PAGES_BYTES
 
 
 def _run(options: argparse.Namespace) -> None:
     join = hub_of(options)
     name = options.name or join.name
     if name is None:
-        raise HubError("name this board: --name NAME")
+        raise HubError("name this device: --name NAME")
     if join.name not in (None, name):
         raise HubError(f"the join file is for '{join.name}', not for '{name}'; leave out --name")
     checked_name(name)
@@ -86,28 +101,27 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
-    """The workers at the hub below."""
+    """Return the workers at the hub below. Raises `HubError`."""
     if options.memory or options.threads:
-        raise HubError("--memory and --threads are for a worker that computes itself; leave them out with --sub-hub")
+        raise HubError("--memory and --threads are for a worker that computes on this device; leave them out with --sub-hub")
     below = hub_at(options.sub_hub, options.sub_join, "--sub-")
     if below.name not in (None, MANAGER):
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")
     if below.address == join.address:
-        raise HubError("the hub below must be another than the one above: a hub has one manager")
+        raise HubError("--sub-hub must name another hub than --hub: a hub has one manager")
     from hyps.runtime.cluster.worker.group import Group
 
     return Group(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
 
 
 def _device(options: argparse.Namespace, cache: Path) -> Host:
-    """This device, measured."""
+    """Measure this device, and return it."""
     from hyps.runtime.calibration.rates import conv_by_threads
     from hyps.runtime.cluster.worker.runner import Abilities, LocalHost
-    from hyps.runtime.device.available_memory import available_memory
 
     cores = os.cpu_count() or 1
     memory_bytes = options.memory or int(available_memory().available_bytes * _FREE_SHARE)
-    memory_bytes -= HUGE_HEAP_BYTES if _has_much(options) else 0
+    memory_bytes -= HUGE_HEAP_BYTES if _affords_huge_pages(options) else 0
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]
     abilities = Abilities(
@@ -117,7 +131,7 @@ def _device(options: argparse.Namespace, cache: Path) -> Host:
 
 
 def _storage_rate(cache: Path) -> int:
-    """Bytes a second that weights are read at, cold."""
+    """Return the bytes a second at which uncached weights are read. Raises `HubError`."""
     from hyps.runtime.device.probes import storage
 
     try:
@@ -125,5 +139,5 @@ def _storage_rate(cache: Path) -> int:
         return storage(cache, _PROBE_BYTES).read_bytes_per_s
     except OSError as error:
         raise HubError(f"cannot keep partitions in {cache}: {error.strerror}; give --cache DIR") from None
-    except DeviceError:  # held in memory, or full: what is there is not read from storage
+    except DeviceError:  # the folder lies in memory, or is full: weights are not read from storage
         return _MEMORY_BYTES_PER_S

@@ -32,6 +32,7 @@ from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.cluster.worker.runner import Abilities, Done, Post, Runner
 from hyps.runtime.errors import HubError, InputError, RuntimeFault
+from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import Outputs
 
 #: So long a share may be without a worker for one of its steps, and nobody loading, before it is given back.
@@ -230,7 +231,7 @@ class _Run:
             while task := self.tasks.get():
                 inputs, done = task
                 try:
-                    result: Outputs | RuntimeFault = engine.run(inputs)
+                    result: Outputs | RuntimeFault = run_one(engine, inputs)
                 except InputError as fault:
                     result = HubError(f"the group below: {fault}")
                 except RuntimeFault as fault:

@@ -5,6 +5,8 @@ A worker fetches a share, which is a bundle, and asks its host for a runner of t
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +115,15 @@ class _Loaded:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.manifest = executor.manifest
-
-    @property
-    def steps_s(self) -> Sequence[float]:
-        return self._executor.steps_s
+        self.steps_s: list[float] = []
 
     def start(self, inputs: Mapping[str, Any], done: Done) -> None:
+        ends = [time.perf_counter()]
         try:
-            outputs: Outputs | RuntimeFault = self._executor.run(inputs)
+            outputs: Outputs | RuntimeFault = self._executor.run(inputs, lambda _: ends.append(time.perf_counter()))
         except RuntimeFault as fault:
             outputs = fault
+        self.steps_s = [end - start for start, end in itertools.pairwise(ends)]
         done(outputs)
 
     def make_room(self) -> None:

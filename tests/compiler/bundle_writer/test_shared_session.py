@@ -106,8 +106,8 @@ def test_a_failed_run_leaves_no_session_behind(compiled: Compile) -> None:
     expected = executor.run({"x": x})["y"]
     steps = made.compiled.manifest.steps
     last = max(index for index, step in enumerate(steps) if step.session.group)
-    with pytest.raises(KeyError), executor.step(last - 1, again=False) as run:
-        run({})
+    with pytest.raises(KeyError), executor.step(last - 1, again=False) as ready:
+        ready.run({})
     np.testing.assert_array_equal(executor.run({"x": x})["y"], expected)
 
 

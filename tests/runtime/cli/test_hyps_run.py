@@ -1,4 +1,4 @@
-"""``hyps-run`` as its user meets it: a process, its output, its exit code and its memory."""
+"""``hyps-run`` as its user sees it: a process, its output, its exit code and its memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def labels(root: Path) -> list[str]:
 
 
 def whole(root: Path, tensor: NDArray[Any], threads: int) -> NDArray[Any]:
-    """The scores of the whole model under the session options of a bundle; their last bits depend on the threads."""
+    """Return the whole model's scores under a bundle's session options; their last bits depend on the threads."""
     session = ort.InferenceSession(root / "models/cifar10_vgg.onnx", session_options(threads))
     scores: NDArray[Any] = session.run(["scores"], {"image": tensor})[0]
     return scores
@@ -53,7 +53,7 @@ def expected(root: Path, photograph: Path) -> NDArray[Any]:
 
 @pytest.fixture
 def copied(tmp_path: Path, cifar_bundle: Path) -> Path:
-    """A bundle to damage."""
+    """Return a copy of a bundle, to damage."""
     return shutil.copytree(cifar_bundle, tmp_path / "copied")
 
 
@@ -104,7 +104,7 @@ def test_top(cifar_bundle: Path, photograph: Path, hyps_run: Run, count: str, ro
     assert len(done.stdout.splitlines()) == rows + 2
 
 
-def test_repeat_tells_the_median(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
+def test_repeat_reports_the_median(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
     done = hyps_run(cifar_bundle, photograph, "--repeat", "3", "--top", "1")
     assert_matches(TIMING.replace(" s,", r" s \(median of 3\),"), done.stdout.splitlines()[-1])
 
@@ -126,7 +126,7 @@ def test_saved_outputs_are_the_whole_models_bit_for_bit(
 
 
 def test_what_was_saved_can_be_run_on(cifar_bundle: Path, hyps_run: Run, root: Path, tmp_path: Path) -> None:
-    """Tensors by name, in and out."""
+    """Tensors go in and come out by name."""
     tensor = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
     np.savez(tmp_path / "in.npz", image=tensor)
     done = hyps_run(cifar_bundle, tmp_path / "in.npz", "--save", tmp_path / "out.npz", "--threads", "2")
@@ -180,7 +180,7 @@ def test_a_picture_larger_than_the_budget_is_refused_and_a_jpeg_is_scaled(
 
 
 def test_pictures_as_large_as_the_room_keep_within_the_budget(cifar_bundle: Path, hyps_run: Run, tmp_path: Path) -> None:
-    """The largest of a row of growing pictures that is not refused comes close to the budget, and none exceeds it."""
+    """Of ever larger pictures, the largest accepted one comes close to the budget, and none exceeds it."""
     paths = []
     for side in range(600, 2400, 200):
         path = tmp_path / f"{side}.png"
@@ -193,8 +193,10 @@ def test_pictures_as_large_as_the_room_keep_within_the_budget(cifar_bundle: Path
     assert "exceeded the budget" not in done.stderr
 
 
-def test_standard_input_is_let_go_once_it_is_read(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
-    """22 MB behind the picture do not fit beside the network."""
+def test_the_bytes_of_standard_input_are_dropped_once_they_are_read(
+    cifar_bundle: Path, photograph: Path, hyps_run: Run
+) -> None:
+    """22 MB follow the picture, which do not fit in memory together with the network."""
     done = hyps_run(cifar_bundle, "-", "--json", stdin=photograph.read_bytes() + bytes(22_000_000))
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["peak_rss_bytes"] <= 72_000_000
@@ -208,7 +210,7 @@ def test_more_standard_input_than_there_is_room_for_is_refused(cifar_bundle: Pat
 
 @pytest.fixture(scope="module")
 def wide_bundle(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> Path:
-    """A network with an input of 48 MB, compiled for the smallest budget."""
+    """Return a network with an input of 48 MB, compiled for the smallest budget."""
     folder = tmp_path_factory.mktemp("wide")
     weights = np.ones((4, 3, 8, 8), np.float32)
     graph = helper.make_graph(
@@ -313,7 +315,7 @@ def test_outputs_that_cannot_be_saved_leave_nothing(
 def test_outputs_of_a_disk_that_is_full_leave_nothing(
     cifar_bundle: Path, photograph: Path, hyps_run: Run, tmp_path: Path
 ) -> None:
-    """A limit on the size of files stands in for the disk."""
+    """A limit on the size of files stands in for a full disk."""
     path = tmp_path / "x.npz"
     path.write_text("before")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -328,7 +330,7 @@ def test_outputs_of_a_disk_that_is_full_leave_nothing(
     assert path.read_text() == "before"
 
 
-def test_a_screen_that_is_full_is_said_in_one_line(cifar_bundle: Path, photograph: Path, bin_folder: Path) -> None:
+def test_a_full_device_for_the_output_is_one_line(cifar_bundle: Path, photograph: Path, bin_folder: Path) -> None:
     for flags in ([], ["--json"]):
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
@@ -368,9 +370,9 @@ def test_a_name_that_is_no_text(cifar_bundle: Path, photograph: Path, bin_folder
 
 
 def opened_for_writing(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
-    """A file descriptor of ``pipe`` as soon as ``reader`` has opened the other end."""
+    """Return a file descriptor of ``pipe`` as soon as ``reader`` has opened the other end."""
     while reader.poll() is None:
-        with suppress(OSError):  # nobody reads yet
+        with suppress(OSError):  # the reader has not opened it yet
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.01)
     pytest.fail(f"it ended with {reader.returncode} before it read")
@@ -380,16 +382,16 @@ def opened_for_writing(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
 def test_interrupted_it_ends_quietly(
     cifar_bundle: Path, bin_folder: Path, tmp_path: Path, signalled: signal.Signals
 ) -> None:
-    """It is stopped while it waits for a picture from a pipe."""
+    """The signal arrives while it waits for a picture from a pipe."""
     pipe = tmp_path / "picture.jpg"
     os.mkfifo(pipe)
     command: list[str | Path] = [bin_folder / "hyps-run", cifar_bundle, pipe, "--save", tmp_path / "x.npz"]
 
-    def heed() -> None:
-        """In the background of a script ctrl-C is ignored, and children inherit that."""
+    def restore_default() -> None:
+        """Undo that a background process of a script ignores ctrl-C, which children inherit."""
         signal.signal(signalled, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restore_default) as process:
         try:
             writing = opened_for_writing(pipe, process)
             time.sleep(0.3)  # a signal between opening and reading would be noticed only after reading
@@ -419,7 +421,7 @@ def test_it_runs_in_a_lean_environment(cifar_bundle: Path, bin_folder: Path, tmp
     assert any(entry.startswith(b"GLIBC_TUNABLES=glibc.malloc.arena_max=1") for entry in environment)
 
 
-# Bundles that are not whole are refused before anything is computed.
+# Damaged bundles are refused before anything is computed.
 
 
 def test_a_changed_partition_is_refused(copied: Path, photograph: Path, hyps_run: Run, tmp_path: Path) -> None:
@@ -438,7 +440,7 @@ def test_a_changed_partition_is_refused(copied: Path, photograph: Path, hyps_run
 
 
 def test_a_bundle_comes_before_its_inputs(copied: Path, hyps_run: Run) -> None:
-    """What is wrong with the bundle is said although the input is not there either."""
+    """The bundle's fault is reported although the input is missing, too."""
     (copied / "partitions/00-scores.onnx").unlink()
     done = hyps_run(copied, "gone.jpg", "--no-verify")
     assert done.returncode == 2
@@ -461,7 +463,7 @@ def test_another_version(copied: Path, photograph: Path, hyps_run: Run) -> None:
     assert f"{manifest} has format version 7, this hyps-run reads version 3" in done.stderr
 
 
-def test_what_is_no_bundle(hyps_run: Run, photograph: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bundle(hyps_run: Run, photograph: Path, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", photograph):
         done = hyps_run(path, photograph)
         assert (done.returncode, done.stdout) == (2, "")
@@ -481,11 +483,11 @@ def test_a_missing_tensor(cifar_bundle: Path, hyps_run: Run, tmp_path: Path) -> 
     assert str(tmp_path / "none.npz") in done.stderr
 
 
-# What needs no process of its own.
+# Tests without a process of their own.
 
 
 def test_outputs_of_any_name_are_saved(tmp_path: Path) -> None:
-    """``np.savez`` takes names as keyword arguments, ``file`` and ``allow_pickle`` being its own."""
+    """``np.savez`` takes names as keyword arguments, but ``file`` and ``allow_pickle`` are its own."""
     outputs = {name: np.full((2, 1), index) for index, name in enumerate(["file", "allow_pickle", "a/b:0", "é"])}
     save(tmp_path / "x.npz", outputs)
     with np.load(tmp_path / "x.npz") as saved:
@@ -506,7 +508,7 @@ def test_a_profile_as_json(hyps_run: Run, layers: Path, photograph: Path, tmp_pa
     assert hyps_run(layers, photograph, "--profile-json", tmp_path / "p", "--batch", "2").returncode == 2
 
 
-def test_versions_are_told_by_the_runtime(hyps_run: Run) -> None:
+def test_the_runtime_prints_versions(hyps_run: Run) -> None:
     done = hyps_run("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("hyps-run ")

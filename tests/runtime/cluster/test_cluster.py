@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import encode_join
 from hyps.runtime.cluster.protocol.topics import Role
+from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
@@ -54,7 +55,7 @@ class Stream:
         try:
             with closing(devices.engine()) as engine:
                 for picture in pictures:
-                    self.answers.append(engine.run({"image": picture})["scores"].tobytes())
+                    self.answers.append(run_one(engine, {"image": picture})["scores"].tobytes())
         except Exception as error:
             self.error = error
 
@@ -210,7 +211,7 @@ def test_with_certificates_and_credentials(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--batch", "2"], "goes neither with --batch"),
+        (["--batch", "2"], "cannot be combined with --batch"),
         (["--engine", "board"], "is no address of a hub"),
         (["--engine", "mqtt://127.0.0.1:1"], "cannot reach the hub"),
         (["--join", "nothing"], "cannot read nothing"),

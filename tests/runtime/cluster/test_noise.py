@@ -15,6 +15,7 @@ import numpy as np
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import FRAME_LIMIT_BYTES
+from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import wait_for
@@ -72,7 +73,7 @@ def test_noise(devices: Devices, bin_folder: Path) -> None:
     intruder = Intruder(devices.url)
     with closing(intruder.connection), closing(devices.engine()) as engine:
         answers = []
-        for done in engine.stream(pictures):
+        for done in engine.run(in_memory(pictures)):
             assert not done.error
             answers.append(done.outputs["scores"].tobytes())
             for _ in range(5):

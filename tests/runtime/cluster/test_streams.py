@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import LIAR, Devices
 from tests.runtime.cluster.mosquitto import wait_for
@@ -37,7 +38,7 @@ def expected(layers: Path, pictures: list[dict[str, NDArray[Any]]]) -> list[byte
 
 def answers(devices: Devices, pictures: list[dict[str, NDArray[Any]]], window: int = 8) -> list[bytes]:
     with closing(devices.engine()) as engine:
-        found = [*engine.stream(pictures, window)]
+        found = [*engine.run(in_memory(pictures), window=window)]
     assert [done.number for done in found] == [*range(len(pictures))]
     assert not any(done.error for done in found)
     return [done.outputs["scores"].tobytes() for done in found]
@@ -75,7 +76,9 @@ def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[An
             time.sleep(0.5)
 
     with closing(devices.engine()) as engine:
-        found = [(done.outputs["scores"].tobytes(), len(taken), time.monotonic()) for done in engine.stream(camera())]
+        found = [
+            (done.outputs["scores"].tobytes(), len(taken), time.monotonic()) for done in engine.run(in_memory(camera()))
+        ]
     assert [answer for answer, _, _ in found] == expected[:6]
     assert found[0][1] <= 3
     assert found[-1][2] - found[0][2] < 25
@@ -102,7 +105,7 @@ def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], e
     assert {home for _, home in homes} == {"w0", "w1"}
     assert len(set(homes)) == 2 * len({share for share, _ in homes})
     with closing(devices.engine()) as engine:
-        stream = engine.stream(pictures)
+        stream = engine.run(in_memory(pictures))
         first = next(stream)
         devices.freeze("w0")
         found = [first, *stream]

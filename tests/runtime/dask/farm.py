@@ -1,4 +1,4 @@
-"""A Dask cluster of separate processes on this machine: a scheduler, workers; each can be killed."""
+"""Start a Dask cluster of separate processes on this machine: a scheduler and workers that can be killed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.runtime.cluster.mosquitto import free_port, wait_for
 
-#: What a worker may hold.
+#: The memory of a worker.
 MEMORY_BYTES = 300_000_000
 
 
 class Farm:
-    """All are ended with the ``stack``; workers keep their files below ``folder``. ``tls``: with certificates."""
+    """A Dask cluster that ends with the ``stack``; its workers keep files in ``folder``. ``tls`` asks for certificates."""
 
     def __init__(self, stack: ExitStack, folder: Path, bin_folder: Path, *, tls: bool = False) -> None:
         self._stack, self._folder, self._bin = stack, folder, bin_folder
@@ -52,7 +52,7 @@ class Farm:
         wait_for(f"{name}", lambda: "Registered to" in self.log(name), 30)
 
     def kill(self, name: str) -> None:
-        """With -9."""
+        """Kill a process with SIGKILL."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
@@ -63,11 +63,11 @@ class Farm:
 
     @property
     def cache(self) -> Path:
-        """Where the workers keep files."""
+        """The folder in which the workers keep files."""
         return self._folder / "home/.cache/hyps/dask"
 
     def resident_bytes(self, name: str) -> int:
-        """The peak of a worker."""
+        """Return a worker's peak resident memory."""
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -79,7 +79,7 @@ class Farm:
 
 
 def certificates(folder: Path) -> dict[str, str]:
-    """Dask's configuration, in the environment, with one certificate for all, made in ``folder``."""
+    """Return environment variables that configure Dask with one certificate for all, made in ``folder``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "farm")])
     now = datetime.datetime.now(datetime.UTC)
@@ -106,5 +106,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def results(done: subprocess.CompletedProcess[str]) -> list[Any]:
-    """What ``hyps-run --json`` printed."""
+    """Return the results that ``hyps-run --json`` printed."""
     return [json.loads(line) for line in done.stdout.splitlines()]

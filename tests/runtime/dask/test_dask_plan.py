@@ -1,4 +1,4 @@
-"""How steps become tasks: what reads and sends fewer bytes, within what workers may hold."""
+"""Steps become tasks such that fewer bytes are read and sent, within the workers' memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_many_inputs_go_where_no_tensor_travels(network: Manifest) -> None:
 
 
 def test_weights_that_do_not_fit_are_not_read_again_by_all(network: Manifest) -> None:
-    """Where three workers together can keep all weights, and one cannot, input after input: unless many go together."""
+    """Three workers together can keep all weights, one cannot: steps are spread, unless many inputs go together."""
     heavy = msgspec.structs.replace(network, steps=tuple(map(a_hundred_times_heavier, network.steps)))
     alone_bytes = max(step.alone_bytes for step in heavy.steps)
     weights = sum(step.weights.size_bytes for step in heavy.steps if step.weights)
@@ -69,7 +69,7 @@ def test_a_step_that_fits_one_worker_goes_there(network: Manifest) -> None:
 
 
 def test_a_batch_that_streams_reads_all_weights(network: Manifest) -> None:
-    """It pins nothing (`hyps.runtime.execution.batch.batch_manifest`), which the estimate knows."""
+    """A batch pins nothing (`hyps.runtime.execution.batch.batch_manifest`), which the estimate knows."""
     heavy = msgspec.structs.replace(network, steps=tuple(map(a_hundred_times_heavier, network.steps)))
     weights = sum(step.weights.size_bytes for step in heavy.steps if step.weights)
     tight = workers(1, DASK_BYTES + max(step.alone_bytes for step in heavy.steps) + weights // 2)

@@ -1,4 +1,4 @@
-"""What a worker of Dask does, without Dask: the same bits, what is pinned stays, others make room."""
+"""A Dask worker's tasks, run without Dask: the same bits, pinned weights stay, other sub-bundles make room."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
 from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer
-from hyps.runtime.dask.tasks import Shares, Ticket
+from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import load_executor
 
@@ -45,27 +45,27 @@ def test_some_weights_are_pinned_unless_inputs_go_together(
     assert 0 < pinned < sum(step.weights.size_bytes for step in part.steps if step.weights)
     generator = np.random.default_rng(1)
     samples = [{"image": generator.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(inputs)]
-    made = Shares(tmp_path, threads=1)
+    made = SubBundleStore(tmp_path, threads=1)
     found = made.compute(ticket(server, layers, part, inputs), [[*samples, InputError("bad")]])
     local = load_executor(layers, threads=1)
     for sample, result in zip(samples, found[:-1], strict=True):
         assert not isinstance(result, InputError)
         assert result["scores"].tobytes() == local.run(sample)["scores"].tobytes()
     assert isinstance(found[-1], InputError)
-    (executor,) = made._loaded.values()
-    assert sum(step.pinned_bytes for step in executor.manifest.steps) == (pinned if inputs == 1 else 0)
+    (loaded,) = made.loaded
+    assert sum(step.pinned_bytes for step in loaded.steps) == (pinned if inputs == 1 else 0)
 
 
-def test_shares_make_room_for_each_other(layers: Path, server: FileServer, tmp_path: Path) -> None:
-    """Each was planned as if it were alone in its process: only one is loaded at a time."""
+def test_sub_bundles_make_room_for_each_other(layers: Path, server: FileServer, tmp_path: Path) -> None:
+    """Each sub-bundle was planned for a process of its own, so that only one is loaded at a time."""
     manifest = read_manifest(layers)
     budget = max(step.alone_bytes for step in manifest.steps) + 2_000_000
     parts = [sub_bundles(manifest, [run], budget)[0] for run in (range(7), range(7, 14))]
-    made = Shares(tmp_path, threads=1)
+    made = SubBundleStore(tmp_path, threads=1)
     held = image = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     for part in parts:
         (result,) = made.compute(ticket(server, layers, part, 1), [[held]])
         assert not isinstance(result, InputError)
         held = dict(result)
-        assert len(made._loaded) == 1
+        assert len(made.loaded) == 1
     assert held["scores"].tobytes() == load_executor(layers, threads=1).run(image)["scores"].tobytes()

@@ -1,4 +1,4 @@
-"""A bundle on Dask: a real scheduler and real workers, the local run's bits, whoever is killed."""
+"""A bundle on a real Dask scheduler and real workers gives the local run's bits, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT = 60
 
 @pytest.fixture
 def farm(tmp_path: Path, bin_folder: Path) -> Iterator[Farm]:
-    """Three workers."""
+    """Yield a cluster with three workers."""
     with ExitStack() as stack:
         made = Farm(stack, tmp_path, bin_folder)
         made.start_scheduler()
@@ -33,7 +33,7 @@ def farm(tmp_path: Path, bin_folder: Path) -> Iterator[Farm]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tensors."""
+    """Return a folder of tensors."""
     folder = tmp_path_factory.mktemp("tensors")
     generator = np.random.default_rng(3)
     for number in range(COUNT):
@@ -43,7 +43,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: Path, hyps_run: Command) -> list[object]:
-    """The local run's classes and scores."""
+    """Return the local run's classes and scores."""
     return [(each["input"], each["top"]) for each in results(hyps_run(layers, pictures, "--json"))]
 
 
@@ -57,7 +57,7 @@ def test_the_local_runs_bits(farm: Farm, layers: Path, hyps_run: Command, photog
 
 
 def test_files_are_fetched_once(farm: Farm, layers: Path, hyps_run: Command, photograph: Path) -> None:
-    """By one of the workers on a machine; the next run finds them."""
+    """One of the workers on a machine fetches them; the next run finds them."""
     hyps_run(layers, photograph, "--engine", farm.url)
     before = {path.name: path.stat().st_mtime_ns for path in (farm.cache / "files").iterdir()}
     weights = [step["weights"] for step in json.loads((layers / "manifest.json").read_text())["steps"] if step["weights"]]
@@ -69,7 +69,7 @@ def test_files_are_fetched_once(farm: Farm, layers: Path, hyps_run: Command, pho
 def test_a_worker_is_killed(
     farm: Farm, layers: Path, bin_folder: Path, pictures: Path, expected: list[object], tmp_path: Path
 ) -> None:
-    """Every input is answered once, and right; a worker's memory stays within what it said."""
+    """Every input is answered once and correctly; a worker's memory stays within what it stated."""
     output = tmp_path / "results.jsonl"
     command: list[str | Path] = [bin_folder / "hyps-run", layers, pictures, "--engine", farm.url, "--output", output]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -84,7 +84,7 @@ def test_a_worker_is_killed(
 def test_a_client_is_killed_and_goes_on(
     farm: Farm, layers: Path, bin_folder: Path, hyps_run: Command, pictures: Path, expected: list[object], tmp_path: Path
 ) -> None:
-    """What was answered is not computed again; a line that was cut off is."""
+    """Answered inputs are not computed again, except the one whose line is incomplete."""
     output = tmp_path / "results.jsonl"
     options: list[str | Path] = [layers, pictures, "--engine", farm.url, "--output", output]
     with subprocess.Popen([bin_folder / "hyps-run", *options]) as process:
@@ -104,15 +104,15 @@ def test_a_client_is_killed_and_goes_on(
 
 
 def kept(output: Path) -> list[object]:
-    """Inputs, and their classes and scores."""
+    """Return the inputs in an archive, with their classes and scores."""
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     return [(each["input"], each["top"]) for each in lines]
 
 
 def test_workers_of_this_machines_own(layers: Path, hyps_run: Command, photograph: Path) -> None:
-    with socket.socket() as taken:  # Dask's usual port for its dashboard
+    with socket.socket() as taken:  # the default port of Dask's dashboard
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # by somebody else
+        with suppress(OSError):  # another process may have it already
             taken.bind(("", 8787))
             taken.listen()
         there = hyps_run(layers, photograph, "--engine", "dask://local")
@@ -123,7 +123,7 @@ def test_workers_of_this_machines_own(layers: Path, hyps_run: Command, photograp
 def test_with_certificates(
     layers: Path, hyps_run: Command, photograph: Path, tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that is said, and the files, go by TLS; who has no certificate is not let in."""
+    """Messages and files go by TLS; a client without a certificate is refused."""
     with ExitStack() as stack:
         farm = Farm(stack, tmp_path, bin_folder, tls=True)
         farm.start_scheduler()
@@ -145,7 +145,7 @@ def test_with_certificates(
         assert "no Dask scheduler with workers at" in done.stderr
 
 
-def test_nobody_says_how_much_memory_there_is(
+def test_workers_that_do_not_state_their_memory(
     layers: Path, hyps_run: Command, photograph: Path, tmp_path: Path, bin_folder: Path
 ) -> None:
     with ExitStack() as stack:
@@ -165,17 +165,15 @@ def test_nobody_says_how_much_memory_there_is(
     ("options", "reason"),
     [
         (["--engine", f"dask://127.0.0.1:{free_port()}"], "no Dask scheduler with workers at 127.0.0.1"),
-        (["--engine", "dask://"], "is no Dask cluster; give dask://HOST:PORT"),
-        (["--engine", "dask://host:port"], "is no Dask cluster; give dask://HOST:PORT"),
+        (["--engine", "dask://"], "is not a Dask cluster; give dask://HOST:PORT"),
+        (["--engine", "dask://host:port"], "is not a Dask cluster; give dask://HOST:PORT"),
         (["--engine", "dask://local", "--join", "x.join"], "--join is for a hub"),
-        (["--engine", "dask://local", "--batch", "2"], "--engine goes neither with --batch"),
+        (["--engine", "dask://local", "--batch", "2"], "--engine and --join cannot be combined with --batch"),
         (["--output", "results.csv"], "results go to FILE.jsonl or FILE.parquet"),
-        (["--output", "results.jsonl", "--json"], "--output goes neither with"),
+        (["--output", "results.jsonl", "--json"], "--output cannot be combined with"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
-    layers: Path, hyps_run: Command, photograph: Path, options: list[str], reason: str
-) -> None:
+def test_mistakes_are_one_line(layers: Path, hyps_run: Command, photograph: Path, options: list[str], reason: str) -> None:
     done = hyps_run(layers, photograph, *options)
     assert done.returncode == 2
     assert reason in done.stderr

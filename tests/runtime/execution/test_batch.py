@@ -1,4 +1,4 @@
-"""A batch gives each input the same result as a single run, reads weights once, and keeps within the budget."""
+"""A batch gives each input the result that it has alone, reads weights once, and keeps within the budget at any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hyps.runtime.bundle.batch_schedule import TENSOR_SET_BYTES, batch_manifest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.batch import Batch
+from hyps.runtime.execution.batch import run_batch
+from hyps.runtime.execution.engine import GroupTiming, Observer, in_memory
 from hyps.runtime.execution.executor import Executor
 from tests.runtime.execution.test_executor import SCHEDULES, FakeRuntime, FakeSession, Schedule, scheduled
 
@@ -26,7 +27,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def layered(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The CIFAR-10 network cut after every layer, with the smallest budget that works."""
+    """Return the CIFAR-10 network cut after every layer, with the smallest budget."""
     import subprocess
 
     folder = tmp_path_factory.mktemp("layers") / "bundle"
@@ -56,17 +57,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(done: CompletedProcess[str]) -> list[dict[str, Any]]:
+def results(done: CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("size", [2, 5, 12, 64])
 def test_the_results_are_those_of_single_runs(layered: Path, pictures: Path, size: int, hyps_run: Run) -> None:
-    alone = told(hyps_run(layered, pictures, "--json"))
+    alone = results(hyps_run(layered, pictures, "--json"))
     done = hyps_run(layered, pictures, "--json", "--batch", str(size))
     assert (done.returncode, done.stderr) == (0, "")
-    assert [(line["input"], line["top"]) for line in told(done)] == [(line["input"], line["top"]) for line in alone]
-    assert all(line["peak_rss_bytes"] <= line["budget_bytes"] for line in told(done))
+    assert [(line["input"], line["top"]) for line in results(done)] == [(line["input"], line["top"]) for line in alone]
+    assert all(line["peak_rss_bytes"] <= line["budget_bytes"] for line in results(done))
 
 
 def test_the_last_line_sums_up(layered: Path, pictures: Path, hyps_run: Run) -> None:
@@ -82,18 +83,18 @@ def test_what_is_no_image_is_left_out(layered: Path, pictures: Path, tmp_path: P
     done = hyps_run(layered, good[0], bad, good[1], "--batch", "3", "--json")
     assert done.returncode == 2
     assert "bad.png" in done.stderr
-    assert [line["input"] for line in told(done)] == [str(path) for path in good]
+    assert [line["input"] for line in results(done)] == [str(path) for path in good]
 
 
 @pytest.mark.parametrize("option", [("--repeat", "2"), ("--profile",), ("--save", "x.npz")])
 def test_what_does_not_go_with_a_batch(layered: Path, pictures: Path, option: tuple[str, ...], hyps_run: Run) -> None:
     done = hyps_run(layered, pictures, "--batch", "2", *option)
     assert done.returncode == 2
-    assert "--batch goes neither with --repeat nor with --profile nor with --save" in done.stderr
+    assert "--batch cannot be combined with --repeat, --profile, --profile-json or --save" in done.stderr
 
 
 def batched(manifest: Manifest) -> Manifest:
-    """Return the fake schedule adapted to a batch: one tensor fits next to each step."""
+    """Return the fake schedule with room for one waiting tensor at each step."""
     room = 4 * TENSOR_SET_BYTES + 4096 + 3_000_000
     steps = tuple(
         msgspec.structs.replace(step, alone_bytes=manifest.budget_bytes - room, ahead_bytes=0) for step in manifest.steps
@@ -101,22 +102,34 @@ def batched(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, steps=steps)
 
 
+class Groups(Observer):
+    """An observer that keeps the timings of groups."""
+
+    def __init__(self) -> None:
+        self.timings: list[GroupTiming] = []
+
+    def group_done(self, timing: GroupTiming) -> None:
+        self.timings.append(timing)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_step_runs_over_all_inputs_before_the_next(manifest: Manifest, schedule: Schedule) -> None:
     runtime = FakeRuntime()
     executor = Executor(Path("b"), batched(scheduled(manifest, schedule)), opener=runtime)
     inputs = [{"x": np.full(1, index, np.float32)} for index in range(4)]
-    batch = Batch(executor)
-    found = {done.number: done.outputs for done in batch.stream(inputs)}
+    groups = Groups()
+    found = {result.number: result.outputs for result in run_batch(executor, in_memory(inputs), groups)}
     assert len(runtime.opened) == len(schedule)
     assert runtime.sessions_at_opening == [0] * len(schedule)
-    assert (batch.spilled_bytes > 0) == (len(schedule) > 1)
+    (timing,) = groups.timings
+    assert timing.count == 4
+    assert (timing.spilled_bytes > 0) == (len(schedule) > 1)
     for index, sample in enumerate(inputs):
         assert found[index] == Executor(Path("b"), scheduled(manifest, schedule), opener=FakeRuntime()).run(sample)
 
 
 def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
-    """Inputs are read one by one, and the first result comes before the last step runs on the second input."""
+    """Inputs are read one by one; the first result comes before the last step runs over the second input."""
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=FakeRuntime())
     events: list[str] = []
 
@@ -126,8 +139,8 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
             yield {"x": np.full(1, index, np.float32)}
 
     runs = FakeSession.run
-    for done in Batch(executor).stream(arriving()):
-        events.append(f"done {done.number}")
+    for result in run_batch(executor, in_memory(arriving())):
+        events.append(f"done {result.number}")
     assert events == ["read 0", "read 1", "done 0", "done 1"]
     assert runs is FakeSession.run
 
@@ -150,7 +163,7 @@ def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Picky())
     inputs = [{"x": np.full(1, value, np.float32)} for value in (1, 6, 2)]
-    found = list(Batch(executor).stream(inputs))
+    found = list(run_batch(executor, in_memory(inputs)))
     assert [(done.number, str(done.error)) for done in found if done.error] == [(1, "seven")]
     assert {done.number: done.outputs["y"].tolist() for done in found if not done.error} == {0: [4.0], 2: [5.0]}
 
@@ -172,4 +185,4 @@ def test_where_all_weights_stay_there_is_nothing_to_change(cifar_bundle: Path, h
     assert not manifest.streams_weights
     assert batch_manifest(manifest, 64) is manifest
     done = hyps_run(cifar_bundle, pictures, "--batch", "4", "--json")
-    assert (done.returncode, len(told(done))) == (0, 12)
+    assert (done.returncode, len(results(done))) == (0, 12)

@@ -1,4 +1,4 @@
-"""The executor runs sessions one after the other, holds tensors no longer than needed, and checks inputs first."""
+"""The executor opens one session after the other, drops tensors after their last use, and checks inputs first."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def scheduled(manifest: Manifest, schedule: Schedule, outputs: str = "y") -> Man
 
 
 class FakeSession:
-    """A session whose outputs are all the sum of its inputs plus one; it records which inputs it was given."""
+    """A session whose outputs are the sum of the inputs plus one, and which records its inputs."""
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
@@ -230,9 +230,21 @@ def test_threads_default_to_the_cores_within_the_plan(
     assert Executor(Path("b"), msgspec.structs.replace(manifest, target=target)).threads == expected
 
 
-def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
+def recorded(profiles: list[StepProfile]) -> Callable[[StepProfile | None], None]:
+    """Return a listener that keeps the profiles of steps, and fails for a step that was not measured."""
+
+    def step_done(profile: StepProfile | None) -> None:
+        assert profile is not None
+        profiles.append(profile)
+
+    return step_done
+
+
+def test_each_step_is_profiled(manifest: Manifest) -> None:
     profiles: list[StepProfile] = []
-    Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime()).run(X, profiles.append)
+    Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime()).run(
+        X, recorded(profiles), profile=True
+    )
     assert [profile.name for profile in profiles] == ["00", "01", "02", "03"]
     for profile in profiles:
         assert 0 <= profile.load_s < 5
@@ -241,12 +253,13 @@ def test_watch_is_told_of_each_step(manifest: Manifest) -> None:
         assert 1_000_000 < profile.resident_bytes < 1 << 40
 
 
-def test_who_shows_progress_is_told_that_a_step_has_passed(manifest: Manifest) -> None:
-    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=FakeRuntime())
-    seen: list[int] = []
-    executor.passed = lambda: seen.append(len(executor.steps_s))
-    executor.run(X)
-    assert seen == [1, 2, 3, 4]
+def test_each_step_is_reported_once_it_has_run(manifest: Manifest) -> None:
+    """Nothing is measured, as that would cost time."""
+    runtime = FakeRuntime()
+    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["inception"]), opener=runtime)
+    seen: list[tuple[StepProfile | None, int]] = []
+    executor.run(X, lambda profile: seen.append((profile, len(runtime.fed))))
+    assert seen == [(None, 1), (None, 2), (None, 3), (None, 4)]
 
 
 def test_load_checks_the_models(bundle: Path) -> None:
@@ -280,7 +293,7 @@ SECOND_WEIGHTS = np.arange(8, dtype=np.float32).reshape(4, 2) - 3
 
 
 def write_partition(folder: Path, name: str, weights: NDArray[np.float32], read: str, made: str, op: str) -> Step:
-    """Write a partition that multiplies by external ``weights`` and applies ``op``; return its step."""
+    """Write a partition that multiplies by ``weights``, in a file of their own, and applies ``op``."""
     rows, columns = weights.shape
     constant = helper.make_tensor("W", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)
     graph = helper.make_graph(
@@ -330,7 +343,7 @@ def record(folder: Path, path: str) -> FileRecord:
 
 @pytest.fixture
 def real(tmp_path: Path, manifest: Manifest) -> Path:
-    """x float32[1, 3] -> hidden [1, 4] -> y float32[1, 2]."""
+    """Return the folder of a bundle: x float32[1, 3] -> hidden [1, 4] -> y float32[1, 2]."""
     (tmp_path / "real/partitions").mkdir(parents=True)
     folder = tmp_path / "real"
     whole = msgspec.structs.replace(
@@ -354,7 +367,7 @@ def test_onnxruntime_runs_a_bundle_made_by_hand(real: Path) -> None:
     profiles: list[StepProfile] = []
     for seed in range(3):
         x = np.random.default_rng(seed).integers(-9, 9, (1, 3)).astype(np.float32)
-        found = executor.run({"x": x}, profiles.append)
+        found = executor.run({"x": x}, recorded(profiles), profile=True)
         assert list(found) == ["y"]
         np.testing.assert_array_equal(found["y"], -(np.maximum(x @ FIRST_WEIGHTS, 0) @ SECOND_WEIGHTS))
         assert found["y"].dtype == np.float32
@@ -365,7 +378,7 @@ def forged(real: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
     return change(msgspec.json.decode((real / MANIFEST_NAME).read_bytes(), type=Manifest))
 
 
-def test_a_partition_that_onnxruntime_cannot_open_is_said_in_one_line(real: Path) -> None:
+def test_a_partition_that_onnxruntime_cannot_open_is_one_line(real: Path) -> None:
     path = real / "partitions/01-negative.onnx"
     path.write_bytes(b"no model\nat all")
     executor = Executor(real, forged(real, lambda manifest: manifest))
@@ -376,7 +389,7 @@ def test_a_partition_that_onnxruntime_cannot_open_is_said_in_one_line(real: Path
     assert "\n" not in message
 
 
-def test_a_partition_that_takes_other_shapes_is_said_in_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_partition_that_takes_other_shapes_is_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
     executor = Executor(
         real,
         forged(
@@ -394,7 +407,7 @@ def test_a_partition_that_takes_other_shapes_is_said_in_one_line(real: Path, cap
     assert capfd.readouterr().err == ""
 
 
-def test_a_value_that_an_operator_refuses_is_said_in_one_line(
+def test_a_value_that_an_operator_refuses_is_one_line(
     tmp_path: Path, manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = helper.make_tensor("table", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])

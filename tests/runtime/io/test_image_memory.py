@@ -1,4 +1,4 @@
-"""Decoding really keeps within the room it is given: the kernel's own peak, format by format, in a process of its own."""
+"""Decoding keeps within the room it is given: measured by the kernel's peak, format by format, in a separate process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 WIDTH, HEIGHT = 1600, 1200
-#: What `hyps-run` keeps free besides (`hyps.runtime.cli.run.ROOM_MARGIN_BYTES`).
+#: What `hyps-run` keeps free in addition (`hyps.runtime.execution.engine.ROOM_MARGIN_BYTES`).
 MARGIN_BYTES = 3_000_000
-#: Reads each picture with more and more room, and says for each that suffices by how much memory grew.
+#: Reads each picture with more and more room, and prints how much memory grew for each room that suffices.
 CHILD = """
 import json, sys
 from pathlib import Path
@@ -64,7 +64,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def growth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]:
-    """For each picture, by the room that it was given, the bytes that memory grew by."""
+    """Return for each picture the bytes that memory grew by, keyed by the room it was given."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux tells the peak of a stretch of time")
     folder = tmp_path_factory.mktemp("pictures")

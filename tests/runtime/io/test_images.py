@@ -1,4 +1,4 @@
-"""Photographs become the tensors that the recipe says, whatever the file's format, and never take more than the room.
+"""Photographs become the tensors of the recipe, whatever the file's format, and never take more memory than the room.
 
 The resampling is compared with a triangle filter written out here, the arithmetic with its formula in float64.
 """
@@ -42,7 +42,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def as_is(height: int, width: int, **changes: Any) -> Preprocess:
-    """A recipe that changes neither size nor values."""
+    """Return a recipe that changes neither size nor values."""
     return msgspec.structs.replace(Preprocess(size=(height, width)), **changes)
 
 
@@ -51,7 +51,7 @@ def read(content: bytes, recipe: Preprocess, room_bytes: int = ROOM_BYTES) -> ND
 
 
 def channels_last(tensor: NDArray[Any]) -> NDArray[Any]:
-    """[1, C, H, W] to [H, W, C]."""
+    """Turn [1, C, H, W] into [H, W, C]."""
     assert tensor.shape[0] == 1
     picture: NDArray[Any] = tensor[0].transpose(1, 2, 0)
     return picture
@@ -65,7 +65,7 @@ def refusal(content: bytes | Path, recipe: Preprocess, room_bytes: int = ROOM_BY
     return message
 
 
-# Values: each preset, in its own terms, on a picture that needs no resizing.
+# Values: each preset by its own formula, on a picture that needs no resizing.
 
 RGB, BGR = [0, 1, 2], [2, 1, 0]
 IMAGENET = "imagenet", RGB, lambda p: (p / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -178,7 +178,7 @@ UPRIGHT = {
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_every_orientation_is_turned_upright(orientation: int, kind: str) -> None:
-    """As EXIF defines it: which edge of the stored picture row 0 and column 0 are."""
+    """EXIF defines an orientation by the edges of the stored picture that are row 0 and column 0."""
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     stored = Image.fromarray(pixels_of(6, 9))
     decoded = np.asarray(Image.open(io.BytesIO(encoded(stored, kind, **options))).convert("RGB"))
@@ -239,7 +239,7 @@ def test_16_bit_grey_keeps_its_range(kind: str) -> None:
 
 
 def test_16_bit_colour() -> None:
-    """Pillow writes none: a PNG by hand, big-endian samples after a filter byte a row."""
+    """Pillow cannot write such a PNG, so the test does: big-endian samples, and a filter byte a row."""
     deep = np.random.default_rng(0).integers(0, 65536, (6, 9, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
     found = channels_last(read(png(9, 6, rows, depth=16), as_is(6, 9)))
@@ -279,7 +279,7 @@ def test_a_jpeg_larger_than_the_room_is_decoded_at_a_smaller_scale() -> None:
     whole = read(content, RECIPE, 16_000_000)
     reduced = read(content, RECIPE, 4_000_000)
     with Image.open(io.BytesIO(content)) as quarter:
-        quarter.draft("RGB", (500, 375))  # 1500 x 1/4 is the last scale that is no less than 256
+        quarter.draft("RGB", (500, 375))  # 1500 x 1/4 is the smallest scale of at least 256
         assert quarter.size == (500, 375)
         expected = read(encoded(quarter), RECIPE)
     np.testing.assert_array_equal(reduced, expected)
@@ -292,7 +292,7 @@ def test_the_smaller_scale_is_turned_upright_too() -> None:
     exif[ORIENTATION] = 6
     turned = read(encoded(PHOTOGRAPH, "JPEG", exif=exif), RECIPE, 4_000_000)
     plain = read(encoded(PHOTOGRAPH, "JPEG"), RECIPE, 4_000_000)
-    # Resizing rounds after each direction: a level or two.
+    # Resizing rounds after each direction, which costs a level or two.
     np.testing.assert_allclose(channels_last(turned), np.rot90(channels_last(plain), -1), atol=2)
 
 
@@ -333,7 +333,7 @@ def test_a_png_that_tells_its_orientation_last_needs_room_for_both() -> None:
 
 @pytest.mark.parametrize("size", [(5000, 1), (1, 5000)])
 def test_a_thread_that_would_grow_beyond_the_room_is_refused(size: tuple[int, int]) -> None:
-    # 256 x 1,280,000 pixels, and 256 x 5000 on the way there
+    # 256 x 1,280,000 pixels, and 256 x 5000 in between
     assert "needs 1,315.9 MB" in refusal(encoded(Image.new("RGB", size)), RECIPE)
 
 
@@ -342,7 +342,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, rows: bytes, depth: int = 8) -> bytes:
-    """A colour PNG."""
+    """Return a colour PNG."""
     header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -358,12 +358,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, monkeyp
     assert message.startswith(f"image x.img of {side} x {side} pixels needs ")
 
 
-# What is no picture.
+# Files that are not pictures.
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"hello, world\n" * 100, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_refused(content: bytes) -> None:
-    assert refusal(content, RECIPE) == ("x.img is no image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz")
+def test_a_file_that_is_not_an_image_is_refused(content: bytes) -> None:
+    assert refusal(content, RECIPE) == (
+        "x.img is not an image that Pillow can read; give a JPEG, PNG, WebP, ... or .npy/.npz"
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
@@ -383,7 +385,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def seeds() -> list[bytes]:
-    """A small picture in several formats, with EXIF data where they take it."""
+    """Return a small picture in several formats, with EXIF data where the format allows it."""
     exif = Image.Exif()
     exif[ORIENTATION], exif[0x0110] = 6, "camera"
     picture = PHOTOGRAPH.resize((40, 30))
@@ -397,7 +399,7 @@ SEEDS = seeds()
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_damaged_images_are_read_or_refused(data: st.DataObject) -> None:
-    """Pillow's decoders raise a dozen kinds of errors, and warn."""
+    """Pillow's decoders raise a dozen kinds of errors, and some warn."""
     seed = data.draw(st.sampled_from(SEEDS))
     content = bytearray(seed)
     place = st.integers(0, min(250, len(seed) - 1)) | st.integers(0, len(seed) - 1)
@@ -409,7 +411,7 @@ def test_damaged_images_are_read_or_refused(data: st.DataObject) -> None:
         assert "\n" not in str(error)
 
 
-# Against the world: a trained network recognises what is in real photographs.
+# A trained network recognises real photographs.
 
 
 def test_photographs_are_classified_as_by_the_models_authors(shared_data: Path) -> None:

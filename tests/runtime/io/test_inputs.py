@@ -1,4 +1,4 @@
-"""Inputs: files and folders become sources, and tensors are read only when their header says what the model takes."""
+"""Files and folders become inputs, and tensors are read only if their header says what the model takes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord, TensorRecord
-from hyps.runtime.errors import InputError
-from hyps.runtime.io.inputs import InputSource, read_tensors, sources
+from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.execution.engine import InputTensors
+from hyps.runtime.io.inputs import InputQueue, InputSource, read_tensors, sources
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOM_BYTES = 10_000_000
@@ -49,7 +50,7 @@ def zipped(content: bytes, name: str = "image.npy", kind: int = zipfile.ZIP_STOR
 
 
 def header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """A .npy file's header without data."""
+    """Return a .npy file's header without data."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
     return stream.getvalue()
@@ -57,7 +58,7 @@ def header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 @pytest.fixture
 def text_model(manifest: Manifest) -> Manifest:
-    """Two inputs, no preprocessing."""
+    """Return a manifest with two inputs and no preprocessing."""
     return msgspec.structs.replace(
         manifest,
         inputs=("image", "ids"),
@@ -68,7 +69,7 @@ def text_model(manifest: Manifest) -> Manifest:
     )
 
 
-def read(content: bytes | Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+def read(content: bytes | Path, manifest: Manifest) -> InputTensors:
     return read_tensors(InputSource(name="x.npz", content=content), manifest, ROOM_BYTES)
 
 
@@ -95,7 +96,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
 def test_tensors_are_read(manifest: Manifest, content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "tensor.bin"  # contents tell, not names
+    path = tmp_path / "tensor.bin"  # the content decides, not the name
     path.write_bytes(content)
     for found in (read(content, manifest), read(path, manifest)):
         assert list(found) == ["image"]
@@ -161,7 +162,7 @@ def test_wrong_tensors_are_refused(manifest: Manifest, content: bytes, expected:
 
 
 def test_objects_are_never_unpickled(manifest: Manifest, tmp_path: Path) -> None:
-    """Not even where the manifest says that the model takes objects."""
+    """They are not, even where the manifest says that the model takes objects."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -189,11 +190,11 @@ def test_a_damaged_compressed_npz_is_refused(manifest: Manifest) -> None:
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_an_npz_that_cannot_be_unpacked_piece_by_piece_is_refused(manifest: Manifest, kind: int) -> None:
     content = zipped(npy(IMAGE) + bytes(20_000_000), kind=kind)
-    assert refusal(content, manifest) == "x.npz is packed by another method than numpy's; save it with numpy.savez"
+    assert refusal(content, manifest) == "x.npz is compressed by a method that numpy does not use; save it with numpy.savez"
 
 
 def test_a_zip_bomb_is_not_inflated(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Megabytes of zeros behind the right header: only what the shape needs is read."""
+    """Megabytes of zeros follow the right header: only the bytes that the shape needs are read."""
     content = zipped(npy(IMAGE) + bytes(20_000_000), kind=zipfile.ZIP_DEFLATED)
     asked: list[int] = []
     original = zipfile.ZipExtFile.read
@@ -258,7 +259,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
     manifest = FUZZED
     seed = data.draw(st.sampled_from(SEEDS))
     content = bytearray(seed)
-    index = st.integers(4, 200) | st.integers(len(seed) - 150, len(seed) - 1)  # headers and the zip's directory
+    index = st.integers(4, 200) | st.integers(len(seed) - 150, len(seed) - 1)  # the headers and the zip's directory
     for place, value in data.draw(st.lists(st.tuples(index, st.integers(0, 255)), min_size=1, max_size=4)):
         content[place] = value
     try:
@@ -269,7 +270,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
         assert all((array.dtype, array.shape) == (IMAGE.dtype, IMAGE.shape) for array in found.values())
 
 
-#: Hypothesis takes no fixtures that change.
+#: Hypothesis does not allow fixtures of function scope.
 FUZZED = msgspec.json.decode(
     b"""{"version": 3, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
     "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "steady": false, "exact": true,
@@ -277,9 +278,10 @@ FUZZED = msgspec.json.decode(
     "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,
-    "inputs": [], "outputs": [], "live": ["image"], "operators": [], "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
-    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0,
-    "session": {"stays_open": false, "reuses_memory": true}}],
+    "inputs": [], "outputs": [], "live": ["image"], "operators": [],
+    "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
+    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
+    "reuse": true}],
     "preprocess": {"size": [4, 4]}}"""
     % (b"0" * 64, b"0" * 64),
     type=Manifest,
@@ -287,13 +289,13 @@ FUZZED = msgspec.json.decode(
 
 
 def test_one_tensor_does_not_feed_two_inputs(text_model: Manifest) -> None:
-    assert refusal(npy(IMAGE), text_model) == "x.npz is one tensor, the model takes 2; give an .npz file"
+    assert refusal(npy(IMAGE), text_model) == "x.npz holds one tensor, the model takes 2; give an .npz file"
 
 
 def test_a_bundle_without_preprocessing_takes_no_image(text_model: Manifest) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
-    expected = "x.npz is no .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
+    expected = "x.npz is not a .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
     assert refusal(stream.getvalue(), text_model) == expected
     assert refusal(b"", text_model) == expected
 
@@ -306,7 +308,7 @@ def test_an_image_becomes_the_models_input(manifest: Manifest) -> None:
 
 
 def test_tensors_need_no_pillow(manifest: Manifest, tmp_path: Path) -> None:
-    """Pillow costs memory that a model of tensors does not have to spare."""
+    """Pillow costs memory that a model without images may not have."""
     (tmp_path / "x.npy").write_bytes(npy(IMAGE))
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     script = """
@@ -337,7 +339,6 @@ def test_folders_are_read_in_the_order_of_names(tmp_path: Path) -> None:
     expected = [str(tmp_path / name) for name in ("10.webp", "9.webp", "a.JPG", "b.png", "c.npz", "d.npy")]
     assert names(tmp_path) == expected
     assert names(tmp_path / "c.npz", tmp_path) == [str(tmp_path / "c.npz"), *expected]
-    assert [source.content for source in sources([str(tmp_path)])] == [Path(name) for name in expected]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -383,16 +384,42 @@ def test_a_name_that_is_no_text_is_still_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == [f"{tmp_path}/caf\ufffd.npy"]
 
 
-def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_bounded(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stdin:
         buffer = io.BytesIO(bytes(101))
 
     monkeypatch.setattr(sys, "stdin", Stdin)
-    with pytest.raises(InputError) as caught:
-        list(sources(["-"], 100))
-    assert str(caught.value) == "standard input is larger than 0.000 MB; give a file instead"
-    Stdin.buffer.seek(0)
-    assert [source.content for source in sources(["-"], 101)] == [bytes(101)]
+    (source,) = sources(["-"])
+    with pytest.raises(InputError, match=r"standard input is larger than 0\.000 MB; give a file instead"):
+        source.read(manifest, lambda: 100)
+
+
+def test_standard_input_is_read_once_and_again_after_making_room(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are kept where the tensor did not fit, since standard input cannot be read twice."""
+    content = npy(IMAGE)
+
+    class Stdin:
+        buffer = io.BytesIO(content)
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    (source,) = sources(["-"])
+    rooms = iter([len(content), IMAGE.nbytes - 1])
+    with pytest.raises(RoomError):
+        source.read(manifest, lambda: next(rooms))
+    assert Stdin.buffer.read() == b""
+    np.testing.assert_array_equal(source.read(manifest, lambda: IMAGE.nbytes)["image"], IMAGE)
+
+
+def test_a_queue_keeps_no_reference_to_an_input_it_gave_away() -> None:
+    inputs = [InputSource(name=str(number), content=b"") for number in range(3)]
+    waiting = InputQueue(inputs)
+    before = sys.getrefcount(inputs[0])
+    assert len(waiting) == 3
+    next(waiting)
+    assert (len(waiting), sys.getrefcount(inputs[0])) == (2, before - 1)
+    assert [source.name for source in waiting] == ["1", "2"]
 
 
 def test_standard_input_takes_images_and_tensors(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What is printed: classes by score, a softmax only where the network has none, and the JSON of issue 2."""
+"""Results: classes by score, a softmax only where the network has none, and the JSON of issue 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord
 from hyps.runtime.execution.executor import StepProfile
-from hyps.runtime.io.results import Result, Scored, profile_lines, result_lines, top_classes
+from hyps.runtime.io.results import ClassScore, ResultRecord, profile_lines, result_lines, top_classes
 
 
 def classes(manifest: Manifest, scores: Any, count: int = 5) -> list[tuple[int, str | None, float]]:
@@ -49,7 +49,7 @@ def test_large_scores_do_not_overflow(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("strange", [math.inf, math.nan, -math.inf])
 def test_infinite_scores_are_no_reason_to_warn(manifest: Manifest, strange: float) -> None:
-    """Warnings are errors here; on a device they would be lines on stderr."""
+    """Warnings are errors in tests; on a device they would be lines on standard error."""
     assert len(classes(manifest, [[1.0, strange, 2.0, 3.0]])) == 4
 
 
@@ -65,7 +65,7 @@ def test_equal_scores_come_by_index(manifest: Manifest, softmaxed: Manifest) -> 
 
 
 def test_equal_scores_of_many_classes_come_by_index(softmaxed: Manifest) -> None:
-    """An unstable sort would mix them."""
+    """An unstable sort would change their order."""
     unlabelled = msgspec.structs.replace(softmaxed, labels=None)
     scores = np.tile([0.0, 1.0], 500)[None] / 500
     assert classes(unlabelled, scores, 3) == [(1, None, 0.002), (3, None, 0.002), (5, None, 0.002)]
@@ -101,12 +101,12 @@ def test_without_labels_the_label_is_none(manifest: Manifest) -> None:
 def test_of_several_outputs_the_first_counts(softmaxed: Manifest) -> None:
     two = msgspec.structs.replace(softmaxed, outputs=(*softmaxed.outputs, OutputRecord(name="other", probabilities=False)))
     outputs = {"other": np.array([9.0, 0, 0, 0]), "scores": np.array([[0.1, 0.2, 0.3, 0.4]])}
-    assert top_classes(two, outputs, 1) == (Scored(index=3, label="dog", score=0.4),)
+    assert top_classes(two, outputs, 1) == (ClassScore(index=3, label="dog", score=0.4),)
 
 
-RESULT = Result(
+RESULT = ResultRecord(
     input="cat.jpg",
-    top=(Scored(index=281, label="tabby", score=0.62), Scored(index=2, label=None, score=0.25)),
+    top=(ClassScore(index=281, label="tabby", score=0.62), ClassScore(index=2, label=None, score=0.25)),
     outputs={"prob": (1, 1000), "scalar": ()},
     latency_s=0.25,
     peak_rss_bytes=61_440_000,

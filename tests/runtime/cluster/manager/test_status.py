@@ -12,6 +12,7 @@ import numpy as np
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import encode_join
 from hyps.runtime.cluster.protocol.topics import Role
+from hyps.runtime.execution.engine import in_memory
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
@@ -25,7 +26,7 @@ def test_workers_placements_queues_and_rates(devices: Devices, bin_folder: Path)
     devices.start(2, "--replicas", "2")
     picture = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     with closing(devices.engine()) as engine:
-        assert len([*engine.stream([picture] * 6)]) == 6
+        assert len([*engine.run(in_memory([picture] * 6))]) == 6
 
     def answered() -> dict[str, object]:
         done = status(bin_folder, "--hub", devices.url, "--json")

@@ -22,6 +22,7 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.errors import HubError
+from hyps.runtime.execution.engine import in_memory, run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
@@ -73,7 +74,7 @@ def answers(devices: Devices, pictures: list[Any], meanwhile: dict[int, Any] | N
     """What the stream answers; behind an answer of that number, something happens."""
     found = []
     with closing(devices.engine()) as engine:
-        for done in engine.stream(pictures):
+        for done in engine.run(in_memory(pictures)):
             assert done.error is None
             found.append(done.outputs["scores"].tobytes())
             if meanwhile and done.number in meanwhile:
@@ -222,4 +223,4 @@ def test_a_manager_that_ends_is_told_to_who_waits(layers: Path, pictures: list[A
             self._received(topic, messages.encode_message(messages.Accepted(job=job)), lambda: None)
 
     with closing(ClusterEngine(layers, None, None, link=Ending)) as engine, pytest.raises(HubError, match="has ended"):
-        engine.run(pictures[0])
+        run_one(engine, pictures[0])

@@ -1,0 +1,102 @@
+"""Turn the command line of ``hyps-run`` into frozen options, and refuse options that contradict each other."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyps.runtime.errors import InputError, OutputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices."""
+
+    bundle: Path
+    url: str | None
+    join: Path | None
+    threads: int | None
+    custom_ops: Path | None
+    verify: bool
+    batch: int
+    repeat: int
+    profile: bool
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether other devices compute."""
+        return bool(self.url or self.join)
+
+    @property
+    def is_dask(self) -> bool:
+        """Whether Dask computes."""
+        return bool(self.url and self.url.startswith("dask"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """What is printed and written: ``profile`` is the table, ``profile_json``, ``save`` and ``output`` are files."""
+
+    top: int
+    json: bool
+    quiet: bool
+    verbose: bool
+    profile: bool
+    profile_json: Path | None
+    save: Path | None
+    output: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """A valid command line of ``hyps-run``: making one raises `InputError` or `OutputError` for contradictions."""
+
+    inputs: tuple[str, ...]
+    engine: EngineOptions
+    report: ReportOptions
+
+    def __post_init__(self) -> None:
+        engine, report = self.engine, self.report
+        writes_profile = report.profile or report.profile_json is not None
+        if engine.batch > 1 and (engine.repeat > 1 or writes_profile or report.save):
+            raise InputError("--batch cannot be combined with --repeat, --profile, --profile-json or --save; leave one out")
+        if engine.is_remote and (engine.batch > 1 or writes_profile or engine.threads or engine.custom_ops):
+            raise InputError(
+                "--engine and --join cannot be combined with --batch, --profile, --profile-json, --threads or --custom-ops; "
+                "leave these out"
+            )
+        if engine.is_dask and engine.join:
+            raise InputError("--join is for a hub; Dask takes certificates from its own configuration")
+        if report.output and (engine.repeat > 1 or writes_profile or report.save or report.json):
+            raise InputError(
+                "--output cannot be combined with --repeat, --profile, --profile-json, --save or --json; leave these out"
+            )
+        if report.save and not report.save.name:
+            raise OutputError(f"--save '{report.save}' names no file; give one such as outputs.npz")
+
+
+def run_options(namespace: argparse.Namespace) -> RunOptions:
+    """Return the options that `hyps.runtime.cli.options.run_parser` parsed. Raises `InputError`, `OutputError`."""
+    report = ReportOptions(
+        top=namespace.top,
+        json=namespace.json,
+        quiet=namespace.quiet,
+        verbose=namespace.verbose,
+        profile=namespace.profile,
+        profile_json=namespace.profile_json,
+        save=namespace.save,
+        output=namespace.output,
+    )
+    engine = EngineOptions(
+        bundle=namespace.bundle,
+        url=namespace.engine,
+        join=namespace.join,
+        threads=namespace.threads,
+        custom_ops=namespace.custom_ops,
+        verify=not namespace.no_verify,
+        batch=namespace.batch,
+        repeat=namespace.repeat,
+        profile=report.profile or report.profile_json is not None or report.verbose,
+    )
+    return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report)

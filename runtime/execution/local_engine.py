@@ -1,0 +1,107 @@
+"""The engine of one device: runs a bundle's schedule in this process, one input after the other or in batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from functools import partial
+from operator import length_hint
+from pathlib import Path
+from typing import Self
+
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.device.process_memory import memory
+from hyps.runtime.errors import RoomError
+from hyps.runtime.execution.batch import batch_manifest, most_inputs, run_batch, streams
+from hyps.runtime.execution.engine import (
+    ROOM_MARGIN_BYTES,
+    EngineInput,
+    InferenceResult,
+    InputTensors,
+    Observer,
+    run_in_turn,
+)
+from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.session import open_session
+from hyps.runtime.units import megabytes
+
+
+class LocalEngine:
+    """An `hyps.runtime.execution.engine.Engine` over one executor.
+
+    It reads the next input only when the budget has room for it, and gives back the last outputs before it computes again.
+    ``profile`` has each step measured. A ``batch`` of more than 1 reads the weights once for that many inputs; it needs an
+    executor of a `batch_manifest`, and makes no difference where all weights stay in memory.
+    """
+
+    def __init__(self, executor: Executor, *, repeat: int = 1, batch: int = 1, profile: bool = False) -> None:
+        self._executor = executor
+        self._repeat, self._profile = repeat, profile
+        self._batch = min(batch, most_inputs(executor.manifest)) if streams(executor.manifest) else 1
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Path,
+        *,
+        threads: int | None,
+        verify: bool,
+        custom_ops: Path | None,
+        repeat: int,
+        batch: int,
+        profile: bool,
+    ) -> Self:
+        """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does."""
+
+        def adapted(manifest: Manifest) -> Manifest:
+            return batch_manifest(manifest, min(batch, most_inputs(manifest))) if batch > 1 else manifest
+
+        opener = partial(open_session, custom_ops=custom_ops)
+        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, opener=opener)
+        return cls(executor, repeat=repeat, batch=batch, profile=profile)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The schedule, adapted to the batch."""
+        return self._executor.manifest
+
+    def run(self, inputs: Iterable[EngineInput], observer: Observer | None = None) -> Iterator[InferenceResult]:
+        """Yield the result of each input; see `hyps.runtime.execution.engine.Engine.run`.
+
+        A batch yields an input's result when the last step ran over it. Raises `RuntimeFault` for what is wrong with the
+        bundle.
+        """
+        observer, waiting = observer or Observer(), iter(inputs)
+        observer.opened(self.manifest, self._executor.threads)
+        yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
+        peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
+        if peak_bytes > budget_bytes:
+            exceeded = f"the peak of {megabytes(peak_bytes)} exceeded the budget of {megabytes(budget_bytes)}"
+            observer.warning(f"{exceeded}: a bug; please report it")
+
+    def close(self) -> None:
+        """Do nothing: the memory is given back with the engine."""
+
+    def _in_turn(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
+        def compute(tensors: InputTensors, repeats: bool) -> Outputs:
+            again = repeats or length_hint(waiting, 1) > 0  # a stream of unknown length is taken to go on
+            return self._executor.run(tensors, observer.step_done, again=again, profile=self._profile)
+
+        return run_in_turn(waiting, self._read, compute, observer, self._repeat)
+
+    def _batches(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
+        first = 0
+        for source in waiting:
+            group = itertools.chain((source,), itertools.islice(waiting, self._batch - 1))
+            first += yield from run_batch(self._executor, group, observer, first=first)
+
+    def _read(self, source: EngineInput) -> InputTensors:
+        """Return an input's tensors; where they do not fit, read once more after making room."""
+        try:
+            return source.read(self.manifest, self._room_bytes)
+        except RoomError:
+            self._executor.make_room()
+            return source.read(self.manifest, self._room_bytes)
+
+    def _room_bytes(self) -> int:
+        return self._executor.room_bytes() - ROOM_MARGIN_BYTES
