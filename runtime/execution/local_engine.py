@@ -9,10 +9,11 @@ from operator import length_hint
 from pathlib import Path
 from typing import Self
 
+from hyps.runtime.bundle.batch_schedule import batch_manifest, most_inputs
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import RoomError
-from hyps.runtime.execution.batch import batch_manifest, most_inputs, run_batch, streams
+from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
     EngineInput,
@@ -37,7 +38,7 @@ class LocalEngine:
     def __init__(self, executor: Executor, *, repeat: int = 1, batch: int = 1, profile: bool = False) -> None:
         self._executor = executor
         self._repeat, self._profile = repeat, profile
-        self._batch = min(batch, most_inputs(executor.manifest)) if streams(executor.manifest) else 1
+        self._batch = min(batch, most_inputs(executor.manifest)) if executor.manifest.streams_weights else 1
 
     @classmethod
     def load(

@@ -118,6 +118,7 @@ def _device(options: argparse.Namespace, cache: Path) -> Host:
     """Measure this device, and return it."""
     from hyps.runtime.calibration.rates import conv_by_threads
     from hyps.runtime.cluster.worker.runner import Abilities, LocalHost
+    from hyps.runtime.device.available_memory import available_memory
 
     cores = os.cpu_count() or 1
     memory_bytes = options.memory or int(available_memory().available_bytes * _FREE_SHARE)
