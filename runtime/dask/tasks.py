@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Manifest
-from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.protocol.tensors import to_value
-from hyps.runtime.cluster.transfer.file_cache import Cache
+from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import Batch, batch_manifest, streams
@@ -41,7 +41,7 @@ class Ticket:
     """A share, and where its files are fetched; ``inputs`` are computed together at most."""
 
     orders: Orders
-    order: ShareOrder
+    order: SubBundleOrder
     inputs: int
 
 
@@ -91,8 +91,8 @@ class Shares:
     def _folder(self, ticket: Ticket) -> Path:
         self._place.mkdir(parents=True, exist_ok=True)
         with _locked(self._place / "lock"):  # of all workers on this machine, one fetches
-            cache = Cache(self._place)
-            folder = cache.share(ticket.orders, ticket.order)
+            cache = FileCache(self._place)
+            folder = cache.fetch(ticket.orders, ticket.order)
             cache.prune({ticket.order.sha256}, CACHE_BYTES)
         return folder
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import StatusView, SubBundleView, WorkerView
 
 #: A board that is unplugged is worth knowing for so long.
 _KEPT_S = 600.0
@@ -33,19 +33,19 @@ class Boards:
             state: Literal["starting", "idle"] = "starting" if bundle else "idle"
             return StatusView(
                 model=None, bundle=bundle, state=state, problem=None, hub=self._cluster.connected, jobs=0, answered=0,
-                answered_per_s=0.0, workers=workers, shares=[],
+                answered_per_s=0.0, workers=workers, sub_bundles=[],
             )  # fmt: skip
         return StatusView(
             model=status.model,
             bundle=bundle,
-            state="serving" if status.shares else "starting",
+            state="serving" if status.sub_bundles else "starting",
             problem=self._cluster.problem(),
             hub=self._cluster.connected,
             jobs=status.jobs,
             answered=status.answered,
             answered_per_s=status.answered_per_s,
             workers=workers,
-            shares=[ShareView(**msgspec.structs.asdict(share)) for share in status.shares],
+            sub_bundles=[SubBundleView(**msgspec.structs.asdict(line)) for line in status.sub_bundles],
         )
 
     def _workers(self, lines: Sequence[WorkerLine]) -> list[WorkerView]:

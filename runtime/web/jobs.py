@@ -133,8 +133,8 @@ class Jobs:
             for each in top_classes(manifest, found, 5)
         ]
         status = self._cluster.status()
-        names = {share.number: (share.first, share.last) for share in status.shares} if status else {}
-        spans = [_view(span, *names.get(span.share, ("", ""))) for span in self._cluster.spans(job)]
+        names = {share.number: (share.first, share.last) for share in status.sub_bundles} if status else {}
+        spans = [_view(span, *names.get(span.sub_bundle, ("", ""))) for span in self._cluster.spans(job)]
         self._say(job, state="done", top=top, seconds=seconds, spans=spans)
 
     def _say(self, job: str, **changes: Any) -> None:

@@ -11,7 +11,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cli.options import count
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.cli.options import size
-from hyps.runtime.cluster.manager.deployment import ClusterOptions
+from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.errors import HubError
 
 _PORT = 8765

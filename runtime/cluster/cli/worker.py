@@ -19,7 +19,7 @@ from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
 
 if TYPE_CHECKING:
-    from hyps.runtime.cluster.worker.runner import Host
+    from hyps.runtime.cluster.worker.runner import Backend
 
 _PROGRAM = "hyps-worker"
 #: Of what is free: the rest is for the file cache and for what else starts.
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> None:
     Worker(join, name, host, cache, options.cache_size).run()
 
 
-def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
+def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """The workers at the hub below."""
     if options.memory or options.threads:
         raise HubError("--memory and --threads are for a worker that computes itself; leave them out with --sub-hub")
@@ -94,15 +94,15 @@ def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")
     if below.address == join.address:
         raise HubError("the hub below must be another than the one above: a hub has one manager")
-    from hyps.runtime.cluster.worker.group import Group
+    from hyps.runtime.cluster.worker.group import GroupBackend
 
-    return Group(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
+    return GroupBackend(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
 
 
-def _device(options: argparse.Namespace, cache: Path) -> Host:
+def _device(options: argparse.Namespace, cache: Path) -> Backend:
     """This device, measured."""
     from hyps.runtime.calibration.rates import conv_by_threads
-    from hyps.runtime.cluster.worker.runner import Abilities, LocalHost
+    from hyps.runtime.cluster.worker.runner import Capabilities, LocalBackend
     from hyps.runtime.device.available_memory import memory_room
 
     cores = os.cpu_count() or 1
@@ -110,10 +110,10 @@ def _device(options: argparse.Namespace, cache: Path) -> Host:
     memory_bytes -= HUGE_HEAP_BYTES if _has_much(options) else 0
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]
-    abilities = Abilities(
+    capabilities = Capabilities(
         memory_bytes=memory_bytes, threads=threads, macs_per_s=rate, storage_bytes_per_s=_storage_rate(cache)
     )
-    return LocalHost(abilities)
+    return LocalBackend(capabilities)
 
 
 def _storage_rate(cache: Path) -> int:

@@ -66,7 +66,7 @@ class Devices:
         self.start_manager("--workers", str(workers), *options)
         for number in range(workers):
             self.start_worker(f"w{number}")
-        self.wait_for_shares(workers=workers)
+        self.wait_for_sub_bundles(workers=workers)
 
     def start_manager(self, *options: str) -> None:
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url]
@@ -115,17 +115,17 @@ class Devices:
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
 
-    def wait_for_shares(self, workers: int = 0, seconds: float = 20) -> None:
-        """Until every share that the manager placed last is loaded."""
+    def wait_for_sub_bundles(self, workers: int = 0, seconds: float = 20) -> None:
+        """Until every sub-bundle that the manager placed last is loaded."""
 
         def loaded() -> bool:
-            lives = dict(re.findall(r"share (\d+ on \w+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
+            lives = dict(re.findall(r"sub-bundle (\d+ on \w+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
             ready = {life.split()[0] for life, state in lives.items() if state in ("loaded", "inferring", "computed")}
             homes = {life.split()[-1] for life, state in lives.items() if state != "lost"}
             waits = {"placed", "loading"} & {*lives.values()}
             return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
-        wait_for(f"loaded shares: {self.log('manager')}", loaded, seconds)
+        wait_for(f"loaded sub-bundles: {self.log('manager')}", loaded, seconds)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()

@@ -81,15 +81,15 @@ def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, ph
 
 
 def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Its share goes to another, which goes on from the last tensors; every image is answered once, and right."""
+    """Its sub-bundle goes to another, which goes on from the last tensors; every image is answered once, and right."""
     devices.start(3)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     devices.kill("w1")
     assert stream.result() == expected
-    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+    assert "w1 is gone: sub-bundle 1 must move" in devices.log("manager")
     devices.start_worker("w1")
-    wait_for("w1 back", lambda: devices.log("manager").count("w1 is there") == 2)
+    wait_for("w1 back", lambda: devices.log("manager").count("w1 has joined") == 2)
     devices.kill("w0")
     devices.kill("w2")
     assert Stream(devices, pictures[:5]).result() == expected[:5]
@@ -104,10 +104,12 @@ def test_a_worker_dies_while_its_tensor_is_passed_on(
     devices.start_manager("--workers", "2")
     devices.start_program("w0", QUITTER)
     devices.start_worker("w1")
-    devices.wait_for_shares(workers=2)
+    devices.wait_for_sub_bundles(workers=2)
     assert Stream(devices, pictures[:3]).result() == expected[:3]
     log = devices.log("manager")
-    assert 0 < log.index("share 1 on w1: loaded -> inferring") < log.index("w0 is gone") < log.index("share 0 on w1")
+    assert (
+        0 < log.index("sub-bundle 1 on w1: loaded -> inferring") < log.index("w0 is gone") < log.index("sub-bundle 0 on w1")
+    )
 
 
 def test_a_worker_that_comes_back_downloads_nothing_twice(
@@ -147,7 +149,7 @@ def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expec
 
 
 def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Nobody says so, as its last will is lost with the hub; its shares go to another all the same."""
+    """Nobody says so, as its last will is lost with the hub; its sub-bundles go to another all the same."""
     devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -155,21 +157,21 @@ def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[ND
     devices.kill("w1")
     devices.start_hub()
     assert stream.result() == expected
-    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+    assert "w1 is gone: sub-bundle 1 must move" in devices.log("manager")
 
 
 def test_a_worker_that_cannot_load_is_replaced(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes], tmp_path: Path
 ) -> None:
-    """Its cache can be no folder any more, say: it is told to try again, and then others hold its share."""
+    """Its cache can be no folder any more, say: it is told to try again, and then others hold its sub-bundle."""
     devices.start_manager("--workers", "2")
     devices.start_worker("w0")
     devices.start_worker("w1")
-    wait_for("its cache", lambda: (tmp_path / "w1.cache/shares").exists())
-    shutil.rmtree(tmp_path / "w1.cache/shares")
-    (tmp_path / "w1.cache/shares").write_bytes(b"in the way")
+    wait_for("its cache", lambda: (tmp_path / "w1.cache/sub-bundles").exists())
+    shutil.rmtree(tmp_path / "w1.cache/sub-bundles")
+    (tmp_path / "w1.cache/sub-bundles").write_bytes(b"in the way")
     assert Stream(devices, pictures[:5]).result() == expected[:5]
-    assert "w1 is set aside: it cannot load its shares" in devices.log("manager")
+    assert "w1 is set aside: it cannot load its sub-bundles" in devices.log("manager")
 
 
 def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
@@ -198,7 +200,7 @@ def test_with_certificates_and_credentials(
         devices.start_manager("--join", str(hub / "manager.join"), "--workers", "2")
         for name in ("w0", "w1"):
             devices.start_worker(name, "--join", str(hub / f"{name}.join"))
-        devices.wait_for_shares(workers=2)
+        devices.wait_for_sub_bundles(workers=2)
         done = hyps_run(devices.bundle, photograph, "--join", hub / "c.join")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[:-1] == hyps_run(devices.bundle, photograph).stdout.splitlines()[:-1]
@@ -211,7 +213,7 @@ def test_with_certificates_and_credentials(
     ("options", "reason"),
     [
         (["--batch", "2"], "goes neither with --batch"),
-        (["--engine", "board"], "is no address of a hub"),
+        (["--engine", "board"], "is not an address of a hub"),
         (["--engine", "mqtt://127.0.0.1:1"], "cannot reach the hub"),
         (["--join", "nothing"], "cannot read nothing"),
     ],
@@ -233,6 +235,6 @@ def test_jobs_that_are_refused(devices: Devices, hyps_run: Command, photograph: 
     devices.start_worker("w0", memory="60MB")
     wait_for("its complaint", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
     devices.start_worker("w1")
-    devices.wait_for_shares(workers=1)
+    devices.wait_for_sub_bundles(workers=1)
     done = hyps_run(cifar_bundle, photograph, "--engine", devices.url)
     assert (done.returncode, "the manager runs another bundle" in done.stderr) == (2, True)

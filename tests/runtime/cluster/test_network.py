@@ -98,7 +98,7 @@ def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("boards", ["links"], indirect=True)
 def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """The worker behind it is missed, its share goes to the other; when the cable is back, it works again."""
+    """The worker behind it is missed, its sub-bundle goes to the other; when the cable is back, it works again."""
     stream = Stream(boards, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     boards.network.unplug("w1")
@@ -106,7 +106,7 @@ def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[N
     wait_for("more answers", lambda: len(stream.answers) >= 8)
     boards.network.plug("w1")
     assert stream.result() == expected
-    wait_for("w1 back", lambda: boards.log("manager").count("w1 is there") == 2)
+    wait_for("w1 back", lambda: boards.log("manager").count("w1 has joined") == 2)
 
 
 def test_a_link_that_delays(air: Network) -> None:

@@ -82,7 +82,7 @@ def test_noise(devices: Devices, bin_folder: Path) -> None:
 
     def dropped() -> int:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return sum(json.loads(done.stdout)["dropped"].values())
+        return sum(json.loads(done.stdout)["rejected"].values())
 
     wait_for("the count", lambda: dropped() > 20)
     assert "Traceback" not in devices.log("manager") + devices.log("w0") + devices.log("w1")

@@ -52,10 +52,10 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
 
 
 def most_at_once(log: str) -> int:
-    """How many shares were inferring at the same time, at the most."""
+    """How many sub-bundles were inferring at the same time, at the most."""
     inferring, most = set[str](), 0
-    for share, state in re.findall(r"share (\d+) on w\d: \w+ -> (\w+)$", log, re.MULTILINE):
-        inferring = inferring | {share} if state == "inferring" else inferring - {share}
+    for sub_bundle, state in re.findall(r"sub-bundle (\d+) on w\d: \w+ -> (\w+)$", log, re.MULTILINE):
+        inferring = inferring | {sub_bundle} if state == "inferring" else inferring - {sub_bundle}
         most = max(most, len(inferring))
     return most
 
@@ -98,9 +98,9 @@ def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photog
 def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """A worker that is frozen holds nothing up: nobody waits for its lease to end, or for the hub to notice."""
     devices.start(2, "--replicas", "2")
-    homes = re.findall(r"^share (\d+) on (w\d):", devices.log("manager"), re.MULTILINE)
+    homes = re.findall(r"^sub-bundle (\d+) on (w\d):", devices.log("manager"), re.MULTILINE)
     assert {home for _, home in homes} == {"w0", "w1"}
-    assert len(set(homes)) == 2 * len({share for share, _ in homes})
+    assert len(set(homes)) == 2 * len({sub_bundle for sub_bundle, _ in homes})
     with closing(devices.engine()) as engine:
         stream = engine.stream(pictures)
         first = next(stream)
@@ -117,10 +117,10 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
     devices.start_worker("w0")
     devices.start_worker("w1")
     devices.start_program("w2", LIAR)
-    devices.wait_for_shares(workers=3)
+    devices.wait_for_sub_bundles(workers=3)
     assert answers(devices, pictures) == expected
-    wait_for("its name", lambda: "w2 answered share" in devices.log("manager"))
-    assert not re.search("w[01] answered share", devices.log("manager"))
+    wait_for("its name", lambda: "w2 was outvoted on sub-bundle" in devices.log("manager"))
+    assert not re.search("w[01] was outvoted on sub-bundle", devices.log("manager"))
     assert "it is set aside" in devices.log("manager")
 
 
@@ -129,13 +129,13 @@ def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, phot
     devices.start_manager("--workers", "2", "--vote", "3")
     devices.start_worker("w0")
     devices.start_program("w1", LIAR)
-    devices.wait_for_shares(workers=2)
+    devices.wait_for_sub_bundles(workers=2)
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([devices.hyps_run, devices.bundle, photograph, "--engine", devices.url], timeout=4, check=False)
     devices.start_worker("w2")
     done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
     assert (done.returncode, done.stderr) == (0, "")
-    wait_for("its name", lambda: "w1 answered share" in devices.log("manager"))
+    wait_for("its name", lambda: "w1 was outvoted on sub-bundle" in devices.log("manager"))
 
 
 def test_only_safe_workers_get_the_input(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
@@ -144,7 +144,7 @@ def test_only_safe_workers_get_the_input(devices: Devices, pictures: list[Any], 
     devices.start_worker("w1")
     wait_for("the reason", lambda: "no worker that may see the inputs is there" in devices.log("manager"))
     devices.start_worker("w9")
-    devices.wait_for_shares(workers=2)
+    devices.wait_for_sub_bundles(workers=2)
     assert answers(devices, pictures[:4]) == expected[:4]
-    assert re.findall(r"^share 0 on (\w+):", devices.log("manager"), re.MULTILINE)[0] == "w9"
-    assert "share 0" not in devices.log("w0") + devices.log("w1")
+    assert re.findall(r"^sub-bundle 0 on (\w+):", devices.log("manager"), re.MULTILINE)[0] == "w9"
+    assert "sub-bundle 0" not in devices.log("w0") + devices.log("w1")

@@ -53,11 +53,11 @@ class Web:
         return next((worker for worker in self.get("/api/workers") if worker["name"] == name), None)
 
     def homes(self) -> list[set[str]]:
-        return [set(share["homes"]) for share in self.get("/api/status")["shares"]]
+        return [set(share["homes"]) for share in self.get("/api/status")["sub_bundles"]]
 
     def ready(self) -> bool:
         status = self.get("/api/status")
-        states = {state for share in status["shares"] for state in share["homes"].values()}
+        states = {state for share in status["sub_bundles"] for state in share["homes"].values()}
         return bool(states) and states <= {"loaded", "inferring", "computed"}
 
 

@@ -67,9 +67,9 @@ def assert_spans(web: Web, job: dict[str, object]) -> None:
     """A span for each share, in order of time, that lies within the job."""
     spans = job["spans"]
     assert isinstance(spans, list)
-    shares = web.get("/api/status")["shares"]
-    assert sorted(span["share"] for span in spans) == [share["number"] for share in shares]
-    for span, share in zip(sorted(spans, key=lambda each: each["share"]), shares, strict=True):
+    shares = web.get("/api/status")["sub_bundles"]
+    assert sorted(span["sub_bundle"] for span in spans) == [share["number"] for share in shares]
+    for span, share in zip(sorted(spans, key=lambda each: each["sub_bundle"]), shares, strict=True):
         assert {span["worker"]} == set(share["homes"])
         assert 0 <= span["sent_s"] < span["begun_s"] <= span["done_s"] < job["seconds"]
         assert 0 < span["compute_s"] < span["begun_s"] - span["sent_s"] + 0.01
@@ -108,8 +108,8 @@ def test_boards_are_drained_moved_and_lost(web: Web, photograph: Path) -> None:
     assert web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))["top"] == first
     for homes, said in (
         ({"0": ["nobody"]}, "'nobody' is no worker"),
-        ({"99": ["w0"]}, "no share 99"),
-        ({"x": ["w0"]}, "no share 'x'"),
+        ({"99": ["w0"]}, "no sub-bundle 99"),
+        ({"x": ["w0"]}, "no sub-bundle 'x'"),
         ({"0": []}, "needs a worker"),
     ):
         refused = web("PUT", "/api/placement", json={"homes": homes})

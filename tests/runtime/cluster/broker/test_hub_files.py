@@ -17,7 +17,7 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import Join, encode_join, parse_address, read_join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from hyps.runtime.cluster.protocol.topics import Role, parse_topic, topic
+from hyps.runtime.cluster.protocol.topics import Role, User, UserTopic, parse_topic, topic
 from hyps.runtime.errors import HubError
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
@@ -263,12 +263,12 @@ def test_secrets_are_their_owners_alone_and_never_shown(hub: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["init-hub", "{hub}"], "is there already: its credentials would be lost"),
+        (["init-hub", "{hub}"], "exists: its credentials would be lost"),
         (["init-hub", "{tmp}/a b"], "takes no spaces in paths"),
-        (["init-hub", "{tmp}/x", "--host", "a b"], "'a b' is no name or address of a host"),
+        (["init-hub", "{tmp}/x", "--host", "a b"], "'a b' is not a name or an address of a host"),
         (["init-hub", "{tmp}/x", "--port", "0"], "must be a port, 1 to 65535"),
         (["init-hub", "{tmp}/no/folder"], "cannot write"),
-        (["add-worker", "w1", "--hub-dir", "{tmp}"], "is no hub's folder; make one with 'hyps-manager init-hub DIR'"),
+        (["add-worker", "w1", "--hub-dir", "{tmp}"], "is not a hub's folder; make one with 'hyps-manager init-hub DIR'"),
         (["add-worker", "a/b", "--hub-dir", "{hub}"], "'a/b' cannot be a name"),
         (["add-worker", "+", "--hub-dir", "{hub}"], "cannot be a name"),
         (["add-worker", "manager", "--hub-dir", "{hub}"], "cannot be a name"),
@@ -303,7 +303,7 @@ def test_addresses(text: str, expected: str) -> None:
     "text", ["", "board", "board:1883", "http://board", "mqtt://", "mqtt://a:x", "mqtt://a:99999", "mqtt://a/b", "mqtt://[x"]
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(HubError, match="is no address of a hub; give mqtt://HOST:PORT"):
+    with pytest.raises(HubError, match="is not an address of a hub; give mqtt://HOST:PORT"):
         parse_address(text)
 
 
@@ -317,7 +317,7 @@ def test_no_password_in_an_address() -> None:
 def test_what_is_no_join_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w1.join"
     write_secret(path, content)
-    with pytest.raises(HubError, match="is no join file; make one"):
+    with pytest.raises(HubError, match="is not a join file; make one"):
         read_join(path)
 
 
@@ -329,6 +329,6 @@ def test_join_files_round_trip(tmp_path: Path) -> None:
 
 def test_topics() -> None:
     assert topic(Role.WORKER, "w1", "input") == "hyps/workers/w1/input"
-    assert parse_topic("hyps/workers/w1/input") == (Role.WORKER, "w1", "input")
+    assert parse_topic("hyps/workers/w1/input") == UserTopic(User(Role.WORKER, "w1"), "input")
     for text in ("", "hyps", "hyps/workers/w1", "hyps/others/w1/input", "x/workers/w1/input", "hyps/workers/+/input"):
         assert parse_topic(text) is None

@@ -38,12 +38,18 @@ def test_workers_placements_queues_and_rates(devices: Devices, bin_folder: Path)
     assert (found["jobs"], found["answered_per_s"] > 0) == (0, True)
     assert [worker["name"] for worker in found["workers"]] == ["w0", "w1"]
     assert all(worker["memory_bytes"] == 120_000_000 and not worker["set_aside"] for worker in found["workers"])
-    assert all(share["homes"].keys() == {"w0", "w1"} and share["waiting"] == 0 for share in found["shares"])
-    assert {state for share in found["shares"] for state in share["homes"].values()} <= {"loaded", "inferring", "computed"}
+    assert all(
+        sub_bundle["homes"].keys() == {"w0", "w1"} and sub_bundle["waiting"] == 0 for sub_bundle in found["sub-bundles"]
+    )
+    assert {state for sub_bundle in found["sub-bundles"] for state in sub_bundle["homes"].values()} <= {
+        "loaded",
+        "inferring",
+        "computed",
+    }
     table = status(bin_folder, "--hub", devices.url).stdout
     assert "0 jobs under way, 6 answered" in table
-    for share in found["shares"]:
-        assert share["first"] in table
+    for sub_bundle in found["sub-bundles"]:
+        assert sub_bundle["first"] in table
 
 
 def test_nobody_speaks(devices: Devices, bin_folder: Path) -> None:

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.placement.forecast import forecast
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, Offer, work
-from hyps.runtime.cluster.placement.placement import assign, place, replace
+from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.placement import assign, place, repair_placement
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 MB = 1_000_000
 
 
-def offer(name: str, memory_mb: int = 120, rate: int = 10**9) -> Offer:
-    return Offer(name=name, memory_bytes=memory_mb * MB, macs_per_s=rate)
+def offer(name: str, memory_mb: int = 120, rate: int = 10**9) -> WorkerCapacity:
+    return WorkerCapacity(name=name, memory_bytes=memory_mb * MB, macs_per_s=rate)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def network(layers: Path) -> Manifest:
 
 def test_work_is_near_the_networks_own(network: Manifest) -> None:
     """Of the convolutions that the compiler counts: 3x3, by channels and planes."""
-    by_name = {step.name: work(network, step) for step in network.steps}
+    by_name = {step.name: step_cost(network, step) for step in network.steps}
     assert by_name["07-relu3_2"] == 128 * 128 * 9 * 8 * 8
     assert by_name["10-relu4_2"] == 256 * 256 * 9 * 4 * 4
 
@@ -54,18 +54,18 @@ def test_in_sequence(network: Manifest, count: int) -> None:
     assert [index for run in placement.runs for index in run] == [*range(len(network.steps))]
     assert list(placement.homes) == sorted(set(placement.homes))
     assert all(len(homes) == 1 for homes in placement.homes)
-    works = [sum(work(network, network.steps[index]) for index in run) for run in placement.runs]
-    largest = max(work(network, step) for step in network.steps)
+    works = [sum(step_cost(network, network.steps[index]) for index in run) for run in placement.runs]
+    largest = max(step_cost(network, step) for step in network.steps)
     assert max(works) <= sum(works) / count + largest
     parts = assign(network, placement, offers)
-    assert sorted(number for shares in parts.values() for number in shares) == [*range(len(placement.runs))]
+    assert sorted(number for sub_bundles in parts.values() for number in sub_bundles) == [*range(len(placement.runs))]
 
 
 def test_a_faster_worker_has_more(network: Manifest) -> None:
     placement = place(network, [offer("fast", rate=3 * 10**9), offer("slow")])
     works = {"fast": 0, "slow": 0}
     for run, (home,) in zip(placement.runs, placement.homes, strict=True):
-        works[home] += sum(work(network, network.steps[index]) for index in run)
+        works[home] += sum(step_cost(network, network.steps[index]) for index in run)
     assert works["fast"] > 1.5 * works["slow"]
 
 
@@ -89,13 +89,13 @@ def test_a_step_that_fits_nobody(network: Manifest) -> None:
 
 def test_what_a_lost_worker_had_goes_to_who_is_free_soonest(network: Manifest) -> None:
     placement = place(network, [offer("w0"), offer("w1"), offer("w2")])
-    after = replace(network, placement, [offer("w0"), offer("w2")])
+    after = repair_placement(network, placement, [offer("w0"), offer("w2")])
     assert after.runs == placement.runs
     assert [after.homes[0], after.homes[2]] == [("w0",), ("w2",)]
     assert after.homes[1] in (("w0",), ("w2",))
     assert after.reasons[1] == "w1 is gone"
     with pytest.raises(BudgetError, match="fit no other worker"):
-        replace(network, placement, [offer("w0"), offer("w2", 60)][1:])
+        repair_placement(network, placement, [offer("w0"), offer("w2", 60)][1:])
 
 
 @pytest.mark.parametrize("copies", [2, 3])
@@ -103,9 +103,9 @@ def test_copies_are_on_workers_of_their_own(network: Manifest, copies: int) -> N
     offers = [offer(f"w{number}") for number in range(3)]
     placement = place(network, offers, copies)
     assert all(len(set(homes)) == len(homes) == copies for homes in placement.homes)
-    after = replace(network, placement, offers[:2], copies)
+    after = repair_placement(network, placement, offers[:2], copies)
     assert all(set(homes) == {"w0", "w1"} for homes in after.homes)
-    assert replace(network, after, offers, copies).runs == placement.runs
+    assert repair_placement(network, after, offers, copies).runs == placement.runs
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -119,7 +119,7 @@ def test_only_safe_workers_see_the_inputs(network: Manifest, copies: int) -> Non
     with pytest.raises(BudgetError, match="no worker that may see the inputs is there"):
         place(network, offers[:2])
     with pytest.raises(BudgetError, match="fit no other worker that may see what they read; start another"):
-        replace(network, placement, offers[:2])
+        repair_placement(network, placement, offers[:2])
 
 
 def test_the_forecast_is_of_the_slowest(network: Manifest) -> None:
@@ -129,7 +129,7 @@ def test_the_forecast_is_of_the_slowest(network: Manifest) -> None:
         offers = [offer(f"w{number}", rate=10**8) for number in range(count)]
         placement = place(network, offers)
         found[count] = forecast(network, placement, assign(network, placement, offers), offers)
-    total_s = sum(work(network, step) for step in network.steps) / 10**8
+    total_s = sum(step_cost(network, step) for step in network.steps) / 10**8
     assert found[1].latency_s == pytest.approx(total_s, rel=0.02)
     assert found[1].throughput_per_s == pytest.approx(1 / total_s)
     assert 1.7 / total_s < found[2].throughput_per_s <= 2 / total_s
@@ -150,18 +150,18 @@ def test_every_plan_fits(network: Manifest, offers: list[tuple[int, int]], gone:
         return
     assert [index for run in placement.runs for index in run] == [*range(len(network.steps))]
     rooms = {each.name: each.memory_bytes - CLUSTER_BYTES for each in made}
-    for name, shares in assign(network, placement, made).items():
-        for part in shares.values():
+    for name, sub_bundles in assign(network, placement, made).items():
+        for part in sub_bundles.values():
             assert all(step.peak_bytes <= rooms[name] for step in part.steps)
     left = [each for each in made if each.name != f"w{gone}"]
     if left:
         try:
-            assign(network, replace(network, placement, left), left)
+            assign(network, repair_placement(network, placement, left), left)
         except BudgetError as error:
             assert "fit no other worker" in str(error)
 
 
-def fits(manifest: Manifest, run: range, worker: Offer) -> bool:
+def fits(manifest: Manifest, run: range, worker: WorkerCapacity) -> bool:
     steps = [manifest.steps[index] for index in run]
     reads = {name for step in steps for name in step.inputs}
     room = worker.memory_bytes - CLUSTER_BYTES
@@ -186,7 +186,7 @@ def test_a_group_holds_one_run_unless_nobody_else_is_left(
     try:
         placement = place(manifest, made, copies)
         left = [each for each in made if each.name != f"w{gone}"] or made
-        after = replace(manifest, placement, left, copies)
+        after = repair_placement(manifest, placement, left, copies)
     except BudgetError as error:
         assert re.search("MB on a worker|may see the inputs|fit no other", str(error))
         return

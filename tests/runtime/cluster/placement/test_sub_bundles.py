@@ -1,4 +1,4 @@
-"""A share of a bundle is a bundle: fewer steps, their files alone, the same executor, the same bits."""
+"""A sub-bundle of a bundle is a bundle: fewer steps, their files alone, the same executor, the same bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MB = 1_000_000
 
 
 def write(bundle: Path, part: Manifest, folder: Path) -> Path:
-    """The share as a bundle on disk: its files, and no other."""
+    """The sub-bundle as a bundle on disk: its files, and no other."""
     (folder / "partitions").mkdir(parents=True)
     for file in part.files:
         shutil.copy(bundle / file.path, folder / file.path)

@@ -28,12 +28,12 @@ def test_a_jobs_life(tmp_path: Path, content: bytes) -> None:
     digests = journal.accept(JOB, "c", {"x": content})
     assert digests == {"x": digest_of(content)}
     made = digest_of(content + b"a")
-    journal.arrived(JOB, "a", made, content + b"a")
+    journal.keep(JOB, "a", made, content + b"a")
     journal.complete(JOB, 0, ["x"])
     journal.close()
     journal = Journal(tmp_path)
     (record,) = journal.open_jobs()
-    assert (record.client, dict(record.tensors), set(record.shares)) == ("c", {"a": made}, {0})
+    assert (record.client, dict(record.tensors), set(record.sub_bundles)) == ("c", {"a": made}, {0})
     assert journal.read(made) == content + b"a"
     journal.finish(JOB, "done")
     assert journal.open_jobs() == []
@@ -42,7 +42,7 @@ def test_a_jobs_life(tmp_path: Path, content: bytes) -> None:
     last = journal.job(JOB)
     assert last
     assert last.state == "delivered"
-    assert (len(last.tensors), len(last.shares)) == (0, 0)
+    assert (len(last.tensors), len(last.sub_bundles)) == (0, 0)
     assert files(tmp_path) == []
     with pytest.raises(OutputError, match="cannot read the journal's"):
         journal.read(made)
@@ -105,7 +105,7 @@ journal = Journal(Path(sys.argv[1]))
 while True:
     job, data = os.urandom(16).hex(), os.urandom(300_000)
     journal.accept(job, "c", {"x": data})
-    journal.arrived(job, "a", digest_of(data[:100]), data[:100])
+    journal.keep(job, "a", digest_of(data[:100]), data[:100])
     print(job, flush=True)
 """
     said: list[str] = []

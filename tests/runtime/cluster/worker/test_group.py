@@ -48,7 +48,7 @@ class Tree:
         self.top.start_manager("--workers", "2")
         self.top.start_worker("w0")
         self.top.start_group("g1", self.below, *options)
-        self.top.wait_for_shares(workers=2)
+        self.top.wait_for_sub_bundles(workers=2)
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def answers(devices: Devices, pictures: list[Any], meanwhile: dict[int, Any] | N
 
 
 def homes(devices: Devices, worker: str) -> list[str]:
-    return re.findall(rf"^share (\d+) on {worker}:", devices.log("manager"), re.MULTILINE)
+    return re.findall(rf"^sub-bundle (\d+) on {worker}:", devices.log("manager"), re.MULTILINE)
 
 
 def test_workers_of_the_group_are_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
-    """At first nobody above hears of it; when the last that has room for its steps is gone, the group gives its share back.
+    """At first nobody above hears of it; when the last that has room for its steps is gone, the group gives its sub-bundle back.
 
     Below is a hub with passwords, which lets its manager connect but once.
     """
@@ -102,20 +102,22 @@ def test_workers_of_the_group_are_killed(tree: Tree, pictures: list[Any], expect
 
         def kill_last() -> None:
             log = tree.top.log("g1")
-            assert {"b0", "b1"} <= set(re.findall(r"share \d+ on (b\d): \w+ -> computed", log))
+            assert {"b0", "b1"} <= set(re.findall(r"sub-bundle \d+ on (b\d): \w+ -> computed", log))
             assert "b1 is gone" in log
             assert "g1 is gone" not in tree.top.log("manager")
             assert tree.top.resident_bytes("g1") < 110e6
             tree.below.kill("b0")
 
         assert answers(tree.top, pictures, {4: lambda: tree.below.kill("b1"), 15: kill_last}) == expected
-        assert re.search("share 0 is lost: no group of workers for this share: .*fit no other worker", tree.top.log("g1"))
-        assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
+        assert re.search(
+            "sub-bundle 0 is lost: no group of workers for this sub-bundle: .*fit no other worker", tree.top.log("g1")
+        )
+        assert "g1 is gone: sub-bundle 0 must move" in tree.top.log("manager")
         assert len(homes(tree.top, "g1")) == 1
 
 
 def test_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
-    """Its share goes to another; when it is back, nothing that it left behind is in the way.
+    """Its sub-bundle goes to another; when it is back, nothing that it left behind is in the way.
 
     Then it is the only one left, and holds what two held.
     """
@@ -128,8 +130,8 @@ def test_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[byt
         tree.top.start_group("g1", tree.below)
 
     assert answers(tree.top, pictures, {5: kill}) == expected
-    assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
-    wait_for("g1 back", lambda: tree.top.log("manager").count("g1 is there") == 2)
+    assert "g1 is gone: sub-bundle 0 must move" in tree.top.log("manager")
+    wait_for("g1 back", lambda: tree.top.log("manager").count("g1 has joined") == 2)
     tree.top.kill("w0")
     assert answers(tree.top, pictures[:3]) == expected[:3]
 
@@ -139,8 +141,8 @@ def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes], b
     tree.top.start_manager()
     tree.top.start_group("g1", tree.below)
     tree.below.start_worker("b0")
-    tree.top.wait_for_shares(workers=1)
-    assert "g1 is there: a group of 1, 120 MB" in tree.top.log("manager")
+    tree.top.wait_for_sub_bundles(workers=1)
+    assert "g1 has joined: a group of 1, 120 MB" in tree.top.log("manager")
     assert answers(tree.top, pictures[:2]) == expected[:2]
     shown = subprocess.run(
         [bin_folder / "hyps-manager", "status", "--hub", tree.top.url], capture_output=True, text=True, check=True
@@ -200,7 +202,7 @@ def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[
 
 
 def test_a_manager_that_ends_is_told_to_who_waits(layers: Path, pictures: list[Any]) -> None:
-    """The link of a share that was given back: what is under way fails, and nobody waits for ever."""
+    """The link of a sub-bundle that was given back: what is under way fails, and nobody waits for ever."""
 
     class Ending:
         address, connected = parse_address("mqtt://127.0.0.1"), True
