@@ -34,6 +34,8 @@ except ImportError:
 #: The hub publishes the last will of a silent device after one and a half times this.
 KEEPALIVE_S = 4
 CONNECT_S = 10
+#: The least and the most seconds before a lost connection is tried again.
+RECONNECT_S = (1, 4)
 #: The number of unacknowledged messages: it bounds what either side holds in addition to its queues.
 INFLIGHT = 20
 _MANAGER_SESSION_S = 24 * 3600
@@ -80,7 +82,7 @@ class Connection:
         self._last_sent: MQTTMessageInfo | None = None
         client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5, manual_ack=True)
         client.max_inflight_messages_set(INFLIGHT)
-        client.reconnect_delay_set(1, 4)
+        client.reconnect_delay_set(*RECONNECT_S)
         client.connect_timeout = CONNECT_S
         if join.password is not None:
             client.username_pw_set(join.name, join.password)

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import encode_join
+from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,16 +68,35 @@ class Stream:
         return self.answers
 
 
+@pytest.fixture(scope="module")
+def local_run(
+    layers: Path, hyps_run: Command, photograph: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], bytes]:
+    """Run the photograph on this device; return the classes printed and the file of outputs."""
+    saved = tmp_path_factory.mktemp("local") / "local.npz"
+    printed = hyps_run(layers, photograph, "--save", saved).stdout
+    return printed.splitlines()[:-1], saved.read_bytes()
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
+def test_the_local_runs_bits(
+    devices: Devices,
+    count: int,
+    hyps_run: Command,
+    photograph: Path,
+    local_run: tuple[list[str], bytes],
+    tmp_path: Path,
+) -> None:
+    """With one worker, by the installed commands as they are: they measure the device and wait as long as they do."""
+    if count == 1:
+        devices.settings = None
     devices.start(count)
-    there = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", tmp_path / "there.npz")
-    here = hyps_run(devices.bundle, photograph, "--save", tmp_path / "here.npz")
-    assert (there.returncode, there.stderr) == (0, "")
-    assert there.stdout.splitlines()[:-1] == here.stdout.splitlines()[:-1]
-    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
-    said = hyps_run(devices.bundle, photograph, photograph, "--engine", devices.url, "--json").stdout.splitlines()
-    assert [json.loads(line)["top"] for line in said] == [json.loads(said[0])["top"]] * 2
+    saved = tmp_path / "cluster.npz"
+    done = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", saved)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout.splitlines()[:-1], saved.read_bytes()) == local_run
+    printed = hyps_run(devices.bundle, photograph, photograph, "--engine", devices.url, "--json").stdout.splitlines()
+    assert [json.loads(line)["top"] for line in printed] == [json.loads(printed[0])["top"]] * 2
     assert all(devices.resident_bytes(f"w{number}") < 110e6 for number in range(count))
     assert devices.resident_bytes("manager") < 60e6
 
@@ -188,7 +209,12 @@ def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], ex
 
 
 def test_with_certificates_and_credentials(
-    devices: Devices, mosquitto: str, hyps_run: Command, photograph: Path, tmp_path: Path
+    devices: Devices,
+    mosquitto: str,
+    hyps_run: Command,
+    photograph: Path,
+    local_run: tuple[list[str], bytes],
+    tmp_path: Path,
 ) -> None:
     """The hub of ``init-hub``; partitions travel by TLS as well; no secret is in a list of processes or a log."""
     hub, port = tmp_path / "hub", free_port()
@@ -203,7 +229,7 @@ def test_with_certificates_and_credentials(
         devices.wait_for_sub_bundles(workers=2)
         done = hyps_run(devices.bundle, photograph, "--join", hub / "c.join")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[:-1] == hyps_run(devices.bundle, photograph).stdout.splitlines()[:-1]
+        assert done.stdout.splitlines()[:-1] == local_run[0]
         orders = devices.log("w0") + devices.log("w1") + devices.log("manager") + (hub / "mosquitto.log").read_text()
         lists = "".join(Path(f"/proc/{each.pid}/cmdline").read_text() for each in devices.processes.values())
         assert all(join.password and join.password not in orders + lists for join in joins.values())
@@ -229,6 +255,7 @@ def test_what_the_user_can_mend(
 
 
 def test_jobs_that_are_refused(devices: Devices, hyps_run: Command, photograph: Path, cifar_bundle: Path) -> None:
+    devices.settings = Settings(timeouts=Timeouts(settle_s=0.4, startup_s=0))
     devices.start_manager()
     done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
     assert (done.returncode, "no worker has joined the manager yet" in done.stderr) == (2, True)

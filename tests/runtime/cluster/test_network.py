@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hyps.runtime.execution.executor import load_executor
 from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.boards import Boards
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import wait_for
 from tests.runtime.cluster.test_cluster import Stream
 from tests.wireless import Wireless
@@ -50,10 +51,11 @@ def boards(
     layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Boards]:
     with ExitStack() as stack:
-        made = Boards(stack, tmp_path, layers, bin_folder, mosquitto, request.getfixturevalue(request.param))
-        made.start_hub()
-        made.start(2)
-        yield made
+        network = request.getfixturevalue(request.param)
+        started = Boards(stack, tmp_path, layers, bin_folder, mosquitto, network, Settings(keepalive_s=2))
+        started.start_hub()
+        started.start(2)
+        yield started
 
 
 @pytest.fixture(scope="module")

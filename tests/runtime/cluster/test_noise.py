@@ -7,7 +7,6 @@ import random
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ class Intruder:
         self.connection.publish(topic, payload)
 
 
-def test_noise(devices: Devices, bin_folder: Path) -> None:
+def test_noise(devices: Devices) -> None:
     devices.start(2)
     generator = np.random.default_rng(8)
     pictures: list[dict[str, Any]] = [
@@ -78,7 +77,7 @@ def test_noise(devices: Devices, bin_folder: Path) -> None:
             for _ in range(5):
                 intruder.disturb()
     assert answers == expected
-    command: list[str | Path] = [bin_folder / "hyps-manager", "status", "--hub", devices.url, "--json"]
+    command = devices.command("hyps-manager", "status", "--hub", devices.url, "--json")
 
     def dropped() -> int:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -70,7 +70,7 @@ def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:
         page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", devices.url, "--verbose", *options]
         first: list[str | Path] = [devices.bundle, "--journal", tmp_path / "journal"] if bundle else []
         said_before = len(devices.log("manager"))
-        devices._start("manager", "hyps-manager", ["serve", *first, *page])
+        devices.start_command("manager", "hyps-manager", ["serve", *first, *page])
         for number in range(workers):
             devices.start_worker(f"w{number}")
         pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)

@@ -24,6 +24,7 @@ from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 COUNT = 24
@@ -40,7 +41,7 @@ class Tree:
     def level(self, name: str) -> Devices:
         stack, bundle, bin_folder, mosquitto, folder = self._arguments
         (folder / name).mkdir()
-        devices = Devices(stack, folder / name, bundle, bin_folder, mosquitto)
+        devices = Devices(stack, folder / name, bundle, bin_folder, mosquitto, Settings())
         devices.start_hub()
         return devices
 
