@@ -1,8 +1,8 @@
 """Share one connection to a hub among a manager's parts in this process, and keep it while managers come and go.
 
-A hub with passwords lets its manager connect once. So everything here that needs the hub shares that connection: the code that
-watches which workers are there, the manager of a bundle, and that manager's clients. The clients' messages never reach the
-hub: they are handed over in this process. A new manager first gets the workers' last states, as if the hub had kept them.
+A hub with passwords lets its manager connect once, so everything here that needs the hub shares that connection: the code
+that watches which workers are there, the manager of a bundle, and that manager's clients. The clients' messages never reach
+the hub: they are handed over in this process. A new manager first gets the workers' last states, as if the hub had kept them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python fast.py SETTINGS COMMAND ARGUMENT ...
 
-``SETTINGS`` is a `Settings` as JSON. A worker assumes a rate, so that placements are the same on a busy machine. What is run is
-otherwise the installed command; tests of the installed commands themselves start those.
+``SETTINGS`` is a `Settings` as JSON. A worker assumes its rates, so that placements are the same on a busy machine. Otherwise
+the process does what the installed command does; some tests run the installed commands themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole cluster as separate processes behind the real broker: the local run's bits, whoever is killed."""
+"""Test the whole cluster, as processes at the real broker: the local run's bits, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-#: So many images go by while something is killed.
+#: The number of images of a stream during which something is killed.
 COUNT = 30
 
 
@@ -38,13 +38,13 @@ def pictures() -> list[NDArray[Any]]:
 
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
-    """The local run's bits."""
+    """Return the local run's bits."""
     executor = load_executor(layers)
     return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
 
 
 class Stream:
-    """Runs the pictures at the cluster, one after the other, beside whatever the test does."""
+    """The pictures, run at the cluster one after the other on a thread of their own."""
 
     def __init__(self, devices: Devices, pictures: list[NDArray[Any]]) -> None:
         self.answers: list[bytes] = []
@@ -87,7 +87,7 @@ def test_the_local_runs_bits(
     local_run: tuple[list[str], bytes],
     tmp_path: Path,
 ) -> None:
-    """With one worker, by the installed commands as they are: they measure the device and wait as long as they do."""
+    """With one worker, the installed commands run as they are: they measure the device, and have their usual waiting times."""
     if count == 1:
         devices.settings = None
     devices.start(count)
@@ -102,7 +102,7 @@ def test_the_local_runs_bits(
 
 
 def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Its sub-bundle goes to another, which goes on from the last tensors; every image is answered once, and right."""
+    """Another worker takes its sub-bundle over, from the last tensors; each image gets one answer, the right one."""
     devices.start(3)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -121,7 +121,7 @@ def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expe
 def test_a_worker_dies_while_its_tensor_is_passed_on(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
 ) -> None:
-    """The next has been asked by then: it is asked again, for what another computes."""
+    """The next worker was asked by then; it is asked again, with the tensor that another worker computes."""
     devices.start_manager("--workers", "2")
     devices.start_program("w0", QUITTER)
     devices.start_worker("w1")
@@ -159,7 +159,7 @@ def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], e
 
 
 def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """It forgets everything: orders, states, what waits."""
+    """A killed hub forgets everything: orders, states and waiting messages."""
     devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -170,7 +170,7 @@ def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expec
 
 
 def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Nobody says so, as its last will is lost with the hub; its sub-bundles go to another all the same."""
+    """Its last will is lost with the hub; its sub-bundle moves to another worker all the same."""
     devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -184,7 +184,7 @@ def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[ND
 def test_a_worker_that_cannot_load_is_replaced(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes], tmp_path: Path
 ) -> None:
-    """Its cache can be no folder any more, say: it is told to try again, and then others hold its sub-bundle."""
+    """A worker whose cache is broken is asked to try again; then another worker gets its sub-bundle."""
     devices.start_manager("--workers", "2")
     devices.start_worker("w0")
     devices.start_worker("w1")
@@ -216,7 +216,7 @@ def test_with_certificates_and_credentials(
     local_run: tuple[list[str], bytes],
     tmp_path: Path,
 ) -> None:
-    """The hub of ``init-hub``; partitions travel by TLS as well; no secret is in a list of processes or a log."""
+    """The hub is that of ``init-hub``; files travel by TLS, too; no secret is in the list of processes or in a log."""
     hub, port = tmp_path / "hub", free_port()
     init_hub(hub, ["127.0.0.1"], port)
     joins = {name: add_user(hub, Role.WORKER, name) for name in ("w0", "w1")} | {"c": add_user(hub, Role.CLIENT, "c")}
@@ -260,7 +260,7 @@ def test_jobs_that_are_refused(devices: Devices, hyps_run: Command, photograph: 
     done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
     assert (done.returncode, "no worker has joined the manager yet" in done.stderr) == (2, True)
     devices.start_worker("w0", memory="60MB")
-    wait_for("its complaint", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
+    wait_for("the reason", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
     devices.start_worker("w1")
     devices.wait_for_sub_bundles(workers=1)
     done = hyps_run(cifar_bundle, photograph, "--engine", devices.url)

@@ -1,4 +1,4 @@
-"""Many images under way, several workers for one partition, and workers that may not see the input: real processes."""
+"""Test streams of images, replicas, votes and safe workers, with real processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def answers(devices: Devices, pictures: list[dict[str, NDArray[Any]]], window: i
 
 
 def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
-    """Partitions are computed for several images at a time, and the results come in order."""
+    """Several images are computed at a time, and their results come in order."""
     devices.start(3)
     assert answers(devices, pictures) == expected
     assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
@@ -52,7 +52,7 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
 
 
 def most_at_once(log: str) -> int:
-    """How many sub-bundles were inferring at the same time, at the most."""
+    """Return the largest number of sub-bundles that were inferring at the same time."""
     inferring, most = set[str](), 0
     for sub_bundle, state in re.findall(r"sub-bundle (\d+) on w\d: \w+ -> (\w+)$", log, re.MULTILINE):
         inferring = inferring | {sub_bundle} if state == "inferring" else inferring - {sub_bundle}
@@ -61,7 +61,7 @@ def most_at_once(log: str) -> int:
 
 
 def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
-    """Where images come slowly, none waits for the next few; and what a hub that is killed forgets is said again soon."""
+    """A slow stream's images do not wait for later ones, and a killed hub delays them only shortly."""
     devices.start(1)
     taken = []
 
@@ -82,7 +82,7 @@ def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[An
 
 
 def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
-    """One that cannot be read is told of, the others are computed; tensors may be compressed on their way."""
+    """An unreadable image is reported, and the others are computed; tensors travel compressed."""
     devices.start(2, "--compress")
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     inputs = [photograph, tmp_path / "bad.jpg", *[photograph] * 10]
@@ -96,7 +96,7 @@ def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photog
 
 
 def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
-    """A worker that is frozen holds nothing up: nobody waits for its lease to end, or for the hub to notice."""
+    """A frozen worker delays nothing: neither until its lease ends, nor until the hub notices."""
     devices.start(2, "--replicas", "2")
     homes = re.findall(r"^sub-bundle (\d+) on (w\d):", devices.log("manager"), re.MULTILINE)
     assert {home for _, home in homes} == {"w0", "w1"}
@@ -106,7 +106,7 @@ def test_the_first_of_two_replicas_wins(devices: Devices, pictures: list[Any], e
         first = next(stream)
         devices.freeze("w0")
         found = [first, *stream]
-    assert "w0 is gone" not in devices.log("manager")  # the hub notices it six seconds later
+    assert "w0 is gone" not in devices.log("manager")  # the hub notices only after six seconds
     assert [done.outputs["scores"].tobytes() for done in found] == expected
 
 
@@ -125,7 +125,7 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
 
 
 def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, photograph: Path) -> None:
-    """One honest worker and one liar of three: nothing can be told, and nothing is."""
+    """Two of three voters disagree: there is no answer until the third has voted."""
     devices.start_manager("--workers", "2", "--vote", "3")
     devices.start_worker("w0")
     devices.start_program("w1", LIAR)

@@ -1,4 +1,4 @@
-"""What the manager says of itself, as its viewers see it."""
+"""Test the manager's status as a viewer sees it."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_workers_placements_queues_and_rates(devices: Devices) -> None:
         assert sub_bundle["first"] in table
 
 
-def test_nobody_speaks(devices: Devices) -> None:
+def test_no_manager_publishes_a_status(devices: Devices) -> None:
     done = status(devices, "--hub", devices.url)
     assert (done.returncode, "no manager speaks to this user" in done.stderr) == (2, True)
 
 
 def test_a_manager_that_is_gone_is_not_shown(devices: Devices) -> None:
     devices.start_manager()
-    wait_for("its first word", lambda: status(devices, "--hub", devices.url).returncode == 0)
+    wait_for("its first status", lambda: status(devices, "--hub", devices.url).returncode == 0)
     devices.kill("manager")
-    wait_for("its silence", lambda: status(devices, "--hub", devices.url).returncode == 2, 30)
+    wait_for("the end of its status", lambda: status(devices, "--hub", devices.url).returncode == 2, 30)
 
 
-def test_a_viewer_sees_that_alone(devices: Devices, mosquitto: str, tmp_path: Path) -> None:
+def test_a_viewer_may_read_only_the_status(devices: Devices, mosquitto: str, tmp_path: Path) -> None:
     hub, port = tmp_path / "hub", free_port()
     init_hub(hub, ["127.0.0.1"], port)
     write_secret(tmp_path / "v.join", encode_join(add_user(hub, Role.VIEWER, "v")))
@@ -72,4 +72,4 @@ def test_a_viewer_sees_that_alone(devices: Devices, mosquitto: str, tmp_path: Pa
     assert access.endswith("user v\ntopic read hyps/status\n")
     with running(mosquitto, hub / "mosquitto.conf", port):
         devices.start_manager("--join", str(hub / "manager.join"))
-        wait_for("its first word", lambda: status(devices, "--join", tmp_path / "v.join").returncode == 0)
+        wait_for("its first status", lambda: status(devices, "--join", tmp_path / "v.join").returncode == 0)

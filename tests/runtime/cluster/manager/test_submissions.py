@@ -1,4 +1,4 @@
-"""What clients are told: inputs are asked for when there is room, and again when they are lost."""
+"""Test the replies to clients: inputs are asked for when there is room, and again if they are lost."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hyps.runtime.cluster.transfer.journal import Journal
 BUNDLE = "b" * 64
 
 
-class Said(list[messages.Message]):
-    """What was told, decoded."""
+class Replies(list[messages.Message]):
+    """The replies, decoded; a frame of a result counts as `Accepted` of job f...f."""
 
     def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         assert topic == "hyps/clients/c/result"
@@ -27,13 +27,13 @@ class Said(list[messages.Message]):
 
 
 @pytest.fixture
-def said() -> Said:
-    return Said()
+def replies() -> Replies:
+    return Replies()
 
 
 @pytest.fixture
-def submissions(manifest: Manifest, tmp_path: Path, said: Said) -> Submissions:
-    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), said.publish)
+def submissions(manifest: Manifest, tmp_path: Path, replies: Replies) -> Submissions:
+    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), replies.publish)
 
 
 def job(number: int) -> str:
@@ -52,23 +52,23 @@ def arrival(submissions: Submissions, manifest: Manifest, number: int) -> Receiv
     return ReceivedTensor(key=key, tensor=name, record=record, digest=digest_of(data), data=data)
 
 
-def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifest: Manifest, said: Said) -> None:
+def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifest: Manifest, replies: Replies) -> None:
     submit(submissions, 1)
-    assert said == []
+    assert replies == []
     submissions.admit(0)
-    assert said == [SendInputs(job=job(1))]
+    assert replies == [SendInputs(job=job(1))]
     new = submissions.arrived(arrival(submissions, manifest, 1))
     assert new
     assert (new.job, new.client) == (job(1), "c")
-    assert said[1:] == [Accepted(job=job(1))]
+    assert replies[1:] == [Accepted(job=job(1))]
     submit(submissions, 1)
-    assert said[2:] == [Accepted(job=job(1))]
+    assert replies[2:] == [Accepted(job=job(1))]
 
 
-def test_what_was_lost_is_asked_for_again(
-    submissions: Submissions, manifest: Manifest, said: Said, monkeypatch: pytest.MonkeyPatch
+def test_lost_inputs_are_asked_for_again(
+    submissions: Submissions, manifest: Manifest, replies: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But not while its chunks come."""
+    """Inputs are not asked for again while their chunks come."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     submit(submissions, 1)
@@ -77,32 +77,32 @@ def test_what_was_lost_is_asked_for_again(
     submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=0), manifest.inputs[0], "c")
     now += 1
     submit(submissions, 1)
-    assert said == [SendInputs(job=job(1))]
+    assert replies == [SendInputs(job=job(1))]
     now += 2
     submit(submissions, 1)
-    assert said == [SendInputs(job=job(1))] * 2
+    assert replies == [SendInputs(job=job(1))] * 2
     now += 31
     assert submissions.expire() == [job(1)]
     with pytest.raises(Rejection, match="not announced"):
         arrival(submissions, manifest, 1)
 
 
-def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, said: Said) -> None:
+def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies: Replies) -> None:
     for number in range(40):
         submit(submissions, number)
     submissions.admit(MAX_OPEN_JOBS)
-    assert said == []
+    assert replies == []
     submissions.admit(MAX_OPEN_JOBS - 3)
-    assert said == [SendInputs(job=job(number)) for number in range(3)]
+    assert replies == [SendInputs(job=job(number)) for number in range(3)]
     submissions.admit(0)
     submissions.admit(0)
-    assert len(said) == 16
+    assert len(replies) == 16
 
 
-def test_what_is_refused(submissions: Submissions, said: Said) -> None:
+def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Replies) -> None:
     submit(submissions, 1, workers=False)
     submit(submissions, 2, bundle="c" * 64)
-    assert all(isinstance(each, Refused) for each in said)
+    assert all(isinstance(each, Refused) for each in replies)
     submit(submissions, 3)
     submissions.admit(0)
     for key, client in ((Key(job=job(3), sub_bundle=-1, attempt=0), "d"), (Key(job=job(4), sub_bundle=-1, attempt=0), "c")):

@@ -1,4 +1,4 @@
-"""Votes: bits or nearly so, majorities early and late, and none."""
+"""Test votes: equal bits and nearly equal floats, early and late results, majorities and none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arrival(
     return ReceivedTensor(key=key, tensor=tensor, record=record, digest=digest_of(data), data=data)
 
 
-def test_most_win_and_the_other_is_named() -> None:
+def test_the_majority_wins_and_the_other_worker_is_named() -> None:
     votes = Votes(3)
     assert votes.add("w0", arrival(0, OTHER), ("a",)) == Verdict()
     assert votes.add("w1", arrival(1), ("a",)) == Verdict()
@@ -56,7 +56,7 @@ def test_old_decisions_are_forgotten() -> None:
     assert [votes.knows(key) for key in keys] == [False] * 8 + [True] * 32
 
 
-def test_an_answer_counts_when_it_is_whole() -> None:
+def test_an_answer_counts_when_it_is_complete() -> None:
     votes = Votes(1)
     assert votes.add("w0", arrival(0, tensor="b"), ("a", "b")) is None
     found = votes.add("w0", arrival(0), ("a", "b"))
@@ -82,7 +82,7 @@ def test_boards_may_round_differently(factor: float, agree: bool) -> None:
 
 
 @pytest.mark.parametrize("values", [(np.nan, 1, 1, 1), (np.inf, 1, 1, 1)], ids=str)
-def test_what_is_no_number_agrees_with_nothing_but_itself(values: tuple[float, ...]) -> None:
+def test_nan_and_infinity_agree_only_with_equal_bits(values: tuple[float, ...]) -> None:
     votes = Votes(2)
     votes.add("w0", arrival(0), ("a",))
     assert votes.add("w1", arrival(1, values), ("a",)) == Verdict(hopeless=True)
@@ -97,7 +97,7 @@ def test_whole_numbers_have_no_tolerance() -> None:
 
 @given(st.permutations(range(5)), st.integers(0, 2))
 def test_a_majority_wins_in_whatever_order(order: list[int], liars: int) -> None:
-    """Liars that agree with each other do not win; each that answers is named in the end."""
+    """A minority of liars that agree with each other does not win, and each of them is named."""
     votes = Votes(5)
     wrong: set[str] = set()
     winner = None

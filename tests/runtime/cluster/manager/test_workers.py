@@ -1,4 +1,4 @@
-"""Who is there, as the manager knows it."""
+"""Test the manager's registry of workers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def registry(devices: Devices) -> WorkerRegistry:
 
 
 def test_a_process_that_is_gone_has_no_pulse(registry: WorkerRegistry) -> None:
-    """What it sent may come after the first words of the one that took its place."""
+    """A pulse of an earlier process may arrive after the first state of its successor."""
     registry.pulse("w0", Pulse(session="1" * 32, resident_bytes=5, queue=1))
     registry.pulse("w0", Pulse(session="2" * 32, resident_bytes=9, queue=2))
     assert registry.last_pulse("w0")[1].resident_bytes == 5
 
 
-def test_whatever_a_worker_says_it_is_there(registry: WorkerRegistry) -> None:
+def test_every_message_is_a_sign_of_life(registry: WorkerRegistry) -> None:
     time.sleep(0.05)
     silent_s, _ = registry.last_pulse("w0")
     registry.seen("w0")
     assert registry.last_pulse("w0")[0] < 0.05 <= silent_s
 
 
-def test_of_strangers_nothing_is_kept(registry: WorkerRegistry) -> None:
+def test_unknown_workers_are_ignored(registry: WorkerRegistry) -> None:
     registry.pulse("w1", Pulse(session="1" * 32, resident_bytes=5, queue=1))
     registry.seen("w1")
     with pytest.raises(KeyError):

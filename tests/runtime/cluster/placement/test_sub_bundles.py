@@ -1,4 +1,4 @@
-"""A sub-bundle of a bundle is a bundle: fewer steps, their files alone, the same executor, the same bits."""
+"""Test that a sub-bundle is a bundle: only its steps and files, the same executor, the same bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MB = 1_000_000
 
 
 def write(bundle: Path, part: Manifest, folder: Path) -> Path:
-    """The sub-bundle as a bundle on disk: its files, and no other."""
+    """Write a sub-bundle to disk, with its files and no others; return its folder."""
     (folder / "partitions").mkdir(parents=True)
     for file in part.files:
         shutil.copy(bundle / file.path, folder / file.path)
@@ -36,7 +36,7 @@ def picture() -> NDArray[Any]:
 
 @pytest.mark.parametrize("budget_bytes", [72 * MB, 64 * MB], ids=["all pinned", "streamed"])
 @pytest.mark.parametrize("bounds", [(0, 14), (0, 5, 14), (0, 1, 2, 9, 13, 14)], ids=str)
-def test_shares_one_after_the_other_make_the_same_bits(
+def test_sub_bundles_in_sequence_make_the_same_bits(
     layers: Path, tmp_path: Path, bounds: tuple[int, ...], budget_bytes: int
 ) -> None:
     manifest = read_manifest(layers)
@@ -51,7 +51,7 @@ def test_shares_one_after_the_other_make_the_same_bits(
     assert held["scores"].tobytes() == expected["scores"].tobytes()
 
 
-def test_a_share_tells_nothing_of_the_others(layers: Path) -> None:
+def test_a_sub_bundle_tells_nothing_of_the_others(layers: Path) -> None:
     manifest = read_manifest(layers)
     (part,) = sub_bundles(manifest, [range(4, 6)], 72 * MB)
     text = encode_manifest(part).decode()

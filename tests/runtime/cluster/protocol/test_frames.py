@@ -1,4 +1,4 @@
-"""The frame that tensors travel in: whole, in any order, within bounds, whatever else arrives."""
+"""Test frames and their assembly: complete, in any order, within bounds, whatever else arrives."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def messages(chunk_bytes: int = 40, **changes: object) -> list[bytes]:
 
 
 def changed(message: bytes, **changes: object) -> bytes:
-    """The message with other fields in its header."""
+    """Return a frame with other fields in its header."""
     head, chunk = decode_frame(message)
     header = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
     return frames.MAGIC + len(header).to_bytes(2, "little") + header + bytes(chunk)
 
 
 def assembler(record: TensorRecord | None = None, limit_bytes: int = LIMIT) -> Assembler[str]:
-    """An assembler that expects tensor x of `RECORD`, or any tensor of ``record``."""
+    """Return an assembler that expects tensor x of `RECORD`, or any tensor of ``record``."""
     expected = expected_record if record is None else lambda sender, key, tensor: record
     return Assembler(expected, limit_bytes=limit_bytes)
 
 
 def feed(target: Assembler[str], sent: list[bytes]) -> tuple[list[ReceivedTensor], Counter[str]]:
-    """The tensors that are completed, and how often each reason for a rejection occurred."""
+    """Add frames; return the completed tensors, and the rejections by reason."""
     received: list[ReceivedTensor] = []
     rejected: Counter[str] = Counter()
     for frame in sent:
@@ -91,7 +91,7 @@ def test_the_expected_record_depends_on_the_sender() -> None:
     assert isinstance(target.add(SENDER, messages()[0]), Partial)
 
 
-def test_what_came_compressed_can_be_had_again_as_it_is() -> None:
+def test_a_compressed_chunk_can_be_read_again_uncompressed() -> None:
     record = TensorRecord(dtype="uint8", shape=(5000,))
     target = assembler(record, 5000)
     target.add(SENDER, next(encode_tensor(KEY, "x", record, memoryview(bytes(5000)), 3000, compress=True)))
@@ -123,7 +123,7 @@ def test_a_tensor_arrives_in_whatever_order(shape: list[int], dtype: str, chunk_
     sent = list(encode_tensor(KEY, "x", record, memoryview(data), chunk_bytes))
     random.shuffle(sent)
     target = assembler(record, 10_000_000)
-    if len(sent) > 64:  # of chunks as tiny as these
+    if len(sent) > 64:  # such tiny chunks are rejected
         assert feed(target, sent)[0] == []
         return
     (arrival,), rejected = feed(target, sent)
@@ -158,13 +158,13 @@ CASES = {
     [(reason, message) for reason, sent in CASES.items() for message in sent],
     ids=[f"{reason} {number}" for reason, sent in CASES.items() for number in range(len(sent))],
 )
-def test_what_is_wrong_is_rejected(reason: str, message: bytes) -> None:
+def test_a_wrong_frame_is_rejected(reason: str, message: bytes) -> None:
     target = assembler()
     assert target.add(SENDER, message) == Rejected(reason=reason)
-    assert len(feed(target, messages())[0]) == 1  # and hinders nothing
+    assert len(feed(target, messages())[0]) == 1  # a rejected frame does not affect later ones
 
 
-def test_what_is_repeated_is_rejected() -> None:
+def test_repeated_chunks_are_rejected() -> None:
     target, sent = assembler(), messages()
     received, rejected = feed(target, [sent[0], sent[0], *sent[1:], *sent])
     assert (len(received), rejected) == (1, {"repeated": 4})
@@ -195,14 +195,14 @@ def test_memory_is_bounded() -> None:
     assert target.open_bytes == 900
 
 
-def test_chunks_too_tiny_to_keep_count_of() -> None:
+def test_too_many_tiny_chunks() -> None:
     record = TensorRecord(dtype="uint8", shape=(800,))
     frame = next(encode_tensor(KEY, "x", record, memoryview(bytes(800)), 1))
     assert assembler(record).add(SENDER, frame) == Rejected(reason="tiny chunks")
 
 
 @pytest.mark.parametrize("chunk_bytes", [1000, 100_000])
-def test_what_gets_smaller_is_compressed(chunk_bytes: int) -> None:
+def test_chunks_that_get_smaller_are_compressed(chunk_bytes: int) -> None:
     record = TensorRecord(dtype="uint8", shape=(10_000,))
     data = np.random.default_rng(0).integers(0, 256, 10_000, np.uint8)
     data[2000:] = 0
@@ -228,7 +228,7 @@ def test_what_gets_smaller_is_compressed(chunk_bytes: int) -> None:
         (b"no zlib at all", "damaged"),
         (b"", "wrong length"),
     ],
-    ids=["bomb", "short", "more behind", "cut off", "noise", "nothing"],
+    ids=["bomb", "short", "trailing bytes", "cut off", "noise", "nothing"],
 )
 def test_compressed_chunks_that_are_wrong(chunk: bytes, reason: str) -> None:
     (message,) = encode_tensor(KEY, "x", RECORD, memoryview(bytes(100)), compress=True)
@@ -242,7 +242,7 @@ def test_compressed_chunks_that_are_wrong(chunk: bytes, reason: str) -> None:
 
 
 def test_attempts_arrive_side_by_side() -> None:
-    """Replicas answer at the same time."""
+    """Replicas answer at the same time, with attempts of their own."""
     target = assembler()
     newer = messages(key=Key(job="0" * 32, sub_bundle=3, attempt=1))
     received, rejected = feed(target, [newer[0], *messages(), *newer[1:]])
@@ -268,7 +268,7 @@ def test_any_bytes(message: bytes) -> None:
 
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_any_byte_of_a_message_changed(place: int, value: int) -> None:
-    """Nothing raises, and what arrives is what was sent."""
+    """Nothing raises, and a tensor that is completed is the one that was sent."""
     target, sent = assembler(), messages()
     first = bytearray(sent[0])
     first[place % len(first)] = value
@@ -276,14 +276,14 @@ def test_any_byte_of_a_message_changed(place: int, value: int) -> None:
         assert bytes(arrival.data) == DATA
 
 
-def test_bytes_that_are_not_the_records() -> None:
+def test_data_that_does_not_match_its_record() -> None:
     with pytest.raises(ValueError, match="'x' has 99 bytes, its record says 100"):
         next(encode_tensor(KEY, "x", RECORD, memoryview(DATA[:99])))
     with pytest.raises(ValueError, match="too long"):
         next(encode_tensor(KEY, "x" * 5000, RECORD, memoryview(DATA)))
 
 
-def test_the_header_is_small_beside_the_chunk() -> None:
+def test_the_header_is_small_compared_with_the_chunk() -> None:
     record = TensorRecord(dtype="float32", shape=(1, 64, 224, 224))
     sent = list(itertools.islice(encode_tensor(KEY, "features.relu1_2_out", record, memoryview(bytes(record.nbytes))), 3))
     assert max(map(len, sent)) < 1.001 * frames.CHUNK_BYTES

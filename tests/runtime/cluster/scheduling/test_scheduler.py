@@ -1,4 +1,4 @@
-"""Who computes what next: leases, deadlines, losses; without a clock or a network."""
+"""Test the scheduler's leases, deadlines and losses, without a clock or a network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.lifecycle import State
 from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, MAX_BATCH, MAX_FAILURES, Scheduler
-from tests.runtime.cluster.scheduling.test_flow import each, scheduled
+from tests.runtime.cluster.scheduling.test_flow import one_step_each, scheduled
 
 
 def chain(manifest: Manifest) -> SubBundleGraph:
-    return each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
+    return one_step_each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
 
 
 def loaded(graph: SubBundleGraph, homes: dict[int, str], **options: int) -> Scheduler:
-    """Each sub-bundle on the workers whose names stand there, separated by spaces."""
+    """Return a scheduler whose sub-bundles are loaded by these workers, whose names are separated by spaces."""
     scheduler = Scheduler(graph, lease_s=10, **options)
     hold(scheduler, homes)
     return scheduler
@@ -95,7 +95,7 @@ def test_a_missed_deadline_is_another_attempt_and_the_older_answer_counts(manife
     assert scheduler.replicas.state(0, "w0") == State.COMPUTED
 
 
-def test_a_lost_workers_shares_go_to_another(manifest: Manifest) -> None:
+def test_a_lost_workers_sub_bundles_go_to_another(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
     scheduler.arrived(scheduler.tasks(0)[0].key, "a", b"")
@@ -137,8 +137,8 @@ def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     assert (scheduler.leases, scheduler.jobs, scheduler.exhausted()) == ({}, {}, [])
 
 
-def test_it_goes_on_from_a_journal(manifest: Manifest) -> None:
-    """Whether the journal says that a sub-bundle is done, or only holds its outputs."""
+def test_a_job_resumes_from_a_journal(manifest: Manifest) -> None:
+    """A sub-bundle counts as done if the journal says so, and also if it holds all its outputs."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"b": b""}, done=[0, 1])
     scheduler.add(job(2), "c", {"x": b"", "a": b""})
@@ -191,8 +191,8 @@ def test_answers_that_are_to_be_compared_are_taken_late(manifest: Manifest) -> N
     assert [lease.worker for lease in scheduler.leases.values()] == ["w1"]
 
 
-def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifest: Manifest) -> None:
-    """Algorithm 3: the number of changes from one sub-bundle to another is that of the sub-bundles, not of the jobs."""
+def test_a_worker_that_streams_weights_computes_a_sub_bundle_for_many_jobs(manifest: Manifest) -> None:
+    """Algorithm 3: a worker changes from one sub-bundle to another as often as there are sub-bundles, not jobs."""
     for streaming, changes in ((frozenset[str](), 24), (frozenset({"w0"}), 3)):
         scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
         scheduler.streaming = streaming
@@ -205,8 +205,8 @@ def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifes
         assert 1 + sum(a != b for a, b in pairwise(done)) <= changes
 
 
-def test_a_share_is_not_computed_for_ever(manifest: Manifest) -> None:
-    """Under an endless stream of new jobs the later sub-bundles have their turn."""
+def test_one_sub_bundle_is_not_computed_forever(manifest: Manifest) -> None:
+    """Later sub-bundles get their turn under an endless stream of new jobs."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.streaming = frozenset({"w0"})
     finished = 0
@@ -252,8 +252,8 @@ def test_what_is_fed_by_a_lease_that_fails_is_leased_again(manifest: Manifest, h
     else:
         scheduler.release("w0")
     assert scheduler.leases == {}
-    assert made.failures[1] == 0  # it is not its worker's fault
-    scheduler.begun(first.key, "a")  # of a lease that has ended
+    assert made.failures[1] == 0  # its worker is not to blame
+    scheduler.begun(first.key, "a")  # a chunk of a lease that has ended
     (again,) = scheduler.tasks(11)
     assert (again.key.sub_bundle, again.key.attempt) == (0, 1)
     scheduler.arrived(again.key, "a", b"")
@@ -286,7 +286,7 @@ def test_answers_that_are_to_be_compared_are_not_passed_on_before(manifest: Mani
 @settings(max_examples=200)
 @given(st.data())
 def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
-    """Losses, deadlines, failures and late answers in any order: with one worker left, every job is done in the end."""
+    """Every job ends while one worker is left, after losses, deadlines, failures and late results in any order."""
     graph = data.draw(st.sampled_from(GRAPHS))
     count = len(graph.runs)
     copies = data.draw(st.sampled_from([1, 2]))
@@ -338,7 +338,7 @@ GRAPHS: list[SubBundleGraph] = []
 
 @pytest.fixture(autouse=True, scope="module")
 def graphs() -> None:
-    """Hypothesis takes no fixtures of a function's life."""
+    """Fill `GRAPHS`: hypothesis cannot use function-scoped fixtures."""
     template = SubBundleGraph.__new__(SubBundleGraph)
     for inputs, outputs in (
         ([("x",), ("a",), ("b",)], [("a",), ("b",), ("y",)]),
@@ -352,13 +352,13 @@ def graphs() -> None:
 
 
 def has_its_inputs(scheduler: Scheduler, lease: Lease) -> bool:
-    """What was to be fed has arrived; else its worker waits, or nothing more comes."""
+    """Return whether the inputs that were to be fed have arrived; else the worker waits, or nothing more comes."""
     made = scheduler.jobs[lease.key.job]
     return not lease.fed or (lease.key in scheduler.leases and made.tensors.keys() >= lease.fed.keys())
 
 
 def taken(scheduler: Scheduler, lease: Lease) -> bool:
-    """What its worker sends is not dropped."""
+    """Return whether the worker's result is accepted."""
     try:
         scheduler.check(lease.worker, lease.key)
     except Rejection:
@@ -373,14 +373,14 @@ def answer(scheduler: Scheduler, lease: Lease) -> None:
 
 
 def answer_oldest(scheduler: Scheduler) -> int:
-    """The worker answers what it was sent first; the sub-bundle."""
+    """Have a worker answer the oldest lease; return its sub-bundle."""
     lease = next(iter(scheduler.leases.values()))
     answer(scheduler, lease)
     return lease.key.sub_bundle
 
 
-def test_what_was_sent_to_a_worker_that_lost_the_share_is_leased_again(manifest: Manifest) -> None:
-    """An operator moved it: the worker lets go of it, and of the input."""
+def test_the_lease_of_a_moved_sub_bundle_is_given_out_again(manifest: Manifest) -> None:
+    """A worker drops a sub-bundle that the operator moves, and its input."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
     scheduler.add(job(1), "c", {"x": b"x"})
     (old,) = scheduler.tasks(0)
@@ -388,11 +388,11 @@ def test_what_was_sent_to_a_worker_that_lost_the_share_is_leased_again(manifest:
     scheduler.withdraw()
     (new,) = scheduler.tasks(0)
     assert (old.worker, new.worker, new.key.sub_bundle) == ("w0", "w1", 0)
-    scheduler.check("w0", old.key)  # if it had computed it already, that is as good
+    scheduler.check("w0", old.key)  # a result that it has already computed is as good
     assert scheduler.arrived(old.key, "a", b"") == ("x",)
 
 
-def test_leases_of_workers_that_keep_the_share_go_on(manifest: Manifest) -> None:
+def test_leases_of_workers_that_keep_the_sub_bundle_go_on(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
     scheduler.add(job(1), "c", {"x": b"x"})
     (lease,) = scheduler.tasks(0)

@@ -1,4 +1,4 @@
-"""What jobs took: told by the worker that was asked, of jobs that are remembered."""
+"""Test the trace of jobs: who may report times, and which jobs are remembered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_span_from_end_to_end() -> None:
     assert 0 <= span.sent_s <= span.begun_s <= span.done_s
 
 
-def test_others_have_nothing_to_say() -> None:
+def test_times_of_another_worker_are_ignored() -> None:
     trace = Trace()
     trace.accepted(KEY.job)
     trace.sent(KEY, "a")
@@ -32,7 +32,7 @@ def test_others_have_nothing_to_say() -> None:
     assert trace.of(KEY.job)[0].compute_s is None
 
 
-def test_what_is_not_known_is_let_be() -> None:
+def test_unknown_jobs_are_ignored() -> None:
     trace = Trace()
     trace.sent(KEY, "a")
     trace.begun(KEY)

@@ -1,4 +1,4 @@
-"""How partitions reach a worker: its own alone, resumed, checked, and none twice."""
+"""Test how sub-bundles reach a worker: only its own, resumed, checked, and none twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ordered(server: FileServer, bundle: Path, manifest: Manifest, worker: str = 
     return Orders(epoch=1, url=server.url, token=token, authority=server.authority, sub_bundles=(order,))
 
 
-def test_a_share_is_fetched_once(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_sub_bundle_is_fetched_once(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     orders = ordered(server, bundle, manifest)
     cache = FileCache(tmp_path / "cache")
     folder = cache.fetch(orders, orders.sub_bundles[0])
@@ -48,7 +48,7 @@ def test_a_share_is_fetched_once(server: FileServer, bundle: Path, manifest: Man
     assert (cache.fetched_bytes, again.fetched_bytes) == (size, 0)
 
 
-def test_a_download_goes_on_where_it_broke_off(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_download_resumes_where_it_broke_off(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     orders = ordered(server, bundle, manifest)
     cache = FileCache(tmp_path / "cache")
     for file in manifest.files:
@@ -59,7 +59,7 @@ def test_a_download_goes_on_where_it_broke_off(server: FileServer, bundle: Path,
 
 
 @pytest.mark.parametrize("rubbish", [b"rubbish", b"rubbish" * 100])
-def test_a_part_of_another_file_begins_anew(
+def test_a_part_of_another_file_is_downloaded_again(
     server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path, rubbish: bytes
 ) -> None:
     orders = ordered(server, bundle, manifest)
@@ -69,7 +69,7 @@ def test_a_part_of_another_file_begins_anew(
 
 
 def test_the_longest_unused_go_first(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
-    """What is ordered stays whatever it takes, with the files that it has in common with what goes."""
+    """An ordered sub-bundle stays, also beyond the limit, with the files that it shares with deleted ones."""
     cache = FileCache(tmp_path / "cache")
     first, last = (msgspec.structs.replace(manifest, steps=steps) for steps in (manifest.steps[:1], manifest.steps[1:]))
     orders = [ordered(server, bundle, each, f"w{number}") for number, each in enumerate((manifest, first, last))]
@@ -121,13 +121,13 @@ def test_a_server_of_another_authority_is_refused(bundle: Path, manifest: Manife
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "file:///etc/passwd", "http://[", "https://127.0.0.1:1"])
-def test_an_address_that_is_none(bundle: Path, manifest: Manifest, tmp_path: Path, url: str) -> None:
+def test_an_invalid_address(bundle: Path, manifest: Manifest, tmp_path: Path, url: str) -> None:
     order = SubBundleOrder(number=0, sha256="0" * 64, size_bytes=10)
     with pytest.raises(BundleError, match=r"is not an address of a manager|refused"):
         FileCache(tmp_path).fetch(Orders(epoch=1, url=url, token="t", sub_bundles=(order,)), order)
 
 
-def test_a_share_that_leads_elsewhere_is_refused(
+def test_a_sub_bundle_that_leads_out_of_its_folder_is_refused(
     server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     document = encode_manifest(manifest).replace(b"partitions/00-first.onnx", b"../../../00-firs.onnx1234")

@@ -1,4 +1,4 @@
-"""The journal: what is in it survives ``kill -9``, and what nobody needs is not in it."""
+"""Test that the journal's content survives ``kill -9``, and that it drops what is not needed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_two_jobs_share_a_tensor(tmp_path: Path, content: bytes) -> None:
 
 
 def test_counting_never_goes_back(tmp_path: Path) -> None:
-    """Two managers within one second must not take the same numbers for their attempts."""
+    """Two managers that start within one second must not number their attempts alike."""
     numbers = []
     for _ in range(3):
         journal = Journal(tmp_path)
@@ -71,7 +71,7 @@ def test_counting_never_goes_back(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
 
 
-def test_what_was_changed_is_not_used(tmp_path: Path) -> None:
+def test_a_changed_tensor_is_not_used(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     (digest,) = journal.accept(JOB, "c", {"x": LARGE}).values()
     (tmp_path / "tensors" / digest.hex()).write_bytes(LARGE[:-1] + b"x")
@@ -80,7 +80,7 @@ def test_what_was_changed_is_not_used(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_rubbish_of_a_killed_manager_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_manager_are_deleted(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     (tmp_path / "tensors" / ("0" * 64)).write_bytes(b"nobody's")
     (tmp_path / "tensors" / "0.part").write_bytes(b"half")
@@ -94,8 +94,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
 
 
-def test_what_was_said_to_be_kept_is_kept(tmp_path: Path) -> None:
-    """A process that says each job it has accepted is killed with -9 in the middle, ten times."""
+def test_acknowledged_jobs_are_kept(tmp_path: Path) -> None:
+    """A process that prints each accepted job is killed with SIGKILL in the middle, five times."""
     script = """
 import os, sys
 from pathlib import Path
@@ -108,17 +108,17 @@ while True:
     journal.keep(job, "a", digest_of(data[:100]), data[:100])
     print(job, flush=True)
 """
-    said: list[str] = []
+    printed: list[str] = []
     for round_ in range(5):
         with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            said += [process.stdout.readline().strip() for _ in range(3 + round_)]
+            printed += [process.stdout.readline().strip() for _ in range(3 + round_)]
             os.kill(process.pid, signal.SIGKILL)
-            said += [line.strip() for line in process.stdout if len(line) == 33]
+            printed += [line.strip() for line in process.stdout if len(line) == 33]
     journal = Journal(tmp_path)
     found = {record.job: record for record in journal.open_jobs()}
-    assert found.keys() >= set(said)
-    for job in said:
+    assert found.keys() >= set(printed)
+    for job in printed:
         assert len(journal.read(found[job].tensors["x"])) == 300_000
         assert len(journal.read(found[job].tensors["a"])) == 100
     journal.close()

@@ -1,4 +1,4 @@
-"""Inputs go to workers from the journal, or while they arrive: every chunk once, under the lease's own name."""
+"""Test that inputs go to workers from the journal or while they arrive, each chunk once, with the lease's key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA = bytes(range(100))
 
 
 class Sending:
-    """A sender, what it sent, and chunks that arrive."""
+    """An input sender, the chunks that it sent, and an assembler of arriving ones."""
 
     def __init__(self, manifest: Manifest, journal: Journal) -> None:
         self.sent: list[tuple[str, int, str, int, bytes]] = []
@@ -61,7 +61,7 @@ def sending(manifest: Manifest, tmp_path: Path) -> Iterator[Sending]:
         yield made
 
 
-def test_what_arrives_is_passed_on_and_the_rest_is_read(sending: Sending) -> None:
+def test_arriving_inputs_are_passed_on_and_others_are_read(sending: Sending) -> None:
     chunks = [*encode_tensor(SOURCE, "a", RECORD, memoryview(DATA), 40)]
     sending.receive(chunks[2])
     first = sending.lease("w1", a=SOURCE)
