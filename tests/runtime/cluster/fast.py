@@ -2,8 +2,8 @@
 
     python fast.py SETTINGS COMMAND ARGUMENT ...
 
-``SETTINGS`` is a `Settings` as JSON. A worker assumes its rates, so that placements are the same on a busy machine. Otherwise
-the process does what the installed command does; some tests run the installed commands themselves.
+``SETTINGS`` is a `Settings` as JSON. A worker assumes its rates, so that placements are the same on a busy machine.
+Otherwise the process does what the installed command does; some tests run the installed commands themselves.
 """
 
 from __future__ import annotations

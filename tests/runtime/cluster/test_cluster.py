@@ -87,7 +87,7 @@ def test_the_local_runs_bits(
     local_run: tuple[list[str], bytes],
     tmp_path: Path,
 ) -> None:
-    """With one worker, the installed commands run as they are: they measure the device, and have their usual waiting times."""
+    """With one worker, the installed commands run as they are: they measure the device and wait as usual."""
     if count == 1:
         devices.settings = None
     devices.start(count)
