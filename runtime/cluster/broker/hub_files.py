@@ -1,8 +1,8 @@
 """Write all files that Mosquitto needs to be the communication hub (Kaboubi, sections 3.3.1.2 and 3.3.4.2).
 
-A credential may use only its own topics, by an access list that names each (`hyps.runtime.cluster.protocol.topics`). A stolen
-credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere, so its queues are
-short. A broker that is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
+A credential may use only its own topics, by an access list that names each (`hyps.runtime.cluster.protocol.topics`). A
+stolen credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere, so its queues
+are short. A broker that is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A hub with passwords lets its manager connect once, so everything here that needs the hub shares that connection: the code
 that watches which workers are there, the manager of a bundle, and that manager's clients. The clients' messages never reach
-the hub: they are handed over in this process. A new manager first gets the workers' last states, as if the hub had kept them.
+the hub: they are handed over in this process. A new manager first gets the workers' last states, as if the hub had kept
+them.
 """
 
 from __future__ import annotations

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +19,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.results import ResultCollector
@@ -30,7 +29,7 @@ from hyps.runtime.cluster.manager.submissions import Submissions
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
-from hyps.runtime.cluster.protocol.frames import MAGIC, ChunkHeader, Key, Rejection
+from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.cluster.scheduling.leases import Lease
@@ -40,7 +39,6 @@ from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.cluster.transfer.sender import InputSender
 
 _ARRIVING_BYTES = 256 << 20
-_MAX_EVENTS = 1024
 _TICK_S = 0.2
 _Answer = TypeVar("_Answer")
 log = logging.getLogger(__name__)
@@ -80,7 +78,7 @@ class Manager:
         self._unacknowledged = Acknowledgements(UNACKNOWLEDGED)
         self._assembler = Assembler(self._expected_record, limit_bytes=_ARRIVING_BYTES)
         self._sender = InputSender(self.manifest.tensors, journal, self._assembler, self._publish_input, compress=compress)
-        self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=_MAX_EVENTS)
+        self._events = EventQueue()
         self.deployment.resume()
         self._connection = link(
             MANAGER,
@@ -103,8 +101,7 @@ class Manager:
         try:
             next_tick = time.monotonic()
             while True:
-                with suppress(queue.Empty):
-                    self._events.get(timeout=max(0.0, next_tick - time.monotonic()))()
+                if self._events.run_next(timeout_s=max(0.0, next_tick - time.monotonic())):
                     self._watch()
                 if time.monotonic() >= next_tick:
                     if until():
@@ -117,21 +114,11 @@ class Manager:
         finally:
             self._connection.close()
             self._workers.close()
-            while not self._events.empty():  # a thread that waits to put an event must not wait forever
-                self._events.get_nowait()
+            self._events.discard()
 
     def ask(self, question: Callable[[], _Answer]) -> Future[_Answer]:
         """Have ``question`` called on the manager's thread, and return its future answer. Thread-safe."""
-        future: Future[_Answer] = Future()
-
-        def answer() -> None:
-            try:
-                future.set_result(question())
-            except Exception as error:
-                future.set_exception(error)
-
-        self._events.put(answer)
-        return future
+        return self._events.ask(question)
 
     def status(self) -> Status:
         """Return the status now. Not thread-safe: `ask` for it."""
@@ -232,7 +219,7 @@ class Manager:
 
     def _forward(self, accepted: Partial | Complete) -> None:
         """Send a worker's chunk on to the workers that wait for its tensor."""
-        header: ChunkHeader = accepted.header
+        header = accepted.header
         if header.key.sub_bundle >= 0 and self._scheduler:
             self._statistics.trace.begun(header.key)
             self._scheduler.begun(header.key, header.tensor)

@@ -51,7 +51,7 @@ class WorkerLine(Message, frozen=True, kw_only=True):
 
 
 class SubBundleLine(Message, frozen=True, kw_only=True):
-    """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, the state of each replica, and how many jobs wait for it."""
+    """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it."""
 
     number: Count
     first: Text

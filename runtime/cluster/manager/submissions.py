@@ -25,7 +25,7 @@ MAX_OPEN_JOBS = 1000
 _MAX_SENDING = 16
 #: Jobs that wait for their turn to send. A client that is still there announces its own again every two seconds.
 _MAX_ANNOUNCED, _ANNOUNCED_S = 10_000, 10.0
-#: A job whose inputs stop coming is asked for again after _QUIET_S, when its client announces it, and dropped after _SENDING_S.
+#: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S.
 _SENDING_S, _QUIET_S = 30.0, 1.5
 _EXPIRY_S = 600
 #: A result that no client takes is kept for a day.

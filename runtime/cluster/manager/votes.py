@@ -15,7 +15,8 @@ from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
 
-#: Relative to the largest number of a result: float32 rounds by 6e-8 of it, and sums of thousands of products lose two digits.
+#: Relative to the largest number of a result: float32 rounds by 6e-8 of it, and sums of thousands of products lose two
+#: digits.
 TOLERANCE = 1e-4
 #: Decided votes that late results are compared with.
 _REMEMBERED = 32

@@ -1,8 +1,8 @@
 """Forecast a placement's latency, in seconds an inference, and its throughput in a stream, in inferences a second.
 
-The latency is that of the schedule: a sub-bundle begins when its inputs are there and its worker is free, and every tensor that
-crosses takes the link twice, to the hub and from it (Kaboubi, section 4.3.1). The throughput is that of the busiest worker, or
-of the link.
+The latency is that of the schedule: a sub-bundle begins when its inputs are there and its worker is free, and every tensor
+that crosses takes the link twice, to the hub and from it (Kaboubi, section 4.3.1). The throughput is that of the busiest
+worker, or of the link.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from hyps.runtime.bundle.sub_bundle import boundary
 from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement
 
-#: What a message's way through hub and manager takes in addition to its bytes (measured: 0.2 to 0.3 ms for 100 KB on loopback).
+#: What a message's way through hub and manager takes in addition to its bytes (measured: 0.2 to 0.3 ms for 100 KB on
+#: loopback).
 HOP_S = 0.5e-3
 
 
@@ -33,7 +34,7 @@ def forecast(
     assigned: Mapping[str, Mapping[int, Manifest]],
     workers: Iterable[WorkerCapacity],
 ) -> Forecast:
-    """Return the forecast of a placement; ``assigned`` are its sub-bundles (`hyps.runtime.cluster.placement.placement.assign`)."""
+    """Return the forecast of a placement; ``assigned`` are its sub-bundles as `placement.assign` returns them."""
     capacities = {worker.name: worker for worker in workers}
     available_s = dict.fromkeys(manifest.inputs, 0.0)
     free_s = dict.fromkeys(capacities, 0.0)

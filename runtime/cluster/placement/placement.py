@@ -1,9 +1,9 @@
 """Place a bundle's steps on workers: partitions in sequence, shards of one operator side by side (Kaboubi, section 4.3.2.2).
 
-`hyps.runtime.cluster.placement.partitioner` decides which worker gets which steps. Weights stay in a worker's memory as far as
-there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, as many workers hold each
-run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's inputs
-(section 3.3.4.2).
+`hyps.runtime.cluster.placement.partitioner` decides which worker gets which steps. Weights stay in a worker's memory as far
+as there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, as many workers hold
+each run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's
+inputs (section 3.3.4.2).
 """
 
 from __future__ import annotations

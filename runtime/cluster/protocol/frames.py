@@ -5,7 +5,8 @@
 This is a format of our own rather than safetensors, which is as safe and takes as little memory (0.6 MB resident, measured),
 for three reasons. A chunk needs a header about job, attempt and position next to safetensors' own. The receiver checks type
 and shape before it allocates, and wants the bytes in their final place, where ``safetensors.numpy`` copies them from the
-whole file. And numpy's types leave out bfloat16 and the 8-bit floats that bundles hold. Nothing is ever executed or unpickled.
+whole file. And numpy's types leave out bfloat16 and the 8-bit floats that bundles hold. Nothing is ever executed or
+unpickled.
 
 Chunks are small, so that a hub or a manager forwards one while it receives the next. They may arrive in any order: each
 header says where its chunk belongs. A frame that is wrong in any way is counted and dropped; it raises nothing outside.

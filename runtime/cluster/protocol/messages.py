@@ -58,7 +58,7 @@ class SubBundleOrder(Message, frozen=True, kw_only=True):
 
 
 class Orders(Message, frozen=True, kw_only=True):
-    """All sub-bundles that a worker holds from now on, and where it fetches them; retained, so that a restarted worker gets it.
+    """All sub-bundles that a worker holds from now on, and where it fetches them; retained for a worker that restarts.
 
     With ``compress``, the worker compresses the tensors that it sends. ``authority`` is the certificate of the authority
     that signed the file server's, if ``url`` is of TLS.
@@ -73,7 +73,7 @@ class Orders(Message, frozen=True, kw_only=True):
 
 
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
-    """A worker could not compute a sub-bundle; with ``input``, the input is at fault, and other workers would fail as well."""
+    """A worker could not compute a sub-bundle; with ``input``, the input is at fault: other workers would fail, too."""
 
     key: Key
     input: bool

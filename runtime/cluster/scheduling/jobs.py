@@ -32,7 +32,7 @@ class Job:
 
 
 class Backlog:
-    """A queue for each sub-bundle: the jobs, oldest first, whose inputs for it are there or arriving, and not its outputs."""
+    """A queue for each sub-bundle: the jobs, oldest first, that have or are getting its inputs, and lack its outputs."""
 
     def __init__(self, sub_bundles: int) -> None:
         self._queues: list[list[Job]] = [[] for _ in range(sub_bundles)]

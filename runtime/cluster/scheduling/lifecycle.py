@@ -4,9 +4,9 @@
                                                                                   ^-------infer----------'
                 any state after created --lose--> lost --place--> placed
 
-Figure 3.8 calls loading, loaded and inferring together *computing*. A computed partition infers again without being placed or
-loaded again: that is figure 3.9's point about batches. *Lost* is our addition: the thesis says that a device may be unplugged
-(section 3.3.4.1), but not what becomes of its partitions.
+Figure 3.8 calls loading, loaded and inferring together *computing*. A computed partition infers again without being placed
+or loaded again: that is figure 3.9's point about batches. *Lost* is our addition: the thesis says that a device may be
+unplugged (section 3.3.4.1), but not what becomes of its partitions.
 """
 
 from __future__ import annotations

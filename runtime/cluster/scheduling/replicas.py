@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from hyps.runtime.cluster.scheduling.lifecycle import READY, Event, LifeCycle, State
-
-log = logging.getLogger(__name__)
 
 
 class Replicas:

@@ -2,13 +2,13 @@
 
 A sub-bundle of a job is *leased* to each worker that holds it, until a deadline; the first result counts. When the deadline
 has passed or the worker is gone, the lease ends and the sub-bundle is leased again, as another attempt. A result of an older
-attempt is as good, as every attempt makes the same bits. A worker has few leases at a time: the next input is there when it is
-done with the last, and no more inputs wait in the hub's memory (back-pressure). The oldest job goes first, so that many jobs
-form a pipeline. A worker that reads weights again whenever it changes to another sub-bundle computes one for several jobs
-before it takes the next (Kaboubi, section 3.3.1.3, Algorithm 3).
+attempt is as good, as every attempt makes the same bits. A worker has few leases at a time: the next input is there when it
+is done with the last, and no more inputs wait in the hub's memory (back-pressure). The oldest job goes first, so that many
+jobs form a pipeline. A worker that reads weights again whenever it changes to another sub-bundle computes one for several
+jobs before it takes the next (Kaboubi, section 3.3.1.3, Algorithm 3).
 
-A sub-bundle is leased as soon as its inputs have begun to arrive, so that they are forwarded meanwhile. If the lease that they
-come from fails, so does this one.
+A sub-bundle is leased as soon as its inputs have begun to arrive, so that they are forwarded meanwhile. If the lease that
+they come from fails, so does this one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Serve the files of sub-bundles to workers by HTTP: to each its own files, with its token, from any byte on.
 
-Files do not go through the hub: a broker keeps whole messages in memory, and sub-bundles are large. If the hub speaks TLS, so
-does this server, with a certificate made at the start; workers get its authority with their orders.
+Files do not go through the hub: a broker keeps whole messages in memory, and sub-bundles are large. If the hub speaks TLS,
+so does this server, with a certificate made at the start; workers get its authority with their orders.
 """
 
 from __future__ import annotations

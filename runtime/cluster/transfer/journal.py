@@ -46,7 +46,7 @@ _FORGET_OLD: _Statement = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job in the journal: its ``state`` (open, done, failed, delivered), tensors' digests by name, and completed sub-bundles."""
+    """A job in the journal: its ``state`` (open, done, failed, delivered), tensors' digests, and sub-bundles that are done."""
 
     job: str
     client: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot keep a journal in"):
         Journal(tmp_path / "file")
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as base:
+        base.execute("pragma user_version = 1")
+    with pytest.raises(OutputError, match="is of another version of HyPS; remove it"):
+        Journal(tmp_path)
 
 
 def test_acknowledged_jobs_are_kept(tmp_path: Path) -> None:
