@@ -130,7 +130,9 @@ class Cluster:
             raise Conflict(f"there is no sub-bundle {strange[0]!r}; sub-bundles have numbers")
         wanted = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.deployment.place_anew() if homes is None else manager.deployment.move(wanted))
+            serving.ask(
+                lambda manager: manager.deployment.place_anew() if homes is None else manager.deployment.move(wanted)
+            )
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:

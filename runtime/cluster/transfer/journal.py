@@ -46,7 +46,7 @@ _FORGET_OLD: _Statement = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job in the journal: its ``state`` (open, done, failed, delivered), tensors' digests, and sub-bundles that are done."""
+    """A job in the journal, its tensors' digests, and completed sub-bundles; ``state``: open, done, failed or delivered."""
 
     job: str
     client: str

@@ -1,12 +1,12 @@
 """Let the workers at a hub below compute as one worker of the hub above (Kaboubi, section 3.3).
 
 A sub-bundle is a bundle, so the group's own manager places its steps on the workers below, as any manager does. The inputs
-that the worker above receives are submitted below by clients. A hub serves one manager, and a manager one bundle: a group gets
-one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. Then it
-changes from one to the other as their inputs come, which takes about a second each time, as nothing is fetched again.
+that the worker above receives are submitted below by clients. A hub serves one manager, and a manager one bundle: a group
+gets one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. Then
+it changes from one to the other as their inputs come, which takes about a second each time, as nothing is fetched again.
 
-A group advertises the memory of its largest worker, as each step must fit one worker, and the sum of multiply-adds and storage
-bytes a second, as the workers compute and read side by side. Without workers below it offers nothing.
+A group advertises the memory of its largest worker, as each step must fit one worker, and the sum of multiply-adds and
+storage bytes a second, as the workers compute and read side by side. Without workers below it offers nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Run a worker: hold the sub-bundles that its manager orders, and compute each when its inputs are there.
 
-A worker knows its manager's hub, its own sub-bundles and the tensors that cross their ends, and nothing else (Kaboubi, section
-3.3.4.2). It keeps nothing that must not be lost: what it computed and did not deliver, another worker computes again.
+A worker knows its manager's hub, its own sub-bundles and the tensors that cross their ends, and nothing else (Kaboubi,
+section 3.3.4.2). It keeps nothing that must not be lost: what it computed and did not deliver, another worker computes
+again.
 """
 
 from __future__ import annotations
