@@ -11,7 +11,7 @@ import msgspec
 
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import StatusView, SubBundleView, WorkerView
+from hyps.runtime.web.schemas import ShareView, StatusView, WorkerView
 
 #: A board that is unplugged is worth knowing for so long.
 _KEPT_S = 600.0
@@ -33,7 +33,7 @@ class Boards:
             state: Literal["starting", "idle"] = "starting" if bundle else "idle"
             return StatusView(
                 model=None, bundle=bundle, state=state, problem=None, hub=self._cluster.connected, jobs=0, answered=0,
-                answered_per_s=0.0, workers=workers, sub_bundles=[],
+                answered_per_s=0.0, workers=workers, shares=[],
             )  # fmt: skip
         return StatusView(
             model=status.model,
@@ -45,7 +45,7 @@ class Boards:
             answered=status.answered,
             answered_per_s=status.answered_per_s,
             workers=workers,
-            sub_bundles=[SubBundleView(**msgspec.structs.asdict(line)) for line in status.sub_bundles],
+            shares=[ShareView(**msgspec.structs.asdict(share)) for share in status.sub_bundles],
         )
 
     def _workers(self, lines: Sequence[WorkerLine]) -> list[WorkerView]:

@@ -146,4 +146,6 @@ class Jobs:
 
 
 def _view(span: Span, first: str, last: str) -> SpanView:
-    return SpanView(**asdict(span) | {"first": first, "last": last, "steps_s": [*span.steps_s]})
+    fields = asdict(span)
+    fields |= {"share": fields.pop("sub_bundle"), "first": first, "last": last, "steps_s": [*span.steps_s]}
+    return SpanView(**fields)

@@ -16,10 +16,7 @@ _OF_WORKERS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
     "hyps_worker_memory_bytes": ("Its budget.", lambda worker: worker.memory_bytes),
     "hyps_worker_resident_bytes": ("What its process holds.", lambda worker: worker.resident_bytes),
     "hyps_worker_leases": ("Inputs that it was sent and has not answered.", lambda worker: worker.leases),
-    "hyps_worker_sub_bundles_per_second": (
-        "Sub-bundles computed a second, of the last ten.",
-        lambda worker: worker.computed_per_s,
-    ),
+    "hyps_worker_shares_per_second": ("Shares computed a second, of the last ten.", lambda worker: worker.computed_per_s),
     "hyps_worker_drained": ("1 while it gets no shares.", lambda worker: worker.drained),
     "hyps_worker_set_aside": ("1 when it answered wrongly, or cannot load.", lambda worker: worker.set_aside),
 }
@@ -39,11 +36,9 @@ class _Status(Collector):
             for worker in status.workers:
                 family.add_metric([worker.name], float(figure(worker)))
             yield family
-        waiting = GaugeMetricFamily(
-            "hyps_sub_bundle_waiting_jobs", "Jobs that wait for a sub-bundle.", labels=["sub_bundle"]
-        )
-        homes = GaugeMetricFamily("hyps_sub_bundle_workers", "Workers that hold a sub-bundle.", labels=["sub_bundle"])
-        for share in status.sub_bundles:
+        waiting = GaugeMetricFamily("hyps_share_waiting_jobs", "Jobs that wait for a share.", labels=["share"])
+        homes = GaugeMetricFamily("hyps_share_workers", "Workers that hold a share.", labels=["share"])
+        for share in status.shares:
             waiting.add_metric([str(share.number)], share.waiting)
             homes.add_metric([str(share.number)], len(share.homes))
         yield waiting

@@ -148,7 +148,7 @@ class WorkerView(Schema):
     problem: str | None
 
 
-class SubBundleView(Schema):
+class ShareView(Schema):
     """A run of steps, ``start`` to ``stop`` - 1, and how far each worker is with it."""
 
     number: int
@@ -172,7 +172,7 @@ class StatusView(Schema):
     answered: int
     answered_per_s: float
     workers: list[WorkerView]
-    sub_bundles: list[SubBundleView]
+    shares: list[ShareView]
 
 
 class ScoredView(Schema):
@@ -186,7 +186,7 @@ class ScoredView(Schema):
 class SpanView(Schema):
     """A share of a job at a worker; seconds since the manager accepted the job (`hyps.runtime.cluster.scheduling.trace`)."""
 
-    sub_bundle: int
+    share: int
     worker: str
     first: str
     last: str

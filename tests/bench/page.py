@@ -161,7 +161,7 @@ while True:
 
 
 def _ready(status: dict[str, list[dict[str, dict[str, str]]]]) -> bool:
-    states = {state for share in status["sub_bundles"] for state in share["homes"].values()}
+    states = {state for share in status["shares"] for state in share["homes"].values()}
     return bool(states) and states <= {"loaded", "inferring", "computed"}
 
 

@@ -115,7 +115,8 @@ class Connection:
         ready = self._ready.wait(wait_s)
         if self.refused or not ready:
             self.close()
-            raise HubError(f"the hub at {self.address} refuses: {self.refused or f'no answer within {wait_s:.0f} s'}")
+            reason = f"refuses: {self.refused}" if self.refused else f"does not answer within {wait_s:.0f} s"
+            raise HubError(f"the hub at {self.address} {reason}")
 
     def _connect(self) -> None:
         properties: Any = _properties(PacketTypes.CONNECT)

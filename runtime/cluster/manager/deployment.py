@@ -172,6 +172,7 @@ class Deployment:
         assert self.scheduler
         assigned = self._workers.order(placement, workers)
         self._placement, self._ordered_to = placement, {worker.name for worker in workers}
+        self.complaint = ""
         placed = [(run.start, run.stop, homes) for run, homes in zip(placement.runs, placement.homes, strict=True)]
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.replicas.place(dict(enumerate(placement.homes)))

@@ -65,7 +65,7 @@ class Manager:
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress, timeouts = options.compress, options.timeouts
-        self._options, self._say, self._watch = options, say, watch
+        self._journal, self._options, self._say, self._watch = journal, options, say, watch
         self._statistics = Statistics()
         self._workers = WorkerRegistry(bundle, self.manifest, listen, timeouts, compress=compress)
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, timeouts.status_expiry_s)
@@ -127,6 +127,14 @@ class Manager:
     def spans(self, job: str) -> list[Span]:
         """Return the times of a job's sub-bundles. Not thread-safe: `ask` for them."""
         return self._statistics.trace.of(job)
+
+    def cancel(self, job: str) -> None:
+        """Give up a job that is announced or under way. Not thread-safe: call it through `ask`."""
+        self._submissions.withdraw(job)
+        self._assembler.forget(job)
+        if self._scheduler and job in self._scheduler.jobs:
+            self._results.fail(job, "the job was cancelled")
+            self._journal.forget(job)
 
     def _send_inputs(self, scheduler: Scheduler) -> None:
         for lease in scheduler.tasks(time.monotonic()):

@@ -120,6 +120,11 @@ class Submissions:
         self._reply(sending.client, Accepted(job=job))
         return NewJob(job=job, client=sending.client, digests=digests)
 
+    def withdraw(self, job: str) -> None:
+        """Forget a job that is announced, or whose inputs are on their way."""
+        self._announced.pop(job, None)
+        self._sending.pop(job, None)
+
     def expire(self) -> list[str]:
         """Drop jobs whose inputs never came, and return them; drop results that no client took in a day."""
         for job in self._journal.undelivered(_KEPT_S):

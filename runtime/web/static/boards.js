@@ -135,8 +135,8 @@ function announce(workers) {
 
 function draw() {
   if (!state.status) return;
-  const { workers, sub_bundles } = state.status;
-  const held = heldBy(sub_bundles);
+  const { workers, shares } = state.status;
+  const held = heldBy(shares);
   const items = workers.map((worker) => ({ worker, shares: held.get(worker.name) ?? [] }));
   keyed(
     $('boards'),

@@ -62,7 +62,7 @@ export function setUpMoves() {
       homes.clear();
       fresh.clear();
     }
-    const moves = compare(status.sub_bundles);
+    const moves = compare(status.shares);
     if (!moves.length) return;
     const until = performance.now() + SHOWN_MS;
     for (const { start, stop, from, to } of moves)

@@ -68,7 +68,7 @@ function updateShare(node, share) {
 
 function draw() {
   if (!state.status) return;
-  const { sub_bundles: shares, bundle } = state.status;
+  const { shares, bundle } = state.status;
   const signature = `${bundle} ${shares.map(({ number, start, stop }) => `${number}:${start}-${stop}`).join()}`;
   if (signature !== draftOf) {
     if (draft.size)
@@ -99,7 +99,7 @@ async function put(homes, said) {
 
 async function apply() {
   const homes = {};
-  for (const share of state.status.sub_bundles) {
+  for (const share of state.status.shares) {
     homes[share.number] = [...homesOf(share)];
     if (!homes[share.number].length)
       throw new ApiError(0, `Choose at least one board for ${steps(share.start, share.stop)}.`);

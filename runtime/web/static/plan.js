@@ -56,7 +56,7 @@ function detailOf(name) {
 /** Which boards hold each step. */
 function homesOf(size) {
   const homes = Array.from({ length: size }, () => []);
-  for (const { start, stop, homes: where } of state.status.sub_bundles) {
+  for (const { start, stop, homes: where } of state.status.shares) {
     const names = Object.keys(where)
       .filter((name) => where[name] !== 'lost')
       .sort();

@@ -27,8 +27,8 @@ function titleOf(span, job) {
   const share =
     job === null
       ? null
-      : state.status?.sub_bundles.find(
-          ({ number, first, last }) => number === span.sub_bundle && first === span.first && last === span.last,
+      : state.status?.shares.find(
+          ({ number, first, last }) => number === span.share && first === span.first && last === span.last,
         );
   if (share) return stepsText(share.start, share.stop);
   return span.first === span.last ? span.first : `${span.first} to ${span.last}`;

@@ -16,6 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import wait_for
 
@@ -53,11 +54,11 @@ class Web:
         return next((worker for worker in self.get("/api/workers") if worker["name"] == name), None)
 
     def homes(self) -> list[set[str]]:
-        return [set(share["homes"]) for share in self.get("/api/status")["sub_bundles"]]
+        return [set(share["homes"]) for share in self.get("/api/status")["shares"]]
 
     def ready(self) -> bool:
         status = self.get("/api/status")
-        states = {state for share in status["sub_bundles"] for state in share["homes"].values()}
+        states = {state for share in status["shares"] for state in share["homes"].values()}
         return bool(states) and states <= {"loaded", "inferring", "computed"}
 
 

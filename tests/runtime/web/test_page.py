@@ -68,7 +68,7 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         page.click('[data-bundle="mine"] button[data-action="serve"]', timeout=60_000)
         wait_for("loaded shares", lambda: web.get("/api/status")["bundle"] == "mine" and web.ready())
         page.set_input_files("#image-file", photograph)
-        expect(page.locator("#timeline .span")).to_have_count(len(web.get("/api/status")["sub_bundles"]), timeout=WAIT_MS)
+        expect(page.locator("#timeline .span")).to_have_count(len(web.get("/api/status")["shares"]), timeout=WAIT_MS)
         (job,) = web.get("/api/jobs")
         assert job["name"] == photograph.name
         shown = page.locator("#top5").inner_text()
@@ -82,11 +82,12 @@ def test_a_board_is_unplugged_while_the_page_is_open(web: Web, browser: Browser)
     with opened(browser, web) as page:
         enter(page)
         expect(page.locator('[data-worker="w1"]')).not_to_have_class("gone")
-        held = next(share for share in web.get("/api/status")["sub_bundles"] if "w1" in share["homes"])
+        held = next(share for share in web.get("/api/status")["shares"] if "w1" in share["homes"])
         web.devices.freeze("w1")
         expect(page.locator('[data-worker="w1"].gone')).to_be_visible(timeout=2_500)
-        shown = web.get("/api/status")["sub_bundles"]
-        assert "w1" in next(each for each in shown if each["number"] == held["number"])["homes"]
+        assert (
+            "w1" in next(share for share in web.get("/api/status")["shares"] if share["number"] == held["number"])["homes"]
+        )
         expect(page.locator("#moved")).to_contain_text("from w1 to", timeout=15_000)
         expect(page.locator('[data-worker="w0"].gone')).to_have_count(0)
         assert not any("w1" in homes for homes in web.homes())

@@ -67,9 +67,9 @@ def assert_spans(web: Web, job: dict[str, object]) -> None:
     """A span for each share, in order of time, that lies within the job."""
     spans = job["spans"]
     assert isinstance(spans, list)
-    shares = web.get("/api/status")["sub_bundles"]
-    assert sorted(span["sub_bundle"] for span in spans) == [share["number"] for share in shares]
-    for span, share in zip(sorted(spans, key=lambda each: each["sub_bundle"]), shares, strict=True):
+    shares = web.get("/api/status")["shares"]
+    assert sorted(span["share"] for span in spans) == [share["number"] for share in shares]
+    for span, share in zip(sorted(spans, key=lambda each: each["share"]), shares, strict=True):
         assert {span["worker"]} == set(share["homes"])
         assert 0 <= span["sent_s"] < span["begun_s"] <= span["done_s"] < job["seconds"]
         assert 0 < span["compute_s"] < span["begun_s"] - span["sent_s"] + 0.01
