@@ -27,13 +27,13 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join, read_join
-from hyps.runtime.cluster.broker.link import Link, Linker
+from hyps.runtime.cluster.broker.link import Link, LinkFactory
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.assembler import Assembler
-from hyps.runtime.cluster.protocol.frames import MAGIC, Dropped, Key, cut
+from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
+from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.messages import Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.tensors import to_value
-from hyps.runtime.cluster.protocol.topics import Role, topic
+from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import HubError, InputError
 from hyps.runtime.execution.engine import (
@@ -80,7 +80,7 @@ class ClusterEngine:
     """
 
     def __init__(
-        self, bundle: Path, hub: str | None, join_file: Path | None, *, link: Linker | None = None, repeat: int = 1
+        self, bundle: Path, hub: str | None, join_file: Path | None, *, link: LinkFactory | None = None, repeat: int = 1
     ) -> None:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -94,7 +94,7 @@ class ClusterEngine:
         self._fault: HubError | None = None
         self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
-        self._assembler = Assembler(self._wanted, limit_bytes=max(2 * result_bytes, 64 << 20))
+        self._assembler = Assembler(self._expected_record, limit_bytes=max(2 * result_bytes, 64 << 20))
         connect = link or partial(Connection, join)
         self._connection: Link = connect(name, received=self._receive, connected=self._connected)
         self._connection.open()
@@ -233,16 +233,19 @@ class ClusterEngine:
 
     def _take(self, payload: bytes) -> None:
         if payload.startswith(MAGIC):
-            if arrival := self._assembler.add(payload):
-                job = self._jobs[arrival.key.job]
-                job.outputs[arrival.tensor] = to_numpy(to_value(arrival.data, arrival.record))
-                if self._finished(arrival.key.job):
-                    self._publish(Delivered(job=arrival.key.job))
+            result = self._assembler.add(MANAGER, payload)
+            if isinstance(result, Rejected):
+                log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
+            elif isinstance(result, Complete):
+                received = result.received
+                self._jobs[received.key.job].outputs[received.tensor] = to_numpy(to_value(received.data, received.record))
+                if self._finished(received.key.job):
+                    self._publish(Delivered(job=received.key.job))
             self._answered = True
             return
         try:
             message = messages.decode_reply(payload)
-        except Dropped as reason:
+        except Rejection as reason:
             log.warning("dropped a message of %d bytes: %s", len(payload), reason)
             return
         self._answered = True
@@ -257,9 +260,11 @@ class ClusterEngine:
             self._send(message, known.inputs)
 
     def _send(self, asked: SendInputs, inputs: Mapping[str, NDArray[Any]]) -> None:
-        key = Key(job=asked.job, share=-1, attempt=0)
+        key = Key(job=asked.job, sub_bundle=-1, attempt=0)
         for tensor, array in inputs.items():
-            for frame in cut(key, tensor, self._manifest.tensors[tensor], memory_of(array), pack=asked.pack):
+            for frame in encode_tensor(
+                key, tensor, self._manifest.tensors[tensor], memory_of(array), compress=asked.compress
+            ):
                 self._connection.publish(self._submit_topic, frame)
 
     def _publish(self, message: messages.Message) -> None:
@@ -273,9 +278,9 @@ class ClusterEngine:
     def _connected(self) -> None:
         self._connection.subscribe([self._result_topic])
 
-    def _wanted(self, key: Key, tensor: str) -> TensorRecord:
+    def _expected_record(self, sender: str, key: Key, tensor: str) -> TensorRecord:
         if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:
-            raise Dropped("not this job's")
+            raise Rejection("not this job's")
         return self._manifest.tensors[tensor]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
-from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.dask import tasks
 from hyps.runtime.dask.connect import DaskCluster, connect
@@ -221,5 +221,5 @@ class DaskEngine:
             token=self._server.grant(holder, {sha256: document, **files}),
             authority=self._server.authority,
         )
-        order = ShareOrder(number=number, sha256=sha256, size_bytes=len(document))
+        order = SubBundleOrder(number=number, sha256=sha256, size_bytes=len(document))
         return tasks.Ticket(orders=orders, order=order, inputs=chunk)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, Offer
+from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, WorkerCapacity
 from hyps.runtime.cluster.placement.placement import assign, place
 from hyps.runtime.errors import BudgetError
 
@@ -65,7 +65,7 @@ def task_plan(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, c
 def _spread(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> TaskPlan:
     """Return the plan that gives each run of steps a home."""
     offers = [
-        Offer(name=address, memory_bytes=nbytes - DASK_BYTES + CLUSTER_BYTES, macs_per_s=_MACS_PER_S)
+        WorkerCapacity(name=address, memory_bytes=nbytes - DASK_BYTES + CLUSTER_BYTES, macs_per_s=_MACS_PER_S)
         for address, nbytes in memory_bytes.items()
     ]
     placement = place(manifest, offers)

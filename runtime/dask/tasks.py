@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from hyps.runtime.bundle.batch_schedule import batch_manifest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Manifest
-from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.protocol.tensors import to_value
-from hyps.runtime.cluster.transfer.file_cache import Cache
+from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
@@ -43,7 +43,7 @@ class Ticket:
     """A sub-bundle, where to fetch its files, and how many ``inputs`` are computed together at most."""
 
     orders: Orders
-    order: ShareOrder
+    order: SubBundleOrder
     inputs: int
 
 
@@ -95,8 +95,8 @@ class SubBundleStore:
     def _folder(self, ticket: Ticket) -> Path:
         self._cache.mkdir(parents=True, exist_ok=True)
         with _locked(self._cache / "lock"):  # one worker of this machine fetches, the others wait
-            cache = Cache(self._cache)
-            folder = cache.share(ticket.orders, ticket.order)
+            cache = FileCache(self._cache)
+            folder = cache.fetch(ticket.orders, ticket.order)
             cache.prune({ticket.order.sha256}, CACHE_BYTES)
         return folder
 

@@ -35,7 +35,7 @@ class Boards:
                 model=None, bundle=bundle, state=state, problem=None, hub=self._cluster.connected, jobs=0, answered=0,
                 answered_per_s=0.0, workers=workers, shares=[],
             )  # fmt: skip
-        shares = [ShareView(**msgspec.structs.asdict(share)) for share in status.shares]
+        shares = [ShareView(**msgspec.structs.asdict(share)) for share in status.sub_bundles]
         return StatusView(
             model=status.model,
             bundle=bundle,

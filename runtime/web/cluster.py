@@ -6,19 +6,18 @@ The page's own jobs do not pass through the hub.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import TimeoutError as Late
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.broker.shared_connection import InProcessHub, SharedConnection
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.manager.deployment import ClusterOptions
 from hyps.runtime.cluster.manager.manager import Manager
+from hyps.runtime.cluster.manager.manager_thread import ManagerBusy, ManagerThread
+from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.status import Status, WorkerLine
 from hyps.runtime.cluster.protocol.messages import WorkerState
 from hyps.runtime.cluster.scheduling.trace import Span
@@ -28,7 +27,6 @@ from hyps.runtime.web.errors import Busy, Conflict, Missing
 
 _ANSWER_S, _END_S, _START_S = 5.0, 20.0, 120.0
 _Answer = TypeVar("_Answer")
-log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -127,7 +125,7 @@ class Cluster:
             raise Missing(f"worker {worker} is not connected")
         (self._drained.add if drained else self._drained.discard)(worker)
         if serving := self._serving:
-            serving.ask(lambda manager: manager.planning.drain(worker, drained=drained))
+            serving.ask(lambda manager: manager.deployment.drain(worker, drained=drained))
 
     def move(self, homes: Mapping[str, Sequence[str]] | None) -> None:
         """Move sub-bundles, by number, to the workers named; None lets the manager place all. Raises `Conflict`."""
@@ -138,7 +136,7 @@ class Cluster:
             raise Conflict(f"sub-bundle {invalid[0]!r} does not exist; GET /api/status lists their numbers")
         moves = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.planning.place_anew() if homes is None else manager.planning.move(moves))
+            serving.ask(lambda manager: manager.deployment.place_anew() if homes is None else manager.deployment.move(moves))
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:
@@ -151,11 +149,11 @@ class Cluster:
             raise Conflict(f"bundle {bundle} is not served any more; submit the input again")
         return serving.engine()
 
-    def manager(self, desk: InProcessHub, folder: Path, journal: Journal) -> Manager:
+    def manager(self, hub: InProcessHub, folder: Path, journal: Journal) -> Manager:
         """A manager as the operator wants it."""
-        made = Manager(folder, desk.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
+        made = Manager(folder, hub.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
-            made.planning.drain(worker, drained=True)
+            made.deployment.drain(worker, drained=True)
         return made
 
     def failed(self, fault: RuntimeFault) -> None:
@@ -183,65 +181,49 @@ def _line(name: str, state: WorkerState, seen_s: float) -> WorkerLine:
 
 
 class _Serving:
-    """A manager of one bundle, on a thread of its own."""
+    """The manager of one bundle: `begin` starts it, also again after `end`."""
 
     def __init__(self, name: str, folder: Path, journal: Path, cluster: Cluster) -> None:
         self.name, self._folder, self._journal, self._cluster = name, folder, journal, cluster
-        self._manager: Manager | None = None
-        self._thread: threading.Thread | None = None
+        self._hub: InProcessHub | None = None
+        self._thread: ManagerThread | None = None
 
-    def begin(self, hub: SharedConnection) -> None:
-        """Returns when it serves. Raises `RuntimeFault`."""
-        self._desk, self._over, self._begun = InProcessHub(hub), threading.Event(), threading.Event()
-        self._refused: RuntimeFault | None = None
-        self._thread = threading.Thread(target=self._run, name=f"manager of {self.name}", daemon=True)
-        self._thread.start()
-        if not self._begun.wait(_START_S):
-            raise Busy("the bundle is being read for very long; try again later")
-        if self._refused:
-            raise self._refused
+    def begin(self, connection: SharedConnection) -> None:
+        """Start the manager and wait until it serves. Raises `RuntimeFault`."""
+        hub = self._hub = InProcessHub(connection)
+        self._thread = ManagerThread(
+            f"manager of {self.name}",
+            self._journal,
+            lambda journal: self._cluster.manager(hub, self._folder, journal),
+            failed=self._cluster.failed,
+        )
+        try:
+            self._thread.start(_START_S)
+        except ManagerBusy as busy:
+            raise Busy(str(busy)) from None
 
     def end(self) -> None:
-        """End it."""
-        self._over.set()
+        """End the manager."""
         if self._thread:
-            self._thread.join(_END_S)
-        self._manager = None
+            self._thread.stop(_END_S)
+        self._thread = None
 
     def engine(self) -> ClusterEngine:
-        """A client of it."""
-        return ClusterEngine(self._folder, None, None, link=self._desk.link)
+        """Return a client of the manager."""
+        assert self._hub
+        return ClusterEngine(self._folder, None, None, link=self._hub.link)
 
     def status(self) -> Status | None:
-        """How it is."""
+        """Return the manager's status, or None if it does not answer."""
         with suppress(Busy):
             return self.ask(Manager.status)
         return None
 
     def ask(self, question: Callable[[Manager], _Answer]) -> _Answer:
-        """Have something done on its thread. Raises `Busy`."""
-        manager = self._manager
-        if manager is None:
-            raise Busy("the manager is being started; try again")
+        """Return the answer to ``question``, which is called on the manager's thread. Raises `Busy`."""
+        if (thread := self._thread) is None:
+            raise Busy("the manager is not running; try again")
         try:
-            return manager.ask(lambda: question(manager)).result(_ANSWER_S)
-        except Late:
-            raise Busy("the manager does not answer; try again") from None
-
-    def _run(self) -> None:
-        fault: RuntimeFault | None = None
-        try:
-            with closing(Journal(self._journal)) as journal:
-                self._manager = self._cluster.manager(self._desk, self._folder, journal)
-                self._begun.set()
-                self._manager.run(until=self._over.is_set)
-        except RuntimeFault as error:
-            fault = error
-        except Exception as error:
-            log.exception("a bug: the manager has ended")
-            fault = RuntimeFault(f"the manager has ended: {type(error).__name__}")
-        if fault and not self._begun.is_set():
-            self._refused = fault
-        elif fault and not self._over.is_set():
-            self._cluster.failed(fault)
-        self._begun.set()
+            return thread.ask(question, _ANSWER_S)
+        except ManagerBusy as busy:
+            raise Busy(str(busy)) from None

@@ -165,8 +165,8 @@ class Jobs:
             for each in top_classes(manifest, outputs, 5)
         ]
         status = self._cluster.status()
-        names = {share.number: (share.first, share.last) for share in status.shares} if status else {}
-        spans = [_view(span, *names.get(span.share, ("", ""))) for span in self._cluster.spans(id)]
+        names = {share.number: (share.first, share.last) for share in status.sub_bundles} if status else {}
+        spans = [_view(span, *names.get(span.sub_bundle, ("", ""))) for span in self._cluster.spans(id)]
         self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans)
 
     def _is_cancelled(self, id: str) -> bool:
@@ -183,4 +183,6 @@ class Jobs:
 
 
 def _view(span: Span, first: str, last: str) -> SpanView:
-    return SpanView(**asdict(span) | {"first": first, "last": last, "steps_s": [*span.steps_s]})
+    fields = asdict(span)
+    fields |= {"share": fields.pop("sub_bundle"), "first": first, "last": last, "steps_s": [*span.steps_s]}
+    return SpanView(**fields)

@@ -10,7 +10,7 @@ from pathlib import Path
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.cli.options import size
-from hyps.runtime.cluster.manager.deployment import ClusterOptions
+from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.errors import HubError
 from hyps.runtime.terminal.parser import count
 

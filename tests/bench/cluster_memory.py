@@ -37,7 +37,7 @@ def memory(folder: Path, small: Path, large: Path) -> Iterator[Held]:
         time.sleep(1)
         yield held(devices, "w0", "worker, nothing placed yet")
         devices.start_manager()
-        devices.wait_for_shares(workers=1)
+        devices.wait_for_sub_bundles(workers=1)
         time.sleep(1)
         yield held(devices, "w0", "worker, idle with the classifier's partitions")
         yield held(devices, "manager", "manager, idle")
@@ -46,7 +46,7 @@ def memory(folder: Path, small: Path, large: Path) -> Iterator[Held]:
         devices = _devices(stack, folder / "large", large)
         devices.start_manager()
         devices.start_worker("w0", memory="900MB")
-        devices.wait_for_shares(workers=1, seconds=_WAIT_S)
+        devices.wait_for_sub_bundles(workers=1, seconds=_WAIT_S)
         yield held(devices, "manager", "manager, idle, VGG16")
         devices.freeze("w0")
         command = [sys.executable, "-m", "tests.bench.flood", str(large), devices.url, str(COUNT)]

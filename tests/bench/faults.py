@@ -189,7 +189,7 @@ def campaign(
         devices, links = cluster_on(stack, folder, bundle, mosquitto(), WORKERS, shaped=True)
         for board in ("hub", "manager", *WORKERS):
             start(devices, board)
-        devices.wait_for_shares(workers=len(WORKERS))
+        devices.wait_for_sub_bundles(workers=len(WORKERS))
         drawn = draw(faults, images, [kind for kind in kinds if links or kind != "cable"], seed)
         outcome = Campaign(devices, links, drawn, say).run(images, pictures, expected)
         time.sleep(2)  # the last answers are acknowledged

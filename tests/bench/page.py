@@ -68,7 +68,7 @@ def main() -> None:
             "--journal",
             folder / "journal",
         ]
-        devices._start(
+        devices.start_command(
             "manager", "hyps-manager", ["serve", bundle, "--hub", devices.url, "--workers", str(BOARDS), *page_options]
         )
         for number in range(BOARDS):

@@ -36,7 +36,7 @@ def placed(manifest: Manifest, log: str) -> list[Share]:
     """The shares in order, as the manager's log last said."""
     index = {step.name: number for number, step in enumerate(manifest.steps)}
     found = {}
-    for line in re.finditer(r"^share (\d+) on (\w+): (.+?)(?: to (.+?))?; ", log, re.MULTILINE):
+    for line in re.finditer(r"^sub-bundle (\d+) on (\w+): (.+?)(?: to (.+?))?; ", log, re.MULTILINE):
         number, home, first, last = line.groups()
         inputs, outputs = boundary(manifest, range(index[first], index[last or first] + 1))
         found[int(number)] = Share(

@@ -1,29 +1,30 @@
-"""Acknowledgements that a manager holds back, so that the hub keeps what is not written down yet."""
+"""Hold acknowledgements back until messages are written down, so that the hub keeps the messages until then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-#: A manager's chunks that are not acknowledged yet: beyond it the oldest are, which is safe too, as leases end.
+#: The number of chunks that a manager leaves unacknowledged. The oldest are acknowledged beyond it: that is safe, as the
+#: leases that they answer end and are given out again.
 UNACKNOWLEDGED = 256
 
 
 class Acknowledgements:
-    """Those of messages that belong together, until what they carry is written down; at most ``most`` are held back."""
+    """At most ``limit`` acknowledgements that are held back, grouped by what their messages carry."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._count = most, 0
+    def __init__(self, limit: int) -> None:
+        self._limit, self._count = limit, 0
         self._held: dict[Hashable, list[Callable[[], None]]] = {}
 
     def hold(self, key: Hashable, acknowledge: Callable[[], None]) -> None:
-        """Hold one back; beyond the most, the oldest are given."""
+        """Hold an acknowledgement back; beyond the limit, give the oldest."""
         self._held.setdefault(key, []).append(acknowledge)
         self._count += 1
-        while self._count > self._most:
+        while self._count > self._limit:
             self.give(next(iter(self._held)))
 
     def give(self, key: Hashable) -> None:
-        """Give all of them."""
+        """Give all acknowledgements that are held back for ``key``."""
         for acknowledge in self._held.pop(key, ()):
             self._count -= 1
             acknowledge()

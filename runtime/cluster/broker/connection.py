@@ -1,8 +1,9 @@
-"""A connection to the hub: MQTT 5, no delays by the kernel, certificates checked, messages acknowledged when we say so.
+"""Connect to the hub by MQTT 5: no delays by the kernel, checked certificates, acknowledgements under our control.
 
-paho-mqtt (``hyps[cluster]``), 5.5 MB resident, does the protocol. It connects again by itself whenever the hub comes back.
-Quality of service 1, and what comes twice is known by job, share and attempt: level 2 took 0.4 to 0.5 ms instead of 0.2 to
-0.3 for 1 KB, half the rate, and the same for chunks (loopback, Mosquitto 2.0.11); a killed hub forgets either.
+paho-mqtt (``hyps[cluster]``), 5.5 MB resident, does the protocol, and reconnects whenever the hub comes back. Messages have
+quality of service 1; one that comes twice is recognised by its job, sub-bundle and attempt. Level 2 took 0.4 to 0.5 ms
+instead of 0.2 to 0.3 for 1 KB, half the rate, and the same holds for chunks (loopback, Mosquitto 2.0.11); a killed hub
+forgets the messages of either level.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED
 from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.broker.link import Linker, Receiver
+from hyps.runtime.cluster.broker.link import LinkFactory, Receiver
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.errors import HubError
 
@@ -30,30 +31,32 @@ try:
 except ImportError:
     raise HubError("several devices need the paho-mqtt library: pip install 'hyps[cluster]'") from None
 
-#: The hub waits one and a half times as long before it publishes the last will of a device that is silent.
+#: The hub publishes the last will of a silent device after one and a half times this.
 KEEPALIVE_S = 4
 CONNECT_S = 10
-#: Messages at a time that are not acknowledged yet: what either side holds beside its queues is bounded by that.
+#: The least and the most seconds before a lost connection is tried again.
+RECONNECT_S = (1, 4)
+#: The number of unacknowledged messages: it bounds what either side holds in addition to its queues.
 INFLIGHT = 20
 _MANAGER_SESSION_S = 24 * 3600
 _RETRY_S = 1
 _LINGER_S = 1
-#: CONNACK: bad user name or password, not authorised, banned; DISCONNECT: session taken over.
+#: paho's texts of the CONNACK reasons after which another attempt is useless.
 _REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
 
 log = logging.getLogger(__name__)
 
 
 class _Unreachable(HubError):
-    """There is no hub, for now."""
+    """The hub cannot be reached now, but may be later."""
 
 
 class Connection:
-    """One user's connection. Callbacks come on its own thread; they must be quick.
+    """One user's connection to the hub. Callbacks run on its own thread and must be quick.
 
-    ``connected`` is called after every connect and is the place to subscribe; ``received`` gets every message and must
-    have it acknowledged, at once or later. The hub keeps what comes for this user for ``session_s`` seconds without a
-    connection, and sends ``inflight`` messages before one is acknowledged.
+    ``connected`` is called after every connect, and is the place to subscribe. ``received`` gets every message and must
+    acknowledge it, at once or later. Without a connection, the hub keeps this user's messages for ``session_s`` seconds. It
+    sends ``inflight`` messages before the first is acknowledged.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Connection:
         self._last_sent: MQTTMessageInfo | None = None
         client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5, manual_ack=True)
         client.max_inflight_messages_set(INFLIGHT)
-        client.reconnect_delay_set(1, 4)
+        client.reconnect_delay_set(*RECONNECT_S)
         client.connect_timeout = CONNECT_S
         if join.password is not None:
             client.username_pw_set(join.name, join.password)
@@ -95,9 +98,9 @@ class Connection:
         self._client = client
 
     def open(self, wait_s: float = CONNECT_S, *, patient: bool = False) -> None:
-        """Connect, and return when that is done and the hub knows the subscriptions. Raises `HubError`.
+        """Connect, and return when the hub knows the subscriptions. Raises `HubError`.
 
-        ``patient``: a hub that is not there yet is waited for, without end.
+        With ``patient``, wait without end for a hub that is not there yet.
         """
         while True:
             try:
@@ -112,14 +115,15 @@ class Connection:
         ready = self._ready.wait(wait_s)
         if self.refused or not ready:
             self.close()
-            raise HubError(f"the hub at {self.address} refuses: {self.refused or f'no answer within {wait_s:.0f} s'}")
+            reason = f"refuses: {self.refused}" if self.refused else f"does not answer within {wait_s:.0f} s"
+            raise HubError(f"the hub at {self.address} {reason}")
 
     def _connect(self) -> None:
         properties: Any = _properties(PacketTypes.CONNECT)
         properties.ReceiveMaximum = self._inflight
         properties.MaximumPacketSize = FRAME_LIMIT_BYTES + ENVELOPE_BYTES
         properties.SessionExpiryInterval = self._session_s
-        where = f"the hub at {self.address}"
+        hub = f"the hub at {self.address}"
         try:
             self._client.connect(
                 self.address.host,
@@ -129,25 +133,25 @@ class Connection:
                 properties=properties,
             )
         except ssl.SSLCertVerificationError as error:
-            raise HubError(f"{where} is not the one of the join file: {error.verify_message}") from None
+            raise HubError(f"{hub} is not the one of the join file: {error.verify_message}") from None
         except ssl.SSLError as error:
-            raise HubError(f"{where} does not speak TLS 1.2 or newer: {error.reason}") from None
+            raise HubError(f"{hub} does not speak TLS 1.2 or newer: {error.reason}") from None
         except OSError as error:
-            raise _Unreachable(f"cannot reach {where}: {error.strerror or error}; is it running?") from None
+            raise _Unreachable(f"cannot reach {hub}: {error.strerror or error}; is it running?") from None
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Ask for messages on ``topics``; may be called in ``connected``."""
+        """Ask for messages on ``topics``; usually called in ``connected``."""
         if topics:
             self._subscribes = True
             self._client.subscribe([(each, _at_least_once()) for each in topics])
 
     @property
     def connected(self) -> bool:
-        """There is a connection now."""
+        """Whether there is a connection now."""
         return bool(self._client.is_connected())
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> None:
-        """Hand a message over; it is sent when there is a connection, again until acknowledged (QoS 1)."""
+        """Hand a message over; it is sent when there is a connection, and again until it is acknowledged (QoS 1)."""
         properties: Any = None
         if expiry_s is not None:
             properties = _properties(PacketTypes.PUBLISH)
@@ -156,7 +160,7 @@ class Connection:
         self._last_sent = sent
 
     def close(self) -> None:
-        """Say good-bye, when what was published is acknowledged or a moment has passed: no last will is published."""
+        """Disconnect when all published messages are acknowledged, or after a second; the hub publishes no last will."""
         until = time.monotonic() + _LINGER_S
         while self._client.is_connected() and self._unsent() and time.monotonic() < until:
             time.sleep(0.002)
@@ -189,18 +193,18 @@ class Connection:
         mid, number = message.mid, self._number
 
         def acknowledge() -> None:
-            if number == self._number:  # else its number may be another message's by now
+            if number == self._number:  # after a reconnect, the number may be another message's
                 client.ack(mid, 1)
 
         try:
             self._received(message.topic, bytes(message.payload), acknowledge)
-        except Exception:  # else paho's thread ends, and with it every connection
+        except Exception:  # otherwise paho's thread would end, and with it the connection
             log.exception("a bug: a message on %s of %d bytes is dropped", message.topic, len(message.payload))
             acknowledge()
 
 
-def manager_link(join: Join) -> Linker:
-    """A manager's connection: the hub keeps what comes while it is not there."""
+def manager_link(join: Join) -> LinkFactory:
+    """Return the factory of a manager's connection: the hub keeps its messages while it is not there."""
     return partial(Connection, join, session_s=_MANAGER_SESSION_S, inflight=2 * UNACKNOWLEDGED)
 
 
@@ -221,12 +225,12 @@ def _context(join: Join) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=join.authority)
         except ssl.SSLError:
-            raise HubError("the join file's authority is no certificate; make the join file again") from None
+            raise HubError("the join file's authority is not a certificate; make the join file again") from None
     else:
         context.load_default_certs()
     return context
 
 
 def _no_delay(client: Client, data: Any, opened: Any) -> None:
-    """Without it a message that ends in a small packet waits 40 ms for the last one's acknowledgement."""
+    """Set TCP_NODELAY: without it, a message that ends in a small packet waits 40 ms for an acknowledgement."""
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

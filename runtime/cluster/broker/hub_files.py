@@ -1,8 +1,8 @@
-"""A hub's files: everything Mosquitto needs to be the communication hub (Kaboubi, sections 3.3.1.2 and 3.3.4.2).
+"""Write all files that Mosquitto needs to be the communication hub (Kaboubi, sections 3.3.1.2 and 3.3.4.2).
 
-Every credential may use its own topics alone, by an access list that names each (`hyps.runtime.cluster.protocol.topics`): a stolen
-one reads no other's tensors. The hub keeps nothing that is not also written down elsewhere, so its queues are short: a
-broker that is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
+A credential may use only its own topics, by an access list that names each (`hyps.runtime.cluster.protocol.topics`). A
+stolen credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere, so its queues
+are short. A broker that is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from hyps.runtime.cluster.broker.certificates import make_certificates
 from hyps.runtime.cluster.broker.join import Join, encode_join, read_join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from hyps.runtime.cluster.protocol.topics import MANAGER, TOPIC_ROOT, Role, access, checked_name
+from hyps.runtime.cluster.protocol.topics import MANAGER, TOPIC_ROOT, Role, access_rules, checked_name
 from hyps.runtime.errors import HubError
 
 CONFIGURATION, PASSWORDS, ACCESS, MANAGER_JOIN = "mosquitto.conf", "passwords", "access", "manager.join"
@@ -29,18 +29,18 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
 
 
 def init_hub(folder: Path, hosts: Sequence[str], port: int) -> None:
-    """Write a hub's files into a new ``folder``; boards reach it by the first of ``hosts``. Raises `HubError`."""
+    """Write a hub's files into a new ``folder``; boards reach the hub at the first of ``hosts``. Raises `HubError`."""
     for host in hosts:
         if not _HOST.match(host):
-            raise HubError(f"'{host[:80]}' is no name or address of a host")
+            raise HubError(f"'{host[:80]}' is not a name or an address of a host")
     path = folder.absolute()
     if not path.as_posix().isprintable() or " " in path.as_posix():
         raise HubError(f"'{folder}': Mosquitto's configuration takes no spaces in paths; name another folder")
     if folder.exists():
-        raise HubError(f"{folder} is there already: its credentials would be lost; remove it or name another folder")
+        raise HubError(f"{folder} exists: its credentials would be lost; remove it, or name another folder")
     certificates = make_certificates(hosts)
     try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # for its owner alone
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # readable by its owner only
         try:
             (partial / "data").mkdir()
             write_secret(partial / "authority.crt", certificates.authority)
@@ -63,11 +63,11 @@ def init_hub(folder: Path, hosts: Sequence[str], port: int) -> None:
 
 
 def configuration(folder: Path, port: int) -> str:
-    """The configuration of a Mosquitto 2 whose files are in ``folder``; the reasons stand beside the lines."""
+    """Return the configuration of a Mosquitto 2 with its files in ``folder``; each unusual line says why it is there."""
     return f"""\
 # Written by 'hyps-manager init-hub'. Start the hub with: mosquitto -c {folder / CONFIGURATION}
 listener {port}
-# Without this every acknowledged message waits 40 ms.
+# Without this, every acknowledged message waits 40 ms.
 set_tcp_nodelay true
 user {getpass.getuser()}
 
@@ -79,7 +79,7 @@ tls_version tlsv1.2
 allow_anonymous false
 password_file {folder / PASSWORDS}
 acl_file {folder / ACCESS}
-# Nobody takes another's session.
+# No user can take another's session.
 use_username_as_clientid true
 
 persistence true
@@ -87,7 +87,7 @@ persistence_location {folder}/data/
 autosave_interval 60
 persistent_client_expiration 1d
 
-# Announced to clients of MQTT 5: a message beyond it is refused, not dropped in silence.
+# Announced to MQTT 5 clients: a larger message is refused, not silently dropped.
 max_packet_size {FRAME_LIMIT_BYTES + ENVELOPE_BYTES}
 # As many as the client allows.
 max_inflight_messages 0
@@ -104,19 +104,18 @@ log_type notice
 
 
 def add_user(folder: Path, role: Role, name: str) -> Join:
-    """Give a worker or a client a credential, in place of its older one if it has one; the hub reads it on SIGHUP.
-
-    Raises `HubError`.
-    """
+    """Create a user's credential, or replace it, and return the join file; the hub reads it on SIGHUP. Raises `HubError`."""
     checked_name(name)
     if not (folder / MANAGER_JOIN).exists():
-        raise HubError(f"{folder} is no hub's folder; make one with 'hyps-manager init-hub DIR', or name it with --hub-dir")
+        raise HubError(
+            f"{folder} is not a hub's folder; make one with 'hyps-manager init-hub DIR', or name it with --hub-dir"
+        )
     manager = read_join(folder / MANAGER_JOIN)
     password = secrets.token_urlsafe(24)
     try:
         kept = [line for line in (folder / PASSWORDS).read_text().splitlines() if not line.startswith(f"{name}:")]
         rights = _sections((folder / ACCESS).read_text())
-        rights[name] = access(role, name)
+        rights[name] = access_rules(role, name)
         text = "\n".join("\n".join([f"user {user}", *lines]) for user, lines in rights.items())
         write_secret(folder / ACCESS, f"{text}\n".encode())
         write_secret(folder / PASSWORDS, "\n".join([*kept, _hashed(name, password), ""]).encode())
@@ -126,27 +125,27 @@ def add_user(folder: Path, role: Role, name: str) -> Join:
 
 
 def _sections(text: str) -> dict[str, list[str]]:
-    """The access list's lines by user."""
-    found: dict[str, list[str]] = {}
+    """Return the access list's lines by user."""
+    sections: dict[str, list[str]] = {}
     user = ""
     for line in text.splitlines():
         if line.startswith("user "):
             user = line.removeprefix("user ")
-            found[user] = []
+            sections[user] = []
         elif line:
-            found.setdefault(user, []).append(line)
-    return found
+            sections.setdefault(user, []).append(line)
+    return sections
 
 
 def _hashed(name: str, password: str) -> str:
-    """A line of Mosquitto's password file: PBKDF2 with SHA-512, form 7. Passwords are random: few rounds do."""
+    """Return a line of Mosquitto's password file: PBKDF2 with SHA-512 (form 7); few rounds suffice for random passwords."""
     rounds, salt = 101, secrets.token_bytes(12)
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
     return f"{name}:$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     partial = path.with_name(f".{path.name}.part")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,6 +1,6 @@
-"""How to reach the hub: an address alone, or a *join file* that also holds a name, its password and the hub's authority.
+"""Read and write join files: a hub's address, and optionally a user's name, its password and the hub's authority.
 
-Secrets come from files: an argument could be read by everyone in the list of processes.
+Secrets come from files, because everyone can read arguments in the list of processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LIMIT_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where the hub listens, and whether by TLS."""
+    """The address at which a hub listens, and whether it speaks TLS."""
 
     host: str
     port: int
@@ -33,7 +33,10 @@ class Address:
 
 
 class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A join file. ``authority``: the certificate, as PEM, that the hub's must be signed by. Its text shows no secrets."""
+    """The content of a join file; its ``repr`` shows no secrets.
+
+    ``authority``: the certificate, as PEM, of the authority that must have signed the hub's certificate.
+    """
 
     hub: Annotated[str, Meta(max_length=300)]
     name: Annotated[str, Meta(max_length=32)] | None = None
@@ -50,33 +53,33 @@ class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 def parse_address(text: str) -> Address:
-    """``mqtt://host[:port]`` or ``mqtts://host[:port]``. Raises `HubError`."""
-    mend = "give mqtt://HOST:PORT, or mqtts:// for TLS"
+    """Parse ``mqtt://host[:port]`` or ``mqtts://host[:port]``. Raises `HubError`."""
+    remedy = "give mqtt://HOST:PORT, or mqtts:// for TLS"
     try:
-        found = urlsplit(text)
-        port = found.port
+        url = urlsplit(text)
+        port = url.port
     except ValueError:
-        raise HubError(f"'{text[:80]}' is no address of a hub; {mend}") from None
-    if "@" in found.netloc:
+        raise HubError(f"'{text[:80]}' is not an address of a hub; {remedy}") from None
+    if "@" in url.netloc:
         raise HubError("a password in the hub's address can be read in the list of processes; give a join file with --join")
-    if found.scheme not in _PORTS or not found.hostname or found.path.strip("/") or found.query or found.fragment:
-        raise HubError(f"'{text[:80]}' is no address of a hub; {mend}")
-    return Address(host=found.hostname, port=port or _PORTS[found.scheme], tls=found.scheme == "mqtts")
+    if url.scheme not in _PORTS or not url.hostname or url.path.strip("/") or url.query or url.fragment:
+        raise HubError(f"'{text[:80]}' is not an address of a hub; {remedy}")
+    return Address(host=url.hostname, port=port or _PORTS[url.scheme], tls=url.scheme == "mqtts")
 
 
 def read_join(path: Path) -> Join:
-    """Read a join file. Raises `HubError`, which tells nothing of its contents."""
+    """Read a join file. Raises `HubError`, whose text shows nothing of the content."""
     try:
         with path.open("rb") as stream:
             join = msgspec.json.decode(stream.read(_LIMIT_BYTES), type=Join)
     except OSError as error:
         raise HubError(f"cannot read {path}: {error.strerror}; make it with 'hyps-manager add-worker'") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise HubError(f"{path} is no join file; make one with 'hyps-manager add-worker'") from None
+        raise HubError(f"{path} is not a join file; make one with 'hyps-manager add-worker'") from None
     parse_address(join.hub)
     return join
 
 
 def encode_join(join: Join) -> bytes:
-    """A join file's content."""
+    """Return a join file's content."""
     return msgspec.json.format(msgspec.json.encode(join), indent=1) + b"\n"

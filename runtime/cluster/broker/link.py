@@ -1,4 +1,4 @@
-"""What a manager and a client need of a hub: a connection of their own, or a part of one that they share with others."""
+"""Define what a manager and a client need of a hub: a connection of their own, or a part of a shared one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from hyps.runtime.cluster.broker.join import Address
 
-#: Called with topic, payload, and a function that acknowledges the message.
+#: Called with a topic, a payload, and a function that acknowledges the message.
 Receiver = Callable[[str, bytes, Callable[[], None]], None]
 
 
@@ -16,12 +16,12 @@ class Link(Protocol):
 
     @property
     def address(self) -> Address:
-        """Where the hub is."""
+        """The hub's address."""
         ...
 
     @property
     def connected(self) -> bool:
-        """There is a connection now."""
+        """Whether there is a connection now."""
         ...
 
     def open(self, wait_s: float = ..., *, patient: bool = False) -> None:
@@ -37,13 +37,16 @@ class Link(Protocol):
         ...
 
     def close(self) -> None:
-        """Take leave."""
+        """Disconnect."""
         ...
 
 
-class Linker(Protocol):
-    """Makes a link for a user of this name; ``connected`` is called when it is there, and is the place to subscribe."""
+class LinkFactory(Protocol):
+    """A function that makes the link of a user of this name.
+
+    ``connected`` is called when the link is connected, and is the place to subscribe.
+    """
 
     def __call__(self, name: str, *, received: Receiver, connected: Callable[[], None]) -> Link:
-        """The link, which is still to be opened."""
+        """Return the link, which is not open yet."""
         ...

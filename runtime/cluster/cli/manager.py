@@ -127,8 +127,8 @@ def _status(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.broker.connection import manager_link
-    from hyps.runtime.cluster.manager.deployment import ClusterOptions
     from hyps.runtime.cluster.manager.manager import Manager
+    from hyps.runtime.cluster.manager.options import ClusterOptions
     from hyps.runtime.cluster.transfer.journal import Journal
 
     log_to_stderr(_PROGRAM, verbose=options.verbose, quiet=options.quiet)
@@ -143,7 +143,7 @@ def _serve(options: argparse.Namespace) -> None:
         votes=options.vote,
         safe=frozenset(map(checked_name, options.safe.split(","))) if options.safe else None,
         lease_s=options.lease,
-        pack=options.compress,
+        compress=options.compress,
     )
     if options.web is not None:
         serve(options, join, cluster_options, journal, _print)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
-from hyps.runtime.cluster.manager.status import EXPIRY_S, ShareLine, Status, WorkerLine
+from hyps.runtime.cluster.manager.status import EXPIRY_S, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.frames import Dropped
+from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.errors import HubError
 from hyps.runtime.terminal.console import height, moves, show
@@ -76,8 +76,8 @@ def _next(heard: queue.Queue[bytes]) -> Status | None:
     until = time.monotonic() + EXPIRY_S
     while (left := until - time.monotonic()) > 0:
         try:
-            return messages.decode(heard.get(timeout=left), Status)
-        except (queue.Empty, Dropped):
+            return messages.decode_message(heard.get(timeout=left), Status)
+        except (queue.Empty, Rejection):
             continue
     return None
 
@@ -96,10 +96,10 @@ def table_lines(status: Status) -> Iterator[str]:
     yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
     yield ""
     columns = (Column("sub-bundle", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
-    yield from table(columns, map(_share, status.shares))
-    if status.dropped:
+    yield from table(columns, map(_sub_bundle, status.sub_bundles))
+    if status.rejected:
         yield ""
-        yield f"rejected messages: {', '.join(f'{count} {reason}' for reason, count in status.dropped.items())}"
+        yield f"rejected messages: {', '.join(f'{count} {reason}' for reason, count in status.rejected.items())}"
 
 
 def _worker(each: WorkerLine) -> list[str]:
@@ -110,7 +110,7 @@ def _worker(each: WorkerLine) -> list[str]:
     return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
 
 
-def _share(share: ShareLine) -> list[str]:
-    steps = share.first if share.first == share.last else f"{share.first} to {share.last}"
-    homes = ", ".join(f"{home} {state}" for home, state in share.homes.items()) or "nobody"
-    return [str(share.number), steps, homes, str(share.waiting)]
+def _sub_bundle(sub_bundle: SubBundleLine) -> list[str]:
+    steps = sub_bundle.first if sub_bundle.first == sub_bundle.last else f"{sub_bundle.first} to {sub_bundle.last}"
+    homes = ", ".join(f"{home} {state}" for home, state in sub_bundle.homes.items()) or "nobody"
+    return [str(sub_bundle.number), steps, homes, str(sub_bundle.waiting)]

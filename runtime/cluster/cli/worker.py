@@ -20,7 +20,7 @@ from hyps.runtime.terminal.logs import log_to_stderr
 from hyps.runtime.terminal.parser import Parser, add_about, count
 
 if TYPE_CHECKING:
-    from hyps.runtime.cluster.worker.runner import Host
+    from hyps.runtime.cluster.worker.runner import Backend
 
 _PROGRAM = "hyps-worker"
 #: The share of the free memory to use by default: the rest is for the file cache and for other programs.
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> None:
     Worker(join, name, host, cache, options.cache_size).run()
 
 
-def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
+def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """Return the workers at the hub below. Raises `HubError`."""
     if options.memory or options.threads:
         raise HubError("--memory and --threads are for a worker that computes on this device; leave them out with --sub-hub")
@@ -109,15 +109,15 @@ def _group(options: argparse.Namespace, join: Join, cache: Path) -> Host:
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")
     if below.address == join.address:
         raise HubError("--sub-hub must name another hub than --hub: a hub has one manager")
-    from hyps.runtime.cluster.worker.group import Group
+    from hyps.runtime.cluster.worker.group import GroupBackend
 
-    return Group(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
+    return GroupBackend(below, cache.absolute().with_name(f"{cache.absolute().name}.journal"))
 
 
-def _device(options: argparse.Namespace, cache: Path) -> Host:
+def _device(options: argparse.Namespace, cache: Path) -> Backend:
     """Measure this device, and return it."""
     from hyps.runtime.calibration.rates import conv_by_threads
-    from hyps.runtime.cluster.worker.runner import Abilities, LocalHost
+    from hyps.runtime.cluster.worker.runner import Capabilities, LocalBackend
     from hyps.runtime.device.available_memory import available_memory
 
     cores = os.cpu_count() or 1
@@ -125,10 +125,10 @@ def _device(options: argparse.Namespace, cache: Path) -> Host:
     memory_bytes -= HUGE_HEAP_BYTES if _affords_huge_pages(options) else 0
     threads = min(options.threads or cores, cores)
     rate = conv_by_threads((threads,), rounds=1)[threads]
-    abilities = Abilities(
+    capabilities = Capabilities(
         memory_bytes=memory_bytes, threads=threads, macs_per_s=rate, storage_bytes_per_s=_storage_rate(cache)
     )
-    return LocalHost(abilities)
+    return LocalBackend(capabilities)
 
 
 def _storage_rate(cache: Path) -> int:

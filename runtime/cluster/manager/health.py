@@ -1,4 +1,4 @@
-"""Whether a manager can compute what it is given, for who depends on it."""
+"""Tell whether a manager can compute what it is given."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from hyps.runtime.cluster.manager.workers import WorkerRegistry
 
 
 class Health:
-    """Of the manager that has these; on its thread alone."""
+    """The readiness of one manager, derived from its link, workers and deployment.
 
-    def __init__(self, link: Link, crew: WorkerRegistry, planning: Deployment) -> None:
-        self._link, self._crew, self._planning = link, crew, planning
+    Not thread-safe: use it on the manager's thread.
+    """
+
+    def __init__(self, link: Link, workers: WorkerRegistry, deployment: Deployment) -> None:
+        self._link, self._workers, self._deployment = link, workers, deployment
 
     @property
     def ready(self) -> bool:
-        """Every share is loaded by someone whom a message reaches."""
-        scheduler = self._planning.scheduler
-        return self._link.connected and scheduler is not None and scheduler.holders.ready
+        """Whether the hub is there and each sub-bundle is loaded by a worker."""
+        scheduler = self._deployment.scheduler
+        return self._link.connected and scheduler is not None and scheduler.replicas.ready
 
     @property
     def loading(self) -> bool:
-        """A worker loads something."""
-        return self._link.connected and any(state.loading for state in self._crew.online.values())
+        """Whether a worker is loading a sub-bundle."""
+        return self._link.connected and any(state.loading for state in self._workers.online.values())
 
     @property
     def problem(self) -> str:
-        """Why it is not ready, as far as that is known."""
+        """The reason why the manager is not ready, as far as it is known."""
         return self.trouble or "its workers load nothing"
 
     @property
     def trouble(self) -> str | None:
-        """What keeps it from being ready, beyond that it has just begun."""
+        """What keeps the manager from being ready, or None if it has only just begun."""
         if not self._link.connected:
             return f"the hub at {self._link.address} is gone"
-        if not self._crew.online:
+        if not self._workers.online:
             return "its workers are gone"
-        said = (f"{name}: {state.problem}" for name, state in self._crew.online.items() if state.problem)
-        return next(said, self._planning.complaint or None)
+        problems = (f"{name}: {state.problem}" for name, state in self._workers.online.items() if state.problem)
+        return next(problems, self._deployment.complaint or None)

@@ -1,58 +1,61 @@
-"""The manager: takes jobs, places a bundle's steps on workers, and passes tensors on (Kaboubi, sections 3.3.1 and 3.3.3).
+"""Run a bundle for clients: take jobs, place steps on workers, forward tensors (Kaboubi, sections 3.3.1 and 3.3.3).
 
-All that happens is an event on one queue, taken by one thread: what the hub brings, and a tick. A job, and every tensor that
-a worker made, is in the journal before the hub is told that it arrived.
+Everything that happens is an event on one queue, handled by one thread: a message from the hub, or a tick. Each job, and
+each tensor that a worker made, is in the journal before it is acknowledged to the hub.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
-from hyps.runtime.cluster.broker.link import Linker
-from hyps.runtime.cluster.manager.deployment import ClusterOptions, Deployment
+from hyps.runtime.cluster.broker.link import LinkFactory
+from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
+from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.results import ResultCollector
+from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.status import Status, StatusPublisher
 from hyps.runtime.cluster.manager.submissions import Submissions
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.assembler import Assembler
-from hyps.runtime.cluster.protocol.frames import MAGIC, Dropped, Head, Key, parse
+from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
+from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
-from hyps.runtime.cluster.protocol.topics import MANAGER, Role, parse_topic, topic
-from hyps.runtime.cluster.scheduling.scheduler import Lease, Scheduler
+from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
+from hyps.runtime.cluster.scheduling.leases import Lease
+from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.cluster.transfer.journal import Journal
-from hyps.runtime.cluster.transfer.sender import Sender
+from hyps.runtime.cluster.transfer.sender import InputSender
 
 _ARRIVING_BYTES = 256 << 20
 _TICK_S = 0.2
-#: Workers that are there have been heard by then.
-_START_S = 5.0
 _Answer = TypeVar("_Answer")
 log = logging.getLogger(__name__)
 
 
 class Manager:
-    """Serves one bundle until stopped."""
+    """The manager of one bundle at one hub.
+
+    ``say`` gets lines for the operator; ``watch`` is called after every event.
+    """
 
     def __init__(
         self,
         bundle: Path,
-        link: Linker,
+        link: LinkFactory,
         journal: Journal,
-        wishes: ClusterOptions,
+        options: ClusterOptions,
         *,
         listen: str | None = None,
         say: Callable[[str], None] = log.info,
@@ -61,43 +64,44 @@ class Manager:
         self.manifest = read_manifest(bundle)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        self._journal, self._wishes, self._say, self._watch = journal, wishes, say, watch
-        self._crew = WorkerRegistry(bundle, self.manifest, listen, pack=wishes.pack)
-        self.planning = Deployment(self.manifest, bundle_sha256, journal, self._crew, wishes, say)
-        self._intake = Submissions(self.manifest, bundle_sha256, journal, self._publish, pack=wishes.pack)
-        self._reporter = StatusPublisher(self.manifest, self._crew)
-        told = (self._on_outvoted, self._on_end)
-        self._answers = ResultCollector(self.planning, journal, self._reporter, wishes.votes, *told)
+        compress, timeouts = options.compress, options.timeouts
+        self._journal, self._options, self._say, self._watch = journal, options, say, watch
+        self._statistics = Statistics()
+        self._workers = WorkerRegistry(bundle, self.manifest, listen, timeouts, compress=compress)
+        self._status = StatusPublisher(self.manifest, self._workers, self._statistics, timeouts.status_expiry_s)
+        self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, options, say)
+        self._submissions = Submissions(self.manifest, bundle_sha256, journal, self._publish, compress=compress)
+        self._results = ResultCollector(
+            self.deployment, journal, self._statistics, options.votes, self._on_outvoted, self._on_end
+        )
         self._started_at = time.monotonic()
-        self._from = ""
-        self._pending = Acknowledgements(UNACKNOWLEDGED)
-        self._assembler = Assembler(self._wanted, limit_bytes=_ARRIVING_BYTES, taken=self._taken)
-        self._sender = Sender(self.manifest.tensors, journal, self._assembler, self._publish_input, pack=wishes.pack)
-        self._events: queue.Queue[Callable[[], None]] = queue.Queue(maxsize=1024)
-        self.planning.resume()
+        self._unacknowledged = Acknowledgements(UNACKNOWLEDGED)
+        self._assembler = Assembler(self._expected_record, limit_bytes=_ARRIVING_BYTES)
+        self._sender = InputSender(self.manifest.tensors, journal, self._assembler, self._publish_input, compress=compress)
+        self._events = EventQueue()
+        self.deployment.resume()
         self._connection = link(
             MANAGER,
             received=lambda *event: self._events.put(lambda: self._receive(*event)),
             connected=self._connected,
         )
-        self.health = Health(self._connection, self._crew, self.planning)
+        self.health = Health(self._connection, self._workers, self.deployment)
 
     @property
     def _scheduler(self) -> Scheduler | None:
-        return self.planning.scheduler
+        return self.deployment.scheduler
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Serve until interrupted, or until ``until``, asked every moment, says so.
+        """Serve until interrupted, or until ``until`` returns True; it is called with every tick.
 
-        Raises `HubError`, `OutputError` when the journal cannot be written.
+        Raises `HubError`, and `OutputError` if the journal cannot be written.
         """
         self._connection.open(patient=True)
-        self._crew.open(self._connection)
+        self._workers.open(self._connection)
         try:
             next_tick = time.monotonic()
             while True:
-                with suppress(queue.Empty):
-                    self._events.get(timeout=max(0.0, next_tick - time.monotonic()))()
+                if self._events.run_next(timeout_s=max(0.0, next_tick - time.monotonic())):
                     self._watch()
                 if time.monotonic() >= next_tick:
                     if until():
@@ -105,171 +109,166 @@ class Manager:
                     self._tick()
                     next_tick = time.monotonic() + _TICK_S
                 if self._scheduler:
-                    self._intake.admit(len(self._scheduler.jobs))
-                    for lease in self._scheduler.tasks(time.monotonic()):
-                        job = self._scheduler.jobs[lease.key.job]
-                        self._reporter.trace.sent(lease.key, lease.worker)
-                        self._sender.send(lease, job, self._scheduler.graph.inputs[lease.key.share])
+                    self._submissions.admit(len(self._scheduler.jobs))
+                    self._send_inputs(self._scheduler)
         finally:
             self._connection.close()
-            self._crew.close()
-            while not self._events.empty():  # who waits to put one more must not wait for ever
-                self._events.get_nowait()
+            self._workers.close()
+            self._events.discard()
 
     def ask(self, question: Callable[[], _Answer]) -> Future[_Answer]:
-        """Have something done on the manager's thread, for whoever is on another; `status` and `planning` are for it."""
-        future: Future[_Answer] = Future()
-
-        def answer() -> None:
-            try:
-                future.set_result(question())
-            except Exception as error:
-                future.set_exception(error)
-
-        self._events.put(answer)
-        return future
+        """Have ``question`` called on the manager's thread, and return its future answer. Thread-safe."""
+        return self._events.ask(question)
 
     def status(self) -> Status:
-        """How it is now."""
-        return self._reporter.status(self._scheduler, self._assembler.dropped)
+        """Return the status now. Not thread-safe: `ask` for it."""
+        return self._status.status(self._scheduler)
 
     def spans(self, job: str) -> list[Span]:
-        """What a job took."""
-        return self._reporter.trace.of(job)
+        """Return the times of a job's sub-bundles. Not thread-safe: `ask` for them."""
+        return self._statistics.trace.of(job)
 
     def cancel(self, job: str) -> None:
-        """Give up a job, whether it is announced or under way. Not thread-safe: call it through `ask`."""
-        self._intake.withdraw(job)
+        """Give up a job that is announced or under way. Not thread-safe: call it through `ask`."""
+        self._submissions.withdraw(job)
         self._assembler.forget(job)
         if self._scheduler and job in self._scheduler.jobs:
-            self._answers.fail(job, "the job was cancelled")
+            self._results.fail(job, "the job was cancelled")
             self._journal.forget(job)
+
+    def _send_inputs(self, scheduler: Scheduler) -> None:
+        for lease in scheduler.tasks(time.monotonic()):
+            self._statistics.trace.sent(lease.key, lease.worker)
+            self._sender.send(lease, scheduler.jobs[lease.key.job], scheduler.graph.inputs[lease.key.sub_bundle])
 
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
 
     def _publish_input(self, lease: Lease, payload: bytes) -> None:
-        self._publish(topic(Role.WORKER, lease.worker, "input"), payload, int(self._wishes.lease_s) + 1)
+        self._publish(topic(Role.WORKER, lease.worker, "input"), payload, int(self._options.lease_s) + 1)
 
     def _connected(self) -> None:
         """Subscribe (on the connection's thread)."""
         self._connection.subscribe([topic(Role.WORKER, "+", "state"), topic(Role.WORKER, "+", "output")])
         self._connection.subscribe([topic(Role.CLIENT, "+", "submit")])
-        self._events.put(self._crew.hub_is_back)
+        self._events.put(self._workers.hub_is_back)
 
     def _receive(self, text: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
-        found = parse_topic(text)
+        """Handle a message from the hub; a rejected one is counted and acknowledged."""
         try:
-            if found is None:
-                raise Dropped("unknown topic")
-            role, name, last = found
-            self._from = f"{role}/{name}"
-            if last == "output":
-                self._crew.seen(name)
-            if last == "state":
+            source = parse_topic(text)
+            if source is None:
+                raise Rejection("unknown topic")
+            name = source.user.name
+            if source.channel == "output":
+                self._workers.seen(name)
+            if source.channel == "state":
                 if payload:
-                    self._on_state(name, messages.decode(payload, messages.WorkerState))
+                    self._on_state(name, messages.decode_message(payload, messages.WorkerState))
             elif payload.startswith(MAGIC):
-                self._on_frame(payload, acknowledge)
-                return  # which acknowledges when the tensor is written down
-            elif last == "output":
-                self._on_answer(name, messages.decode_answer(payload))
+                self._on_frame(source.user, payload, acknowledge)
+                return  # the frame is acknowledged when its tensor is written down
+            elif source.channel == "output":
+                self._on_worker_message(name, messages.decode_worker_message(payload))
             else:
-                self._on_client(name, messages.decode_request(payload))
-        except Dropped as reason:
-            self._assembler.dropped[str(reason)] += 1
+                self._on_client_message(name, messages.decode_client_message(payload))
+        except Rejection as reason:
+            self._statistics.rejected[str(reason)] += 1
             log.warning("dropped a message of %d bytes on %s: %s", len(payload), text, reason)
         acknowledge()
 
-    def _on_answer(self, name: str, message: Failed | Timed | Pulse) -> None:
+    def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
         if isinstance(message, Pulse):
-            self._crew.pulse(name, message)
+            self._workers.pulse(name, message)
         elif isinstance(message, Timed):
-            self._reporter.trace.timed(name, message)
+            self._statistics.trace.timed(name, message)
         else:
-            self._answers.failed(name, message)
+            self._results.failed(name, message)
 
-    def _on_client(self, name: str, message: messages.Submit | messages.Delivered) -> None:
-        starting = time.monotonic() < self._started_at + _START_S
+    def _on_client_message(self, name: str, message: messages.Submit | messages.Delivered) -> None:
+        starting = time.monotonic() < self._started_at + self._options.timeouts.startup_s
         if self._scheduler is None and starting and isinstance(message, messages.Submit):
             log.info("a job must wait for workers; its client asks again")
         else:
-            self._intake.heard(name, message, workers=self._scheduler is not None)
+            self._submissions.handle(name, message, has_workers=self._scheduler is not None)
 
     def _on_state(self, name: str, state: messages.WorkerState) -> None:
-        change = self._crew.heard(name, state)
+        change = self._workers.update(name, state)
         if change.lost:
-            self._lost(name)
+            self._lose_worker(name)
         if change.joined:
-            self._say(f"{name} is there: {self._crew.describe(name)}")
-        if change.joined or change.other:
-            self.planning.changed()
+            self._say(f"{name} has joined: {self._workers.describe(name)}")
+        if change.joined or change.capacity_changed:
+            self.deployment.workers_changed()
         if self._scheduler:
             if change.reconnected:
                 self._scheduler.release(name)
-            self._scheduler.holders.loading(name, change.loading)
-            self._scheduler.holders.loaded(name, change.loaded)
+            self._scheduler.replicas.loading(name, change.loading)
+            self._scheduler.replicas.loaded(name, change.loaded)
 
-    def _lost(self, name: str) -> None:
-        shares = self._scheduler.lost(name) if self._scheduler else []
-        self._say(f"{name} is gone" + (f": shares {', '.join(map(str, shares))} need another" if shares else ""))
-        self.planning.changed()
+    def _lose_worker(self, name: str) -> None:
+        numbers = self._scheduler.lost(name) if self._scheduler else []
+        kind = "sub-bundle" if len(numbers) == 1 else "sub-bundles"
+        self._say(f"{name} is gone" + (f": {kind} {', '.join(map(str, numbers))} must move" if numbers else ""))
+        self.deployment.workers_changed()
         if self._scheduler and self._scheduler.jobs:
-            self.planning.mend()
+            self.deployment.mend()
 
-    def _on_frame(self, payload: bytes, acknowledge: Callable[[], None]) -> None:
-        before = self._assembler.dropped.total()
-        arrival = self._assembler.add(payload)
-        if self._assembler.dropped.total() > before:
-            acknowledge()
-            return
-        key = parse(payload)[0].key
-        self._pending.hold(key, acknowledge)
-        if arrival is not None:
-            if key.share < 0:
-                if (new := self._intake.arrived(arrival)) and self._scheduler:
-                    self._scheduler.add(new.job, new.client, new.digests)
-                    self._reporter.trace.accepted(new.job)
-            else:
-                self._answers.arrived(self._from.partition("/")[2], arrival)
-            self._pending.give(key)
+    def _on_frame(self, sender: User, frame: bytes, acknowledge: Callable[[], None]) -> None:
+        """Take a chunk and forward it; when its tensor is complete, write that down. Raises `Rejection`."""
+        result = self._assembler.add(sender, frame)
+        if isinstance(result, Rejected):
+            raise Rejection(result.reason)
+        self._unacknowledged.hold(result.header.key, acknowledge)
+        self._forward(result)
+        if isinstance(result, Complete):
+            self._on_tensor(sender, result.received)
+            self._unacknowledged.give(result.header.key)
 
-    def _wanted(self, key: Key, tensor: str) -> TensorRecord:
-        """What may come from whoever sends: a client's inputs, a worker's outputs of what it was asked for."""
-        role, name = self._from.split("/")
-        if key.share < 0:
-            return self._intake.wanted(key, tensor, name if role == Role.CLIENT else "")
-        if role != Role.WORKER or self._scheduler is None:
-            raise Dropped("never asked for")
-        self._scheduler.check(name, key)
-        if tensor not in self._scheduler.graph.outputs[key.share]:
-            raise Dropped("unknown tensor")
+    def _forward(self, accepted: Partial | Complete) -> None:
+        """Send a worker's chunk on to the workers that wait for its tensor."""
+        header = accepted.header
+        if header.key.sub_bundle >= 0 and self._scheduler:
+            self._statistics.trace.begun(header.key)
+            self._scheduler.begun(header.key, header.tensor)
+            self._sender.pass_on(header, accepted.chunk, self._scheduler.leases)
+
+    def _on_tensor(self, sender: User, received: ReceivedTensor) -> None:
+        if received.key.sub_bundle >= 0:
+            self._results.arrived(sender.name, received)
+        elif (new := self._submissions.arrived(received)) and self._scheduler:
+            self._scheduler.add(new.job, new.client, new.digests)
+            self._statistics.trace.accepted(new.job)
+
+    def _expected_record(self, sender: User, key: Key, tensor: str) -> TensorRecord:
+        """Return the record of a client's input, or of a worker's output that it was asked for. Raises `Rejection`."""
+        if key.sub_bundle < 0:
+            return self._submissions.expected_record(key, tensor, sender.name if sender.role is Role.CLIENT else "")
+        if sender.role is not Role.WORKER or self._scheduler is None:
+            raise Rejection("never asked for")
+        self._scheduler.check(sender.name, key)
+        if tensor not in self._scheduler.graph.outputs[key.sub_bundle]:
+            raise Rejection("unknown tensor")
         return self.manifest.tensors[tensor]
 
-    def _taken(self, head: Head, chunk: memoryview) -> None:
-        if head.key.share >= 0 and self._scheduler:
-            self._reporter.trace.begun(head.key)
-            self._scheduler.begun(head.key, head.tensor)
-            self._sender.pass_on(head, chunk, self._scheduler.leases)
-
     def _on_outvoted(self, name: str, key: Key) -> None:
-        self._say(f"{name} answered share {key.share} of job {key.job} other than most: it is set aside")
-        self._crew.set_aside(name)
-        self._lost(name)
+        self._say(f"{name} was outvoted on sub-bundle {key.sub_bundle} of job {key.job}: it is set aside")
+        self._workers.set_aside(name)
+        self._lose_worker(name)
 
     def _on_end(self, job: str) -> None:
         self._assembler.forget(job)
         self._sender.forget(job)
-        self._intake.answer(job)
+        self._submissions.answer(job)
 
     def _tick(self) -> None:
-        for name in self._crew.lapsed():
-            self._lost(name)
+        for name in self._workers.lapsed():
+            self._lose_worker(name)
         if self._scheduler:
             self._scheduler.expire(time.monotonic())
-            for job, share in self._scheduler.exhausted():
-                self._answers.fail(job, f"share {share} was tried too often")
-        for job in self._intake.expire():
+            for job, number in self._scheduler.exhausted():
+                self._results.fail(job, f"sub-bundle {number} was tried too often")
+        for job in self._submissions.expire():
             self._assembler.forget(job)
-        self.planning.ensure()
-        self._reporter.report(self._connection, self._scheduler, self._assembler.dropped)
+        self.deployment.ensure()
+        self._status.publish(self._connection, self._scheduler)

@@ -1,4 +1,4 @@
-"""What becomes of what workers answer: written down, or compared first; and the end of a job."""
+"""Collect workers' results: compare them if there is a vote, write them down, and end jobs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 
 from hyps.runtime.cluster.manager.deployment import Deployment
-from hyps.runtime.cluster.manager.status import StatusPublisher
+from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.votes import Votes
-from hyps.runtime.cluster.protocol.assembler import Arrival
-from hyps.runtime.cluster.protocol.frames import Dropped, Key
+from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
+from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -18,85 +18,87 @@ log = logging.getLogger(__name__)
 
 
 class ResultCollector:
-    """With ``votes``, so many workers' answers are compared; ``outvoted`` is told whose was wrong.
+    """The results of one manager's jobs; with ``votes``, the results of that many workers are compared.
 
-    ``ended`` is told of a job that is done or has failed, when that is written down.
+    ``outvoted`` is called with a worker whose result lost a vote, ``ended`` with a job that is done or has failed, after
+    the journal has it.
     """
 
     def __init__(
         self,
-        planning: Deployment,
+        deployment: Deployment,
         journal: Journal,
-        reporter: StatusPublisher,
+        statistics: Statistics,
         votes: int,
         outvoted: Callable[[str, Key], None],
         ended: Callable[[str], None],
     ) -> None:
-        self._planning, self._journal, self._reporter = planning, journal, reporter
-        self._ballots = Votes(votes) if votes > 1 else None
+        self._deployment, self._journal, self._statistics = deployment, journal, statistics
+        self._votes = Votes(votes) if votes > 1 else None
         self._outvoted, self._ended = outvoted, ended
 
     @property
     def _scheduler(self) -> Scheduler:
-        assert self._planning.scheduler
-        return self._planning.scheduler
+        assert self._deployment.scheduler
+        return self._deployment.scheduler
 
-    def arrived(self, worker: str, arrival: Arrival) -> None:
-        """A worker's output of a share."""
-        if self._ballots:
-            self._vote(worker, arrival, self._ballots)
+    def arrived(self, worker: str, received: ReceivedTensor) -> None:
+        """Take a worker's output of a sub-bundle."""
+        if self._votes:
+            self._vote(worker, received, self._votes)
         else:
-            self._keep(worker, arrival)
+            self._keep(worker, received)
 
     def failed(self, worker: str, message: Failed) -> None:
-        """A worker could not compute a share. Raises `Dropped` where it was never asked to."""
-        if self._planning.scheduler is None:
-            raise Dropped("never asked for")
+        """Handle a worker's failure. Raises `Rejection` if that worker was not asked to compute the sub-bundle."""
+        if self._deployment.scheduler is None:
+            raise Rejection("never asked for")
         self._scheduler.check(worker, message.key)
-        if message.input and not self._ballots and message.key.job in self._scheduler.jobs:
+        if message.input and not self._votes and message.key.job in self._scheduler.jobs:
             self.fail(message.key.job, message.reason)
         else:
-            log.warning("%s could not compute share %d: %s", worker, message.key.share, message.reason)
+            log.warning("%s could not compute sub-bundle %d: %s", worker, message.key.sub_bundle, message.reason)
             self._scheduler.failed(worker, message.key)
 
     def fail(self, job: str, reason: str) -> None:
-        """A job will have no result."""
+        """End a job without a result."""
         self._journal.finish(job, "failed", reason)
-        if self._ballots:
-            self._ballots.forget(job)
+        if self._votes:
+            self._votes.forget(job)
         self._end(job)
 
-    def _vote(self, worker: str, arrival: Arrival, ballots: Votes) -> None:
-        key = arrival.key
-        if key.job not in self._scheduler.jobs and not ballots.knows(key):  # so late that nobody remembers
+    def _vote(self, worker: str, received: ReceivedTensor, votes: Votes) -> None:
+        key = received.key
+        if key.job not in self._scheduler.jobs and not votes.knows(key):  # too late to be compared
             self._scheduler.answered(key)
             return
-        verdict = ballots.add(worker, arrival, self._scheduler.graph.outputs[key.share])
+        verdict = votes.add(worker, received, self._scheduler.graph.outputs[key.sub_bundle])
         if verdict is None:
             return
         self._scheduler.answered(key)
         for name in verdict.wrong:
             self._outvoted(name, key)
         if verdict.hopeless:
-            log.warning("no majority agrees on share %d of job %s: it is asked again", key.share, key.job)
+            log.warning("no majority agrees on sub-bundle %d of job %s: it is computed again", key.sub_bundle, key.job)
             self._scheduler.ask_again(key)
         for each in (verdict.winner or {}).values():
             self._keep(worker, each)
 
-    def _keep(self, worker: str, arrival: Arrival) -> None:
-        key = arrival.key
+    def _keep(self, worker: str, received: ReceivedTensor) -> None:
+        """Write an output down, and end its job if it was the last."""
+        key = received.key
         if key.job not in self._scheduler.jobs:
             return
-        self._journal.arrived(key.job, arrival.tensor, arrival.digest, arrival.data)
-        released = self._scheduler.arrived(key, arrival.tensor, arrival.digest)
+        self._journal.keep(key.job, received.tensor, received.digest, received.data)
+        released = self._scheduler.arrived(key, received.tensor, received.digest)
         if released is None:
             return
-        self._journal.complete(key.job, key.share, released)
-        self._reporter.computed[worker].count()
-        self._reporter.trace.done(key)
+        self._journal.complete(key.job, key.sub_bundle, released)
+        self._statistics.computed[worker].count()
+        self._statistics.trace.done(key)
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
-            self._reporter.answered.count()
+            self._statistics.answered.count()
             self._end(key.job)
 
     def _end(self, job: str) -> None:

@@ -1,36 +1,37 @@
-"""What a manager says of itself once a second, at ``hyps/status``: workers, placements, queues, rates.
+"""Publish a manager's status once a second at ``hyps/status``: workers, placements, queues and rates.
 
-Retained, so that whoever asks gets it at once, and short-lived, so that nothing of a manager that is gone is believed.
+The message is retained, so that a viewer gets it at once. It expires soon, so that nobody believes the status of a manager
+that is gone.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from msgspec import field
 
 from hyps.runtime.bundle.manifest import Count, Manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.options import Timeouts
+from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol.messages import Message, Text, encode_message
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
-from hyps.runtime.cluster.scheduling.trace import Trace
 
-#: Rates are of so many seconds.
-_SPAN_S = 10.0
 _EVERY_S = 1.0
-#: A status older than that is nobody's.
-EXPIRY_S = 5
+_NAME_LIMIT = 200
+#: A viewer that gets no status for this long knows that there is no manager.
+EXPIRY_S = Timeouts().status_expiry_s
 
 
 class WorkerLine(Message, frozen=True, kw_only=True):
-    """A worker: its memory, what it holds, inputs it was sent and has not answered, shares computed a second.
+    """One worker in a status: what it has, what it holds, and what it does.
 
-    ``seen_s``: seconds since it said anything; ``queue``: messages that it has not looked at. A ``drained`` one gets no
-    shares. ``group``: how many workers stand behind it, else 0.
+    ``leases``: inputs that were sent to it and that it has not answered; ``computed_per_s``: sub-bundles a second;
+    ``seen_s``: seconds since its last message; ``queue``: messages that it has not handled; ``group``: the number of workers
+    in a group, 0 for one that computes itself. A ``drained`` worker gets no sub-bundles.
     """
 
     name: Text
@@ -49,8 +50,8 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     problem: Text | None = None
 
 
-class ShareLine(Message, frozen=True, kw_only=True):
-    """A share: its first and last step, how far each of its workers is with it, and how many jobs wait for it."""
+class SubBundleLine(Message, frozen=True, kw_only=True):
+    """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it."""
 
     number: Count
     first: Text
@@ -62,101 +63,74 @@ class ShareLine(Message, frozen=True, kw_only=True):
 
 
 class Status(Message, frozen=True, kw_only=True):
-    """All of it. ``dropped`` counts messages that were not taken, by reason."""
+    """The status of one manager and its cluster. ``rejected`` counts messages that were not accepted, by reason."""
 
     model: Text
     jobs: Count
     answered: Count
     answered_per_s: float
     workers: tuple[WorkerLine, ...] = ()
-    shares: tuple[ShareLine, ...] = ()
-    dropped: dict[str, int] = field(default_factory=dict)
-
-
-class Meter:
-    """Counts events, and how many there are a second."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._recent: deque[float] = deque(maxlen=10_000)
-        self._began = time.monotonic()
-
-    def count(self) -> None:
-        """One more."""
-        self.total += 1
-        self._recent.append(time.monotonic())
-
-    def per_s(self) -> float:
-        """Over the last seconds, or since the beginning."""
-        now = time.monotonic()
-        while self._recent and self._recent[0] < now - _SPAN_S:
-            self._recent.popleft()
-        return round(len(self._recent) / min(_SPAN_S, max(now - self._began, 0.1)), 2)
+    sub_bundles: tuple[SubBundleLine, ...] = ()
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 class StatusPublisher:
-    """Says how a manager is, once a second."""
+    """The publisher of one manager's status, made of its registry of workers and its statistics."""
 
-    def __init__(self, manifest: Manifest, crew: WorkerRegistry) -> None:
-        self._model, self._crew = manifest.model.name[:200], crew
-        self._steps = tuple(step.name for step in manifest.steps)
-        self._said_at = 0.0
-        self.answered = Meter()
-        self.trace = Trace()
-        self.computed: defaultdict[str, Meter] = defaultdict(Meter)
+    def __init__(self, manifest: Manifest, workers: WorkerRegistry, statistics: Statistics, expiry_s: int) -> None:
+        self._model, self._workers, self._statistics = manifest.model.name[:_NAME_LIMIT], workers, statistics
+        self._steps = tuple(step.name[:_NAME_LIMIT] for step in manifest.steps)
+        self._expiry_s = expiry_s
+        self._published_at = 0.0
 
-    def report(self, connection: Link, scheduler: Scheduler | None, dropped: Mapping[str, int]) -> None:
-        """Publish the state, unless that was done just now or nobody would get it."""
-        if time.monotonic() > self._said_at + _EVERY_S and connection.connected:
-            self._said_at = time.monotonic()
-            payload = encode_message(self.status(scheduler, dropped))
-            connection.publish(STATUS, payload, retain=True, expiry_s=EXPIRY_S)
+    def publish(self, connection: Link, scheduler: Scheduler | None) -> None:
+        """Publish the status if a second has passed and the hub is there."""
+        if time.monotonic() > self._published_at + _EVERY_S and connection.connected:
+            self._published_at = time.monotonic()
+            connection.publish(STATUS, encode_message(self.status(scheduler)), retain=True, expiry_s=self._expiry_s)
 
-    def status(self, scheduler: Scheduler | None, dropped: Mapping[str, int]) -> Status:
-        """The state now."""
+    def status(self, scheduler: Scheduler | None) -> Status:
+        """Return the status now."""
         return Status(
             model=self._model,
             jobs=len(scheduler.jobs) if scheduler else 0,
-            answered=self.answered.total,
-            answered_per_s=self.answered.per_s(),
-            workers=tuple(self._workers(scheduler)),
-            shares=_shares(scheduler, self._steps) if scheduler else (),
-            dropped=dict(dropped),
+            answered=self._statistics.answered.total,
+            answered_per_s=self._statistics.answered.per_s(),
+            workers=tuple(self._worker_lines(scheduler)),
+            sub_bundles=tuple(self._sub_bundle_lines(scheduler)) if scheduler else (),
+            rejected=dict(self._statistics.rejected),
         )
 
-    def _workers(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:
+    def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:
         leases = [lease.worker for lease in scheduler.leases.values()] if scheduler else []
-        for name, state in sorted(self._crew.online.items()):
-            seen_s, pulse = self._crew.last_pulse(name)
+        for name, state in sorted(self._workers.online.items()):
+            seen_s, pulse = self._workers.last_pulse(name)
             yield WorkerLine(
                 name=name,
                 seen_s=round(seen_s, 2),
                 resident_bytes=pulse.resident_bytes,
                 queue=pulse.queue,
-                drained=name in self._crew.drained,
+                drained=name in self._workers.drained,
                 memory_bytes=state.memory_bytes,
                 macs_per_s=state.macs_per_s,
                 loading=state.loading,
                 loaded=state.loaded,
                 leases=leases.count(name),
-                computed_per_s=self.computed[name].per_s(),
+                computed_per_s=self._statistics.computed[name].per_s(),
                 group=state.group,
-                set_aside=self._crew.is_set_aside(name),
+                set_aside=self._workers.is_set_aside(name),
                 problem=state.problem,
             )
 
-
-def _shares(scheduler: Scheduler, steps: tuple[str, ...]) -> tuple[ShareLine, ...]:
-    holders = scheduler.holders
-    return tuple(
-        ShareLine(
-            number=number,
-            first=steps[run.start][:200],
-            last=steps[run.stop - 1][:200],
-            start=run.start,
-            stop=run.stop,
-            homes={home: str(holders.state(number, home)) for home in holders.homes[number]},
-            waiting=scheduler.waiting(number),
-        )
-        for number, run in enumerate(scheduler.graph.runs)
-    )
+    def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
+        replicas = scheduler.replicas
+        for number, run in enumerate(scheduler.graph.runs):
+            yield SubBundleLine(
+                number=number,
+                first=self._steps[run.start],
+                last=self._steps[run.stop - 1],
+                start=run.start,
+                stop=run.stop,
+                homes={home: str(replicas.state(number, home)) for home in replicas.homes[number]},
+                waiting=scheduler.waiting(number),
+            )

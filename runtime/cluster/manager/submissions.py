@@ -1,7 +1,7 @@
-"""What clients want of a manager: jobs announced, their inputs asked for when there is room, results sent until they arrive.
+"""Handle what clients submit: ask for a job's inputs when there is room, and send its result until it is delivered.
 
-A client announces a job in a few bytes and sends its inputs when it is told to: so inputs in flight are bounded at the hub
-and here, whoever comes with however many images (back-pressure).
+A client announces a job in a few bytes, and sends its inputs when it is asked for them. This bounds the inputs in flight,
+at the hub and here, however many clients there are and however many images they have (back-pressure).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.assembler import Arrival
-from hyps.runtime.cluster.protocol.frames import Dropped, Key, cut
+from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
+from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -22,20 +22,22 @@ from hyps.runtime.cluster.transfer.journal import Journal
 #: Accepted jobs; more wait with their clients, not on the manager's disk.
 MAX_OPEN_JOBS = 1000
 #: Jobs whose inputs are on their way.
-_MOST_SENDING = 16
-#: Jobs that wait for their turn to send; a client that is there announces its own again every two seconds.
-_MOST_ANNOUNCED, _ANNOUNCED_S = 10_000, 10.0
+_MAX_SENDING = 16
+#: Jobs that wait for their turn to send. A client that is still there announces its own again every two seconds.
+_MAX_ANNOUNCED, _ANNOUNCED_S = 10_000, 10.0
+#: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S.
 _SENDING_S, _QUIET_S = 30.0, 1.5
 _EXPIRY_S = 600
+#: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
 
-#: Publishes a payload at a topic.
+#: Publishes a payload at a topic, for so many seconds.
 Publish = Callable[[str, bytes, int], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Sending:
-    """A job whose inputs are on their way; when it was asked for them, or one of their chunks came."""
+    """A job whose inputs are on their way; ``heard``: when it was asked for them, or when their last chunk came."""
 
     client: str
     heard: float = 0.0
@@ -44,7 +46,7 @@ class _Sending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job that was accepted: its inputs' digests by name."""
+    """A job that was accepted, with the digests of its inputs by name."""
 
     job: str
     client: str
@@ -52,71 +54,70 @@ class NewJob:
 
 
 class Submissions:
-    """All clients."""
+    """The jobs that clients have announced to one manager, and those whose inputs are on their way."""
 
     def __init__(
-        self, manifest: Manifest, bundle_sha256: str, journal: Journal, publish: Publish, *, pack: bool = False
+        self, manifest: Manifest, bundle_sha256: str, journal: Journal, publish: Publish, *, compress: bool = False
     ) -> None:
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
-        self._pack = pack
+        self._compress = compress
         self._announced: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._sending: dict[str, _Sending] = {}
 
-    def heard(self, client: str, message: Submit | Delivered, *, workers: bool) -> None:
-        """A client said something; jobs are refused where no ``workers`` are there to compute them."""
+    def handle(self, client: str, message: Submit | Delivered, *, has_workers: bool) -> None:
+        """Handle a client's message; a job is refused if there are no workers. Raises `Rejection` for another's job."""
         record = self._journal.job(message.job)
         if record and record.client != client:
-            raise Dropped("another's job")
+            raise Rejection("another's job")
         if isinstance(message, Delivered):
             if record and record.state in ("done", "failed"):
                 self._journal.forget(message.job)
         elif record:
             if record.state == "open":
-                self._tell(client, Accepted(job=message.job))
+                self._reply(client, Accepted(job=message.job))
             else:
                 self.answer(message.job)
         elif message.bundle != self._bundle_sha256:
-            self._tell(client, Refused(job=message.job, reason="the manager runs another bundle than this one"))
-        elif not workers:
+            self._reply(client, Refused(job=message.job, reason="the manager runs another bundle than this one"))
+        elif not has_workers:
             reason = "no worker has joined the manager yet; start hyps-worker"
-            self._tell(client, Refused(job=message.job, reason=reason))
-        elif len(self._announced) >= _MOST_ANNOUNCED:
-            self._tell(client, Refused(job=message.job, reason="too many jobs wait; try again later"))
+            self._reply(client, Refused(job=message.job, reason=reason))
+        elif len(self._announced) >= _MAX_ANNOUNCED:
+            self._reply(client, Refused(job=message.job, reason="too many jobs wait; try again later"))
         elif sending := self._sending.get(message.job):
-            if time.monotonic() - sending.heard > _QUIET_S:  # what it was told, or what it sent, is lost
-                self._ask(message.job, sending)
+            if time.monotonic() - sending.heard > _QUIET_S:  # the request for its inputs, or the inputs, were lost
+                self._request_inputs(message.job, sending)
         else:
             self._announced[message.job] = (client, time.monotonic())
 
     def admit(self, open_jobs: int) -> None:
-        """Have the next jobs' inputs sent, as many as there is room for."""
-        while self._announced and len(self._sending) < min(_MOST_SENDING, MAX_OPEN_JOBS - open_jobs):
-            job, (client, said_at) = self._announced.popitem(last=False)
-            now = time.monotonic()
-            if now - said_at < _ANNOUNCED_S:  # else its client is gone
+        """Ask for the inputs of the next jobs, as many as there is room for."""
+        while self._announced and len(self._sending) < min(_MAX_SENDING, MAX_OPEN_JOBS - open_jobs):
+            job, (client, announced_at) = self._announced.popitem(last=False)
+            if time.monotonic() - announced_at < _ANNOUNCED_S:  # else its client is gone
                 self._sending[job] = _Sending(client=client)
-                self._ask(job, self._sending[job])
+                self._request_inputs(job, self._sending[job])
 
-    def wanted(self, key: Key, tensor: str, client: str) -> TensorRecord:
-        """Of which type an input must be; raises `Dropped` where this client was not told to send it."""
+    def expected_record(self, key: Key, tensor: str, client: str) -> TensorRecord:
+        """Return the record that a client's input must have. Raises `Rejection` if the client was not asked for it."""
         sending = self._sending.get(key.job)
         if sending is None or sending.client != client:
-            raise Dropped("not announced")
+            raise Rejection("not announced")
         sending.heard = time.monotonic()
         if tensor not in self._manifest.inputs:
-            raise Dropped("unknown tensor")
+            raise Rejection("unknown tensor")
         return self._manifest.tensors[tensor]
 
-    def arrived(self, arrival: Arrival) -> NewJob | None:
-        """An input arrived: the job, when it has all, and they are written down."""
-        job = arrival.key.job
+    def arrived(self, received: ReceivedTensor) -> NewJob | None:
+        """Take an input; return its job when all inputs are there and written down."""
+        job = received.key.job
         sending = self._sending[job]
-        sending.tensors[arrival.tensor] = arrival.data
+        sending.tensors[received.tensor] = received.data
         if sending.tensors.keys() < set(self._manifest.inputs):
             return None
         del self._sending[job]
         digests = self._journal.accept(job, sending.client, sending.tensors)
-        self._tell(sending.client, Accepted(job=job))
+        self._reply(sending.client, Accepted(job=job))
         return NewJob(job=job, client=sending.client, digests=digests)
 
     def withdraw(self, job: str) -> None:
@@ -125,31 +126,31 @@ class Submissions:
         self._sending.pop(job, None)
 
     def expire(self) -> list[str]:
-        """Jobs whose inputs never came, which are forgotten; so are results that nobody took in a day."""
+        """Drop jobs whose inputs never came, and return them; drop results that no client took in a day."""
         for job in self._journal.undelivered(_KEPT_S):
             self._journal.forget(job)
-        gone = [job for job, each in self._sending.items() if time.monotonic() - each.heard > _SENDING_S]
-        for job in gone:
+        expired = [job for job, each in self._sending.items() if time.monotonic() - each.heard > _SENDING_S]
+        for job in expired:
             del self._sending[job]
-        return gone
+        return expired
 
     def answer(self, job: str) -> None:
-        """Send a job's result, or why there is none, to its client."""
+        """Send a job's result to its client, or the reason why there is none."""
         record = self._journal.job(job)
         if record is None or record.state == "delivered":
             return
         if record.state == "failed":
-            self._tell(record.client, Refused(job=job, reason=record.reason))
+            self._reply(record.client, Refused(job=job, reason=record.reason))
             return
         for output in self._manifest.outputs:
             data = memoryview(self._journal.read(record.tensors[output.name]))
-            key, tensor = Key(job=job, share=-1, attempt=0), self._manifest.tensors[output.name]
-            for frame in cut(key, output.name, tensor, data, pack=self._pack):
+            key, tensor = Key(job=job, sub_bundle=-1, attempt=0), self._manifest.tensors[output.name]
+            for frame in encode_tensor(key, output.name, tensor, data, compress=self._compress):
                 self._publish(topic(Role.CLIENT, record.client, "result"), frame, _EXPIRY_S)
 
-    def _ask(self, job: str, sending: _Sending) -> None:
+    def _request_inputs(self, job: str, sending: _Sending) -> None:
         sending.heard = time.monotonic()
-        self._tell(sending.client, SendInputs(job=job, pack=self._pack))
+        self._reply(sending.client, SendInputs(job=job, compress=self._compress))
 
-    def _tell(self, client: str, message: messages.Message) -> None:
+    def _reply(self, client: str, message: messages.Message) -> None:
         self._publish(topic(Role.CLIENT, client, "result"), messages.encode_message(message), _EXPIRY_S)

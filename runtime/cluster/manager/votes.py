@@ -1,8 +1,8 @@
-"""Votes: the same share is computed by several workers, and what most of them answer counts (``--vote N``).
+"""Compare the results that several workers computed for one sub-bundle, and take the majority's (``--vote N``).
 
-Equal bits agree; so do floats within a tolerance, for boards of different processors round differently. A worker whose
-answer is not the majority's is named, early or late. Answers are kept in memory until the vote is decided: a manager that is
-killed meanwhile asks again, as their shares are not done.
+Equal bits agree. So do floats within a tolerance, as boards with different processors round differently. A worker whose
+result differs from the majority's is named, whether it comes early or late. Results stay in memory until the vote is
+decided. A manager that is killed before that asks again, as the sub-bundle is not done.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hyps.runtime.bundle.manifest import TensorRecord
-from hyps.runtime.cluster.protocol.assembler import Arrival
+from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
 
-#: Of the largest number in the answer: float32 rounds 6e-8 of it, sums of thousands of products lose two digits.
+#: Relative to the largest number of a result: float32 rounds by 6e-8 of it, and sums of thousands of products lose two
+#: digits.
 TOLERANCE = 1e-4
-#: Decisions that late answers are compared with.
+#: Decided votes that late results are compared with.
 _REMEMBERED = 32
 
-Answer = Mapping[str, Arrival]
+Answer = Mapping[str, ReceivedTensor]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Vote:
-    """What workers answered for one share of one job; ``winner`` once that is decided."""
+    """The results for one sub-bundle of one job: complete ones by worker, others by attempt; ``winner`` once decided."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    arriving: dict[Key, dict[str, Arrival]] = field(default_factory=dict)
+    arriving: dict[Key, dict[str, ReceivedTensor]] = field(default_factory=dict)
     winner: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a vote came to: the majority's answer when it is decided now, and who answered something else.
+    """The effect of one result: the ``winner`` if that is decided now, and the workers whose results are ``wrong``.
 
-    ``hopeless``: all have answered, and no majority agrees.
+    ``hopeless``: all workers have answered, and no majority agrees.
     """
 
     winner: Answer | None = None
@@ -45,57 +46,57 @@ class Verdict:
 
 
 class Votes:
-    """Votes of ``voters`` workers each."""
+    """The votes of ``voters`` workers each that are open or were decided lately."""
 
     def __init__(self, voters: int) -> None:
         self._voters = voters
-        self._ballots: OrderedDict[tuple[str, int], _Vote] = OrderedDict()
+        self._votes: OrderedDict[tuple[str, int], _Vote] = OrderedDict()
 
-    def add(self, worker: str, arrival: Arrival, outputs: tuple[str, ...]) -> Verdict | None:
-        """Take a tensor of a worker's answer: None until the answer has all of a share's ``outputs``."""
-        key = arrival.key
-        ballot = self._ballots.setdefault((key.job, key.share), _Vote())
-        held = ballot.arriving.setdefault(key, {})
-        held[arrival.tensor] = arrival
-        if held.keys() < set(outputs):
+    def add(self, worker: str, received: ReceivedTensor, outputs: tuple[str, ...]) -> Verdict | None:
+        """Add a tensor of a worker's result; return None until the result has all ``outputs`` of the sub-bundle."""
+        key = received.key
+        vote = self._votes.setdefault((key.job, key.sub_bundle), _Vote())
+        answer = vote.arriving.setdefault(key, {})
+        answer[received.tensor] = received
+        if answer.keys() < set(outputs):
             return None
-        del ballot.arriving[key]
-        if ballot.winner is not None:
-            return Verdict(wrong=() if _agree(held, ballot.winner) else (worker,))
-        ballot.answers[worker] = held
-        for each in ballot.answers.values():
-            agreeing = {name for name, other in ballot.answers.items() if _agree(each, other)}
+        del vote.arriving[key]
+        if vote.winner is not None:
+            return Verdict(wrong=() if _agree(answer, vote.winner) else (worker,))
+        vote.answers[worker] = answer
+        for candidate in vote.answers.values():
+            agreeing = {name for name, other in vote.answers.items() if _agree(candidate, other)}
             if len(agreeing) > self._voters // 2:
-                ballot.winner = each
-                wrong = tuple(sorted(ballot.answers.keys() - agreeing))
-                ballot.answers.clear()
+                vote.winner = candidate
+                wrong = tuple(sorted(vote.answers.keys() - agreeing))
+                vote.answers.clear()
                 self._forget_old()
-                return Verdict(winner=each, wrong=wrong)
-        if len(ballot.answers) < self._voters:
+                return Verdict(winner=candidate, wrong=wrong)
+        if len(vote.answers) < self._voters:
             return Verdict()
-        del self._ballots[key.job, key.share]
+        del self._votes[key.job, key.sub_bundle]
         return Verdict(hopeless=True)
 
     def knows(self, key: Key) -> bool:
-        """A vote about this share of this job is under way, or was decided not long ago."""
-        return (key.job, key.share) in self._ballots
+        """Return whether a vote on this sub-bundle of this job is open or was decided lately."""
+        return (key.job, key.sub_bundle) in self._votes
 
     def forget(self, job: str) -> None:
-        """A job has failed."""
-        for place in [place for place, ballot in self._ballots.items() if place[0] == job and ballot.winner is None]:
-            del self._ballots[place]
+        """Drop a job's open votes."""
+        for place in [place for place, vote in self._votes.items() if place[0] == job and vote.winner is None]:
+            del self._votes[place]
 
     def _forget_old(self) -> None:
-        decided = [place for place, ballot in self._ballots.items() if ballot.winner is not None]
+        decided = [place for place, vote in self._votes.items() if vote.winner is not None]
         for place in decided[:-_REMEMBERED]:
-            del self._ballots[place]
+            del self._votes[place]
 
 
 def _agree(one: Answer, other: Answer) -> bool:
-    return all(_close(arrival, other[name], arrival.record) for name, arrival in one.items())
+    return all(_close(received, other[name], received.record) for name, received in one.items())
 
 
-def _close(one: Arrival, other: Arrival, record: TensorRecord) -> bool:
+def _close(one: ReceivedTensor, other: ReceivedTensor, record: TensorRecord) -> bool:
     if one.digest == other.digest:
         return True
     if record.dtype not in ("float16", "float32", "float64"):

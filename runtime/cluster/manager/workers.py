@@ -1,4 +1,4 @@
-"""The manager's view of its workers: who is there, what each holds, and the orders it was given."""
+"""Keep the manager's registry of workers: who is connected, what each holds, and which orders it has."""
 
 from __future__ import annotations
 
@@ -11,70 +11,81 @@ from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.broker.link import Link
-from hyps.runtime.cluster.placement.partitioner import Offer
+from hyps.runtime.cluster.manager.options import Timeouts
+from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.messages import Orders, Pulse, ShareOrder, WorkerState
+from hyps.runtime.cluster.protocol.messages import Orders, Pulse, SubBundleOrder, WorkerState
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 
-#: A worker's keepalive and the time to connect again fit in, after the hub was gone.
-_SILENCE_S = 15.0
-#: A worker that could not load a share is told to try again, so many times.
-_RETRY_S, _RETRIES = 5.0, 3
+#: A worker that cannot load a sub-bundle is asked to try again this many times, and then set aside.
+_LOAD_RETRIES = 3
 _NO_PULSE = Pulse(session="0" * 32, resident_bytes=0, queue=0)
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryChange:
-    """What a worker's message means: it is new here, or gone; what it loads and has loaded of its newest orders.
+    """What a worker's state changed in the registry.
 
-    ``reconnected``: what was sent to it may not have arrived. ``other``: it advertises something else than before.
+    ``reconnected``: what was sent to it may not have arrived. ``capacity_changed``: it advertises another capacity.
+    ``loading`` and ``loaded`` are sub-bundles of its newest orders.
     """
 
     joined: bool = False
     lost: bool = False
     reconnected: bool = False
-    other: bool = False
+    capacity_changed: bool = False
     loading: tuple[int, ...] = ()
     loaded: tuple[int, ...] = ()
 
 
-class WorkerRegistry:
-    """All workers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LoadTrouble:
+    """A worker's failed attempts to load, and when it is asked to try again."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, listen: str | None, *, pack: bool = False) -> None:
-        self._bundle, self._manifest, self._listen, self._pack = bundle, manifest, listen, pack
+    tries: int
+    retry_at: float
+
+
+class WorkerRegistry:
+    """The manager's registry of connected workers. Not thread-safe: use it on the manager's thread."""
+
+    def __init__(
+        self, bundle: Path, manifest: Manifest, listen: str | None, timeouts: Timeouts, *, compress: bool = False
+    ) -> None:
+        self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, compress
+        self._timeouts = timeouts
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
         self._set_aside: set[str] = set()
         self.drained: set[str] = set()
         self._pulses: dict[str, tuple[float, Pulse]] = {}
-        self._silent: dict[str, float] = {}
-        self._troubled: dict[str, tuple[int, float]] = {}
+        self._silent_until: dict[str, float] = {}
+        self._troubles: dict[str, _LoadTrouble] = {}
         self._epoch = 0
         self._connection: Link | None = None
         self._server: FileServer | None = None
 
     def open(self, connection: Link) -> None:
-        """Begin to serve files, at the address by which the hub sees this machine if no other was named."""
+        """Start to serve files, at the address by which the hub reaches this machine unless another was named."""
         self._connection = connection
         address = connection.address
         self._server = FileServer(self._listen or local_address(address.host, address.port), tls=address.tls)
 
     def close(self) -> None:
-        """Serve no longer."""
+        """Stop serving files."""
         if self._server:
             self._server.close()
 
-    def heard(self, name: str, state: WorkerState) -> RegistryChange:
-        """A worker said how it is."""
+    def update(self, name: str, state: WorkerState) -> RegistryChange:
+        """Take a worker's new state; return what that changes."""
         before = self.online.get(name)
-        self._silent.pop(name, None)
+        self._silent_until.pop(name, None)
         self._pulses[name] = time.monotonic(), self._pulses.get(name, (0.0, _NO_PULSE))[1]
         if not state.online:
-            if before is None or before.session != state.session:  # of a process that is long gone
+            if before is None or before.session != state.session:  # the last word of an earlier process
                 return RegistryChange()
             self._drop(name)
             return RegistryChange(lost=True)
@@ -85,112 +96,127 @@ class WorkerRegistry:
         restarted = before is not None and before.session != state.session
         current = name in self._orders and state.epoch == self._orders[name].epoch
         if restarted or not (state.problem or state.loading):
-            self._troubled.pop(name, None)
+            self._troubles.pop(name, None)
         elif current and not state.loading:
-            tries, _ = self._troubled.get(name, (0, 0.0))
-            self._troubled[name] = (tries + 1, time.monotonic() + _RETRY_S)
+            tries = self._troubles[name].tries if name in self._troubles else 0
+            self._delay_retry(name, tries + 1)
         return RegistryChange(
             joined=before is None or restarted,
             lost=restarted,
             reconnected=before is not None and before.connects != state.connects,
-            other=before is not None and _offer(name, before) != _offer(name, state),
+            capacity_changed=before is not None and _capacity(name, before) != _capacity(name, state),
             loading=state.loading if current else (),
             loaded=state.loaded if current and not state.loading else (),
         )
 
     def seen(self, name: str) -> None:
-        """A worker said something; a long tensor delays what it says of itself."""
+        """Note that a worker said something: a long tensor delays its pulse."""
         if name in self._pulses:
             self._pulses[name] = time.monotonic(), self._pulses[name][1]
 
     def pulse(self, name: str, pulse: Pulse) -> None:
-        """A worker is there still; of one that offers nothing there is nothing to know."""
+        """Take a worker's pulse, unless it is of an earlier process or of a worker that is not online."""
         if name in self.online and self.online[name].session == pulse.session:
             self._pulses[name] = time.monotonic(), pulse
 
     def last_pulse(self, name: str) -> tuple[float, Pulse]:
-        """How many seconds ago a worker said anything, and what it said of itself."""
+        """Return the seconds since a worker said anything, and its last pulse. Raises KeyError for an unknown worker."""
         at, pulse = self._pulses[name]
         return time.monotonic() - at, pulse
 
     def hub_is_back(self) -> None:
-        """The hub may have forgotten the orders, and not know who was lost meanwhile: who is there says so again."""
-        self._silent = dict.fromkeys(self.online, time.monotonic() + _SILENCE_S)
+        """Publish the orders again, which the hub may have lost, and wait for every worker to say that it is there.
+
+        The hub may not know which workers were lost meanwhile.
+        """
+        self._silent_until = dict.fromkeys(self.online, time.monotonic() + self._timeouts.silence_s)
         self.order_again()
 
     def lapsed(self) -> list[str]:
-        """Workers that did not say that they are still there, or that cannot load what they hold, in several tries."""
+        """Drop the workers that stayed silent after the hub was gone; set aside those that could not load in several tries.
+
+        Return both. The others that could not load are asked to try again when it is time.
+        """
         now = time.monotonic()
-        gone = [name for name, until in self._silent.items() if until < now and name in self.online]
+        gone = [name for name, until in self._silent_until.items() if until < now and name in self.online]
         for name in gone:
             self._drop(name)
-        for name, (tries, at) in [*self._troubled.items()]:
-            if at < now and tries > _RETRIES:
-                log.warning("%s is set aside: it cannot load its shares", name)
-                del self._troubled[name]
+        for name, trouble in [*self._troubles.items()]:
+            if trouble.retry_at >= now:
+                continue
+            if trouble.tries > _LOAD_RETRIES:
+                log.warning("%s is set aside: it cannot load its sub-bundles", name)
+                del self._troubles[name]
                 self._set_aside.add(name)
                 gone.append(name)
-            elif at < now:
-                self._troubled[name] = (tries, now + _RETRY_S)
+            else:
+                self._delay_retry(name, trouble.tries)
                 self.order_again(name)
         return gone
+
+    def _delay_retry(self, name: str, tries: int) -> None:
+        self._troubles[name] = _LoadTrouble(tries=tries, retry_at=time.monotonic() + self._timeouts.load_retry_s)
 
     def _drop(self, name: str) -> None:
         del self.online[name]
         self._set_aside.discard(name)
-        self._silent.pop(name, None)
-        self._troubled.pop(name, None)
+        self._silent_until.pop(name, None)
+        self._troubles.pop(name, None)
         self._pulses.pop(name, None)
 
     def set_aside(self, name: str) -> None:
-        """Ask nothing more of a worker that answers wrongly, until it is started again."""
+        """Give a worker nothing more until it is started again."""
         self._set_aside.add(name)
 
     def is_set_aside(self, name: str) -> bool:
-        """Whether a worker answered wrongly."""
+        """Return whether a worker gets nothing more: it was outvoted, or it could not load."""
         return name in self._set_aside
 
-    def offers(self, safe: frozenset[str] | None) -> list[Offer]:
-        """What the workers that are there have, in the order of their names; only the ``safe`` may see inputs."""
+    def capacities(self, safe: frozenset[str] | None) -> list[WorkerCapacity]:
+        """Return the capacity of every usable worker, sorted by name; only ``safe`` ones may see inputs (None: all may)."""
         return [
-            _offer(name, state, safe=safe is None or name in safe)
+            _capacity(name, state, safe=safe is None or name in safe)
             for name, state in sorted(self.online.items())
             if name not in self._set_aside | self.drained
         ]
 
     def describe(self, name: str) -> str:
-        """A worker's abilities, for people."""
+        """Return a worker's capacity as text for the operator."""
         state = self.online[name]
-        what = f"a group of {state.group}, " if state.group else ""
-        return f"{what}{state.memory_bytes / 1e6:.0f} MB, {state.threads} threads, {state.macs_per_s / 1e9:.1f} GMAC/s"
+        group = f"a group of {state.group}, " if state.group else ""
+        threads = f"{state.threads} thread{'' if state.threads == 1 else 's'}"
+        return f"{group}{state.memory_bytes / 1e6:.0f} MB, {threads}, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
-    def order(self, placement: Placement, offers: Sequence[Offer]) -> dict[str, dict[int, Manifest]]:
-        """Tell every worker what it holds, which is returned. Raises `BudgetError` where that does not fit."""
+    def order(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> dict[str, dict[int, Manifest]]:
+        """Order every worker to hold what ``placement`` gives it.
+
+        Return the sub-bundles by worker and number. Raises `BudgetError` if they do not fit.
+        """
         assert self._server
-        parts = assign(self._manifest, placement, offers)
+        assigned = assign(self._manifest, placement, workers)
         self._epoch += 1
-        for offer in offers:
-            documents = {number: encode_manifest(part) for number, part in parts[offer.name].items()}
+        for worker in workers:
+            documents = {number: encode_manifest(part) for number, part in assigned[worker.name].items()}
             hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
-            shelf: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
-            for part in parts[offer.name].values():
-                shelf.update({file.sha256: self._bundle / file.path for file in part.files})
-            self._orders[offer.name] = Orders(
+            granted: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
+            for part in assigned[worker.name].values():
+                granted.update({file.sha256: self._bundle / file.path for file in part.files})
+            self._orders[worker.name] = Orders(
                 epoch=self._epoch,
                 url=self._server.url,
-                token=self._server.grant(offer.name, shelf),
+                token=self._server.grant(worker.name, granted),
                 authority=self._server.authority,
-                pack=self._pack,
-                shares=tuple(
-                    ShareOrder(number=number, sha256=hashes[number], size_bytes=len(document))
+                compress=self._compress,
+                sub_bundles=tuple(
+                    SubBundleOrder(number=number, sha256=hashes[number], size_bytes=len(document))
                     for number, document in documents.items()
                 ),
             )
         self.order_again()
-        return parts
+        return assigned
 
     def order_again(self, only: str | None = None) -> None:
-        """Publish the orders again, all or those of one worker: it tries to load what it has not."""
+        """Publish the orders of all workers, or of one, again; a worker then tries to load what it lacks."""
         if self._connection:
             for name, orders in self._orders.items():
                 if name in self.online and only in (None, name):
@@ -199,8 +225,8 @@ class WorkerRegistry:
                     )
 
 
-def _offer(name: str, state: WorkerState, *, safe: bool = True) -> Offer:
-    return Offer(
+def _capacity(name: str, state: WorkerState, *, safe: bool = True) -> WorkerCapacity:
+    return WorkerCapacity(
         name=name,
         memory_bytes=state.memory_bytes,
         macs_per_s=max(1, state.macs_per_s),
@@ -210,14 +236,16 @@ def _offer(name: str, state: WorkerState, *, safe: bool = True) -> Offer:
     )
 
 
-def lines(manifest: Manifest, placement: Placement, parts: Mapping[str, Mapping[int, Manifest]]) -> Iterator[str]:
-    """The placement for people: a line for each share on each worker."""
+def describe_placement(
+    manifest: Manifest, placement: Placement, assigned: Mapping[str, Mapping[int, Manifest]]
+) -> Iterator[str]:
+    """Yield a line for the operator for each sub-bundle on each worker."""
     for number, (run, homes, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
         steps = [manifest.steps[index].name for index in run]
         names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         for home in homes:
-            part = parts[home][number]
+            part = assigned[home][number]
             weights = sum(step.weights.size_bytes for step in part.steps if step.weights)
             pinned = sum(step.pinned_bytes for step in part.steps)
             stay = "all stay in memory" if pinned == weights else f"{pinned / 1e6:.1f} MB stay in memory"
-            yield f"share {number} on {home}: {names}; {weights / 1e6:.1f} MB of weights, {stay}; {reason}"
+            yield f"sub-bundle {number} on {home}: {names}; {weights / 1e6:.1f} MB of weights, {stay}; {reason}"

@@ -1,8 +1,9 @@
-"""Which workers hold which steps: partitions in sequence, shards of one operator side by side (Kaboubi, section 4.3.2.2).
+"""Place a bundle's steps on workers: partitions in sequence, shards of one operator side by side (Kaboubi, section 4.3.2.2).
 
-How steps are dealt out is in `hyps.runtime.cluster.placement.partitioner`. Weights stay in a worker's memory as far as it has room, others
-are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, each run is held by as many workers, so that the first
-answer can win or several be compared; what reads the model's inputs goes to safe workers alone (section 3.3.4.2).
+`hyps.runtime.cluster.placement.partitioner` decides which worker gets which steps. Weights stay in a worker's memory as far
+as there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, as many workers hold
+each run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's
+inputs (section 3.3.4.2).
 """
 
 from __future__ import annotations
@@ -12,105 +13,121 @@ from dataclasses import dataclass
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, Offer, groups, in_sequence, spread, work
+from hyps.runtime.cluster.placement.partitioner import (
+    CLUSTER_BYTES,
+    StepHome,
+    WorkerCapacity,
+    parallel_groups,
+    place_in_parallel,
+    place_in_sequence,
+    step_cost,
+)
 from hyps.runtime.errors import BudgetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Runs of steps in the order of the schedule, each with the workers that hold it, and why."""
+    """Runs of steps in schedule order, each with the workers that hold it and the reason."""
 
     runs: tuple[range, ...]
     homes: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
 
 
-def place(manifest: Manifest, offers: Sequence[Offer], copies: int = 1) -> Placement:
-    """Deal all steps out. Raises `BudgetError` where a step fits no worker."""
-    assert offers
-    offers = sorted(offers, key=lambda offer: (not offer.safe, offer.name))
-    able = {offer.name: can(manifest, offer) for offer in offers}
-    for index, step in enumerate(manifest.steps):
-        if any(index in each for each in able.values()):
-            continue
-        if not any(offer.safe for offer in offers):
-            raise BudgetError("no worker that may see the inputs is there; start one of those that --safe names")
-        most = max(offer.memory_bytes for offer in offers)
-        raise BudgetError(
-            f"step {step.name} needs {(step.alone_bytes + CLUSTER_BYTES) / 1e6:.1f} MB on a worker, the largest has "
-            f"{most / 1e6:.1f} MB; give a worker more, or compile for a smaller budget"
-        )
-    homes: dict[int, tuple[str, str]] = {}
-    many = [offer for offer in offers if not offer.group]  # a group has one run, in sequence
-    for group in groups(manifest, many):
-        if set(group) <= set[int]().union(*(able[offer.name] for offer in many)):
-            homes.update(spread(manifest, group, many, able))
+def place(manifest: Manifest, workers: Sequence[WorkerCapacity], copies: int = 1) -> Placement:
+    """Place all steps. Raises `BudgetError` if a step fits no worker."""
+    assert workers
+    workers = sorted(workers, key=lambda worker: (not worker.safe, worker.name))
+    runnable = {worker.name: runnable_steps(manifest, worker) for worker in workers}
+    _check_fit(manifest, workers, runnable)
+    homes: dict[int, StepHome] = {}
+    single = [worker for worker in workers if not worker.group]  # a group has one run, in sequence
+    for group in parallel_groups(manifest, single):
+        if set(group) <= set[int]().union(*(runnable[worker.name] for worker in single)):
+            homes.update(place_in_parallel(manifest, group, single, runnable))
     rest = [index for index in range(len(manifest.steps)) if index not in homes]
-    homes.update(in_sequence(manifest, rest, offers, able))
-    return replace(manifest, _joined(homes), offers, copies)
+    homes.update(place_in_sequence(manifest, rest, workers, runnable))
+    return repair_placement(manifest, _joined(homes), workers, copies)
 
 
-def assign(manifest: Manifest, placement: Placement, offers: Iterable[Offer]) -> dict[str, dict[int, Manifest]]:
-    """Each worker's shares by their numbers. Raises `BudgetError` where they do not fit together."""
-    found: dict[str, dict[int, Manifest]] = {}
-    for offer in offers:
-        numbers = [number for number, homes in enumerate(placement.homes) if offer.name in homes]
+def assign(manifest: Manifest, placement: Placement, workers: Iterable[WorkerCapacity]) -> dict[str, dict[int, Manifest]]:
+    """Return each worker's sub-bundles by their numbers. Raises `BudgetError` if a worker's do not fit together."""
+    assigned: dict[str, dict[int, Manifest]] = {}
+    for worker in workers:
+        numbers = [number for number, homes in enumerate(placement.homes) if worker.name in homes]
         runs = [placement.runs[number] for number in numbers]
-        parts = sub_bundles(manifest, runs, offer.memory_bytes - CLUSTER_BYTES) if runs else ()
-        found[offer.name] = dict(zip(numbers, parts, strict=True))
-    return found
+        parts = sub_bundles(manifest, runs, worker.memory_bytes - CLUSTER_BYTES) if runs else ()
+        assigned[worker.name] = dict(zip(numbers, parts, strict=True))
+    return assigned
 
 
-def replace(manifest: Manifest, placement: Placement, offers: Sequence[Offer], copies: int = 1) -> Placement:
-    """The same runs, each with ``copies`` workers as far as there are so many: who is left, and then who is free soonest.
+def repair_placement(
+    manifest: Manifest, placement: Placement, workers: Sequence[WorkerCapacity], copies: int = 1
+) -> Placement:
+    """Return the same runs on these workers, each on ``copies`` of them if there are enough.
 
-    A group has one run, unless nobody else is left for another.
-    Raises `BudgetError` where a step fits none that is left.
+    A run stays on the workers that it has; those that it lacks are the ones that are free soonest. A group has one run,
+    unless no other worker is left for a second. Raises `BudgetError` if a run fits no worker.
     """
-    assert offers
-    rates = {offer.name: offer.macs_per_s for offer in offers}
-    able = {offer.name: can(manifest, offer) for offer in offers}
-    works = [sum(work(manifest, manifest.steps[index]) for index in run) for run in placement.runs]
+    assert workers
+    rates = {worker.name: worker.macs_per_s for worker in workers}
+    runnable = {worker.name: runnable_steps(manifest, worker) for worker in workers}
+    costs = [sum(step_cost(manifest, manifest.steps[index]) for index in run) for run in placement.runs]
     homes = [[name for name in each if name in rates] for each in placement.homes]
-    loads = {name: sum(works[number] for number, each in enumerate(homes) if name in each) / rates[name] for name in rates}
+    busy_s = {name: sum(costs[number] for number, each in enumerate(homes) if name in each) / rates[name] for name in rates}
     reasons = [*placement.reasons]
     for number, run in enumerate(placement.runs):
-        if not homes[number] and placement.homes[number]:
-            reasons[number] = f"{', '.join(placement.homes[number])} is gone"
+        gone, verb = ", ".join(placement.homes[number]), "is" if len(placement.homes[number]) == 1 else "are"
+        if gone and not homes[number]:
+            reasons[number] = f"{gone} {verb} gone"
         while len(homes[number]) < copies:
-            fits = [name for name in rates if name not in homes[number] and able[name].issuperset(run)]
-            full = {offer.name for offer in offers if offer.group and any(offer.name in each for each in homes)}
+            fits = [name for name in rates if name not in homes[number] and runnable[name].issuperset(run)]
+            full = {worker.name for worker in workers if worker.group and any(worker.name in each for each in homes)}
             fits = [name for name in fits if name not in full] or ([] if homes[number] else fits)
             if not fits:
                 break
-            best = min(fits, key=lambda name: (loads[name] + works[number] / rates[name], name))
+            best = min(fits, key=lambda name: (busy_s[name] + costs[number] / rates[name], name))
             homes[number].append(best)
-            loads[best] += works[number] / rates[best]
+            busy_s[best] += costs[number] / rates[best]
         if not homes[number]:
-            gone = ", ".join(placement.homes[number]) or "a worker"
-            others = "other worker" if all(offer.safe for offer in offers) else "other worker that may see what they read"
-            raise BudgetError(f"the steps of {gone}, which is gone, fit no {others}; start another")
+            others = "other worker" if all(worker.safe for worker in workers) else "other worker that may see what they read"
+            raise BudgetError(f"the steps of {gone}, which {verb} gone, fit no {others}; start another")
     return Placement(runs=placement.runs, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
 
 
-def can(manifest: Manifest, offer: Offer) -> set[int]:
-    """The steps that a worker can run, and may."""
-    room = offer.memory_bytes - CLUSTER_BYTES
+def runnable_steps(manifest: Manifest, worker: WorkerCapacity) -> set[int]:
+    """Return the steps that fit a worker and that it may run."""
+    budget_bytes = worker.memory_bytes - CLUSTER_BYTES
     return {
         index
         for index, step in enumerate(manifest.steps)
-        if step.alone_bytes <= room and (offer.safe or not set(step.inputs).intersection(manifest.inputs))
+        if step.alone_bytes <= budget_bytes and (worker.safe or not set(step.inputs).intersection(manifest.inputs))
     }
 
 
-def _joined(homes: Mapping[int, tuple[str, str]]) -> Placement:
-    """Steps that follow each other on one worker for one reason are one run."""
+def _check_fit(manifest: Manifest, workers: Sequence[WorkerCapacity], runnable: Mapping[str, set[int]]) -> None:
+    for index, step in enumerate(manifest.steps):
+        if any(index in each for each in runnable.values()):
+            continue
+        if not any(worker.safe for worker in workers):
+            raise BudgetError("no worker that may see the inputs is there; start one of those that --safe names")
+        largest = max(worker.memory_bytes for worker in workers)
+        raise BudgetError(
+            f"step {step.name} needs {(step.alone_bytes + CLUSTER_BYTES) / 1e6:.1f} MB on a worker, the largest has "
+            f"{largest / 1e6:.1f} MB; give a worker more, or compile for a smaller budget"
+        )
+
+
+def _joined(homes: Mapping[int, StepHome]) -> Placement:
+    """Join consecutive steps that one worker has for one reason to runs."""
     runs: list[range] = []
-    said: list[tuple[str, str]] = []
+    joined: list[StepHome] = []
     for index in range(len(homes)):
-        if runs and said[-1] == homes[index]:
+        if runs and joined[-1] == homes[index]:
             runs[-1] = range(runs[-1].start, index + 1)
         else:
             runs.append(range(index, index + 1))
-            said.append(homes[index])
-    return Placement(runs=tuple(runs), homes=tuple((home,) for home, _ in said), reasons=tuple(reason for _, reason in said))
+            joined.append(homes[index])
+    return Placement(
+        runs=tuple(runs), homes=tuple((home.worker,) for home in joined), reasons=tuple(home.reason for home in joined)
+    )

@@ -1,31 +1,41 @@
-"""Puts the chunks of `hyps.runtime.cluster.protocol.frames` together to tensors, within bounds, whatever comes in whatever order."""
+"""Assemble tensors from the chunks of `hyps.runtime.cluster.protocol.frames`, in bounded memory and in any order."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 
 from hyps.runtime.bundle.manifest import TensorRecord
-from hyps.runtime.cluster.protocol.frames import LEAST_CHUNK_BYTES, Dropped, Head, Key, chunks, digest_of, parse, unpacked
+from hyps.runtime.cluster.protocol.frames import (
+    MIN_CHUNK_BYTES,
+    ChunkHeader,
+    Key,
+    Rejection,
+    chunk_count,
+    decode_frame,
+    digest_of,
+    inflate,
+)
 
-#: Tensors that arrived are remembered, so that what is delivered again is known; two ints and two names each.
+#: Complete tensors that are remembered, so that a chunk that is delivered again is recognised: a key and a name each.
 _REMEMBERED = 4096
+#: The set of missing chunks takes memory, too: a tensor may have this many chunks that are smaller than usual.
+_MAX_TINY_CHUNKS = 64
 
-log = logging.getLogger(__name__)
-
-#: Says of which type a tensor must be, or raises `Dropped`.
-Wanted = Callable[[Key, str], TensorRecord]
-#: Gets every chunk that was taken, as it came, before the tensor's digest is compared.
-Taken = Callable[[Head, memoryview], None]
+#: What a caller knows of a message's sender, for `ExpectedRecord`.
+_Sender = TypeVar("_Sender")
+#: Returns the record that a sender's tensor must have, or raises `Rejection` for a tensor that it may not send.
+ExpectedRecord = Callable[[_Sender, Key, str], TensorRecord]
+_TensorId = tuple[Key, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A tensor that arrived whole and is what it should be."""
+class ReceivedTensor:
+    """A tensor that has arrived completely, with the expected type and the digest of its header."""
 
     key: Key
     tensor: str
@@ -34,112 +44,133 @@ class Arrival:
     data: bytearray
 
 
-@dataclass(slots=True, kw_only=True)
-class _Open:
-    """A tensor that is arriving."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """A chunk that was accepted of a tensor that still lacks others."""
 
-    head: Head
+    header: ChunkHeader
+    chunk: memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """A chunk that was accepted as the last of its tensor."""
+
+    header: ChunkHeader
+    chunk: memoryview
+    received: ReceivedTensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A frame that was not accepted, and why, in a few words under which it can be counted."""
+
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenTensor:
+    """A tensor that is arriving: ``data`` is filled and ``missing`` chunk numbers are removed as chunks come."""
+
+    header: ChunkHeader
     record: TensorRecord
     data: bytearray
-    missing: set[int] = field(default_factory=set)
+    missing: set[int]
 
 
-class Assembler:
-    """Puts chunks together to tensors, holding at most ``limit_bytes`` of those that are not whole yet.
+class Assembler(Generic[_Sender]):
+    """The tensors that are arriving at one receiver, at most ``limit_bytes`` of them. Not thread-safe."""
 
-    ``dropped`` counts by reason what was not taken. Not thread-safe.
-    """
-
-    def __init__(self, wanted: Wanted, *, limit_bytes: int, taken: Taken = lambda head, chunk: None) -> None:
-        self._wanted, self._taken = wanted, taken
+    def __init__(self, expected: ExpectedRecord[_Sender], *, limit_bytes: int) -> None:
+        self._expected = expected
         self._limit_bytes = limit_bytes
-        self._open: dict[tuple[Key, str], _Open] = {}
-        self._whole: OrderedDict[tuple[Key, str], None] = OrderedDict()
+        self._open: dict[_TensorId, _OpenTensor] = {}
+        self._completed: OrderedDict[_TensorId, None] = OrderedDict()
         self.open_bytes = 0
-        self.dropped: Counter[str] = Counter()
 
-    def add(self, payload: bytes) -> Arrival | None:
-        """Take one message; the tensor, when it is whole now. Never raises for what a message holds."""
+    def add(self, sender: _Sender, frame: bytes) -> Complete | Partial | Rejected:
+        """Add a sender's frame. Nothing in a frame makes it raise."""
         try:
-            head, chunk = parse(payload)
-            return self._take(head, chunk)
-        except Dropped as reason:
-            self.dropped[str(reason)] += 1
-            log.warning("dropped a message of %d bytes: %s", len(payload), reason)
-            return None
+            header, chunk = decode_frame(frame)
+            received = self._accept(sender, header, chunk)
+        except Rejection as rejection:
+            return Rejected(reason=str(rejection))
+        if received is None:
+            return Partial(header=header, chunk=chunk)
+        return Complete(header=header, chunk=chunk, received=received)
 
-    def so_far(self, key: Key, tensor: str) -> Iterator[tuple[Head, memoryview]]:
-        """The chunks that were taken of a tensor that is not whole yet."""
-        if arriving := self._open.get((key, tensor)):
-            step = arriving.head.chunk_bytes
-            for index in range(chunks(arriving.record.nbytes, step)):
-                if index not in arriving.missing:
-                    head = msgspec.structs.replace(arriving.head, index=index, packed=False)
-                    yield head, memoryview(arriving.data)[index * step : (index + 1) * step]
+    def arrived_chunks(self, key: Key, tensor: str) -> Iterator[tuple[ChunkHeader, memoryview]]:
+        """Yield the chunks that have arrived of an incomplete tensor, uncompressed."""
+        if opened := self._open.get((key, tensor)):
+            step = opened.header.chunk_bytes
+            for index in range(chunk_count(opened.record.nbytes, step)):
+                if index not in opened.missing:
+                    header = msgspec.structs.replace(opened.header, index=index, compressed=False)
+                    yield header, memoryview(opened.data)[index * step : (index + 1) * step]
 
-    def forget(self, job: str, share: int | None = None) -> None:
-        """Let go of what is arriving of a job, or of one of its shares."""
-        gone = [place for place in self._open if place[0].job == job and share in (None, place[0].share)]
-        for place in gone:
-            self._close(place)
-
-    def _take(self, head: Head, chunk: memoryview) -> Arrival | None:
-        place = head.key, head.tensor
-        if place in self._whole:
-            raise Dropped("repeated")
-        record = self._wanted(head.key, head.tensor)
-        if (head.dtype, head.shape) != (record.dtype, record.shape):
-            raise Dropped("wrong type")
-        arriving = self._open.get(place) or self._begin(place, head, record)
-        if (head.digest, head.chunk_bytes) != (arriving.head.digest, arriving.head.chunk_bytes):
-            raise Dropped("not of this tensor")
-        start = head.index * head.chunk_bytes
-        length = max(0, min(head.chunk_bytes, record.nbytes - start))
-        data = unpacked(chunk, length) if head.packed else chunk
-        if len(data) != length:
-            raise Dropped("wrong length")
-        if head.index not in arriving.missing:
-            raise Dropped("repeated")
-        arriving.data[start : start + length] = data
-        arriving.missing.discard(head.index)
-        self._taken(head, chunk)
-        return None if arriving.missing else self._finish(place, arriving)
-
-    def _begin(self, place: tuple[Key, str], head: Head, record: TensorRecord) -> _Open:
-        """Memory is taken here: after the type was compared, within the limit, and only for a chunk that can be."""
-        count = chunks(record.nbytes, head.chunk_bytes)
-        if head.index >= count:
-            raise Dropped("wrong length")
-        if record.nbytes > self._limit_bytes - self.open_bytes:
-            self._close_older()
-        if record.nbytes > self._limit_bytes - self.open_bytes:
-            raise Dropped("no room")
-        if count > 64 and head.chunk_bytes < LEAST_CHUNK_BYTES:  # the set of what is missing is memory, too
-            raise Dropped("tiny chunks")
-        arriving = _Open(head=head, record=record, data=bytearray(record.nbytes), missing=set(range(count)))
-        self._open[place] = arriving
-        self.open_bytes += record.nbytes
-        return arriving
-
-    def _close_older(self) -> None:
-        """Let go of what a newer attempt sends as well."""
-        newest: dict[tuple[str, int, str], int] = {}
-        for key, tensor in self._open:
-            at = key.job, key.share, tensor
-            newest[at] = max(newest.get(at, 0), key.attempt)
+    def forget(self, job: str, sub_bundle: int | None = None) -> None:
+        """Drop the incomplete tensors of a job, or of one of its sub-bundles."""
         for key, tensor in [*self._open]:
-            if key.attempt < newest[key.job, key.share, tensor]:
+            if key.job == job and sub_bundle in (None, key.sub_bundle):
                 self._close((key, tensor))
 
-    def _close(self, place: tuple[Key, str]) -> None:
-        self.open_bytes -= self._open.pop(place).record.nbytes
+    def _accept(self, sender: _Sender, header: ChunkHeader, chunk: memoryview) -> ReceivedTensor | None:
+        """Store a chunk; return its tensor if that is complete now. Raises `Rejection`."""
+        tensor_id = header.key, header.tensor
+        if tensor_id in self._completed:
+            raise Rejection("repeated")
+        record = self._expected(sender, header.key, header.tensor)
+        if (header.dtype, header.shape) != (record.dtype, record.shape):
+            raise Rejection("wrong type")
+        opened = self._open.get(tensor_id) or self._begin(tensor_id, header, record)
+        if (header.digest, header.chunk_bytes) != (opened.header.digest, opened.header.chunk_bytes):
+            raise Rejection("not of this tensor")
+        start = header.index * header.chunk_bytes
+        length = max(0, min(header.chunk_bytes, record.nbytes - start))
+        data = inflate(chunk, length) if header.compressed else chunk
+        if len(data) != length:
+            raise Rejection("wrong length")
+        if header.index not in opened.missing:
+            raise Rejection("repeated")
+        opened.data[start : start + length] = data
+        opened.missing.discard(header.index)
+        return None if opened.missing else self._finish(tensor_id, opened)
 
-    def _finish(self, place: tuple[Key, str], arriving: _Open) -> Arrival:
-        self._close(place)
-        if digest_of(arriving.data) != arriving.head.digest:
-            raise Dropped("damaged")
-        self._whole[place] = None
-        if len(self._whole) > _REMEMBERED:
-            self._whole.popitem(last=False)
-        key, tensor = place
-        return Arrival(key=key, tensor=tensor, record=arriving.record, digest=arriving.head.digest, data=arriving.data)
+    def _begin(self, tensor_id: _TensorId, header: ChunkHeader, record: TensorRecord) -> _OpenTensor:
+        """Allocate a tensor: only after its type was checked, within the limit, and for a chunk that can be part of it."""
+        count = chunk_count(record.nbytes, header.chunk_bytes)
+        if header.index >= count:
+            raise Rejection("wrong length")
+        if record.nbytes > self._limit_bytes - self.open_bytes:
+            self._close_older_attempts()
+        if record.nbytes > self._limit_bytes - self.open_bytes:
+            raise Rejection("no room")
+        if count > _MAX_TINY_CHUNKS and header.chunk_bytes < MIN_CHUNK_BYTES:
+            raise Rejection("tiny chunks")
+        opened = _OpenTensor(header=header, record=record, data=bytearray(record.nbytes), missing=set(range(count)))
+        self._open[tensor_id] = opened
+        self.open_bytes += record.nbytes
+        return opened
+
+    def _close_older_attempts(self) -> None:
+        """Drop tensors that a newer attempt sends as well."""
+        newest: dict[tuple[str, int, str], int] = {}
+        for key, tensor in self._open:
+            output = key.job, key.sub_bundle, tensor
+            newest[output] = max(newest.get(output, 0), key.attempt)
+        for key, tensor in [*self._open]:
+            if key.attempt < newest[key.job, key.sub_bundle, tensor]:
+                self._close((key, tensor))
+
+    def _close(self, tensor_id: _TensorId) -> None:
+        self.open_bytes -= self._open.pop(tensor_id).record.nbytes
+
+    def _finish(self, tensor_id: _TensorId, opened: _OpenTensor) -> ReceivedTensor:
+        self._close(tensor_id)
+        if digest_of(opened.data) != opened.header.digest:
+            raise Rejection("damaged")
+        self._completed[tensor_id] = None
+        if len(self._completed) > _REMEMBERED:
+            self._completed.popitem(last=False)
+        key, tensor = tensor_id
+        return ReceivedTensor(key=key, tensor=tensor, record=opened.record, digest=opened.header.digest, data=opened.data)

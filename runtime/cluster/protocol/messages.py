@@ -1,6 +1,6 @@
-"""What is said besides tensors: small JSON messages, checked and bounded before use.
+"""Define the JSON messages between manager, workers and clients, and decode them within bounds.
 
-A tensor's frame begins with "HyPS", a message with "{": both may come on one topic.
+A tensor's frame begins with "HyPS" and a JSON message with "{", so that both may come on one topic.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Meta
 
 from hyps.runtime.bundle.manifest import Count, Positive, Sha256
-from hyps.runtime.cluster.protocol.frames import Dropped, JobId, Key
+from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
 
-#: The longest message; orders for a thousand shares stay below.
+#: The largest message; orders for a thousand sub-bundles stay below.
 MESSAGE_LIMIT_BYTES = 1 << 18
-#: Of so many steps at most it is said what each took.
-MOST_STEPS = 1000
+#: The number of steps whose times a `Timed` message carries at most.
+MAX_TIMED_STEPS = 1000
 Text = Annotated[str, Meta(max_length=500)]
 SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
@@ -24,14 +24,15 @@ _Message = TypeVar("_Message")
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all of them."""
+    """The base class of all messages."""
 
 
 class WorkerState(Message, frozen=True, kw_only=True):
-    """A worker's advertisement, retained: what it has, and which shares of which orders it has loaded.
+    """A worker's advertisement, retained: what it has, and which sub-bundles of its orders (``epoch``) it has loaded.
 
-    ``session`` is another for every start of the process, ``connects`` counts its connections, ``problem`` says why a share
-    could not be loaded. The last will says that it is not ``online``. ``group``: it stands for so many workers below it.
+    ``session`` differs between starts of the process, ``connects`` counts its connections, and ``problem`` is why a
+    sub-bundle could not be loaded. Its last will is a state that is not ``online``. ``group``: the number of workers that it
+    stands for, 0 if it computes itself.
     """
 
     online: bool
@@ -48,8 +49,8 @@ class WorkerState(Message, frozen=True, kw_only=True):
     problem: Text | None = None
 
 
-class ShareOrder(Message, frozen=True, kw_only=True):
-    """A share by its number; its manifest is a document of the manager's with this sha256."""
+class SubBundleOrder(Message, frozen=True, kw_only=True):
+    """An order to hold one sub-bundle, whose manifest is a document of the manager's with this sha256."""
 
     number: Count
     sha256: Sha256
@@ -57,22 +58,22 @@ class ShareOrder(Message, frozen=True, kw_only=True):
 
 
 class Orders(Message, frozen=True, kw_only=True):
-    """All shares that a worker holds from now on, and where it gets them: retained, so that a restart finds it.
+    """All sub-bundles that a worker holds from now on, and where it fetches them; retained for a worker that restarts.
 
-    With ``pack``, the tensors that it sends are compressed.
-    ``authority`` is the certificate that signs the server's, when ``url`` is of TLS.
+    With ``compress``, the worker compresses the tensors that it sends. ``authority`` is the certificate of the authority
+    that signed the file server's, if ``url`` is of TLS.
     """
 
     epoch: Count
     url: Text
     token: Text
     authority: Annotated[str, Meta(max_length=20_000)] | None = None
-    pack: bool = False
-    shares: Annotated[tuple[ShareOrder, ...], Meta(max_length=1000)] = ()
+    compress: bool = False
+    sub_bundles: Annotated[tuple[SubBundleOrder, ...], Meta(max_length=1000)] = ()
 
 
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
-    """A worker could not compute a share; another would fail as well when it is the ``input``'s fault."""
+    """A worker could not compute a sub-bundle; with ``input``, the input is at fault: other workers would fail, too."""
 
     key: Key
     input: bool
@@ -80,15 +81,15 @@ class Failed(Message, frozen=True, kw_only=True, tag="failed"):
 
 
 class Timed(Message, frozen=True, kw_only=True, tag="timed"):
-    """What an answer took a worker from its inputs to its outputs, and each of its steps; the outputs follow."""
+    """The seconds that a worker took to compute a sub-bundle, in all and by step; the outputs follow."""
 
     key: Key
     compute_s: Seconds
-    steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MOST_STEPS)] = ()
+    steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MAX_TIMED_STEPS)] = ()
 
 
 class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
-    """A worker is there, says so twice a second: what it holds in memory, and how many messages wait to be looked at."""
+    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled."""
 
     session: SessionId
     resident_bytes: Count
@@ -96,76 +97,76 @@ class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
-    """A client announces a job for a bundle whose manifest has this sha256; its inputs follow when they are asked for."""
+    """A client announces a job for the bundle whose manifest has this sha256; it sends the inputs when it is asked."""
 
     job: JobId
     bundle: Sha256
 
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
-    """The client has a job's result: it may be forgotten."""
+    """The client has a job's result: the manager may forget it."""
 
     job: JobId
 
 
 class SendInputs(Message, frozen=True, kw_only=True, tag="send"):
-    """The manager has room for a job's input tensors, and wants them compressed with ``pack``."""
+    """The manager asks for a job's input tensors, compressed if ``compress`` is True."""
 
     job: JobId
-    pack: bool = False
+    compress: bool = False
 
 
 class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
-    """The manager has a job's input written down: it will be answered."""
+    """The manager has written a job's inputs down, and will answer it."""
 
     job: JobId
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
-    """There will be no result."""
+    """The manager will not answer a job."""
 
     job: JobId
     reason: Text
 
 
 def encode_message(message: Message) -> bytes:
-    """A message's bytes."""
+    """Return a message's bytes."""
     return msgspec.json.encode(message)
 
 
-def decode(payload: bytes, kind: type[_Message]) -> _Message:
-    """The message of this kind; raises `Dropped`."""
-    found: _Message = _decode(payload, kind)
-    return found
+def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
+    """Return the message of this kind. Raises `Rejection`."""
+    message: _Message = _decode(payload, kind)
+    return message
 
 
-def decode_answer(payload: bytes) -> Failed | Timed | Pulse:
-    """What a worker says besides tensors; raises `Dropped`."""
-    found: Failed | Timed | Pulse = _decode(payload, Failed | Timed | Pulse)
-    return found
+def decode_worker_message(payload: bytes) -> Failed | Timed | Pulse:
+    """Return a worker's message. Raises `Rejection`."""
+    message: Failed | Timed | Pulse = _decode(payload, Failed | Timed | Pulse)
+    return message
 
 
-def decode_request(payload: bytes) -> Submit | Delivered:
-    """What a client says; raises `Dropped`."""
-    found: Submit | Delivered = _decode(payload, Submit | Delivered)
-    return found
+def decode_client_message(payload: bytes) -> Submit | Delivered:
+    """Return a client's message. Raises `Rejection`."""
+    message: Submit | Delivered = _decode(payload, Submit | Delivered)
+    return message
 
 
 def decode_reply(payload: bytes) -> SendInputs | Accepted | Refused:
-    """What a client is told; raises `Dropped`."""
-    found: SendInputs | Accepted | Refused = _decode(payload, SendInputs | Accepted | Refused)
-    return found
+    """Return the manager's reply to a client. Raises `Rejection`."""
+    message: SendInputs | Accepted | Refused = _decode(payload, SendInputs | Accepted | Refused)
+    return message
 
 
 def _decode(payload: bytes, kind: Any) -> Any:
     if len(payload) > MESSAGE_LIMIT_BYTES:
-        raise Dropped("oversized")
+        raise Rejection("oversized")
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Dropped("bad message") from None
+        raise Rejection("bad message") from None
 
 
 def shorten(text: object) -> str:
-    """At most what a `Text` holds."""
+    """Return a text cut to the length of a `Text`."""
     return str(text)[:500]

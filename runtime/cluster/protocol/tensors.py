@@ -1,4 +1,4 @@
-"""Between the bytes of a frame and what an executor takes and gives; without a copy."""
+"""Convert the bytes of a received tensor to what an executor takes, without a copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyps.runtime.execution.session import TensorValue
 
 
 def to_value(data: bytearray | bytes | NDArray[Any], record: TensorRecord) -> TensorValue:
-    """The tensor over these bytes: numpy's where numpy knows the type, else onnxruntime's."""
+    """Return the tensor over these bytes: a numpy array if numpy knows the type, else an onnxruntime value."""
     known = STORAGE_TYPES[record.dtype]
     array = np.frombuffer(data, known.storage).reshape(record.shape)
     if known.storage == record.dtype:

@@ -1,7 +1,7 @@
-"""How far one inference has come: which shares can run, given which tensors are there, and which tensors nobody needs.
+"""Follow one inference: which sub-bundles can run, given the tensors that are there, and which tensors are needed no more.
 
-The same schedule as the executor's loop, read as a graph: a share runs as soon as its inputs are there, so that shards of
-one operator run side by side and partitions one after the other (Kaboubi, section 3.3.3).
+This is the executor's schedule read as a graph: a sub-bundle runs as soon as its inputs are there, so that shards of one
+operator run side by side and partitions in sequence (Kaboubi, section 3.3.3).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary
 
 
-class ShareGraph:
-    """What every share of a bundle reads and makes; the shares are runs of steps that cover the schedule in order."""
+class SubBundleGraph:
+    """The sub-bundles of a bundle, with the tensors that each reads and makes.
+
+    ``runs`` are their steps: consecutive ranges that cover the schedule in order.
+    """
 
     def __init__(self, manifest: Manifest, runs: Sequence[range]) -> None:
         assert [index for run in runs for index in run] == [*range(len(manifest.steps))]
@@ -22,40 +25,40 @@ class ShareGraph:
         self.runs = tuple(runs)
 
 
-class Flow:
-    """One inference's progress. Tensors are names here: where their bytes are is the caller's matter."""
+class DataFlow:
+    """The progress of one inference: the names of the tensors that are there, and the sub-bundles that are done."""
 
-    def __init__(self, graph: ShareGraph, there: Iterable[str]) -> None:
+    def __init__(self, graph: SubBundleGraph, there: Iterable[str]) -> None:
         self._graph = graph
         self.there = set(there)
         self.done: set[int] = set()
 
     @property
     def finished(self) -> bool:
-        """Every output of the model is there."""
+        """Whether every output of the model is there."""
         return self.there.issuperset(self._graph.results)
 
     def ready(self, arriving: Iterable[str] = ()) -> tuple[int, ...]:
-        """Shares that are not done and whose inputs are all there or ``arriving``, in the order of the schedule."""
-        there = self.there.union(arriving)
+        """Return the sub-bundles that are not done and whose inputs are there or ``arriving``, in schedule order."""
+        available = self.there.union(arriving)
         return tuple(
-            index
-            for index, inputs in enumerate(self._graph.inputs)
-            if index not in self.done and there.issuperset(inputs) and not self._useless(index)
+            number
+            for number, inputs in enumerate(self._graph.inputs)
+            if number not in self.done and available.issuperset(inputs) and not self._is_useless(number)
         )
 
-    def complete(self, share: int) -> tuple[str, ...]:
-        """A share's outputs are all there; the tensors that nobody needs any more, which are there no longer."""
-        self.done.add(share)
-        self.there.update(self._graph.outputs[share])
+    def complete(self, sub_bundle: int) -> tuple[str, ...]:
+        """Mark a sub-bundle as done; drop the tensors that are needed no more, and return their names."""
+        self.done.add(sub_bundle)
+        self.there.update(self._graph.outputs[sub_bundle])
         needed = set(self._graph.results)
-        for index, inputs in enumerate(self._graph.inputs):
-            if index not in self.done:
+        for number, inputs in enumerate(self._graph.inputs):
+            if number not in self.done:
                 needed.update(inputs)
         released = tuple(sorted(self.there - needed))
         self.there.difference_update(released)
         return released
 
-    def _useless(self, index: int) -> bool:
-        """A share whose outputs nobody reads need not run."""
-        return not self._graph.outputs[index]
+    def _is_useless(self, sub_bundle: int) -> bool:
+        """Return whether nothing reads the outputs of a sub-bundle: then it need not run."""
+        return not self._graph.outputs[sub_bundle]

@@ -1,4 +1,4 @@
-"""Accepted inferences, and which of them wait for which share."""
+"""Keep accepted inferences, and the queues of those that wait for each sub-bundle."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hyps.runtime.cluster.protocol.frames import Key
-from hyps.runtime.cluster.scheduling.flow import Flow
+from hyps.runtime.cluster.scheduling.flow import DataFlow
 
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """An accepted inference; ``tensors`` are digests of what is there, by name; ``asked`` workers, by share.
+    """An accepted inference.
 
-    ``arriving`` are outputs of shares that are not done: which lease each comes from.
+    ``tensors`` are the digests of the tensors that are there. ``arriving`` names outputs that have begun to arrive, each
+    with the lease that it comes from. By sub-bundle, ``attempts`` counts leases, ``failures`` those that failed, and
+    ``asked`` names the workers that were asked to compute it.
     """
 
     job: str
     client: str
     number: int
-    flow: Flow
+    flow: DataFlow
     tensors: dict[str, bytes]
     arriving: dict[str, Key] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
@@ -30,32 +32,32 @@ class Job:
 
 
 class Backlog:
-    """For every share the jobs that have its inputs, or begin to have them, and not its outputs; the oldest first."""
+    """A queue for each sub-bundle: the jobs, oldest first, that have or are getting its inputs, and lack its outputs."""
 
-    def __init__(self, shares: int) -> None:
-        self._queues: list[list[Job]] = [[] for _ in range(shares)]
+    def __init__(self, sub_bundles: int) -> None:
+        self._queues: list[list[Job]] = [[] for _ in range(sub_bundles)]
 
-    def of(self, share: int) -> Iterator[Job]:
-        """The jobs that wait for a share."""
-        return iter(self._queues[share])
+    def of(self, sub_bundle: int) -> Iterator[Job]:
+        """Iterate over the jobs that wait for a sub-bundle."""
+        return iter(self._queues[sub_bundle])
 
-    def count(self, share: int) -> int:
-        """How many wait for a share."""
-        return len(self._queues[share])
+    def count(self, sub_bundle: int) -> int:
+        """Return how many jobs wait for a sub-bundle."""
+        return len(self._queues[sub_bundle])
 
     def put(self, job: Job) -> None:
-        """Have a job wait where it is ready, and nowhere else."""
+        """Put a job into the queues of its ready sub-bundles, and take it out of all others."""
         self._place(job, job.flow.ready(job.arriving))
 
     def remove(self, job: Job) -> None:
-        """A job waits for nothing more."""
+        """Take a job out of all queues."""
         self._place(job, ())
 
     def _place(self, job: Job, ready: tuple[int, ...]) -> None:
-        for share, queue in enumerate(self._queues):
+        for number, queue in enumerate(self._queues):
             at = bisect.bisect_left(queue, job.number, key=lambda each: each.number)
-            waits = queue[at : at + 1] == [job]
-            if waits and share not in ready:
+            is_waiting = queue[at : at + 1] == [job]
+            if is_waiting and number not in ready:
                 del queue[at]
-            elif share in ready and not waits:
+            elif number in ready and not is_waiting:
                 queue.insert(at, job)

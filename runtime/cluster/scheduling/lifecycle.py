@@ -1,12 +1,12 @@
-"""The life cycle of a partition on a worker: Kaboubi, section 3.3.1.3, figures 3.7 to 3.9, as one table.
+"""Define the life cycle of a partition on a worker as one table (Kaboubi, section 3.3.1.3, figures 3.7 to 3.9).
 
     created --place--> placed --load--> loading --loaded--> loaded --infer--> inferring --computed--> computed
                                                                                   ^-------infer----------'
-                any state behind created --lose--> lost --place--> placed
+                any state after created --lose--> lost --place--> placed
 
-Figure 3.8 calls loading, loaded and inferring together *computing*. That a computed partition infers again without being
-placed or loaded anew is figure 3.9's point about batches. *Lost* is ours: the thesis says that a device may be unplugged
-(section 3.3.4.1), not what becomes of its partitions.
+Figure 3.8 calls loading, loaded and inferring together *computing*. A computed partition infers again without being placed
+or loaded again: that is figure 3.9's point about batches. *Lost* is our addition: the thesis says that a device may be
+unplugged (section 3.3.4.1), but not what becomes of its partitions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """Where a partition is in its life."""
+    """A state in the life of a partition."""
 
     CREATED = "created"
     PLACED = "placed"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What moves it on. ``fail``: an attempt came to nothing, and the partition is ready for the next."""
+    """A cause of a transition. ``fail``: an attempt gave no result, and the partition is ready for the next."""
 
     PLACE = "place"
     LOAD = "load"
@@ -54,33 +54,33 @@ _FORWARD: Mapping[tuple[State, Event], State] = {
     (State.LOST, Event.PLACE): State.PLACED,
 }
 _LOSABLE = frozenset(State) - {State.CREATED, State.LOST}
-#: Every transition there is.
+#: All transitions.
 TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     {**_FORWARD, **{(state, Event.LOSE): State.LOST for state in _LOSABLE}}
 )
-#: Figure 3.8's one state for three of figure 3.9's.
+#: The three states of figure 3.9 that are one in figure 3.8.
 COMPUTING = frozenset({State.LOADING, State.LOADED, State.INFERRING})
-#: An input may be sent.
+#: The states in which an input may be sent.
 READY = frozenset({State.LOADED, State.COMPUTED})
 
 
 class IllegalTransition(Exception):
-    """An event that the state does not allow: a bug of ours, as what comes from the network is checked before."""
+    """An event is not allowed in this state: a bug of ours, as everything from the network is checked before."""
 
 
 class LifeCycle:
-    """One partition's state; ``name`` is for the log."""
+    """The state of one partition on one worker; ``name`` is for the log."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = State.CREATED
 
     def allows(self, event: Event) -> bool:
-        """Whether `apply` would take it."""
+        """Return whether `apply` would accept the event."""
         return (self.state, event) in TRANSITIONS
 
     def apply(self, event: Event) -> State:
-        """Move on and log it; raises `IllegalTransition`, and stays where it was, when the state does not allow it."""
+        """Make the transition, log it, and return the new state. Raises `IllegalTransition`, and then changes nothing."""
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             raise IllegalTransition(f"{self.name} is {self.state}: {event} is not possible")

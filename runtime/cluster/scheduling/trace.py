@@ -1,4 +1,4 @@
-"""What the last jobs took, share by share: when inputs were sent, what the board computed, when its answer came."""
+"""Record the times of the last jobs, by sub-bundle: inputs sent, computing time, and results received."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from hyps.runtime.cluster.protocol.frames import Key
 from hyps.runtime.cluster.protocol.messages import Timed
 
-#: So many jobs are remembered.
+#: The number of jobs that are remembered.
 MAX_TRACED_JOBS = 500
 
 
 @dataclass(slots=True, kw_only=True)
 class Span:
-    """One share of one job at one worker; seconds since the job was accepted, ``compute_s`` and ``steps_s`` by the worker.
+    """The times of one sub-bundle of one job at one worker, in seconds since the job was accepted.
 
-    ``begun_s``: the first byte of its answer came; ``done_s``: the last.
+    ``begun_s``: the first bytes of its result came; ``done_s``: the last. The worker measured ``compute_s`` and ``steps_s``.
     """
 
-    share: int
+    sub_bundle: int
     worker: str
     sent_s: float
     compute_s: float | None = None
@@ -30,45 +30,45 @@ class Span:
 
 
 class Trace:
-    """The last jobs. Of the manager's thread alone."""
+    """The times of one manager's last jobs. Not thread-safe: use it on the manager's thread."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, tuple[float, dict[Key, Span]]] = OrderedDict()
 
     def accepted(self, job: str) -> None:
-        """A job begins."""
+        """Start a job's clock."""
         self._jobs[job] = time.monotonic(), {}
         if len(self._jobs) > MAX_TRACED_JOBS:
             self._jobs.popitem(last=False)
 
     def sent(self, key: Key, worker: str) -> None:
-        """A worker gets a share's inputs from now on."""
+        """Note that a worker is being sent a sub-bundle's inputs."""
         if known := self._jobs.get(key.job):
             began, spans = known
-            spans[key] = Span(share=key.share, worker=worker, sent_s=time.monotonic() - began)
+            spans[key] = Span(sub_bundle=key.sub_bundle, worker=worker, sent_s=time.monotonic() - began)
 
     def begun(self, key: Key) -> None:
-        """A part of an answer came."""
-        began, span = self._of(key)
+        """Note that a part of a result came."""
+        began, span = self._span(key)
         if span and span.begun_s is None:
             span.begun_s = time.monotonic() - began
 
     def timed(self, worker: str, message: Timed) -> None:
-        """A worker says what it took; of what others compute it has nothing to say."""
-        _, span = self._of(message.key)
+        """Take the times that a worker measured; ignore what it says of another worker's attempt."""
+        _, span = self._span(message.key)
         if span and span.worker == worker:
             span.compute_s, span.steps_s = message.compute_s, message.steps_s
 
     def done(self, key: Key) -> None:
-        """All of an answer is there."""
-        began, span = self._of(key)
+        """Note that a result is complete."""
+        began, span = self._span(key)
         if span:
             span.done_s = time.monotonic() - began
 
     def of(self, job: str) -> list[Span]:
-        """A job's spans, in the order in which they were sent."""
+        """Return a job's spans in the order in which their inputs were sent."""
         return [*self._jobs[job][1].values()] if job in self._jobs else []
 
-    def _of(self, key: Key) -> tuple[float, Span | None]:
+    def _span(self, key: Key) -> tuple[float, Span | None]:
         began, spans = self._jobs.get(key.job, (0.0, {}))
         return began, spans.get(key)

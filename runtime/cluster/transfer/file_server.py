@@ -1,7 +1,7 @@
-"""The manager's HTTP: workers fetch the files of their shares, each its own, with its token, from any byte on.
+"""Serve the files of sub-bundles to workers by HTTP: to each its own files, with its token, from any byte on.
 
-Beside the hub, as a broker keeps whole messages in memory and shares are large. Where the hub speaks TLS, so does this, by a
-certificate made at the start, whose authority each worker is told through the hub.
+Files do not go through the hub: a broker keeps whole messages in memory, and sub-bundles are large. If the hub speaks TLS,
+so does this server, with a certificate made at the start; workers get its authority with their orders.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import secrets
+import socket
 import ssl
 import tempfile
 import threading
@@ -22,30 +23,33 @@ from hyps.runtime.cluster.broker.certificates import make_certificates
 
 _PATH = re.compile(r"/([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"bytes=(\d{1,15})-\Z")
+_PIECE_BYTES = 1 << 18
 _TIMEOUT_S = 30
+#: How often the server looks whether it was closed: what closing takes at most.
+_POLL_S = 0.1
 log = logging.getLogger(__name__)
 
 #: What a worker may fetch, by sha256: a file, or a document in memory.
-Shelf = Mapping[str, Path | bytes]
+GrantedFiles = Mapping[str, Path | bytes]
 
 
 class FileServer:
-    """Serves on ``host``, on a port of the system's choice, until closed."""
+    """A server of files at ``host``, on a port that the system chooses, until it is closed."""
 
     def __init__(self, host: str, *, tls: bool) -> None:
-        self._shelves: dict[str, tuple[str, Shelf]] = {}
+        self._grants: dict[str, tuple[str, GrantedFiles]] = {}
         self.authority: str | None = None
         self._server = _Server((host, 0), self._find)
         if tls:
             self._server.socket = self._wrapped(host)
         place = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if tls else 'http'}://{place}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, name="files", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="files", daemon=True).start()
 
-    def grant(self, worker: str, shelf: Shelf) -> str:
-        """Let a worker fetch this, and nothing else; its token."""
-        token = self._shelves[worker][0] if worker in self._shelves else secrets.token_urlsafe(24)
-        self._shelves = {**self._shelves, worker: (token, shelf)}
+    def grant(self, worker: str, files: GrantedFiles) -> str:
+        """Let a worker fetch these files and no others; return its token."""
+        token = self._grants[worker][0] if worker in self._grants else secrets.token_urlsafe(24)
+        self._grants = {**self._grants, worker: (token, files)}
         return token
 
     def close(self) -> None:
@@ -54,18 +58,19 @@ class FileServer:
         self._server.server_close()
 
     def _find(self, token: str, sha256: str) -> Path | bytes | None:
-        for own, shelf in self._shelves.values():
+        for own, files in self._grants.values():
             if hmac.compare_digest(own.encode(), token.encode()):
-                return shelf.get(sha256)
+                return files.get(sha256)
         return None
 
     def _wrapped(self, host: str) -> ssl.SSLSocket:
-        made = make_certificates([host])
-        self.authority = made.authority.decode()
+        """Return the server's socket with TLS, by a certificate for ``host``."""
+        certificates = make_certificates([host])
+        self.authority = certificates.authority.decode()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        with tempfile.NamedTemporaryFile(suffix=".pem") as pem:  # ssl reads keys from files alone; its owner can read it
-            pem.write(made.hub + made.hub_key)
+        with tempfile.NamedTemporaryFile(suffix=".pem") as pem:  # ssl reads keys only from files; only we can read this one
+            pem.write(certificates.hub + certificates.hub_key)
             pem.flush()
             context.load_cert_chain(pem.name)
         return context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -88,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Send a file, or what is left of it."""
+        """Send a file, or the rest of it from the byte that the request names."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         path = _PATH.match(self.path)
         found = self.server.find(token, path[1]) if path else None
@@ -96,11 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         total = len(found) if isinstance(found, bytes) else found.stat().st_size
-        wanted = _RANGE.match(self.headers.get("Range", ""))
-        start = min(int(wanted[1]), total) if wanted else 0
-        self.send_response(206 if wanted else 200)
+        requested = _RANGE.match(self.headers.get("Range", ""))
+        start = min(int(requested[1]), total) if requested else 0
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(total - start))
-        if wanted:
+        if requested:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         self.end_headers()
         if isinstance(found, bytes):
@@ -108,18 +113,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with found.open("rb") as stream:
             stream.seek(start)
-            while piece := stream.read(1 << 18):
+            while piece := stream.read(_PIECE_BYTES):
                 self.wfile.write(piece)
 
     def log_message(self, format: str, *values: Any) -> None:
-        """The library's log names no worker; ours says what matters."""
+        """Log at the lowest level: the library's lines name no worker."""
         log.debug(format, *values)
 
 
 def local_address(peer: str, port: int) -> str:
-    """This machine's address on the way to ``peer``: the one by which others on that network reach it."""
-    import socket
-
+    """Return this machine's address on the way to ``peer``: the one by which others on that network reach it."""
     family = socket.getaddrinfo(peer, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family[0], socket.SOCK_DGRAM) as probe:
         probe.connect(family[4])

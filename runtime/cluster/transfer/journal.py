@@ -1,9 +1,9 @@
-"""What the manager must not forget: accepted jobs and the tensors that later steps need, on disk before it says so.
+"""Keep a manager's accepted jobs, and the tensors that later steps need, on disk before they are acknowledged.
 
-SQLite in WAL mode says which there are; large ones lie in files named by their digests, small ones beside. What could be
-worked out anew, such as that a share is done whose outputs are there, does not wait for the disk. The hub may forget what
-it has acknowledged (it does, when it is killed), the manager may be killed at any moment: a job goes on from its last
-tensors (Kaboubi, section 3.3.4.1: stored intermediate results are backups).
+SQLite in WAL mode lists them; large tensors lie in files named by their digests, small ones in the database. What can be
+derived, such as that a sub-bundle is done if its outputs are there, does not wait for the disk. A hub that is killed forgets
+what it has acknowledged, and a manager may be killed at any moment: then a job goes on from its last tensors (Kaboubi,
+section 3.3.4.1: stored intermediate results are backups).
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from pathlib import Path
 from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.errors import OutputError
 
+#: Of the tables; a journal of another version is refused.
+_VERSION = 2
 _SCHEMA = """
 create table if not exists jobs (
     job text primary key, client text not null, state text not null, reason text not null, changed real not null);
 create table if not exists tensors (
     job text not null references jobs, name text not null, digest blob not null, primary key (job, name));
 create table if not exists small (digest blob primary key, data blob not null);
-create table if not exists shares (job text not null references jobs, share integer not null, primary key (job, share));
+create table if not exists sub_bundles (
+    job text not null references jobs, sub_bundle integer not null, primary key (job, sub_bundle));
 create index if not exists digests on tensors (digest);
 create index if not exists states on jobs (state);
 create table if not exists counter (only integer primary key check (only = 0), value integer not null);
 insert or ignore into counter values (0, 0);
 create table if not exists plan (only integer primary key check (only = 0), bundle text not null, runs text not null);
 """
-#: Tensors up to this many bytes lie in the database: one wait for the disk instead of three.
+#: Tensors up to this size lie in the database: one wait for the disk instead of three.
 _SMALL_BYTES = 256 << 10
 _Statement = tuple[str, tuple[object, ...]]
-#: So many of the last jobs are known to be done, though nothing else of them is.
-_OLD: _Statement = (
+#: Of the last 10,000 delivered jobs the journal still knows that they are done, and nothing else.
+_FORGET_OLD: _Statement = (
     "delete from jobs where state = 'delivered' and rowid < (select max(rowid) from jobs) - 10000",
     (),
 )
@@ -43,20 +46,20 @@ _OLD: _Statement = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job as it was written down: ``state`` is open, done or failed; tensors by name; shares that are done."""
+    """A job in the journal, its tensors' digests, and completed sub-bundles; ``state``: open, done, failed or delivered."""
 
     job: str
     client: str
     state: str
     reason: str
     tensors: Mapping[str, bytes]
-    shares: frozenset[int]
+    sub_bundles: frozenset[int]
 
 
 class Journal:
-    """The journal in ``folder``, made when it is not there. Each method returns when all is on disk.
+    """The journal in ``folder``, which is made if it is not there. A method returns when its changes are on disk.
 
-    Raises `OutputError` where that fails.
+    Raises `OutputError` if that fails, or if the journal is of another version. Use it on the thread that made it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,89 +68,98 @@ class Journal:
             self._blobs.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._base = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
             self._base.execute("pragma journal_mode = wal")
-            self._base.executescript(_SCHEMA)
+            self._create_tables(folder)
         except (OSError, sqlite3.Error) as error:
             raise OutputError(f"cannot keep a journal in {folder}: {error}") from None
         self._dropped: set[bytes] = set()
         self._base.execute("delete from small where digest not in (select digest from tensors)")
         known = {digest.hex() for (digest,) in self._base.execute("select distinct digest from tensors")}
-        for path in self._blobs.iterdir():  # what was written when the manager was killed
+        for path in self._blobs.iterdir():  # files that a killed manager was writing
             if path.name not in known:
                 path.unlink()
 
+    def _create_tables(self, folder: Path) -> None:
+        (version,) = self._base.execute("pragma user_version").fetchone()
+        (tables,) = self._base.execute("select count(*) from sqlite_master").fetchone()
+        if tables and version != _VERSION:
+            raise OutputError(f"the journal in {folder} is of another version of HyPS; remove it, or give another --journal")
+        self._base.execute(f"pragma user_version = {_VERSION}")  # first: a manager may be killed before the next line
+        self._base.executescript(_SCHEMA)
+
     def close(self) -> None:
-        """Close the files."""
+        """Close the journal's files."""
         self._base.close()
 
     def open_jobs(self) -> list[JobRecord]:
-        """The jobs that are still to be answered, the oldest first."""
+        """Return the jobs that are not answered yet, the oldest first."""
         names = [name for (name,) in self._base.execute("select job from jobs where state = 'open' order by rowid")]
         return [record for name in names if (record := self.job(name))]
 
     def undelivered(self, seconds: float) -> list[str]:
-        """Jobs whose result nobody has taken for so long."""
-        found = "select job from jobs where state in ('done', 'failed') and changed < ?"
-        return [name for (name,) in self._base.execute(found, (time.time() - seconds,))]
+        """Return the jobs whose result no client has taken for so many seconds."""
+        query = "select job from jobs where state in ('done', 'failed') and changed < ?"
+        return [name for (name,) in self._base.execute(query, (time.time() - seconds,))]
 
     def job(self, job: str) -> JobRecord | None:
-        """One job."""
+        """Return a job, or None if the journal does not know it."""
         row = self._base.execute("select client, state, reason from jobs where job = ?", (job,)).fetchone()
         if row is None:
             return None
         tensors = dict(self._base.execute("select name, digest from tensors where job = ?", (job,)).fetchall())
-        shares = frozenset(share for (share,) in self._base.execute("select share from shares where job = ?", (job,)))
+        completed = self._base.execute("select sub_bundle from sub_bundles where job = ?", (job,))
+        sub_bundles = frozenset(number for (number,) in completed)
         client, state, reason = row
-        return JobRecord(job=job, client=client, state=state, reason=reason, tensors=tensors, shares=shares)
+        return JobRecord(job=job, client=client, state=state, reason=reason, tensors=tensors, sub_bundles=sub_bundles)
 
     def plan(self) -> tuple[str, str] | None:
-        """The bundle's sha256 and the runs that the open jobs' shares are numbered by."""
+        """Return the bundle's sha256 and the placement whose runs number the open jobs' sub-bundles, or None."""
         row = self._base.execute("select bundle, runs from plan").fetchone()
         return (row[0], row[1]) if row else None
 
     def count(self) -> int:
-        """A number that is larger every time, whoever was killed meanwhile."""
+        """Return a number that is larger every time, even if the manager was killed meanwhile."""
         self._write([("update counter set value = value + 1", ())])
         value: int = self._base.execute("select value from counter").fetchone()[0]
         return value
 
     def set_plan(self, bundle: str, runs: str) -> None:
-        """Remember them."""
+        """Write down a bundle's sha256 and its placement."""
         self._write([("insert or replace into plan values (0, ?, ?)", (bundle, runs))])
 
     def accept(self, job: str, client: str, tensors: Mapping[str, bytes | bytearray]) -> dict[str, bytes]:
-        """A new job with its inputs; their digests."""
+        """Write down a new job with its inputs, and return their digests."""
         digests = {name: digest_of(data) for name, data in tensors.items()}
         statements: list[_Statement] = [("insert into jobs values (?, ?, 'open', '', ?)", (job, client, time.time()))]
         for name, data in tensors.items():
-            statements += self._keep(job, name, digests[name], data)
+            statements += self._record(job, name, digests[name], data)
         self._write(statements)
         return digests
 
-    def arrived(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> None:
-        """A tensor that a share made, and its digest."""
-        self._write(self._keep(job, name, digest, data))
+    def keep(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> None:
+        """Write down an output of a sub-bundle."""
+        self._write(self._record(job, name, digest, data))
 
-    def complete(self, job: str, share: int, released: Iterable[str]) -> None:
-        """A share is done; its outputs have arrived, and nobody needs what is ``released``."""
+    def complete(self, job: str, sub_bundle: int, released: Iterable[str]) -> None:
+        """Write down that a sub-bundle is done, and drop the ``released`` tensors."""
         dropped = self._release(job, released)
-        self._write([("insert or ignore into shares values (?, ?)", (job, share)), *dropped], wait=False)
+        self._write([("insert or ignore into sub_bundles values (?, ?)", (job, sub_bundle)), *dropped], wait=False)
         self._sweep()
 
     def finish(self, job: str, state: str, reason: str = "") -> None:
-        """A job is done or failed; its result is kept until it is forgotten."""
+        """Write down that a job is done or has failed; its result is kept until `forget`."""
         update = "update jobs set state = ?, reason = ?, changed = ? where job = ?"
         self._write([(update, (state, reason, time.time(), job))], wait=state != "done")
 
     def forget(self, job: str) -> None:
-        """A job's result was delivered: its tensors go; that it was done stays, for it is not done twice."""
+        """Drop the tensors of a job whose result was delivered; the job itself stays, so that it is not done twice."""
         names = [name for (name,) in self._base.execute("select name from tensors where job = ?", (job,))]
         update = ("update jobs set state = 'delivered' where job = ?", (job,))
         dropped = self._release(job, names)
-        self._write([*dropped, ("delete from shares where job = ?", (job,)), update, _OLD], wait=False)
+        self._write([*dropped, ("delete from sub_bundles where job = ?", (job,)), update, _FORGET_OLD], wait=False)
         self._sweep()
 
     def read(self, digest: bytes) -> bytes:
-        """A tensor's bytes; raises `OutputError` when they were changed."""
+        """Return a tensor's bytes. Raises `OutputError` if they were changed."""
         row = self._base.execute("select data from small where digest = ?", (digest,)).fetchone()
         path = self._blobs / digest.hex()
         try:
@@ -158,8 +170,8 @@ class Journal:
             raise OutputError(f"the journal's {path} was changed")
         return data
 
-    def _keep(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> list[_Statement]:
-        """Write a large tensor's file; the statements that are to follow."""
+    def _record(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> list[_Statement]:
+        """Write a large tensor's file; return the statements that record the tensor."""
         named: _Statement = ("insert or replace into tensors values (?, ?, ?)", (job, name, digest))
         if len(data) <= _SMALL_BYTES:
             return [named, ("insert or ignore into small values (?, ?)", (digest, data))]
@@ -178,7 +190,7 @@ class Journal:
         return [named]
 
     def _release(self, job: str, names: Iterable[str]) -> list[_Statement]:
-        """The statements that drop a job's tensors; `_sweep` drops their files when no other job has the same."""
+        """Return the statements that drop a job's tensors; `_sweep` drops their data if no other job has the same."""
         statements: list[_Statement] = []
         for name in names:
             row = self._base.execute("select digest from tensors where job = ? and name = ?", (job, name)).fetchone()
@@ -195,7 +207,7 @@ class Journal:
         self._dropped.clear()
 
     def _write(self, statements: Iterable[_Statement], *, wait: bool = True) -> None:
-        """One transaction; a process that is killed does not undo it, a power cut does not unless it was to ``wait``."""
+        """Run one transaction: it survives a killed process, and with ``wait`` a power cut, too."""
         try:
             self._base.execute(f"pragma synchronous = {'full' if wait else 'normal'}")
             self._base.execute("begin immediate")
@@ -207,7 +219,7 @@ class Journal:
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's entries written, too."""
+    """Write a folder's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

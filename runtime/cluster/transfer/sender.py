@@ -1,8 +1,8 @@
-"""Sends workers the inputs of what they are leased: from the journal, or chunk by chunk while they arrive (cut-through).
+"""Send workers the inputs of their leases: from the journal, or chunk by chunk while they arrive (cut-through).
 
-A tensor from one worker to the next goes through the hub, the manager, and the hub again. Where each waits for all of it,
-that takes four links' time one after the other; passed on in chunks, it takes little more than the hub's own link needs for
-it twice. The journal has it before anything is acknowledged all the same, and who gets it compares its digest.
+A tensor from one worker to the next goes through the hub, the manager, and the hub again. If each waited for all of it, that
+would take the time of four links in sequence. Forwarded in chunks, it takes little more than the hub's own link needs for it
+twice. The journal still has the tensor before it is acknowledged, and the receiver compares its digest.
 """
 
 from __future__ import annotations
@@ -14,50 +14,52 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.protocol.assembler import Assembler
-from hyps.runtime.cluster.protocol.frames import Head, Key, cut, message
+from hyps.runtime.cluster.protocol.frames import ChunkHeader, Key, encode_frame, encode_tensor
+from hyps.runtime.cluster.protocol.topics import User
 from hyps.runtime.cluster.scheduling.jobs import Job
-from hyps.runtime.cluster.scheduling.scheduler import Lease
+from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.transfer.journal import Journal
 
 #: Publishes a message to the worker of a lease.
 PublishInput = Callable[[Lease, bytes], None]
 
 
-class Sender:
-    """With ``pack``, tensors are compressed on their way."""
+class InputSender:
+    """The sender of one manager's inputs to workers; with ``compress``, tensors travel compressed."""
 
     def __init__(
         self,
         records: Mapping[str, TensorRecord],
         journal: Journal,
-        assembler: Assembler,
+        assembler: Assembler[User],
         publish: PublishInput,
         *,
-        pack: bool,
+        compress: bool,
     ) -> None:
         self._records, self._journal, self._assembler = records, journal, assembler
-        self._publish, self._pack = publish, pack
+        self._publish, self._compress = publish, compress
         self._followers: defaultdict[tuple[Key, str], list[Lease]] = defaultdict(list)
 
     def send(self, lease: Lease, job: Job, inputs: tuple[str, ...]) -> None:
-        """Send the inputs of a lease of a job, those that are still arriving as far as they are there."""
+        """Send a lease's inputs; of an input that is still arriving, the chunks that are there."""
         for name in inputs:
             if source := lease.fed.get(name):
-                for head, chunk in self._assembler.so_far(source, name):
-                    self._publish(lease, message(msgspec.structs.replace(head, key=lease.key), chunk, pack=self._pack))
+                for header, chunk in self._assembler.arrived_chunks(source, name):
+                    header = msgspec.structs.replace(header, key=lease.key)
+                    self._publish(lease, encode_frame(header, chunk, compress=self._compress))
                 self._followers[source, name].append(lease)
             else:
                 data = memoryview(self._journal.read(job.tensors[name]))
-                for payload in cut(lease.key, name, self._records[name], data, pack=self._pack):
-                    self._publish(lease, payload)
+                for frame in encode_tensor(lease.key, name, self._records[name], data, compress=self._compress):
+                    self._publish(lease, frame)
 
-    def pass_on(self, head: Head, chunk: memoryview, leases: Mapping[Key, Lease]) -> None:
-        """A chunk arrived: who waits for it gets it, if its lease still runs."""
-        for lease in self._followers.get((head.key, head.tensor), ()):
+    def pass_on(self, header: ChunkHeader, chunk: memoryview, leases: Mapping[Key, Lease]) -> None:
+        """Send a chunk that has just arrived to those of the running ``leases`` that wait for its tensor."""
+        for lease in self._followers.get((header.key, header.tensor), ()):
             if lease.key in leases:
-                self._publish(lease, message(msgspec.structs.replace(head, key=lease.key), chunk))
+                self._publish(lease, encode_frame(msgspec.structs.replace(header, key=lease.key), chunk))
 
     def forget(self, job: str) -> None:
-        """A job is done, or failed."""
+        """Forget who waits for tensors of a job that has ended."""
         for place in [place for place in self._followers if place[0].job == job]:
             del self._followers[place]

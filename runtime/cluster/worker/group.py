@@ -1,12 +1,12 @@
-"""Workers as one worker: a manager of a group holds a share that its own manager gives it (Kaboubi, section 3.3).
+"""Let the workers at a hub below compute as one worker of the hub above (Kaboubi, section 3.3).
 
-A share is a bundle, so the group's manager places its steps on the workers at the hub below, as any manager does; what the
-share's inputs are for the worker above, a client's are for the manager below. A hub serves one manager, and a manager one
-bundle: a group is given one share (`hyps.runtime.cluster.placement.partitioner`), and a second only where nobody else is left for it. Then
-it changes from one to the other as their inputs come: a second or so each time, as nothing is fetched again.
+A sub-bundle is a bundle, so the group's own manager places its steps on the workers below, as any manager does. The inputs
+that the worker above receives are submitted below by clients. A hub serves one manager, and a manager one bundle: a group
+gets one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. Then
+it changes from one to the other as their inputs come, which takes about a second each time, as nothing is fetched again.
 
-It advertises the memory of its largest worker, as each step must fit one; the multiply-adds and the storage's bytes a second
-of all, as they compute and read side by side. Where nobody is below, it offers nothing.
+A group advertises the memory of its largest worker, as each step must fit one worker, and the sum of multiply-adds and
+storage bytes a second, as the workers compute and read side by side. Without workers below it offers nothing.
 """
 
 from __future__ import annotations
@@ -26,45 +26,46 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.broker.shared_connection import InProcessHub, SharedConnection
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.manager.deployment import ClusterOptions
 from hyps.runtime.cluster.manager.manager import Manager
+from hyps.runtime.cluster.manager.manager_thread import ManagerThread
+from hyps.runtime.cluster.manager.options import ClusterOptions, Timeouts
 from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW
-from hyps.runtime.cluster.transfer.journal import Journal
-from hyps.runtime.cluster.worker.runner import Abilities, Done, Post, Runner
+from hyps.runtime.cluster.worker.runner import CallSoon, Capabilities, ResultHandler, SubBundleRunner
 from hyps.runtime.errors import HubError, InputError, RuntimeFault
 from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import Outputs
 
-#: So long a share may be without a worker for one of its steps, and nobody loading, before it is given back.
+#: A group gives a sub-bundle back if a step lacks a worker, and no worker is loading, for this long.
 PATIENCE_S = 5.0
-#: Its workers are there already: others are hardly waited for.
-_SETTLE_S = 0.3
+#: The workers are there already, so the manager hardly waits for others.
+_OPTIONS = ClusterOptions(timeouts=Timeouts(settle_s=0.3))
+_START_S = 120.0
 _END_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class Group:
-    """The workers at a hub below: a `hyps.runtime.cluster.worker.runner.Host`."""
+class GroupBackend:
+    """The workers at the hub below: a `hyps.runtime.cluster.worker.runner.Backend`."""
 
     def __init__(self, join: Join, journal: Path) -> None:
         self._journal = journal
-        self._hub = SharedConnection(join, self._heard)
-        self._post: Post = lambda task: None
+        self._connection = SharedConnection(join, self._workers_changed)
+        self._call_soon: CallSoon = lambda task: None
         self._changed: Callable[[], None] = lambda: None
-        self._seen: Abilities | None = None
-        self._active: _Held | None = None
+        self._advertised: Capabilities | None = None
+        self._active: _GroupRunner | None = None
 
-    def begin(self, post: Post, changed: Callable[[], None]) -> None:
-        """Look who is below; a hub that is not there yet is waited for. Raises `HubError`."""
-        self._post, self._changed = post, changed
-        self._hub.open()
+    def begin(self, call_soon: CallSoon, changed: Callable[[], None]) -> None:
+        """Connect to the hub below, and wait for one that is not there yet. Raises `HubError`."""
+        self._call_soon, self._changed = call_soon, changed
+        self._connection.open()
 
-    def abilities(self) -> Abilities | None:
-        """What the workers below have together; None where there are none."""
-        states = self._hub.workers()
+    def capabilities(self) -> Capabilities | None:
+        """Return what the workers below have together, or None if there are none."""
+        states = self._connection.workers()
         if not states:
             return None
-        return Abilities(
+        return Capabilities(
             memory_bytes=max(state.memory_bytes for state in states),
             threads=sum(state.threads for state in states),
             macs_per_s=sum(state.macs_per_s for state in states),
@@ -72,164 +73,167 @@ class Group:
             group=sum(max(1, state.group) for state in states),
         )
 
-    def open(self, folder: Path) -> Runner:
-        """Have the workers below load a share; returns when they have. Raises `RuntimeFault`."""
-        held = _Held(folder, self)
-        self.change_to(held)
-        return held
+    def open(self, folder: Path) -> SubBundleRunner:
+        """Have the workers below load a sub-bundle; return when they have. Raises `RuntimeFault`."""
+        runner = _GroupRunner(folder, self)
+        self.activate(runner)
+        return runner
 
     def close(self) -> None:
-        """End the manager and take leave of the hub."""
+        """End the manager and disconnect."""
         if self._active:
             self._active.close()
-        self._hub.close()
+        self._connection.close()
 
-    def change_to(self, held: _Held) -> None:
-        """Have this share computed from now on, when the inputs of the one before are. Raises `HubError`."""
-        if self._active is not held:
+    def activate(self, runner: _GroupRunner) -> None:
+        """Compute this sub-bundle from now on, after the inputs of the one before. Raises `RuntimeFault`."""
+        if self._active is not runner:
             if self._active:
                 self._active.finish()
                 self._active.close()
-            self._active = held
-            abilities = self.abilities()
-            held.begin(InProcessHub(self._hub), self._journal, LEASE_WINDOW * (abilities.group if abilities else 1))
+            self._active = runner
+            capabilities = self.capabilities()
+            window = LEASE_WINDOW * (capabilities.group if capabilities else 1)
+            runner.begin(InProcessHub(self._connection), self._journal, window)
 
-    def closed(self, held: _Held) -> None:
-        """A share is computed no more."""
-        if self._active is held:
+    def closed(self, runner: _GroupRunner) -> None:
+        """Note that a sub-bundle is computed no more."""
+        if self._active is runner:
             self._active = None
 
-    def post(self, task: Callable[[], None]) -> None:
-        """Have something done on the worker's thread."""
-        self._post(task)
+    def call_soon(self, task: Callable[[], None]) -> None:
+        """Have ``task`` called on the worker's thread."""
+        self._call_soon(task)
 
-    def failed(self) -> None:
-        """(On a manager's thread.) Its share has a fault."""
-        self._post(self._changed)
+    def runner_failed(self) -> None:
+        """Tell the worker that a runner has a fault (on any thread)."""
+        self._call_soon(self._changed)
 
-    def _heard(self) -> None:
-        """(On the connection's thread.) Only what the worker advertises is news to it."""
-        before, self._seen = self._seen, self.abilities()
-        if self._seen != before:
-            self._post(self._changed)
+    def _workers_changed(self) -> None:
+        """Tell the worker if what it advertises has changed (on the connection's thread)."""
+        before, self._advertised = self._advertised, self.capabilities()
+        if self._advertised != before:
+            self._call_soon(self._changed)
 
 
-class _Held:
-    """A share at the group: its manager, on a thread of its own, and clients that hand it inputs, several at a time.
+class _GroupRunner:
+    """A sub-bundle at the group: while it is active, a `_Session` computes it.
 
-    What it writes to its journal nobody needs when it ends: whoever gave it the share asks again.
+    The session's journal is of no use after it ends: whoever ordered the sub-bundle sends its inputs again.
     """
 
-    def __init__(self, folder: Path, group: Group) -> None:
+    def __init__(self, folder: Path, backend: GroupBackend) -> None:
         self.manifest = read_manifest(folder)
         self.fault: str | None = None
         self.steps_s = ()
-        self._folder, self._group = folder, group
-        self._run: _Run | None = None
+        self._folder, self._backend = folder, backend
+        self._session: _Session | None = None
 
-    def begin(self, desk: InProcessHub, journal: Path, window: int) -> None:
-        """Start a manager; returns when all is loaded. Raises `HubError` where nobody can."""
-        self._run = _Run(self._folder, desk, journal, window, self._group.post)
-        self._run.begin(self._lost)
-        if self._run.fault:
-            fault = self._run.fault
-            self.close()
-            raise HubError(fault)
-
-    def start(self, inputs: Mapping[str, Any], done: Done) -> None:
+    def begin(self, hub: InProcessHub, journal: Path, window: int) -> None:
+        """Start a session; return when the sub-bundle is loaded. Raises `RuntimeFault` if no workers can load it."""
+        self._session = _Session(self._folder, hub, journal, window, self._backend.call_soon, self._fail)
         try:
-            self._group.change_to(self)
-        except HubError as fault:
-            self._lost(str(fault))
-            done(fault)
+            self._session.start()
+        except RuntimeFault:
+            self.close()
+            raise
+
+    def start(self, inputs: Mapping[str, Any], on_result: ResultHandler) -> None:
+        try:
+            self._backend.activate(self)
+        except RuntimeFault as fault:
+            self._fail(fault)
+            on_result(fault)
             return
-        assert self._run
-        self._run.tasks.put((inputs, done))
+        assert self._session
+        self._session.tasks.put((inputs, on_result))
 
     def make_room(self) -> None:
-        """Nothing of a share is here."""
+        """Do nothing: this process holds nothing of a sub-bundle."""
 
     def finish(self) -> None:
-        """Wait until what was started is done."""
-        if self._run:
-            self._run.tasks.join()
+        """Wait until everything that was started has its result."""
+        if self._session:
+            self._session.tasks.join()
 
     def close(self) -> None:
-        self._group.closed(self)
-        if self._run:
-            self._run.end()
-            self._run = None
+        self._backend.closed(self)
+        if self._session:
+            self._session.stop()
+            self._session = None
 
-    def _lost(self, fault: str) -> None:
-        self.fault = fault
-        self._group.failed()
+    def _fail(self, fault: RuntimeFault) -> None:
+        self.fault = str(fault)
+        self._backend.runner_failed()
 
 
-class _Run:
-    """One manager of a share, with its clients, from beginning to end."""
+class _Session:
+    """The manager of one sub-bundle and ``window`` clients that submit inputs to it, until it is stopped.
 
-    def __init__(self, folder: Path, desk: InProcessHub, journal: Path, window: int, post: Post) -> None:
-        self.fault: str | None = None
-        self.tasks: queue.Queue[tuple[Mapping[str, Any], Done] | None] = queue.Queue()
-        self._folder, self._desk, self._journal, self._window, self._post = folder, desk, journal, window, post
-        self._ended = False
+    ``failed`` is called, on the manager's thread, with a fault that comes after `start` has returned.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hub: InProcessHub,
+        journal: Path,
+        window: int,
+        call_soon: CallSoon,
+        failed: Callable[[RuntimeFault], None],
+    ) -> None:
+        self.tasks: queue.Queue[tuple[Mapping[str, Any], ResultHandler] | None] = queue.Queue()
+        self._folder, self._hub, self._journal, self._window = folder, hub, journal, window
+        self._call_soon, self._failed = call_soon, failed
         self._settled = threading.Event()
-        self._well_at = time.monotonic()
+        self._last_well_at = time.monotonic()
+        self._manager = ManagerThread(
+            "manager",
+            journal,
+            lambda opened: Manager(folder, hub.link, opened, _OPTIONS),
+            failed=self._manager_failed,
+            watch=self._check_workers,
+        )
 
-    def begin(self, lost: Callable[[str], None]) -> None:
-        """Returns when all is loaded, or with a ``fault``; `lost` is told of one that comes later."""
-        self._thread = threading.Thread(target=self._manage, args=(lost,), name="manager", daemon=True)
-        self._thread.start()
+    def start(self) -> None:
+        """Start the manager and the clients; return when the sub-bundle is loaded. Raises `RuntimeFault`."""
+        shutil.rmtree(self._journal, ignore_errors=True)
+        self._manager.start(_START_S)
         for number in range(self._window):
-            threading.Thread(target=self._serve, name=f"client {number}", daemon=True).start()
+            threading.Thread(target=self._submit_tasks, name=f"client {number}", daemon=True).start()
         self._settled.wait()
+        if self._manager.fault:
+            raise self._manager.fault
 
-    def end(self) -> None:
-        """End the manager; the clients end by themselves."""
-        self._ended = True
+    def stop(self) -> None:
+        """End the manager and the clients."""
         for _ in range(self._window):
             self.tasks.put(None)
-        self._thread.join(_END_S)
+        self._manager.stop(_END_S)
 
-    def _manage(self, lost: Callable[[str], None]) -> None:
-        """(On the manager's thread.) Serve until the share is not wanted any more, or cannot be computed."""
-        try:
-            shutil.rmtree(self._journal, ignore_errors=True)
-            with closing(Journal(self._journal)) as journal:
-                manager = Manager(self._folder, self._desk.link, journal, ClusterOptions(settle_s=_SETTLE_S))
-                manager.run(until=lambda: self._ended or self._gives_up(manager, lost))
-        except RuntimeFault as fault:
-            self._lose(str(fault), lost)
-        except Exception as error:
-            log.exception("a bug: the manager of the group has ended")
-            self._lose(f"the manager of the group has ended: {type(error).__name__}", lost)
+    def _manager_failed(self, fault: RuntimeFault) -> None:
+        if self._settled.is_set():
+            self._failed(fault)
         self._settled.set()
 
-    def _lose(self, fault: str, lost: Callable[[str], None]) -> None:
-        self.fault = fault
-        if self._settled.is_set() and not self._ended:
-            lost(fault)
-
-    def _gives_up(self, manager: Manager, lost: Callable[[str], None]) -> bool:
-        """Whether the share's steps lack a worker for too long; who loads may take as long as that needs.
-
-        That is told before the manager ends: without it every input fails at once, and more come as long as nobody knows.
-        """
+    def _check_workers(self, manager: Manager) -> None:
+        """Raise `HubError` if steps have lacked a worker for too long; loading may take as long as it needs."""
         now = time.monotonic()
         if manager.health.ready:
             self._settled.set()
         if manager.health.ready or manager.health.loading:
-            self._well_at = now
-        if now < self._well_at + PATIENCE_S:
-            return False
-        self._lose(f"no group of workers for this share: {manager.health.problem}", lost)
-        return True
+            self._last_well_at = now
+        if now >= self._last_well_at + PATIENCE_S:
+            raise HubError(f"no group of workers for this sub-bundle: {manager.health.problem}")
 
-    def _serve(self) -> None:
-        """(On a client's thread.) Whose fault a failure is remains unknown here: another may do better."""
-        with closing(ClusterEngine(self._folder, None, None, link=self._desk.link)) as engine:
+    def _submit_tasks(self) -> None:
+        """Submit inputs and report their results (on a client's thread).
+
+        An `InputError` becomes a `HubError`: whose fault it is remains unknown here, and another worker may succeed.
+        """
+        with closing(ClusterEngine(self._folder, None, None, link=self._hub.link)) as engine:
             while task := self.tasks.get():
-                inputs, done = task
+                inputs, on_result = task
                 try:
                     result: Outputs | RuntimeFault = run_one(engine, inputs)
                 except InputError as fault:
@@ -239,5 +243,5 @@ class _Run:
                 except Exception as error:
                     log.exception("a bug: a client of the group's manager")
                     result = HubError(f"the group below: {type(error).__name__}")
-                self._post(partial(done, result))
+                self._call_soon(partial(on_result, result))
                 self.tasks.task_done()

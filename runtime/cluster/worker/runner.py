@@ -1,6 +1,7 @@
-"""The seam between a worker and what computes its shares: this device alone, or workers below it (`Group`).
+"""Define what a worker needs of the thing that computes for it, and compute on this device.
 
-A worker fetches a share, which is a bundle, and asks its host for a runner of that folder; it knows no more of either.
+A worker fetches a sub-bundle and asks its backend for a runner of that folder. The backend is this device (`LocalBackend`),
+or the workers at another hub (`hyps.runtime.cluster.worker.group.GroupBackend`); the worker does not know which.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 
-#: Takes what became of a share's inputs.
-Done = Callable[[Outputs | RuntimeFault], None]
-#: Has something done on the worker's thread, later.
-Post = Callable[[Callable[[], None]], None]
+#: Takes a sub-bundle's outputs, or the fault that prevented them.
+ResultHandler = Callable[[Outputs | RuntimeFault], None]
+#: Has a function called on the worker's thread, later. Thread-safe.
+CallSoon = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """What a worker advertises. ``group``: how many workers compute below it; 0 where it computes itself."""
+class Capabilities:
+    """What a worker advertises. ``group``: how many workers compute below it; 0 if it computes itself."""
 
     memory_bytes: int
     threads: int
@@ -34,81 +35,84 @@ class Abilities:
     group: int = 0
 
 
-class Runner(Protocol):
-    """Computes a share that is loaded."""
+class SubBundleRunner(Protocol):
+    """A loaded sub-bundle that can be computed."""
 
     @property
     def manifest(self) -> Manifest:
-        """The share."""
+        """The sub-bundle's manifest."""
         ...
 
     @property
     def fault(self) -> str | None:
-        """Why it computes no more, if so."""
+        """The reason why it computes no more, or None."""
         ...
 
     @property
     def steps_s(self) -> Sequence[float]:
-        """The seconds of each step when it last computed; empty where nobody here knows."""
+        """The seconds of each step in the last computation; empty if they are not known here."""
         ...
 
-    def start(self, inputs: Mapping[str, Any], done: Done) -> None:
-        """Compute; ``done`` is called on the worker's thread, before this returns or later."""
+    def start(self, inputs: Mapping[str, Any], on_result: ResultHandler) -> None:
+        """Start to compute; ``on_result`` is called on the worker's thread, before this returns or later."""
         ...
 
     def make_room(self) -> None:
-        """Another share is computed next: give back what can be had again."""
+        """Release memory that can be had again: another sub-bundle is computed next."""
         ...
 
     def close(self) -> None:
-        """The share is not wanted any more."""
+        """Unload the sub-bundle."""
         ...
 
 
-class Host(Protocol):
-    """What a worker computes on."""
+class Backend(Protocol):
+    """The device or the group of workers that computes for one worker."""
 
-    def begin(self, post: Post, changed: Callable[[], None]) -> None:
-        """Called first; `changed` is to be posted when `abilities` or a runner's fault are others. Raises `HubError`."""
+    def begin(self, call_soon: CallSoon, changed: Callable[[], None]) -> None:
+        """Start the backend; called before anything else. Raises `HubError`.
+
+        The backend calls ``call_soon(changed)`` when `capabilities` or a runner's fault have changed.
+        """
         ...
 
-    def abilities(self) -> Abilities | None:
-        """What to advertise; None while nothing can be computed."""
+    def capabilities(self) -> Capabilities | None:
+        """Return what to advertise, or None while nothing can be computed."""
         ...
 
-    def open(self, folder: Path) -> Runner:
-        """Load a share. Raises `RuntimeFault`."""
+    def open(self, folder: Path) -> SubBundleRunner:
+        """Load a sub-bundle. Raises `RuntimeFault`."""
         ...
 
     def close(self) -> None:
-        """The worker ends."""
+        """End the backend."""
         ...
 
 
-class LocalHost:
-    """This device alone, by the executor."""
+class LocalBackend:
+    """This device, which computes with the executor."""
 
-    def __init__(self, abilities: Abilities) -> None:
-        self._abilities = abilities
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
 
-    def begin(self, post: Post, changed: Callable[[], None]) -> None:
-        """Nothing here ever changes."""
+    def begin(self, call_soon: CallSoon, changed: Callable[[], None]) -> None:
+        """Do nothing: this device never changes."""
 
-    def abilities(self) -> Abilities:
-        """What was measured at the start."""
-        return self._abilities
+    def capabilities(self) -> Capabilities:
+        """Return what was measured at the start."""
+        return self._capabilities
 
-    def open(self, folder: Path) -> Runner:
-        """Load a share, for as many threads as its budget was planned for."""
-        most = read_manifest(folder).target.threads
-        return _Loaded(load_executor(folder, threads=min(self._abilities.threads, most)))
+    def open(self, folder: Path) -> SubBundleRunner:
+        """Load a sub-bundle, with no more threads than its budget was planned for."""
+        planned = read_manifest(folder).target.threads
+        return _LocalRunner(load_executor(folder, threads=min(self._capabilities.threads, planned)))
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing."""
 
 
-class _Loaded:
-    """A share in this process: computed at once, on the worker's thread."""
+class _LocalRunner:
+    """A sub-bundle in this process, computed at once on the worker's thread."""
 
     fault = None
 
@@ -117,14 +121,14 @@ class _Loaded:
         self.manifest = executor.manifest
         self.steps_s: list[float] = []
 
-    def start(self, inputs: Mapping[str, Any], done: Done) -> None:
+    def start(self, inputs: Mapping[str, Any], on_result: ResultHandler) -> None:
         ends = [time.perf_counter()]
         try:
             outputs: Outputs | RuntimeFault = self._executor.run(inputs, lambda _: ends.append(time.perf_counter()))
         except RuntimeFault as fault:
             outputs = fault
         self.steps_s = [end - start for start, end in itertools.pairwise(ends)]
-        done(outputs)
+        on_result(outputs)
 
     def make_room(self) -> None:
         self._executor.make_room()  # pinned weights stay

@@ -1,4 +1,4 @@
-"""A cluster whose hub, manager, workers and client are each on a board of a network of their own."""
+"""Run a cluster whose hub, manager, workers and client are each on a board of a network of their own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.cluster_network import Network
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import running
 
 
 class Boards(Devices):
-    """`Devices`, each started on the board of its name; an engine is on the board ``client``."""
+    """The processes of one cluster, each on the board of its name; engines are on the board ``client``."""
 
     def __init__(
-        self, stack: ExitStack, folder: Path, bundle: Path, bin_folder: Path, mosquitto: str, network: Network
+        self,
+        stack: ExitStack,
+        folder: Path,
+        bundle: Path,
+        bin_folder: Path,
+        mosquitto: str,
+        network: Network,
+        settings: Settings | None = None,
     ) -> None:
-        super().__init__(stack, folder, bundle, bin_folder, mosquitto)
+        super().__init__(stack, folder, bundle, bin_folder, mosquitto, settings)
         self.network = network
         self.url = f"mqtt://{network.address('hub')}:{self.port}"
 
@@ -35,6 +43,6 @@ class Boards(Devices):
         with self.network.inside("client"):
             return super().engine()
 
-    def _start(self, name: str, command: str, options: list[str | Path]) -> None:
+    def start_command(self, name: str, command: str, options: list[str | Path]) -> None:
         with self.network.inside(name):
-            super()._start(name, command, options)
+            super().start_command(name, command, options)

@@ -1,4 +1,4 @@
-"""What the cluster's tests share: the real broker, on loopback."""
+"""Provide the cluster's tests with the real broker, on loopback, and processes at it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import pytest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
 
 
 @pytest.fixture(scope="session")
 def mosquitto() -> str:
-    """The broker's program."""
-    found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
+    """Return the broker's program."""
+    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
         reason = "needs the broker Mosquitto: apt-get install mosquitto"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return found
+    return program
 
 
 @pytest.fixture
 def open_hub(mosquitto: str, tmp_path: Path) -> Iterator[Join]:
-    """A hub without passwords, with the limits of ours."""
+    """Run a hub without passwords, with the limits of ours."""
     port = free_port()
     configuration = tmp_path / "open.conf"
     configuration.write_text(
@@ -43,8 +44,8 @@ def open_hub(mosquitto: str, tmp_path: Path) -> Iterator[Join]:
 
 @pytest.fixture
 def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
-    """A hub that runs, and what else a test starts."""
+    """Run a hub; the test starts managers and workers, which have short waiting times."""
     with ExitStack() as stack:
-        made = Devices(stack, tmp_path, layers, bin_folder, mosquitto)
-        made.start_hub()
-        yield made
+        started = Devices(stack, tmp_path, layers, bin_folder, mosquitto, Settings())
+        started.start_hub()
+        yield started

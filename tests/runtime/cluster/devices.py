@@ -1,4 +1,4 @@
-"""A cluster of separate processes on this machine: a hub, a manager, workers; each can be killed."""
+"""Run a cluster of separate processes on this machine: a hub, a manager and workers, each of which can be killed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 LIAR = """
@@ -45,13 +47,26 @@ main()
 
 
 class Devices:
-    """Starts installed commands; all are ended with the ``stack``."""
+    """The processes of one cluster, all ended with the ``stack``; `log` has what each wrote.
 
-    def __init__(self, stack: ExitStack, folder: Path, bundle: Path, bin_folder: Path, mosquitto: str) -> None:
+    With ``settings``, managers and workers run by `tests.runtime.cluster.fast`; without, they are the installed commands.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Path,
+        bundle: Path,
+        bin_folder: Path,
+        mosquitto: str,
+        settings: Settings | None = None,
+    ) -> None:
         self._stack, self._folder, self.bundle, self._bin, self._mosquitto = stack, folder, bundle, bin_folder, mosquitto
+        self.settings = settings
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._spawned: list[subprocess.Popen[bytes]] = []
 
     def start_hub(self) -> None:
         configuration = self._folder / "open.conf"
@@ -62,32 +77,34 @@ class Devices:
         self.processes["hub"] = self._stack.enter_context(running(self._mosquitto, configuration, self.port))
 
     def start(self, workers: int, *options: str) -> None:
-        """A manager and workers w0, w1 and so on, until all is loaded."""
+        """Start a manager and workers w0, w1 and so on; wait until all sub-bundles are loaded."""
         self.start_manager("--workers", str(workers), *options)
         for number in range(workers):
             self.start_worker(f"w{number}")
-        self.wait_for_shares(workers=workers)
+        self.wait_for_sub_bundles(workers=workers)
 
     def start_manager(self, *options: str) -> None:
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url]
         command: list[str | Path] = [self.bundle, *hub, "--journal", self._folder / "journal", "--verbose", *options]
-        self._start("manager", "hyps-manager", command)
+        self.start_command("manager", "hyps-manager", command)
 
     def start_worker(self, name: str, *options: str, memory: str = "120MB") -> None:
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url, "--name", name]
         cache = self._folder / f"{name}.cache"
-        self._start(
+        self.start_command(
             name, "hyps-worker", [*hub, "--memory", memory, "--threads", "1", "--cache", cache, "--verbose", *options]
         )
 
     def start_group(self, name: str, below: Devices, *options: str) -> None:
-        """A worker that is the manager of the workers at another hub."""
+        """Start a worker that is the manager of the workers at another hub."""
         hub = [] if "--sub-join" in options else ["--sub-hub", below.url]
         cache = self._folder / f"{name}.cache"
-        self._start(name, "hyps-worker", ["--hub", self.url, "--name", name, "--cache", cache, "--verbose", *hub, *options])
+        self.start_command(
+            name, "hyps-worker", ["--hub", self.url, "--name", name, "--cache", cache, "--verbose", *hub, *options]
+        )
 
     def start_program(self, name: str, text: str) -> None:
-        """A worker that does not behave: `LIAR` adds one to what it computes, `QUITTER` dies after a chunk of it."""
+        """Start a faulty worker: `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one."""
         program = self._folder / f"{name}.py"
         program.write_text(text)
         options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
@@ -95,13 +112,13 @@ class Devices:
         self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})
 
     def kill(self, name: str) -> None:
-        """With -9."""
+        """Kill a process with SIGKILL."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
 
     def freeze(self, name: str) -> None:
-        """As a board whose link broke: it says nothing and takes nothing."""
+        """Stop a process, like a board whose link broke: it sends nothing and takes nothing."""
         self.processes[name].send_signal(signal.SIGSTOP)
 
     def log(self, name: str) -> str:
@@ -115,37 +132,47 @@ class Devices:
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
 
-    def wait_for_shares(self, workers: int = 0, seconds: float = 20) -> None:
-        """Until every share that the manager placed last is loaded."""
+    def wait_for_sub_bundles(self, workers: int = 0, seconds: float = 20) -> None:
+        """Wait until every sub-bundle of the last placement is loaded."""
 
         def loaded() -> bool:
-            lives = dict(re.findall(r"share (\d+ on \w+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
+            lives = dict(re.findall(r"sub-bundle (\d+ on \w+): \w+ -> (\w+)$", self.log("manager"), re.MULTILINE))
             ready = {life.split()[0] for life, state in lives.items() if state in ("loaded", "inferring", "computed")}
             homes = {life.split()[-1] for life, state in lives.items() if state != "lost"}
             waits = {"placed", "loading"} & {*lives.values()}
             return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
-        wait_for(f"loaded shares: {self.log('manager')}", loaded, seconds)
+        wait_for(f"loaded sub-bundles: {self.log('manager')}", loaded, seconds)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
         return int(re.findall(rf"{figure}:\s+(\d+)", status)[0]) * 1024
 
-    def _start(self, name: str, command: str, options: list[str | Path]) -> None:
-        self._spawn(name, [self._bin / command, *options])
+    def command(self, name: str, *arguments: str | Path) -> list[str | Path]:
+        """Return the command line of an installed command, with the settings if there are any."""
+        return self.settings.command(name, *arguments) if self.settings else [self._bin / name, *arguments]
 
-    def _spawn(self, name: str, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
-        output = self._stack.enter_context((self._folder / f"{name}.log").open("ab"))
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        self._stack.callback(_end, process)
+    def start_command(self, name: str, command: str, options: list[str | Path]) -> None:
+        """Start ``hyps-manager`` or ``hyps-worker`` as the process ``name``."""
+        lean = LEAN_ENVIRONMENT if self.settings else {}  # spares the command to start itself again with it
+        self._spawn(name, self.command(command, *options), {**os.environ, **lean})
+
+    def _spawn(self, name: str, command: list[str | Path], environment: dict[str, str]) -> None:
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         self.processes[name] = process
+        self._spawned.append(process)
+        self._stack.callback(self._end)
 
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGCONT)  # one that was frozen
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    def _end(self) -> None:
+        """End all managers and workers at once; a hub is ended after them, by the ``stack``."""
+        for process in self._spawned:
+            process.send_signal(signal.SIGCONT)  # a frozen one would not end
+            process.terminate()
+        for process in self._spawned:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._spawned.clear()

@@ -1,4 +1,4 @@
-"""The real broker in a process of its own, on loopback, and how to wait for things."""
+"""Run the real broker in a process of its own, on loopback, and wait for conditions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def running(mosquitto: str, configuration: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A broker in a process of its own, until the end or until it is killed."""
+    """Run a broker until the end of the context, or until it is killed."""
     log = configuration.with_name("mosquitto.log")
     with log.open("ab") as output, subprocess.Popen([mosquitto, "-c", configuration], stderr=output) as process:
         try:

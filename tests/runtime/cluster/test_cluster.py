@@ -1,4 +1,4 @@
-"""The whole cluster as separate processes behind the real broker: the local run's bits, whoever is killed."""
+"""Test the whole cluster, as processes at the real broker: the local run's bits, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import encode_join
+from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-#: So many images go by while something is killed.
+#: The number of images of a stream during which something is killed.
 COUNT = 30
 
 
@@ -37,13 +39,13 @@ def pictures() -> list[NDArray[Any]]:
 
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
-    """The local run's bits."""
+    """Return the local run's bits."""
     executor = load_executor(layers)
     return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
 
 
 class Stream:
-    """Runs the pictures at the cluster, one after the other, beside whatever the test does."""
+    """The pictures, run at the cluster one after the other on a thread of their own."""
 
     def __init__(self, devices: Devices, pictures: list[NDArray[Any]]) -> None:
         self.answers: list[bytes] = []
@@ -67,30 +69,49 @@ class Stream:
         return self.answers
 
 
+@pytest.fixture(scope="module")
+def local_run(
+    layers: Path, hyps_run: Command, photograph: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], bytes]:
+    """Run the photograph on this device; return the classes printed and the file of outputs."""
+    saved = tmp_path_factory.mktemp("local") / "local.npz"
+    printed = hyps_run(layers, photograph, "--save", saved).stdout
+    return printed.splitlines()[:-1], saved.read_bytes()
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_local_runs_bits(devices: Devices, count: int, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
+def test_the_local_runs_bits(
+    devices: Devices,
+    count: int,
+    hyps_run: Command,
+    photograph: Path,
+    local_run: tuple[list[str], bytes],
+    tmp_path: Path,
+) -> None:
+    """With one worker, the installed commands run as they are: they measure the device and wait as usual."""
+    if count == 1:
+        devices.settings = None
     devices.start(count)
-    there = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", tmp_path / "there.npz")
-    here = hyps_run(devices.bundle, photograph, "--save", tmp_path / "here.npz")
-    assert (there.returncode, there.stderr) == (0, "")
-    assert there.stdout.splitlines()[:-1] == here.stdout.splitlines()[:-1]
-    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
-    said = hyps_run(devices.bundle, photograph, photograph, "--engine", devices.url, "--json").stdout.splitlines()
-    assert [json.loads(line)["top"] for line in said] == [json.loads(said[0])["top"]] * 2
+    saved = tmp_path / "cluster.npz"
+    done = hyps_run(devices.bundle, photograph, "--engine", devices.url, "--save", saved)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout.splitlines()[:-1], saved.read_bytes()) == local_run
+    printed = hyps_run(devices.bundle, photograph, photograph, "--engine", devices.url, "--json").stdout.splitlines()
+    assert [json.loads(line)["top"] for line in printed] == [json.loads(printed[0])["top"]] * 2
     assert all(devices.resident_bytes(f"w{number}") < 110e6 for number in range(count))
     assert devices.resident_bytes("manager") < 60e6
 
 
 def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Its share goes to another, which goes on from the last tensors; every image is answered once, and right."""
+    """Another worker takes its sub-bundle over, from the last tensors; each image gets one answer, the right one."""
     devices.start(3)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     devices.kill("w1")
     assert stream.result() == expected
-    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+    assert "w1 is gone: sub-bundle 1 must move" in devices.log("manager")
     devices.start_worker("w1")
-    wait_for("w1 back", lambda: devices.log("manager").count("w1 is there") == 2)
+    wait_for("w1 back", lambda: devices.log("manager").count("w1 has joined") == 2)
     devices.kill("w0")
     devices.kill("w2")
     assert Stream(devices, pictures[:5]).result() == expected[:5]
@@ -101,14 +122,16 @@ def test_a_worker_is_killed(devices: Devices, pictures: list[NDArray[Any]], expe
 def test_a_worker_dies_while_its_tensor_is_passed_on(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]
 ) -> None:
-    """The next has been asked by then: it is asked again, for what another computes."""
+    """The next worker was asked by then; it is asked again, with the tensor that another worker computes."""
     devices.start_manager("--workers", "2")
     devices.start_program("w0", QUITTER)
     devices.start_worker("w1")
-    devices.wait_for_shares(workers=2)
+    devices.wait_for_sub_bundles(workers=2)
     assert Stream(devices, pictures[:3]).result() == expected[:3]
     log = devices.log("manager")
-    assert 0 < log.index("share 1 on w1: loaded -> inferring") < log.index("w0 is gone") < log.index("share 0 on w1")
+    assert (
+        0 < log.index("sub-bundle 1 on w1: loaded -> inferring") < log.index("w0 is gone") < log.index("sub-bundle 0 on w1")
+    )
 
 
 def test_a_worker_that_comes_back_downloads_nothing_twice(
@@ -137,7 +160,7 @@ def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], e
 
 
 def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """It forgets everything: orders, states, what waits."""
+    """A killed hub forgets everything: orders, states and waiting messages."""
     devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -148,7 +171,7 @@ def test_the_hub_is_killed(devices: Devices, pictures: list[NDArray[Any]], expec
 
 
 def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """Nobody says so, as its last will is lost with the hub; its shares go to another all the same."""
+    """Its last will is lost with the hub; its sub-bundle moves to another worker all the same."""
     devices.start(2)
     stream = Stream(devices, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
@@ -156,21 +179,21 @@ def test_a_worker_dies_while_the_hub_is_dead(devices: Devices, pictures: list[ND
     devices.kill("w1")
     devices.start_hub()
     assert stream.result() == expected
-    assert "w1 is gone: shares 1 need another" in devices.log("manager")
+    assert "w1 is gone: sub-bundle 1 must move" in devices.log("manager")
 
 
 def test_a_worker_that_cannot_load_is_replaced(
     devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes], tmp_path: Path
 ) -> None:
-    """Its cache can be no folder any more, say: it is told to try again, and then others hold its share."""
+    """A worker whose cache is broken is asked to try again; then another worker gets its sub-bundle."""
     devices.start_manager("--workers", "2")
     devices.start_worker("w0")
     devices.start_worker("w1")
-    wait_for("its cache", lambda: (tmp_path / "w1.cache/shares").exists())
-    shutil.rmtree(tmp_path / "w1.cache/shares")
-    (tmp_path / "w1.cache/shares").write_bytes(b"in the way")
+    wait_for("its cache", lambda: (tmp_path / "w1.cache/sub-bundles").exists())
+    shutil.rmtree(tmp_path / "w1.cache/sub-bundles")
+    (tmp_path / "w1.cache/sub-bundles").write_bytes(b"in the way")
     assert Stream(devices, pictures[:5]).result() == expected[:5]
-    assert "w1 is set aside: it cannot load its shares" in devices.log("manager")
+    assert "w1 is set aside: it cannot load its sub-bundles" in devices.log("manager")
 
 
 def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
@@ -187,9 +210,14 @@ def test_everything_is_killed(devices: Devices, pictures: list[NDArray[Any]], ex
 
 
 def test_with_certificates_and_credentials(
-    devices: Devices, mosquitto: str, hyps_run: Command, photograph: Path, tmp_path: Path
+    devices: Devices,
+    mosquitto: str,
+    hyps_run: Command,
+    photograph: Path,
+    local_run: tuple[list[str], bytes],
+    tmp_path: Path,
 ) -> None:
-    """The hub of ``init-hub``; partitions travel by TLS as well; no secret is in a list of processes or a log."""
+    """The hub is that of ``init-hub``; files travel by TLS, too; no secret is in the list of processes or in a log."""
     hub, port = tmp_path / "hub", free_port()
     init_hub(hub, ["127.0.0.1"], port)
     joins = {name: add_user(hub, Role.WORKER, name) for name in ("w0", "w1")} | {"c": add_user(hub, Role.CLIENT, "c")}
@@ -199,10 +227,10 @@ def test_with_certificates_and_credentials(
         devices.start_manager("--join", str(hub / "manager.join"), "--workers", "2")
         for name in ("w0", "w1"):
             devices.start_worker(name, "--join", str(hub / f"{name}.join"))
-        devices.wait_for_shares(workers=2)
+        devices.wait_for_sub_bundles(workers=2)
         done = hyps_run(devices.bundle, photograph, "--join", hub / "c.join")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[:-1] == hyps_run(devices.bundle, photograph).stdout.splitlines()[:-1]
+        assert done.stdout.splitlines()[:-1] == local_run[0]
         orders = devices.log("w0") + devices.log("w1") + devices.log("manager") + (hub / "mosquitto.log").read_text()
         lists = "".join(Path(f"/proc/{each.pid}/cmdline").read_text() for each in devices.processes.values())
         assert all(join.password and join.password not in orders + lists for join in joins.values())
@@ -228,12 +256,13 @@ def test_what_the_user_can_mend(
 
 
 def test_jobs_that_are_refused(devices: Devices, hyps_run: Command, photograph: Path, cifar_bundle: Path) -> None:
+    devices.settings = Settings(timeouts=Timeouts(settle_s=0.4, startup_s=0))
     devices.start_manager()
     done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
     assert (done.returncode, "no worker has joined the manager yet" in done.stderr) == (2, True)
     devices.start_worker("w0", memory="60MB")
-    wait_for("its complaint", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
+    wait_for("the reason", lambda: "MB on a worker, the largest has 60.0 MB" in devices.log("manager"))
     devices.start_worker("w1")
-    devices.wait_for_shares(workers=1)
+    devices.wait_for_sub_bundles(workers=1)
     done = hyps_run(cifar_bundle, photograph, "--engine", devices.url)
     assert (done.returncode, "the manager runs another bundle" in done.stderr) == (2, True)

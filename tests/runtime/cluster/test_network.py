@@ -1,4 +1,4 @@
-"""The cluster over real links of 94 Mbit/s, each device in a network namespace of its own; one cable is pulled."""
+"""Test the cluster over links of 94 Mbit/s, each device in a network namespace of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hyps.runtime.execution.executor import load_executor
 from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.boards import Boards
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import wait_for
 from tests.runtime.cluster.test_cluster import Stream
 from tests.wireless import Wireless
@@ -37,7 +38,7 @@ def links() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def air() -> Iterator[Network]:
-    """Two workers by radio."""
+    """Return a network whose two workers have radio links."""
     try:
         with network(["hub", "manager", "w0", "w1", "client"], dict.fromkeys(["w0", "w1"], RADIO)) as made:
             yield made
@@ -50,10 +51,11 @@ def boards(
     layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Boards]:
     with ExitStack() as stack:
-        made = Boards(stack, tmp_path, layers, bin_folder, mosquitto, request.getfixturevalue(request.param))
-        made.start_hub()
-        made.start(2)
-        yield made
+        network = request.getfixturevalue(request.param)
+        started = Boards(stack, tmp_path, layers, bin_folder, mosquitto, network, Settings(keepalive_s=2))
+        started.start_hub()
+        started.start(2)
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +66,13 @@ def pictures() -> list[NDArray[Any]]:
 
 @pytest.fixture(scope="module")
 def expected(layers: Path, pictures: list[NDArray[Any]]) -> list[bytes]:
-    """The local run's bits."""
+    """Return the local run's bits."""
     executor = load_executor(layers)
     return [executor.run({"image": picture})["scores"].tobytes() for picture in pictures]
 
 
 def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
-    """A megabyte to the hub's board takes as long as the link needs, and the interface counts it with its headers."""
+    """A megabyte takes as long as the link needs, and the interface counts it with its headers."""
     size = 1_000_000
     with links.inside("hub"), socket.create_server((links.address("hub"), 0)) as server:
         port = server.getsockname()[1]
@@ -98,7 +100,7 @@ def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("boards", ["links"], indirect=True)
 def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[NDArray[Any]], expected: list[bytes]) -> None:
-    """The worker behind it is missed, its share goes to the other; when the cable is back, it works again."""
+    """The unplugged worker is lost, and the other gets its sub-bundle; when it is plugged in again, it joins."""
     stream = Stream(boards, pictures)
     wait_for("some answers", lambda: len(stream.answers) >= 5)
     boards.network.unplug("w1")
@@ -106,11 +108,11 @@ def test_the_local_runs_bits_and_a_cable_pulled(boards: Boards, pictures: list[N
     wait_for("more answers", lambda: len(stream.answers) >= 8)
     boards.network.plug("w1")
     assert stream.result() == expected
-    wait_for("w1 back", lambda: boards.log("manager").count("w1 is there") == 2)
+    wait_for("w1 back", lambda: boards.log("manager").count("w1 has joined") == 2)
 
 
 def test_a_link_that_delays(air: Network) -> None:
-    """A connection's first packet goes there, its answer comes back."""
+    """Connecting takes one packet there and one back."""
     seconds = []
     with air.inside("hub"), socket.create_server((air.address("hub"), 0)) as server:
         for _ in range(5):

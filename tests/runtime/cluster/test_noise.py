@@ -1,4 +1,4 @@
-"""Whatever else is said at a hub without passwords, beside a stream: counted and dropped, and every answer is right."""
+"""Test that noise at a hub without passwords is counted and dropped, and that every answer is right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import random
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ TOPICS += ["workers/w7/state", "workers/w0/state/x", "clients/c1/result", "elsew
 
 
 class Intruder:
-    """Hears all that is said, and says it again: as it was, later, elsewhere, with other bytes, or cut off."""
+    """A user that publishes every message again: unchanged, on another topic, with other bytes, or truncated."""
 
     def __init__(self, url: str) -> None:
         self.heard: list[tuple[str, bytes]] = []
@@ -43,7 +42,7 @@ class Intruder:
     def disturb(self) -> None:
         topic, payload = self._random.choice(self.heard)
         what = self._random.randrange(5)
-        if what == 0:  # replayed where it came from, but for orders and states: those an intruder could forge outright
+        if what == 0:  # a replay; not of orders and states, which an intruder could forge as well
             topic = topic if topic.endswith(("input", "output", "submit")) else "hyps/elsewhere"
         elif what == 1:
             topic = f"hyps/{self._random.choice(TOPICS)}"
@@ -62,7 +61,7 @@ class Intruder:
         self.connection.publish(topic, payload)
 
 
-def test_noise(devices: Devices, bin_folder: Path) -> None:
+def test_noise(devices: Devices) -> None:
     devices.start(2)
     generator = np.random.default_rng(8)
     pictures: list[dict[str, Any]] = [
@@ -79,11 +78,11 @@ def test_noise(devices: Devices, bin_folder: Path) -> None:
             for _ in range(5):
                 intruder.disturb()
     assert answers == expected
-    command: list[str | Path] = [bin_folder / "hyps-manager", "status", "--hub", devices.url, "--json"]
+    command = devices.command("hyps-manager", "status", "--hub", devices.url, "--json")
 
-    def dropped() -> int:
+    def rejected() -> int:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return sum(json.loads(done.stdout)["dropped"].values())
+        return sum(json.loads(done.stdout)["rejected"].values())
 
-    wait_for("the count", lambda: dropped() > 20)
+    wait_for("the count", lambda: rejected() > 20)
     assert "Traceback" not in devices.log("manager") + devices.log("w0") + devices.log("w1")

@@ -12,7 +12,7 @@ import pytest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
-from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
+from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import InputError
@@ -31,7 +31,7 @@ def ticket(server: FileServer, bundle: Path, part: Manifest, inputs: int) -> Tic
     sha256 = hashlib.sha256(document).hexdigest()
     shelf: dict[str, Path | bytes] = {sha256: document, **{file.sha256: bundle / file.path for file in part.files}}
     orders = Orders(epoch=0, url=server.url, token=server.grant(sha256, shelf))
-    return Ticket(orders=orders, order=ShareOrder(number=0, sha256=sha256, size_bytes=len(document)), inputs=inputs)
+    return Ticket(orders=orders, order=SubBundleOrder(number=0, sha256=sha256, size_bytes=len(document)), inputs=inputs)
 
 
 @pytest.mark.parametrize("inputs", [1, 3])

@@ -73,7 +73,7 @@ def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path,
     page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", cluster.url, "--verbose", *options]
     first: list[str | Path] = [cluster.bundle, "--journal", folder / "journal"] if bundle else []
     said_before = len(cluster.log("manager"))
-    cluster._start("manager", "hyps-manager", ["serve", *first, *page])
+    cluster.start_command("manager", "hyps-manager", ["serve", *first, *page])
     for number in range(workers):
         cluster.start_worker(f"w{number}")
     pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The hub that ``hyps-manager init-hub`` configures, as the real Mosquitto runs it: who gets in, and who reads what."""
+"""Test the hub of ``hyps-manager init-hub``, run by the real Mosquitto: who gets in, and who reads what."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
 from hyps.runtime.cluster.broker.join import Join, encode_join, parse_address, read_join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from hyps.runtime.cluster.protocol.topics import Role, parse_topic, topic
+from hyps.runtime.cluster.protocol.topics import Role, User, UserTopic, parse_topic, topic
 from hyps.runtime.errors import HubError
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
-#: paho leaves the socket to the garbage collector when the handshake fails.
+#: paho leaves the socket to the garbage collector if the handshake fails.
 leaves_a_socket = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Ear:
-    """A connection that keeps what it hears."""
+    """A connection that keeps the messages that it gets."""
 
     def __init__(self, join: Join, name: str, *topics: str) -> None:
         self.heard: list[tuple[str, bytes]] = []
@@ -41,7 +41,7 @@ class Ear:
 
 @pytest.fixture(scope="module")
 def hyps_manager(bin_folder: Path) -> Command:
-    """Run the installed ``hyps-manager``; never with a traceback."""
+    """Return a function that runs the installed ``hyps-manager`` and checks its errors."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -58,7 +58,7 @@ def hyps_manager(bin_folder: Path) -> Command:
 
 @pytest.fixture(scope="module")
 def hub(mosquitto: str, hyps_manager: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The hub's folder while it runs, with workers w1 and w2 and a client c1, whose join files lie in it."""
+    """Run a hub; return its folder, with the join files of workers w1 and w2 and a client c1."""
     folder, port = tmp_path_factory.mktemp("cluster") / "hub", free_port()
     assert hyps_manager("init-hub", folder, "--host", "127.0.0.1", "--port", str(port)).returncode == 0
     for command, name in (("add-worker", "w1"), ("add-worker", "w2"), ("add-client", "c1")):
@@ -83,7 +83,7 @@ def ears(hub: Path) -> Iterator[Callable[..., Ear]]:
 
 
 def test_a_stolen_credential_reads_nothing_of_others(ears: Callable[..., Ear]) -> None:
-    """Whatever w1 asks for, it gets what is meant for w1."""
+    """Whatever w1 subscribes to, it gets only what is meant for w1."""
     thief = ears("w1", "#", "hyps/#", "hyps/workers/#", "hyps/workers/w2/input", "hyps/clients/c1/submit", "$SYS/#")
     manager, victim, client = ears("manager", "hyps/#"), ears("w2", "hyps/workers/w2/input"), ears("c1")
     manager.connection.publish("hyps/workers/w2/orders", b"secret", retain=True)
@@ -93,7 +93,7 @@ def test_a_stolen_credential_reads_nothing_of_others(ears: Callable[..., Ear]) -
     manager.connection.publish("hyps/workers/w1/input", b"for w1")
     wait_for("w1's own input", lambda: thief.heard)
     wait_for("w2's input", lambda: victim.heard)
-    assert set(thief.heard) == {("hyps/workers/w1/input", b"for w1")}  # once for each subscription
+    assert set(thief.heard) == {("hyps/workers/w1/input", b"for w1")}  # the message comes once for each subscription
     manager.connection.publish("hyps/workers/w2/orders", b"", retain=True)
 
 
@@ -121,7 +121,7 @@ def test_a_client_hears_its_own_results_alone(ears: Callable[..., Ear]) -> None:
 
 
 def test_the_session_of_another_cannot_be_taken(hub: Path, ears: Callable[..., Ear]) -> None:
-    """w1 calls itself w2: the hub takes the user's name, and w2 stays."""
+    """w1 connects as w2: the hub uses the user's name instead, and w2 stays connected."""
     victim, manager = ears("w2", "hyps/workers/w2/input"), ears("manager")
     thief = Ear(read_join(hub / "w1.join"), "w2", "hyps/workers/w2/input")
     try:
@@ -141,7 +141,7 @@ def test_the_session_of_another_cannot_be_taken(hub: Path, ears: Callable[..., E
     ],
     ids=["wrong password", "unknown name", "no name"],
 )
-def test_who_is_not_let_in(hub: Path, changes: dict[str, str | None], reason: str) -> None:
+def test_refused_credentials(hub: Path, changes: dict[str, str | None], reason: str) -> None:
     join = msgspec.structs.replace(read_join(hub / "w1.join"), **changes)
     with pytest.raises(HubError, match=reason) as caught:
         Ear(join, "w1")
@@ -196,7 +196,7 @@ def test_workers_join_a_hub_that_runs(hub: Path, mosquitto: str, tmp_path: Path)
             Ear(join, "late")
 
 
-def test_a_last_will_tells_of_a_device_that_is_gone(ears: Callable[..., Ear], hub: Path) -> None:
+def test_the_hub_publishes_the_last_will_of_a_lost_device(ears: Callable[..., Ear], hub: Path) -> None:
     manager = ears("manager", "hyps/workers/+/state")
     state = topic(Role.WORKER, "w1", "state")
     worker = Connection(
@@ -212,7 +212,7 @@ def test_a_last_will_tells_of_a_device_that_is_gone(ears: Callable[..., Ear], hu
 
 
 def test_no_delay_and_no_larger_messages(ears: Callable[..., Ear]) -> None:
-    """40 ms a message without TCP_NODELAY on both sides; 100 there and back take 0.05 s."""
+    """Without TCP_NODELAY on both sides, each message takes 40 ms; with it, 100 there and back take 0.05 s."""
     manager, worker = ears("manager"), ears("w1", "hyps/workers/w1/input")
     options = worker.connection._client.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # type: ignore[union-attr]
     assert options == 1
@@ -227,7 +227,7 @@ def test_no_delay_and_no_larger_messages(ears: Callable[..., Ear]) -> None:
 
 
 def test_the_hub_waits_for_acknowledgements(ears: Callable[..., Ear], hub: Path) -> None:
-    """It sends no more than 20 before the first is acknowledged (Mosquitto 2.0.11 sends all the others then)."""
+    """The hub sends 20 messages before the first is acknowledged (Mosquitto 2.0.11 then sends all the others)."""
     manager = ears("manager")
     held: list[Callable[[], None]] = []
     slow = Connection(
@@ -249,7 +249,7 @@ def test_the_hub_waits_for_acknowledgements(ears: Callable[..., Ear], hub: Path)
     slow.close()
 
 
-def test_secrets_are_their_owners_alone_and_never_shown(hub: Path) -> None:
+def test_only_the_owner_can_read_secrets_and_they_are_never_shown(hub: Path) -> None:
     assert hub.stat().st_mode & 0o077 == 0
     for name in ("authority.key", "hub.key", "manager.join", "passwords", "access"):
         assert (hub / name).stat().st_mode & 0o777 == 0o600, name
@@ -257,18 +257,18 @@ def test_secrets_are_their_owners_alone_and_never_shown(hub: Path) -> None:
     assert join.password is not None
     assert join.password not in repr(join)
     assert all(join.password not in path.read_text() for path in (hub / "passwords", hub / "mosquitto.conf"))
-    assert "PRIVATE KEY" not in (join.authority or "")  # "key" alone may stand in base64
+    assert "PRIVATE KEY" not in (join.authority or "")  # "key" alone may occur in base64
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["init-hub", "{hub}"], "is there already: its credentials would be lost"),
+        (["init-hub", "{hub}"], "exists: its credentials would be lost"),
         (["init-hub", "{tmp}/a b"], "takes no spaces in paths"),
-        (["init-hub", "{tmp}/x", "--host", "a b"], "'a b' is no name or address of a host"),
+        (["init-hub", "{tmp}/x", "--host", "a b"], "'a b' is not a name or an address of a host"),
         (["init-hub", "{tmp}/x", "--port", "0"], "must be a port, 1 to 65535"),
         (["init-hub", "{tmp}/no/folder"], "cannot write"),
-        (["add-worker", "w1", "--hub-dir", "{tmp}"], "is no hub's folder; make one with 'hyps-manager init-hub DIR'"),
+        (["add-worker", "w1", "--hub-dir", "{tmp}"], "is not a hub's folder; make one with 'hyps-manager init-hub DIR'"),
         (["add-worker", "a/b", "--hub-dir", "{hub}"], "'a/b' cannot be a name"),
         (["add-worker", "+", "--hub-dir", "{hub}"], "cannot be a name"),
         (["add-worker", "manager", "--hub-dir", "{hub}"], "cannot be a name"),
@@ -302,8 +302,8 @@ def test_addresses(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "board", "board:1883", "http://board", "mqtt://", "mqtt://a:x", "mqtt://a:99999", "mqtt://a/b", "mqtt://[x"]
 )
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(HubError, match="is no address of a hub; give mqtt://HOST:PORT"):
+def test_invalid_addresses(text: str) -> None:
+    with pytest.raises(HubError, match="is not an address of a hub; give mqtt://HOST:PORT"):
         parse_address(text)
 
 
@@ -314,10 +314,10 @@ def test_no_password_in_an_address() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"hub": 3}', b'{"hub": "mqtt://a", "more": 1}', b"\xff", b"[" * 10_000])
-def test_what_is_no_join_file(tmp_path: Path, content: bytes) -> None:
+def test_invalid_join_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w1.join"
     write_secret(path, content)
-    with pytest.raises(HubError, match="is no join file; make one"):
+    with pytest.raises(HubError, match="is not a join file; make one"):
         read_join(path)
 
 
@@ -329,6 +329,6 @@ def test_join_files_round_trip(tmp_path: Path) -> None:
 
 def test_topics() -> None:
     assert topic(Role.WORKER, "w1", "input") == "hyps/workers/w1/input"
-    assert parse_topic("hyps/workers/w1/input") == (Role.WORKER, "w1", "input")
+    assert parse_topic("hyps/workers/w1/input") == UserTopic(User(Role.WORKER, "w1"), "input")
     for text in ("", "hyps", "hyps/workers/w1", "hyps/others/w1/input", "x/workers/w1/input", "hyps/workers/+/input"):
         assert parse_topic(text) is None

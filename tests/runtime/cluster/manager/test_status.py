@@ -1,4 +1,4 @@
-"""What the manager says of itself, as its viewers see it."""
+"""Test the manager's status as a viewer sees it."""
 
 from __future__ import annotations
 
@@ -17,49 +17,55 @@ from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 
-def status(bin_folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [bin_folder / "hyps-manager", "status", *options]
+def status(devices: Devices, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = devices.command("hyps-manager", "status", *options)
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_workers_placements_queues_and_rates(devices: Devices, bin_folder: Path) -> None:
+def test_workers_placements_queues_and_rates(devices: Devices) -> None:
     devices.start(2, "--replicas", "2")
     picture = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     with closing(devices.engine()) as engine:
         assert len([*engine.run(in_memory([picture] * 6))]) == 6
 
     def answered() -> dict[str, object]:
-        done = status(bin_folder, "--hub", devices.url, "--json")
+        done = status(devices, "--hub", devices.url, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         found: dict[str, object] = json.loads(done.stdout)
         return found if found["answered"] == 6 else {}
 
     wait_for("the count", answered)
-    found = json.loads(status(bin_folder, "--hub", devices.url, "--json").stdout)
+    found = json.loads(status(devices, "--hub", devices.url, "--json").stdout)
     assert (found["jobs"], found["answered_per_s"] > 0) == (0, True)
     assert [worker["name"] for worker in found["workers"]] == ["w0", "w1"]
     assert all(worker["memory_bytes"] == 120_000_000 and not worker["set_aside"] for worker in found["workers"])
-    assert all(share["homes"].keys() == {"w0", "w1"} and share["waiting"] == 0 for share in found["shares"])
-    assert {state for share in found["shares"] for state in share["homes"].values()} <= {"loaded", "inferring", "computed"}
-    table = status(bin_folder, "--hub", devices.url).stdout
+    assert all(
+        sub_bundle["homes"].keys() == {"w0", "w1"} and sub_bundle["waiting"] == 0 for sub_bundle in found["sub_bundles"]
+    )
+    assert {state for sub_bundle in found["sub_bundles"] for state in sub_bundle["homes"].values()} <= {
+        "loaded",
+        "inferring",
+        "computed",
+    }
+    table = status(devices, "--hub", devices.url).stdout
     assert "0 jobs under way, 6 answered" in table
-    for share in found["shares"]:
-        assert share["first"] in table
+    for sub_bundle in found["sub_bundles"]:
+        assert sub_bundle["first"] in table
 
 
-def test_nobody_speaks(devices: Devices, bin_folder: Path) -> None:
-    done = status(bin_folder, "--hub", devices.url)
+def test_no_manager_publishes_a_status(devices: Devices) -> None:
+    done = status(devices, "--hub", devices.url)
     assert (done.returncode, "no manager speaks to this user" in done.stderr) == (2, True)
 
 
-def test_a_manager_that_is_gone_is_not_shown(devices: Devices, bin_folder: Path) -> None:
+def test_a_manager_that_is_gone_is_not_shown(devices: Devices) -> None:
     devices.start_manager()
-    wait_for("its first word", lambda: status(bin_folder, "--hub", devices.url).returncode == 0)
+    wait_for("its first status", lambda: status(devices, "--hub", devices.url).returncode == 0)
     devices.kill("manager")
-    wait_for("its silence", lambda: status(bin_folder, "--hub", devices.url).returncode == 2, 30)
+    wait_for("the end of its status", lambda: status(devices, "--hub", devices.url).returncode == 2, 30)
 
 
-def test_a_viewer_sees_that_alone(devices: Devices, mosquitto: str, bin_folder: Path, tmp_path: Path) -> None:
+def test_a_viewer_may_read_only_the_status(devices: Devices, mosquitto: str, tmp_path: Path) -> None:
     hub, port = tmp_path / "hub", free_port()
     init_hub(hub, ["127.0.0.1"], port)
     write_secret(tmp_path / "v.join", encode_join(add_user(hub, Role.VIEWER, "v")))
@@ -67,4 +73,4 @@ def test_a_viewer_sees_that_alone(devices: Devices, mosquitto: str, bin_folder: 
     assert access.endswith("user v\ntopic read hyps/status\n")
     with running(mosquitto, hub / "mosquitto.conf", port):
         devices.start_manager("--join", str(hub / "manager.join"))
-        wait_for("its first word", lambda: status(bin_folder, "--join", tmp_path / "v.join").returncode == 0)
+        wait_for("its first status", lambda: status(devices, "--join", tmp_path / "v.join").returncode == 0)

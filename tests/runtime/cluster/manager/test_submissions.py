@@ -1,4 +1,4 @@
-"""What clients are told: inputs are asked for when there is room, and again when they are lost."""
+"""Test the replies to clients: inputs are asked for when there is room, and again if they are lost."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.assembler import Arrival
-from hyps.runtime.cluster.protocol.frames import Dropped, Key, digest_of
+from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
+from hyps.runtime.cluster.protocol.frames import Key, Rejection, digest_of
 from hyps.runtime.cluster.protocol.messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.transfer.journal import Journal
 
 BUNDLE = "b" * 64
 
 
-class Said(list[messages.Message]):
-    """What was told, decoded."""
+class Replies(list[messages.Message]):
+    """The replies, decoded; a frame of a result counts as `Accepted` of job f...f."""
 
     def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         assert topic == "hyps/clients/c/result"
@@ -27,94 +27,94 @@ class Said(list[messages.Message]):
 
 
 @pytest.fixture
-def said() -> Said:
-    return Said()
+def replies() -> Replies:
+    return Replies()
 
 
 @pytest.fixture
-def made(manifest: Manifest, tmp_path: Path, said: Said) -> Submissions:
-    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), said.publish)
+def submissions(manifest: Manifest, tmp_path: Path, replies: Replies) -> Submissions:
+    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), replies.publish)
 
 
 def job(number: int) -> str:
     return f"{number:032x}"
 
 
-def submit(made: Submissions, number: int, client: str = "c", *, workers: bool = True, bundle: str = BUNDLE) -> None:
-    made.heard(client, Submit(job=job(number), bundle=bundle), workers=workers)
+def submit(submissions: Submissions, number: int, client: str = "c", *, workers: bool = True, bundle: str = BUNDLE) -> None:
+    submissions.handle(client, Submit(job=job(number), bundle=bundle), has_workers=workers)
 
 
-def arrival(made: Submissions, manifest: Manifest, number: int) -> Arrival:
+def arrival(submissions: Submissions, manifest: Manifest, number: int) -> ReceivedTensor:
     (name,) = manifest.inputs
-    key = Key(job=job(number), share=-1, attempt=0)
-    record = made.wanted(key, name, "c")
+    key = Key(job=job(number), sub_bundle=-1, attempt=0)
+    record = submissions.expected_record(key, name, "c")
     data = bytearray(record.nbytes)
-    return Arrival(key=key, tensor=name, record=record, digest=digest_of(data), data=data)
+    return ReceivedTensor(key=key, tensor=name, record=record, digest=digest_of(data), data=data)
 
 
-def test_inputs_are_asked_for_and_written_down(made: Submissions, manifest: Manifest, said: Said) -> None:
-    submit(made, 1)
-    assert said == []
-    made.admit(0)
-    assert said == [SendInputs(job=job(1))]
-    new = made.arrived(arrival(made, manifest, 1))
+def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifest: Manifest, replies: Replies) -> None:
+    submit(submissions, 1)
+    assert replies == []
+    submissions.admit(0)
+    assert replies == [SendInputs(job=job(1))]
+    new = submissions.arrived(arrival(submissions, manifest, 1))
     assert new
     assert (new.job, new.client) == (job(1), "c")
-    assert said[1:] == [Accepted(job=job(1))]
-    submit(made, 1)
-    assert said[2:] == [Accepted(job=job(1))]
+    assert replies[1:] == [Accepted(job=job(1))]
+    submit(submissions, 1)
+    assert replies[2:] == [Accepted(job=job(1))]
 
 
-def test_what_was_lost_is_asked_for_again(
-    made: Submissions, manifest: Manifest, said: Said, monkeypatch: pytest.MonkeyPatch
+def test_lost_inputs_are_asked_for_again(
+    submissions: Submissions, manifest: Manifest, replies: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But not while its chunks come."""
+    """Inputs are not asked for again while their chunks come."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    submit(made, 1)
-    made.admit(0)
+    submit(submissions, 1)
+    submissions.admit(0)
     now += 1
-    made.wanted(Key(job=job(1), share=-1, attempt=0), manifest.inputs[0], "c")
+    submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=0), manifest.inputs[0], "c")
     now += 1
-    submit(made, 1)
-    assert said == [SendInputs(job=job(1))]
+    submit(submissions, 1)
+    assert replies == [SendInputs(job=job(1))]
     now += 2
-    submit(made, 1)
-    assert said == [SendInputs(job=job(1))] * 2
+    submit(submissions, 1)
+    assert replies == [SendInputs(job=job(1))] * 2
     now += 31
-    assert made.expire() == [job(1)]
-    with pytest.raises(Dropped, match="not announced"):
-        arrival(made, manifest, 1)
+    assert submissions.expire() == [job(1)]
+    with pytest.raises(Rejection, match="not announced"):
+        arrival(submissions, manifest, 1)
 
 
-def test_few_inputs_are_on_their_way_at_a_time(made: Submissions, said: Said) -> None:
+def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies: Replies) -> None:
     for number in range(40):
-        submit(made, number)
-    made.admit(MAX_OPEN_JOBS)
-    assert said == []
-    made.admit(MAX_OPEN_JOBS - 3)
-    assert said == [SendInputs(job=job(number)) for number in range(3)]
-    made.admit(0)
-    made.admit(0)
-    assert len(said) == 16
+        submit(submissions, number)
+    submissions.admit(MAX_OPEN_JOBS)
+    assert replies == []
+    submissions.admit(MAX_OPEN_JOBS - 3)
+    assert replies == [SendInputs(job=job(number)) for number in range(3)]
+    submissions.admit(0)
+    submissions.admit(0)
+    assert len(replies) == 16
 
 
-def test_what_is_refused(made: Submissions, said: Said) -> None:
-    submit(made, 1, workers=False)
-    submit(made, 2, bundle="c" * 64)
-    assert all(isinstance(each, Refused) for each in said)
-    submit(made, 3)
-    made.admit(0)
-    for key, client in ((Key(job=job(3), share=-1, attempt=0), "d"), (Key(job=job(4), share=-1, attempt=0), "c")):
-        with pytest.raises(Dropped, match="not announced"):
-            made.wanted(key, "x", client)
+def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Replies) -> None:
+    submit(submissions, 1, workers=False)
+    submit(submissions, 2, bundle="c" * 64)
+    assert all(isinstance(each, Refused) for each in replies)
+    submit(submissions, 3)
+    submissions.admit(0)
+    for key, client in ((Key(job=job(3), sub_bundle=-1, attempt=0), "d"), (Key(job=job(4), sub_bundle=-1, attempt=0), "c")):
+        with pytest.raises(Rejection, match="not announced"):
+            submissions.expected_record(key, "x", client)
 
 
-def test_anothers_job(made: Submissions, manifest: Manifest) -> None:
-    submit(made, 1)
-    made.admit(0)
-    made.arrived(arrival(made, manifest, 1))
-    with pytest.raises(Dropped, match="another's job"):
-        submit(made, 1, "d")
-    with pytest.raises(Dropped, match="another's job"):
-        made.heard("d", Delivered(job=job(1)), workers=True)
+def test_anothers_job(submissions: Submissions, manifest: Manifest) -> None:
+    submit(submissions, 1)
+    submissions.admit(0)
+    submissions.arrived(arrival(submissions, manifest, 1))
+    with pytest.raises(Rejection, match="another's job"):
+        submit(submissions, 1, "d")
+    with pytest.raises(Rejection, match="another's job"):
+        submissions.handle("d", Delivered(job=job(1)), has_workers=True)

@@ -1,4 +1,4 @@
-"""Who is there, as the manager knows it."""
+"""Test the manager's registry of workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol.messages import Pulse, WorkerState
 from tests.runtime.cluster.devices import Devices
@@ -15,28 +16,28 @@ HERE = WorkerState(online=True, session="1" * 32, memory_bytes=1)
 
 
 @pytest.fixture
-def crew(devices: Devices) -> WorkerRegistry:
-    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None)
-    assert made.heard("w0", HERE).joined
+def registry(devices: Devices) -> WorkerRegistry:
+    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None, Timeouts())
+    assert made.update("w0", HERE).joined
     return made
 
 
-def test_a_process_that_is_gone_has_no_pulse(crew: WorkerRegistry) -> None:
-    """What it sent may come after the first words of the one that took its place."""
-    crew.pulse("w0", Pulse(session="1" * 32, resident_bytes=5, queue=1))
-    crew.pulse("w0", Pulse(session="2" * 32, resident_bytes=9, queue=2))
-    assert crew.last_pulse("w0")[1].resident_bytes == 5
+def test_a_process_that_is_gone_has_no_pulse(registry: WorkerRegistry) -> None:
+    """A pulse of an earlier process may arrive after the first state of its successor."""
+    registry.pulse("w0", Pulse(session="1" * 32, resident_bytes=5, queue=1))
+    registry.pulse("w0", Pulse(session="2" * 32, resident_bytes=9, queue=2))
+    assert registry.last_pulse("w0")[1].resident_bytes == 5
 
 
-def test_whatever_a_worker_says_it_is_there(crew: WorkerRegistry) -> None:
+def test_every_message_is_a_sign_of_life(registry: WorkerRegistry) -> None:
     time.sleep(0.05)
-    silent_s, _ = crew.last_pulse("w0")
-    crew.seen("w0")
-    assert crew.last_pulse("w0")[0] < 0.05 <= silent_s
+    silent_s, _ = registry.last_pulse("w0")
+    registry.seen("w0")
+    assert registry.last_pulse("w0")[0] < 0.05 <= silent_s
 
 
-def test_of_strangers_nothing_is_kept(crew: WorkerRegistry) -> None:
-    crew.pulse("w1", Pulse(session="1" * 32, resident_bytes=5, queue=1))
-    crew.seen("w1")
+def test_unknown_workers_are_ignored(registry: WorkerRegistry) -> None:
+    registry.pulse("w1", Pulse(session="1" * 32, resident_bytes=5, queue=1))
+    registry.seen("w1")
     with pytest.raises(KeyError):
-        crew.last_pulse("w1")
+        registry.last_pulse("w1")

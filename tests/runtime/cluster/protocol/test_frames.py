@@ -1,10 +1,11 @@
-"""The frame that tensors travel in: whole, in any order, within bounds, whatever else arrives."""
+"""Test frames and their assembly: complete, in any order, within bounds, whatever else arrives."""
 
 from __future__ import annotations
 
 import itertools
 import tracemalloc
 import zlib
+from collections import Counter
 from random import Random
 
 import msgspec
@@ -15,65 +16,87 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.protocol import frames
-from hyps.runtime.cluster.protocol.assembler import Arrival, Assembler
-from hyps.runtime.cluster.protocol.frames import Dropped, Key, cut, digest_of, parse
+from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
+from hyps.runtime.cluster.protocol.frames import Key, Rejection, decode_frame, digest_of, encode_tensor
 
-KEY = Key(job="0" * 32, share=3, attempt=0)
+KEY = Key(job="0" * 32, sub_bundle=3, attempt=0)
 RECORD = TensorRecord(dtype="float32", shape=(1, 25))
 DATA = bytes(range(100))
 LIMIT = 1000
+SENDER = "w1"
 
 
-def wanted(key: Key, tensor: str) -> TensorRecord:
+def expected_record(sender: str, key: Key, tensor: str) -> TensorRecord:
+    if sender != SENDER:
+        raise Rejection("from somebody else")
     if key.attempt > 1:
-        raise Dropped("from the future")
+        raise Rejection("from the future")
     if tensor != "x":
-        raise Dropped("unknown tensor")
+        raise Rejection("unknown tensor")
     return RECORD
 
 
 def messages(chunk_bytes: int = 40, **changes: object) -> list[bytes]:
-    sent = list(cut(KEY, "x", RECORD, memoryview(DATA), chunk_bytes))
+    sent = list(encode_tensor(KEY, "x", RECORD, memoryview(DATA), chunk_bytes))
     return [changed(message, **changes) for message in sent] if changes else sent
 
 
 def changed(message: bytes, **changes: object) -> bytes:
-    """The message with other fields in its header."""
-    head, chunk = parse(message)
+    """Return a frame with other fields in its header."""
+    head, chunk = decode_frame(message)
     header = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
     return frames.MAGIC + len(header).to_bytes(2, "little") + header + bytes(chunk)
 
 
-def assembler() -> Assembler:
-    return Assembler(wanted, limit_bytes=LIMIT)
+def assembler(record: TensorRecord | None = None, limit_bytes: int = LIMIT) -> Assembler[str]:
+    """Return an assembler that expects tensor x of `RECORD`, or any tensor of ``record``."""
+    expected = expected_record if record is None else lambda sender, key, tensor: record
+    return Assembler(expected, limit_bytes=limit_bytes)
 
 
-def feed(target: Assembler, sent: list[bytes]) -> list[Arrival]:
-    return [arrival for message in sent if (arrival := target.add(message))]
+def feed(target: Assembler[str], sent: list[bytes]) -> tuple[list[ReceivedTensor], Counter[str]]:
+    """Add frames; return the completed tensors, and the rejections by reason."""
+    received: list[ReceivedTensor] = []
+    rejected: Counter[str] = Counter()
+    for frame in sent:
+        result = target.add(SENDER, frame)
+        if isinstance(result, Complete):
+            received.append(result.received)
+        elif isinstance(result, Rejected):
+            rejected[result.reason] += 1
+    return received, rejected
 
 
-def test_chunks_are_told_of_as_they_are_taken() -> None:
-    """Each once, and none that is not taken; what has arrived so far can be had again."""
-    told: list[tuple[int, bytes]] = []
-    target = Assembler(wanted, limit_bytes=LIMIT, taken=lambda head, chunk: told.append((head.index, bytes(chunk))))
+def test_each_accepted_chunk_is_returned_once() -> None:
+    """The chunks that have arrived so far can be read again, until the tensor is complete."""
+    target = assembler()
     first, second, third = messages()
     bad = changed(second, index=7)
-    for message in (third, third, bad, first):
-        target.add(message)
+    results = [target.add(SENDER, frame) for frame in (third, third, bad, first)]
     chunks = [DATA[:40], DATA[40:80], DATA[80:]]
-    assert told == [(2, chunks[2]), (0, chunks[0])]
-    assert [(head.index, bytes(chunk)) for head, chunk in target.so_far(KEY, "x")] == [(0, chunks[0]), (2, chunks[2])]
-    assert target.add(second) is not None
-    assert told[2:] == [(1, chunks[1])]
-    assert [*target.so_far(KEY, "x")] == []
+    accepted = [(each.header.index, bytes(each.chunk)) for each in results if isinstance(each, Partial)]
+    assert accepted == [(2, chunks[2]), (0, chunks[0])]
+    assert results[1:3] == [Rejected(reason="repeated"), Rejected(reason="wrong length")]
+    arrived = [(header.index, bytes(chunk)) for header, chunk in target.arrived_chunks(KEY, "x")]
+    assert arrived == [(0, chunks[0]), (2, chunks[2])]
+    last = target.add(SENDER, second)
+    assert isinstance(last, Complete)
+    assert (last.header.index, bytes(last.chunk), bytes(last.received.data)) == (1, chunks[1], DATA)
+    assert [*target.arrived_chunks(KEY, "x")] == []
 
 
-def test_what_came_compressed_can_be_had_again_as_it_is() -> None:
+def test_the_expected_record_depends_on_the_sender() -> None:
+    target = assembler()
+    assert target.add("w2", messages()[0]) == Rejected(reason="from somebody else")
+    assert isinstance(target.add(SENDER, messages()[0]), Partial)
+
+
+def test_a_compressed_chunk_can_be_read_again_uncompressed() -> None:
     record = TensorRecord(dtype="uint8", shape=(5000,))
-    target = Assembler(lambda key, tensor: record, limit_bytes=5000)
-    target.add(next(cut(KEY, "x", record, memoryview(bytes(5000)), 3000, pack=True)))
-    ((head, chunk),) = target.so_far(KEY, "x")
-    assert (head.packed, bytes(chunk)) == (False, bytes(3000))
+    target = assembler(record, 5000)
+    target.add(SENDER, next(encode_tensor(KEY, "x", record, memoryview(bytes(5000)), 3000, compress=True)))
+    ((head, chunk),) = target.arrived_chunks(KEY, "x")
+    assert (head.compressed, bytes(chunk)) == (False, bytes(3000))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +104,9 @@ def test_what_came_compressed_can_be_had_again_as_it_is() -> None:
 )
 def test_a_chunk_is_a_sixteenth_within_bounds(nbytes: int, chunk_bytes: int) -> None:
     record = TensorRecord(dtype="uint8", shape=(nbytes,))
-    (head, chunk), *others = [parse(message) for message in cut(KEY, "x", record, memoryview(bytes(nbytes)))]
+    (head, chunk), *others = [
+        decode_frame(message) for message in encode_tensor(KEY, "x", record, memoryview(bytes(nbytes)))
+    ]
     assert (head.chunk_bytes, len(chunk)) == (chunk_bytes, min(chunk_bytes, nbytes))
     assert sum(len(each) for _, each in others) == nbytes - len(chunk)
 
@@ -95,17 +120,17 @@ def test_a_chunk_is_a_sixteenth_within_bounds(nbytes: int, chunk_bytes: int) -> 
 def test_a_tensor_arrives_in_whatever_order(shape: list[int], dtype: str, chunk_bytes: int, random: Random) -> None:
     record = TensorRecord(dtype=dtype, shape=tuple(shape))
     data = bytes(index % 251 for index in range(record.nbytes))
-    sent = list(cut(KEY, "x", record, memoryview(data), chunk_bytes))
+    sent = list(encode_tensor(KEY, "x", record, memoryview(data), chunk_bytes))
     random.shuffle(sent)
-    target = Assembler(lambda key, tensor: record, limit_bytes=10_000_000)
-    if len(sent) > 64:  # of chunks as tiny as these
-        assert feed(target, sent) == []
+    target = assembler(record, 10_000_000)
+    if len(sent) > 64:  # such tiny chunks are rejected
+        assert feed(target, sent)[0] == []
         return
-    (arrival,) = feed(target, sent)
+    (arrival,), rejected = feed(target, sent)
     assert (arrival.key, arrival.tensor, arrival.record) == (KEY, "x", record)
     assert bytes(arrival.data) == data
     assert arrival.digest == digest_of(data)
-    assert (target.open_bytes, target.dropped.total()) == (0, 0)
+    assert (target.open_bytes, rejected) == (0, {})
 
 
 CASES = {
@@ -116,14 +141,14 @@ CASES = {
         frames.MAGIC + b"\x04\x00" + b"\xc1\xc1\xc1\xc1",
         *messages(chunk_bytes=100, index=-1),
         *messages(chunk_bytes=100, digest=b"short"),
-        *messages(chunk_bytes=100, key=Key(job="../../etc", share=0, attempt=0)),
+        *messages(chunk_bytes=100, key=Key(job="../../etc", sub_bundle=0, attempt=0)),
         *messages(chunk_bytes=100, shape=(-1, 4)),
         *messages(chunk_bytes=100, shape=(1 << 60,)),
         *messages(chunk_bytes=100, tensor=""),
     ],
     "wrong type": [*messages(dtype="float64"), *messages(shape=(25,)), *messages(shape=(1 << 40, 1 << 40))],
     "unknown tensor": messages(tensor="y"),
-    "from the future": messages(key=Key(job="0" * 32, share=3, attempt=2)),
+    "from the future": messages(key=Key(job="0" * 32, sub_bundle=3, attempt=2)),
     "wrong length": [messages()[0][:-1], messages()[0] + b"x", *messages(index=3), *messages(index=(1 << 31) - 1)],
 }
 
@@ -133,67 +158,64 @@ CASES = {
     [(reason, message) for reason, sent in CASES.items() for message in sent],
     ids=[f"{reason} {number}" for reason, sent in CASES.items() for number in range(len(sent))],
 )
-def test_what_is_wrong_is_counted_and_dropped(reason: str, message: bytes) -> None:
+def test_a_wrong_frame_is_rejected(reason: str, message: bytes) -> None:
     target = assembler()
-    assert target.add(message) is None
-    assert target.dropped == {reason: 1}
-    assert len(feed(target, messages())) == 1  # and hinders nothing
+    assert target.add(SENDER, message) == Rejected(reason=reason)
+    assert len(feed(target, messages())[0]) == 1  # a rejected frame does not affect later ones
 
 
-def test_what_is_repeated_is_dropped() -> None:
+def test_repeated_chunks_are_rejected() -> None:
     target, sent = assembler(), messages()
-    assert len(feed(target, [sent[0], sent[0], *sent[1:], *sent])) == 1
-    assert target.dropped == {"repeated": 4}
+    received, rejected = feed(target, [sent[0], sent[0], *sent[1:], *sent])
+    assert (len(received), rejected) == (1, {"repeated": 4})
 
 
 def test_chunks_of_two_tensors_do_not_mix() -> None:
-    other = list(cut(KEY, "x", RECORD, memoryview(bytes(100)), 40))
+    other = list(encode_tensor(KEY, "x", RECORD, memoryview(bytes(100)), 40))
     target = assembler()
-    arrivals = feed(target, [messages()[0], *other, *messages()[1:]])
-    assert [bytes(arrival.data) for arrival in arrivals] == [DATA]
-    assert target.dropped == {"not of this tensor": 3}
+    received, rejected = feed(target, [messages()[0], *other, *messages()[1:]])
+    assert [bytes(each.data) for each in received] == [DATA]
+    assert rejected == {"not of this tensor": 3}
 
 
 def test_damage_is_noticed_and_another_attempt_counts() -> None:
     target, sent = assembler(), messages()
-    assert feed(target, [sent[0][:-1] + b"\xff", *sent[1:]]) == []
-    assert target.dropped == {"damaged": 1}
-    assert len(feed(target, messages(key=Key(job="0" * 32, share=3, attempt=1)))) == 1
+    assert feed(target, [sent[0][:-1] + b"\xff", *sent[1:]]) == ([], {"damaged": 1})
+    assert len(feed(target, messages(key=Key(job="0" * 32, sub_bundle=3, attempt=1)))[0]) == 1
 
 
 def test_memory_is_bounded() -> None:
-    """Ten tensors fit, however many begin; letting go of a job makes room."""
+    """Ten tensors fit, however many begin; forgetting a job makes room."""
     target = assembler()
-    for number in range(15):
-        target.add(messages(key=Key(job=f"{number:032x}", share=0, attempt=0))[0])
-    assert (target.open_bytes, target.dropped["no room"]) == (1000, 5)
+    sent = [messages(key=Key(job=f"{number:032x}", sub_bundle=0, attempt=0))[0] for number in range(15)]
+    assert feed(target, sent) == ([], {"no room": 5})
+    assert target.open_bytes == 1000
     target.forget(f"{3:032x}")
-    target.forget(f"{4:032x}", share=1)
+    target.forget(f"{4:032x}", sub_bundle=1)
     assert target.open_bytes == 900
 
 
-def test_chunks_too_tiny_to_keep_count_of() -> None:
+def test_too_many_tiny_chunks() -> None:
     record = TensorRecord(dtype="uint8", shape=(800,))
-    target = Assembler(lambda key, tensor: record, limit_bytes=LIMIT)
-    assert target.add(next(cut(KEY, "x", record, memoryview(bytes(800)), 1))) is None
-    assert target.dropped == {"tiny chunks": 1}
+    frame = next(encode_tensor(KEY, "x", record, memoryview(bytes(800)), 1))
+    assert assembler(record).add(SENDER, frame) == Rejected(reason="tiny chunks")
 
 
 @pytest.mark.parametrize("chunk_bytes", [1000, 100_000])
-def test_what_gets_smaller_is_compressed(chunk_bytes: int) -> None:
+def test_chunks_that_get_smaller_are_compressed(chunk_bytes: int) -> None:
     record = TensorRecord(dtype="uint8", shape=(10_000,))
     data = np.random.default_rng(0).integers(0, 256, 10_000, np.uint8)
     data[2000:] = 0
-    sent = list(cut(KEY, "x", record, memoryview(data.tobytes()), chunk_bytes, pack=True))
+    sent = list(encode_tensor(KEY, "x", record, memoryview(data.tobytes()), chunk_bytes, compress=True))
     assert sum(map(len, sent)) < 4000
-    target = Assembler(lambda key, tensor: record, limit_bytes=20_000)
-    (arrival,) = feed(target, sent)
+    (arrival,), _ = feed(assembler(record, 20_000), sent)
     assert arrival.data == data.tobytes()
     random = np.random.default_rng(1).integers(0, 256, 10_000, np.uint8)
-    plain, packed = (
-        list(cut(KEY, "x", record, memoryview(random.tobytes()), chunk_bytes, pack=pack)) for pack in (False, True)
+    plain, compressed = (
+        list(encode_tensor(KEY, "x", record, memoryview(random.tobytes()), chunk_bytes, compress=compress))
+        for compress in (False, True)
     )
-    assert plain == packed
+    assert plain == compressed
 
 
 @pytest.mark.parametrize(
@@ -206,65 +228,62 @@ def test_what_gets_smaller_is_compressed(chunk_bytes: int) -> None:
         (b"no zlib at all", "damaged"),
         (b"", "wrong length"),
     ],
-    ids=["bomb", "short", "more behind", "cut off", "noise", "nothing"],
+    ids=["bomb", "short", "trailing bytes", "cut off", "noise", "nothing"],
 )
 def test_compressed_chunks_that_are_wrong(chunk: bytes, reason: str) -> None:
-    (message,) = cut(KEY, "x", RECORD, memoryview(bytes(100)), pack=True)
-    head, found = parse(message)
-    assert head.packed
+    (message,) = encode_tensor(KEY, "x", RECORD, memoryview(bytes(100)), compress=True)
+    head, found = decode_frame(message)
+    assert head.compressed
     target = assembler()
     tracemalloc.start()
-    assert target.add(message[: len(message) - len(found)] + chunk) is None
+    assert target.add(SENDER, message[: len(message) - len(found)] + chunk) == Rejected(reason=reason)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
-    assert target.dropped == {reason: 1}
 
 
 def test_attempts_arrive_side_by_side() -> None:
-    """Replicas answer at the same time."""
+    """Replicas answer at the same time, with attempts of their own."""
     target = assembler()
-    newer = messages(key=Key(job="0" * 32, share=3, attempt=1))
-    assert len(feed(target, [newer[0], *messages(), *newer[1:]])) == 2
-    assert (target.open_bytes, target.dropped) == (0, {})
+    newer = messages(key=Key(job="0" * 32, sub_bundle=3, attempt=1))
+    received, rejected = feed(target, [newer[0], *messages(), *newer[1:]])
+    assert (len(received), target.open_bytes, rejected) == (2, 0, {})
 
 
 def test_an_older_attempt_makes_room_for_others() -> None:
     target = assembler()
     for number in range(LIMIT // 200):
         for attempt in (0, 1):
-            target.add(messages(key=Key(job=f"{number:032x}", share=3, attempt=attempt))[0])
+            target.add(SENDER, messages(key=Key(job=f"{number:032x}", sub_bundle=3, attempt=attempt))[0])
     assert target.open_bytes == LIMIT
-    target.add(messages(key=Key(job="f" * 32, share=3, attempt=0))[0])
-    assert (target.open_bytes, target.dropped) == (LIMIT // 2 + 100, {})
+    assert isinstance(target.add(SENDER, messages(key=Key(job="f" * 32, sub_bundle=3, attempt=0))[0]), Partial)
+    assert target.open_bytes == LIMIT // 2 + 100
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes(message: bytes) -> None:
     target = assembler()
-    assert target.add(message) is None
-    assert target.add(frames.MAGIC + message) is None
-    assert target.add(frames.MAGIC + len(message).to_bytes(2, "little") + message) is None
-    assert target.dropped.total() == 3
+    for frame in (message, frames.MAGIC + message, frames.MAGIC + len(message).to_bytes(2, "little") + message):
+        assert isinstance(target.add(SENDER, frame), Rejected)
 
 
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_any_byte_of_a_message_changed(place: int, value: int) -> None:
-    """Nothing raises, and what arrives is what was sent."""
+    """Nothing raises, and a tensor that is completed is the one that was sent."""
     target, sent = assembler(), messages()
     first = bytearray(sent[0])
     first[place % len(first)] = value
-    for arrival in feed(target, [bytes(first), *sent[1:]]):
+    for arrival in feed(target, [bytes(first), *sent[1:]])[0]:
         assert bytes(arrival.data) == DATA
 
 
-def test_bytes_that_are_not_the_records() -> None:
+def test_data_that_does_not_match_its_record() -> None:
     with pytest.raises(ValueError, match="'x' has 99 bytes, its record says 100"):
-        next(cut(KEY, "x", RECORD, memoryview(DATA[:99])))
+        next(encode_tensor(KEY, "x", RECORD, memoryview(DATA[:99])))
     with pytest.raises(ValueError, match="too long"):
-        next(cut(KEY, "x" * 5000, RECORD, memoryview(DATA)))
+        next(encode_tensor(KEY, "x" * 5000, RECORD, memoryview(DATA)))
 
 
-def test_the_header_is_small_beside_the_chunk() -> None:
+def test_the_header_is_small_compared_with_the_chunk() -> None:
     record = TensorRecord(dtype="float32", shape=(1, 64, 224, 224))
-    sent = list(itertools.islice(cut(KEY, "features.relu1_2_out", record, memoryview(bytes(record.nbytes))), 3))
+    sent = list(itertools.islice(encode_tensor(KEY, "features.relu1_2_out", record, memoryview(bytes(record.nbytes))), 3))
     assert max(map(len, sent)) < 1.001 * frames.CHUNK_BYTES

@@ -1,4 +1,4 @@
-"""How far an inference has come: shards side by side, partitions in sequence, tensors no longer than needed."""
+"""Test the data flow of one inference: shards side by side, partitions in sequence, tensors kept as long as needed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord, TensorRecord
-from hyps.runtime.cluster.scheduling.flow import Flow, ShareGraph
+from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
 
 ONE = TensorRecord(dtype="float32", shape=(1,))
 
 
 def scheduled(manifest: Manifest, *steps: tuple[str, str], results: str = "y") -> Manifest:
-    """A manifest of these (inputs, outputs)."""
+    """Return a manifest with these (inputs, outputs) as its steps."""
     made = tuple(
         msgspec.structs.replace(manifest.steps[0], inputs=tuple(reads.split()), outputs=tuple(makes.split()))
         for reads, makes in steps
@@ -22,12 +22,12 @@ def scheduled(manifest: Manifest, *steps: tuple[str, str], results: str = "y") -
     return msgspec.structs.replace(manifest, inputs=("x",), outputs=outputs, tensors=dict.fromkeys(names, ONE), steps=made)
 
 
-def each(manifest: Manifest) -> ShareGraph:
-    return ShareGraph(manifest, [range(index, index + 1) for index in range(len(manifest.steps))])
+def one_step_each(manifest: Manifest) -> SubBundleGraph:
+    return SubBundleGraph(manifest, [range(index, index + 1) for index in range(len(manifest.steps))])
 
 
 def test_partitions_run_in_sequence(manifest: Manifest) -> None:
-    flow = Flow(each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y"))), ["x"])
+    flow = DataFlow(one_step_each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y"))), ["x"])
     assert flow.ready() == (0,)
     assert flow.complete(0) == ("x",)
     assert flow.ready() == (1,)
@@ -39,9 +39,9 @@ def test_partitions_run_in_sequence(manifest: Manifest) -> None:
 
 
 def test_shards_run_side_by_side(manifest: Manifest) -> None:
-    """Kaboubi, figure 3.11: whichever comes first, what they read stays until the last is done."""
+    """Kaboubi, figure 3.11: shards may end in any order, and their input stays until the last has ended."""
     shards = scheduled(manifest, ("x", "a"), ("a", "s1"), ("a", "s2"), ("a", "s3"), ("s1 s2 s3", "y"))
-    flow = Flow(each(shards), ["x"])
+    flow = DataFlow(one_step_each(shards), ["x"])
     flow.complete(0)
     assert flow.ready() == (1, 2, 3)
     assert flow.complete(2) == ()
@@ -54,22 +54,22 @@ def test_shards_run_side_by_side(manifest: Manifest) -> None:
 
 def test_a_run_of_steps_shows_only_what_crosses_it(manifest: Manifest) -> None:
     residual = scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "c"), ("a c", "y"))
-    graph = ShareGraph(residual, [range(1), range(1, 3), range(3, 4)])
+    graph = SubBundleGraph(residual, [range(1), range(1, 3), range(3, 4)])
     assert graph.inputs == (("x",), ("a",), ("a", "c"))
     assert graph.outputs == (("a",), ("c",), ("y",))
-    flow = Flow(graph, ["x"])
+    flow = DataFlow(graph, ["x"])
     assert [flow.complete(index) for index in range(3)] == [("x",), (), ("a", "c")]
 
 
-def test_it_goes_on_from_the_last_boundary_tensors(manifest: Manifest) -> None:
-    graph = each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
-    flow = Flow(graph, ["b"])
+def test_an_inference_resumes_from_its_last_boundary_tensors(manifest: Manifest) -> None:
+    graph = one_step_each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
+    flow = DataFlow(graph, ["b"])
     flow.done.update({0, 1})
     assert flow.ready() == (2,)
 
 
 def test_outputs_that_are_early_or_that_nobody_needs(manifest: Manifest) -> None:
-    flow = Flow(each(scheduled(manifest, ("x", "y a"), ("a", "waste"), ("a", "z"), results="y z")), ["x"])
+    flow = DataFlow(one_step_each(scheduled(manifest, ("x", "y a"), ("a", "waste"), ("a", "z"), results="y z")), ["x"])
     assert flow.complete(0) == ("x",)
     assert flow.ready() == (2,)
     assert flow.complete(2) == ("a",) or flow.there == {"y", "z", "a"}
@@ -79,4 +79,4 @@ def test_outputs_that_are_early_or_that_nobody_needs(manifest: Manifest) -> None
 @pytest.mark.parametrize("runs", [[range(2)], [range(1), range(2, 3)], [range(1, 3), range(1)]])
 def test_runs_cover_the_schedule_in_order(manifest: Manifest, runs: list[range]) -> None:
     with pytest.raises(AssertionError):
-        ShareGraph(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")), runs)
+        SubBundleGraph(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")), runs)

@@ -1,4 +1,4 @@
-"""The life cycle of a partition: every transition there is, and no other."""
+"""Test that the life cycle of a partition has these transitions and no others."""
 
 from __future__ import annotations
 

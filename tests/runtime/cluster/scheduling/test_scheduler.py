@@ -1,4 +1,4 @@
-"""Who computes what next: leases, deadlines, losses; without a clock or a network."""
+"""Test the scheduler's leases, deadlines and losses, without a clock or a network."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.protocol.frames import Dropped, Key
-from hyps.runtime.cluster.scheduling.flow import ShareGraph
+from hyps.runtime.cluster.protocol.frames import Key, Rejection
+from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
+from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.lifecycle import State
-from hyps.runtime.cluster.scheduling.scheduler import BATCH, LEASE_WINDOW, MOST_FAILURES, Lease, Scheduler
-from tests.runtime.cluster.scheduling.test_flow import each, scheduled
+from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, MAX_BATCH, MAX_FAILURES, Scheduler
+from tests.runtime.cluster.scheduling.test_flow import one_step_each, scheduled
 
 
-def chain(manifest: Manifest) -> ShareGraph:
-    return each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
+def chain(manifest: Manifest) -> SubBundleGraph:
+    return one_step_each(scheduled(manifest, ("x", "a"), ("a", "b"), ("b", "y")))
 
 
-def loaded(graph: ShareGraph, homes: dict[int, str], **options: int) -> Scheduler:
-    """Each share on the workers whose names stand there, separated by spaces."""
+def loaded(graph: SubBundleGraph, homes: dict[int, str], **options: int) -> Scheduler:
+    """Return a scheduler whose sub-bundles are loaded by these workers, whose names are separated by spaces."""
     scheduler = Scheduler(graph, lease_s=10, **options)
     hold(scheduler, homes)
     return scheduler
 
 
 def hold(scheduler: Scheduler, homes: dict[int, str]) -> None:
-    scheduler.holders.place({share: workers.split() for share, workers in homes.items()})
-    for share, workers in homes.items():
+    scheduler.replicas.place({sub_bundle: workers.split() for sub_bundle, workers in homes.items()})
+    for sub_bundle, workers in homes.items():
         for worker in workers.split():
-            scheduler.holders.loaded(worker, [share])
+            scheduler.replicas.loaded(worker, [sub_bundle])
 
 
 def job(number: int) -> str:
@@ -39,18 +40,18 @@ def job(number: int) -> str:
 
 
 def given_out(leases: list[Lease]) -> list[tuple[int, int, str]]:
-    return [(int(lease.key.job, 16), lease.key.share, lease.worker) for lease in leases]
+    return [(int(lease.key.job, 16), lease.key.sub_bundle, lease.worker) for lease in leases]
 
 
 def test_a_job_goes_from_worker_to_worker(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
     made = scheduler.add(job(1), "c", {"x": b"x"})
-    for share, tensor, released in ((0, "a", ("x",)), (1, "b", ("a",)), (2, "y", ("b",))):
+    for sub_bundle, tensor, released in ((0, "a", ("x",)), (1, "b", ("a",)), (2, "y", ("b",))):
         (lease,) = scheduler.tasks(0)
-        assert (lease.key.share, scheduler.holders.state(share, lease.worker)) == (share, State.INFERRING)
+        assert (lease.key.sub_bundle, scheduler.replicas.state(sub_bundle, lease.worker)) == (sub_bundle, State.INFERRING)
         assert scheduler.tasks(0) == []
         assert scheduler.arrived(lease.key, tensor, b"") == released
-        assert scheduler.holders.state(share, lease.worker) == State.COMPUTED
+        assert scheduler.replicas.state(sub_bundle, lease.worker) == State.COMPUTED
     assert made.flow.finished
     assert made.tensors.keys() == {"y"}
 
@@ -63,18 +64,18 @@ def test_a_worker_has_few_inputs_at_a_time(manifest: Manifest) -> None:
     assert given_out(first) == [(number, 0, "w0") for number in range(LEASE_WINDOW)]
     scheduler.arrived(first[0].key, "a", b"")
     assert given_out(scheduler.tasks(0)) == [(0, 1, "w0")]  # the oldest job goes on first
-    assert scheduler.holders.state(0, "w0") == State.INFERRING  # for the second job
+    assert scheduler.replicas.state(0, "w0") == State.INFERRING  # for the second job
 
 
 def test_nothing_is_sent_before_it_is_loaded(manifest: Manifest) -> None:
     scheduler = Scheduler(chain(manifest), lease_s=10)
     scheduler.add(job(1), "c", {"x": b"x"})
     assert scheduler.tasks(0) == []
-    scheduler.holders.place({0: ["w0"], 1: ["w0"], 2: ["w0"]})
-    scheduler.holders.loading("w0", [0])
-    scheduler.holders.loaded("w9", [0, 77])
+    scheduler.replicas.place({0: ["w0"], 1: ["w0"], 2: ["w0"]})
+    scheduler.replicas.loading("w0", [0])
+    scheduler.replicas.loaded("w9", [0, 77])
     assert scheduler.tasks(0) == []
-    scheduler.holders.loaded("w0", [0])
+    scheduler.replicas.loaded("w0", [0])
     assert len(scheduler.tasks(0)) == 1
 
 
@@ -89,22 +90,26 @@ def test_a_missed_deadline_is_another_attempt_and_the_older_answer_counts(manife
     assert second.key.attempt == 41
     scheduler.check("w0", first.key)
     assert scheduler.arrived(first.key, "a", b"") == ("x",)
-    with pytest.raises(Dropped, match="done already"):
+    with pytest.raises(Rejection, match="done already"):
         scheduler.check("w0", second.key)
-    assert scheduler.holders.state(0, "w0") == State.COMPUTED
+    assert scheduler.replicas.state(0, "w0") == State.COMPUTED
 
 
-def test_a_lost_workers_shares_go_to_another(manifest: Manifest) -> None:
+def test_a_lost_workers_sub_bundles_go_to_another(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
     scheduler.arrived(scheduler.tasks(0)[0].key, "a", b"")
     scheduler.tasks(0)
     assert scheduler.lost("w1") == [1]
-    assert scheduler.holders.state(1, "w1") == State.LOST
+    assert scheduler.replicas.state(1, "w1") == State.LOST
     assert scheduler.tasks(0) == []
-    scheduler.holders.place({share: ["w0"] for share in range(3)})
-    assert [scheduler.holders.state(share, "w0") for share in range(3)] == [State.COMPUTED, State.PLACED, State.LOADED]
-    scheduler.holders.loaded("w0", [0, 1, 2])
+    scheduler.replicas.place({sub_bundle: ["w0"] for sub_bundle in range(3)})
+    assert [scheduler.replicas.state(sub_bundle, "w0") for sub_bundle in range(3)] == [
+        State.COMPUTED,
+        State.PLACED,
+        State.LOADED,
+    ]
+    scheduler.replicas.loaded("w0", [0, 1, 2])
     assert given_out(scheduler.tasks(0)) == [(1, 1, "w0")]  # from the last tensors, not from the start
 
 
@@ -113,16 +118,16 @@ def test_what_was_never_leased_to_a_worker_is_refused(manifest: Manifest) -> Non
     scheduler.add(job(1), "c", {"x": b"x"})
     (lease,) = scheduler.tasks(0)
     scheduler.check("w0", lease.key)
-    future = Key(job=job(1), share=0, attempt=1)
-    for worker, key in (("w1", lease.key), ("w0", future), ("w0", Key(job=job(2), share=0, attempt=0))):
-        with pytest.raises(Dropped, match="never asked for"):
+    future = Key(job=job(1), sub_bundle=0, attempt=1)
+    for worker, key in (("w1", lease.key), ("w0", future), ("w0", Key(job=job(2), sub_bundle=0, attempt=0))):
+        with pytest.raises(Rejection, match="never asked for"):
             scheduler.check(worker, key)
 
 
 def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
-    for attempt in range(MOST_FAILURES):
+    for attempt in range(MAX_FAILURES):
         assert scheduler.exhausted() == []
         (lease,) = scheduler.tasks(0)
         assert lease.key.attempt == attempt
@@ -132,8 +137,8 @@ def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     assert (scheduler.leases, scheduler.jobs, scheduler.exhausted()) == ({}, {}, [])
 
 
-def test_it_goes_on_from_a_journal(manifest: Manifest) -> None:
-    """Whether the journal says that a share is done, or only holds its outputs."""
+def test_a_job_resumes_from_a_journal(manifest: Manifest) -> None:
+    """A sub-bundle counts as done if the journal says so, and also if it holds all its outputs."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"b": b""}, done=[0, 1])
     scheduler.add(job(2), "c", {"x": b"", "a": b""})
@@ -149,7 +154,7 @@ def test_the_first_of_several_answers_wins(manifest: Manifest) -> None:
     scheduler.arrived(fast.key, "a", b"")
     assert given_out(scheduler.tasks(0)) == [(1, 1, "w0"), (1, 1, "w1")]
     assert len(scheduler.leases) == 3  # w0 still computes
-    with pytest.raises(Dropped, match="done already"):
+    with pytest.raises(Rejection, match="done already"):
         scheduler.check("w0", slow.key)
     assert len(scheduler.leases) == 2
     assert scheduler.lost("w1") == [0, 1]
@@ -169,7 +174,7 @@ def test_a_straggler_is_not_sent_more_than_it_can_take(manifest: Manifest) -> No
         scheduler.remove(job(number))
     assert len(slow) == LEASE_WINDOW == len(scheduler.leases)
     for lease in slow:
-        with pytest.raises(Dropped, match="done already"):
+        with pytest.raises(Rejection, match="done already"):
             scheduler.check("w0", lease.key)
     assert scheduler.leases == {}
 
@@ -186,8 +191,8 @@ def test_answers_that_are_to_be_compared_are_taken_late(manifest: Manifest) -> N
     assert [lease.worker for lease in scheduler.leases.values()] == ["w1"]
 
 
-def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifest: Manifest) -> None:
-    """Algorithm 3: the number of changes from one share to another is that of the shares, not of the jobs."""
+def test_a_worker_that_streams_weights_computes_a_sub_bundle_for_many_jobs(manifest: Manifest) -> None:
+    """Algorithm 3: a worker changes from one sub-bundle to another as often as there are sub-bundles, not jobs."""
     for streaming, changes in ((frozenset[str](), 24), (frozenset({"w0"}), 3)):
         scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
         scheduler.streaming = streaming
@@ -200,12 +205,12 @@ def test_a_worker_that_reads_weights_anew_computes_a_share_for_many_jobs(manifes
         assert 1 + sum(a != b for a, b in pairwise(done)) <= changes
 
 
-def test_a_share_is_not_computed_for_ever(manifest: Manifest) -> None:
-    """Under an endless stream of new jobs the later shares have their turn."""
+def test_one_sub_bundle_is_not_computed_forever(manifest: Manifest) -> None:
+    """Later sub-bundles get their turn under an endless stream of new jobs."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.streaming = frozenset({"w0"})
     finished = 0
-    for number in range(8 * BATCH):
+    for number in range(8 * MAX_BATCH):
         for more in (0, 1):
             scheduler.add(job(2 * number + more), "c", {"x": b"x"})
         scheduler.tasks(0)
@@ -220,14 +225,14 @@ def test_what_needs_a_tensor_is_leased_while_it_arrives(manifest: Manifest) -> N
     (first,) = scheduler.tasks(0)
     scheduler.begun(first.key, "a")
     (second,) = scheduler.tasks(0)
-    assert (second.worker, second.key.share, second.fed) == ("w1", 1, {"a": first.key})
+    assert (second.worker, second.key.sub_bundle, second.fed) == ("w1", 1, {"a": first.key})
     scheduler.begun(first.key, "a")  # the second chunk
     assert scheduler.tasks(0) == []
     assert scheduler.arrived(first.key, "a", b"") == ("x",)
     assert scheduler.tasks(0) == []
     assert scheduler.arrived(second.key, "b", b"") == ("a",)
     (third,) = scheduler.tasks(0)
-    assert (third.key.share, third.fed) == (2, {})
+    assert (third.key.sub_bundle, third.fed) == (2, {})
 
 
 @pytest.mark.parametrize("how", ["lost", "expired", "failed", "released"])
@@ -241,19 +246,19 @@ def test_what_is_fed_by_a_lease_that_fails_is_leased_again(manifest: Manifest, h
         assert scheduler.lost("w0") == [0, 2]
         hold(scheduler, {0: "w1", 2: "w1"})
     elif how == "expired":
-        assert [lease.key.share for lease in scheduler.expire(10)] == [0, 1]
+        assert [lease.key.sub_bundle for lease in scheduler.expire(10)] == [0, 1]
     elif how == "failed":
         scheduler.failed("w0", first.key)
     else:
         scheduler.release("w0")
     assert scheduler.leases == {}
-    assert made.failures[1] == 0  # it is not its worker's fault
-    scheduler.begun(first.key, "a")  # of a lease that has ended
+    assert made.failures[1] == 0  # its worker is not to blame
+    scheduler.begun(first.key, "a")  # a chunk of a lease that has ended
     (again,) = scheduler.tasks(11)
-    assert (again.key.share, again.key.attempt) == (0, 1)
+    assert (again.key.sub_bundle, again.key.attempt) == (0, 1)
     scheduler.arrived(again.key, "a", b"")
     (last,) = scheduler.tasks(11)
-    assert (last.key.share, last.key.attempt, last.worker, last.fed) == (1, 1, "w1", {})
+    assert (last.key.sub_bundle, last.key.attempt, last.worker, last.fed) == (1, 1, "w1", {})
 
 
 def test_what_is_fed_by_the_slower_of_two_is_leased_again(manifest: Manifest) -> None:
@@ -266,7 +271,7 @@ def test_what_is_fed_by_the_slower_of_two_is_leased_again(manifest: Manifest) ->
     assert fed.fed == {"a": slow.key}
     scheduler.arrived(fast.key, "a", b"")
     (again,) = scheduler.tasks(0)
-    assert (again.key.share, again.key.attempt, again.fed) == (1, 1, {})
+    assert (again.key.sub_bundle, again.key.attempt, again.fed) == (1, 1, {})
     assert [*scheduler.leases] == [slow.key, again.key]
 
 
@@ -281,12 +286,12 @@ def test_answers_that_are_to_be_compared_are_not_passed_on_before(manifest: Mani
 @settings(max_examples=200)
 @given(st.data())
 def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
-    """Losses, deadlines, failures and late answers in any order: with one worker left, every job is done in the end."""
+    """Every job ends while one worker is left, after losses, deadlines, failures and late results in any order."""
     graph = data.draw(st.sampled_from(GRAPHS))
     count = len(graph.runs)
     copies = data.draw(st.sampled_from([1, 2]))
     spare = " w2" if copies == 2 else ""
-    scheduler = loaded(graph, {share: f"w{share % 2}{spare}" for share in range(count)})
+    scheduler = loaded(graph, {sub_bundle: f"w{sub_bundle % 2}{spare}" for sub_bundle in range(count)})
     scheduler.streaming = data.draw(st.sampled_from([frozenset(), frozenset({"w0"})]))
     for number in range(3):
         scheduler.add(job(number), "c", {"x": b""})
@@ -300,7 +305,7 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
             answer(scheduler, out.pop(data.draw(st.integers(0, len(out) - 1))))
         elif what == "begin" and out:
             lease = out[data.draw(st.integers(0, len(out) - 1))]
-            for tensor in graph.outputs[lease.key.share][: data.draw(st.integers(1, 2))]:
+            for tensor in graph.outputs[lease.key.sub_bundle][: data.draw(st.integers(1, 2))]:
                 if taken(scheduler, lease):
                     scheduler.begun(lease.key, tensor)
         elif what == "lose":
@@ -317,8 +322,8 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
         for lease in scheduler.leases.values():
             made = scheduler.jobs[lease.key.job]
             comes = all(name in made.tensors or source in scheduler.leases for name, source in lease.fed.items())
-            assert comes or lease.key.share in made.flow.done
-            assert not made.arriving.keys() & {name for share in made.flow.done for name in graph.outputs[share]}
+            assert comes or lease.key.sub_bundle in made.flow.done
+            assert not made.arriving.keys() & {name for sub_bundle in made.flow.done for name in graph.outputs[sub_bundle]}
     for _ in range(100):
         now += 20
         scheduler.expire(now)
@@ -328,66 +333,66 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
     assert scheduler.leases == {}
 
 
-GRAPHS: list[ShareGraph] = []
+GRAPHS: list[SubBundleGraph] = []
 
 
 @pytest.fixture(autouse=True, scope="module")
 def graphs() -> None:
-    """Hypothesis takes no fixtures of a function's life."""
-    template = ShareGraph.__new__(ShareGraph)
+    """Fill `GRAPHS`: hypothesis cannot use function-scoped fixtures."""
+    template = SubBundleGraph.__new__(SubBundleGraph)
     for inputs, outputs in (
         ([("x",), ("a",), ("b",)], [("a",), ("b",), ("y",)]),
         ([("x",), ("a",), ("a",), ("s", "t")], [("a",), ("s",), ("t",), ("y",)]),
         ([("x",), ("a",), ("a", "b")], [("a", "b"), (), ("y",)]),
     ):
-        template = ShareGraph.__new__(ShareGraph)
+        template = SubBundleGraph.__new__(SubBundleGraph)
         template.inputs, template.outputs = tuple(inputs), tuple(outputs)
         template.results, template.runs = ("y",), tuple(range(i, i + 1) for i in range(len(inputs)))
         GRAPHS.append(template)
 
 
 def has_its_inputs(scheduler: Scheduler, lease: Lease) -> bool:
-    """What was to be fed has arrived; else its worker waits, or nothing more comes."""
+    """Return whether the inputs that were to be fed have arrived; else the worker waits, or nothing more comes."""
     made = scheduler.jobs[lease.key.job]
     return not lease.fed or (lease.key in scheduler.leases and made.tensors.keys() >= lease.fed.keys())
 
 
 def taken(scheduler: Scheduler, lease: Lease) -> bool:
-    """What its worker sends is not dropped."""
+    """Return whether the worker's result is accepted."""
     try:
         scheduler.check(lease.worker, lease.key)
-    except Dropped:
+    except Rejection:
         return False
     return has_its_inputs(scheduler, lease)
 
 
 def answer(scheduler: Scheduler, lease: Lease) -> None:
     if taken(scheduler, lease):
-        for tensor in scheduler.graph.outputs[lease.key.share]:
+        for tensor in scheduler.graph.outputs[lease.key.sub_bundle]:
             scheduler.arrived(lease.key, tensor, b"")
 
 
 def answer_oldest(scheduler: Scheduler) -> int:
-    """The worker answers what it was sent first; the share."""
+    """Have a worker answer the oldest lease; return its sub-bundle."""
     lease = next(iter(scheduler.leases.values()))
     answer(scheduler, lease)
-    return lease.key.share
+    return lease.key.sub_bundle
 
 
-def test_what_was_sent_to_a_worker_that_lost_the_share_is_leased_again(manifest: Manifest) -> None:
-    """An operator moved it: the worker lets go of it, and of the input."""
+def test_the_lease_of_a_moved_sub_bundle_is_given_out_again(manifest: Manifest) -> None:
+    """A worker drops a sub-bundle that the operator moves, and its input."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
     scheduler.add(job(1), "c", {"x": b"x"})
     (old,) = scheduler.tasks(0)
     hold(scheduler, {0: "w1", 1: "w1", 2: "w2"})
     scheduler.withdraw()
     (new,) = scheduler.tasks(0)
-    assert (old.worker, new.worker, new.key.share) == ("w0", "w1", 0)
-    scheduler.check("w0", old.key)  # if it had computed it already, that is as good
+    assert (old.worker, new.worker, new.key.sub_bundle) == ("w0", "w1", 0)
+    scheduler.check("w0", old.key)  # a result that it has already computed is as good
     assert scheduler.arrived(old.key, "a", b"") == ("x",)
 
 
-def test_leases_of_workers_that_keep_the_share_go_on(manifest: Manifest) -> None:
+def test_leases_of_workers_that_keep_the_sub_bundle_go_on(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w2"})
     scheduler.add(job(1), "c", {"x": b"x"})
     (lease,) = scheduler.tasks(0)

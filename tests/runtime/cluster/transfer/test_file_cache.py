@@ -1,4 +1,4 @@
-"""How partitions reach a worker: its own alone, resumed, checked, and none twice."""
+"""Test how sub-bundles reach a worker: only its own, resumed, checked, and none twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
-from hyps.runtime.cluster.protocol.messages import Orders, ShareOrder
-from hyps.runtime.cluster.transfer.file_cache import Cache
+from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
+from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.errors import BundleError
 
@@ -30,54 +30,54 @@ def ordered(server: FileServer, bundle: Path, manifest: Manifest, worker: str = 
     sha256 = hashlib.sha256(document).hexdigest()
     shelf: dict[str, Path | bytes] = {file.sha256: bundle / file.path for file in manifest.files}
     token = server.grant(worker, {**shelf, sha256: document})
-    order = ShareOrder(number=0, sha256=sha256, size_bytes=len(document))
-    return Orders(epoch=1, url=server.url, token=token, authority=server.authority, shares=(order,))
+    order = SubBundleOrder(number=0, sha256=sha256, size_bytes=len(document))
+    return Orders(epoch=1, url=server.url, token=token, authority=server.authority, sub_bundles=(order,))
 
 
-def test_a_share_is_fetched_once(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_sub_bundle_is_fetched_once(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     orders = ordered(server, bundle, manifest)
-    cache = Cache(tmp_path / "cache")
-    folder = cache.share(orders, orders.shares[0])
+    cache = FileCache(tmp_path / "cache")
+    folder = cache.fetch(orders, orders.sub_bundles[0])
     assert read_manifest(folder) == manifest
     check_files(folder, manifest)
-    size = sum(file.size_bytes for file in manifest.files) + orders.shares[0].size_bytes
+    size = sum(file.size_bytes for file in manifest.files) + orders.sub_bundles[0].size_bytes
     assert cache.fetched_bytes == size
-    assert cache.share(orders, orders.shares[0]) == folder
-    again = Cache(tmp_path / "cache")
-    again.share(orders, orders.shares[0])
+    assert cache.fetch(orders, orders.sub_bundles[0]) == folder
+    again = FileCache(tmp_path / "cache")
+    again.fetch(orders, orders.sub_bundles[0])
     assert (cache.fetched_bytes, again.fetched_bytes) == (size, 0)
 
 
-def test_a_download_goes_on_where_it_broke_off(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_download_resumes_where_it_broke_off(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     orders = ordered(server, bundle, manifest)
-    cache = Cache(tmp_path / "cache")
+    cache = FileCache(tmp_path / "cache")
     for file in manifest.files:
         (tmp_path / "cache" / "files" / f"{file.sha256}.part").write_bytes((bundle / file.path).read_bytes()[:10])
-    cache.share(orders, orders.shares[0])
-    size = sum(file.size_bytes for file in manifest.files) + orders.shares[0].size_bytes
+    cache.fetch(orders, orders.sub_bundles[0])
+    size = sum(file.size_bytes for file in manifest.files) + orders.sub_bundles[0].size_bytes
     assert cache.fetched_bytes == size - 10 * len(manifest.files)
 
 
 @pytest.mark.parametrize("rubbish", [b"rubbish", b"rubbish" * 100])
-def test_a_part_of_another_file_begins_anew(
+def test_a_part_of_another_file_is_downloaded_again(
     server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path, rubbish: bytes
 ) -> None:
     orders = ordered(server, bundle, manifest)
-    cache = Cache(tmp_path / "cache")
+    cache = FileCache(tmp_path / "cache")
     (tmp_path / "cache" / "files" / f"{manifest.files[0].sha256}.part").write_bytes(rubbish)
-    check_files(cache.share(orders, orders.shares[0]), manifest)
+    check_files(cache.fetch(orders, orders.sub_bundles[0]), manifest)
 
 
 def test_the_longest_unused_go_first(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
-    """What is ordered stays whatever it takes, with the files that it has in common with what goes."""
-    cache = Cache(tmp_path / "cache")
+    """An ordered sub-bundle stays, also beyond the limit, with the files that it shares with deleted ones."""
+    cache = FileCache(tmp_path / "cache")
     first, last = (msgspec.structs.replace(manifest, steps=steps) for steps in (manifest.steps[:1], manifest.steps[1:]))
     orders = [ordered(server, bundle, each, f"w{number}") for number, each in enumerate((manifest, first, last))]
-    folders = [cache.share(each, each.shares[0]) for each in orders]
+    folders = [cache.fetch(each, each.sub_bundles[0]) for each in orders]
     for age, folder in enumerate(folders):
         os.utime(folder, (1000 - age, 1000 - age))
     files = tmp_path / "cache" / "files"
-    kept = {orders[1].shares[0].sha256}
+    kept = {orders[1].sub_bundles[0].sha256}
     total = sum(file.stat().st_size for file in files.iterdir())
     cache.prune(kept, total)
     assert all(folder.exists() for folder in folders)
@@ -94,10 +94,10 @@ def test_a_worker_gets_nothing_of_others(server: FileServer, bundle: Path, manif
     other = ordered(server, bundle, msgspec.structs.replace(manifest, steps=manifest.steps[:1]), "w2")
     assert own.token != other.token
     with pytest.raises(BundleError, match="the manager answers 404"):
-        Cache(tmp_path / "a").share(msgspec.structs.replace(own, token=other.token), own.shares[0])
+        FileCache(tmp_path / "a").fetch(msgspec.structs.replace(own, token=other.token), own.sub_bundles[0])
     for token in ("", "x", "wrong"):
         with pytest.raises(BundleError, match="the manager answers 404"):
-            Cache(tmp_path / "b").share(msgspec.structs.replace(own, token=token), own.shares[0])
+            FileCache(tmp_path / "b").fetch(msgspec.structs.replace(own, token=token), own.sub_bundles[0])
 
 
 def test_a_file_that_was_changed_is_refused(server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
@@ -105,36 +105,40 @@ def test_a_file_that_was_changed_is_refused(server: FileServer, bundle: Path, ma
     path = bundle / manifest.files[0].path
     path.write_bytes(b"x" * manifest.files[0].size_bytes)
     with pytest.raises(BundleError, match="its sha256 is another"):
-        Cache(tmp_path / "cache").share(orders, orders.shares[0])
+        FileCache(tmp_path / "cache").fetch(orders, orders.sub_bundles[0])
     path.write_bytes(b"short")
     with pytest.raises(BundleError, match="it ends after 5 bytes"):
-        Cache(tmp_path / "cache").share(orders, orders.shares[0])
+        FileCache(tmp_path / "cache").fetch(orders, orders.sub_bundles[0])
 
 
 def test_a_server_of_another_authority_is_refused(bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     server, other = (FileServer("127.0.0.1", tls=True) for _ in range(2))
     orders = msgspec.structs.replace(ordered(server, bundle, manifest), authority=other.authority)
     with pytest.raises(BundleError, match="certificate verify failed"):
-        Cache(tmp_path / "cache").share(orders, orders.shares[0])
+        FileCache(tmp_path / "cache").fetch(orders, orders.sub_bundles[0])
     server.close()
     other.close()
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "file:///etc/passwd", "http://[", "https://127.0.0.1:1"])
-def test_an_address_that_is_none(bundle: Path, manifest: Manifest, tmp_path: Path, url: str) -> None:
-    order = ShareOrder(number=0, sha256="0" * 64, size_bytes=10)
-    with pytest.raises(BundleError, match=r"is none|refused"):
-        Cache(tmp_path).share(Orders(epoch=1, url=url, token="t", shares=(order,)), order)
+def test_an_invalid_address(bundle: Path, manifest: Manifest, tmp_path: Path, url: str) -> None:
+    order = SubBundleOrder(number=0, sha256="0" * 64, size_bytes=10)
+    with pytest.raises(BundleError, match=r"is not an address of a manager|refused"):
+        FileCache(tmp_path).fetch(Orders(epoch=1, url=url, token="t", sub_bundles=(order,)), order)
 
 
-def test_a_share_that_leads_elsewhere_is_refused(
+def test_a_sub_bundle_that_leads_out_of_its_folder_is_refused(
     server: FileServer, bundle: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     document = encode_manifest(manifest).replace(b"partitions/00-first.onnx", b"../../../00-firs.onnx1234")
     sha256 = hashlib.sha256(document).hexdigest()
-    order = ShareOrder(number=0, sha256=sha256, size_bytes=len(document))
+    order = SubBundleOrder(number=0, sha256=sha256, size_bytes=len(document))
     orders = Orders(
-        epoch=1, url=server.url, token=server.grant("w1", {sha256: document}), authority=server.authority, shares=(order,)
+        epoch=1,
+        url=server.url,
+        token=server.grant("w1", {sha256: document}),
+        authority=server.authority,
+        sub_bundles=(order,),
     )
-    with pytest.raises(BundleError, match=r"share 0: .*regex"):
-        Cache(tmp_path / "cache").share(orders, order)
+    with pytest.raises(BundleError, match=r"sub-bundle 0: .*regex"):
+        FileCache(tmp_path / "cache").fetch(orders, order)

@@ -1,11 +1,13 @@
-"""The journal: what is in it survives ``kill -9``, and what nobody needs is not in it."""
+"""Test that the journal's content survives ``kill -9``, and that it drops what is not needed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,12 +30,12 @@ def test_a_jobs_life(tmp_path: Path, content: bytes) -> None:
     digests = journal.accept(JOB, "c", {"x": content})
     assert digests == {"x": digest_of(content)}
     made = digest_of(content + b"a")
-    journal.arrived(JOB, "a", made, content + b"a")
+    journal.keep(JOB, "a", made, content + b"a")
     journal.complete(JOB, 0, ["x"])
     journal.close()
     journal = Journal(tmp_path)
     (record,) = journal.open_jobs()
-    assert (record.client, dict(record.tensors), set(record.shares)) == ("c", {"a": made}, {0})
+    assert (record.client, dict(record.tensors), set(record.sub_bundles)) == ("c", {"a": made}, {0})
     assert journal.read(made) == content + b"a"
     journal.finish(JOB, "done")
     assert journal.open_jobs() == []
@@ -42,7 +44,7 @@ def test_a_jobs_life(tmp_path: Path, content: bytes) -> None:
     last = journal.job(JOB)
     assert last
     assert last.state == "delivered"
-    assert (len(last.tensors), len(last.shares)) == (0, 0)
+    assert (len(last.tensors), len(last.sub_bundles)) == (0, 0)
     assert files(tmp_path) == []
     with pytest.raises(OutputError, match="cannot read the journal's"):
         journal.read(made)
@@ -62,7 +64,7 @@ def test_two_jobs_share_a_tensor(tmp_path: Path, content: bytes) -> None:
 
 
 def test_counting_never_goes_back(tmp_path: Path) -> None:
-    """Two managers within one second must not take the same numbers for their attempts."""
+    """Two managers that start within one second must not number their attempts alike."""
     numbers = []
     for _ in range(3):
         journal = Journal(tmp_path)
@@ -71,7 +73,7 @@ def test_counting_never_goes_back(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
 
 
-def test_what_was_changed_is_not_used(tmp_path: Path) -> None:
+def test_a_changed_tensor_is_not_used(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     (digest,) = journal.accept(JOB, "c", {"x": LARGE}).values()
     (tmp_path / "tensors" / digest.hex()).write_bytes(LARGE[:-1] + b"x")
@@ -80,7 +82,7 @@ def test_what_was_changed_is_not_used(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_rubbish_of_a_killed_manager_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_manager_are_deleted(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     (tmp_path / "tensors" / ("0" * 64)).write_bytes(b"nobody's")
     (tmp_path / "tensors" / "0.part").write_bytes(b"half")
@@ -94,8 +96,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
 
 
-def test_what_was_said_to_be_kept_is_kept(tmp_path: Path) -> None:
-    """A process that says each job it has accepted is killed with -9 in the middle, ten times."""
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as base:
+        base.execute("pragma user_version = 1")
+    with pytest.raises(OutputError, match="is of another version of HyPS; remove it"):
+        Journal(tmp_path)
+
+
+def test_acknowledged_jobs_are_kept(tmp_path: Path) -> None:
+    """A process that prints each accepted job is killed with SIGKILL in the middle, five times."""
     script = """
 import os, sys
 from pathlib import Path
@@ -105,20 +115,20 @@ journal = Journal(Path(sys.argv[1]))
 while True:
     job, data = os.urandom(16).hex(), os.urandom(300_000)
     journal.accept(job, "c", {"x": data})
-    journal.arrived(job, "a", digest_of(data[:100]), data[:100])
+    journal.keep(job, "a", digest_of(data[:100]), data[:100])
     print(job, flush=True)
 """
-    said: list[str] = []
+    printed: list[str] = []
     for round_ in range(5):
         with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            said += [process.stdout.readline().strip() for _ in range(3 + round_)]
+            printed += [process.stdout.readline().strip() for _ in range(3 + round_)]
             os.kill(process.pid, signal.SIGKILL)
-            said += [line.strip() for line in process.stdout if len(line) == 33]
+            printed += [line.strip() for line in process.stdout if len(line) == 33]
     journal = Journal(tmp_path)
     found = {record.job: record for record in journal.open_jobs()}
-    assert found.keys() >= set(said)
-    for job in said:
+    assert found.keys() >= set(printed)
+    for job in printed:
         assert len(journal.read(found[job].tensors["x"])) == 300_000
         assert len(journal.read(found[job].tensors["a"])) == 100
     journal.close()

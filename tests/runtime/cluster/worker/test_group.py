@@ -1,4 +1,4 @@
-"""Managers as workers of others, at hubs of their own: real processes, the local run's bits, whoever is killed."""
+"""Test groups, with real processes at two or three hubs: the local run's bits, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secret
-from hyps.runtime.cluster.broker.join import Join, encode_join, parse_address
+from hyps.runtime.cluster.broker.join import Join, encode_join, parse_address, read_join
 from hyps.runtime.cluster.broker.link import Receiver
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.topics import Role
+from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.engine import in_memory, run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running, wait_for
 
 COUNT = 24
 
 
 class Tree:
-    """A manager with a worker and a group; hubs and folders of their own."""
+    """A manager with a worker and a group, and the hub of the group's own workers."""
 
     def __init__(self, stack: ExitStack, bundle: Path, bin_folder: Path, mosquitto: str, folder: Path) -> None:
         self.folder, self.mosquitto = folder, mosquitto
@@ -41,15 +43,35 @@ class Tree:
     def level(self, name: str) -> Devices:
         stack, bundle, bin_folder, mosquitto, folder = self._arguments
         (folder / name).mkdir()
-        devices = Devices(stack, folder / name, bundle, bin_folder, mosquitto)
+        devices = Devices(stack, folder / name, bundle, bin_folder, mosquitto, Settings())
         devices.start_hub()
         return devices
 
-    def start(self, *options: str) -> None:
+    def start(self, workers: Sequence[str], *options: str) -> None:
+        """Start all above, after the ``workers`` below have joined their hub."""
+        join = read_join(Path(options[-1])) if options else Join(hub=self.below.url)
+        wait_for_workers(join, workers)
         self.top.start_manager("--workers", "2")
         self.top.start_worker("w0")
         self.top.start_group("g1", self.below, *options)
-        self.top.wait_for_shares(workers=2)
+        self.top.wait_for_sub_bundles(workers=2)
+
+
+def wait_for_workers(join: Join, workers: Sequence[str]) -> None:
+    """Wait until these workers have sent their states to a hub, whose manager is not connected."""
+    topics = {topic(Role.WORKER, name, "state") for name in workers}
+    heard = set[str]()
+
+    def received(text: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        acknowledge()
+        heard.add(text)
+
+    connection = Connection(
+        join, join.name or "watcher", received=received, connected=lambda: connection.subscribe(sorted(topics))
+    )
+    connection.open()
+    wait_for(f"states of {workers}", lambda: heard >= topics)
+    connection.close()
 
 
 @pytest.fixture
@@ -71,7 +93,7 @@ def expected(layers: Path, pictures: list[dict[str, NDArray[Any]]]) -> list[byte
 
 
 def answers(devices: Devices, pictures: list[Any], meanwhile: dict[int, Any] | None = None) -> list[bytes]:
-    """What the stream answers; behind an answer of that number, something happens."""
+    """Return the stream's results; call a function of ``meanwhile`` after the result of its number."""
     found = []
     with closing(devices.engine()) as engine:
         for done in engine.run(in_memory(pictures)):
@@ -83,13 +105,13 @@ def answers(devices: Devices, pictures: list[Any], meanwhile: dict[int, Any] | N
 
 
 def homes(devices: Devices, worker: str) -> list[str]:
-    return re.findall(rf"^share (\d+) on {worker}:", devices.log("manager"), re.MULTILINE)
+    return re.findall(rf"^sub-bundle (\d+) on {worker}:", devices.log("manager"), re.MULTILINE)
 
 
 def test_workers_of_the_group_are_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
-    """At first nobody above hears of it; when the last that has room for its steps is gone, the group gives its share back.
+    """The manager above notices nothing until the group lacks a worker for a step, and gives its sub-bundle back.
 
-    Below is a hub with passwords, which lets its manager connect but once.
+    The hub below has passwords, and lets its manager connect only once.
     """
     hub, port = tree.folder / "hub", free_port()
     init_hub(hub, ["127.0.0.1"], port)
@@ -99,49 +121,51 @@ def test_workers_of_the_group_are_killed(tree: Tree, pictures: list[Any], expect
     with running(tree.mosquitto, hub / "mosquitto.conf", port):
         for name, memory in memories.items():
             tree.below.start_worker(name, "--join", str(hub / f"{name}.join"), memory=memory)
-        tree.start("--sub-join", str(hub / "manager.join"))
+        tree.start([*memories], "--sub-join", str(hub / "manager.join"))
 
         def kill_last() -> None:
             log = tree.top.log("g1")
-            assert {"b0", "b1"} <= set(re.findall(r"share \d+ on (b\d): \w+ -> computed", log))
+            assert {"b0", "b1"} <= set(re.findall(r"sub-bundle \d+ on (b\d): \w+ -> computed", log))
             assert "b1 is gone" in log
             assert "g1 is gone" not in tree.top.log("manager")
             assert tree.top.resident_bytes("g1") < 110e6
             tree.below.kill("b0")
 
         assert answers(tree.top, pictures, {4: lambda: tree.below.kill("b1"), 15: kill_last}) == expected
-        assert re.search("share 0 is lost: no group of workers for this share: .*fit no other worker", tree.top.log("g1"))
-        assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
+        assert re.search(
+            "sub-bundle 0 is lost: no group of workers for this sub-bundle: .*fit no other worker", tree.top.log("g1")
+        )
+        assert "g1 is gone: sub-bundle 0 must move" in tree.top.log("manager")
         assert len(homes(tree.top, "g1")) == 1
 
 
 def test_the_group_is_killed(tree: Tree, pictures: list[Any], expected: list[bytes]) -> None:
-    """Its share goes to another; when it is back, nothing that it left behind is in the way.
+    """Another worker gets its sub-bundle; what a killed group left on disk does not prevent its return.
 
-    Then it is the only one left, and holds what two held.
+    In the end it is the only worker, and holds both sub-bundles.
     """
     for name in ("b0", "b1"):
         tree.below.start_worker(name)
-    tree.start()
+    tree.start(["b0", "b1"])
 
     def kill() -> None:
         tree.top.kill("g1")
         tree.top.start_group("g1", tree.below)
 
     assert answers(tree.top, pictures, {5: kill}) == expected
-    assert "g1 is gone: shares 0 need another" in tree.top.log("manager")
-    wait_for("g1 back", lambda: tree.top.log("manager").count("g1 is there") == 2)
+    assert "g1 is gone: sub-bundle 0 must move" in tree.top.log("manager")
+    wait_for("g1 back", lambda: tree.top.log("manager").count("g1 has joined") == 2)
     tree.top.kill("w0")
     assert answers(tree.top, pictures[:3]) == expected[:3]
 
 
 def test_a_group_alone(tree: Tree, pictures: list[Any], expected: list[bytes], bin_folder: Path) -> None:
-    """Without workers it offers nothing; they and their hub may come and go."""
+    """A group without workers offers nothing; its workers and their hub may come and go."""
     tree.top.start_manager()
     tree.top.start_group("g1", tree.below)
     tree.below.start_worker("b0")
-    tree.top.wait_for_shares(workers=1)
-    assert "g1 is there: a group of 1, 120 MB" in tree.top.log("manager")
+    tree.top.wait_for_sub_bundles(workers=1)
+    assert "g1 has joined: a group of 1, 120 MB" in tree.top.log("manager")
     assert answers(tree.top, pictures[:2]) == expected[:2]
     shown = subprocess.run(
         [bin_folder / "hyps-manager", "status", "--hub", tree.top.url], capture_output=True, text=True, check=True
@@ -165,7 +189,7 @@ def test_three_levels(tree: Tree, pictures: list[Any], expected: list[bytes]) ->
     deepest.start_worker("d0")
     tree.below.start_group("g2", deepest)
     tree.below.start_worker("b0")
-    tree.start()
+    tree.start(["g2", "b0"])
     wait_for("all of g1's workers", lambda: "g2: placed -> loading" in tree.top.log("g1"))
     assert answers(tree.top, pictures[:8]) == expected[:8]
     assert "inferring -> computed" in tree.below.log("g2")
@@ -179,7 +203,7 @@ def test_three_levels(tree: Tree, pictures: list[Any], expected: list[bytes]) ->
         (["--sub-join", "{}"], "the join file below is for 'b0'"),
         (["--sub-join", "nothing"], "cannot read nothing"),
     ],
-    ids=["same hub", "memory", "a worker's file", "no file"],
+    ids=["same hub", "memory", "join file of a worker", "no file"],
 )
 def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[str], reason: str) -> None:
     file = tmp_path / "b0.join"
@@ -200,8 +224,8 @@ def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[
     assert reason in done.stderr
 
 
-def test_a_manager_that_ends_is_told_to_who_waits(layers: Path, pictures: list[Any]) -> None:
-    """The link of a share that was given back: what is under way fails, and nobody waits for ever."""
+def test_a_client_fails_when_its_manager_ends(layers: Path, pictures: list[Any]) -> None:
+    """A client's link raises when its manager has ended: its jobs fail, and do not wait forever."""
 
     class Ending:
         address, connected = parse_address("mqtt://127.0.0.1"), True

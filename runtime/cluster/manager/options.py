@@ -1,0 +1,47 @@
+"""Define what an operator chooses for a cluster, and how long its manager waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """The waiting times of one manager, in seconds.
+
+    - ``settle_s``: after a worker came or went, before the bundle is placed: more may follow.
+    - ``startup_s``: after the start, in which a job waits for the first worker; later it is refused.
+    - ``silence_s``: after the hub was gone, until a worker that has said nothing counts as lost. A worker's keepalive and
+      the time to connect again fit in.
+    - ``load_retry_s``: until a worker that could not load a sub-bundle is asked to try again.
+    - ``status_expiry_s``: until the hub forgets the last status, so that nobody believes that of a manager that is gone.
+    """
+
+    settle_s: float = 2.0
+    startup_s: float = 5.0
+    silence_s: float = 15.0
+    load_retry_s: float = 5.0
+    status_expiry_s: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """An operator's choices for one cluster.
+
+    Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
+    Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
+    With ``compress``, tensors travel compressed.
+    """
+
+    least_workers: int = 1
+    replicas: int = 1
+    votes: int = 1
+    safe: frozenset[str] | None = None
+    lease_s: float = 120.0
+    compress: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def copies(self) -> int:
+        """The number of workers that hold each sub-bundle."""
+        return max(self.replicas, self.votes)

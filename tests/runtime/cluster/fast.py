@@ -1,0 +1,79 @@
+"""Run ``hyps-manager`` or ``hyps-worker`` with short waiting times and without measuring the device.
+
+    python fast.py SETTINGS COMMAND ARGUMENT ...
+
+``SETTINGS`` is a `Settings` as JSON. A worker assumes its rates, so that placements are the same on a busy machine.
+Otherwise the process does what the installed command does; some tests run the installed commands themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from hyps.runtime.cluster.manager.options import Timeouts
+
+_MACS_PER_S, _STORAGE_BYTES_PER_S = 20_000_000_000, 1_000_000_000
+_MODULES = {"hyps-manager": "manager", "hyps-worker": "worker"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The waiting times of a test's processes, in seconds.
+
+    ``patience_s``: of a group whose workers are gone; ``reconnect_s``: the least and the most before a connection is tried
+    again; ``viewer_s``: until a viewer gives up.
+    """
+
+    timeouts: Timeouts = field(
+        default_factory=lambda: Timeouts(settle_s=0.4, silence_s=4, load_retry_s=0.4, status_expiry_s=2)
+    )
+    patience_s: float = 2
+    keepalive_s: int = 4
+    reconnect_s: tuple[float, float] = (0.2, 1)
+    viewer_s: float = 2
+
+    def command(self, name: str, *arguments: Any) -> list[Any]:
+        """Return the command line of ``name``, an installed command, with these settings."""
+        return [sys.executable, __file__, msgspec.json.encode(asdict(self)).decode(), name, *arguments]
+
+
+def main() -> None:
+    """Apply the settings, then run the command."""
+    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    _replace("hyps.runtime.cluster.broker.connection", KEEPALIVE_S=settings.keepalive_s, RECONNECT_S=settings.reconnect_s)
+    name, sys.argv = sys.argv[2], sys.argv[2:]
+    if name == "hyps-worker":
+        _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)
+        _replace("hyps.runtime.calibration.rates", conv_by_threads=_assumed_rates)
+        _replace("hyps.runtime.device.probes", storage=_assumed_storage)
+    else:
+        options = importlib.import_module("hyps.runtime.cluster.manager.options")
+        _replace(options.__name__, ClusterOptions=partial(options.ClusterOptions, timeouts=settings.timeouts))
+        _replace("hyps.runtime.cluster.manager.status", EXPIRY_S=settings.viewer_s)
+    importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()
+
+
+def _replace(module: str, **values: Any) -> None:
+    for name, value in values.items():
+        assert hasattr(importlib.import_module(module), name)
+        setattr(importlib.import_module(module), name, value)
+
+
+def _assumed_rates(threads: tuple[int, ...], rounds: int = 1) -> dict[int, int]:
+    return dict.fromkeys(threads, _MACS_PER_S)
+
+
+def _assumed_storage(*_: object) -> Any:
+    from hyps.runtime.device.probes import StorageProbe
+
+    return StorageProbe(read_bytes_per_s=_STORAGE_BYTES_PER_S, file_bytes=0)
+
+
+if __name__ == "__main__":
+    main()
