@@ -103,7 +103,7 @@ def partitions(
                 pinned_bytes=residency.pinned_bytes,
                 ahead_bytes=residency.ahead_bytes,
                 kept=residency.session_stays_open,
-                # onnxruntime keeps a tensor's memory for the next tensor of its shape. Tiles repeat each shape: what one tile
+                # onnxruntime keeps a tensor's memory for the next one of its shape. Tiles repeat each shape: what one tile
                 # needs would stay while the next runs, once for every height.
                 reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),
                 leaving_bytes=segment.leaving_bytes,

@@ -65,7 +65,8 @@ def _tiles(
     tiles = tiles_of(graph, swept, operators, region.tiles)
     if tiles is None or tuple(operator.name for operator in operators) != region.operators:
         raise ValueError(
-            f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles of {region.tile_axis}"
+            f"{region.operators[0]} to {region.operators[-1]} cannot be computed in {region.tiles} tiles "
+            f"of {region.tile_axis}"
         )
     return tiles
 

@@ -56,7 +56,7 @@ from hyps.runtime.execution.session import memory_of, to_numpy
 JOB_WINDOW = 8
 #: A job that was not heard of for so many seconds is submitted again; without any answer at all the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,7 +235,7 @@ class ClusterEngine:
         if payload.startswith(MAGIC):
             result = self._assembler.add(MANAGER, payload)
             if isinstance(result, Rejected):
-                log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
+                _log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
             elif isinstance(result, Complete):
                 received = result.received
                 self._jobs[received.key.job].outputs[received.tensor] = to_numpy(to_value(received.data, received.record))
@@ -246,7 +246,7 @@ class ClusterEngine:
         try:
             message = messages.decode_reply(payload)
         except Rejection as reason:
-            log.warning("dropped a message of %d bytes: %s", len(payload), reason)
+            _log.warning("dropped a message of %d bytes: %s", len(payload), reason)
             return
         self._answered = True
         known = self._jobs.get(message.job)

@@ -32,7 +32,7 @@ from hyps.runtime.execution.spill import TensorStore
 def run_batch(
     executor: Executor, inputs: Iterable[EngineInput], observer: Observer | None = None, *, first: int = 0
 ) -> Generator[InferenceResult, None, int]:
-    """Run inputs together through an executor of a `hyps.runtime.bundle.batch_schedule.batch_manifest`, and return their count; numbers start at ``first``.
+    """Run inputs together through an executor of a `batch_manifest`, and return their count; numbers start at ``first``.
 
     Each result is yielded as soon as it is known. An input is read when the first step gets to it. Raises as `Executor.run`
     does for what is wrong with the bundle.

@@ -158,7 +158,7 @@ def _temporary_file() -> IO[bytes]:
     """Open a file without a name in TMPDIR, else in ``/var/tmp``: that is on storage, where ``/tmp`` may be in memory."""
     import tempfile  # most runs need none
 
-    durable = "/var/tmp"
+    durable = "/var/tmp"  # noqa: S108
     folder = durable if "TMPDIR" not in os.environ and os.access(durable, os.W_OK) else None
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)

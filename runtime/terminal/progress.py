@@ -62,4 +62,4 @@ class Progress:
         self.stage(f"{of}, {minutes // 60}:{minutes % 60:02}:{seconds:02} left")
 
     def _write(self, line: str) -> None:
-        print(_CLEAR + line[: width(sys.stderr) - 1], end="", file=sys.stderr, flush=True)
+        print(_CLEAR + line[: width(sys.stderr) - 1], end="", file=sys.stderr, flush=True)  # noqa: T201

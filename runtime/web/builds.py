@@ -40,7 +40,7 @@ LABELS = "labels.txt"
 _OUTPUT_BYTES = 64 << 20
 #: hypsc's exit code when its user can correct something.
 _REFUSED = 2
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Builds:
@@ -147,7 +147,7 @@ class Builds:
         except (OSError, RuntimeFault) as error:
             plan, message = None, str(error)
         except Exception as error:
-            log.exception("a bug: a compilation of the page")
+            _log.exception("a bug: a compilation of the page")
             plan, message = None, f"a bug of HyPS: {type(error).__name__}"
         if self.get(build.id).state == "running":
             state = "done" if plan else "failed"

@@ -150,7 +150,7 @@ class Cluster:
         return serving.engine()
 
     def manager(self, hub: InProcessHub, folder: Path, journal: Journal) -> Manager:
-        """A manager as the operator wants it."""
+        """Return a manager with the page's options, in which drained workers stay drained."""
         made = Manager(folder, hub.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
             made.deployment.drain(worker, drained=True)

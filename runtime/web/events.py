@@ -21,7 +21,7 @@ _MOST_READERS, _MOST_WAITING = 50, 256
 _PING_S = 5.0
 #: Least seconds between two statuses, and between two that differ only in times and sizes.
 _STATUS_S, _QUIET_S = 0.1, 1.0
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def event(kind: str, data: BaseModel | list[BaseModel] | object) -> bytes:
@@ -120,7 +120,7 @@ class Pump:
                     published, published_at = key, now
                     self._events.publish("status", status)
             except Exception:  # the thread must go on: pages without a status show all boards as gone
-                log.exception("a bug: no status for the pages")
+                _log.exception("a bug: no status for the pages")
             time.sleep(_STATUS_S)
 
 

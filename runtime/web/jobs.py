@@ -32,7 +32,7 @@ _KEPT, _MOST_WAITING, _UNDER_WAY = 200, 64, 4
 #: Bytes that decoding one picture may take.
 _DECODING_BYTES = 192 << 20
 _UNFINISHED = ("waiting", "running")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -132,7 +132,7 @@ class Jobs:
             except RuntimeFault as fault:
                 self._update(id, state="failed", blocked=None, reason=str(fault))
             except Exception as error:
-                log.exception("a bug: a job of the page")
+                _log.exception("a bug: a job of the page")
                 self._update(id, state="failed", blocked=None, reason=f"a bug of HyPS: {type(error).__name__}")
             finally:
                 source.unlink(missing_ok=True)

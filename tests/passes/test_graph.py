@@ -170,14 +170,14 @@ def test_values_that_are_no_tensors_are_refused(graph: GraphProto, kind: str) ->
     ],
 )
 def test_bytes_of_a_type(type_of: str, count: int, nbytes: int) -> None:
-    if type_of not in TensorProto.DataType.keys():
+    if type_of not in TensorProto.DataType.keys():  # noqa: SIM118, protobuf's enum is no mapping
         pytest.skip(f"this onnx has no {type_of}")
     assert element_bytes(TensorProto.DataType.Value(type_of), count) == nbytes
 
 
 def test_packed_types_are_as_onnx_packs_them() -> None:
     for type_of in ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1"):
-        if type_of in TensorProto.DataType.keys():
+        if type_of in TensorProto.DataType.keys():  # noqa: SIM118, protobuf's enum is no mapping
             data_type = TensorProto.DataType.Value(type_of)
             tensor = helper.make_tensor("t", data_type, [7], [1] * 7)
             packed = len(tensor.raw_data) or len(tensor.int32_data)

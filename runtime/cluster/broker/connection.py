@@ -44,7 +44,7 @@ _LINGER_S = 1
 #: paho's texts of the CONNACK reasons after which another attempt is useless.
 _REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class _Unreachable(HubError):
@@ -109,7 +109,7 @@ class Connection:
             except _Unreachable:
                 if not patient:
                     raise
-                log.warning("waiting for the hub at %s", self.address)
+                _log.warning("waiting for the hub at %s", self.address)
                 time.sleep(_RETRY_S)
         self._client.loop_start()
         ready = self._ready.wait(wait_s)
@@ -173,7 +173,7 @@ class Connection:
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self.refused = str(reason)
-            log.warning("the hub refuses: %s", reason)
+            _log.warning("the hub refuses: %s", reason)
             if str(reason) in _REFUSED:
                 self._ready.set()
             return
@@ -187,7 +187,7 @@ class Connection:
 
     def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            log.warning("the hub is gone: %s", reason)
+            _log.warning("the hub is gone: %s", reason)
 
     def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:
         mid, number = message.mid, self._number
@@ -199,7 +199,7 @@ class Connection:
         try:
             self._received(message.topic, bytes(message.payload), acknowledge)
         except Exception:  # otherwise paho's thread would end, and with it the connection
-            log.exception("a bug: a message on %s of %d bytes is dropped", message.topic, len(message.payload))
+            _log.exception("a bug: a message on %s of %d bytes is dropped", message.topic, len(message.payload))
             acknowledge()
 
 

@@ -22,7 +22,7 @@ from hyps.runtime.cluster.protocol.messages import WorkerState
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.errors import HubError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class SharedConnection:
@@ -119,7 +119,7 @@ class SharedConnection:
         try:
             state = messages.decode_message(payload, WorkerState)
         except Rejection as reason:
-            log.warning("dropped a state of %d bytes from %s: %s", len(payload), worker.name, reason)
+            _log.warning("dropped a state of %d bytes from %s: %s", len(payload), worker.name, reason)
             return
         before = self._states.get(worker)
         if state.online:

@@ -24,7 +24,7 @@ from hyps.runtime.errors import BudgetError, OutputError
 
 #: More than a manager makes at one sub-bundle of a job before it is started again.
 _ATTEMPTS_PER_START = 4096
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Deployment:
@@ -195,4 +195,4 @@ class Deployment:
     def _complain(self, reason: str) -> None:
         if reason != self.complaint:
             self.complaint = reason
-            log.warning("%s", reason)
+            _log.warning("%s", reason)

@@ -41,7 +41,7 @@ from hyps.runtime.cluster.transfer.sender import InputSender
 _ARRIVING_BYTES = 256 << 20
 _TICK_S = 0.2
 _Answer = TypeVar("_Answer")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Manager:
@@ -58,7 +58,7 @@ class Manager:
         options: ClusterOptions,
         *,
         listen: str | None = None,
-        say: Callable[[str], None] = log.info,
+        say: Callable[[str], None] = _log.info,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = read_manifest(bundle)
@@ -174,7 +174,7 @@ class Manager:
                 self._on_client_message(name, messages.decode_client_message(payload))
         except Rejection as reason:
             self._statistics.rejected[str(reason)] += 1
-            log.warning("dropped a message of %d bytes on %s: %s", len(payload), text, reason)
+            _log.warning("dropped a message of %d bytes on %s: %s", len(payload), text, reason)
         acknowledge()
 
     def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
@@ -188,7 +188,7 @@ class Manager:
     def _on_client_message(self, name: str, message: messages.Submit | messages.Delivered) -> None:
         starting = time.monotonic() < self._started_at + self._options.timeouts.startup_s
         if self._scheduler is None and starting and isinstance(message, messages.Submit):
-            log.info("a job must wait for workers; its client asks again")
+            _log.info("a job must wait for workers; its client asks again")
         else:
             self._submissions.handle(name, message, has_workers=self._scheduler is not None)
 

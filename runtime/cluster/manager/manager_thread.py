@@ -15,7 +15,7 @@ from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import HubError, RuntimeFault
 
 _Answer = TypeVar("_Answer")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ManagerBusy(HubError):
@@ -88,7 +88,7 @@ class ManagerThread:
         except RuntimeFault as fault:
             self._fail(fault)
         except Exception as error:
-            log.exception("a bug: the manager has ended")
+            _log.exception("a bug: the manager has ended")
             self._fail(HubError(f"the manager has ended: {type(error).__name__}"))
         finally:
             self._manager = None

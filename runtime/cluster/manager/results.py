@@ -14,7 +14,7 @@ from hyps.runtime.cluster.protocol.messages import Failed
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ResultCollector:
@@ -57,7 +57,7 @@ class ResultCollector:
         if message.input and not self._votes and message.key.job in self._scheduler.jobs:
             self.fail(message.key.job, message.reason)
         else:
-            log.warning("%s could not compute sub-bundle %d: %s", worker, message.key.sub_bundle, message.reason)
+            _log.warning("%s could not compute sub-bundle %d: %s", worker, message.key.sub_bundle, message.reason)
             self._scheduler.failed(worker, message.key)
 
     def fail(self, job: str, reason: str) -> None:
@@ -79,7 +79,7 @@ class ResultCollector:
         for name in verdict.wrong:
             self._outvoted(name, key)
         if verdict.hopeless:
-            log.warning("no majority agrees on sub-bundle %d of job %s: it is computed again", key.sub_bundle, key.job)
+            _log.warning("no majority agrees on sub-bundle %d of job %s: it is computed again", key.sub_bundle, key.job)
             self._scheduler.ask_again(key)
         for each in (verdict.winner or {}).values():
             self._keep(worker, each)

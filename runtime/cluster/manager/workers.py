@@ -22,7 +22,7 @@ from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 #: A worker that cannot load a sub-bundle is asked to try again this many times, and then set aside.
 _LOAD_RETRIES = 3
 _NO_PULSE = Pulse(session="0" * 32, resident_bytes=0, queue=0)
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class WorkerRegistry:
         self.online[name] = state
         self._epoch = max(self._epoch, state.epoch)
         if state.problem and (before is None or before.problem != state.problem):
-            log.warning("%s: %s", name, state.problem)
+            _log.warning("%s: %s", name, state.problem)
         restarted = before is not None and before.session != state.session
         current = name in self._orders and state.epoch == self._orders[name].epoch
         if restarted or not (state.problem or state.loading):
@@ -145,7 +145,7 @@ class WorkerRegistry:
             if trouble.retry_at >= now:
                 continue
             if trouble.tries > _LOAD_RETRIES:
-                log.warning("%s is set aside: it cannot load its sub-bundles", name)
+                _log.warning("%s is set aside: it cannot load its sub-bundles", name)
                 del self._troubles[name]
                 self._set_aside.add(name)
                 gone.append(name)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -84,6 +84,6 @@ class LifeCycle:
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             raise IllegalTransition(f"{self.name} is {self.state}: {event} is not possible")
-        log.info("%s: %s -> %s", self.name, self.state, after)
+        _log.info("%s: %s -> %s", self.name, self.state, after)
         self.state = after
         return after

@@ -30,7 +30,7 @@ MAX_FAILURES = 20
 #: A worker that streams weights computes one sub-bundle for at most this many jobs before another's turn.
 MAX_BATCH = 16
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -113,7 +113,7 @@ class Scheduler:
         for lease in expired:
             if lease.key in self.leases:  # else it ended with the lease that fed it
                 key = lease.key
-                log.warning("%s did not answer in time: sub-bundle %d of job %s", lease.worker, key.sub_bundle, key.job)
+                _log.warning("%s did not answer in time: sub-bundle %d of job %s", lease.worker, key.sub_bundle, key.job)
                 self._fail(lease)
         return expired
 

@@ -29,7 +29,7 @@ from hyps.runtime.errors import BundleError, OutputError
 _PIECE_BYTES = 1 << 18
 _TIMEOUT_S = 20
 _TRIES = 5
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class FileCache:
@@ -93,7 +93,7 @@ class FileCache:
                 return partial.replace(path)
             except (http.client.HTTPException, OSError, _UnexpectedContent) as error:
                 reason = str(error)
-                log.warning("fetching a file of %d bytes broke off: %s", size_bytes, error)
+                _log.warning("fetching a file of %d bytes broke off: %s", size_bytes, error)
         raise BundleError(f"cannot fetch a file of {size_bytes} bytes from {orders.url}: {reason}")
 
     def _download(self, orders: Orders, sha256: str, size_bytes: int, partial: Path) -> None:

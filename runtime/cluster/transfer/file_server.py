@@ -27,7 +27,7 @@ _PIECE_BYTES = 1 << 18
 _TIMEOUT_S = 30
 #: How often the server looks whether it was closed: what closing takes at most.
 _POLL_S = 0.1
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 #: What a worker may fetch, by sha256: a file, or a document in memory.
 GrantedFiles = Mapping[str, Path | bytes]
@@ -85,7 +85,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("a worker's download broke off")
+        _log.info("a worker's download broke off")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: Any) -> None:
         """Log at the lowest level: the library's lines name no worker."""
-        log.debug(format, *values)
+        _log.debug(format, *values)
 
 
 def local_address(peer: str, port: int) -> str:

@@ -41,7 +41,7 @@ PATIENCE_S = 5.0
 _OPTIONS = ClusterOptions(timeouts=Timeouts(settle_s=0.3))
 _START_S = 120.0
 _END_S = 10.0
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class GroupBackend:
@@ -241,7 +241,7 @@ class _Session:
                 except RuntimeFault as fault:
                     result = fault
                 except Exception as error:
-                    log.exception("a bug: a client of the group's manager")
+                    _log.exception("a bug: a client of the group's manager")
                     result = HubError(f"the group below: {type(error).__name__}")
                 self._call_soon(partial(on_result, result))
                 self.tasks.task_done()

@@ -44,7 +44,7 @@ _MAX_WAITING = 16
 _EXPIRY_S = 600
 #: A manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
 _PULSE_S = 0.5
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class Worker:
         for number, loaded in [*self._sub_bundles.items()]:
             if loaded.runner.fault:
                 self._problem = messages.shorten(loaded.runner.fault)
-                log.error("sub-bundle %d is lost: %s", number, loaded.runner.fault)
+                _log.error("sub-bundle %d is lost: %s", number, loaded.runner.fault)
                 self._unload(number)
         ordered = {order.number for order in self._orders.sub_bundles} if self._orders else set()
         if not ordered <= self._sub_bundles.keys():
@@ -165,7 +165,7 @@ class Worker:
         try:
             orders = messages.decode_message(payload, Orders)
         except Rejection as reason:
-            log.warning("dropped orders of %d bytes: %s", len(payload), reason)
+            _log.warning("dropped orders of %d bytes: %s", len(payload), reason)
             return
         ordered = {order.number: order for order in orders.sub_bundles}
         for number in [*self._sub_bundles]:
@@ -184,7 +184,7 @@ class Worker:
         fetched = self._cache.fetched_bytes - fetched_before
         seconds = time.perf_counter() - started
         count = f"{len(ordered)} sub-bundle{'' if len(ordered) == 1 else 's'}"
-        log.info("%s, %d new: %.1f MB fetched, %.2f s", count, len(missing), fetched / 1e6, seconds)
+        _log.info("%s, %d new: %.1f MB fetched, %.2f s", count, len(missing), fetched / 1e6, seconds)
 
     def _load(self, orders: Orders, order: SubBundleOrder) -> None:
         life = LifeCycle(f"sub-bundle {order.number}")
@@ -194,7 +194,7 @@ class Worker:
             runner = self._backend.open(self._cache.fetch(orders, order))
         except RuntimeFault as fault:
             self._problem = messages.shorten(fault)
-            log.error("cannot load sub-bundle %d: %s", order.number, fault)
+            _log.error("cannot load sub-bundle %d: %s", order.number, fault)
             return
         life.apply(Event.LOADED)
         self._sub_bundles[order.number] = _LoadedSubBundle(sha256=order.sha256, runner=runner, life=life)
@@ -212,7 +212,7 @@ class Worker:
     def _take_input(self, payload: bytes) -> None:
         result = self._assembler.add(MANAGER, payload)
         if isinstance(result, Rejected):
-            log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
+            _log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
         elif isinstance(result, Complete):
             self._add_input(result.received)
 
