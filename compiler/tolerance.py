@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hyps.runtime.bundle.manifest import Manifest
 
 #: For plans that are not bit-exact: regrouped float32 sums differ by about 1e-6 of the largest output (DESIGN.md section 5),
@@ -13,7 +15,9 @@ HALF_TOLERANCE = 1e-2
 
 def promised_tolerance(manifest: Manifest) -> float:
     """Return the promised bound of the largest difference, relative to the largest absolute output; 0 if bit-exact."""
-    if manifest.exact:
-        return 0.0
-    has_halves = any(record.dtype == "float16" for record in manifest.tensors.values())
-    return HALF_TOLERANCE if has_halves else INEXACT_TOLERANCE
+    return tolerance_across(record.dtype for record in manifest.tensors.values()) if not manifest.exact else 0.0
+
+
+def tolerance_across(dtypes: Iterable[str]) -> float:
+    """Return the bound for a plan that is not bit-exact, from the types of the tensors that cross its cuts."""
+    return HALF_TOLERANCE if "float16" in dtypes else INEXACT_TOLERANCE

@@ -1,4 +1,4 @@
-"""What is shown of a bundle: steps are its operators, its tensors cross cuts; beside it the whole model, if it is known."""
+"""Gather the facts of a bundle: its steps, the tensors that cross its cuts, and the whole model if that is known."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from hyps.compiler.report.facts import (
     Layer,
     Node,
     edges_between,
+    model_pairs,
     planned_timeline,
     shard_label,
     steps_of,
     whole_layers,
     whole_timeline,
 )
+from hyps.compiler.targets import target_names
+from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.verdict import Verdict, weight_reads
 from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 from hyps.runtime.units import megabytes
 
 
 def bundle_facts(manifest: Manifest, whole: ModelReport | None) -> Facts:
-    """A bundle's facts; without the ``whole`` model its steps stand for layers."""
+    """Return a bundle's facts; without the ``whole`` model, its steps take the place of the model's layers."""
     sizes = {name: record.nbytes for name, record in manifest.tensors.items()}
     steps = manifest.steps
+    verdict = _verdict(manifest, whole)
     return Facts(
         title=manifest.model.name,
         kind="bundle",
-        pairs=tuple(_bundle_pairs(manifest, whole)),
+        headline=verdict.headline,
+        pairs=(*verdict.facts(), *_pairs(manifest, whole)),
         budget_bytes=manifest.budget_bytes,
         whole=whole_timeline(whole) if whole else None,
         planned=planned_timeline(steps),
@@ -39,6 +45,23 @@ def bundle_facts(manifest: Manifest, whole: ModelReport | None) -> Facts:
         changes=whole.changes if whole else (),
         nodes=tuple(_step_nodes(steps, sizes)),
         edges=tuple(edges_between(steps, sizes)),
+    )
+
+
+def _verdict(manifest: Manifest, whole: ModelReport | None) -> Verdict:
+    target = manifest.target.name
+    return Verdict(
+        model=manifest.model.name,
+        budget_bytes=manifest.budget_bytes,
+        peak_bytes=max(step.peak_bytes for step in manifest.steps),
+        whole_peak_bytes=whole.peak_bytes if whole else None,
+        smallest_budget_bytes=whole.smallest_budget_bytes if whole else None,
+        tolerance=promised_tolerance(manifest),
+        inexact_reason=whole.inexact_reason if whole else None,
+        latency_s=whole.latency_s if whole else None,
+        target=target,
+        has_own_rates=target not in target_names(),  # only a user's own file may have measured ones
+        reads=weight_reads(manifest.steps),
     )
 
 
@@ -59,29 +82,23 @@ def _step_nodes(steps: Sequence[Step], sizes: Mapping[str, int]) -> Iterator[Nod
                 str(step.reason or ""),
                 f"peak {megabytes(step.peak_bytes)}: weights {megabytes(step.weight_bytes)}, "
                 f"activations {megabytes(step.activation_bytes)}",
-                *(f"gets {name}, {megabytes(sizes[name])}" for name in step.inputs),
-                *(f"gives {name}, {megabytes(sizes[name])}" for name in step.outputs),
+                *(f"reads {name}, {megabytes(sizes[name])}" for name in step.inputs),
+                *(f"writes {name}, {megabytes(sizes[name])}" for name in step.outputs),
             ),
             members=step.operators,
         )
 
 
-def _bundle_pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str, str]]:
-    model = manifest.model
-    yield "parameters", f"{model.parameters:,} ({megabytes(model.weight_bytes)} of weights)"
-    if whole:
-        yield "operators", f"{len(whole.names):,}"
-        yield "multiply-adds", f"{whole.multiply_adds:,}"
-        yield "whole-model peak", f"{megabytes(whole.peak_bytes)} (predicted, one partition)"
-        if whole.smallest_budget_bytes and whole.smallest_budget_bytes < manifest.budget_bytes:
-            yield "enough would be", megabytes(whole.smallest_budget_bytes)
-    else:
-        yield "whole model", f"not in this bundle ({REPORT_NAME}): compile it again, or report the model itself"
-    yield "target", f"{manifest.target.name}, {manifest.target.threads} threads"
-    yield "budget", megabytes(manifest.budget_bytes)
-    yield "partitions", str(len(manifest.steps))
-    yield "highest peak", megabytes(max(step.peak_bytes for step in manifest.steps))
-    yield "stay in memory", f"{megabytes(sum(step.pinned_bytes for step in manifest.steps))} of the weights"
-    if whole and whole.latency_s is not None:
-        yield "estimated time", f"{whole.latency_s:.2g} s an inference"
-    yield "result", "bit for bit the whole model's" if manifest.exact else "within 1e-4 of the whole model's largest output"
+def _pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str, str]]:
+    if whole is None:
+        missing = f"its figures are not in this bundle ({REPORT_NAME}); compile it again, or report the model itself"
+        yield "whole model", missing
+    yield from model_pairs(
+        parameters=manifest.model.parameters,
+        weight_bytes=manifest.model.weight_bytes,
+        operators=len(whole.names) if whole else None,
+        multiply_adds=whole.multiply_adds if whole else None,
+        target=manifest.target.name,
+        threads=manifest.target.threads,
+    )
+    yield "partitions", f"{len(manifest.steps):,}"

@@ -1,4 +1,4 @@
-"""What ``hypsc report`` and ``hypsc plot`` show: the same values of a model, of a model with its plan, and of a bundle."""
+"""Define the facts that ``hypsc report`` and ``hypsc plot`` show, and derive them from partitions or steps."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from hyps.compiler.bundle_writer.model_report import ModelReport
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import Origin, part_origin
 from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.terminal.console import plain
+from hyps.runtime.units import megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Bytes of the process over a schedule, an entry for each step; the sum of the four is its predicted memory.
+    """The predicted bytes of a process over a schedule; each step's memory is the sum of the four.
 
-    ``widths`` are the operators of each step: 1, where the steps are a model's operators. ``beside_bytes`` is what stays of
-    other steps, what is read ahead, and what starting the process took besides.
+    ``widths`` are the numbers of operators per step: 1 each if the steps are a model's operators. ``other_bytes`` is what
+    stays in memory for other steps, what is read ahead, and what only starting the process needs.
     """
 
     widths: tuple[int, ...]
     process_bytes: tuple[int, ...]
     weight_bytes: tuple[int, ...]
-    beside_bytes: tuple[int, ...]
+    other_bytes: tuple[int, ...]
     activation_bytes: tuple[int, ...]
 
     @property
     def peak_bytes(self) -> int:
         """The highest of the sums."""
-        parts = (self.process_bytes, self.weight_bytes, self.beside_bytes, self.activation_bytes)
+        parts = (self.process_bytes, self.weight_bytes, self.other_bytes, self.activation_bytes)
         return max(map(sum, zip(*parts, strict=True)), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """An operator of the model, or a step of a bundle, with the bytes it puts out, and whether to cut behind it.
+    """An operator of the model, or a step of a bundle, with the size of its outputs.
 
-    ``split`` is ``mandatory``, ``optional`` or empty; ``cut``: a partition of the plan ends here.
+    ``split`` is the kind of the split point after it: ``mandatory``, ``optional`` or empty. ``cut``: the plan cuts after it.
     """
 
     name: str
@@ -49,7 +51,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """One partition: figures in bytes as in `hyps.runtime.bundle.manifest.Step`; ``leaving_bytes`` is held after it."""
+    """A partition's row in the report, with bytes as in `hyps.runtime.bundle.manifest.Step`.
+
+    ``leaving_bytes`` are the tensors that are kept after it.
+    """
 
     name: str
     operators: int
@@ -57,7 +62,6 @@ class StepFacts:
     activation_bytes: int
     pinned_bytes: int
     ahead_bytes: int
-    alone_bytes: int
     peak_bytes: int
     leaving_bytes: int
     reason: str
@@ -65,9 +69,10 @@ class StepFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node of the graph: an operator or a step. ``part`` is its partition's index, ``shard`` e.g. ``2/4`` or empty.
+    """A node of the graph: an operator or a step.
 
-    ``notes`` is what is told of it when it is chosen; ``members`` are the operators in it.
+    ``part`` is its partition's index, ``shard`` is e.g. ``2/4`` or empty. ``notes`` are shown when the node is chosen;
+    ``members`` are the operators in it.
     """
 
     name: str
@@ -79,19 +84,21 @@ class Node:
     members: tuple[str, ...] = ()
 
 
-#: An edge: the indices of two nodes, and the bytes that go from one to the other.
+#: An edge: the indices of two nodes, and the bytes that go from the first to the second.
 Edge = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that is shown. ``planned`` is None for a model without a plan.
+    """The contents of a report. ``headline`` is the verdict in one sentence, ``pairs`` are its facts and the model's.
 
-    ``whole`` is None for a bundle that does not tell of the whole model; ``layers`` are its steps then.
+    ``planned`` is None for a model without a plan. ``whole`` is None for a bundle without a report of its model; ``layers``
+    are the bundle's steps then.
     """
 
     title: str
     kind: str
+    headline: str
     pairs: tuple[tuple[str, str], ...]
     budget_bytes: int | None
     whole: Timeline | None
@@ -105,18 +112,29 @@ class Facts:
     edges: tuple[Edge, ...]
 
 
+def model_pairs(
+    *, parameters: int, weight_bytes: int, operators: int | None, multiply_adds: int | None, target: str, threads: int
+) -> Iterator[tuple[str, str]]:
+    """Yield the model's size and the target; figures that are None are not known, and left out."""
+    yield "model", f"{parameters:,} parameters, {megabytes(weight_bytes)} of weights"
+    if operators is not None:
+        yield "operators", f"{operators:,}, {multiply_adds or 0:,} multiply-adds"
+    yield "target", f"{target}, {threads} thread{'s' if threads != 1 else ''}"
+
+
 def shard_label(origin: Origin | None) -> str:
     """Return ``2/4`` for an operator that is the second of four shards, an empty string for any other."""
     return f"{origin.index + 1}/{origin.count}" if origin is not None and origin.kind == "shard" else ""
 
 
-def printable(name: str) -> str:
-    """A name in one line: line ends and terminal codes are spelt out."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+def shortened_name(text: str, length: int) -> str:
+    """Return one line of at most ``length`` characters: the middle of a long text is left out."""
+    shown = plain(text)
+    return shown if len(shown) <= length else f"{shown[: length // 2]}…{shown[-(length // 2) :]}"
 
 
 class _Linked(Protocol):
-    """What reads tensors and makes others."""
+    """An operator or a step: it reads tensors and writes others."""
 
     @property
     def inputs(self) -> tuple[str, ...]: ...
@@ -125,33 +143,33 @@ class _Linked(Protocol):
 
 
 def edges_between(items: Sequence[_Linked], sizes: Mapping[str, int]) -> Iterator[Edge]:
-    """The edges between ``items`` that have inputs and outputs, those of two the same added up; in order."""
-    maker: dict[str, int] = {}
+    """Yield the edges between ``items`` in order; tensors between the same two add up to one edge."""
+    writer: dict[str, int] = {}
     for index, item in enumerate(items):
-        maker |= dict.fromkeys(item.outputs, index)
+        writer |= dict.fromkeys(item.outputs, index)
     for index, item in enumerate(items):
-        found: dict[int, int] = {}
+        incoming: dict[int, int] = {}
         for name in item.inputs:
-            if maker.get(name, index) != index:
-                found[maker[name]] = found.get(maker[name], 0) + sizes[name]
-        yield from ((source, index, nbytes) for source, nbytes in found.items())
+            if writer.get(name, index) != index:
+                incoming[writer[name]] = incoming.get(writer[name], 0) + sizes[name]
+        yield from ((source, index, nbytes) for source, nbytes in incoming.items())
 
 
 def whole_timeline(whole: ModelReport) -> Timeline:
-    """The whole model as one partition: all its weights, and what lives at each operator (`passes.cost_model.costs`)."""
+    """Return the memory of the whole model as one partition: all its weights, and the live bytes of each operator."""
     count = len(whole.names)
-    taken = whole.process_bytes + whole.resident_bytes
+    loaded_bytes = whole.process_bytes + whole.resident_bytes
     return Timeline(
         widths=(1,) * count,
         process_bytes=(whole.process_bytes,) * count,
         weight_bytes=(whole.resident_bytes,) * count,
-        beside_bytes=tuple(max(0, whole.start_bytes - taken - nbytes) for nbytes in whole.live_bytes),
+        other_bytes=tuple(max(0, whole.start_bytes - loaded_bytes - nbytes) for nbytes in whole.live_bytes),
         activation_bytes=whole.live_bytes,
     )
 
 
 def whole_layers(whole: ModelReport, parts: Sequence[Partition] | Sequence[Step]) -> Iterator[Layer]:
-    """The model's operators, with the places to cut, and those where ``parts`` do."""
+    """Yield the model's operators with the split points, and with the places where ``parts`` are cut."""
     lasts = [part.operators[-1] for part in parts[:-1] if part.operators]
     ends = {origin.operator if (origin := part_origin(name)) else name for name in lasts}
     kinds = {point.position: point.kind for point in whole.splits}
@@ -160,18 +178,18 @@ def whole_layers(whole: ModelReport, parts: Sequence[Partition] | Sequence[Step]
 
 
 def planned_timeline(parts: Sequence[Partition] | Sequence[Step]) -> Timeline:
-    """The memory of one step after another; a step's peak is the sum."""
+    """Return the memory of one step after another; the sum is each step's predicted peak."""
     return Timeline(
         widths=tuple(max(1, len(part.operators)) for part in parts),
         process_bytes=tuple(max(0, part.alone_bytes - part.weight_bytes - part.activation_bytes) for part in parts),
         weight_bytes=tuple(part.weight_bytes for part in parts),
-        beside_bytes=tuple(max(0, part.peak_bytes - part.alone_bytes) for part in parts),
+        other_bytes=tuple(max(0, part.peak_bytes - part.alone_bytes) for part in parts),
         activation_bytes=tuple(part.activation_bytes for part in parts),
     )
 
 
 def steps_of(parts: Sequence[Partition] | Sequence[Step], nbytes: Callable[[str], int]) -> Iterator[StepFacts]:
-    """The rows of the table of partitions; ``nbytes`` gives a tensor's size."""
+    """Yield the rows of the table of partitions; ``nbytes`` returns a tensor's size."""
     for part in parts:
         yield StepFacts(
             name=part.name,
@@ -180,7 +198,6 @@ def steps_of(parts: Sequence[Partition] | Sequence[Step], nbytes: Callable[[str]
             activation_bytes=part.activation_bytes,
             pinned_bytes=part.pinned_bytes,
             ahead_bytes=part.ahead_bytes,
-            alone_bytes=part.alone_bytes,
             peak_bytes=part.peak_bytes,
             leaving_bytes=sum(map(nbytes, part.live)),
             reason=str(part.reason),

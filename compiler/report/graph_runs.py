@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hyps.compiler.report.facts import Edge, Node
 
-#: The most nodes that are drawn one by one: that many SVG elements still move smoothly.
+#: The most nodes that are drawn one by one: a browser still moves the SVG elements of that many smoothly.
 MOST_NODES = 1_500
 #: The number of nodes that a larger graph is merged into.
 RUN_NODES = 1_000
@@ -18,7 +18,7 @@ RUN_NODES = 1_000
 def in_runs(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
     """Return the nodes and edges to draw; more than `MOST_NODES` nodes become runs of neighbours in the schedule.
 
-    A run lies in one partition.
+    No run crosses a partition's border.
     """
     if len(nodes) <= MOST_NODES:
         return tuple(nodes), tuple(edges)

@@ -1,4 +1,4 @@
-"""``hypsc report``'s file: one HTML page with everything in it, which opens from a disk and asks for nothing.
+"""Make ``hypsc report``'s file: one HTML page that holds everything, opens from a disk and needs no network.
 
 Every name comes from the user's model: text is escaped on its way into the page, and the script writes text, never markup.
 """
@@ -7,56 +7,58 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from string import Template
 
 import msgspec
 
-from hyps.compiler.report.facts import Facts
+from hyps.compiler.report.facts import Facts, shortened_name
 from hyps.compiler.report.graph_runs import MOST_NODES, in_runs
-from hyps.compiler.report.plots import Style, plots
+from hyps.compiler.report.plots import Format, Style, plots
 from hyps.compiler.report.run_profile import Measurements
-from hyps.compiler.report.tables import escaped, shortened_name, tables
+from hyps.compiler.report.tables import MOST_CHARACTERS, escaped, tables
 from hyps.runtime.units import megabytes
 
-#: The colour that stands for that of the page's text in the plots.
+#: The colour in the plots that becomes the colour of the page's text.
 _INK = "#010203"
 _CAPTIONS = {
     "memory": (
         "Memory over the schedule",
-        "What is predicted to be resident while each operator runs. Dashed: the budget of the process, the same in both.",
+        "The predicted memory of the whole process while each operator runs. Both plots have one scale. The dashed line is "
+        "the budget.",
     ),
     "layers": (
         "Output size of each layer, and where to cut",
-        "What each layer puts out, with the places to cut; as in figure 4.4 of Kaboubi's thesis, least behind poolings.",
+        "A cut is cheap where the output before it is small, above all after poolings (figure 4.4 of Kaboubi's thesis).",
     ),
     "measured": (
         "Predicted against measured",
-        "The predicted peak of each step, and what the process held while it ran: what earlier steps left counts, too.",
+        "The predicted peak of each step, and the memory that the process held after it. The measured memory includes what "
+        "earlier steps left.",
     ),
 }
-_STEP_CAPTIONS = {
+_ONE_MEMORY = "The predicted memory of the whole process while each operator runs."
+_BUNDLE_ALONE = {
     "memory": (
         "Memory over the schedule",
-        "What is predicted to be resident while each step runs. Dashed: the budget of the whole process. The curve of the "
-        "whole model is missing, as this bundle does not tell of it: compile it again, or report the model itself.",
+        "The predicted memory of the whole process while each step runs. The dashed line is the budget. The whole model is "
+        "not shown, because this bundle has no figures of it; compile it again, or report the model itself.",
     ),
-    "layers": ("Output size of each step", "What each step puts out; behind each, the bundle is cut."),
+    "layers": ("Output size of each step", "The bundle is cut after each step."),
 }
 
 
 def page(facts: Facts, measured: Measurements | None = None) -> bytes:
-    """The page as UTF-8. The same facts give the same bytes."""
+    """Return the page in UTF-8; the same facts give the same bytes."""
     parts = files("hyps.compiler.report.data")
-    captions = _CAPTIONS if facts.whole else _CAPTIONS | _STEP_CAPTIONS
-    figures = [
-        _figure(name, *captions[name], draw(Style(ink=_INK, paper="none"), "svg").decode())
-        for name, draw in plots(facts, measured).items()
-    ]
+    captions = _captions(facts)
+    figures = [_figure(name, *captions[name], draw) for name, draw in plots(facts, measured).items()]
     data, caption = _graph(facts)
     text = Template(parts.joinpath("page.html").read_text("utf-8")).substitute(
         title=escaped(facts.title, 80),
         kind=facts.kind,
+        headline=escaped(facts.headline, 600),
         style=parts.joinpath("page.css").read_text("utf-8"),
         pairs="".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value, 600)}</dd>" for name, value in facts.pairs),
         figures="".join(figures),
@@ -69,8 +71,20 @@ def page(facts: Facts, measured: Measurements | None = None) -> bytes:
     return text.encode("utf-8", "replace")
 
 
+def _captions(facts: Facts) -> dict[str, tuple[str, str]]:
+    """Return the title and the caption of each plot."""
+    if facts.whole is None:
+        return _CAPTIONS | _BUNDLE_ALONE
+    if facts.planned is None:
+        return _CAPTIONS | {"memory": (_CAPTIONS["memory"][0], _ONE_MEMORY)}
+    return _CAPTIONS
+
+
 def inline(svg: str, name: str, title: str) -> str:
-    """A plot as part of a page: ids of its own, and the page's text colour. Text has no ``<`` or ``>`` but in tags."""
+    """Return a plot as part of a page, with ids of its own and the page's text colour.
+
+    ``<`` and ``>`` are in tags only: matplotlib escapes them in text.
+    """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
@@ -85,37 +99,43 @@ def inline(svg: str, name: str, title: str) -> str:
     return re.sub(r"<[^>]*>", tag, body)
 
 
-def _figure(name: str, title: str, caption: str, svg: str) -> str:
-    drawing = inline(svg, name, title)
-    framed = f'<div class="drawing" tabindex="0" role="region" aria-label="{title}">{drawing}</div>'
-    return f'<section class="plot" id="plot-{name}"><h2>{title}</h2>{framed}<p class="caption">{caption}</p></section>'
+def _figure(name: str, title: str, caption: str, draw: Callable[[Style, Format], bytes]) -> str:
+    """Return a plot's section: one drawing for a desk and one for a phone, of which the page shows the one that fits."""
+    drawings = "".join(
+        f'<div class="{width}">{inline(svg, f"{name}-{width}", title)}</div>'
+        for width, svg in (
+            (width, draw(Style(ink=_INK, paper="none", narrow=width == "narrow"), "svg").decode())
+            for width in ("broad", "narrow")
+        )
+    )
+    return f'<section class="plot" id="plot-{name}"><h2>{title}</h2>{drawings}<p class="caption">{caption}</p></section>'
 
 
 def _graph(facts: Facts) -> tuple[str, str]:
-    """The data of the graph as JSON that no HTML parser takes for the script's end; and what is said of it."""
+    """Return the graph's data as JSON in which no HTML parser finds the script's end, and the graph's caption."""
     nodes, edges = in_runs(facts.nodes, facts.edges)
     data = {
         "nodes": [
             {
-                "name": shortened_name(node.name),
+                "name": shortened_name(node.name, MOST_CHARACTERS),
                 "kind": shortened_name(node.kind, 40),
                 "part": node.part,
                 "shard": node.shard,
                 "notes": [shortened_name(note, 400) for note in node.notes],
-                "members": [shortened_name(name) for name in node.members],
+                "members": [shortened_name(name, MOST_CHARACTERS) for name in node.members],
             }
             for node in nodes
         ],
         "edges": [{"from": source, "to": target, "label": megabytes(nbytes)} for source, target, nbytes in edges],
-        "parts": [shortened_name(step.name) for step in facts.steps],
+        "parts": [shortened_name(step.name, MOST_CHARACTERS) for step in facts.steps],
     }
-    what = "steps" if facts.kind == "bundle" else "operators"
-    caption = f"{len(facts.nodes):,} {what}"
+    what = "step" if facts.kind == "bundle" else "operator"
+    caption = f"{len(facts.nodes):,} {what}{'s' if len(facts.nodes) != 1 else ''}"
     if len(nodes) < len(facts.nodes):
         caption += f", more than {MOST_NODES:,}: drawn as {len(nodes):,} runs of neighbours in the schedule"
-    if facts.steps:
-        many = "partitions, each with its number and colour" if len(facts.steps) > 1 else "partition"
-        caption += f"; {len(facts.steps)} {many}"
+    caption += ". The graph reads like text: from left to right, then the next row"
+    if len(facts.steps) > 1:
+        caption += f". Each of the {len(facts.steps):,} partitions has a number (P0, P1, ...) and a colour"
     if any(node.shard for node in nodes):
-        caption += "; shards have a dashed border and say which they are"
+        caption += ". Shards have a dashed border and their number"
     return msgspec.json.encode(data).decode().replace("<", "\\u003c").replace("\u2028", "\\u2028"), f"{caption}."

@@ -1,4 +1,4 @@
-"""What is shown of a model: its analysis, and the plan where there is something to plan for."""
+"""Gather the facts of a model: its analysis, and its plan if there is a budget to plan for."""
 
 from __future__ import annotations
 
@@ -12,40 +12,47 @@ from hyps.compiler.report.facts import (
     Facts,
     Node,
     edges_between,
+    model_pairs,
     planned_timeline,
     shard_label,
     steps_of,
     whole_layers,
     whole_timeline,
 )
+from hyps.compiler.targets import target_names
+from hyps.compiler.tolerance import tolerance_across
+from hyps.compiler.verdict import Verdict
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.plan import Plan
 from hyps.runtime.units import megabytes
 
 
 def model_facts(job: PlanningJob) -> Facts:
-    """The facts of ``job.model``, with the plan for its budget if it has one; nothing is written.
+    """Return the facts of ``job.model``, with the plan for its budget if it has one; nothing is written.
 
-    Raises the package's errors, and those of the passes: `hyps.passes.errors.DoesNotFit` where no plan keeps the budget.
+    Raises `hyps.compiler.errors.CompilerError`, `hyps.passes.errors.PassError`, and above all
+    `hyps.passes.errors.DoesNotFit` if no plan keeps within the budget.
     """
     with load_model(job.model) as loaded:
         folded = folded_model(loaded, job)
-        found = analyse_folded(loaded, folded, job)
+        analysed = analyse_folded(loaded, folded, job)
         if job.request.budget_bytes is None:
-            return _facts(found, view(folded.model), None)
+            return _facts(analysed, view(folded.model), None, job)
         planned = plan_folded(loaded, folded, job)
-        return _facts(found, planned.graph, planned.plan)
+        return _facts(analysed, planned.graph, planned.plan, job)
 
 
-def _facts(found: Analysis, graph: Graph, plan: Plan | None) -> Facts:
+def _facts(analysed: Analysis, graph: Graph, plan: Plan | None, job: PlanningJob) -> Facts:
     parts = plan.partitions if plan else ()
-    whole = model_report(found, plan)
+    whole = model_report(analysed, plan)
     homes = {name: index for index, part in enumerate(parts) for name in part.operators}
+    verdict = _verdict(analysed, graph, plan) if plan else None
     return Facts(
-        title=found.model,
+        title=analysed.model,
         kind="model",
-        pairs=tuple(_model_pairs(found, plan)),
-        budget_bytes=found.budget_bytes,
+        headline=verdict.headline if verdict else _unplanned(analysed),
+        pairs=(*(verdict.facts() if verdict else ()), *_pairs(analysed, plan, job.request.threads)),
+        budget_bytes=analysed.budget_bytes,
         whole=whole_timeline(whole),
         planned=planned_timeline(parts) if plan else None,
         layers=tuple(whole_layers(whole, parts)),
@@ -58,12 +65,38 @@ def _facts(found: Analysis, graph: Graph, plan: Plan | None) -> Facts:
     )
 
 
+def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> Verdict:
+    crossing = {name for part in plan.partitions for name in (*part.inputs, *part.outputs)}
+    return Verdict(
+        model=analysed.model,
+        budget_bytes=analysed.budget_bytes,
+        peak_bytes=plan.peak_bytes,
+        whole_peak_bytes=analysed.whole_peak_bytes,
+        smallest_budget_bytes=plan.smallest_budget_bytes,
+        tolerance=0.0 if plan.exact else tolerance_across(graph.tensors[name].dtype for name in crossing),
+        inexact_reason=plan.inexact_reason,
+        latency_s=plan.latency_s,
+        target=analysed.target,
+        has_own_rates=analysed.target not in target_names(),  # only a user's own file may have measured ones
+        reads=None,
+    )
+
+
+def _unplanned(analysed: Analysis) -> str:
+    """Return the headline of a model without a budget: the two budgets between which a plan makes sense."""
+    smallest = analysed.smallest_budget_bytes
+    bound = (
+        f"its smallest budget is {megabytes(smallest)}" if smallest else f"it has no smallest budget: {analysed.why_none}"
+    )
+    return f"{analysed.model} as a whole has a peak of {megabytes(analysed.whole_peak_bytes)}; {bound} (both predicted)"
+
+
 def _operator_nodes(graph: Graph, homes: Mapping[str, int]) -> Iterator[Node]:
     for operator in graph.operators:
-        made = [graph.tensors[name] for name in operator.outputs if name in graph.tensors]
-        output_bytes = sum(tensor.nbytes for tensor in made)
+        outputs = [graph.tensors[name] for name in operator.outputs if name in graph.tensors]
+        output_bytes = sum(tensor.nbytes for tensor in outputs)
         weights = sum(graph.weights[name].nbytes for name in operator.weights)
-        shapes = ", ".join("x".join(map(str, tensor.shape)) or "one value" for tensor in made)
+        shapes = ", ".join("x".join(map(str, tensor.shape)) or "one value" for tensor in outputs)
         yield Node(
             name=operator.name,
             kind=operator.op_type,
@@ -74,17 +107,16 @@ def _operator_nodes(graph: Graph, homes: Mapping[str, int]) -> Iterator[Node]:
         )
 
 
-def _model_pairs(found: Analysis, plan: Plan | None) -> Iterator[tuple[str, str]]:
-    yield "parameters", f"{found.parameters:,} ({megabytes(found.weight_bytes)} of weights)"
-    yield "operators", f"{len(found.operators):,}"
-    yield "multiply-adds", f"{found.multiply_adds:,}"
-    yield "whole-model peak", f"{megabytes(found.whole_peak_bytes)} (predicted, one partition)"
-    smallest = found.smallest_budget_bytes
-    yield "smallest budget", megabytes(smallest) if smallest else f"none: {found.why_none}"
-    if found.budget_bytes:
-        yield "budget", f"{megabytes(found.budget_bytes)} ({found.target})"
+def _pairs(analysed: Analysis, plan: Plan | None, threads: int) -> Iterator[tuple[str, str]]:
+    yield from model_pairs(
+        parameters=analysed.parameters,
+        weight_bytes=analysed.weight_bytes,
+        operators=len(analysed.operators),
+        multiply_adds=analysed.multiply_adds,
+        target=analysed.target,
+        threads=threads,
+    )
     if plan:
-        yield "partitions", str(len(plan.partitions))
-        yield "highest peak", megabytes(plan.peak_bytes)
-        yield "estimated time", f"{plan.latency_s:.2g} s an inference"
-        yield "result", "bit for bit the whole model's" if plan.exact else f"inexact: {plan.inexact_reason}"
+        yield "partitions", f"{len(plan.partitions):,}"
+    else:
+        yield "budget", "none; --memory or --target also shows a plan, and the operators that are too large"

@@ -1,4 +1,4 @@
-"""What a run measured, to set beside the prediction: a JSON list with an entry for every step that ran."""
+"""Read the measurements of a run, which the report compares with the prediction: a JSON list of the steps that ran."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from hyps.compiler.errors import OptionError
 
-#: A larger file is none that a run wrote.
+#: No run writes a larger file.
 PROFILE_LIMIT_BYTES = 64 << 20
 
 _Count = Annotated[int, Meta(ge=0)]
@@ -21,7 +21,7 @@ _Seconds = Annotated[float, Meta(ge=0)]
 
 
 class StepRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a run: seconds to open and to run it, bytes read from storage, resident bytes of the process."""
+    """One step of a run: seconds to load and to run it, bytes read from storage, resident bytes of the process after it."""
 
     name: str
     load_s: _Seconds
@@ -32,32 +32,32 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """What was measured of each step, by its name; of several runs the median, of memory the most."""
+    """The measurements of each step, by name: the median of several runs, and of memory the maximum."""
 
     runs: int
     steps: Mapping[str, StepRun]
 
 
 def read_profile(path: Path, steps: Collection[str]) -> Measurements:
-    """Read a profile of the steps called so. Raises `OptionError` for what is none, or another bundle's."""
+    """Read a profile of these steps; raise `OptionError` if it cannot be read or is of another bundle."""
     try:
         if path.stat().st_size > PROFILE_LIMIT_BYTES:
-            raise OptionError(f"--profile: {path} is larger than {PROFILE_LIMIT_BYTES} bytes: no profile of a run")
+            raise OptionError(f"--profile: {path} is larger than {PROFILE_LIMIT_BYTES} bytes, so it is no profile of a run")
         entries = msgspec.json.decode(path.read_bytes(), type=list[StepRun])
     except OSError as error:
         raise OptionError(f"--profile: cannot read {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise OptionError(f"--profile: {path} is no profile of a run: {error}") from None
+        raise OptionError(f"--profile: {path} is no profile of a run, from 'hyps-run --profile-json': {error}") from None
     by_name: dict[str, list[StepRun]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, []).append(entry)
-    if not by_name or (strange := by_name.keys() - set(steps)):
-        what = f"it has step {min(strange)!r}" if by_name else "it has no step"
-        raise OptionError(f"--profile: {path} is of another bundle: {what}")
-    return Measurements(runs=max(map(len, by_name.values())), steps={name: _middle(own) for name, own in by_name.items()})
+    if not by_name or (unknown := by_name.keys() - set(steps)):
+        what = f"it has step {min(unknown)!r}" if by_name else "it has no step"
+        raise OptionError(f"--profile: {path} is of another bundle: {what}; name the bundle that ran")
+    return Measurements(runs=max(map(len, by_name.values())), steps={name: _median(own) for name, own in by_name.items()})
 
 
-def _middle(entries: list[StepRun]) -> StepRun:
+def _median(entries: list[StepRun]) -> StepRun:
     return StepRun(
         name=entries[0].name,
         load_s=median(entry.load_s for entry in entries),

@@ -11,7 +11,8 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyps.compiler.report.plots import ACTIVATIONS, BESIDE, BUDGET, CUT, MEASURED, WEIGHTS, Format, Style, _drawn
+from hyps.compiler.report.axes import ACTIVATIONS, BUDGET, CUT, MEASURED, OTHER, WEIGHTS
+from hyps.compiler.report.plots import Format, Style, render
 from tests.bench.readings import Predicted, Race, Raced, Results
 from tests.bench.summary import MAPPED, bases, peak_bytes, warm_ratio
 
@@ -32,7 +33,7 @@ def drawings(results: Results, kind: Format = "svg") -> Mapping[str, bytes]:
     rows = results.prediction.result if results.prediction is not None else None
     if rows:
         draws["prediction"] = lambda figure: _prediction(figure, rows)
-    return {name: _drawn(f"bench-{name}", draw, Style(), kind) for name, draw in draws.items()}
+    return {name: render(f"bench-{name}", draw, Style(), kind) for name, draw in draws.items()}
 
 
 def _memory(figure: Figure, race: Race) -> None:
@@ -48,7 +49,7 @@ def _memory(figure: Figure, race: Race) -> None:
         places,
         files,
         left=anonymous,
-        color=BESIDE,
+        color=OTHER,
         hatch="///",
         edgecolor=WEIGHTS,
         linewidth=0,

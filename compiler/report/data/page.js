@@ -1,29 +1,33 @@
-// Draws the graph, which layout.js has placed, and lets it be moved and zoomed. Names are text, never markup.
+// Draws the graph that layout.js places; the user can move and zoom it. Names are text, never markup.
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const box = document.getElementById('graph');
   const detail = document.getElementById('detail');
   const NODE = { width: 116, height: 46 }; // pixels at full size
-  const drawing = layout(data.nodes.length, data.edges, NODE);
-  const FAR = 0.42; // below this scale no text can be read
+  // A phone's frame is taller than wide: the graph gets rows as wide as the frame's shape asks for.
+  const PHONE = 560; // pixels
+  const CELL = { width: 146, height: 98 }; // a node with the space around it
+  const shape = (box.clientWidth / box.clientHeight) * data.nodes.length * CELL.width * CELL.height;
+  const drawing = layout(data.nodes.length, data.edges, NODE, box.clientWidth < PHONE ? Math.sqrt(shape) : null);
+  const FAR = 0.42; // below this scale, text cannot be read
   const clip = (text, length) => (text.length > length ? `…${text.slice(1 - length)}` : text);
 
   const brief = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
   const svg = (tag, attributes = {}, text = '') => {
-    const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (text) made.textContent = text;
-    return made;
+    const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    if (text) element.textContent = text;
+    return element;
   };
   const el = (tag, text = '', ...children) => {
-    const made = document.createElement(tag);
-    made.textContent = text;
-    made.append(...children);
-    return made;
+    const element = document.createElement(tag);
+    element.textContent = text;
+    element.append(...children);
+    return element;
   };
 
-  // What is drawn.
+  // The drawing.
   const picture = svg('svg', { 'aria-hidden': 'true' });
   const marker = svg('marker', {
     id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 8, markerHeight: 8,
@@ -40,27 +44,27 @@
   });
   const nodes = data.nodes.map((node, index) => {
     const shard = node.shard ? ' shard' : '';
-    const made = svg('g', {
+    const group = svg('g', {
       class: `node${node.part === null ? ' bare' : ''}${shard}`,
       'data-node': index,
       transform: `translate(${drawing.places[index].join(' ')})`,
     });
-    made.style.setProperty('--hue', String(((node.part ?? 0) * 137.508) % 360));
+    group.style.setProperty('--hue', String(((node.part ?? 0) * 137.508) % 360));
     const part = (node.part === null ? '' : `P${node.part}`) + (node.shard ? ` shard ${node.shard}` : '');
-    made.append(
+    group.append(
       svg('title', {}, `${node.name} (${node.kind}) ${part}`),
       svg('rect', { ...NODE, rx: 6 }),
       svg('text', { x: 7, y: 14, class: 'type' }, brief(node.kind, node.shard ? 13 : 13 - part.length)),
       svg('text', { x: NODE.width - 6, y: node.shard ? 41 : 13, class: 'part' }, part),
       svg('text', { x: 7, y: 28 }, clip(node.name, 15)),
     );
-    return made;
+    return group;
   });
   all.append(...lines, ...nodes);
   picture.append(definitions, all);
   box.append(picture);
 
-  // Where it is looked at: the point of the drawing in the left upper corner, and pixels for each of its units.
+  // The view: the point of the drawing in the upper left corner, and the pixels per unit of the drawing.
   const view = { x: 0, y: 0, scale: 1 };
   const size = () => ({ width: box.clientWidth, height: box.clientHeight });
   const least = () => Math.min(size().width / drawing.width, size().height / drawing.height, 1) / 1.5;
@@ -96,7 +100,7 @@
     show();
   };
 
-  // What is told of a node.
+  // The details of the chosen node.
   const list = (tag, texts) => el(tag, '', ...texts.map((text) => el('li', text)));
   const choose = (index) => {
     const node = data.nodes[index];
@@ -114,7 +118,7 @@
     if (node.members.length) detail.append(el('h4', `${node.members.length} operators`), list('ol', node.members));
   };
 
-  // Pointers: one drags, two pinch; a press without a move chooses.
+  // One pointer drags, two pinch; a press without a move chooses a node.
   const pointers = new Map();
   let moved = 0;
   picture.addEventListener('pointerdown', (event) => {
@@ -172,16 +176,16 @@
   document.getElementById('zoom-out').addEventListener('click', () => zoom(1 / 1.4));
   document.getElementById('zoom-fit').addEventListener('click', fit);
 
-  // Find: Enter goes to the next one.
+  // Enter in the search field goes to the next match.
   const field = document.getElementById('find');
-  let [wanted, next] = ['', 0];
+  let [searched, next] = ['', 0];
   field.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter') return;
     const text = field.value.trim().toLowerCase();
-    const says = (node) => [node.name, node.kind, ...node.members].some((name) => name.toLowerCase().includes(text));
-    const hits = data.nodes.flatMap((node, index) => (text && (says(node) || `p${node.part}` === text) ? [index] : []));
-    next = text === wanted ? next + 1 : 0;
-    wanted = text;
+    const matches = (node) => [node.name, node.kind, ...node.members].some((name) => name.toLowerCase().includes(text));
+    const hits = data.nodes.flatMap((node, index) => (text && (matches(node) || `p${node.part}` === text) ? [index] : []));
+    next = text === searched ? next + 1 : 0;
+    searched = text;
     document.getElementById('found').textContent = hits.length ? `${(next % hits.length) + 1} of ${hits.length}` : 'none';
     if (!hits.length) return;
     choose(hits[next % hits.length]);

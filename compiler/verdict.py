@@ -1,0 +1,96 @@
+"""State in words whether a plan fits and at what price; ``hypsc compile`` and ``hypsc report`` use the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hyps.compiler.requests import NO_TARGET
+from hyps.passes.device import DeviceRates
+from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.units import megabytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightReads:
+    """The bytes of weights that every inference reads, and those that are read once and stay in memory."""
+
+    streamed_bytes: int
+    pinned_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The figures by which a user judges a plan.
+
+    ``tolerance`` is 0 if the outputs are bit-exact; else ``inexact_reason`` says why they are not. ``has_own_rates`` says
+    that the target's computing rates were measured on the device. A figure that is not known is None, and is not stated.
+    """
+
+    model: str
+    budget_bytes: int | None
+    peak_bytes: int
+    whole_peak_bytes: int | None
+    smallest_budget_bytes: int | None
+    tolerance: float
+    inexact_reason: str | None
+    latency_s: float | None
+    target: str
+    has_own_rates: bool
+    reads: WeightReads | None
+
+    @property
+    def headline(self) -> str:
+        """The sentence that says whether the plan fits, with its peak and the whole model's."""
+        peak = megabytes(self.peak_bytes)
+        fits = (
+            f"fits in {megabytes(self.budget_bytes)}: its peak is {peak}" if self.budget_bytes else f"has a peak of {peak}"
+        )
+        if self.whole_peak_bytes is None:
+            return f"{self.model} {fits} (predicted)"
+        return f"{self.model} {fits}, the whole model's {megabytes(self.whole_peak_bytes)} (both predicted)"
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Yield names and values: what the answers equal, the time, the weights that are read, and the smallest budget."""
+        yield "answers", self._answers()
+        if self.latency_s is not None:
+            yield "time", f"about {self.latency_s:.2g} s{self._machine()}"
+        if self.reads:
+            yield "read each time", _weights(self.reads)
+        if self.smallest_budget_bytes is not None:
+            yield "smallest budget", megabytes(self.smallest_budget_bytes)
+
+    def _answers(self) -> str:
+        """Say how close the outputs are to the whole model's, and why they are not equal."""
+        if not self.tolerance:
+            return "bit for bit the whole model's, under the same session options"
+        bound = f"not bit for bit the whole model's, but within {self.tolerance:g} of its largest output"
+        return f"{bound}: {self.inexact_reason}" if self.inexact_reason else bound
+
+    def _machine(self) -> str:
+        """Name the machine that the time is estimated for; see ``passes/calibration.toml``."""
+        if self.target == NO_TARGET:
+            storage = megabytes(int(DeviceRates().storage_bytes_per_s))
+            return f", estimated for one x86-64 core and storage of {storage}/s; name your device with --target"
+        if self.has_own_rates:
+            return f" on {self.target}, estimated"
+        return (
+            f" on {self.target}, estimated from its storage and the speed of one x86-64 core; 'hyps-run calibrate' on the "
+            "device measures its own"
+        )
+
+
+def weight_reads(steps: Sequence[Step]) -> WeightReads:
+    """Return the bytes of weights that these steps read for every inference, and those that stay in memory."""
+    return WeightReads(
+        streamed_bytes=sum(step.streamed_bytes for step in steps),
+        pinned_bytes=sum(step.pinned_bytes for step in steps),
+    )
+
+
+def _weights(reads: WeightReads) -> str:
+    if not reads.streamed_bytes:
+        return f"nothing: all {megabytes(reads.pinned_bytes)} of weights stay in memory" if reads.pinned_bytes else "nothing"
+    if not reads.pinned_bytes:
+        return f"{megabytes(reads.streamed_bytes)}, all of the weights"
+    return f"{megabytes(reads.streamed_bytes)} of the weights; {megabytes(reads.pinned_bytes)} stay in memory"
