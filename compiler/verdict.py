@@ -43,9 +43,8 @@ class Verdict:
     def headline(self) -> str:
         """The sentence that says whether the plan fits, with its peak and the whole model's."""
         peak = megabytes(self.peak_bytes)
-        fits = (
-            f"fits in {megabytes(self.budget_bytes)}: its peak is {peak}" if self.budget_bytes else f"has a peak of {peak}"
-        )
+        budget = megabytes(self.budget_bytes) if self.budget_bytes else None
+        fits = f"fits in {budget}: its peak is {peak}" if budget else f"has a peak of {peak}"
         if self.whole_peak_bytes is None:
             return f"{self.model} {fits} (predicted)"
         return f"{self.model} {fits}, the whole model's {megabytes(self.whole_peak_bytes)} (both predicted)"

@@ -25,8 +25,8 @@ _INK = "#010203"
 _CAPTIONS = {
     "memory": (
         "Memory over the schedule",
-        "The predicted memory of the whole process while each operator runs. Both plots have one scale. The dashed line is "
-        "the budget.",
+        "The predicted memory of the whole process while each operator runs. Both plots have the same scale. The dashed "
+        "line is the budget.",
     ),
     "layers": (
         "Output size of each layer, and where to cut",

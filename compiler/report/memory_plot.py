@@ -38,8 +38,8 @@ def draw_memory(figure: Figure, facts: Facts, *, narrow: bool) -> None:
         if narrow or axis is axes[0]:
             axis.set_ylabel("memory of the process, MB")
     axes[0].set_ylim(0, 1.06 * highest / MB or 1)
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=1 if narrow else 5)
+    shown = {label: handle for axis in axes[::-1] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=1 if narrow else 5)
 
 
 def _stack(axis: Axes, line: Timeline) -> None:

@@ -83,11 +83,9 @@ def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> Verdict:
 
 
 def _unplanned(analysed: Analysis) -> str:
-    """Return the headline of a model without a budget: the two budgets between which a plan makes sense."""
+    """Return the headline of a model without a budget: the peak of the whole model, and the smallest budget."""
     smallest = analysed.smallest_budget_bytes
-    bound = (
-        f"its smallest budget is {megabytes(smallest)}" if smallest else f"it has no smallest budget: {analysed.why_none}"
-    )
+    bound = f"the smallest budget is {megabytes(smallest)}" if smallest else f"no budget is enough: {analysed.why_none}"
     return f"{analysed.model} as a whole has a peak of {megabytes(analysed.whole_peak_bytes)}; {bound} (both predicted)"
 
 

@@ -24,7 +24,7 @@ Format = Literal["svg", "png"]
 
 _NO_METADATA: Mapping[Format, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 #: Inches of a plot for a desk and for a phone; an inch is 72 units of an SVG.
-_WIDE, _NARROW = (10, 4.2), (4.6, 4.2)
+_WIDE, _NARROW = (10, 4.2), (3.8, 4.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,12 +56,12 @@ def draw_layers(figure: Figure, facts: Facts, *, narrow: bool) -> None:
     if any(layer.cut for layer in layers):
         axis.plot([], [], color=CUT, linewidth=1.1, linestyle=":", label="cut of the plan")
     name_columns(axis, [layer.name for layer in layers], most, "number of the layer, from 0")
-    if len(layers) > most:
+    if len(layers) > most and not narrow:
         _name_marks(axis, layers, sizes, most)
     axis.set_xlim(-0.5, len(layers) - 0.5)
     axis.set_ylim(bottom=0)
     axis.set_ylabel("size of the output, MB")
-    figure.legend(loc="outside lower center", ncols=2 if narrow else 4)
+    figure.legend(loc="outside lower center", ncols=1 if narrow else 4)
 
 
 def _marks(layers: Sequence[Layer]) -> Iterator[tuple[str, str, str, list[int]]]:

@@ -28,9 +28,8 @@ def tables(facts: Facts, measured: Measurements | None) -> Iterator[str]:
         figures = ["operators", "weights", "activations", "pinned", "read ahead", "process peak", "kept after"]
         extra = ["resident", "load", "run", "read"] if measured else []
         rows = [[step.name, step.reason, *_step(step), *(_run(step, measured) if measured else ())] for step in facts.steps]
-        yield _table(
-            "partitions", "Partitions, and why each begins where it does", ["partition", "reason", *figures, *extra], rows
-        )
+        head = ["partition", "reason", *figures, *extra]
+        yield _table("partitions", "Partitions, and why each begins where it does", head, rows)
     if facts.changes:
         yield _table("changes", "What was changed to make it fit", ["change"], [[change] for change in facts.changes])
     if facts.splits:

@@ -64,6 +64,9 @@
   picture.append(definitions, all);
   box.append(picture);
 
+  // A small graph needs a low frame.
+  box.style.maxHeight = `${drawing.height * Math.min(1.5, box.clientWidth / drawing.width)}px`;
+
   // The view: the point of the drawing in the upper left corner, and the pixels per unit of the drawing.
   const view = { x: 0, y: 0, scale: 1 };
   const size = () => ({ width: box.clientWidth, height: box.clientHeight });

@@ -1,85 +1,41 @@
-"""``hypsc report``: a page that opens from a disk in a real browser, asks for nothing, and shows what was worked out."""
+"""Check the contents of ``hypsc report``'s page in a real browser, for models, plans and bundles."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 import onnx
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Page
 
-from hyps.compiler.report.facts import Node
-from hyps.compiler.report.graph_runs import MOST_NODES, in_runs
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
+from tests.compiler.report.conftest import Look
 
-Seen = TypeVar("Seen")
-#: Calls a function with the page of a file, and gives its answer; the page must log nothing and ask for nothing.
-Look = Callable[[Path, Callable[[Page], Any]], Any]
+#: Names that would break a page if they were taken for markup.
 HOSTILE = ["</script><b>bold</b>", "quote\"'`$x", "line\nend\u2028", "n" * 300, "&lt;img src=x onerror=alert(1)>"]
 
 
-@pytest.fixture(scope="module")
-def look() -> Iterator[Look]:
-    """Chromium in a thread of its own: Playwright is at most once in a thread, and other tests have it, too."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("needs Chromium: apt-get install chromium")
-        pytest.skip("needs Chromium: apt-get install chromium")
-
-    def start() -> tuple[Playwright, Browser]:
-        playwright = sync_playwright().start()
-        return playwright, playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-
-    def stop() -> None:
-        browser.close()
-        playwright.stop()
-
-    def view(path: Path, see: Callable[[Page], Seen]) -> Seen:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        logged: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: logged.append(message.text))
-        page.on("pageerror", lambda error: logged.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("#graph[data-scale]")
-        try:
-            return see(page)
-        finally:
-            page.close()
-            assert (logged, asked) == ([], [path.as_uri()])
-
-    with ThreadPoolExecutor(1) as thread:
-        playwright, browser = thread.submit(start).result()
-        yield lambda path, see: thread.submit(view, path, see).result()
-        thread.submit(stop).result()
-
-
 def table(page: Page, name: str) -> list[list[str]]:
-    """The cells of a table's rows."""
+    """Return the cells of a table's rows."""
     rows = page.locator(f"#table-{name} tbody tr").all()
     return [row.locator("td").all_inner_texts() for row in rows]
 
 
 def mb(nbytes: int) -> str:
+    """Return a size as the page writes it."""
     return f"{nbytes / 1e6:,.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e6:.3f} MB"
 
 
 def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> None:
     path = saved(tmp_path / "net.onnx", classifier())
     done = hypsc("report", path, "-o", tmp_path / "net.html")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("wrote ")
     found = json.loads(hypsc("analyze", path, "--json").stdout)
 
     def see(page: Page) -> None:
@@ -94,16 +50,16 @@ def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> N
             for row in found["types"]
         ]
         assert page.locator("#table-partitions").count() == 0
-        facts = page.locator("header dl").inner_text()
+        facts = page.locator("header").inner_text()
         assert f"{found['parameters']:,}" in facts
         assert mb(found["whole_peak_bytes"]) in facts
-        assert page.locator("#plot-layers svg text").filter(has_text="pool1").count() == 1
+        assert page.locator("#plot-layers .broad text").filter(has_text="pool1").count() == 1
 
     look(tmp_path / "net.html", see)
 
 
 def test_a_model_with_its_plan(hypsc: Command, tmp_path: Path, look: Look) -> None:
-    """A Gemm too big for the budget is split: shards, in partitions of their own, and where they are told."""
+    """A Gemm too large for the budget is split: its shards are marked in the graph and in the tables."""
     proto = model(
         [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
         [value("x", 1, 4_000)],
@@ -117,8 +73,8 @@ def test_a_model_with_its_plan(hypsc: Command, tmp_path: Path, look: Look) -> No
 
     def see(page: Page) -> None:
         rows = table(page, "partitions")
-        assert [(row[0], row[2], row[7], row[-1]) for row in rows] == [
-            (part["name"], mb(part["weight_bytes"]), mb(part["peak_bytes"]), ": ".join(part["reason"].values()))
+        assert [(row[0], row[1], row[3], row[7]) for row in rows] == [
+            (part["name"], ": ".join(part["reason"].values()), mb(part["weight_bytes"]), mb(part["peak_bytes"]))
             for part in plan["partitions"]
         ]
         operators = [name for part in plan["partitions"] for name in part["operators"]]
@@ -150,8 +106,8 @@ def test_a_bundle_with_a_profile(hypsc: Command, tmp_path: Path, classifier_bund
         assert [row[0] for row in rows] == [step.name for step in steps]
         assert [row[7] for row in rows] == [mb(step.peak_bytes) for step in steps]
         assert rows[0][9:13] == ["-"] * 4
-        assert rows[1][9:13] == ["41.0 MB", "0.5000", "0.2500", "7.0 MB"]
-        assert page.locator("#plot-measured svg text").filter(has_text="measured, resident").count() == 1
+        assert rows[1][9:13] == ["41.0 MB", "500.0 ms", "250.0 ms", "7.0 MB"]
+        assert page.locator("#plot-measured .broad text").filter(has_text="measured, resident").count() == 1
 
     look(page_path, see)
 
@@ -196,25 +152,6 @@ def test_zoom_move_and_find(hypsc: Command, tmp_path: Path, look: Look) -> None:
         page.click("#zoom-fit")
         page.locator(".node").first.click()
         assert page.locator("#detail h3").inner_text() == "conv1"
-
-    look(tmp_path / "net.html", see)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_the_light_and_in_the_dark(
-    hypsc: Command, tmp_path: Path, classifier_bundle: Bundle, look: Look, scheme: Any
-) -> None:
-    assert hypsc("report", classifier_bundle.folder, "-o", tmp_path / "net.html").returncode == 0
-    colours = """selector => { const style = getComputedStyle(document.querySelector(selector));
-        const channels = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
-        return [style.color, style.fill, style.backgroundColor].map(channels) }"""
-
-    def see(page: Page) -> None:
-        page.emulate_media(color_scheme=scheme)
-        paper = sum(page.evaluate(colours, ".plot")[2])
-        assert (paper < 200) == (scheme == "dark")
-        for ink in (page.evaluate(colours, "td")[0], page.evaluate(colours, ".plot svg text")[1]):
-            assert abs(sum(ink) - paper) > 400
 
     look(tmp_path / "net.html", see)
 
@@ -312,40 +249,10 @@ def test_without_matplotlib(
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("html", "plots"):
+    for name in ("axes", "html", "memory_plot", "plots", "step_plots"):
         monkeypatch.delitem(sys.modules, f"hyps.compiler.report.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = hypsc_here(command, classifier_bundle.folder, "-o", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hypsc: drawing needs matplotlib, which is not installed: pip install 'hyps[report]'\n"
+    assert done.stderr == "hypsc: drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def bare(name: str, part: int | None = None) -> Node:
-    return Node(name=name, kind="Relu", part=part, shard="", output_bytes=1, notes=())
-
-
-@pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_wider_than_the_screen_and_plots_stay_readable(
-    hypsc: Command, tmp_path: Path, classifier_bundle: Bundle, look: Look, width: int
-) -> None:
-    assert hypsc("report", classifier_bundle.folder, "-o", tmp_path / "net.html").returncode == 0
-
-    def see(page: Page) -> None:
-        page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert min(page.locator(".plot svg").evaluate_all("all => all.map((each) => each.clientWidth)")) >= 600
-
-    look(tmp_path / "net.html", see)
-
-
-def test_runs_keep_to_partitions_and_lose_no_operator() -> None:
-    count = 2 * MOST_NODES
-    nodes = [bare(f"n{index}", part=index // 700) for index in range(count)]
-    edges = [(index, index + 1, 5) for index in range(count - 1)]
-    runs, links = in_runs(nodes, edges)
-    members = [name for run in runs for name in (run.members or (run.name,))]
-    assert members == [node.name for node in nodes]
-    for run in runs:
-        assert len({int(name[1:]) // 700 for name in run.members or (run.name,)}) == 1
-    assert links == tuple((index, index + 1, 5) for index in range(len(runs) - 1))
