@@ -20,7 +20,7 @@ class WeightReads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PlanVerdict:
     """The figures by which a user judges a plan.
 
     ``tolerance`` is 0 if the outputs are bit-exact; else ``inexact_reason`` says why they are not. ``has_own_rates`` says

@@ -13,7 +13,7 @@ from hyps.compiler.cli.steps import groups_table, step_groups, steps_table
 from hyps.compiler.pipeline import Compilation, Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import promised_tolerance
-from hyps.compiler.verdict import Verdict, weight_reads
+from hyps.compiler.verdict import PlanVerdict, weight_reads
 from hyps.passes.planning.plan import CandidateSummary
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.terminal.console import prose, styled
@@ -45,9 +45,9 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
     yield from (f"  {command}" for command in _next_commands(job, manifest))
 
 
-def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | None) -> Verdict:
+def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | None) -> PlanVerdict:
     plan, manifest = compiled.plan, compiled.manifest
-    return Verdict(
+    return PlanVerdict(
         model=manifest.model.name,
         budget_bytes=budget_bytes,
         peak_bytes=plan.peak_bytes,

@@ -19,6 +19,8 @@ FloatArray = NDArray[np.floating[Any]]
 MOST_COLUMNS = 1_500
 #: The most characters of a name below an axis.
 NAME_CHARACTERS = 22
+#: Characters of a name per inch of the picture, if names are written horizontally; measured with a margin.
+CHARACTERS_PER_INCH = 11
 PROCESS, WEIGHTS, OTHER, ACTIVATIONS, BUDGET = "#9aa0a6", "#3f7fd1", "#93b9ea", "#e58a2b", "#d6453d"
 CUT, OPTIONAL, MEASURED = "#7d8590", "#2e9e62", "#a04fc4"
 MB = 1e6
@@ -43,7 +45,10 @@ def draw_budget(axis: Axes, budget_bytes: int | None) -> None:
 def name_columns(axis: Axes, names: Sequence[str], most: int, numbered: str) -> None:
     """Write the names below the axis if there are at most ``most``, else their numbers with the label ``numbered``."""
     if len(names) <= most:
-        axis.set_xticks(range(len(names)), [clipped(name, NAME_CHARACTERS) for name in names], rotation=90, fontsize=7.5)
+        shown = [clipped(name, NAME_CHARACTERS) for name in names]
+        inches = axis.figure.bbox.width / axis.figure.dpi
+        has_room = len(shown) * max(map(len, shown), default=0) < CHARACTERS_PER_INCH * inches
+        axis.set_xticks(range(len(shown)), shown, rotation=0 if has_room else 90, fontsize=7.5)
     else:
         count_columns(axis, numbered)
 

@@ -19,7 +19,7 @@ from hyps.compiler.report.facts import (
 )
 from hyps.compiler.targets import target_names
 from hyps.compiler.tolerance import promised_tolerance
-from hyps.compiler.verdict import Verdict, weight_reads
+from hyps.compiler.verdict import PlanVerdict, weight_reads
 from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 from hyps.runtime.units import megabytes
@@ -48,9 +48,9 @@ def bundle_facts(manifest: Manifest, whole: ModelReport | None) -> Facts:
     )
 
 
-def _verdict(manifest: Manifest, whole: ModelReport | None) -> Verdict:
+def _verdict(manifest: Manifest, whole: ModelReport | None) -> PlanVerdict:
     target = manifest.target.name
-    return Verdict(
+    return PlanVerdict(
         model=manifest.model.name,
         budget_bytes=manifest.budget_bytes,
         peak_bytes=max(step.peak_bytes for step in manifest.steps),

@@ -21,7 +21,7 @@ from hyps.compiler.report.facts import (
 )
 from hyps.compiler.targets import target_names
 from hyps.compiler.tolerance import tolerance_across
-from hyps.compiler.verdict import Verdict
+from hyps.compiler.verdict import PlanVerdict
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.plan import Plan
 from hyps.runtime.units import megabytes
@@ -65,9 +65,9 @@ def _facts(analysed: Analysis, graph: Graph, plan: Plan | None, job: PlanningJob
     )
 
 
-def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> Verdict:
+def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> PlanVerdict:
     crossing = {name for part in plan.partitions for name in (*part.inputs, *part.outputs)}
-    return Verdict(
+    return PlanVerdict(
         model=analysed.model,
         budget_bytes=analysed.budget_bytes,
         peak_bytes=plan.peak_bytes,

@@ -100,7 +100,15 @@ def draw_measured(figure: Figure, facts: Facts, measured: Measurements, *, narro
     if len(runs) <= _VALUES:
         for index, size in enumerate(resident):
             if not np.isnan(size):
-                axis.annotate(f"{size:.1f}", (index, size), (0, -4), textcoords="offset points", ha="center", va="top")
+                axis.annotate(
+                    f"{size:.1f}",
+                    (index, size),
+                    (0, -4),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    color="black",  # in the dark, too: the column is light
+                )
     draw_budget(axis, facts.budget_bytes)
     most = _NARROW_NAMES if narrow else _WIDE_NAMES
     name_columns(axis, [step.name for step in facts.steps], most, "number of the step, from 0")
