@@ -100,7 +100,7 @@ def inline(svg: str, name: str, title: str) -> str:
 
 
 def _figure(name: str, title: str, caption: str, draw: Callable[[Style, Format], bytes]) -> str:
-    """Return a plot's section: one drawing for a desk and one for a phone, of which the page shows the one that fits."""
+    """Return a plot's section: one drawing for wide screens and one for phones; the page shows the one that fits."""
     drawings = "".join(
         f'<div class="{width}">{inline(svg, f"{name}-{width}", title)}</div>'
         for width, svg in (

@@ -23,13 +23,13 @@ from hyps.compiler.report.step_plots import draw_layers, draw_measured
 Format = Literal["svg", "png"]
 
 _NO_METADATA: Mapping[Format, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-#: Inches of a plot for a desk and for a phone; an inch is 72 units of an SVG.
+#: Width and height of a plot in inches, for wide screens and for phones; an inch is 72 units of an SVG.
 _WIDE, _NARROW = (10, 4.2), (3.8, 4.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """The colours of text and of the paper (``none``: transparent), and whether the plot is for a narrow screen."""
+    """The colours of text and of the paper (``none``: transparent), and whether the plot is for a phone."""
 
     ink: str = "#1c2126"
     paper: str = "white"

@@ -1,4 +1,4 @@
-"""Check how ``hypsc report``'s page looks on a desk and on a phone, in the light and in the dark."""
+"""Check how ``hypsc report``'s page looks on a wide screen and on a phone, and how its graph answers the user."""
 
 from __future__ import annotations
 
@@ -109,5 +109,49 @@ def test_text_can_be_read_in_the_light_and_in_the_dark(
         assert (paper < 200) == (scheme == "dark")
         for ink in (page.evaluate(colours, "td")[0], page.evaluate(colours, ".plot .broad text")[1]):
             assert abs(sum(ink) - paper) > 400
+
+    look(tmp_path / "net.html", see)
+
+
+def test_zoom_move_and_find(hypsc: Command, tmp_path: Path, look: Look) -> None:
+    path = saved(tmp_path / "net.onnx", classifier())
+    assert hypsc("report", path, "-o", tmp_path / "net.html").returncode == 0
+
+    def see(page: Page) -> None:
+        def scale() -> float:
+            return float(page.locator("#graph").get_attribute("data-scale") or 0)
+
+        def width() -> float:
+            box = page.locator(".node rect").first.bounding_box()
+            assert box
+            return box["width"]
+
+        graph = page.locator("#graph")
+        graph.scroll_into_view_if_needed()
+        fitted, narrow = scale(), width()
+        page.click("#zoom-in")
+        assert scale() == pytest.approx(1.4 * fitted, rel=0.01)
+        assert width() > 1.3 * narrow
+        page.click("#zoom-fit")
+        assert scale() == fitted
+        graph.focus()
+        page.keyboard.press("+")
+        assert scale() > fitted
+        page.keyboard.press("0")
+        graph.hover()
+        page.mouse.wheel(0, -300)
+        page.wait_for_function("before => Number(document.querySelector('#graph').dataset.scale) > before", arg=fitted)
+        before = page.locator("#graph svg > g").get_attribute("transform")
+        page.mouse.down()
+        page.mouse.move(500, 400)
+        page.mouse.up()
+        assert page.locator("#graph svg > g").get_attribute("transform") != before
+        page.fill("#find", "fc1")
+        page.press("#find", "Enter")
+        assert page.locator("#found").inner_text() == "1 of 1"
+        assert "weights 1.2 MB" in page.locator("#detail").inner_text()
+        page.click("#zoom-fit")
+        page.locator(".node").first.click()
+        assert page.locator("#detail h3").inner_text() == "conv1"
 
     look(tmp_path / "net.html", see)
