@@ -82,4 +82,4 @@ def test_versions_are_told(bin_folder: Path, command: str) -> None:
     assert said.startswith(f"{command} ")
     assert f"onnxruntime {ort.__version__}\n" in said
     assert f"numpy {np.__version__}\n" in said
-    assert "bundle format 2\n" in said
+    assert "bundle format 3\n" in said

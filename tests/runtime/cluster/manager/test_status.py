@@ -49,7 +49,7 @@ def test_workers_placements_queues_and_rates(devices: Devices, bin_folder: Path)
 
 def test_nobody_speaks(devices: Devices, bin_folder: Path) -> None:
     done = status(bin_folder, "--hub", devices.url)
-    assert (done.returncode, "no manager speaks to this user" in done.stderr) == (2, True)
+    assert (done.returncode, "no manager's status reaches this user" in done.stderr) == (2, True)
 
 
 def test_a_manager_that_is_gone_is_not_shown(devices: Devices, bin_folder: Path) -> None:
