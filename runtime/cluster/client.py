@@ -54,7 +54,7 @@ from hyps.runtime.execution.session import memory_of, to_numpy
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8
-#: A job that was not heard of for so many seconds is submitted again; without any answer at all the client gives up.
+#: The seconds without news of a job until it is submitted again, and without any answer until the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 _log = logging.getLogger(__name__)
 
