@@ -1,4 +1,4 @@
-"""What docs/deploy holds is what systemd and Compose take, and its commands are what ours take."""
+"""Test that systemd and Compose accept the files of docs/deploy, and that our commands accept theirs."""
 
 from __future__ import annotations
 
