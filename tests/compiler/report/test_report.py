@@ -79,7 +79,9 @@ def mb(nbytes: int) -> str:
 def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> None:
     path = saved(tmp_path / "net.onnx", classifier())
     done = hypsc("report", path, "-o", tmp_path / "net.html")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = tmp_path / "net.html"
+    assert done.stdout == f"wrote {page}, {mb(page.stat().st_size)}\n"
     found = json.loads(hypsc("analyze", path, "--json").stdout)
 
     def see(page: Page) -> None:
@@ -317,7 +319,7 @@ def test_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = hypsc_here(command, classifier_bundle.folder, "-o", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hypsc: drawing needs matplotlib, which is not installed: pip install 'hyps[report]'\n"
+    assert done.stderr == "hypsc: drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'\n"
     assert list(tmp_path.iterdir()) == []
 
 
