@@ -63,7 +63,7 @@ class Web:
 
 
 @pytest.fixture
-def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:
+def start_web(devices: Devices, tmp_path: Path) -> Callable[..., Web]:  # noqa: F811
     """Start a manager with its page, and workers."""
 
     def start(workers: int = 3, *options: str | Path, bundle: bool = True) -> Web:
