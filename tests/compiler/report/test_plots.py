@@ -16,7 +16,7 @@ from hyps.compiler.errors import OptionError, WriteError
 from hyps.compiler.report.facts import Facts, Layer, Timeline
 from hyps.compiler.report.plots import MOST_COLUMNS, Style, plots
 from hyps.compiler.report.run_profile import Measurements, StepRun, read_profile
-from hyps.passes.units import megabytes
+from hyps.runtime.units import megabytes
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, saved
 
