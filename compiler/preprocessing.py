@@ -103,7 +103,9 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     """
     lines = _read_text(path, "--labels").splitlines()
     if len(lines) != classes:
-        raise OptionError(f"--labels: {path} has {len(lines)} lines, the model {classes} classes; give one line per class")
+        raise OptionError(
+            f"--labels: {path} has {len(lines)} lines, the model has {classes} classes; give one line per class"
+        )
     return tuple(re.sub(r"^n\d{8}\s+", "", line).split(",")[0].strip() for line in lines)
 
 

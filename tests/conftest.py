@@ -1,4 +1,4 @@
-"""What all tests share: where things are, and the option that rewrites golden plans."""
+"""Provide what all tests share: where things are, and the option that rewrites golden plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/deploy holds is what systemd and Compose take, and its commands are what ours take."""
+"""Test that systemd and Compose accept the files of docs/deploy, and that our commands accept theirs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyps.runtime.cli.options import run_parser
 from hyps.runtime.cluster.broker.join import read_join
 from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
-from hyps.runtime.cluster.cli.options import size
+from hyps.runtime.terminal.parser import size
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "docs" / "deploy"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hyps.runtime.cluster.cli.options import size
 from hyps.runtime.device import process_memory as process
+from hyps.runtime.terminal.parser import size
 from tests.conftest import ROOT
 
 MANIFEST = ROOT / "docs" / "deploy" / "kubernetes" / "dask-cluster.yaml"

@@ -104,12 +104,19 @@ def _contracted(graph: Graph, fused: Sequence[FusionGroup]) -> _Contraction:
     """Contract every group to one node, and sort the nodes; raises `networkx.NetworkXUnfeasible` if they form a cycle."""
     grouped = {index for group in fused for index in group}
     groups = sorted([*fused, *((index,) for index in range(len(graph.operators)) if index not in grouped)])
-    contracted = nx.condensation(graph.dag, groups)  # any partition of the nodes, not only its strong components
-    order = list(nx.lexicographical_topological_sort(contracted))
-    position = {number: place for place, number in enumerate(order)}
+    if any(
+        group[-1] - group[0] >= len(group) for group in fused
+    ):  # other groups are sorted: they are runs of the given order
+        contracted = nx.condensation(graph.dag, groups)  # takes any partition of the nodes, not only its strong components
+        groups = [groups[number] for number in nx.lexicographical_topological_sort(contracted)]
+    position = {index: place for place, group in enumerate(groups) for index in group}
+    writers = graph.dag.pred
     return _Contraction(
-        groups=tuple(groups[number] for number in order),
-        before=tuple(frozenset(position[other] for other in contracted.pred[number]) for number in order),
+        groups=tuple(groups),
+        before=tuple(
+            frozenset(position[writer] for index in group for writer in writers[index]) - {place}
+            for place, group in enumerate(groups)
+        ),
     )
 
 

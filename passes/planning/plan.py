@@ -47,8 +47,8 @@ class Plan:
     """The partitions of a model in execution order, their budget, and the rewrites that made the plan possible.
 
     ``budget_bytes`` is the user's; without one it is the plan's own peak. ``whole_peak_bytes`` is the peak of the model as
-    one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within; where the user's budget is far
-    above it, plans with tiles are left out. ``latency_s`` are the estimated seconds of one inference after another on the
+    one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within, with tiles where they help.
+    ``latency_s`` are the estimated seconds of one inference after another on the
     target. For ``huge_pages`` and ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the
     result may differ from the whole model's in the last bits; it is None where it may not.
     """

@@ -67,7 +67,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
-        smallest_budget_bytes=smallest,
+        smallest_budget_bytes=search.minimum(tiles=True),
         latency_s=best.residency_plan.latency_s,
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,

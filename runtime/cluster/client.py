@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
-from hyps.runtime.cluster.broker.join import Join, read_join
+from hyps.runtime.cluster.broker.join import resolve_join
 from hyps.runtime.cluster.broker.link import Link, LinkFactory
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
@@ -54,7 +54,7 @@ from hyps.runtime.execution.session import memory_of, to_numpy
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8
-#: A job that was not heard of for so many seconds is submitted again; without any answer at all the client gives up.
+#: The seconds without news of a job until it is submitted again, and without any answer until the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class ClusterEngine:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._repeat = repeat
-        join = _join(hub, join_file)
+        join = resolve_join(hub, join_file, "--engine")
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
@@ -282,13 +282,3 @@ class ClusterEngine:
         if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:
             raise Rejection("not this job's")
         return self._manifest.tensors[tensor]
-
-
-def _join(hub: str | None, join_file: Path | None) -> Join:
-    """Return how to reach the hub; an address replaces that of the join file. Raises `HubError`."""
-    join = read_join(join_file) if join_file else Join(hub=hub or "")
-    if hub and join_file:
-        join = Join(hub=hub, name=join.name, password=join.password, authority=join.authority)
-        if not join.address.tls:
-            raise HubError("the join file's secret would travel unencrypted: give --engine as mqtts://")
-    return join

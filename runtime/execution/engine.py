@@ -155,7 +155,7 @@ def run_in_turn(
     observer: Observer,
     repeat: int = 1,
 ) -> Iterator[InferenceResult]:
-    """Run inputs one after the other, each ``repeat`` times; ``compute`` is told whether the same input follows again."""
+    """Run inputs one after the other, each ``repeat`` times; ``compute`` learns whether the input repeats."""
     numbers = itertools.count()
     for source in inputs:
         yield _repeated(next(numbers), source, read, compute, observer, repeat)

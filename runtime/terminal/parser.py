@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from hyps.runtime.terminal.console import say
 from hyps.runtime.terminal.exit import EXIT_CODES
 
 #: The shells for which `ShowCompletion` has scripts.
+_SIZE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -104,3 +106,11 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
     return number
+
+
+def size(text: str) -> int:
+    """Parse ``700MB`` or ``1GiB`` into bytes."""
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.upper())
+    if not match:
+        raise argparse.ArgumentTypeError("must be a size such as 700MB or 1GiB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2] or ""])

@@ -37,9 +37,14 @@ class Cluster:
     """
 
     def __init__(
-        self, join: Join, wishes: ClusterOptions, listen: str | None, say: Callable[[str], None], changed: Callable[[], None]
+        self,
+        join: Join,
+        options: ClusterOptions,
+        listen: str | None,
+        say: Callable[[str], None],
+        changed: Callable[[], None],
     ) -> None:
-        self._wishes, self._listen, self._say, self._changed = wishes, listen, say, changed
+        self._options, self._listen, self._say, self._changed = options, listen, say, changed
         self._hub = SharedConnection(join, changed, clients=True)
         self._drained: set[str] = set()
         self._serving: _Serving | None = None
@@ -150,14 +155,14 @@ class Cluster:
         return serving.engine()
 
     def manager(self, hub: InProcessHub, folder: Path, journal: Journal) -> Manager:
-        """Return a manager with the page's options, in which drained workers stay drained."""
-        made = Manager(folder, hub.link, journal, self._wishes, listen=self._listen, say=self._say, watch=self._changed)
+        """Return a manager of a bundle, on which the operator's drained workers are drained."""
+        manager = Manager(folder, hub.link, journal, self._options, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
-            made.deployment.drain(worker, drained=True)
-        return made
+            manager.deployment.drain(worker, drained=True)
+        return manager
 
     def failed(self, fault: RuntimeFault) -> None:
-        """(On a manager's thread.) It has ended, and was not to."""
+        """Note that the manager has failed; this runs on the manager's thread."""
         self.fault = fault
         self.ended.set()
 

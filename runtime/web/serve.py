@@ -9,10 +9,9 @@ from pathlib import Path
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.cli.options import size
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.errors import HubError
-from hyps.runtime.terminal.parser import count
+from hyps.runtime.terminal.parser import count, size
 
 _PORT = 8765
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -289,7 +289,7 @@ class TestLabels:
         path.write_text("label\n" * lines)
         with pytest.raises(OptionError) as caught:
             read_labels(path, classes)
-        assert f"--labels: {path} has {lines} lines, the model {classes} classes; give one line per class" in str(
+        assert f"--labels: {path} has {lines} lines, the model has {classes} classes; give one line per class" in str(
             caught.value
         )
 

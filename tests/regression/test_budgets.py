@@ -71,7 +71,8 @@ def _essence(summary: dict[str, Any]) -> dict[str, Any]:
         "changes": [change for change in summary["changes"] if any(word in change["what"] for word in ("shards", "tiles"))],
         "partitions": [
             {"operators": f"{len(part['operators'])}: {part['operators'][0]} .. {part['operators'][-1]}"}
-            | {key: part[key] for key in (*keys, "reason")}
+            | {key: part[key] for key in keys}
+            | {"reason": f"{part['reason']['kind']}: {part['reason']['text']}"}
             for part in summary["partitions"]
         ],
     }

@@ -83,3 +83,16 @@ def read_join(path: Path) -> Join:
 def encode_join(join: Join) -> bytes:
     """Return a join file's content."""
     return msgspec.json.format(msgspec.json.encode(join), indent=1) + b"\n"
+
+
+def resolve_join(hub: str | None, join_file: Path | None, hub_option: str = "--hub", join_option: str = "--join") -> Join:
+    """Return how to reach a hub; an address replaces that of the join file. Raises `HubError`."""
+    join = read_join(join_file) if join_file else None
+    if hub is None:
+        if join is None:
+            raise HubError(f"name the hub: {hub_option} mqtt://HOST:PORT, or {join_option} FILE")
+        return join
+    resolved = msgspec.structs.replace(join, hub=hub) if join else Join(hub=hub)
+    if resolved.password and not resolved.address.tls:
+        raise HubError(f"the join file's secret would travel unencrypted: give {hub_option} as mqtts://")
+    return resolved

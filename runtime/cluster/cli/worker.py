@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.cli.options import add_hub, hub_at, hub_of, size
+from hyps.runtime.cluster.broker.join import Join, resolve_join
+from hyps.runtime.cluster.cli.options import add_hub, hub_of
 from hyps.runtime.cluster.protocol.topics import MANAGER, checked_name
 from hyps.runtime.device.process_memory import HUGE_HEAP_BYTES, restart_lean
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
-from hyps.runtime.terminal.parser import Parser, add_about, count
+from hyps.runtime.terminal.parser import Parser, add_about, count, size
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.worker.runner import Backend
@@ -104,7 +104,7 @@ def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """Return the workers at the hub below. Raises `HubError`."""
     if options.memory or options.threads:
         raise HubError("--memory and --threads are for a worker that computes on this device; leave them out with --sub-hub")
-    below = hub_at(options.sub_hub, options.sub_join, "--sub-")
+    below = resolve_join(options.sub_hub, options.sub_join, "--sub-hub", "--sub-join")
     if below.name not in (None, MANAGER):
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")
     if below.address == join.address:

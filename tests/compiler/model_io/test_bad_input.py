@@ -172,14 +172,14 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("l.txt has 2 lines, the model has 10 classes",),
     ),
     "labels missing": (proto(classifier(), *TO, "--labels", "l.txt"), ("--labels: cannot read l.txt: No such file",)),
-    "preset unknown": (proto(classifier(), *TO, "--preprocess", "image"), ("'image': use imagenet, imagenet-caffe,",)),
+    "preset unknown": (proto(classifier(), *TO, "--preprocess", "image"), ("'image'; use imagenet, imagenet-caffe,",)),
     "preset for no image": (
         proto(linear(), *TO, "--preprocess", "imagenet"),
         ("takes no image; leave it out, and give inputs as .npy or .npz",),
     ),
     "preprocessing file damaged": (
         with_file("p.toml", b"scale = nan", *TO, "--preprocess", "p.toml", source=classifier()),
-        ("p.toml: scale, mean and std are finite numbers",),
+        ("p.toml: scale, mean or std exceeds float32",),
     ),
 }
 

@@ -35,7 +35,8 @@ def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> N
     path = saved(tmp_path / "net.onnx", classifier())
     done = hypsc("report", path, "-o", tmp_path / "net.html")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("wrote ")
+    page = tmp_path / "net.html"
+    assert done.stdout == f"wrote {page}, {mb(page.stat().st_size)}\n"
     found = json.loads(hypsc("analyze", path, "--json").stdout)
 
     def see(page: Page) -> None:

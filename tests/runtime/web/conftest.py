@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import wait_for
 
 Json = Any
@@ -103,9 +104,9 @@ def shared_web(
     """A manager and three workers, which serve the trained network cut after each layer, for all tests."""
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("web")
-        shared = Devices(stack, folder, layers, bin_folder, mosquitto)
-        shared.start_hub()
-        yield launched(shared, folder, len(WORKERS), "--workers", str(len(WORKERS)))
+        cluster = Devices(stack, folder, layers, bin_folder, mosquitto, Settings())
+        cluster.start_hub()
+        yield launched(cluster, folder, len(WORKERS), "--workers", str(len(WORKERS)))
 
 
 @pytest.fixture
@@ -113,6 +114,21 @@ def web(shared_web: Web) -> Web:
     """The shared manager, as it was at first but for its list of past jobs and builds."""
     restore(shared_web)
     return shared_web
+
+
+@pytest.fixture(scope="session")
+def idle_web(
+    layers: Path,
+    bin_folder: Path,
+    mosquitto: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Web]:
+    """A manager without workers that serves nothing and takes small files only, for tests that leave it so."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("idle")
+        cluster = Devices(stack, folder, layers, bin_folder, mosquitto, Settings())
+        cluster.start_hub()
+        yield launched(cluster, folder, 0, "--upload-limit", "1MB", "--input-limit", "100KB", bundle=False)
 
 
 def restore(web: Web) -> None:

@@ -155,10 +155,9 @@ def test_a_job_that_nobody_can_compute_is_cancelled(
     assert web("DELETE", "/api/jobs/abc").status_code == 404
 
 
-def test_the_model_comes_first_while_nothing_is_served(start_web: Callable[..., Web], browser: Browser) -> None:
-    web = start_web(0, bundle=False)
+def test_the_model_comes_first_while_nothing_is_served(idle_web: Web, browser: Browser) -> None:
     for size in [(1280, 800), (390, 844)]:
-        with opened(browser, web, size=size) as page:
+        with opened(browser, idle_web, size=size) as page:
             expect(page.locator("#next-step")).to_be_visible()
             for part in ("#model-title", "#drop-model", "#model-files", "#model"):
                 box = page.locator(part).bounding_box()
@@ -196,13 +195,12 @@ def test_wrong_token(web: Web, browser: Browser) -> None:
         enter(page)
 
 
-def test_an_upload_that_is_too_large(start_web: Callable[..., Web], browser: Browser, tmp_path: Path) -> None:
-    web = start_web(0, "--upload-limit", "1MB", bundle=False)
+def test_an_upload_that_is_too_large(idle_web: Web, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "large.onnx").write_bytes(bytes(6_000_000))
-    with opened(browser, web) as page:
+    with opened(browser, idle_web) as page:
         page.set_input_files("#model-files", tmp_path / "large.onnx")
         expect(page.locator("#error")).to_contain_text("1 MB at most", timeout=WAIT_MS)
-    assert web.get("/api/models") == []
+    assert idle_web.get("/api/models") == []
 
 
 def test_two_tabs_see_the_same(web: Web, browser: Browser, photograph: Path) -> None:

@@ -185,8 +185,8 @@ def test_metrics_are_prometheus(web: Web, photograph: Path) -> None:
     assert all(sample.value > 20e6 for sample in metrics["hyps_worker_resident_bytes"].samples)
 
 
-def test_uploads_are_bounded_and_confined(start_web: Callable[..., Web]) -> None:
-    web = start_web(0, "--upload-limit", "1MB", "--input-limit", "100KB", bundle=False)
+def test_uploads_are_bounded_and_confined(idle_web: Web) -> None:
+    web = idle_web
     spool = [*(web.library / "spool").iterdir()]
     answer = web("PUT", "/api/models/big/m.onnx", data=bytes(1_000_001))
     assert (answer.status_code, "1 MB at most" in answer.json()["detail"]) == (413, True)
@@ -256,7 +256,7 @@ def test_clients_at_the_hub_are_served_as_well(web: Web, photograph: Path, hyps_
 def test_bad_inputs_are_refused_in_a_line(web: Web) -> None:
     tensor = io.BytesIO()
     np.save(tensor, np.zeros((1, 3, 32, 31), np.float32))
-    for data, said in ((b"no image", "is no image"), (tensor.getvalue(), "the model takes")):
+    for data, said in ((b"no image", "is not an image"), (tensor.getvalue(), "the model takes")):
         job = web.done("jobs", web("POST", "/api/jobs", data=data))
         assert job["state"] == "failed"
         assert said in job["reason"]

@@ -55,7 +55,7 @@ def test_workers_placements_queues_and_rates(devices: Devices) -> None:
 
 def test_no_manager_publishes_a_status(devices: Devices) -> None:
     done = status(devices, "--hub", devices.url)
-    assert (done.returncode, "no manager speaks to this user" in done.stderr) == (2, True)
+    assert (done.returncode, "no manager's status reaches this user" in done.stderr) == (2, True)
 
 
 def test_a_manager_that_is_gone_is_not_shown(devices: Devices) -> None:

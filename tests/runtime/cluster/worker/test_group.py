@@ -198,7 +198,7 @@ def test_three_levels(tree: Tree, pictures: list[Any], expected: list[bytes]) ->
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--sub-hub", "mqtt://127.0.0.1:1883"], "must be another than the one above"),
+        (["--sub-hub", "mqtt://127.0.0.1:1883"], "must name another hub than --hub"),
         (["--sub-hub", "mqtt://127.0.0.1:1", "--memory", "1GB"], "leave them out with --sub-hub"),
         (["--sub-join", "{}"], "the join file below is for 'b0'"),
         (["--sub-join", "nothing"], "cannot read nothing"),
