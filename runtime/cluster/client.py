@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
-from hyps.runtime.cluster.broker.join import resolve_join
+from hyps.runtime.cluster.broker.join import Join, resolve_join
 from hyps.runtime.cluster.broker.link import Link, LinkFactory
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
@@ -85,7 +85,7 @@ class ClusterEngine:
         self._manifest = read_manifest(bundle)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._repeat = repeat
-        join = resolve_join(hub, join_file, "--engine")
+        join = Join(hub="") if link else resolve_join(hub, join_file, "--engine")
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
