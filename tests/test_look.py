@@ -280,8 +280,6 @@ class TestHelp:
         codes = re.findall(r"\d+", EXIT_CODES)
         page = (root / "docs/reference/commands.md").read_text()
         assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == codes
-        paragraph = (root / "README.md").read_text().partition("Commands end with 0")[2].partition("\n\n")[0]
-        assert set(re.findall(r"\d+", paragraph)) == set(codes) - {"0"}
 
 
 def test_a_full_disk_is_one_line(bin_folder: Path, place: Path) -> None:

@@ -280,8 +280,8 @@ FUZZED = msgspec.json.decode(
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,
     "inputs": [], "outputs": [], "live": ["image"], "operators": [],
     "multiply_adds": 0, "weight_bytes": 0, "activation_bytes": 0,
-    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0, "kept": false,
-    "reuse": true}],
+    "alone_bytes": 0, "peak_bytes": 0, "pinned_bytes": 0, "ahead_bytes": 0,
+    "session": {"stays_open": false, "reuses_memory": true}}],
     "preprocess": {"size": [4, 4]}}"""
     % (b"0" * 64, b"0" * 64),
     type=Manifest,
