@@ -1,10 +1,10 @@
-"""Define the errors that the user of the compiler can mend: each prints as one line, and the exit code is 2."""
+"""Define the compiler's errors that its user can fix: each prints as one line, and the exit code is 2."""
 
 from __future__ import annotations
 
 
 class CompilerError(Exception):
-    """Base of every error of the compiler that its user can mend."""
+    """Base of every compiler error that the user can fix."""
 
 
 class TargetError(CompilerError):

@@ -50,7 +50,7 @@ from hyps.runtime.bundle.manifest import (
     encode_manifest,
 )
 
-#: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow what plans add up.
+#: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
 MOST_ELEMENTS = 1 << 50
 
 
@@ -104,7 +104,7 @@ def _no_progress(label: str, total: int | None) -> nullcontext[Advance]:
 def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Compiled:
     """Compile a model into a bundle; an error leaves nothing behind.
 
-    Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can mend.
+    Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can fix.
     """
     check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
@@ -258,7 +258,7 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
 
 
 def _refuse_impossible_shapes(model: Model) -> None:
-    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow plans."""
+    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow the sums."""
     graph = model.proto.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]

@@ -37,7 +37,7 @@ _HELD = frozenset(
 
 
 class GraphEditor:
-    """A draft of a model: what is not replaced is shared with the model that it was made of, which never changes.
+    """A draft of a model; what is not replaced is shared with the given model, which never changes.
 
     A rewrite may put others into ``nodes``, ``constants``, ``weights``, ``inputs`` and ``value_info``, but must not change
     the protobuf values in them. The methods need nodes with names of their own, as every loaded model has them.
@@ -106,12 +106,12 @@ class GraphEditor:
         return None if name is None or name in self._replacements else self.operator(name)
 
     def writer_type(self, tensor: gs.Tensor) -> str | None:
-        """Return the type of the operator of the given model that writes ``tensor``, replaced by now or not."""
+        """Return the type of the operator of the given model that writes ``tensor``, even if it was replaced since."""
         name = self._writers.get(tensor.name)
         return None if name is None else self._nodes[name].op_type
 
     def readers(self, tensor: gs.Tensor) -> Sequence[str]:
-        """Return the operators of the given model that read ``tensor``, once for each time; "" where a subgraph does."""
+        """Return the operators of the given model that read ``tensor``, once for each read; "" stands for a subgraph."""
         return self._readers.get(tensor.name, ())
 
     def follower(self, tensor: gs.Tensor) -> gs.Node | None:

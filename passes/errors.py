@@ -1,4 +1,4 @@
-"""Define the errors of passes: each is one line that says what is wrong and how to mend it."""
+"""Define the errors of passes: each is one line that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ class PassError(Exception):
 
 
 class UnsupportedModel(PassError):
-    """A model with something that HyPS cannot carry through without risking wrong numbers."""
+    """A model with something that HyPS cannot handle without risking wrong numbers."""
 
 
 class DoesNotFit(PassError):
-    """A budget that no plan keeps: with the operator, the bytes that it needs, and the smallest budget that works.
+    """A budget that no plan fits, with the operator at fault, the bytes that it needs, and the smallest budget that works.
 
     ``operator`` is None where the runtime itself needs more than the budget.
     """
@@ -25,4 +25,4 @@ class DoesNotFit(PassError):
 
 
 class PassFailed(Exception):
-    """A bug: a rewrite broke the model, or a plan is wrong. It is no user's mistake, and so no `PassError`."""
+    """A bug: a rewrite broke the model, or a plan is wrong. It is not the user's mistake, so it is not a `PassError`."""

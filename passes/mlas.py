@@ -3,11 +3,11 @@
 All of it was measured on onnxruntime 1.31, x86-64, with the session options of `hyps.runtime.execution.session`; tests
 check it against onnxruntime itself. Names such as MLAS_SGEMM_STRIDEK are those of onnxruntime's sources.
 
-**Order of additions.** Products and convolutions run in the single-precision GEMM (MlasSgemmOperation), of a convolution
-with one row for each filter of a group and one column for each output position. A sum of more than `BLOCK_DEPTH` products
-is added up block by block. The blocks are longer where a thread has `NARROW_COLUMNS` columns or fewer: then the bits
-differ. Threads share the columns, or the rows where those are more. One row or one column alone goes to another kernel.
-Whether the im2col matrix is made at once or in segments changes no bit. Integers are exact in any order.
+**Order of additions.** Products and convolutions run in the single-precision GEMM (MlasSgemmOperation). A
+convolution's GEMM has one row for each filter of a group and one column for each output position. A sum of more than
+`BLOCK_DEPTH` products is added up block by block. The blocks are longer where a thread has `NARROW_COLUMNS` columns or
+fewer: then the bits differ. Threads share the columns, or the rows if there are more of them. A single row or column goes
+to another kernel. Whether the im2col matrix is made at once or in segments changes no bit. Integers are exact in any order.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from hyps.passes.onnx_ops import ACTIVATIONS, RESHAPES, Shape
 
 #: Longer sums are added up in blocks of this length (MLAS_SGEMM_STRIDEK).
 BLOCK_DEPTH = 128
-#: Of this many columns or fewer the blocks are longer: half of MLAS_SGEMM_STRIDEN, which MlasSgemmOperation halves then.
+#: With this many columns or fewer the blocks are longer: half of MLAS_SGEMM_STRIDEN, which MlasSgemmOperation halves then.
 NARROW_COLUMNS = 64
 #: Threads take multiples of this many columns, the last one the rest (MLAS_SGEMM_STRIDEN_THREAD_ALIGN).
 COLUMN_STEP = 16
-#: As many columns for each thread give every thread blocks of the usual length.
+#: With this many columns for each thread, every thread has blocks of the usual length.
 WIDE_COLUMNS = NARROW_COLUMNS + COLUMN_STEP
 #: Shards as wide as a multiple of this keep every bit. Odd widths without prepacking differ by 5e-8 of the largest output.
 WIDTH_STEP = 8
 
 #: Operators whose kernel gives an element the same bits wherever it stands in the tensor (tests/passes/tiling).
-#: Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN do not: they compute the last few elements of a tensor otherwise, a unit
-#: in the last place apart, and a tile ends elsewhere than the whole.
+#: Elu, Selu, Softplus, Mish, Celu, Log, Sin and LRN do not: they compute the last few elements of a tensor in another way, a
+#: unit in the last place apart, and a tile ends elsewhere than the whole.
 POSITION_INDEPENDENT = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Abs", "Neg"}
     | {"Sqrt", "Exp", "Erf", "Floor", "Ceil", "Reciprocal", "Identity", "Dropout", "Where"}

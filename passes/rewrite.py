@@ -19,7 +19,7 @@ from hyps.passes.weights import Model
 class ModelForm(Enum):
     """How far a model has been prepared: what a rewrite may rely on, and must leave."""
 
-    #: As a file has it. Whether it is valid ONNX is not known yet, so no rewrite can be blamed where it is not.
+    #: As read from a file. It may not be valid ONNX, so no rewrite can be blamed for that.
     PARSED = auto()
     #: Valid ONNX; shapes may be open or unknown.
     VALID = auto()
@@ -94,7 +94,7 @@ def _checked(rewrite: Rewrite, before: Model, after: Model) -> Model:
 
 
 def _interface(model: Model, with_shapes: bool) -> list[bytes | tuple[str, int]]:
-    """Return what callers of a model see. Initializers that are listed among the inputs are none of it."""
+    """Return what callers of a model see. Initializers that are listed among the inputs do not count."""
     graph = model.proto.graph
     weights = {tensor.name for tensor in graph.initializer}
     values = [*(value for value in graph.input if value.name not in weights), *graph.output]

@@ -1,4 +1,4 @@
-"""Handle operators that onnx does not know and onnxruntime may: contributed, experimental, or of a user's library.
+"""Handle operators that onnx does not know but onnxruntime may: contributed, experimental, or from a user's library.
 
 onnx's checker and its shape inference ignore operators of a domain that they do not know. Older converters wrote
 experimental operators of the standard domain, which onnxruntime still runs: for the checker these become operators with the

@@ -52,7 +52,8 @@ class Weight:
     def slice(self, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> Weight:
         """Return elements ``start..stop`` along ``axis`` (not negative) of a row-major weight of this ``shape``.
 
-        The weight must be contiguous; one with scaled rows can be sliced along its first two axes. Raises `ValueError` else.
+        The weight must be contiguous; one with scaled rows can be sliced along its first two axes. Raises `ValueError`
+        for any other.
         """
         if self.row_scale is None:
             rows, run = math.prod(shape[:axis]), self._contiguous_bytes() // math.prod(shape[: axis + 1])

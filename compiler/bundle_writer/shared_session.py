@@ -1,8 +1,8 @@
 """Find partitions that differ only in their weights, so that one session can run them one after the other.
 
-The shards of one operator do: VGG16's fc6 in 72 MB is 103 of them, and opening a session for each takes a tenth of the time.
-Their weights are also inputs of the model, with the stored weights as defaults, as ONNX allows. The runtime's side is
-`hyps.runtime.execution.session_pool`.
+The shards of one operator are such partitions. In 72 MB, VGG16's fc6 has 103 of them, and opening a session for each takes
+a tenth of the time. Such weights are also inputs of the model, with the stored weights as defaults, as ONNX allows. The
+runtime's side is `hyps.runtime.execution.session_pool`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.manifest import STORAGE_TYPES
 
-#: The manifest also holds the small weights of a partition that shares a session; one with more bytes of them does not.
+#: The manifest also holds the small weights of a partition that shares a session, at most this many bytes of them.
 SMALL_LIMIT_BYTES = 4096
 #: Types of weights that the runtime can hold and pass to an open session. onnxruntime reads other types itself: a shared
 #: session would compute with those of its first partition.

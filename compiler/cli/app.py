@@ -25,7 +25,7 @@ from hyps.runtime.terminal.console import say
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
-#: The errors that a user can mend.
+#: The errors that a user can fix.
 MENDABLE = (CompilerError, PassError, RuntimeFault, ModelError)
 #: The base of the errors that typer raises for wrong options; typer does not export it.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

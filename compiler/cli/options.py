@@ -119,7 +119,7 @@ def planning_job(
     shapes: Iterable[FixedShape] | None,
     custom_ops: Path | None,
 ) -> PlanningJob:
-    """Return what a command that writes no bundle plans for.
+    """Return the planning job of a command that writes no bundle.
 
     Raises `hyps.compiler.errors.TargetError` and `hyps.compiler.errors.OptionError`.
     """

@@ -24,7 +24,7 @@ CONTRIBUTED = "com.microsoft"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizeExporters(Rewrite):
-    """Give every node a name, make constants initializers and no inputs, and remove what no output needs."""
+    """Give every node a name, turn constants into initializers that are not inputs, and remove what no output needs."""
 
     form: ClassVar[ModelForm] = ModelForm.PARSED
 
@@ -83,7 +83,7 @@ def _drop_initializer_inputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
 
 
 def _compute_constant_outputs(editor: GraphEditor) -> Iterator[tuple[str, str]]:
-    """Let an Identity write an output that is a constant, which takes another name: a partition writes every output."""
+    """Rename constants that are model outputs, and write these with an Identity: some partition must write every output."""
     constants = [name for name in editor.constants if name in editor.outputs]
     if not constants:
         return
@@ -157,7 +157,8 @@ def _delay_constants(editor: GraphEditor) -> Iterator[tuple[str, str]]:
 def _take(editor: GraphEditor, waiting: dict[str, int], names: Iterable[str]) -> list[int]:
     """Take the nodes that write ``names``, and those that these depend on, out of ``waiting``; return them in order.
 
-    Hand-written because each node is taken once, whoever reads it first: linear over all readers, unlike ancestors.
+    Hand-written: each node is taken once, for its first reader, so all readers together take linear time. With
+    networkx's ``ancestors`` they would not.
     """
     taken: set[int] = set()
     pending = list(names)
@@ -191,7 +192,7 @@ def _name_nodes(editor: GraphEditor) -> Iterator[tuple[str, str]]:
 
 
 def _drop_types(editor: GraphEditor) -> Iterator[tuple[str, str]]:
-    """Leave out the types of inner tensors, which exporters leave symbolic or stale, but those that nobody can infer."""
+    """Drop the types of inner tensors, which exporters leave symbolic or stale; keep those that nobody can infer."""
     written = {name for node in editor.nodes if is_foreign(node, editor.opset) for name in node.output}
     kept = [value for value in editor.value_info if value.name in written]
     if dropped := len(editor.value_info) - len(kept):
@@ -212,9 +213,9 @@ _STEPS: tuple[Callable[[GraphEditor], Iterator[tuple[str, str]]], ...] = (
 
 
 def _header_changes(model: Model) -> Iterator[Change]:
-    """Raise the IR version to one with separate initializers; name onnxruntime's domain, which it alone knows unnamed.
+    """Raise the IR version to one with separate initializers, and import onnxruntime's domain if it is used.
 
-    ``model`` is a copy that nothing else holds yet.
+    Only onnxruntime knows that domain without an import. ``model`` is a copy that nothing else holds yet.
     """
     proto = model.proto
     if proto.ir_version < SEPARATE_INITIALIZERS:

@@ -1,8 +1,8 @@
 """Load a model's structure, its weights by reference, in the form that the passes expect.
 
 Nothing in the file is trusted: external data must be in the model's folder and within its files, operators and opsets must
-be known. Habits of exporters are made uniform: every node has a name of its own, constants are initializers, initializers
-are no inputs, local functions are inlined, nodes that no output needs are removed.
+be known. Models of different exporters are made uniform: every node has a name of its own, constants are initializers,
+initializers are not inputs, local functions are inlined, and nodes that no output needs are removed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Find operators that compute the same as another one.
+"""Find operators that compute the same result as another operator.
 
-onnxruntime computes them once (CommonSubexpressionElimination), before its fusions. It fuses a result that has one reader
-with that reader, but not one that has two. A cut or a split keeps equal operators apart, so that each has one reader; then
-the readers' numbers may be others than in the whole model.
+onnxruntime computes such operators once (CommonSubexpressionElimination), before its fusions. It fuses an operator into the
+reader of its result only if there is a single reader. A cut or a split keeps equal operators apart, so each may have a
+single reader and be fused. The readers' numbers may then differ from those in the whole model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Estimate how long each operator computes, by its multiply-adds and the bytes that it moves.
 
-The estimate is a roofline, the longest of three times: of its multiply-adds at the device's rate, of its weights at the
-rate at which a product of one row reads them, of the tensors that it reads and writes at the memory's rate. Multiply-adds
-are counted as in the literature on networks: a multiplication with its addition is one, biases are not counted.
+The estimate is a roofline, the longest of three times: computing the multiply-adds at the device's rate, reading the weights
+at the rate of a product of one row, and reading and writing the tensors at the memory's rate. Multiply-adds are counted as
+in the literature on networks: a multiplication with its addition is one, and biases are not counted.
 """
 
 from __future__ import annotations

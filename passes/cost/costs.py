@@ -12,7 +12,7 @@ where *live* holds
 - what the partition itself produced and still needs,
 - the workspace of the operator that runs.
 
-DESIGN.md section 5 measured the sum to hold within 3 % of VmHWM.
+The sum was measured to be within 3 % of VmHWM (DESIGN.md, section 5).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The footprint of every operator: the bytes of its weights, inputs, outputs and workspace, as onnxruntime holds them.
 
 Method: the recipe of `hyps.runtime.execution.session` (mapped external data, no prepacking, no arena) on onnxruntime 1.31,
-CPU. A referenced float weight costs its mapped pages and nothing else. What onnxruntime transforms while it loads (weights
-that a fusion or constant folding rewrites, fp16 weights that it widens) costs an anonymous copy, too. Workspaces are those
-of its kernels (`hyps.passes.mlas`).
+CPU. A referenced float weight costs its mapped pages and nothing else. A weight that onnxruntime transforms while it
+loads (rewritten by a fusion or constant folding, or widened from fp16) costs an anonymous copy, too. Workspaces are those of
+onnxruntime's kernels (`hyps.passes.mlas`).
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
 
 
 def mapped_bytes(nbytes: int) -> int:
-    """Return what a weight holds resident: its part of the file; a small one lies inside the model and is held twice."""
+    """Return the resident bytes of a weight: its part of the file; a small one is in the model itself and held twice."""
     return file_bytes(nbytes) if nbytes >= REFERENCE_BYTES else 2 * nbytes
 
 
 def file_bytes(nbytes: int) -> int:
-    """Return what a weight takes of its file, which is read whole: each starts at a multiple of `REFERENCE_BYTES`."""
+    """Return a weight's bytes in its file, which is read whole: padded to a multiple of `REFERENCE_BYTES`."""
     return -(-nbytes // REFERENCE_BYTES) * REFERENCE_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Find the operators that onnxruntime computes as one: a cut between them would change its arithmetic, or its speed.
+"""Find the operators that onnxruntime computes as one: a cut between them would change the arithmetic, or the speed.
 
 onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
 ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(x)

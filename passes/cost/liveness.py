@@ -1,4 +1,4 @@
-"""The live range of every tensor, from which follow the bytes live at every operator and across every cut.
+"""Compute the live range of every tensor, which gives the bytes live at every operator and across every cut.
 
 Operators are numbered 0..n-1 in execution order. A cut at position p runs between operators p-1 and p; position 0 is
 before the first operator and position n after the last.

@@ -1,8 +1,10 @@
-"""Choose which weights stay in memory, and how much of the next step's is read ahead, by the time that it saves.
+"""Choose, by the time saved, which weights stay in memory and how much of the next step's is read ahead.
 
-A budget above what the largest step needs is spent in this order: on sessions that stay open (to open one costs time, to
-keep one a few kilobytes), on reading ahead (one step's worth of bytes helps at every step) as far as computing leaves time
-to read, and on *pinned* weights: a byte pinned is a byte less to read for every inference.
+The part of a budget that the largest step does not need is spent in this order:
+
+- on sessions that stay open: opening one costs time, keeping one a few kilobytes;
+- on reading ahead, as far as computing leaves time to read: one step's worth of bytes helps at every step;
+- on *pinned* weights: a byte pinned is a byte less to read for every inference.
 
 `hyps.runtime.bundle.residency` says what fits and which peak follows; this module estimates seconds.
 """
@@ -30,8 +32,8 @@ from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
 #: The rates, in bytes/s, at which weights are read into freshly allocated pages: the kernel must find and clear them first.
 FRESH_PAGES_BYTES_PER_S = calibrated("fresh_pages_bytes_per_s")
 FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
-#: Limits of the pinned weights are tried in fiftieths of all weights, which bounds what of the budget is left unused: every
-#: seventh of them, then those near the best, and none.
+#: The limits to try for pinned weights are multiples of a fiftieth of all weights, which bounds the unused part of the
+#: budget: every seventh multiple, then those near the best, and none.
 PINNED_PARTS, PINNED_STRIDE = 50, 7
 #: The part of a step's opening time that remains where it takes over the session of the step before.
 SHARED_SESSION_PART = 0.5
@@ -49,8 +51,9 @@ class StepNeeds:
 class ResidencyPlan:
     """What stays in memory, and the estimated seconds of one inference that follows another.
 
-    Plans are compared by ``cost``. It is these seconds where the device's file cache cannot hold what is streamed, else the
-    seconds with all of it in the cache. A hundredth of the other figure, and of reading that computing hides, breaks ties.
+    Plans are compared by ``cost``. If the device's file cache cannot hold what is streamed, the cost is these seconds; else
+    it is the seconds with all of it in the cache. A hundredth of the other figure, and of the reading that computing hides,
+    breaks ties.
     """
 
     residency: Residency
@@ -149,9 +152,9 @@ class _Search:
 def _reads_into_fresh_pages(
     streamed_bytes: Sequence[int], pinned_bytes: Sequence[int], ahead_bytes: Sequence[int]
 ) -> list[bool]:
-    """Return, for each step, whether what is left to read of it goes to pages that were given back since their last use.
+    """Return, for each step, whether its remaining weights are read into pages that were given back since their last use.
 
-    It does not where the step before had the same place in the arena (`hyps.runtime.bundle.weight_arena`), nor where all
+    They are not where the step before had the same place in the arena (`hyps.runtime.bundle.weight_arena`), nor where all
     of it is read ahead.
     """
     found = []

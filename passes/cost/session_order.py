@@ -7,8 +7,9 @@ the next free index, in the order of such a walk. So where branches join, those 
 run first, in the file's order, then the others, in reverse. ``PRIORITY_BASED`` takes the lowest index that is ready: the
 file's order, but the reverse for fused operators.
 
-Checked against the profiles of sessions: right for branched networks of Conv, Gemm and activations (GoogLeNet, SqueezeNet,
-NanoDet, YuNet); not always where onnxruntime fuses the sum of two convolutions (ResNet's shortcuts).
+Checked against the profiles of sessions, the prediction is right for branched networks of Conv, Gemm and activations
+(GoogLeNet, SqueezeNet, NanoDet, YuNet). It is not always right where onnxruntime fuses the sum of two convolutions
+(ResNet's shortcuts).
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class _Walk:
     def order(self) -> list[int]:
         """Return the heads in the order of the walk: each after its producers, the one with the highest index first.
 
-        By hand: with networkx's ``dfs_postorder_nodes``, `session_order` took 3.5 s on 100,000 operators and not 1.6 s.
+        Hand-written: with networkx's ``dfs_postorder_nodes``, `session_order` took 3.5 s on 100,000 operators, not 1.6 s.
         """
         producers = {head: self._producers(head) for head in self.members}
         read = {head for heads in producers.values() for head in heads}

@@ -11,7 +11,7 @@ from hyps.passes.mlas import INPUT_WEIGHTS
 def shared_session_key(graph: Graph, operators: Sequence[Operator]) -> Hashable:
     """Return what the partitions that may share a session have in common, attributes left out; None for any other partition.
 
-    This is enough to estimate a plan; `hyps.compiler.bundle_writer.shared_session` decides.
+    This is only an estimate for planning; `hyps.compiler.bundle_writer.shared_session` decides.
     """
     if len(operators) > 2 or any(operator.op_type not in INPUT_WEIGHTS for operator in operators):
         return None

@@ -2,7 +2,7 @@
 
 At load time that would copy the convolution's mapped weights into anonymous memory (DESIGN.md section 5). Here a large
 weight stays a reference that gains a factor for each output channel; the bundle writer applies it as it copies. The
-arithmetic is onnxruntime's own (conv_bn_fusion.cc: float32, scale / sqrt(variance + epsilon)), so the numbers are, too.
+arithmetic is onnxruntime's own (conv_bn_fusion.cc: float32, scale / sqrt(variance + epsilon)), so the numbers are the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Take the branch of an If whose condition depends on the shapes of the inputs alone.
 
-Exporters turn ``if x.dim() == 2`` of a program into an If. Once the inputs are fixed, one branch is never taken. It is often
-wrong for these shapes, so that onnxruntime refuses the model. The model without it computes the same.
+Exporters turn ``if x.dim() == 2`` of a program into an If. Once the inputs are fixed, one branch is never taken. That branch
+is often wrong for these shapes, so onnxruntime refuses the model. Without the branch the model computes the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hyps.passes.weights import REFERENCE_BYTES, Model
 KnownValues = MutableMapping[str, NDArray[Any]]
 Types = MutableMapping[str, TypeProto]
 
-#: The operators that are computed to know a condition: exact on integers and booleans, with any implementation.
+#: The operators that are computed to decide a condition: exact on integers and booleans, with any implementation.
 _COMPUTED = frozenset(
     {"Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or"}
     | {"ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
@@ -38,7 +38,7 @@ _COMPUTED = frozenset(
 class TakeBranches(Rewrite):
     """Replace every If whose branch follows from the fixed inputs by that branch, inside other operators' graphs, too.
 
-    What the body of a Loop or Scan declares of its own inputs does not count: they may change from round to round.
+    Types that the body of a Loop or Scan declares for its own inputs are ignored: they may change in every iteration.
     """
 
     form: ClassVar[ModelForm] = ModelForm.VALID

@@ -44,7 +44,7 @@ class FixInputShapes(Rewrite):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssumeBatch(Rewrite):
-    """Take a batch of one for each input of two dimensions or more of which the first alone is open."""
+    """Take a batch of one for each input of two or more dimensions whose first dimension alone is open."""
 
     form: ClassVar[ModelForm] = ModelForm.VALID
     keeps_shapes: ClassVar[bool] = False

@@ -1,1 +1,1 @@
-"""Plan a model for a budget: order its operators, split and tile the large ones, cut where it costs least time."""
+"""Plan a model for a budget: order its operators, split and tile the large ones, and cut where that takes the least time."""

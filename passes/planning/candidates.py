@@ -1,4 +1,4 @@
-"""Make the plans within a budget that are worth comparing: those that need less of it leave room for weights that stay."""
+"""Generate the plans worth comparing for a budget: smaller partitions leave room for weights that stay in memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hyps.passes.sharding.exactness import inexact_reason
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.residency import StepMemory
 
-#: The caps that are tried for partitions, as shares of the budget above the smallest that works; weights get the rest.
+#: Caps to try for partitions, as shares of the budget above the smallest one that works; weights get the rest.
 CAP_SHARES = (0.0, 0.1, 0.4)
-#: The caps that are tried for one product, as shares of what a partition may need besides the process.
+#: Caps to try for one product, as shares of what a partition may need besides the process.
 PRODUCT_SHARES = (1.0, 0.5)
-#: For a model with more operators only the first cap is tried.
+#: A model with more operators than this gets only the first cap.
 MANY_OPERATORS = 2_000
-#: A plan with tiles must take less than this share of the other's estimated time, since part of their cost is not estimated.
+#: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
 
 
@@ -74,10 +74,10 @@ class Candidate:
 def candidates(
     search: BudgetSearch, request: Request, *, tiles: bool, advance: Callable[[int], None]
 ) -> Iterator[Candidate]:
-    """Yield plans within the budget, first the one that uses all of it; none where it is below the smallest that works.
+    """Yield plans within the budget, first the one that may use all of it; yield none if the budget is too small.
 
-    Where the first is exact, so are the splits of all others. ``advance`` is called with 1 for each candidate, and after the
-    search for the smallest exact budget.
+    If the first plan is exact, all others use exact splits only. ``advance`` is called with 1 for each candidate, and
+    after the search for the smallest exact budget.
     """
     budget = request.budget_bytes
     if budget is not None and budget < search.minimum(tiles=tiles):
@@ -107,7 +107,7 @@ def candidates(
 def _capped_candidates(
     search: BudgetSearch, request: Request, capped: Request, *, tiles: bool, exact: bool
 ) -> Iterator[Candidate]:
-    """Yield the plans whose partitions keep within the budget of ``capped``, with products split further and further."""
+    """Yield the plans whose partitions keep within the budget of ``capped``, splitting products ever finer."""
     cap, process = capped.budget_bytes, request.process_bytes
     assert cap is not None
     tiling = search.tiling(cap, tiles=tiles)
@@ -142,7 +142,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
 
 
 def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
-    """Yield what each segment needs; copying what crosses its end takes time, as in `hyps.passes.cost.latency`."""
+    """Yield what each segment needs; its time includes copying the tensors across its end (`hyps.passes.cost.latency`)."""
     operators = [[graph.operators[index] for index in segment.operators] for segment in partitioning.segments]
     keys = [shared_session_key(graph, each) for each in operators]
     neighbours = zip([None, *keys[:-1]], [*keys[1:], None], strict=True)

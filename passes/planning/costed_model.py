@@ -20,7 +20,7 @@ from hyps.passes.weights import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CostedModel:
-    """A model with its graph, its predicted costs and how its operators can be split; equal only to itself.
+    """A model with its graph, its predicted costs and the ways to split its operators; compared by identity.
 
     ``sealed`` are the cut positions that would separate fused operators.
     """
@@ -39,7 +39,7 @@ def with_costs(model: Model, request: Request) -> CostedModel:
 
 
 def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
-    """Return a model with its operators in the order with the lowest peak; it is untouched where that is the given one."""
+    """Return the model with its operators in the order with the lowest peak; unchanged if that is the given order."""
     graph = view(model)
     by_operator = footprints(graph, request.threads)
     order = lowest_peak_order(graph, by_operator, fusion_groups(graph)).order
@@ -47,7 +47,7 @@ def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
 
 
 def with_grouped_operators(whole: CostedModel, tileable: Collection[str], request: Request) -> CostedModel:
-    """Return a model with its operators ``tileable`` next to each other; it is untouched where they already are."""
+    """Return the model with its ``tileable`` operators next to each other; unchanged if they already are."""
     order = grouped_order(whole.graph, tileable)
     if order == tuple(range(len(order))):
         return whole

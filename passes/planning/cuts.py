@@ -2,13 +2,14 @@
 
 Some cuts are required: around operators that were split (Kaboubi's Algorithm 1, section 3.2.5), after poolings (Algorithm
 2), after every layer (the pre-qualification run of section 4.3.1); see `hyps.passes.planning.required_cuts`. `best_cuts`
-makes those and adds what the budget needs. A dynamic program over the order looks at the plans whose every peak keeps
-within the budget. It takes the one with the fewest cuts between operators that onnxruntime fuses, then with the least
-estimated latency (`hyps.passes.cost.latency`).
+makes these cuts and adds the ones that the budget needs. A dynamic program over the order searches the plans whose every
+peak is within the budget. It takes the plan with the fewest cuts between operators that onnxruntime fuses; of several, the
+one with the least estimated latency (`hyps.passes.cost.latency`).
 
-It is exact up to `EXACT_OPERATORS`. In a longer graph it first considers that many positions: from each block of operators
-the one where the fewest bytes cross. It considers all positions where that finds no plan, or only one that separates fused
-operators. So a plan is found whenever there is one, and fused operators are separated only where every plan does.
+The search is exact up to `EXACT_OPERATORS`. A longer graph is divided into that many blocks of operators, and only one
+position of each block is considered at first: the one where the fewest bytes cross. If that finds no plan, or only one that
+separates fused operators, all positions are considered. So a plan is found whenever there is one, and fused operators are
+separated only if every plan separates some.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.latency import Latency, Positions
 from hyps.passes.planning.feasibility import bisect_first, is_feasible, longest_partition
 
-#: Every position is considered in graphs of up to this many operators, and this many positions in longer ones.
+#: Graphs of up to this many operators have every position considered; longer ones, at first, this many positions.
 EXACT_OPERATORS = 2000
 
 
 def best_cuts(
     costs: Costs, latency: Latency, sealed: Collection[int], required: Collection[int], budget_bytes: int
 ) -> tuple[int, ...] | None:
-    """Return the best cut positions within the budget, both ends left out; None when no choice keeps within it.
+    """Return the best cut positions within the budget, without the two ends; None when no choice keeps within it.
 
-    ``required`` positions are always cut. ``sealed`` ones separate fused operators: any number of other cuts is better.
+    ``required`` positions are always cut. ``sealed`` ones separate fused operators: any number of other cuts is
+    better than one of these.
     """
     required = tuple(sorted(required))
     ends = itertools.pairwise((0, *required, costs.count))
@@ -97,7 +99,7 @@ def _search(
 
 
 def smallest_peak(costs: Costs, required: Collection[int] = (), step_bytes: int = 1) -> int:
-    """Return the smallest budget, in whole steps, that some choice of cuts that holds all ``required`` keeps within."""
+    """Return the smallest budget, in whole steps, that some choice of cuts including all ``required`` fits."""
     cuts = tuple(sorted(required))
     unavoidable = int((costs.alone() - costs.in_place).max())
     steps = bisect_first(lambda steps: is_feasible(costs, cuts, steps * step_bytes), -(-unavoidable // step_bytes))

@@ -1,11 +1,11 @@
 """Find how long a partition can be within a budget, and whether any choice of cuts keeps within it.
 
-A longer partition never needs less memory. So the stops that a start allows are all positions up to a furthest one, and
-the positions that the plans within the budget reach are all positions up to a furthest one.
+A longer partition never needs less memory. So from each start a partition may stop anywhere up to a furthest
+position. Likewise, plans within the budget reach every position up to a furthest one.
 
-A later start may need more memory, though. What a partition made itself dies, or is overwritten, where it is read last;
-what crosses the cut before it stays until the step ends. So taking the longest partition each time may get stuck where
-another choice does not: earlier starts are tried then.
+A later start may need more memory, though. A tensor that the partition itself makes is freed, or overwritten, at its last
+read; a tensor that crosses the cut before the partition stays until the step ends. So taking the longest partition each
+time may get stuck where another choice does not. The search then tries earlier starts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def longest_partition(costs: Costs, start: int, end: int, budget_bytes: int, gue
 
 
 def is_feasible(costs: Costs, required: tuple[int, ...], budget_bytes: int) -> bool:
-    """Return whether some choice of cuts that holds all ``required`` (ascending) keeps within the budget."""
+    """Return whether some choice of cuts that includes all ``required`` (ascending) keeps within the budget."""
     length = 1
     for first, last in itertools.pairwise((0, *required, costs.count)):
         untried, furthest = [first], first

@@ -1,7 +1,7 @@
 """Bring operators that can be tiled together next to each other, since a region is a run of operators.
 
-Between the operators of an attention stand others that none of them waits for, because the exporter, or the order with the
-lowest peak, put them there. They go before::
+The exporter, or the order with the lowest peak, may put unrelated operators between those of an attention block. Operators
+that depend on none of the block's move in front of it::
 
     key ─ Transpose ─ value ─ Reshape ─ MatMul ...     becomes     value ─ Reshape ─ key ─ Transpose ─ MatMul ...
 """
@@ -16,7 +16,7 @@ from hyps.passes.graph import Graph
 
 
 def grouped_order(graph: Graph, tileable: Collection[str]) -> tuple[int, ...]:
-    """Return the indices of the operators, connected ones of ``tileable`` next to each other where they can be."""
+    """Return the operators' indices with connected ``tileable`` operators next to each other where possible."""
     order = list(range(len(graph.operators)))
     members = [index for index, operator in enumerate(graph.operators) if operator.name in tileable]
     for component in sorted(nx.weakly_connected_components(graph.dag.subgraph(members)), key=min):

@@ -1,4 +1,4 @@
-"""Find the smallest budget that a plan keeps within, by trying, in the steps that are proposed to users."""
+"""Find the smallest budget that some plan fits, by trial, in the steps in which budgets are proposed to users."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def minimum_budget(model: Model, request: Request) -> int:
 
 
 class BudgetSearch:
-    """The smallest budgets of one model, each searched for once, and the tiled and sharded variants made meanwhile."""
+    """A search for one model's smallest budgets; it keeps each result, and the tiled and sharded variants it makes."""
 
     def __init__(self, whole: CostedModel, request: Request) -> None:
         self.whole = whole
@@ -55,13 +55,13 @@ class BudgetSearch:
         return self._minimums[tiles, exact]
 
     def _untiled_steps(self, *, exact: bool) -> int:
-        """Search from a bound that no plan is below: every operator in as many shards as it can have."""
+        """Search upwards from a lower bound of all plans: every operator in as many shards as it can have."""
         bound = smallest_peak(finest_costs(self.whole.shard_options, self._request.methods), step_bytes=BUDGET_STEP_BYTES)
         lowest = -(-max(bound, self._request.start_bytes) // BUDGET_STEP_BYTES)
         return bisect_first(lambda steps: self._is_feasible(self.whole, steps, exact=exact), lowest)
 
     def _tiled_steps(self, *, exact: bool) -> int:
-        """Search below the smallest budget without tiles; an exact plan seldom needs much more than the smallest one."""
+        """Search below the smallest untiled budget; for exact plans, upwards from the smallest of all, seldom much lower."""
         highest = self.minimum(tiles=False) // BUDGET_STEP_BYTES
         if exact:
             lowest = self.minimum(tiles=True) // BUDGET_STEP_BYTES
@@ -72,14 +72,14 @@ class BudgetSearch:
         )
 
     def _is_feasible_tiled(self, steps: int, *, exact: bool) -> bool:
-        """Return whether a plan with tiles keeps within that many steps; not without any, which was tried before."""
+        """Return whether a plan with at least one tile keeps within that many steps; untiled plans were tried before."""
         tiling = self.tilings.for_budget(steps * BUDGET_STEP_BYTES)
         return tiling is not self.tilings.untiled and self._is_feasible(tiling.costed, steps, exact=exact)
 
     def _is_feasible(self, costed: CostedModel, steps: int, *, exact: bool) -> bool:
         """Return whether a plan of a model keeps within that many steps of `BUDGET_STEP_BYTES`.
 
-        The cuts alone decide where a session runs the operators as planned. Otherwise a session may need more than planned.
+        If a session runs the operators in the planned order, the cuts alone decide. Otherwise it may need more than planned.
         """
         budget = steps * BUDGET_STEP_BYTES
         request = replace(self._request, budget_bytes=budget)

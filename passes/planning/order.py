@@ -1,15 +1,15 @@
 """Find the order of a graph's operators with the lowest peak of live activations.
 
-What onnxruntime computes as one stays together, in its given order: each fusion group is a task. A task that all others come
-before or after, in every order, divides the graph::
+Operators that onnxruntime computes as one stay together, in their given order: each fusion group is a task. A task divides
+the graph if every other task is its ancestor or its descendant::
 
     x ─ a ┬─ b ─ c ─┐             b, c and d can be ordered in several ways,
           └─ d ─────┴─ e ─ f      a, e and f in only one
 
-`hyps.passes.planning.task_order` finds the best order of the block between two such tasks. It is exact while that takes at
-most `BLOCK_STATES` sets of tasks, and all blocks together take at most that and `OPERATOR_STATES` an operator; beyond, it
-is a beam of as many. The given order is kept where the one found is no better. Kaboubi (section 3.2.2) and Hadidi keep the
-order of the model file.
+`hyps.passes.planning.task_order` finds the best order of the block between two such tasks. The search is exact while a
+block takes at most `BLOCK_STATES` sets of tasks, and all blocks together at most that plus `OPERATOR_STATES` per operator.
+Beyond that it is a beam search over as many sets. The given order is kept unless the search finds a better one. Kaboubi
+(section 3.2.2) and Hadidi keep the order of the model file.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Contraction:
 def _contraction(graph: Graph, fused: Sequence[FusionGroup]) -> _Contraction:
     """Return the operators in groups that stay together, in the topological order that is nearest to the given one.
 
-    Groups that wait for each other cannot stay together. Then all operators between the first and the last of a group do.
+    Groups that depend on each other cannot stay together. Then all operators from the first to the last of a group do.
     """
     try:
         return _contracted(graph, fused)
@@ -136,7 +136,7 @@ class _TaskBuilder:
                 self._readers.setdefault(name, set()).add(position[index])
 
     def tasks(self, first: int, stop: int) -> TaskGraph:
-        """Return the groups ``first .. stop-1`` as tasks; no edge of the graph may pass them by."""
+        """Return the groups ``first .. stop-1`` as tasks; no edge of the graph may bypass them."""
         later_readers: dict[str, int] = {}
         tasks = tuple(self._task(position, first, later_readers) for position in range(first, stop))
         entering = sum(self._graph.tensors[name].nbytes for name in later_readers if self._writer[name] < first)
@@ -169,16 +169,16 @@ class _TaskBuilder:
         return Task(predecessors, read_bytes, tuple(steps))
 
     def _freeable(self, index: int) -> dict[str, None]:
-        """Return what an operator reads and writes, but for the model's inputs and outputs, which are held throughout."""
+        """Return what an operator reads and writes, except the model's inputs and outputs, which are held throughout."""
         operator = self._graph.operators[index]
         names = dict.fromkeys((*operator.inputs, *operator.outputs))
         return {name: None for name in names if name in self._writer and name not in self._outputs}
 
 
 def _blocks(before: Sequence[frozenset[int]]) -> Iterator[tuple[int, int]]:
-    """Yield (first, stop) of the runs of groups that end with one which all others come before or after in every order.
+    """Yield (first, stop) of the runs of groups that end with a dividing one: every other is its ancestor or descendant.
 
-    No edge passes that group by, all groups before it are read by others, and all groups after it read from others.
+    No edge bypasses that group, all groups before it are read by others, and all groups after it read from others.
     networkx could tell only from the transitive closure, which is quadratic; this sweep takes 0.02 s for 100,000 groups.
     """
     count = len(before)

@@ -37,8 +37,8 @@ class Partitioning:
 def best_partitioning(sharded: ShardedModel, request: Request, *, apart: bool = False) -> Partitioning | None:
     """Return the best cuts and the segments between them; None when none keep within the budget.
 
-    ``apart`` makes every shard a partition of its own. A session's own order may need more than the planned one; then cuts
-    for a lower budget are tried until that order, too, keeps within the budget.
+    ``apart`` makes every shard a partition of its own. A session's own order may need more than the planned one.
+    Cuts for lower and lower budgets are then tried until the session's order, too, keeps within the budget.
     """
     graph, costs, sealed = sharded.costed.graph, sharded.costed.costs, sharded.costed.sealed
     budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED

@@ -23,8 +23,8 @@ from hyps.runtime.units import megabytes
 class Segment:
     """A run of operators between two cuts, with the tensors at its ends and the bytes that it needs alone in memory.
 
-    ``operators`` are indices, in the order for the partition's file. ``live`` are the tensors that are kept after it, of
-    ``leaving_bytes``. ``alone_bytes`` is the predicted process peak.
+    ``operators`` are indices, in the order for the partition's file. ``live`` are the tensors that are kept after it,
+    ``leaving_bytes`` in total. ``alone_bytes`` is the predicted process peak.
     """
 
     operators: tuple[int, ...]
@@ -103,8 +103,8 @@ def partitions(
                 pinned_bytes=residency.pinned_bytes,
                 ahead_bytes=residency.ahead_bytes,
                 kept=residency.session_stays_open,
-                # onnxruntime keeps a tensor's memory for the next one of its shape. Tiles repeat each shape: what one tile
-                # needs would stay while the next runs, once for every height.
+                # onnxruntime keeps a tensor's memory for the next one of its shape. Tiles repeat each shape, so what one
+                # tile needs would stay while the next runs, once for every height.
                 reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),
                 leaving_bytes=segment.leaving_bytes,
                 reason=_reason(before, crossing_bytes, reasons.get(start)),

@@ -1,4 +1,4 @@
-"""Describe a plan as data, and prove that it holds.
+"""Describe a plan as data, and check that it is valid.
 
 A plan says which operators run together, in which order, what each partition needs, and why it starts where it does.
 """
@@ -20,7 +20,7 @@ class Partition:
 
     ``weight_bytes`` are resident, ``activation_bytes`` is the most that is live at a time. ``alone_bytes`` is the predicted
     process peak with nothing else in memory. ``peak_bytes`` is the same peak with what stays of other partitions
-    (`hyps.passes.cost.residency`). ``live`` are the tensors that are kept after it, of ``leaving_bytes``. For ``reuse`` see
+    (`hyps.passes.cost.residency`). ``live`` are the tensors kept after it, ``leaving_bytes`` in total. For ``reuse`` see
     `hyps.runtime.bundle.manifest.Step`. ``reason`` says why it starts where it does.
     """
 
@@ -48,9 +48,9 @@ class Plan:
 
     ``budget_bytes`` is the user's; without one it is the plan's own peak. ``whole_peak_bytes`` is the peak of the model as
     one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within, with tiles where they help.
-    ``latency_s`` are the estimated seconds of one inference after another on the
-    target. For ``huge_pages`` and ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the
-    result may differ from the whole model's in the last bits; it is None where it may not.
+    ``latency_s`` are the estimated seconds on the target of an inference that follows another. For ``huge_pages`` and
+    ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
+    whole model's in the last bits; None if it cannot.
     """
 
     partitions: tuple[Partition, ...]
@@ -79,8 +79,8 @@ class Plan:
 class CandidateSummary:
     """A plan that was compared with others; ``refused`` says why another was taken, and is empty for the one taken.
 
-    ``partitions`` is their number, ``changes`` that of splits and tiles. ``compared_s`` decided: the cost that
-    `hyps.passes.cost.residency` estimates, higher for a plan with tiles.
+    ``partitions`` is their number, ``changes`` that of splits and tiles. Plans are compared by
+    ``compared_s``: the cost that `hyps.passes.cost.residency` estimates, raised for a plan with tiles.
     """
 
     partitions: int
@@ -92,13 +92,13 @@ class CandidateSummary:
 
 
 def check_plan(graph: Graph, plan: Plan) -> None:
-    """Prove a plan against its graph; raise `PassFailed` with everything that does not hold."""
+    """Check a plan against its graph; raise `PassFailed` with every violation."""
     if problems := list(_problems(graph, plan)):
         raise PassFailed("the plan is wrong: " + "; ".join(problems))
 
 
 def _problems(graph: Graph, plan: Plan) -> Iterator[str]:
-    """Yield everything that does not hold."""
+    """Yield every violation."""
     operators = {operator.name: operator for operator in graph.operators}
     placed = [name for partition in plan.partitions for name in partition.operators]
     if sorted(placed) != sorted(operators):

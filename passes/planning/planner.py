@@ -1,4 +1,4 @@
-"""Plan a model for a budget: of the candidates within it, take the exact one that is estimated to be fastest."""
+"""Plan a model for a budget: of the candidates within it, take the one estimated to be fastest, exact ones first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyps.passes.planning.sharded_model import required_splits
 from hyps.passes.weights import Model
 from hyps.runtime.units import megabytes
 
-#: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest without tiles.
+#: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest untiled one.
 _TIGHT_FACTOR = 1.5
 
 

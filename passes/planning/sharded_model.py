@@ -36,7 +36,7 @@ class ShardedModels:
         self._known: dict[tuple[CostedModel, tuple[tuple[str, Method, int], ...]], ShardedModel] = {}
 
     def get(self, whole: CostedModel, splits: tuple[ShardSpec, ...]) -> ShardedModel:
-        """Return ``whole`` after ``splits``; the changes tell the reasons of these splits, even where the model is known."""
+        """Return ``whole`` after ``splits``; the changes give the reasons of these splits, even for a cached model."""
         if not splits:
             return ShardedModel(costed=whole, changes=(), splits=())
         key = whole, tuple((split.operator, split.method, split.count) for split in splits)

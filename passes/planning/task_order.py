@@ -3,10 +3,10 @@
 What is live between two tasks depends only on which are finished. So a set of tasks is a state, and a state needs to be
 left only once: along the path that reached it with the lowest peak (Dijkstra's algorithm with the maximum in place of the
 sum). A ready task that raises no peak and leaves no more bytes live than before runs at once. Whatever a better order runs
-before it can as well run after it.
+before such a task can as well run after it.
 
-Beyond a number of states the search becomes a beam: of all states with equally many finished tasks it keeps those with the
-lowest peaks.
+Beyond a given number of states the search becomes a beam: of all states with equally many finished tasks it keeps
+those with the lowest peaks.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
 
 
 def _harmless(runs: list[_Run], highest: int, live: int) -> list[_Run]:
-    """Return the first run that raises no peak and leaves no more bytes live, as a list; an empty one without any."""
+    """Return the first run that raises no peak and leaves no more bytes live, as a list; empty if there is none."""
     return next(([run] for run in runs if run[1] <= highest and run[2] <= live), [])
 
 

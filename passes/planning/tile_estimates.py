@@ -1,4 +1,4 @@
-"""Estimate what a run of operators needs in tiles, and how much longer than the whole operators it takes."""
+"""Estimate the memory of a run of operators in tiles, and the time that it takes beyond the untiled operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyps.passes.tiling.tiles import Piece, tile_rows, tiles_of
 
 #: The numbers of tiles that are considered.
 TILE_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-#: All runs that are considered have no more operators than this in their tiles, which bounds the time of planning.
+#: The most operators in the tiles of all estimates together, which bounds the time of planning.
 MAX_TRIED_OPERATORS = 20_000
 
 
@@ -51,7 +51,7 @@ class TileEstimates:
         return tiling_rules(self._model, self._graph, self._threads)
 
     def fewest_tiles(self, start: int, stop: int, along: TileAxis, budget_bytes: int) -> TileEstimate | None:
-        """Return the run ``[start, stop)`` in the fewest tiles with which it keeps within the budget; None without any."""
+        """Return the run ``[start, stop)`` in the fewest tiles that keep within the budget; None if no number does."""
         weights = self._costs.process_bytes + int(self._costs.weights_from(start, stop)[-1])
         result = self._graph.tensors[self._graph.operators[stop - 1].outputs[0]]
         if weights + int(self._held_around[start]) + 2 * result.nbytes > budget_bytes:
@@ -117,7 +117,7 @@ class TileEstimates:
 
 
 def _largest_tile(height: int, count: int) -> int:
-    """Return the index of the largest tile, of several the one nearest to the middle: those at the edges read less."""
+    """Return the index of the largest tile; of several, the one nearest to the middle, as edge tiles read less."""
     sizes = [stop - start for start, stop in tile_rows(height, count)]
     return max(range(count), key=lambda index: (sizes[index], -abs(index - count // 2)))
 

@@ -1,9 +1,10 @@
-"""Choose which operators to tile, and into how many tiles, so that a budget holds them with the least extra work.
+"""Choose which operators to tile, and into how many tiles, so that they fit a budget with the least extra work.
 
-A dynamic program over the positions between operators that onnxruntime does not fuse. Operators that fit alone cost
-nothing. A run with one that does not may become a region, in the fewest tiles with which it fits as a partition alone. It
-costs the estimated time beyond that of the whole operators: rows computed twice, slices, the joining of results. A region
-needs the weights of all its operators, what is held around it, its finished tiles, and the largest tile.
+The search is a dynamic program over the positions between operators that onnxruntime does not fuse. Operators that fit
+alone cost nothing. A run with an operator that does not fit may become a region, in the fewest tiles with which the region
+fits as a partition alone. A region costs its estimated time beyond that of the untiled operators: rows computed twice,
+slices, and joining the results. Its memory is the weights of all its operators, the tensors held around it, its finished
+tiles, and the largest tile.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Choice:
 
 
 class TileRegionSearch:
-    """The search for regions of one model; what it estimates for one budget it uses for the next.
+    """The search for regions of one model; estimates for one budget are reused for the next.
 
     Operators in ``excluded`` are never tiled: the user has them split.
     """
@@ -129,7 +130,7 @@ class TileRegionSearch:
         return oversize
 
     def _has_one_result(self, start: int, stop: int) -> bool:
-        """Return whether nothing after the run ``[start, stop)`` reads from it but from its last operator."""
+        """Return whether operators after the run ``[start, stop)`` read nothing of it but its last operator's results."""
         return all(last < stop for last in self._last_read[start : stop - 1])
 
     def _region(self, start: int, stop: int, tiling: TileEstimate, budget_bytes: int) -> TileRegion:

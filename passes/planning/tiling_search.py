@@ -1,4 +1,4 @@
-"""Tile a model as a budget needs it."""
+"""Find the tiles with which a model fits a budget, and make them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyps.passes.tiling.rewrite import TileRegion, TileRegions
 from hyps.passes.tiling.rules import TileAxis
 from hyps.passes.tiling.tileable import tiling_rules
 
-#: Larger models are not tiled, and none until it has more operators than that: each rewrite takes time.
+#: The most operators of a model that is tiled, before and after: each rewrite takes time.
 MAX_OPERATORS, MAX_TILED_OPERATORS = 2_000, 3_000
 
 
@@ -48,7 +48,7 @@ class TilingSearch:
 
     @cached_property
     def _grouped(self) -> CostedModel:
-        """The model that is tiled: operators of an attention stand next to each other."""
+        """The model to tile, with the operators of each attention block next to each other."""
         whole = self.untiled.costed
         tileable = tiling_rules(whole.model, whole.graph, self._request.threads)["heads"]
         return with_grouped_operators(whole, tileable, self._request)

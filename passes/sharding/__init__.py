@@ -1,1 +1,1 @@
-"""Horizontal splits: operators that are too big by themselves, by output, by input, by space."""
+"""Split operators that are too big by themselves (horizontal splits): by output, by input, or spatially."""

@@ -1,4 +1,4 @@
-"""Move the elementwise operators after an operator into its shards, so that onnxruntime fuses there what it fuses whole."""
+"""Move the elementwise operators after an operator into its shards, so that onnxruntime fuses them there as in the whole."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def shard_fused_followers(shard: ShardBuilder, chain: Sequence[gs.Node], value: 
 
 
 def _can_be_added(editor: GraphEditor, other: gs.Tensor, result: gs.Tensor, op_type: str) -> bool:
-    """Whether parts of an operand can be added to parts of ``result``: a constant that does not widen it, or its like.
+    """Return whether parts of an operand can be added to parts of ``result``.
 
-    Its like is a tensor of the same shape, unless an operator of the same ``op_type`` writes it for this Add alone:
-    onnxruntime then fuses the Add into one of the two, and which is not known here.
+    They can if the operand is a constant that does not widen the result, or a tensor of the same shape. The exception is a
+    tensor that an operator of the same ``op_type`` writes for this Add alone: onnxruntime then fuses the Add into one of
+    the two operators, and it is not known here into which.
     """
     shape, whole = tuple(other.shape), tuple(result.shape)
     if isinstance(other, gs.Constant):

@@ -1,9 +1,9 @@
 """Split the operators that are too big alone: choose the method, and the fewest shards that make them fit.
 
 Kaboubi's Algorithm 1 (section 3.2.5) calls a layer complex when it alone reaches the threshold; the fewest H-partitions
-follow from section 3.2.4 (each more costs synchronisation). The threshold is a budget in bytes, the thesis's number of
-parameters, or both. Of the methods (Hadidi, section 4.3.5) those that keep every bit come first, then the one that takes
-least time; input and filter splits are the last resort.
+follow from section 3.2.4 (each additional one costs synchronisation). The threshold is a budget in bytes, the thesis's
+number of parameters, or both. Of the methods (Hadidi, section 4.3.5) those that keep every bit come first, then the one that
+takes least time; input and filter splits are the last resort.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from hyps.runtime.units import megabytes
 class Threshold:
     """What one operator may need: bytes of process memory, fewer than a number of parameters, or both.
 
-    ``methods`` are those by which operators may be split. Products may need ``product_bytes``, where that is given: their
-    shards cost no more than steps, while each shard of a convolution unfolds its input again. With ``exact`` what cannot be
-    split without changing bits is left whole. ``given_bytes`` is the user's budget, where the planner tries a smaller one.
+    ``methods`` are those by which operators may be split. ``product_bytes``, if given, is the limit of products:
+    their shards cost only steps, while each shard of a convolution unfolds its input again. With ``exact``, operators that
+    cannot be split without changing bits are left whole. ``given_bytes`` is the user's budget where the planner tries a
+    smaller one.
     """
 
     budget_bytes: int | None = None
@@ -49,12 +50,12 @@ class Threshold:
         return self if self.product_bytes is None or kind not in PRODUCTS else replace(self, budget_bytes=self.product_bytes)
 
     def is_reached(self, nbytes: int, params: float) -> bool:
-        """Return whether an operator needs more bytes than it may, or has as many parameters as it must not have."""
+        """Return whether an operator needs more bytes than it may, or reaches the limit of parameters."""
         too_large = self.budget_bytes is not None and nbytes > self.budget_bytes
         return too_large or self.has_too_many(params)
 
     def has_too_many(self, params: float) -> bool:
-        """Return whether an operator has as many parameters as it must not have."""
+        """Return whether an operator reaches the limit of parameters."""
         return self.max_params is not None and params >= self.max_params
 
 
@@ -89,7 +90,7 @@ def oversize(
 def finest_costs(options: ShardOptions, methods: Collection[Method] = METHODS) -> Costs:
     """Return the costs with every operator in the most shards: a lower bound for any budget.
 
-    Operators that need less than the least that another needs are left whole.
+    Operators that need less than some other needs even in the most shards are left whole.
     """
     costs = options.costs
     resident, workspace, live = costs.resident.copy(), costs.workspace.copy(), costs.live.copy()

@@ -42,14 +42,14 @@ class ShardOption:
     broken_fusion: str | None
 
     def weight_bytes(self, count: int) -> int:
-        """Return what one of ``count`` shards holds resident of the constants."""
+        """Return the resident bytes of the constants in one of ``count`` shards."""
         part, width = self._weight_part(count)
         mapped = sum(mapped_bytes(-(-nbytes * part // width)) for nbytes in self.constants)
         return mapped + 3 * self._folded_bytes(count)  # as weights, as a tensor, while it is computed
 
     @property
     def unsplit_bytes(self) -> int:
-        """What the whole operator holds resident of the constants, without the tensors of floats that they are folded to."""
+        """The resident bytes of the whole operator's constants, without the tensors of floats that they are folded to."""
         return self.weight_bytes(1) - 2 * self.folded_bytes
 
     def workspace(self, count: int) -> int:

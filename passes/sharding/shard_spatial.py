@@ -1,8 +1,8 @@
 """Split one convolution spatially: each shard makes some rows of the result, from those rows of the input and a halo.
 
-Hadidi, section 4.3.2, along the first spatial axis alone. The halo is as deep as the kernel, with its dilation, reaches
-beyond the stride, so the shards' inputs overlap by it. Only the shards at the input's two ends have pads. All shards have
-all weights: this saves workspace and, with the fused followers, activations, but no weights.
+Hadidi, section 4.3.2, along the first spatial axis alone. The halo is the rows by which the dilated kernel exceeds the
+stride; the shards' inputs overlap by it. Only the shards at the input's two ends have pads. All shards have all
+weights: the split saves workspace and, with the fused followers, activations, but no weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decide whether an operator's shards add up their sums in the whole operator's order, so that no bit differs.
 
-It follows what `hyps.passes.mlas` says of the order of additions. A convolution's rows are the filters of a group, its
+The decision follows the order of additions in `hyps.passes.mlas`. A convolution's rows are the filters of a group, its
 columns the output's positions. Integers are exact in any order, and a ConvTranspose's blocks do not depend on its columns.
 Measured on onnxruntime 1.31, x86-64 (tests/passes/sharding).
 """

@@ -1,1 +1,1 @@
-"""Runs of operators that are computed some rows, or some heads, at a time."""
+"""Rewrite runs of operators into tiles: some rows, or some attention heads, at a time."""

@@ -1,7 +1,7 @@
-"""The rules by which operators are computed some rows, or some heads, at a time.
+"""Define the rules for computing operators in tiles: some rows, or some heads, at a time.
 
-Rows are those of a feature map, the first spatial axis of [N, C, H, ...]. Heads are those of attention: the last axis but
-two of [..., heads, tokens, channels], along which a product of two activations computes one matrix after the other.
+Rows are those of a feature map, the first spatial axis of [N, C, H, ...]. Heads are those of attention: the third axis
+from the end of [..., heads, tokens, channels], along which a product of two activations computes one matrix after the other.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def pieces(
     """Return the parts of ``operators`` that make ``rows`` of the last one's result; their names end in ``suffix``.
 
     It is None where they cannot be made bit for bit: padding does not give them, or a convolution would have too few rows.
-    It is None, too, where none of the operators reads the result of another operator than the last.
+    It is None, too, where none of the operators reads the result of one that is not the last.
     """
     halo = _Halo(graph, rules, rows, suffix)
     if not all(halo.add(operator) for operator in reversed(operators)) or halo.broadcasts_a_tile(operators):

@@ -1,6 +1,7 @@
 """Adapt a bundle's schedule to a batch: weights are read once for all inputs, which wait in memory between two steps.
 
-Kaboubi, section 3.3.1.3 (Algorithm 3). `hyps.runtime.execution.batch` runs it; inputs that have no room wait in a file.
+This is Algorithm 3 of Kaboubi, section 3.3.1.3. `hyps.runtime.execution.batch` runs the schedule; inputs for which there is
+no room wait in a file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hyps.runtime.bundle.residency import read_ahead
 TENSOR_SET_BYTES = 512
 #: A batch of this many inputs is never refused.
 _FEW_INPUTS = 64
-#: Kept free of the budget: a process's size varies a little from run to run, and a batch would fill every byte.
+#: The part of the budget that stays free: a batch would fill every byte, and a process's size varies from run to run.
 _MARGIN_BYTES = 3_000_000
 
 

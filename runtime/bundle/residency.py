@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES, arena_bytes
 
-#: A step of which a smaller part could be pinned is streamed: the rest would take pages of its own, not other steps' pages.
+#: A step is streamed unless this part of its weights can be pinned: the rest would take pages of its own, not share others'.
 _LEAST_PINNED_PART = 0.1
 
 
@@ -151,7 +151,7 @@ def read_ahead(
 def alternating_residency(
     sessions: OpenSessions, pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], *, slack_bytes: int = 0
 ) -> Residency:
-    """Return what follows where streamed weights come and go: memory that one step does not need, another has.
+    """Return the residency where streamed weights come and go: one step uses the memory that another does not need.
 
     ``slack_bytes`` are kept for partly used huge pages; without them the pages are small.
     """
@@ -166,7 +166,7 @@ def alternating_residency(
 def steady_residency(
     weights_bytes: Sequence[int], sessions: OpenSessions, pinned_bytes: Sequence[int], budget_bytes: int
 ) -> Residency | None:
-    """Return what follows where the arena stays resident and the next step is read in full; None if it does not fit."""
+    """Return the residency where the arena stays resident and the next step is read in full; None if it does not fit."""
     streamed = [weights - pinned for weights, pinned in zip(weights_bytes, pinned_bytes, strict=True)]
     resident = arena_bytes(streamed) + sum(pinned_bytes)
     peaks = [

@@ -31,9 +31,9 @@ def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[s
 def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) -> tuple[Manifest, ...]:
     """Return a manifest for each run of steps; one process of ``budget_bytes`` loads all of them, and runs one at a time.
 
-    `hyps.runtime.bundle.residency.sub_bundle_residency` decides what stays in memory. The steps of a run follow each other
-    in the bundle, too: no more tensors are live than there, so that the bundle's predictions hold. Raises `BudgetError`
-    where the largest step does not fit.
+    `hyps.runtime.bundle.residency.sub_bundle_residency` decides what stays in memory. A run's steps are consecutive in the
+    bundle: no more tensors are live than in the bundle, so that its predictions hold. Raises `BudgetError` where the largest
+    step does not fit.
     """
     indices = [index for run in runs for index in run]
     steps = [manifest.steps[index] for index in indices]

@@ -1,8 +1,9 @@
 """Lay out the arena, the memory in which the streamed weights of a bundle's steps take turns.
 
 At most two steps' weights are in it at a time: those of the step that runs, and those of the next, which are being read.
-They take turns at the arena's start and at its end. A step whose successor is not read ahead leaves its place to it. So a
-step's weights always lie at the same address, and their pages are used again without the kernel clearing them.
+They take turns at the arena's start and at its end. A step whose successor is not read ahead leaves its place to the
+successor. So a step's weights always lie at the same address, and their pages are used again without the kernel clearing
+them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 
 #: Steps start at multiples of this, in the arena as in their files.
 ALIGNMENT_BYTES = 1 << 16
-#: Huge pages cost a five-hundredth of the page faults, and the processor misses fewer of them in its cache.
+#: Huge pages cause a five-hundredth of the page faults, and fewer TLB misses.
 HUGE_PAGE_BYTES = 2 << 20
-#: The most that the last huge pages of two steps' weights hold besides these weights.
+#: The most memory that two steps' weights leave unused in their last huge pages.
 HUGE_SLACK_BYTES = 2 * HUGE_PAGE_BYTES
 
 
@@ -52,7 +53,7 @@ def arena_layout(sizes: Sequence[int], reads_ahead: Sequence[bool], *, huge_page
 
 
 def arena_bytes(streamed_bytes: Sequence[int]) -> int:
-    """Return the size of the arena, in huge pages, for steps of which every one reads the next one's weights ahead.
+    """Return the size of the arena, in huge pages, for steps that all read the next step's weights ahead.
 
     ``streamed_bytes`` are the steps' weights that are read for every inference; a step with none is left out.
     """
@@ -72,7 +73,7 @@ def uncovered_ranges(nbytes: int, covered: Sequence[tuple[int, int]], unit: int)
 
 
 def _groups_sharing_a_place(reads_ahead: Sequence[bool]) -> list[list[int]]:
-    """Divide the circle of steps after each that reads ahead: the steps of a group can have one place after the other.
+    """Divide the circle of steps after each one that reads ahead; the steps of a group take turns at one place.
 
     The group with the first step comes first.
     """

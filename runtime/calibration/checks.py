@@ -1,4 +1,4 @@
-"""Check what the runtime needs of a device, one thing a function; each check says how to mend what is wrong.
+"""Check what the runtime needs of a device, with one function for each thing; each check says how to mend what is wrong.
 
 A library is tried in a child process: a wheel built for another processor ends its process with an illegal instruction
 (onnxruntime 1.21.0 on a Raspberry Pi 4: https://github.com/microsoft/onnxruntime/issues/23957). The files of ``/proc`` and
@@ -127,7 +127,7 @@ def _install_again(name: str) -> str:
 
 
 def memory_check(root: Path) -> tuple[Check, AvailableMemory | None]:
-    """Return the check of how much memory there is, how much is available, and what limits that; and the memory."""
+    """Return a check of the memory (how much there is, how much is available, what limits it), and the memory itself."""
     try:
         memory = available_memory(root)
     except DeviceError as error:

@@ -1,6 +1,6 @@
 """Examine this device with every check of ``hyps-run doctor``, the last of which says what fits on it.
 
-Nothing here imports numpy, onnxruntime, Pillow or msgspec before a child process was seen to use it.
+Nothing here imports numpy, onnxruntime, Pillow or msgspec before a child process has used it without failing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The `hyps.runtime.execution.engine.Engine` of a cluster: sends inputs to a manager through the hub, yields the outputs.
 
-The client gives each job an identifier of its own. It repeats what was not answered, and the manager recognises a job by
-the identifier. A hub or a manager that is killed therefore costs time, but no job is computed or answered twice. Several
-jobs are under way at a time, so that the sub-bundles form a pipeline; their outputs come in the order of the inputs.
+The client gives each job an identifier of its own. It resends whatever was not answered, and the manager recognises a job by
+its identifier. Killing a hub or a manager therefore costs time, but no job is computed or answered twice. Several jobs are
+under way at a time, so that the sub-bundles form a pipeline; their outputs come in the order of the inputs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from hyps.runtime.execution.session import memory_of, to_numpy
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8
-#: The seconds without news of a job until it is submitted again, and without any answer until the client gives up.
+#: Seconds without news of a job until it is resubmitted; seconds without any answer until the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 _log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ class DaskCluster:
     own: Any = None
 
     def memory_bytes(self) -> dict[str, int]:
-        """Return the memory that each worker may hold by the worker's address. Raises `EngineError` where none states it."""
+        """Return, by worker address, the memory that each worker may hold. Raises `EngineError` where none states it."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         stated = {address: int(each["resources"].get("memory", 0)) for address, each in sorted(workers.items())}
         usable = {address: nbytes for address, nbytes in stated.items() if nbytes > 0}

@@ -1,8 +1,8 @@
 """The `hyps.runtime.execution.engine.Engine` of a Dask cluster: steps become tasks, tensors travel between its workers.
 
-Dask gives tasks to workers that have the memory (the resource ``memory``, in bytes), moves tensors between them, runs again
-what a lost worker had, lets workers come and go, and shows all that on its dashboard. Whoever can speak to its scheduler can
-run programs on its workers: keep it in a network of your own, or use TLS (``dask+tls://``, with certificates as in Dask's
+Dask gives tasks to workers that have the memory (the resource ``memory``, in bytes), moves tensors between them, reruns what
+a lost worker had, lets workers come and go, and shows all this on its dashboard. Whoever can reach the scheduler can run
+programs on its workers: keep the cluster on a private network, or use TLS (``dask+tls://``, with certificates as in Dask's
 configuration, ``distributed.comm.tls``).
 """
 
@@ -161,7 +161,7 @@ class DaskEngine:
         return only_outputs(self._stream(in_memory([tensors]), Observer()))
 
     def _read(self, source: EngineInput) -> InputTensors:
-        """Return an input's tensors; an input may be as large as it may be on one device, as the budget is the workers'."""
+        """Return an input's tensors; the bundle's budget bounds their size, as on one device."""
         tensors = source.read(self._manifest, lambda: self._manifest.budget_bytes - ROOM_MARGIN_BYTES)
         check_inputs(self._manifest, tensors)
         return tensors
@@ -198,7 +198,7 @@ class DaskEngine:
             parts = self._cluster.client.gather(list(chunk.futures))
         except RuntimeFault:
             raise
-        except Exception as error:  # Dask's own, and those of its workers' Python
+        except Exception as error:  # Dask's exceptions, and any that its workers raise
             raise EngineError(f"the Dask cluster cannot compute this: {str(error) or type(error).__name__}") from None
         seconds = (time.perf_counter() - chunk.began) / len(chunk.inputs)
         names = {output.name for output in self._manifest.outputs}

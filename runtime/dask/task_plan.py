@@ -1,9 +1,10 @@
 """Turn a bundle's steps into Dask tasks: spread over the workers, or all in one task.
 
-Spread, each run of steps has a home: weights stay with the worker that holds them in memory, tensors travel from worker to
-worker, and shards of one operator run side by side. In one task, any worker computes all steps and inputs run side by side.
-No tensor travels then, but each worker reads all weights, and reads again for every task what it cannot keep. The plan that
-reads and sends fewer bytes is chosen. Consecutive steps on one worker are one task, as Dask takes 6 ms for each (measured).
+When spread, each run of steps has a home: weights stay with the worker that holds them in memory, tensors travel from worker
+to worker, and shards of one operator run side by side. In one task, any worker computes all steps and inputs run side by
+side. No tensor travels then, but each worker reads all weights, and reads again for every task what it cannot keep. The plan
+that reads and sends fewer bytes is chosen. Consecutive steps on one worker are one task, as Dask takes 6 ms for each
+(measured).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hyps.runtime.errors import BudgetError
 
 #: The memory of a Dask worker's process without our runtime: 59 MB idle (13 of them Python's) and inputs in transit.
 DASK_BYTES = 70_000_000
-#: The same rate for all workers: Dask knows their speeds, the plan does not, so that memory alone decides.
+#: The same rate for all workers: the plan does not know their speeds, though Dask does, so memory alone decides.
 _MACS_PER_S = 1_000_000_000
 #: The bytes that could be read or sent in the time that Dask takes for a task.
 _TASK_BYTES = 600_000

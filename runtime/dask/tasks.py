@@ -31,10 +31,10 @@ from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 from hyps.runtime.execution.session import TensorValue, memory_of, to_ort
 
-#: For each of some inputs its tensors by name, or the error that left it without tensors.
+#: For each input, its tensors by name, or the error that left it without tensors.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]
 
-#: The bytes of files to keep that no sub-bundle in use needs.
+#: The cache is pruned to this size; the files of the sub-bundle in use stay.
 CACHE_BYTES = 20 * 10**9
 
 
@@ -48,7 +48,7 @@ class Ticket:
 
 
 class SubBundleStore:
-    """The sub-bundles of one process, which computes with its ``threads`` but at most those a bundle was planned for."""
+    """The sub-bundles of one process; it computes with ``threads`` threads, or fewer if a bundle was planned for fewer."""
 
     def __init__(self, cache: Path, threads: int) -> None:
         self._cache, self._threads = cache, threads
@@ -57,7 +57,7 @@ class SubBundleStore:
 
     @property
     def loaded(self) -> tuple[Manifest, ...]:
-        """The manifests of the loaded sub-bundles, the last used last."""
+        """The manifests of the loaded sub-bundles, the most recently used last."""
         return tuple(executor.manifest for executor in self._loaded.values())
 
     def compute(self, ticket: Ticket, parts: Sequence[Samples]) -> Samples:
@@ -75,7 +75,7 @@ class SubBundleStore:
             return results
 
     def _executor(self, ticket: Ticket) -> Executor:
-        """Return the loaded sub-bundle; the least recently used others go where there is no room for all."""
+        """Return the loaded sub-bundle; if there is no room for all, unload the least recently used others."""
         sha256 = ticket.order.sha256
         for other, executor in self._loaded.items():
             if other != sha256:

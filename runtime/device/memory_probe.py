@@ -1,4 +1,4 @@
-"""Test whether memory that is said to be available can be had: a child process takes it, and may fail.
+"""Test whether memory reported as available can really be taken: a child process takes it, and may fail.
 
 Kaboubi finds a board's threshold in this way (section 4.2.3.1: load more until it fails). Here it is safe: the child first
 makes itself the one to be killed when memory runs out, and it gives up when the device begins to stall.

@@ -7,7 +7,7 @@ Four things cost a process memory that its work does not need (measured with ``m
   hence `restart_lean`. With huge pages a large activation costs few page faults, which were a tenth of VGG16's time. But
   glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from run to run instead of 0.4: only plans with room
   for that use them.
-- onnxruntime's wheels (1.31, and some before) report to their maker what they run: that takes a thread, 3 MB, a database in
+- onnxruntime's wheels (1.31, and some before) send telemetry about what they run: that takes a thread, 3 MB, a database in
   ``~/.cache/Microsoft`` and a temporary file (https://github.com/microsoft/onnxruntime/pull/27379).
 - numpy's OpenBLAS starts a thread and a buffer for each core, which nothing here uses.
 - Pages of library code stay resident after they ran once; most of onnxruntime's run only while a session is opened.
@@ -122,7 +122,7 @@ class CodePages:
         self._madvise = getattr(ctypes.CDLL(None), "madvise", None)
 
     def release(self) -> None:
-        """Give the resident ones back to the page cache; do nothing where the kernel is not Linux."""
+        """Give the resident pages back to the page cache; do nothing where the kernel is not Linux."""
         if self._madvise is not None:
             for start, length in self._ranges:
                 self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)

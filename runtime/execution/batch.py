@@ -1,7 +1,7 @@
-"""Run a batch: every step runs over all inputs before the next step is opened, so that weights are read once a batch.
+"""Run a batch: each step runs over all inputs before the next step opens, so that weights are read once per batch.
 
-Kaboubi, section 3.3.1.3 (Algorithm 3). Tensors that later steps need are kept in memory as far as the budget allows, the
-others in a temporary file.
+This is Algorithm 3 of Kaboubi, section 3.3.1.3. Tensors that later steps need stay in memory as far as the budget allows;
+the others go to a temporary file.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from hyps.runtime.execution.spill import TensorStore
 def run_batch(
     executor: Executor, inputs: Iterable[EngineInput], observer: Observer | None = None, *, first: int = 0
 ) -> Generator[InferenceResult, None, int]:
-    """Run inputs together through an executor of a `batch_manifest`, and return their count; numbers start at ``first``.
+    """Run inputs as one batch through an executor of a `batch_manifest`; number them from ``first`` and return their count.
 
-    Each result is yielded as soon as it is known. An input is read when the first step gets to it. Raises as `Executor.run`
-    does for what is wrong with the bundle.
+    Each result is yielded as soon as it is known. An input is read when the first step gets to it. Raises what
+    `Executor.run` raises for a faulty bundle.
     """
     observer = observer or Observer()
     batch, started = _Batch(executor, observer), time.perf_counter()
@@ -81,7 +81,7 @@ class _Batch:
     def _arriving(
         self, inputs: Iterable[EngineInput], first: int
     ) -> Iterator[tuple[int, dict[str, TensorValue]] | InferenceResult]:
-        """Read the inputs one by one; an input that cannot be read is a result already."""
+        """Read the inputs one by one; yield a failed result for one that cannot be read."""
         for source in inputs:
             number = first + self.taken
             self.taken += 1
@@ -95,7 +95,7 @@ class _Batch:
             yield number, tensors
 
     def _read(self, source: EngineInput) -> InputTensors:
-        """Return an input's tensors; where they do not fit, read once more after making room."""
+        """Return an input's tensors; if they do not fit, make room and read once more."""
         try:
             return source.read(self._executor.manifest, self._free_bytes)
         except RoomError:

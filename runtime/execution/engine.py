@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: A model's inputs by name.
 InputTensors = Mapping[str, NDArray[Any]]
-#: Kept free of the budget while an input is read.
+#: The part of the budget that stays free while an input is read.
 ROOM_MARGIN_BYTES = 3_000_000
 
 
@@ -73,7 +73,7 @@ class InferenceResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupTiming:
-    """The time that inputs took which were computed together, and the tensor bytes written to a temporary file meanwhile."""
+    """The time that inputs computed together took, and the tensor bytes that they wrote to a temporary file."""
 
     count: int
     seconds: float
@@ -139,7 +139,7 @@ def run_one(engine: Engine, tensors: InputTensors) -> Outputs:
 
 
 def failed(number: int, name: str, error: InputError, compute_s: float = 0.0) -> InferenceResult:
-    """Return the result of an input without outputs; a new error takes over the message, not the frames of the traceback."""
+    """Return the result of an input without outputs; a new error takes over the message, but keeps no stack frames."""
     return InferenceResult(number=number, name=name, outputs={}, error=InputError(str(error)), compute_s=compute_s)
 
 
@@ -155,7 +155,7 @@ def run_in_turn(
     observer: Observer,
     repeat: int = 1,
 ) -> Iterator[InferenceResult]:
-    """Run inputs one after the other, each ``repeat`` times; ``compute`` learns whether the input repeats."""
+    """Run inputs one after the other, each ``repeat`` times; ``compute`` is told whether the same input follows again."""
     numbers = itertools.count()
     for source in inputs:
         yield _repeated(next(numbers), source, read, compute, observer, repeat)
@@ -177,7 +177,7 @@ def _repeated(
     seconds: list[float] = []
     outputs: Outputs = {}
     for left in reversed(range(repeat)):
-        outputs = {}  # the last run's are given back before the next computes
+        outputs = {}  # give back the last run's outputs before the next run computes
         started = time.perf_counter()
         try:
             outputs = compute(tensors, left > 0)

@@ -32,9 +32,9 @@ Outputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """The seconds of one step to load its weights and session and to run, the bytes read from storage, the resident bytes.
+    """One step's measurements: seconds to load weights and session, seconds to run, bytes read from storage, resident bytes.
 
-    Bytes that are read for the next step while this one runs count here.
+    Bytes read ahead for the next step count towards the step that runs meanwhile.
     """
 
     name: str

@@ -69,8 +69,7 @@ class LocalEngine:
     def run(self, inputs: Iterable[EngineInput], observer: Observer | None = None) -> Iterator[InferenceResult]:
         """Yield the result of each input; see `hyps.runtime.execution.engine.Engine.run`.
 
-        A batch yields an input's result when the last step ran over it. Raises `RuntimeFault` for what is wrong with the
-        bundle.
+        A batch yields an input's result when the last step ran over it. Raises `RuntimeFault` for a faulty bundle.
         """
         observer, waiting = observer or Observer(), iter(inputs)
         observer.opened(self.manifest, self._executor.threads)
@@ -97,7 +96,7 @@ class LocalEngine:
             first += yield from run_batch(self._executor, group, observer, first=first)
 
     def _read(self, source: EngineInput) -> InputTensors:
-        """Return an input's tensors; where they do not fit, read once more after making room."""
+        """Return an input's tensors; if they do not fit, make room and read once more."""
         try:
             return source.read(self.manifest, self._room_bytes)
         except RoomError:

@@ -73,7 +73,7 @@ def session_options(threads: int, custom_ops: Path | None = None) -> ort.Session
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # every error is raised, too
+    options.log_severity_level = 4  # log nothing: errors are raised as well
     if custom_ops:
         try:
             options.register_custom_ops_library(str(custom_ops))

@@ -35,9 +35,9 @@ class _SetLayout(NamedTuple):
 class TensorStore:
     """Sets of tensors by number. A set that does not fit into ``limit_bytes`` is spilled to a temporary file without a name.
 
-    A set in memory has pages of its own: tensors that come and go by the dozen in malloc's heap would leave holes, and what
-    is resident would not be known. Sets are taken in the order in which they were put: the one put last is needed last, so
-    it is the first to be spilled.
+    A set in memory has pages of its own. In malloc's heap, dozens of tensors that come and go would leave holes, and the
+    resident size would be unknown. Sets are taken in the order in which they were put: the set put last is needed last, so
+    it is spilled first.
     """
 
     def __init__(self) -> None:

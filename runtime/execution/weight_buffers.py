@@ -1,6 +1,6 @@
-"""Hold weights in memory of our own, so that what is resident is known to the byte.
+"""Hold weights in buffers of our own, so that their resident size is known to the byte.
 
-A step of which some weights are pinned has a buffer to itself. All other steps share one buffer, the arena
+A step with pinned weights has a buffer to itself. All other steps share one buffer, the arena
 (`hyps.runtime.bundle.weight_arena`).
 """
 

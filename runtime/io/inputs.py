@@ -27,7 +27,7 @@ from hyps.runtime.units import megabytes
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 _PIECE_BYTES = 1 << 20
-#: The methods by which numpy packs; with others, zipfile unpacks more than it is asked for.
+#: The compression methods that numpy uses; with others, zipfile unpacks more than it is asked for.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: The most that is read from standard input.
 STDIN_LIMIT_BYTES = 64 << 20
@@ -66,7 +66,7 @@ class StandardInput:
 
 
 class InputQueue:
-    """An iterator over inputs that keeps no reference to one it has given away, and whose length is how many are left."""
+    """An iterator over inputs: it keeps no reference to those it has yielded, and its length is the number left."""
 
     def __init__(self, inputs: Iterable[InputSource | StandardInput]) -> None:
         self._waiting = deque(inputs)

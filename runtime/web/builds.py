@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 class Builds:
     """The last compilations; they run one after the other, and write into the spool until they are complete.
 
-    ``changed`` is called with each that starts or ends, ``keep`` with each new bundle's name and folder, on any thread.
+    ``changed`` is called with each compilation that starts or ends, ``keep`` with each new bundle's name and folder; both
+    may run on any thread.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Builds:
         return self._targets
 
     def start(self, model: str, request: BuildRequest, budget_bytes: int | None) -> Build:
-        """Start to compile a model, once the compilations before are done. Raises `WebFault`."""
+        """Queue the compilation of a model behind the earlier ones. Raises `WebFault`."""
         source = self._library.model(model)
         name = request.bundle or model
         self._library.writable(name)

@@ -1,4 +1,4 @@
-"""Run the page's cluster: one connection to the hub, and one manager at a time, that of the bundle that is served.
+"""Run the page's cluster: one connection to the hub, and one manager at a time, for the bundle that is served.
 
 The connection outlives the managers, as it does in a group of workers (`hyps.runtime.cluster.broker.shared_connection`).
 The page's own jobs do not pass through the hub.
@@ -75,9 +75,9 @@ class Cluster:
         return serving.name if serving else None
 
     def serve(self, name: str, folder: Path, journal: Path) -> None:
-        """Serve a bundle in place of the one before. Raises `Conflict` while jobs of that one are under way.
+        """Serve a bundle instead of the current one. Raises `Conflict` while the current one's jobs are under way.
 
-        Raises another `RuntimeFault` if the bundle cannot be served; the one before is then still served.
+        Raises another `RuntimeFault` if the bundle cannot be served; the current one is then still served.
         """
         with self._lock:
             before = self._serving

@@ -1,6 +1,7 @@
-"""Publish what happens to every open page as server-sent events (HTML standard, section 9.2).
+"""Send the manager's events to every open page as server-sent events (HTML standard, section 9.2).
 
-Hand-written: sse-starlette would replace the event's format and the ping, 10 lines; the bounded queues would stay here.
+This is hand-written: sse-starlette would replace only 10 lines, the event's format and the ping; the bounded queues would
+stay.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Jobs:
                 engine.cancel()
 
     def block(self, reason: str | None) -> None:
-        """Say of all unfinished jobs why nobody can compute them, or with None that they proceed."""
+        """Mark all unfinished jobs with the reason why nobody can compute them; None says that they proceed."""
         for job in self.all():
             if job.state in _UNFINISHED and job.blocked != reason:
                 self._update(job.id, blocked=reason)
@@ -124,7 +124,7 @@ class Jobs:
         return self._library.spool / f"{id}.npz"
 
     def _serve(self) -> None:
-        """Compute jobs as they come; this is a thread of its own."""
+        """Compute jobs as they come; this runs on a thread of its own."""
         while id := self._waiting.get():
             source = self._input(id)
             try:

@@ -45,7 +45,7 @@ class Library:
 
     def __init__(self, folder: Path, given: Path | None, *, limit_bytes: int) -> None:
         self._folder, self._given, self._limit_bytes = folder, given, limit_bytes
-        self._lines: dict[Path, tuple[int, BundleLine]] = {}  # by the manifest's time of change, which comes first
+        self._lines: dict[Path, tuple[int, BundleLine]] = {}  # by folder, with the manifest's mtime
         self._lock = threading.Lock()
         if given and not _NAME.match(given.name):
             raise OutputError(
@@ -147,7 +147,7 @@ class Library:
         return self._folder / "bundles" / checked(name)
 
     def keep(self, name: str, folder: Path) -> None:
-        """Move a bundle from the spool into the library; a bundle of this name is moved next to ``folder``."""
+        """Move a bundle from ``folder`` in the spool into the library; an old one of this name moves beside ``folder``."""
         target = self.writable(name)
         if target.exists():
             target.replace(folder.with_name("before"))

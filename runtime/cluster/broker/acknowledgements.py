@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-#: The number of chunks that a manager leaves unacknowledged. The oldest are acknowledged beyond it: that is safe, as the
-#: leases that they answer end and are given out again.
+#: The most chunks that a manager leaves unacknowledged. Beyond it, the oldest are acknowledged: that is safe, as the leases
+#: that they answer end and are given out again.
 UNACKNOWLEDGED = 256
 
 

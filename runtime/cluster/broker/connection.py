@@ -1,9 +1,9 @@
 """Connect to the hub by MQTT 5: no delays by the kernel, checked certificates, acknowledgements under our control.
 
-paho-mqtt (``hyps[cluster]``), 5.5 MB resident, does the protocol, and reconnects whenever the hub comes back. Messages have
-quality of service 1; one that comes twice is recognised by its job, sub-bundle and attempt. Level 2 took 0.4 to 0.5 ms
-instead of 0.2 to 0.3 for 1 KB, half the rate, and the same holds for chunks (loopback, Mosquitto 2.0.11); a killed hub
-forgets the messages of either level.
+paho-mqtt (``hyps[cluster]``), 5.5 MB resident, speaks the protocol, and reconnects whenever the hub comes back. Messages
+have quality of service 1; one that comes twice is recognised by its job, sub-bundle and attempt. Level 2 took 0.4 to 0.5 ms
+instead of 0.2 to 0.3 for 1 KB, which is half the rate, and chunks slow down likewise (loopback, Mosquitto 2.0.11). A killed
+hub forgets the messages of either level.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Connection:
     """One user's connection to the hub. Callbacks run on its own thread and must be quick.
 
     ``connected`` is called after every connect, and is the place to subscribe. ``received`` gets every message and must
-    acknowledge it, at once or later. Without a connection, the hub keeps this user's messages for ``session_s`` seconds. It
-    sends ``inflight`` messages before the first is acknowledged.
+    acknowledge it, at once or later. Without a connection, the hub keeps this user's messages for ``session_s`` seconds. The
+    hub sends up to ``inflight`` messages before the first is acknowledged.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class Connection:
 
 
 def manager_link(join: Join) -> LinkFactory:
-    """Return the factory of a manager's connection: the hub keeps its messages while it is not there."""
+    """Return the factory of a manager's connection: the hub keeps its messages while the manager is away."""
     return partial(Connection, join, session_s=_MANAGER_SESSION_S, inflight=2 * UNACKNOWLEDGED)
 
 

@@ -22,7 +22,7 @@ from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import BudgetError, OutputError
 
-#: More than a manager makes at one sub-bundle of a job before it is started again.
+#: Attempt numbers reserved for one start of a manager: more than it makes at one sub-bundle of a job.
 _ATTEMPTS_PER_START = 4096
 _log = logging.getLogger(__name__)
 

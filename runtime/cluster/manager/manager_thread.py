@@ -26,9 +26,9 @@ class ManagerThread:
     """A manager and the thread that runs it, from `start` until `stop` or until the manager fails.
 
     ``create`` makes the manager, on the thread, with the journal in the folder ``journal``. ``watch`` is called on the
-    thread with every tick of the manager, and ends it by raising a `RuntimeFault`. ``failed`` is called on the thread when
-    a started manager ends that nobody stopped. A fault of ``watch`` is reported before the manager closes its link:
-    otherwise its clients' inputs would fail at once, and more would follow until somebody heard of the fault.
+    thread with every tick of the manager, and ends it by raising a `RuntimeFault`. ``failed`` is called on the thread when a
+    started manager ends without `stop`. A fault of ``watch`` is reported before the manager closes its link: otherwise its
+    clients' inputs would fail at once, and more would follow until somebody heard of the fault.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Compare the results that several workers computed for one sub-bundle, and take the majority's (``--vote N``).
 
 Equal bits agree. So do floats within a tolerance, as boards with different processors round differently. A worker whose
-result differs from the majority's is named, whether it comes early or late. Results stay in memory until the vote is
-decided. A manager that is killed before that asks again, as the sub-bundle is not done.
+result differs from the majority's is named, whether that result comes early or late. Results stay in memory until the vote
+is decided. A manager that is killed before that asks again, as the sub-bundle is not done.
 """
 
 from __future__ import annotations
@@ -104,5 +104,5 @@ def _close(one: ReceivedTensor, other: ReceivedTensor, record: TensorRecord) -> 
     import numpy as np  # 14 MB, which a manager needs for this alone
 
     left, right = (np.frombuffer(each.data, record.dtype).astype(np.float64) for each in (one, other))
-    scale = min(float(np.max(np.abs(each), initial=0)) for each in (left, right))  # an infinity is near to nothing
+    scale = min(float(np.max(np.abs(each), initial=0)) for each in (left, right))  # an infinity is close to no number
     return bool(np.all(np.abs(left - right) <= TOLERANCE * scale))

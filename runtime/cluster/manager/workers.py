@@ -69,7 +69,7 @@ class WorkerRegistry:
         self._server: FileServer | None = None
 
     def open(self, connection: Link) -> None:
-        """Start to serve files, at the address by which the hub reaches this machine unless another was named."""
+        """Start to serve files at the named address, or else at the one by which the hub reaches this machine."""
         self._connection = connection
         address = connection.address
         self._server = FileServer(self._listen or local_address(address.host, address.port), tls=address.tls)
@@ -135,7 +135,7 @@ class WorkerRegistry:
     def lapsed(self) -> list[str]:
         """Drop the workers that stayed silent after the hub was gone; set aside those that could not load in several tries.
 
-        Return both. The others that could not load are asked to try again when it is time.
+        Return both groups. A worker that has tries left is asked to load again when it is time.
         """
         now = time.monotonic()
         gone = [name for name, until in self._silent_until.items() if until < now and name in self.online]

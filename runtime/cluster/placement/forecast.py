@@ -15,7 +15,7 @@ from hyps.runtime.bundle.sub_bundle import boundary
 from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement
 
-#: What a message's way through hub and manager takes in addition to its bytes (measured: 0.2 to 0.3 ms for 100 KB on
+#: The time of a message through hub and manager, besides that for its bytes (measured: 0.2 to 0.3 ms for 100 KB on
 #: loopback).
 HOP_S = 0.5e-3
 

@@ -17,7 +17,7 @@ from hyps.runtime.bundle.sub_bundle import boundary
 CLUSTER_BYTES = 16_000_000
 #: Fast Ethernet, as on a Raspberry Pi 3: 94 Mbit/s of payload.
 LINK_BYTES_PER_S = 11.75e6
-#: Shards are spread if their weights are at least this many times what is sent for it.
+#: Shards are spread if their weights are at least this many times the bytes sent to spread them.
 _WORTHWHILE_RATIO = 8
 #: Bytes that cost as much as one multiply-add: activations are moved, not multiplied.
 _BYTES_PER_MAC = 4

@@ -1,8 +1,8 @@
 """Place a bundle's steps on workers: partitions in sequence, shards of one operator side by side (Kaboubi, section 4.3.2.2).
 
 `hyps.runtime.cluster.placement.partitioner` decides which worker gets which steps. Weights stay in a worker's memory as far
-as there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, as many workers hold
-each run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's
+as there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, that many workers
+hold each run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's
 inputs (section 3.3.4.2).
 """
 
@@ -66,7 +66,7 @@ def repair_placement(
 ) -> Placement:
     """Return the same runs on these workers, each on ``copies`` of them if there are enough.
 
-    A run stays on the workers that it has; those that it lacks are the ones that are free soonest. A group has one run,
+    A run stays on the workers that hold it; missing copies go to the workers that are free soonest. A group has one run,
     unless no other worker is left for a second. Raises `BudgetError` if a run fits no worker.
     """
     assert workers

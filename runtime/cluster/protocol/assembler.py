@@ -21,7 +21,7 @@ from hyps.runtime.cluster.protocol.frames import (
     inflate,
 )
 
-#: Complete tensors that are remembered, so that a chunk that is delivered again is recognised: a key and a name each.
+#: Complete tensors that are remembered, as a key and a name each, so that a redelivered chunk is recognised.
 _REMEMBERED = 4096
 #: The set of missing chunks takes memory, too: a tensor may have this many chunks that are smaller than usual.
 _MAX_TINY_CHUNKS = 64
@@ -46,7 +46,7 @@ class ReceivedTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """A chunk that was accepted of a tensor that still lacks others."""
+    """An accepted chunk of a tensor that still lacks others."""
 
     header: ChunkHeader
     chunk: memoryview
@@ -54,7 +54,7 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """A chunk that was accepted as the last of its tensor."""
+    """The accepted chunk that completes its tensor."""
 
     header: ChunkHeader
     chunk: memoryview

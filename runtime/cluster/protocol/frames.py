@@ -9,7 +9,7 @@ whole file. And numpy's types leave out bfloat16 and the 8-bit floats that bundl
 unpickled.
 
 Chunks are small, so that a hub or a manager forwards one while it receives the next. They may arrive in any order: each
-header says where its chunk belongs. A frame that is wrong in any way is counted and dropped; it raises nothing outside.
+header says where its chunk belongs. A frame with any fault is counted and dropped, and raises no error for the caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from msgspec import Meta
 from hyps.runtime.bundle.manifest import TensorRecord
 
 MAGIC: Final = b"HyPS\x01"
-#: A chunk is a sixteenth of its tensor: whoever forwards chunks as they arrive is late by one chunk. It has at least
+#: A chunk is a sixteenth of its tensor; forwarding chunks as they arrive adds a delay of one chunk. It has at least
 #: MIN_CHUNK_BYTES, as each header takes 0.1 to 0.2 KB, and we send at most CHUNK_BYTES: 22 ms at 94 Mbit/s, and well below
 #: the limit of every hub.
 CHUNKS_PER_TENSOR: Final = 16
@@ -89,7 +89,7 @@ def encode_tensor(
 ) -> Iterator[bytes]:
     """Yield the frames that carry ``data``, the bytes of a tensor; with ``compress``, smaller where that is possible.
 
-    Raises ValueError if ``data`` has not the length of ``record``, or if the name is too long for a header.
+    Raises ValueError if the length of ``data`` is not that of ``record``, or if the name is too long for a header.
     """
     assert sys.byteorder == "little"
     if len(data) != record.nbytes:
@@ -141,7 +141,7 @@ _decoder = msgspec.msgpack.Decoder(ChunkHeader)
 
 
 def inflate(chunk: memoryview, length: int) -> memoryview:
-    """Return a compressed chunk's ``length`` bytes, without ever making more. Raises `Rejection`."""
+    """Decompress a chunk to its ``length`` bytes, and never to more. Raises `Rejection`."""
     inflater = zlib.decompressobj()
     try:
         data = inflater.decompress(chunk, length + 1)

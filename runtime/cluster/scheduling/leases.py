@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hyps.runtime.cluster.protocol.frames import Key
 
-#: Issued leases that are remembered, so that a late result differs from one that was never asked for.
+#: Issued leases that are remembered, so that a late result can be told from one that was never asked for.
 _REMEMBERED = 10_000
 
 
@@ -16,7 +16,7 @@ _REMEMBERED = 10_000
 class Lease:
     """One sub-bundle of one job at one worker, until ``deadline`` in seconds of the caller's clock.
 
-    ``fed``: those of its inputs that were still arriving, each with the lease that it comes from.
+    ``fed`` maps each input that was still arriving to the lease that it comes from.
     """
 
     key: Key

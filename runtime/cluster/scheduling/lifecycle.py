@@ -65,7 +65,7 @@ READY = frozenset({State.LOADED, State.COMPUTED})
 
 
 class IllegalTransition(Exception):
-    """An event is not allowed in this state: a bug of ours, as everything from the network is checked before."""
+    """An event is not allowed in this state: this is a bug in HyPS, as everything from the network is checked first."""
 
 
 class LifeCycle:

@@ -2,13 +2,13 @@
 
 A sub-bundle of a job is *leased* to each worker that holds it, until a deadline; the first result counts. When the deadline
 has passed or the worker is gone, the lease ends and the sub-bundle is leased again, as another attempt. A result of an older
-attempt is as good, as every attempt makes the same bits. A worker has few leases at a time: the next input is there when it
-is done with the last, and no more inputs wait in the hub's memory (back-pressure). The oldest job goes first, so that many
-jobs form a pipeline. A worker that reads weights again whenever it changes to another sub-bundle computes one for several
-jobs before it takes the next (Kaboubi, section 3.3.1.3, Algorithm 3).
+attempt counts too, as every attempt makes the same bits. A worker has few leases at a time: enough that its next input is
+there when it finishes one, and no more, so that inputs do not pile up in the hub's memory (back-pressure). The oldest job
+goes first, so that many jobs form a pipeline. A worker that rereads weights at every change of sub-bundle computes one
+sub-bundle for several jobs before it changes (Kaboubi, section 3.3.1.3, Algorithm 3).
 
-A sub-bundle is leased as soon as its inputs have begun to arrive, so that they are forwarded meanwhile. If the lease that
-they come from fails, so does this one.
+A sub-bundle is leased as soon as its inputs begin to arrive, and they are forwarded as they come. If the lease that makes
+them fails, so does the lease that they feed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Scheduler:
         self.replicas = Replicas(len(graph.runs))
         #: Workers that read weights again when they change to another sub-bundle.
         self.streaming: frozenset[str] = frozenset()
-        #: The number of leases of workers that take more than LEASE_WINDOW.
+        #: The most leases at a time of each worker that takes more than LEASE_WINDOW.
         self.windows: Mapping[str, int] = {}
         self._lease_s, self._first_attempt, self._votes = lease_s, first_attempt, votes
         self._job_count = 0
@@ -60,7 +60,7 @@ class Scheduler:
         return self._leases.running
 
     def waiting(self, sub_bundle: int) -> int:
-        """Return how many jobs have the inputs of a sub-bundle, or begin to have them, and not its outputs."""
+        """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
         return self._backlog.count(sub_bundle)
 
     def add(self, job: str, client: str, tensors: Mapping[str, bytes], done: Iterable[int] = ()) -> Job:
@@ -235,7 +235,7 @@ class Scheduler:
         self.replicas.ended(number, worker, event, goes_on=self._leases.is_inferring(worker, number))
 
     def _cut_off(self, job: Job, tensor: str) -> None:
-        """End the leases that an arriving tensor feeds: it arrives no further."""
+        """End the leases that an arriving tensor feeds: the rest of it will not come."""
         source = job.arriving.pop(tensor)
         for lease in self._leases.fed_by(source, tensor):
             self._cancel(lease)

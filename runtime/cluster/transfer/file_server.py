@@ -25,7 +25,7 @@ _PATH = re.compile(r"/([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"bytes=(\d{1,15})-\Z")
 _PIECE_BYTES = 1 << 18
 _TIMEOUT_S = 30
-#: How often the server looks whether it was closed: what closing takes at most.
+#: The interval at which the server checks whether it was closed: closing takes no longer.
 _POLL_S = 0.1
 _log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Keep a manager's accepted jobs, and the tensors that later steps need, on disk before they are acknowledged.
 
-SQLite in WAL mode lists them; large tensors lie in files named by their digests, small ones in the database. What can be
-derived, such as that a sub-bundle is done if its outputs are there, does not wait for the disk. A hub that is killed forgets
-what it has acknowledged, and a manager may be killed at any moment: then a job goes on from its last tensors (Kaboubi,
-section 3.3.4.1: stored intermediate results are backups).
+SQLite in WAL mode lists them; large tensors lie in files named by their digests, small ones in the database. Derivable
+facts, such as that a sub-bundle is done if its outputs are there, do not wait for the disk. A killed hub forgets what it has
+acknowledged, and a manager may be killed at any moment: either way, a job goes on from its last tensors (Kaboubi, section
+3.3.4.1: stored intermediate results are backups).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.errors import OutputError
 
-#: Of the tables; a journal of another version is refused.
+#: The version of the tables; a journal of another version is refused.
 _VERSION = 2
 _SCHEMA = """
 create table if not exists jobs (
@@ -37,7 +37,7 @@ create table if not exists plan (only integer primary key check (only = 0), bund
 #: Tensors up to this size lie in the database: one wait for the disk instead of three.
 _SMALL_BYTES = 256 << 10
 _Statement = tuple[str, tuple[object, ...]]
-#: Of the last 10,000 delivered jobs the journal still knows that they are done, and nothing else.
+#: For the last 10,000 delivered jobs, the journal keeps only the fact that they are done.
 _FORGET_OLD: _Statement = (
     "delete from jobs where state = 'delivered' and rowid < (select max(rowid) from jobs) - 10000",
     (),

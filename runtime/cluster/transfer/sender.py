@@ -1,8 +1,8 @@
 """Send workers the inputs of their leases: from the journal, or chunk by chunk while they arrive (cut-through).
 
-A tensor from one worker to the next goes through the hub, the manager, and the hub again. If each waited for all of it, that
-would take the time of four links in sequence. Forwarded in chunks, it takes little more than the hub's own link needs for it
-twice. The journal still has the tensor before it is acknowledged, and the receiver compares its digest.
+A tensor from one worker to the next goes through the hub, the manager, and the hub again. If each waited for the whole
+tensor, it would take the time of four links in sequence. Forwarded in chunks, it takes little more than two passes over the
+hub's own link. The journal still has the tensor before it is acknowledged, and the receiver compares its digest.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A sub-bundle is a bundle, so the group's own manager places its steps on the workers below, as any manager does. The inputs
 that the worker above receives are submitted below by clients. A hub serves one manager, and a manager one bundle: a group
-gets one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. Then
-it changes from one to the other as their inputs come, which takes about a second each time, as nothing is fetched again.
+gets one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. It
+then switches between the two as their inputs come; a switch takes about a second, as nothing is fetched again.
 
 A group advertises the memory of its largest worker, as each step must fit one worker, and the sum of multiply-adds and
 storage bytes a second, as the workers compute and read side by side. Without workers below it offers nothing.
@@ -229,7 +229,7 @@ class _Session:
     def _submit_tasks(self) -> None:
         """Submit inputs and report their results (on a client's thread).
 
-        An `InputError` becomes a `HubError`: whose fault it is remains unknown here, and another worker may succeed.
+        An `InputError` becomes a `HubError`: whether the input is at fault is unknown here, and another worker may succeed.
         """
         with closing(ClusterEngine(self._folder, None, None, link=self._hub.link)) as engine:
             while task := self.tasks.get():

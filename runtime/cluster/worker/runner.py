@@ -1,7 +1,8 @@
-"""Define what a worker needs of the thing that computes for it, and compute on this device.
+"""Define the backend that computes for a worker, and implement it for this device.
 
-A worker fetches a sub-bundle and asks its backend for a runner of that folder. The backend is this device (`LocalBackend`),
-or the workers at another hub (`hyps.runtime.cluster.worker.group.GroupBackend`); the worker does not know which.
+A worker fetches a sub-bundle into a folder and asks its backend for a runner of it. The backend is this device
+(`LocalBackend`), or the workers at another hub (`hyps.runtime.cluster.worker.group.GroupBackend`); the worker does not know
+which.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 
 #: Takes a sub-bundle's outputs, or the fault that prevented them.
 ResultHandler = Callable[[Outputs | RuntimeFault], None]
-#: Has a function called on the worker's thread, later. Thread-safe.
+#: Schedules a call of a function on the worker's thread. Thread-safe.
 CallSoon = Callable[[Callable[[], None]], None]
 
 
@@ -58,7 +59,7 @@ class SubBundleRunner(Protocol):
         ...
 
     def make_room(self) -> None:
-        """Release memory that can be had again: another sub-bundle is computed next."""
+        """Release memory that can be refilled, as another sub-bundle is computed next."""
         ...
 
     def close(self) -> None:

@@ -1,8 +1,7 @@
 """Run a worker: hold the sub-bundles that its manager orders, and compute each when its inputs are there.
 
 A worker knows its manager's hub, its own sub-bundles and the tensors that cross their ends, and nothing else (Kaboubi,
-section 3.3.4.2). It keeps nothing that must not be lost: what it computed and did not deliver, another worker computes
-again.
+section 3.3.4.2). It holds nothing irreplaceable: whatever it computed but did not deliver, another worker computes again.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ARRIVING_BYTES = 256 << 20
 _MAX_WAITING = 16
 #: A result that no manager takes in this time is asked for again.
 _EXPIRY_S = 600
-#: A manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
+#: With this, a manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
 _PULSE_S = 0.5
 _log = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ class Worker:
     def _backend_changed(self) -> None:
         """Unload faulty sub-bundles and publish the new state.
 
-        If an ordered sub-bundle is missing, the worker appears to have been restarted, so that the manager places anew.
+        If an ordered sub-bundle is missing, the worker presents itself as restarted, so that the manager places again.
         """
         for number, loaded in [*self._sub_bundles.items()]:
             if loaded.runner.fault:

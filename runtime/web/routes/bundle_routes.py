@@ -46,9 +46,9 @@ def delete_bundle(name: BundleNamePath, services: Services) -> None:
 
 @bundle_router.put("/served", summary="Serve a bundle")
 def serve_bundle(request: schemas.Served, services: Services) -> schemas.StatusView:
-    """Serve this bundle in place of the one before, and return the new status.
+    """Serve this bundle instead of the current one, and return the new status.
 
-    The request is refused while jobs of the bundle before are under way.
+    The request is refused while jobs of the current bundle are under way.
     """
     services.serve(request.bundle)
     return services.boards.view()
