@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,32 +10,24 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-
 from hyps.compiler.analysis import Analysis, analysis
 from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder, write_partitions
 from hyps.compiler.bundle_writer.copy import hash_file
 from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
 from hyps.compiler.model_io.load import LoadedModel, load_model
-from hyps.compiler.model_io.ort_shapes import OrtShapes
+from hyps.compiler.preparation import folded_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
-from hyps.passes.errors import PassError, UnsupportedModel
-from hyps.passes.graph import Graph, type_name
-from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
-from hyps.passes.normalize.branches import TakeBranches
-from hyps.passes.normalize.constants import FoldReshapes
-from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.errors import PassError
+from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
 from hyps.passes.planning.plan import CandidateSummary, Plan
 from hyps.passes.planning.planner import PlannedModel, plan, planning_stages
 from hyps.passes.planning.request import Request
-from hyps.passes.rewrite import Rewritten, run_rewrites
-from hyps.passes.shapes import infer_shapes
-from hyps.passes.weights import Model
+from hyps.passes.rewrite import Rewritten
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -49,9 +40,6 @@ from hyps.runtime.bundle.manifest import (
     TensorRecord,
     encode_manifest,
 )
-
-#: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
-MOST_ELEMENTS = 1 << 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +99,7 @@ def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Com
         with progress("reading", None):
             loaded = stack.enter_context(load_model(job.model))
             digest = stack.enter_context(_hashing(job.model))
-            folded = folded_model(loaded, job)
+            folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         with progress("planning", planning_stages(folded.model)) as advance:
             planned = plan_folded(loaded, folded, job, advance)
         with progress("analysing", None):
@@ -203,7 +191,7 @@ def analyse(job: PlanningJob) -> Analysis:
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for a model that cannot be understood.
     """
     with load_model(job.model) as loaded:
-        return analyse_folded(loaded, folded_model(loaded, job), job)
+        return analyse_folded(loaded, folded_model(loaded, job.input_shapes, job.custom_ops), job)
 
 
 def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: PlanningJob) -> Analysis:
@@ -218,7 +206,7 @@ def analyse_folded(loaded: LoadedModel, folded: Rewritten, job: PlanningJob) -> 
 
 def plan_model(loaded: LoadedModel, job: PlanningJob) -> PlannedModel:
     """Plan a loaded model: infer its shapes, fold, split and cut it; nothing is written."""
-    return plan_folded(loaded, folded_model(loaded, job), job)
+    return plan_folded(loaded, folded_model(loaded, job.input_shapes, job.custom_ops), job)
 
 
 def plan_folded(
@@ -229,56 +217,6 @@ def plan_folded(
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
     return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
-
-
-def folded_model(loaded: LoadedModel, job: PlanningJob) -> Rewritten:
-    """Return the model with fixed inputs, all shapes, and normalisations folded into convolutions.
-
-    The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
-    """
-    fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=job.input_shapes)] if job.input_shapes else [AssumeBatch()])
-    typed = _typed(fixed.model, OrtShapes(custom_ops=job.custom_ops))
-    _refuse_impossible_shapes(typed.model)
-    _refuse_unwritable_types(typed.model)
-    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
-    assumed = () if job.input_shapes else fixed.changes
-    return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
-
-
-def _typed(model: Model, ask: OrtShapes) -> Rewritten:
-    """Return the model with all shapes; where that fails, without the branches that its fixed inputs never take."""
-    try:
-        return Rewritten(model=infer_shapes(model, ask))
-    except UnsupportedModel as refusal:
-        taken = run_rewrites(model, [TakeBranches()])
-        try:
-            return replace(taken, model=infer_shapes(taken.model, ask))
-        except UnsupportedModel:
-            raise refusal from None  # it describes the model as it was given
-
-
-def _refuse_impossible_shapes(model: Model) -> None:
-    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow the sums."""
-    graph = model.proto.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        if not math.prod(shape) < MOST_ELEMENTS:
-            raise UnsupportedModel(
-                f"tensor {value.name!r} of shape {shape} is larger than any device's memory; fix the inputs with "
-                "--input-shape, or export it again"
-            )
-
-
-def _refuse_unwritable_types(model: Model) -> None:
-    """Raise `UnsupportedModel` for an input or output of a type that numpy, and so its files, does not have."""
-    for what, values in (("input", model.proto.graph.input), ("output", model.proto.graph.output)):
-        for value in values:
-            kind = value.type.tensor_type.elem_type
-            if value.type.HasField("tensor_type") and kind and np.dtype(type_name(kind)).isbuiltin != 1:
-                raise UnsupportedModel(
-                    f"{what} {value.name!r} is of type {type_name(kind)}, which numpy and its files do not know; export the "
-                    f"model with a Cast between it and a float32 {what}"
-                )
 
 
 def _boundary(planned: PlannedModel) -> dict[str, None]:

@@ -1,0 +1,77 @@
+"""Prepare a loaded model for the planner: fix its inputs, find all shapes, fold what can be folded, refuse the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.model_io.ort_shapes import OrtShapes
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.graph import type_name
+from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
+from hyps.passes.normalize.branches import TakeBranches
+from hyps.passes.normalize.constants import FoldReshapes
+from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.rewrite import Rewritten, run_rewrites
+from hyps.passes.shapes import infer_shapes
+from hyps.passes.weights import Model
+
+#: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
+MOST_ELEMENTS = 1 << 50
+
+
+def folded_model(
+    loaded: LoadedModel, input_shapes: Mapping[str, tuple[int, ...]], custom_ops: Path | None = None
+) -> Rewritten:
+    """Return the model with fixed inputs, all shapes, and normalisations folded into convolutions.
+
+    The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
+    """
+    fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=input_shapes)] if input_shapes else [AssumeBatch()])
+    typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
+    _refuse_impossible_shapes(typed.model)
+    _refuse_unwritable_types(typed.model)
+    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    assumed = () if input_shapes else fixed.changes
+    return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
+
+
+def _typed(model: Model, ask: OrtShapes) -> Rewritten:
+    """Return the model with all shapes; where that fails, without the branches that its fixed inputs never take."""
+    try:
+        return Rewritten(model=infer_shapes(model, ask))
+    except UnsupportedModel as refusal:
+        taken = run_rewrites(model, [TakeBranches()])
+        try:
+            return replace(taken, model=infer_shapes(taken.model, ask))
+        except UnsupportedModel:
+            raise refusal from None  # it describes the model as it was given
+
+
+def _refuse_impossible_shapes(model: Model) -> None:
+    """Raise `UnsupportedModel` for a tensor with more elements than any device holds: its bytes would overflow the sums."""
+    graph = model.proto.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        if not math.prod(shape) < MOST_ELEMENTS:
+            raise UnsupportedModel(
+                f"tensor {value.name!r} of shape {shape} is larger than any device's memory; fix the inputs with "
+                "--input-shape, or export it again"
+            )
+
+
+def _refuse_unwritable_types(model: Model) -> None:
+    """Raise `UnsupportedModel` for an input or output of a type that numpy, and so its files, does not have."""
+    for what, values in (("input", model.proto.graph.input), ("output", model.proto.graph.output)):
+        for value in values:
+            kind = value.type.tensor_type.elem_type
+            if value.type.HasField("tensor_type") and kind and np.dtype(type_name(kind)).isbuiltin != 1:
+                raise UnsupportedModel(
+                    f"{what} {value.name!r} is of type {type_name(kind)}, which numpy and its files do not know; export the "
+                    f"model with a Cast between it and a float32 {what}"
+                )
