@@ -199,6 +199,8 @@ def _operator_tests(folder: Path) -> Iterator[Case]:
         path.write_bytes(case.model.SerializeToString())
         given, made = case.data_sets[0]
         inputs = _tensors(case.model.graph.input, given)
+        if any(array.dtype.kind in "OSU" for array in inputs.values()):  # onnxruntime takes no text from outside
+            continue
         try:
             session = open_session(path, 1)
             if len(inputs) == len(given):
