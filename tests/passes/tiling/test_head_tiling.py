@@ -41,7 +41,7 @@ def test_many_blocks_are_planned_in_time() -> None:
     began = time.process_time()
     planned = plan(model, replace(REQUEST, budget_bytes=100_000_000))
     assert tiles(planned)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 60  # 2 to 7 s; a search that grows with the square of the blocks takes minutes
 
 
 def test_no_more_tiles_than_can_be_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
