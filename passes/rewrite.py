@@ -17,7 +17,7 @@ from hyps.passes.weights import Model
 
 
 class ModelForm(Enum):
-    """How far a model has been prepared: what a rewrite may rely on, and must leave."""
+    """A stage of a model's preparation: the properties that a rewrite may rely on, and must keep."""
 
     #: As read from a file. It may not be valid ONNX, so no rewrite can be blamed for that.
     PARSED = auto()

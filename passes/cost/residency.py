@@ -49,7 +49,7 @@ class StepNeeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPlan:
-    """What stays in memory, and the estimated seconds of one inference that follows another.
+    """The data that stays in memory, and the estimated seconds of one inference that follows another.
 
     Plans are compared by ``cost``. If the device's file cache cannot hold what is streamed, the cost is these seconds; else
     it is the seconds with all of it in the cache. A hundredth of the other figure, and of the reading that computing hides,

@@ -24,7 +24,7 @@ class RequestedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to plan for: a budget in bytes, the thesis's threshold in parameters, or both; how to cut; and the device.
+    """The limits and options of a plan: a budget in bytes, the thesis's threshold in parameters, or both; the device.
 
     ``shards`` are split whatever the budget. ``policy`` is the one method by which other operators may be split, or any.
     ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``images`` says that the

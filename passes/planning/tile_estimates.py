@@ -47,7 +47,7 @@ class TileEstimates:
 
     @cached_property
     def tileable(self) -> TilingRules:
-        """How operators can be tiled."""
+        """The rules by which the graph's operators can be tiled."""
         return tiling_rules(self._model, self._graph, self._threads)
 
     def fewest_tiles(self, start: int, stop: int, along: TileAxis, budget_bytes: int) -> TileEstimate | None:

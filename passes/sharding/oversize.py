@@ -30,7 +30,7 @@ from hyps.runtime.units import megabytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What one operator may need: bytes of process memory, fewer than a number of parameters, or both.
+    """The limits of one operator: bytes of process memory, fewer than a number of parameters, or both.
 
     ``methods`` are those by which operators may be split. ``product_bytes``, if given, is the limit of products:
     their shards cost only steps, while each shard of a convolution unfolds its input again. With ``exact``, operators that

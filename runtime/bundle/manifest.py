@@ -138,7 +138,7 @@ class WeightsRecord(FileRecord, frozen=True, kw_only=True):
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):
-    """How a step's onnxruntime session is opened, and how long it stays open.
+    """The settings of a step's onnxruntime session: its options, and whether it stays open.
 
     ``stays_open``: it stays open between inferences. ``reuses_memory``: the memory of a tensor that is no longer needed is
     kept for another of its size, which is faster; else it is given back. ``is_optimizable``: onnxruntime's graph
@@ -207,7 +207,7 @@ class Step(Record, frozen=True, kw_only=True):
 
 
 class Preprocess(Record, frozen=True, kw_only=True):
-    """How a photograph becomes the input tensor: (pixel x scale - mean) / std, after resize and centre crop.
+    """The steps from a photograph to the input tensor: (pixel x scale - mean) / std, after resize and centre crop.
 
     ``resize`` is the length of the short side in pixels, or None to stretch the picture to ``size`` (height, width).
     """

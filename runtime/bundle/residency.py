@@ -35,7 +35,7 @@ class StepMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResidency:
-    """What stays in memory for one step, and the process peak that follows."""
+    """The data that stays in memory for one step, and the process peak that follows."""
 
     pinned_bytes: int
     ahead_bytes: int
@@ -45,7 +45,7 @@ class StepResidency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
-    """What stays in memory for every step of a schedule.
+    """The data that stays in memory, for every step of a schedule.
 
     ``steady``: the arena of the streamed weights stays resident as a whole; else its pages are given back and taken again
     at every step. ``huge_pages``: the peaks leave room for partly used huge pages.

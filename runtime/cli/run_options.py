@@ -36,7 +36,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """What is printed and written: ``profile`` is the table, ``profile_json``, ``save`` and ``output`` are files."""
+    """The options of the output: ``profile`` is the table, ``profile_json``, ``save`` and ``output`` are files."""
 
     top: int
     json: bool

@@ -34,7 +34,7 @@ class Health:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps the manager from being ready, or None if it has only just begun."""
+        """The reason why the manager is not ready; None if it has only just begun."""
         if not self._link.connected:
             return f"the hub at {self._link.address} is gone"
         if not self._workers.online:

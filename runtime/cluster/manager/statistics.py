@@ -34,7 +34,7 @@ class RateMeter:
 
 
 class Statistics:
-    """What one manager has counted since its start. Not thread-safe: use it on the manager's thread.
+    """The counters of one manager since its start. Not thread-safe: use it on the manager's thread.
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
     accepted; ``trace`` has the last jobs' times.

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryChange:
-    """What a worker's state changed in the registry.
+    """The changes that a worker's state made in the registry.
 
     ``reconnected``: what was sent to it may not have arrived. ``capacity_changed``: it advertises another capacity.
     ``loading`` and ``loaded`` are sub-bundles of its newest orders.

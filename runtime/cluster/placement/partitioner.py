@@ -61,7 +61,7 @@ class _PrefixPartition:
 
     @property
     def cost(self) -> tuple[float, int]:
-        """What is minimised: the slowest worker's time, then the bytes that cross."""
+        """The cost to minimise: the slowest worker's time, then the bytes that cross."""
         return self.slowest_s, self.crossing_bytes
 
 

@@ -27,7 +27,7 @@ CallSoon = Callable[[Callable[[], None]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a worker advertises. ``group``: how many workers compute below it; 0 if it computes itself."""
+    """The capacity that a worker advertises. ``group``: how many workers compute below it; 0 if it computes itself."""
 
     memory_bytes: int
     threads: int

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -454,3 +455,10 @@ def test_no_colours_and_no_progress_in_files(hypsc: Command, tmp_path: Path) -> 
     result = hypsc("compile", saved(tmp_path / "m.onnx", linear()), "--memory", "1GB", "-o", tmp_path / "b", env=environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
+
+
+def test_a_device_without_the_compiler(tmp_path: Path) -> None:
+    """Where the runtime alone is installed, ``hypsc`` says in one line what to install."""
+    program = "import sys; sys.modules['typer'] = None; from hyps.compiler.cli.main import main; main(['targets', 'list'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said(done) == "hypsc: the compiler needs the typer library; run: pip install 'hyps[compiler]'\n"
