@@ -25,7 +25,7 @@ from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
-from hyps.passes.rewrite import run_rewrites
+from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
 from hyps.passes.weights import Model
 
@@ -41,9 +41,12 @@ class LoadedModel:
 
     ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
     of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
+    ``given`` is the structure as it is in the file, ``repairs`` are what was changed in it.
     """
 
     model: Model
+    given: ModelProto
+    repairs: tuple[Change, ...]
     name: str
     parameters: int
     weight_bytes: int
@@ -57,13 +60,14 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     Raises `ModelFileError` for a file that is missing, damaged or refers to files outside its folder, `UnsupportedModel` for
     a model that HyPS cannot carry through.
     """
-    proto = _parse(path)
+    given = proto = _parse(path)
     _check_names(path, proto)
     _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
+    normalized = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()])
+    proto = normalized.model.proto
     inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
@@ -76,6 +80,8 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
         yield LoadedModel(
             model=model,
+            given=given,
+            repairs=normalized.changes,
             name=path.stem,
             parameters=_parameters(proto.graph),
             weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
