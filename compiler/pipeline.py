@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
+from msgspec import UNSET
+
 from hyps.compiler.analysis import Analysis, analysis
 from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder, write_partitions
 from hyps.compiler.bundle_writer.copy import hash_file
@@ -20,6 +22,7 @@ from hyps.compiler.model_io.load import LoadedModel, load_model
 from hyps.compiler.preparation import folded_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
+from hyps.compiler.tolerance import QUANTIZED_TOLERANCE, rounds_to_codes
 from hyps.passes.errors import PassError
 from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
@@ -143,6 +146,7 @@ def _write_bundle(
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,
             exact=planned.plan.exact,
+            tolerance=QUANTIZED_TOLERANCE if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,
             outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
             tensors=tensors,

@@ -17,6 +17,7 @@ from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
@@ -36,7 +37,7 @@ def folded_model(
     typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
-    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
     assumed = () if input_shapes else fixed.changes
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 

@@ -1,10 +1,14 @@
 """Find the operators that onnxruntime computes as one: a cut between them would change the arithmetic, or the speed.
 
 onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
-ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(x)
-(QuickGeluFusion) and x * (1 + Erf(x / c)) / 2 (GeluFusion). When both sides of a residual Add are convolutions, it picks
-one of them. The fusion group here holds both, so that the pick cannot differ between the whole model and a partition. Other
-fusions that only transformers have (LayerNormalization in pieces, SkipLayerNormalization) are not covered yet.
+ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(c x)
+(QuickGeluFusion), x * (1 + Erf(x / c)) / 2 (GeluFusion) and its approximation with Tanh (FastGeluFusion). It moves
+QuantizeLinear and DequantizeLinear past what only moves elements (QDQPropagationTransformer), and then computes in 8 bits
+what is between them. First it removes operators that do nothing, such as Identity.
+
+When both sides of a residual Add are convolutions, it picks one of them. The fusion group here holds both, so that the pick
+cannot differ between the whole model and a partition. docs/guide/exactness.md lists all its graph transformers, and what is
+done about each.
 """
 
 from __future__ import annotations
@@ -34,29 +38,129 @@ _SCALES = frozenset({"Mul", "Div"})
 #: Kinds that become the third operand, or the weights, of a product before them.
 _FUSED_INTO_PRODUCT = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
 
+#: Kinds past which onnxruntime moves QuantizeLinear and DequantizeLinear.
+_MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+#: Kinds of which the argument of an approximated Gelu's Tanh consists, and the most of them in a row.
+_GELU_SCALES = frozenset({"Add", "Mul", "Pow"})
+_GELU_DEPTH = 5
+
 
 def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
-    """Return the groups of two or more operators that onnxruntime may compute as one, each as sorted indices.
+    """Return the groups of two or more operators that onnxruntime may compute as one, each as sorted indices."""
+    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(_Fusions(graph).joined())))
+
+
+class _Fusions:
+    """The fusions of one graph; operators are known by their index.
 
     A group grows along the execution order from its first operator, whose kind (*head*) decides what else can join.
     """
-    readers = Counter(name for operator in graph.operators for name in operator.inputs)
-    readers.update(graph.outputs)
-    writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
-    fused = nx.Graph()
-    head: dict[int, str] = {}
-    for index, operator in enumerate(graph.operators):
-        head[index] = operator.op_type
-        for name in operator.inputs:
-            before = writer.get(name)
-            if before is None:
-                continue
-            if _is_inseparable(graph, graph.operators[before], operator):
-                fused.add_edge(before, index)
-            if readers[name] == 1 and _is_fused(operator, head[before], graph.operators[before]):
-                fused.add_edge(before, index)
-                head[index] = _head_after(operator, head[before])
-    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(fused)))
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._fused = nx.Graph()
+        self._writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
+        self._removed = {index for index, operator in enumerate(graph.operators) if _is_removed(graph, operator)}
+        #: Every tensor that an operator to be removed writes, by the tensor that it copies.
+        self._copied: dict[str, str] = {}
+        for index in sorted(self._removed):
+            (name,) = graph.operators[index].outputs
+            self._copied[name] = self._source(graph.operators[index].inputs[0])
+        kept = (operator for index, operator in enumerate(graph.operators) if index not in self._removed)
+        self._readers = Counter(self._source(name) for operator in kept for name in operator.inputs)
+        self._readers.update(map(self._source, graph.outputs))
+
+    def joined(self) -> nx.Graph:
+        """Return the operators with an edge between those that belong together."""
+        operators = self._graph.operators
+        head: dict[int, str] = {}
+        codes: set[str] = set()  # what DequantizeLinear writes, moved or not
+        doubled: set[str] = set()  # what a second QuantizeLinear writes
+        for index, operator in enumerate(operators):
+            head[index] = operator.op_type
+            for name in operator.inputs if index not in self._removed else ():
+                source = self._source(name)
+                before = self._writer.get(source)
+                if before is None:
+                    continue
+                follows = self._readers[source] == 1 and self._follows(operator, head[before], operators[before])
+                if (
+                    follows
+                    or source in codes
+                    or source in doubled
+                    or _is_inseparable(self._graph, operators[before], operator)
+                ):
+                    self._join(name, index)
+                if follows:
+                    if head[before] == "Tanh":
+                        self._join_scales(before)
+                    head[index] = _head_after(operator, head[before])
+            if operator.op_type == "DequantizeLinear" or (
+                self._is_moved(index) and self._source(operator.inputs[0]) in codes
+            ):
+                codes.update(operator.outputs)
+            elif operator.op_type == "QuantizeLinear" and self._join_moves(index):
+                doubled.update(operator.outputs)
+        return self._fused
+
+    def _follows(self, operator: Operator, head: str, before: Operator) -> bool:
+        """Return whether ``operator`` is computed with ``before``, which it alone reads."""
+        if operator.op_type == "Mul" and before.op_type == "Sigmoid":
+            gated = self._source(before.inputs[0])
+            scale = self._graph.operators[self._writer[gated]] if gated in self._writer else None
+            read = {self._source(name) for name in operator.inputs}
+            if scale is not None and _scales(self._graph, scale) and self._source(scale.inputs[0]) in read:
+                self._join(gated, self._writer[before.outputs[0]])
+                return True
+            return gated in read
+        return _is_fused(operator, head, before)
+
+    def _source(self, name: str) -> str:
+        """Return the tensor that ``name`` is once onnxruntime has removed what does nothing."""
+        return self._copied.get(name, name)
+
+    def _join(self, name: str, reader: int) -> None:
+        """Join an operator with the one that computes the tensor ``name``, and with those between that are removed."""
+        while (before := self._writer.get(name)) is not None and not self._fused.has_edge(before, reader):
+            self._fused.add_edge(before, reader)
+            if before not in self._removed:
+                return
+            name, reader = self._graph.operators[before].inputs[0], before
+
+    def _is_moved(self, index: int) -> bool:
+        """Return whether onnxruntime moves QuantizeLinear and DequantizeLinear past an operator."""
+        return self._graph.operators[index].op_type in _MOVES and bool(self._graph.operators[index].inputs)
+
+    def _join_moves(self, index: int) -> bool:
+        """Join a QuantizeLinear with the operators past which it moves, and with the one before them.
+
+        Return whether it follows another pair then: the two pairs are merged.
+        """
+        operators, moves, last = self._graph.operators, [], index
+        while operators[last].inputs and (before := self._writer.get(self._source(operators[last].inputs[0]))) is not None:
+            moves.append(last)
+            last = before
+            if not self._is_moved(before):
+                break
+        if len(moves) < 2:
+            return False
+        for reader in moves:
+            self._join(operators[reader].inputs[0], reader)
+        follows = operators[last].op_type == "DequantizeLinear" and operators[last].weights != operators[index].weights
+        if follows:
+            self._join(operators[last].inputs[0], last)
+        return follows
+
+    def _join_scales(self, index: int) -> None:
+        """Join an operator with the products and sums before it that the approximated Gelu consists of."""
+        pending = [(index, 0)]
+        while pending:
+            reader, depth = pending.pop()
+            for name in self._graph.operators[reader].inputs:
+                before = self._writer.get(self._source(name))
+                if before is not None and self._graph.operators[before].op_type in _GELU_SCALES and depth < _GELU_DEPTH:
+                    self._join(name, reader)
+                    pending.append((before, depth + 1))
 
 
 def fused_positions(graph: Graph) -> frozenset[int]:
@@ -77,9 +181,23 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
         return reader.op_type in FLOAT_PRODUCTS
     if before.op_type == "Pad":
         return reader.op_type in _FUSES_PAD
-    scales = before.op_type in _SCALES and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
     scaled = {"MatMul", "Transpose", "Erf"} if reader.weights else {"MatMul", "Transpose", "Erf", "Mul"}
-    return scales and bool(before.weights) and reader.op_type in scaled
+    return _scales(graph, before) and reader.op_type in scaled
+
+
+def _scales(graph: Graph, operator: Operator) -> bool:
+    """Return whether an operator multiplies or divides a tensor by one constant number."""
+    numbers = [math.prod(graph.weights[name].shape) == 1 for name in operator.weights]
+    return operator.op_type in _SCALES and bool(operator.inputs) and bool(numbers) and all(numbers)
+
+
+def _is_removed(graph: Graph, operator: Operator) -> bool:
+    """Return whether onnxruntime removes an operator because it changes nothing (EliminateIdentity and the like)."""
+    if len(operator.inputs) != 1 or len(operator.outputs) != 1:
+        return False
+    if operator.op_type == "Cast":
+        return graph.tensors[operator.inputs[0]].dtype == graph.tensors[operator.outputs[0]].dtype
+    return operator.op_type in {"Identity", "Dropout"}
 
 
 def _is_fused(operator: Operator, head: str, before: Operator) -> bool:
@@ -87,8 +205,8 @@ def _is_fused(operator: Operator, head: str, before: Operator) -> bool:
     kind = operator.op_type
     if kind == "QuantizeLinear":  # the operators from DequantizeLinear to this one become one 8-bit operator
         return True
-    if kind == "Mul" and before.op_type == "Sigmoid":
-        return before.inputs[0] in operator.inputs
+    if head == "Tanh":
+        return kind == "Add" and len(operator.weights) == 1
     if head == "Erf":
         return kind in {"Add", "Mul"}
     if head in FLOAT_CONVOLUTIONS:
@@ -107,8 +225,8 @@ def _head_after(operator: Operator, head: str) -> str:
         return "done"
     if head in FLOAT_PRODUCTS:
         return "Gemm"
-    if head == "Erf":
-        return head
+    if head in {"Erf", "Tanh"}:
+        return "Erf"
     if operator.op_type == "Add":
         return "Conv" if operator.weights else "Conv+Add"
     return head

@@ -214,6 +214,7 @@ def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], li
 
 
 def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """Return a copy of a node whose tensors, those of its subgraphs included, have other ``names``."""
     copy = _copy(node)
     copy.input[:] = [names.get(name, name) for name in node.input]
     copy.output[:] = [names.get(name, name) for name in node.output]
