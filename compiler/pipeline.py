@@ -22,7 +22,7 @@ from hyps.compiler.model_io.load import LoadedModel, load_model
 from hyps.compiler.preparation import folded_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
-from hyps.compiler.tolerance import QUANTIZED_TOLERANCE, rounds_to_codes
+from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.errors import PassError
 from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
@@ -146,7 +146,7 @@ def _write_bundle(
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,
             exact=planned.plan.exact,
-            tolerance=QUANTIZED_TOLERANCE if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
+            is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,
             outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
             tensors=tensors,

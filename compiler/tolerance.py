@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-
-from msgspec import UNSET
 
 from hyps.passes.graph import Graph
 from hyps.runtime.bundle.manifest import Manifest
@@ -14,20 +13,22 @@ from hyps.runtime.bundle.manifest import Manifest
 INEXACT_TOLERANCE = 1e-4
 #: For bundles in which 16-bit floats cross a cut: each is rounded to 11 bits there.
 HALF_TOLERANCE = 1e-2
-#: For models that round to 8 bits or fewer: a last bit decides to which of two neighbours, 1/255 of the range apart, and the
-#: operators after it multiply that.
-QUANTIZED_TOLERANCE = 1e-1
-
+#: For models that round to 8 bits or fewer: a last bit decides to which of two neighbours a number is rounded, and what
+#: follows may multiply the step between them by anything. Half of the largest output was seen.
+NO_BOUND = math.inf
 #: Types to which QuantizeLinear and the like round.
 _CODES = frozenset({"int8", "uint8", "int4", "uint4"})
 
 
 def promised_tolerance(manifest: Manifest) -> float:
-    """Return the promised bound of the largest difference, relative to the largest absolute output; 0 if bit-exact."""
+    """Return the promised bound of the largest difference, relative to the largest absolute output.
+
+    It is 0 if bit-exact, and infinite where no bound is promised.
+    """
     if manifest.exact:
         return 0.0
-    if manifest.tolerance is not UNSET:
-        return manifest.tolerance
+    if manifest.is_bounded is False:
+        return NO_BOUND
     return _tolerance_across(record.dtype for record in manifest.tensors.values())
 
 

@@ -1,10 +1,10 @@
 """Find the operators that onnxruntime computes as one: a cut between them would change the arithmetic, or the speed.
 
 onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
-ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(c x)
-(QuickGeluFusion), x * (1 + Erf(x / c)) / 2 (GeluFusion) and its approximation with Tanh (FastGeluFusion). It moves
-QuantizeLinear and DequantizeLinear past what only moves elements (QDQPropagationTransformer), and then computes in 8 bits
-what is between them. First it removes operators that do nothing, such as Identity.
+ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(x)
+(QuickGeluFusion) and x * (1 + Erf(x / c)) / 2 (GeluFusion). It moves QuantizeLinear and DequantizeLinear past what only
+moves elements (QDQPropagationTransformer), and then computes in 8 bits what is between them. First it removes operators that
+do nothing, such as Identity.
 
 When both sides of a residual Add are convolutions, it picks one of them. The fusion group here holds both, so that the pick
 cannot differ between the whole model and a partition. docs/guide/exactness.md lists all its graph transformers, and what is
@@ -16,12 +16,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import networkx as nx
 
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.onnx_ops import ACTIVATIONS, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
+from hyps.passes.onnx_ops import ACTIVATIONS, CODE_MOVES, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
 
 #: Activations that onnxruntime fuses into a Conv (ConvActivationFusion) and into a Gemm (GemmActivationFusion) before them.
 FUSED_ACTIVATIONS: Mapping[str, frozenset[str]] = {
@@ -37,12 +37,6 @@ _FUSES_PAD = frozenset({"Conv", "MaxPool", "AveragePool"})
 _SCALES = frozenset({"Mul", "Div"})
 #: Kinds that become the third operand, or the weights, of a product before them.
 _FUSED_INTO_PRODUCT = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm": frozenset({"Sum"})}
-
-#: Kinds past which onnxruntime moves QuantizeLinear and DequantizeLinear.
-_MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-#: Kinds of which the argument of an approximated Gelu's Tanh consists, and the most of them in a row.
-_GELU_SCALES = frozenset({"Add", "Mul", "Pow"})
-_GELU_DEPTH = 5
 
 
 def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
@@ -74,8 +68,7 @@ class _Fusions:
         """Return the operators with an edge between those that belong together."""
         operators = self._graph.operators
         head: dict[int, str] = {}
-        codes: set[str] = set()  # what DequantizeLinear writes, moved or not
-        doubled: set[str] = set()  # what a second QuantizeLinear writes
+        codes: set[str] = set()
         for index, operator in enumerate(operators):
             head[index] = operator.op_type
             for name in operator.inputs if index not in self._removed else ():
@@ -84,35 +77,18 @@ class _Fusions:
                 if before is None:
                     continue
                 follows = self._readers[source] == 1 and self._follows(operator, head[before], operators[before])
-                if (
-                    follows
-                    or source in codes
-                    or source in doubled
-                    or _is_inseparable(self._graph, operators[before], operator)
-                ):
+                if follows or source in codes or _is_inseparable(self._graph, operators[before], operator):
                     self._join(name, index)
                 if follows:
-                    if head[before] == "Tanh":
-                        self._join_scales(before)
                     head[index] = _head_after(operator, head[before])
-            if operator.op_type == "DequantizeLinear" or (
-                self._is_moved(index) and self._source(operator.inputs[0]) in codes
-            ):
+            if self._is_coded(index, codes):
                 codes.update(operator.outputs)
-            elif operator.op_type == "QuantizeLinear" and self._join_moves(index):
-                doubled.update(operator.outputs)
         return self._fused
 
     def _follows(self, operator: Operator, head: str, before: Operator) -> bool:
         """Return whether ``operator`` is computed with ``before``, which it alone reads."""
         if operator.op_type == "Mul" and before.op_type == "Sigmoid":
-            gated = self._source(before.inputs[0])
-            scale = self._graph.operators[self._writer[gated]] if gated in self._writer else None
-            read = {self._source(name) for name in operator.inputs}
-            if scale is not None and _scales(self._graph, scale) and self._source(scale.inputs[0]) in read:
-                self._join(gated, self._writer[before.outputs[0]])
-                return True
-            return gated in read
+            return self._source(before.inputs[0]) in map(self._source, operator.inputs)
         return _is_fused(operator, head, before)
 
     def _source(self, name: str) -> str:
@@ -127,14 +103,22 @@ class _Fusions:
                 return
             name, reader = self._graph.operators[before].inputs[0], before
 
+    def _is_coded(self, index: int, codes: Collection[str]) -> bool:
+        """Return whether no reader may be cut from an operator: it moves ``codes``, or is from DequantizeLinear itself."""
+        operator = self._graph.operators[index]
+        if operator.op_type == "QuantizeLinear":
+            return self._join_moves(index)
+        moves = self._is_moved(index) and self._source(operator.inputs[0]) in codes
+        return moves or operator.op_type == "DequantizeLinear"
+
     def _is_moved(self, index: int) -> bool:
         """Return whether onnxruntime moves QuantizeLinear and DequantizeLinear past an operator."""
-        return self._graph.operators[index].op_type in _MOVES and bool(self._graph.operators[index].inputs)
+        return self._graph.operators[index].op_type in CODE_MOVES and bool(self._graph.operators[index].inputs)
 
     def _join_moves(self, index: int) -> bool:
         """Join a QuantizeLinear with the operators past which it moves, and with the one before them.
 
-        Return whether it follows another pair then: the two pairs are merged.
+        Return whether it follows another pair with another scale: then the two pairs may be merged.
         """
         operators, moves, last = self._graph.operators, [], index
         while operators[last].inputs and (before := self._writer.get(self._source(operators[last].inputs[0]))) is not None:
@@ -142,25 +126,13 @@ class _Fusions:
             last = before
             if not self._is_moved(before):
                 break
-        if len(moves) < 2:
-            return False
-        for reader in moves:
+        for reader in moves if len(moves) > 1 else ():
             self._join(operators[reader].inputs[0], reader)
-        follows = operators[last].op_type == "DequantizeLinear" and operators[last].weights != operators[index].weights
-        if follows:
+        is_pair = operators[last].op_type == "DequantizeLinear" and operators[last].weights != operators[index].weights
+        if is_pair and len(moves) == 1:
             self._join(operators[last].inputs[0], last)
-        return follows
-
-    def _join_scales(self, index: int) -> None:
-        """Join an operator with the products and sums before it that the approximated Gelu consists of."""
-        pending = [(index, 0)]
-        while pending:
-            reader, depth = pending.pop()
-            for name in self._graph.operators[reader].inputs:
-                before = self._writer.get(self._source(name))
-                if before is not None and self._graph.operators[before].op_type in _GELU_SCALES and depth < _GELU_DEPTH:
-                    self._join(name, reader)
-                    pending.append((before, depth + 1))
+            return True
+        return False
 
 
 def fused_positions(graph: Graph) -> frozenset[int]:
@@ -181,14 +153,9 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
         return reader.op_type in FLOAT_PRODUCTS
     if before.op_type == "Pad":
         return reader.op_type in _FUSES_PAD
+    scales = before.op_type in _SCALES and all(math.prod(graph.weights[name].shape) == 1 for name in before.weights)
     scaled = {"MatMul", "Transpose", "Erf"} if reader.weights else {"MatMul", "Transpose", "Erf", "Mul"}
-    return _scales(graph, before) and reader.op_type in scaled
-
-
-def _scales(graph: Graph, operator: Operator) -> bool:
-    """Return whether an operator multiplies or divides a tensor by one constant number."""
-    numbers = [math.prod(graph.weights[name].shape) == 1 for name in operator.weights]
-    return operator.op_type in _SCALES and bool(operator.inputs) and bool(numbers) and all(numbers)
+    return scales and bool(before.weights) and reader.op_type in scaled
 
 
 def _is_removed(graph: Graph, operator: Operator) -> bool:
@@ -205,8 +172,6 @@ def _is_fused(operator: Operator, head: str, before: Operator) -> bool:
     kind = operator.op_type
     if kind == "QuantizeLinear":  # the operators from DequantizeLinear to this one become one 8-bit operator
         return True
-    if head == "Tanh":
-        return kind == "Add" and len(operator.weights) == 1
     if head == "Erf":
         return kind in {"Add", "Mul"}
     if head in FLOAT_CONVOLUTIONS:
@@ -225,8 +190,8 @@ def _head_after(operator: Operator, head: str) -> str:
         return "done"
     if head in FLOAT_PRODUCTS:
         return "Gemm"
-    if head in {"Erf", "Tanh"}:
-        return "Erf"
+    if head == "Erf":
+        return head
     if operator.op_type == "Add":
         return "Conv" if operator.weights else "Conv+Add"
     return head

@@ -19,7 +19,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import reads
-from hyps.passes.onnx_ops import STANDARD_DOMAINS
+from hyps.passes.onnx_ops import CODE_MOVES, STANDARD_DOMAINS
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
 from hyps.passes.weights import Model
 
@@ -81,19 +81,34 @@ class _Pairs:
         self._readers.update(self.editor.outputs)
         self._reader = {name: place for place, node in enumerate(self.editor.nodes) for name in reads(node)}
         self._writer = {name: place for place, node in enumerate(self.editor.nodes) for name in node.output}
+        self._gone: set[int] = set()
 
     def merge(self) -> Iterator[Change]:
-        """Merge pairs, and yield a change for each that is removed."""
-        for place, node in enumerate(self.editor.nodes):
-            if not _is(node, "DequantizeLinear"):
-                continue
-            quantize = self._writer.get(node.input[0])
-            between = [place, *self._followers(place)]
-            last = self._only_reader(between[-1])
-            if quantize is None or last is None or self._only_reader(quantize) != place or len(between) < 2:
-                continue
-            if change := self._merged(quantize, between, last):
-                yield change
+        """Merge pairs, and yield a change for each that is removed: in the order of onnxruntime, of which results depend.
+
+        It merges those that are next to each other before it removes what is between others. Before it merges these, it
+        copies their scales past operators that move elements; such pairs stay as they are.
+        """
+        for is_next in (True, False):
+            for place, node in enumerate(self.editor.nodes):
+                if place in self._gone or not _is(node, "DequantizeLinear"):
+                    continue
+                quantize = self._writer.get(node.input[0])
+                between = [place, *self._followers(place)]
+                last = self._only_reader(between[-1])
+                if quantize is None or last is None or self._only_reader(quantize) != place or len(between) < 2:
+                    continue
+                if (len(between) == 2 if is_next else not self._is_moved(quantize, last)) and (
+                    change := self._merged(quantize, between, last)
+                ):
+                    yield change
+
+    def _is_moved(self, first: int, last: int) -> bool:
+        """Return whether onnxruntime moves the ends of two pairs past an operator before or after them."""
+        nodes = self.editor.nodes
+        before = self._writer.get(nodes[first].input[0])
+        after = self._reader.get(nodes[last].output[0])
+        return any(place is not None and _is(nodes[place], *CODE_MOVES) for place in (before, after))
 
     def _followers(self, place: int) -> Iterator[int]:
         """Yield the places after a DequantizeLinear, up to a QuantizeLinear: of removed operators and that one; or none."""
@@ -131,6 +146,7 @@ class _Pairs:
             nodes[place] = _with_inputs(nodes[place], (source, *names))
         for place in between:
             self.editor.remove(nodes[place].name)
+        self._gone.update(between)
         self._reader[ends[0].output[0]] = last
         self._writer[ends[0].output[0]] = first
         why = "onnxruntime merges two pairs that follow each other, so that no cut may come between"

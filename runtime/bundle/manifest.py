@@ -228,8 +228,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
     room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
-    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``tolerance`` bounds the difference of a
-    result that is not exact, relative to the largest output, where it is not the usual bound.
+    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
+    false where a result that is not exact may differ by any amount, as roundings to 8 bits do.
     """
 
     version: Literal[3]
@@ -246,7 +246,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
-    tolerance: Annotated[float, Meta(ge=0)] | msgspec.UnsetType = msgspec.UNSET
+    is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
