@@ -34,9 +34,9 @@ def promised_tolerance(manifest: Manifest) -> float:
 
 def planned_tolerance(graph: Graph, crossing: Iterable[str]) -> float:
     """Return the bound for a plan of ``graph`` that is not bit-exact; tensors ``crossing`` its cuts are named."""
-    return (
-        QUANTIZED_TOLERANCE if rounds_to_codes(graph) else _tolerance_across(graph.tensors[each].dtype for each in crossing)
-    )
+    if rounds_to_codes(graph):
+        return NO_BOUND
+    return _tolerance_across(graph.tensors[name].dtype for name in crossing)
 
 
 def rounds_to_codes(graph: Graph) -> bool:

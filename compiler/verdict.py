@@ -24,8 +24,9 @@ class WeightReads:
 class PlanVerdict:
     """The figures by which a user judges a plan.
 
-    ``tolerance`` is 0 if the outputs are bit-exact, infinite without a bound; ``inexact_reason`` says why they are not. ``has_own_rates`` says
-    that the target's computing rates were measured on the device. A figure that is not known is None, and is not stated.
+    ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
+    exact. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
+    is None, and is not stated.
     """
 
     model: str
