@@ -92,9 +92,9 @@ class _Check:
         plan, model = self._planned.plan, self._planned.model
         if len(plan.partitions) == 1 and not model.origins:
             return None
-        separate = optimised(_partitioned(self._reduced(model.proto), plan.partitions), self._custom_ops).graph
+        separate = optimised(partitioned(self._reduced(model.proto), plan.partitions), self._custom_ops).graph
         crossing = (name for partition in plan.partitions for name in partition.outputs)
-        name = self._first_difference(Expressions(parts=bool(model.origins)), _joined(separate), crossing)
+        name = self._first_difference(Expressions(parts=bool(model.origins)), joined(separate), crossing)
         return f"onnxruntime computes {name!r} in another way in the whole model than in a part of it" if name else None
 
     def _first_difference(self, table: Expressions, other: GraphProto, inner: Iterable[str]) -> str | None:
@@ -158,7 +158,7 @@ def _computed_constants(graph: Graph) -> Mapping[str, TensorProto]:
     return {tensor.name: placeholder(tensor.name, types[tensor.dtype], tensor.shape) for tensor in large}
 
 
-def _partitioned(proto: ModelProto, partitions: Sequence[Partition]) -> ModelProto:
+def partitioned(proto: ModelProto, partitions: Sequence[Partition]) -> ModelProto:
     """Return one model that holds every partition, joined to no other: each has inputs and constants of its own."""
     graph = proto.graph
     nodes = {node.name: node for node in graph.node}
@@ -180,8 +180,8 @@ def _partitioned(proto: ModelProto, partitions: Sequence[Partition]) -> ModelPro
     return result
 
 
-def _joined(graph: GraphProto) -> GraphProto:
-    """Return the graph of a model of `_partitioned` that was optimised, its partitions joined again, in execution order."""
+def joined(graph: GraphProto) -> GraphProto:
+    """Return the graph of a model of `partitioned` that was optimised, its partitions joined again, in execution order."""
     entering = {value.name: value.name.partition(_MARK)[2] for value in graph.input}
     nodes = [renamed(node, entering) for node in graph.node]
     writers = {name: index for index, node in enumerate(nodes) for name in node.output if name}

@@ -62,7 +62,7 @@ def test_numbers_are_told_apart_and_large_weights_by_their_size() -> None:
     def scaled(factor: float, side: int) -> ModelProto:
         big = numpy_helper.from_array(np.zeros((8, 8, side, side), np.float32), "w")
         nodes = [node("Conv", "x w", "c", pads=[side // 2] * 4), node("Sigmoid", "c", "d"), node("Mul", "d f", "y")]
-        return image(*nodes, weights=[big, numpy_helper.from_array(np.float32(factor), "f")])
+        return image(*nodes, weights=[big, numpy_helper.from_array(np.array(factor, np.float32), "f")])
 
     assert same(scaled(3, 1), scaled(3, 1))
     assert not same(scaled(3, 1), scaled(2, 1))
