@@ -120,17 +120,22 @@ class Expressions:
 
 
 def refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
-    """Return why onnxruntime refuses a model; None where it loads it."""
+    """Return why onnxruntime refuses a model; None where it loads it, or cannot be asked."""
     try:
         _load(proto, custom_ops, None)
     except Refused as refused:
         return str(refused)
+    except OSError:
+        return None
     return None
 
 
 def optimised(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
     """Return a model as onnxruntime optimises it in a bundle's sessions; raise `Refused` where it does not load."""
-    loaded = _load(proto, custom_ops, _OPTIMISED)
+    try:
+        loaded = _load(proto, custom_ops, _OPTIMISED)
+    except OSError as error:
+        raise Refused(f"a temporary file cannot be written: {error.strerror}") from None
     assert loaded is not None
     return loaded
 

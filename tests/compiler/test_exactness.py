@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -142,7 +144,8 @@ def test_a_reader_that_no_output_needs_prevents_a_fusion_in_the_file(compiled: C
     nodes = [node("MatMul", "x w", "m"), node("Add", "m r", "y"), node("Tanh", "m", "dead")]
     proto = model(nodes, [value("x", 4, 600), value("r", 4, 96)], [value("y", 4, 96)], [weight("w", 600, 96)])
     made = compiled(proto)
-    assert made.compiled.plan.exact or "in the model's file" in (made.compiled.plan.inexact_reason or "")
+    reason = made.compiled.plan.inexact_reason
+    assert reason == "onnxruntime computes 'y' in another way in the model's file than in its normal form"
     assert is_kept(made)
 
 
@@ -225,3 +228,17 @@ def test_a_network_cut_after_every_layer_keeps_its_promise(name: str, tmp_path: 
     assert made.compiled.plan.exact == (name != "lstm_tagger")
     assert is_kept(made)
     assert load_executor(made.folder).manifest.exact == made.compiled.plan.exact
+
+
+def test_the_guide_says_of_every_graph_transformer_what_is_done_about_it(root: Path) -> None:
+    """The library itself names them: the names of its C++ classes (Itanium ABI) are in it."""
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("onnxruntime_pybind11_state*.so")).read_bytes()
+    classes = re.finditer(rb"N11onnxruntime(\d+)([A-Z][A-Za-z0-9]+)E\x00", library)
+    names = {found[2].decode() for found in classes if int(found[1]) == len(found[2])}
+    endings = "Fusion|Elimination|Remover|Transformer|TransposeOptimizer|Folding|Sharing|Quantization|NodeUnit"
+    kinds = rf"({endings})$|^(Eliminate|Fuse)"
+    transformers = {name for name in names if re.search(kinds, name)}
+    bases = {"GraphTransformer", "RuleBasedGraphTransformer", "SelectorActionTransformer"}
+    page = (root / "docs" / "guide" / "exactness.md").read_text()
+    assert len(transformers) > 60
+    assert sorted(transformers - bases - set(re.findall(r"\w+", page))) == []
