@@ -14,16 +14,20 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
+import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from hyps.compiler.model_io.exporters import CONTRIBUTED
 from hyps.compiler.model_io.load import LoadedModel
 from hyps.compiler.model_io.ort_expressions import Expressions, Refused, optimised, refusal
 from hyps.passes.graph import Graph, reads, view
 from hyps.passes.normalize.branches import renamed
+from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.rewrite import Change, Rewritten
-from hyps.passes.weights import REFERENCE_BYTES, Model, placeholder
+from hyps.passes.unknown_operators import checkable, foreign_kinds
+from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
 #: onnxruntime optimises this many operators in a second or two, and ten times as many in a hundred times as long.
 MOST_OPERATORS = 10_000
@@ -31,6 +35,8 @@ MOST_OPERATORS = 10_000
 _COMPUTED_BYTES = 1 << 26
 #: Joins the number of a partition to the name of a tensor that enters it.
 _MARK = "|"
+#: Stands for the bytes of a weight, which no check needs.
+_NO_WEIGHT = Weight(path="", offset=0, row_bytes=0)
 
 
 def checked(loaded: LoadedModel, folded: Rewritten, planned: PlannedModel, custom_ops: Path | None) -> PlannedModel:
@@ -68,14 +74,28 @@ class _Check:
 
     @cached_property
     def refusal(self) -> str | None:
-        """Why onnxruntime refuses the model as it is in its file; None where it loads it."""
-        return refusal(self._given(), self._custom_ops)
+        """Why onnxruntime refuses the model as it is in its file; None where it loads it.
+
+        onnxruntime loads what is valid for onnx; only for another is it asked. An operator of a library that is not named
+        is no fault of the file.
+        """
+        if self._needs_library():
+            return None
+        given = self._given()
+        weights = {tensor.name: _NO_WEIGHT for tensor in given.graph.initializer if tensor.data_location == tensor.EXTERNAL}
+        try:
+            onnx.checker.check_model(checkable(Model(proto=given, weights=weights)), full_check=True)
+        except Exception:  # of several unrelated classes
+            return refusal(given, self._custom_ops)
+        return None
 
     def difference(self) -> str | None:
         """Return what onnxruntime computes in another way in the partitions than in the whole model; None for nothing."""
         try:
             return self._difference_of_file() or self._difference_of_parts()
         except Refused as refused:
+            if self._needs_library():
+                return None  # cuts next to its operators promise less anyway
             return f"onnxruntime does not load it here, to compare the two: {refused}"
 
     def _difference_of_file(self) -> str | None:
@@ -108,6 +128,11 @@ class _Check:
             return None
         both = (name for name in (*inner, *outputs) if name in whole and name in found)
         return next(name for name in both if whole[name] != found[name])
+
+    def _needs_library(self) -> bool:
+        """Return whether the model may have operators of a library that is not named."""
+        domains = {domain for domain, _ in foreign_kinds(self._folded.proto)} - STANDARD_DOMAINS
+        return self._custom_ops is None and bool(domains - {CONTRIBUTED})
 
     def _form(self) -> str:
         """Name what distinguishes the model in its file from the one that is planned."""

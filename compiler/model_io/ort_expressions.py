@@ -8,8 +8,11 @@ large weight is a hole in a file, which takes no space and is never read.
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +36,19 @@ _SMALL_ELEMENTS = 16
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 #: The file of zeros in which all large weights lie.
 _HOLE = "hole"
-_OPTIMISED = "optimised.onnx"
+#: Loads a model without optimising it, and prints why that fails.
+_ASK = """
+import sys, onnxruntime
+options = onnxruntime.SessionOptions()
+options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, 4
+try:
+    for library in sys.argv[2:]:
+        options.register_custom_ops_library(library)
+    onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+except Exception as error:
+    sys.exit(print(str(error)) or 1)
+"""
+_PATIENCE_S = 60
 
 #: The number of an expression in a table of `Expressions`.
 Expression = int
@@ -120,45 +135,48 @@ class Expressions:
 
 
 def refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
-    """Return why onnxruntime refuses a model; None where it loads it, or cannot be asked."""
+    """Return why onnxruntime refuses a model; None where it loads it, or cannot be asked.
+
+    It is asked in a process of its own: damaged models have made it abort.
+    """
+    library = [str(custom_ops)] if custom_ops else []
     try:
-        _load(proto, custom_ops, None)
-    except Refused as refused:
-        return str(refused)
-    except OSError:
+        with _written(proto) as source:
+            command = [sys.executable, "-c", _ASK, str(source), *library]
+            asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return None
+    reason = next(iter(asked.stdout.strip().splitlines()), "it crashes")
+    return reason if asked.returncode else None
 
 
 def optimised(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
     """Return a model as onnxruntime optimises it in a bundle's sessions; raise `Refused` where it does not load."""
-    try:
-        loaded = _load(proto, custom_ops, _OPTIMISED)
-    except OSError as error:
-        raise Refused(f"a temporary file cannot be written: {error.strerror}") from None
-    assert loaded is not None
-    return loaded
-
-
-def _load(proto: ModelProto, custom_ops: Path | None, name: str | None) -> ModelProto | None:
-    """Load a model in onnxruntime; return what it writes to a file called ``name``, or None without optimising."""
     import onnxruntime as ort
 
     from hyps.runtime.execution.session import session_options
 
     options = session_options(1, custom_ops)
+    try:
+        with _written(proto) as source:
+            target = source.with_suffix(".optimised")
+            options.optimized_model_filepath = str(target)
+            try:
+                ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # onnxruntime's exception classes have no common public base
+                raise Refused(next(iter(str(error).strip().splitlines()), type(error).__name__)) from None
+            return onnx.load(target, load_external_data=False)
+    except OSError as error:
+        raise Refused(f"a temporary file cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _written(proto: ModelProto) -> Iterator[Path]:
+    """Yield the file of a model whose large weights are holes."""
     with tempfile.TemporaryDirectory(prefix="hyps-") as folder:
         source = Path(folder) / "model.onnx"
         source.write_bytes(_with_holes(proto, Path(folder) / _HOLE).SerializeToString())
-        if name:
-            options.optimized_model_filepath = str(Path(folder) / name)
-        else:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exception classes have no common public base
-            raise Refused(next(iter(str(error).strip().splitlines()), type(error).__name__)) from None
-        return onnx.load(Path(folder) / name, load_external_data=False) if name else None
+        yield source
 
 
 def _with_holes(proto: ModelProto, hole: Path) -> ModelProto:
