@@ -15,6 +15,7 @@ from hyps.compiler.targets import target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.terminal.parser import SHELLS
 from tests.completions import scripts
+from tests.waiting import PATIENCE_S
 
 #: A line that is typed, the words that must be offered, and those that must not.
 CASES = [
@@ -124,7 +125,7 @@ def test_zsh(folder: Path, bin_folder: Path, typed: str, completed: str) -> None
 
     def until(what: str) -> None:
         nonlocal shown
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + PATIENCE_S
         while what.encode() not in shown and time.monotonic() < limit:
             if select.select([terminal], [], [], 0.2)[0]:
                 shown += os.read(terminal, 65_536)

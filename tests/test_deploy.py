@@ -24,6 +24,7 @@ from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 from hyps.runtime.terminal.parser import size
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE_S
 
 DEPLOY = ROOT / "docs" / "deploy"
 README = (DEPLOY / "README.md").read_text()
@@ -107,7 +108,7 @@ def verify(bin_folder: Path, tmp_path: Path) -> Callable[[Callable[[str], str]],
                 text = text.replace(ours, there)
             (tmp_path / path.name).write_text(text)
         command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)]
-        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stderr
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S).stderr
         return [line for line in said.splitlines() if "hyps-" in line]
 
     return run
@@ -140,7 +141,7 @@ def test_a_unit_writes_where_it_may_and_has_its_secret_from_a_file(name: str, op
 
 def test_compose_file_is_valid() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
