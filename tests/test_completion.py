@@ -83,7 +83,7 @@ def test_bash(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     assert not found & not_offered or line.endswith(tuple(not_offered))
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish: run 'make setup-system' as root (Debian)")
 @pytest.mark.parametrize(
     ("line", "offered", "not_offered"),
     [case for case in CASES if not case[0].startswith("hypsc ")],
@@ -96,7 +96,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     assert line.startswith("hyps-run my") or not found & not_offered  # fish offers files at every position
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh: run 'make setup-system' as root (Debian)")
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [

@@ -7,7 +7,6 @@ import configparser
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,6 +23,7 @@ from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 from hyps.runtime.terminal.parser import size
 from tests.conftest import ROOT
+from tests.programs import program
 from tests.waiting import PATIENCE_S
 
 DEPLOY = ROOT / "docs" / "deploy"
@@ -97,8 +97,7 @@ def test_a_command_is_accepted(words: list[str]) -> None:
 @pytest.fixture
 def verify(bin_folder: Path, tmp_path: Path) -> Callable[[Callable[[str], str]], list[str]]:
     """What systemd-analyze says of the units, changed; their programs are made to be there."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("needs systemd-analyze: apt-get install systemd")
+    program("systemd-analyze")
     programs = {"/opt/hyps/bin": str(bin_folder), "/usr/sbin/mosquitto": sys.executable}
 
     def run(change: Callable[[str], str]) -> list[str]:

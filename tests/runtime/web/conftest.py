@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.programs import program
 from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
@@ -160,11 +159,7 @@ def restore(web: Web) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The distribution's Chromium, with a camera that shows a moving pattern."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("needs Chromium: apt-get install chromium")
-        pytest.skip("needs Chromium: apt-get install chromium")
+    chromium = program("chromium")
     options = [
         "--no-sandbox",
         "--disable-gpu",
