@@ -62,23 +62,31 @@ def most_at_once(log: str) -> int:
     return most
 
 
+def results(devices: Devices) -> int:
+    """Return how many results of sub-bundles the manager has received."""
+    return devices.log("manager").count("inferring -> computed")
+
+
 def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """A slow stream's images do not wait for later ones, and a killed hub delays them only shortly."""
     devices.start(1)
     found: list[bytes] = []
+    answered: list[int] = []  # when an image is taken: how many of the earlier ones have their answer
 
     def camera() -> Iterator[dict[str, NDArray[Any]]]:
         for number, picture in enumerate(pictures[:6]):
+            answered.append(len(found))
             yield picture
             if number == 3:
                 devices.kill("hub")
                 devices.start_hub()
-            wait_for("its answer", lambda answered=number + 1: len(found) >= answered)  # type: ignore[misc]
+            wait_for("its result", lambda count=number + 1: results(devices) >= count)  # type: ignore[misc]
+            time.sleep(0.5)
 
     with closing(devices.engine()) as engine:
-        for done in engine.run(in_memory(camera())):
-            found.append(done.outputs["scores"].tobytes())
+        found.extend(done.outputs["scores"].tobytes() for done in engine.run(in_memory(camera())))
     assert found == expected[:6]
+    assert answered[-1] > 0
 
 
 def test_one_command_for_many_images(devices: Devices, hyps_run: Command, photograph: Path, tmp_path: Path) -> None:
@@ -132,7 +140,7 @@ def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, phot
     devices.start_program("w1", LIAR)
     devices.wait_for_sub_bundles(workers=2)
     with subprocess.Popen([devices.hyps_run, devices.bundle, photograph, "--engine", devices.url]) as client:
-        wait_for("both workers' results", lambda: devices.log("manager").count("inferring -> computed") >= 2)
+        wait_for("both workers' results", lambda: results(devices) >= 2)
         time.sleep(0.5)
         assert client.poll() is None
         client.kill()
