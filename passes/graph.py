@@ -17,7 +17,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
-from hyps.passes.weights import Model, Origin
+from hyps.passes.weights import Model, Origin, Weight
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
@@ -25,12 +25,16 @@ _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A tensor with a known element type (numpy name, e.g. ``float32``) and shape."""
+    """A tensor with a known element type (numpy name, e.g. ``float32``) and shape.
+
+    ``storage`` is where the bytes of a referenced weight lie. Weights with the same storage are held once.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    storage: Weight | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +134,7 @@ def view(model: Model) -> Graph:
     Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
     """
     graph = model.proto.graph
-    weights = {tensor.name: _weight(tensor) for tensor in graph.initializer}
+    weights = {tensor.name: _weight(tensor, model.weights.get(tensor.name)) for tensor in graph.initializer}
     typed = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     tensors: dict[str, Tensor] = {}
     operators: list[Operator] = []
@@ -165,10 +169,10 @@ def view(model: Model) -> Graph:
     )
 
 
-def _weight(tensor: TensorProto) -> Tensor:
+def _weight(tensor: TensorProto, storage: Weight | None) -> Tensor:
     shape = tuple(tensor.dims)
     nbytes = element_bytes(tensor.data_type, math.prod(shape))
-    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes)
+    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes, storage=storage)
 
 
 def _tensor(value: ValueInfoProto) -> Tensor:

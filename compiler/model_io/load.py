@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
+from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
@@ -68,7 +69,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
-        model = reference_weights(path, proto, spilled)
+        model = share_equal_weights(reference_weights(path, proto, spilled))
         try:
             onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
