@@ -25,6 +25,7 @@ from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
@@ -64,9 +65,8 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
+    proto = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()]).model.proto
     inexact_reason = _draws(proto) or inexact_reason
-    _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
         model = share_equal_weights(reference_weights(path, proto, spilled))
@@ -208,17 +208,3 @@ def _inlined_size(proto: ModelProto) -> int:
         return total
 
     return size(proto.graph.node)
-
-
-def _check_inner_tensors(graph: GraphProto) -> None:
-    """Raise `UnsupportedModel` where an attribute, or a graph in one, has a tensor in external data."""
-    for node in graph.node:
-        inner = list(subgraphs(node))
-        tensors = [tensor for subgraph in inner for tensor in subgraph.initializer]
-        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
-            raise UnsupportedModel(
-                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
-            )
-        for subgraph in inner:
-            _check_inner_tensors(subgraph)
