@@ -18,6 +18,7 @@ from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
 from hyps.compiler.progress import Advance
+from hyps.passes.cost.folding import unfolded_weights
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
@@ -84,7 +85,7 @@ def check_space(path: Path, needed_bytes: int) -> None:
 
 def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> tuple[Step, ...]:
     """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes."""
-    extractor = Extractor(planned.model, planned.plan.partitions)
+    extractor = Extractor(planned.model, planned.plan.partitions, unfolded_weights(planned.graph))
     with ThreadPoolExecutor(WRITERS) as pool:
         files: dict[tuple[Weight, ...], Future[FileRecord]] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -36,10 +36,12 @@ class Extractor:
     """An index of one planned model's nodes, tensors and weights, from which its ``partitions`` are extracted.
 
     The first partition carries the model's own description: its version, documentation and metadata, which may be large.
+    ``unfolded_weights`` are those of `hyps.passes.cost.folding`.
     """
 
-    def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
+    def __init__(self, model: Model, partitions: Sequence[Partition], unfolded_weights: Set[str] = frozenset()) -> None:
         graph = model.proto.graph
+        self._unfolded = unfolded_weights
         self._first = partitions[0].name
         self._model = model
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
@@ -57,11 +59,15 @@ class Extractor:
         offsets = {weight: offset for offset, weight in placed(self.contents(partition))}
         initializers = [*self._initializers(used, offsets, weights_name)]
         has_shared_session = partition.name in self._shared
-        defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
+        defaults = [
+            helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+            for each in initializers
+            if has_shared_session or each.name in self._unfolded
+        ]
         graph = helper.make_graph(
             nodes,
             partition.name,
-            [*(self._typed[name] for name in partition.inputs), *(defaults if has_shared_session else ())],
+            [*(self._typed[name] for name in partition.inputs), *defaults],
             [self._typed[name] for name in partition.outputs],
             initializers,
         )

@@ -1,8 +1,8 @@
 """Lift large weights out of the graphs in If, Loop and Scan, so that they are weights like those of any operator.
 
-The runtime gives onnxruntime the model's own weights in memory, without a copy. Those of an inner graph were measured to take
-two and a half times their bytes (onnxruntime 1.31). A graph may read what surrounds it, so a lifted weight gives the same
-result.
+The runtime gives onnxruntime the model's own weights in memory, without a copy. Those of an inner graph were measured to
+take two and a half times their bytes (onnxruntime 1.31). A graph may read what surrounds it, so a lifted weight gives the
+same result.
 """
 
 from __future__ import annotations
