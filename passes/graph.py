@@ -16,8 +16,8 @@ import networkx as nx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.onnx_ops import STANDARD_DOMAINS
-from hyps.passes.weights import Model, Origin, Weight
+from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, STANDARD_DOMAINS
+from hyps.passes.weights import REFERENCE_BYTES, Model, Origin, Weight
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
@@ -41,7 +41,9 @@ class Tensor:
 class Operator:
     """An ONNX node: the activations and weights that it reads, its subgraphs included, and the tensors that it writes.
 
-    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``origin`` is set where a
+    ``embedded_bytes`` is the size of its subgraphs, ``subgraphs`` in number with those within, whose small weights
+    onnxruntime holds in memory. ``folded_bytes`` are at least
+    those of the large constants that onnxruntime computes in its subgraphs while a session opens. ``origin`` is set where a
     rewrite made this operator of another.
     """
 
@@ -51,6 +53,8 @@ class Operator:
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
     embedded_bytes: int = 0
+    subgraphs: int = 0
+    folded_bytes: int = 0
     origin: Origin | None = None
 
 
@@ -134,6 +138,7 @@ def view(model: Model) -> Graph:
     Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
     """
     graph = model.proto.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     weights = {tensor.name: _weight(tensor, model.weights.get(tensor.name)) for tensor in graph.initializer}
     typed = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     tensors: dict[str, Tensor] = {}
@@ -156,6 +161,8 @@ def view(model: Model) -> Graph:
                 weights=tuple(name for name in names if name in weights),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
+                subgraphs=sum(map(_graph_count, subgraphs(node))),
+                folded_bytes=sum(_folded_bytes(graph, constants) for graph in subgraphs(node)),
                 origin=model.origins.get(node.name),
             )
         )
@@ -167,6 +174,41 @@ def view(model: Model) -> Graph:
         inputs=tuple(value.name for value in graph.input),
         outputs=tuple(value.name for value in graph.output),
     )
+
+
+def _graph_count(graph: GraphProto) -> int:
+    """Return 1 and the number of graphs within a graph."""
+    return 1 + sum(_graph_count(inner) for node in graph.node for inner in subgraphs(node))
+
+
+def _folded_bytes(graph: GraphProto, constants: Mapping[str, TensorProto]) -> int:
+    """Return the bytes of the large constants that onnxruntime computes from weights in a subgraph, and in those within.
+
+    Inferred shapes are not kept for subgraphs. A result counts as many elements as the largest operand. The largest one
+    counts three times, as onnxruntime makes copies of it. A convolution's weights count where a fusion may rewrite them.
+    """
+    elements = {name: math.prod(tensor.dims) for name, tensor in constants.items()}
+    types = {name: tensor.data_type for name, tensor in constants.items()}
+    for tensor in graph.initializer:
+        elements[tensor.name], types[tensor.name] = math.prod(tensor.dims), tensor.data_type
+    total = largest = 0
+    rewrites = any(node.op_type in {"BatchNormalization", "Mul", "Add"} for node in graph.node)
+    for node in graph.node:
+        total += sum(_folded_bytes(inner, constants) for inner in subgraphs(node))
+        names = [name for name in node.input if name]
+        known = [name for name in names if name in elements]
+        if rewrites and node.op_type in FLOAT_CONVOLUTIONS:
+            total += sum(element_bytes(types[name], elements[name]) for name in known)
+        if not known or len(known) < len(names):
+            continue
+        kind = next((attribute.i for attribute in node.attribute if attribute.name == "to"), types[known[-1]])
+        count = max(elements[name] for name in known)
+        nbytes = element_bytes(kind, count) if kind != TensorProto.STRING else 0
+        elements |= dict.fromkeys(node.output, count)
+        types |= dict.fromkeys(node.output, kind)
+        if nbytes >= REFERENCE_BYTES:
+            total, largest = total + nbytes, max(largest, nbytes)
+    return total + 2 * largest
 
 
 def _weight(tensor: TensorProto, storage: Weight | None) -> Tensor:

@@ -92,11 +92,14 @@ def file_bytes(nbytes: int) -> int:
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     """Return the bytes of the anonymous copies that onnxruntime makes of an operator's weights while it loads.
 
-    ``rewritten``: a fusion rewrites the weights.
+    ``rewritten``: a fusion rewrites the weights. A subgraph is counted as a session of its own.
     """
     weights = [graph.weights[name] for name in operator.weights]
-    total = 2 * operator.embedded_bytes + sum(
-        2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
+    total = (
+        2 * operator.embedded_bytes
+        + operator.subgraphs * SESSION_BYTES
+        + operator.folded_bytes
+        + sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
     )
     total += sum(weight.nbytes for weight in weights if weight.dtype in _MAPPED_TWICE and weight.nbytes >= REFERENCE_BYTES)
     if not operator.inputs:  # constant folding: the results become weights, too

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import networkx as nx
 
+from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import ACTIVATIONS, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
 
@@ -42,6 +43,7 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
     """
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
+    unfolded = unfolded_operators(graph)  # their results are the same wherever a cut is
     writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
     fused = nx.Graph()
     head: dict[int, str] = {}
@@ -49,7 +51,7 @@ def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
         head[index] = operator.op_type
         for name in operator.inputs:
             before = writer.get(name)
-            if before is None:
+            if before is None or graph.operators[before].name in unfolded:
                 continue
             if _is_inseparable(graph, graph.operators[before], operator):
                 fused.add_edge(before, index)

@@ -178,7 +178,7 @@ class Net:
             constants.append(placeholder(name, inside.data_type, values.shape))
             end += values.nbytes + 5
         for name, shape in self._absent.items():
-            weights[name] = Weight(path="nowhere", offset=0, row_bytes=4 * math.prod(shape))
+            weights[name] = Weight(path=f"nowhere/{name}", offset=0, row_bytes=4 * math.prod(shape))
             constants.append(placeholder(name, TensorProto.FLOAT, shape))
         return Model(proto=self.proto(constants), weights=weights)
 
