@@ -127,7 +127,7 @@ def _write_bundle(
     graph = planned.graph
     tensors = {name: _tensor_record(graph, name) for name in _boundary(planned)}
     preprocess, labels = _preprocess(job, graph, tensors), _labels(job, graph, tensors)
-    total_bytes = sum(weight.nbytes for weight in planned.model.weights.values())
+    total_bytes = sum(weight.nbytes for weight in {*planned.model.weights.values()})
     check_space(job.output, total_bytes)
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:

@@ -19,11 +19,13 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
+from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
@@ -66,13 +68,12 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    normalized = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()])
+    normalized = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()])
     proto = normalized.model.proto
     inexact_reason = _draws(proto) or inexact_reason
-    _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
-        model = reference_weights(path, proto, spilled)
+        model = share_equal_weights(reference_weights(path, proto, spilled))
         try:
             onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
@@ -213,17 +214,3 @@ def _inlined_size(proto: ModelProto) -> int:
         return total
 
     return size(proto.graph.node)
-
-
-def _check_inner_tensors(graph: GraphProto) -> None:
-    """Raise `UnsupportedModel` where an attribute, or a graph in one, has a tensor in external data."""
-    for node in graph.node:
-        inner = list(subgraphs(node))
-        tensors = [tensor for subgraph in inner for tensor in subgraph.initializer]
-        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
-            raise UnsupportedModel(
-                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
-            )
-        for subgraph in inner:
-            _check_inner_tensors(subgraph)

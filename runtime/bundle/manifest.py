@@ -250,8 +250,9 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
-        """Every file of the bundle except the manifest."""
-        return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
+        files = (file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        return tuple({file.path: file for file in files}.values())
 
     @property
     def streams_weights(self) -> bool:
