@@ -20,6 +20,7 @@ from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
+from hyps.passes.window_attributes import check_windows
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
 MOST_ELEMENTS = 1 << 50
@@ -36,6 +37,7 @@ def folded_model(
     typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
+    check_windows(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
     assumed = () if input_shapes else fixed.changes
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
