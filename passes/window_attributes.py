@@ -36,9 +36,10 @@ def _problems(node: NodeProto, shapes: Mapping[str, Shape]) -> Iterator[str]:
     axes = len(source) - 2
     if axes < 1:
         yield f"its input has the shape {list(source)}, without spatial axes"
-    for name, count, least in (("kernel_shape", axes, 1), ("strides", axes, 1), ("dilations", axes, 1), ("pads", 2 * axes, None)):
+    for name in ("kernel_shape", "strides", "dilations", "pads"):
         sizes: Sequence[int] = attributes.get(name, ())
-        if sizes and (len(sizes) != count or (least is not None and min(sizes) < least)):
+        count = 2 * axes if name == "pads" else axes
+        if sizes and (len(sizes) != count or (name != "pads" and min(sizes) < 1)):
             yield f"its {name} are {list(sizes)} for {axes} spatial axes"
     if node.op_type in CONVOLUTIONS:
         kernel, group = shapes[node.input[WEIGHT_POSITION.get(node.op_type, 1)]], attributes.get("group", 1)

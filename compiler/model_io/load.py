@@ -25,6 +25,7 @@ from hyps.compiler.model_io.file_kinds import other_kind
 from hyps.compiler.model_io.second_opinion import refusal
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
+from hyps.compiler.owned_folders import owned_folder, remove_abandoned
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
@@ -83,8 +84,10 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
     proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
     inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
-    with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
-        spilled = Path(scratch) / "weights"
+    temporary = Path(tempfile.gettempdir())
+    remove_abandoned(temporary)
+    with owned_folder(temporary, "hyps-") as scratch:
+        spilled = scratch / "weights"
         model = reference_weights(path, proto, spilled)
         try:
             onnx.checker.check_model(checkable(model))
