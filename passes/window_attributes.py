@@ -42,8 +42,9 @@ def _problems(node: NodeProto, shapes: Mapping[str, Shape]) -> Iterator[str]:
         if sizes and (len(sizes) != count or (name != "pads" and min(sizes) < 1)):
             yield f"its {name} are {list(sizes)} for {axes} spatial axes"
     if node.op_type in CONVOLUTIONS:
+        is_transposed = node.op_type == "ConvTranspose"
         kernel, group = shapes[node.input[WEIGHT_POSITION.get(node.op_type, 1)]], attributes.get("group", 1)
         if len(kernel) != len(source) or 0 in kernel:
             yield f"its weight has the shape {list(kernel)}"
-        elif group < 1 or source[1] % group or kernel[0] % group:
-            yield f"it has {group} groups for {source[1]} input channels"
+        elif group < 1 or kernel[0] % group or source[1] != (kernel[0] if is_transposed else kernel[1] * group):
+            yield f"its weight {list(kernel)} in {group} groups does not fit {source[1]} input channels"

@@ -82,6 +82,8 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
     check_graph(path, proto.graph)
     inexact_reason = _overridable_weights(proto)
     proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
+    if not proto.graph.node:
+        raise ModelFileError(f"{path} computes nothing: no operator makes an output; is it the right model?")
     inexact_reason = _draws(proto) or inexact_reason
     _check_inner_tensors(proto.graph)
     temporary = Path(tempfile.gettempdir())
