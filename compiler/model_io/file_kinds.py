@@ -82,6 +82,6 @@ def _zip(path: Path) -> str:
         return f"is a PyTorch checkpoint; {_TORCH}"
     if b"model.weights.h5" in names:
         return f"is a Keras model; {_TENSORFLOW} --keras MODEL.keras --output MODEL.onnx'"
-    inside = re.search(rb"[\w./-]{1,200}\.onnx\b", names)
+    inside = re.search(rb"[\w./-]{1,200}\.onnx", names)
     member = inside[0].decode() if inside else "the .onnx file"
     return f"is a zip archive; unpack it with unzip, and name {member} inside"
