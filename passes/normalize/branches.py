@@ -199,12 +199,13 @@ class _Walk:
         if wrong[1].problem is None or right[1].problem is not None or any(_shape(kind) is None for kind in kinds):
             return
         known = [kind for kind in kinds if kind is not None]
-        wrong[0].CopyFrom(dead_end(choice.input[0], f"{choice.output[0]}/{wrong[0].name}", known))
+        name = wrong[0].name
+        wrong[0].CopyFrom(dead_end(choice.input[0], f"{choice.output[0]}/{name}", known))
         types.update(zip(choice.output, known, strict=True))
         self.changes.append(
             Change(
                 operator=choice.name or choice.output[0],
-                what=f"the branch {wrong[0].name!r} ends with an error",
+                what=f"left without its branch {name!r}, which now ends with an error",
                 why=f"it cannot be computed with these shapes: {wrong[1].problem}",
             )
         )

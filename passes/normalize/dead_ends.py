@@ -33,9 +33,10 @@ def dead_end(condition: str, name: str, kinds: Sequence[TypeProto]) -> GraphProt
         table, size, output = (f"{name}/{part}{number}" for part in ("table", "size", "output"))
         constants.append(numpy_helper.from_array(np.array([1, *shape], np.int64), size))
         zero = helper.make_tensor("", kind.tensor_type.elem_type, [1], [0])
+        message = f"{name}, wrong for these shapes ({number})"
         nodes += [
             helper.make_node("ConstantOfShape", [size], [table], table, value=zero),
-            helper.make_node("Gather", [table, f"{name}/index"], [output], f"{name}, wrong for these shapes ({number})", axis=0),
+            helper.make_node("Gather", [table, f"{name}/index"], [output], message, axis=0),
         ]
         outputs.append(helper.make_value_info(output, kind))
     return helper.make_graph(nodes, name, [], outputs, constants)

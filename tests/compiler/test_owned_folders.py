@@ -1,4 +1,4 @@
-"""What a killed run leaves is removed by the next; what a living run holds, and what is the user's, stays."""
+"""The next run removes a killed run's folders; a living run's, and the user's, stay."""
 
 from __future__ import annotations
 

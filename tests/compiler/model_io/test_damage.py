@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper
@@ -19,7 +20,7 @@ from tests.compiler.onnxes import classifier, linear, model, node, saved, value,
 Damage = Callable[[ModelProto], object]
 
 
-def convolution(group: int = 1, channels: int = 8, **attributes: object) -> ModelProto:
+def convolution(group: int = 1, channels: int = 8, **attributes: Any) -> ModelProto:
     """Return a Conv and a Relu whose output has no shape."""
     nodes = [node("Conv", "x w", "c", group=group, **attributes), node("Relu", "c", "y")]
     return model(nodes, [value("x", 1, channels, 32, 32)], [ValueInfoProto(name="y")], [weight("w", 16, 8, 3, 3)])
@@ -63,6 +64,11 @@ def in_a_branch(proto: ModelProto) -> None:
     proto.graph.node.append(chosen("q", [inner], [node("Relu", "x", "e")], "y"))
 
 
+def many_axes(proto: ModelProto) -> None:
+    inputs = [value("x", 1, 3), value("shape", 2**62, kind=TensorProto.INT64)]
+    proto.CopyFrom(model([node("Expand", "x shape", "y")], inputs, [value("y", 3, 3)]))
+
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "reference": (attribute("kernel_shape", ref_attr_name="other"), "'kernel_shape' of Conv 'conv1' refers to an attribute"),
     "reference in a branch": (in_a_branch, "'alpha' of LeakyRelu 't' refers to an attribute of a function, and is in none"),
@@ -80,6 +86,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "groups that do not divide": (lambda proto: proto.CopyFrom(convolution(group=3)), "in 3 groups does not fit 8 input"),
     "no channels": (lambda proto: proto.CopyFrom(convolution(channels=0)), "does not fit 0 input channels"),
     "no kernel": (lambda proto: proto.CopyFrom(convolution(kernel_shape=[3, 3], strides=[0, 1])), "Conv"),
+    "a shape of 2^62 axes": (many_axes, "reads 'shape', a shape of 4611686018427387904 axes; 64 are supported"),
     "half the pads": (lambda proto: proto.CopyFrom(convolution(pads=[1, 1])), "Attribute pads has incorrect size"),
 }
 
