@@ -19,6 +19,7 @@ from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_r
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exactness import checked
 from hyps.compiler.model_io.load import LoadedModel, load_model
+from hyps.compiler.owned_folders import remove_abandoned
 from hyps.compiler.preparation import folded_model
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
@@ -98,6 +99,7 @@ def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Com
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can fix.
     """
+    remove_abandoned(job.output.parent)
     check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
         with progress("reading", None):
