@@ -16,7 +16,8 @@ from hyps.passes.graph import type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
-from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
@@ -32,13 +33,30 @@ def folded_model(
 
     The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
     """
-    fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=input_shapes)] if input_shapes else [AssumeBatch()])
-    typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
+    ask = OrtShapes(custom_ops=custom_ops)
+    fixed = _with_fixed_inputs(loaded.model, input_shapes)
+    refuse_open_inputs(fixed.model, lambda shapes: _can_be_typed(loaded.model, {**input_shapes, **shapes}, ask))
+    typed = _typed(fixed.model, ask)
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
-    assumed = () if input_shapes else fixed.changes
+    assumed = (change for change in fixed.changes if change.why != REQUESTED)
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
+
+
+def _with_fixed_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Rewritten:
+    """Return the model with the ``shapes`` that the user gives, and batches of one where a batch alone is open."""
+    given = [FixInputShapes(shapes=shapes)] if shapes else []
+    return run_rewrites(model, [*given, AssumeBatch(size=given_batch(model, shapes))])
+
+
+def _can_be_typed(model: Model, shapes: Mapping[str, tuple[int, ...]], ask: OrtShapes) -> bool:
+    """Return whether inputs of these shapes give every tensor a shape."""
+    try:
+        _typed(_with_fixed_inputs(model, shapes).model, ask)
+    except UnsupportedModel:
+        return False
+    return True
 
 
 def _typed(model: Model, ask: OrtShapes) -> Rewritten:

@@ -10,6 +10,7 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.loop_shapes import carried, changing
+from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
@@ -22,14 +23,9 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
 
     An inferred shape replaces the model's own: exporters leave symbolic and stale ones. Where onnx cannot infer a shape, or
     the model has operators that onnx does not know, ``ask`` is called; without it the model's own shapes are taken.
-    Raises `UnsupportedModel` with the first tensor whose shape is not fixed, and `--input-shape` where that helps.
+    Raises `UnsupportedModel` with all inputs that are not fixed, or with the first tensor whose shape is not.
     """
-    for value in model.proto.graph.input:
-        if not _is_fixed(value):
-            raise UnsupportedModel(
-                f"input {value.name!r} has a dynamic shape {_describe(value)}; fix it, for example with "
-                f"--input-shape {value.name}:{_example(value)}"
-            )
+    refuse_open_inputs(model)
     writers = {name: node for node in model.proto.graph.node for name in node.output if name}
     states = carried(model.proto)
     known = _inferred(model, states.values(), data_prop=True)
@@ -109,10 +105,6 @@ def _dimensions(value: ValueInfoProto) -> list[str]:
 
 def _describe(value: ValueInfoProto) -> str:
     return f"[{', '.join(_dimensions(value))}]" if value.type.tensor_type.HasField("shape") else "of unknown rank"
-
-
-def _example(value: ValueInfoProto) -> str:
-    return ",".join(d if d.isdigit() and d != "0" else "1" for d in _dimensions(value)) or "1,3,224,224"
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
+from hyps.runtime.suggestions import install
 from hyps.runtime.terminal.console import say
 from hyps.runtime.terminal.exit import run_and_exit
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:  # a device has the runtime alone
         if error.name is None or error.name.partition(".")[0] == "hyps":
             raise
-        sys.exit(say(f"the compiler needs the {error.name} library; run: pip install 'hyps[compiler]'", "hypsc"))
+        sys.exit(say(f"the compiler needs the {error.name} library; {install('compiler')}", "hypsc"))
 
     gc.freeze()  # imported modules stay alive: scanning them for garbage would cost a tenth of the start-up
     unwind_on_signals()

@@ -19,6 +19,7 @@ from hyps.compiler.report.facts import Facts
 from hyps.compiler.report.model_facts import model_facts
 from hyps.compiler.report.run_profile import Measurements, read_profile
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.suggestions import install
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
 _Profile = Annotated[
@@ -111,7 +112,7 @@ def _import_drawing(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        raise OptionError("drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'") from None
+        raise OptionError(f"drawing needs matplotlib, which is not installed; {install('report')}") from None
 
 
 def _check_folder(path: Path) -> None:

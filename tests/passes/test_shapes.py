@@ -54,8 +54,8 @@ def test_outputs_are_written_into_the_model() -> None:
     ("shape", "problem"),
     [
         (("N", 3, 8, 8), "[N, 3, 8, 8]; fix it, for example with --input-shape image:1,3,8,8"),
-        (("N", 3, "h", "w"), "[N, 3, h, w]; fix it, for example with --input-shape image:1,3,1,1"),
-        ((-1, 3, 8, 8), "[-1, 3, 8, 8]; fix it, for example with --input-shape image:1,3,8,8"),
+        (("N", 3, "h", "w"), "[N, 3, h, w]; fix it, for example with --input-shape image:1,3,224,224"),
+        ((-1, 3, 8, 8), "[?, 3, 8, 8]; fix it, for example with --input-shape image:1,3,8,8"),
         (("", 3, 8, 8), "[?, 3, 8, 8]; fix it, for example with --input-shape image:1,3,8,8"),
     ],
     ids=["batch", "batch and size", "minus one", "nameless"],

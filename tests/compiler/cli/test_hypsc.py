@@ -461,4 +461,7 @@ def test_a_device_without_the_compiler(tmp_path: Path) -> None:
     """Where the runtime alone is installed, ``hypsc`` says in one line what to install."""
     program = "import sys; sys.modules['typer'] = None; from hyps.compiler.cli.main import main; main(['targets', 'list'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert said(done) == "hypsc: the compiler needs the typer library; run: pip install 'hyps[compiler]'\n"
+    assert (
+        said(done)
+        == "hypsc: the compiler needs the typer library; run in the folder of HyPS's source: pip install '.[compiler]'\n"
+    )

@@ -358,11 +358,11 @@ INPUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "empty folder": (lambda folder: (folder / "x.npz").mkdir(), ("x.npz holds no images and no .npy or .npz files",)),
     "wrong shape": (
         tensors(image=np.zeros((1, 3, 16, 15), np.float32)),
-        ("input 'image' is float32[1, 3, 16, 15]; the model takes float32[1, 3, 16, 16]",),
+        ("input 'image' is float32[1, 3, 16, 15]; the bundle was compiled for float32[1, 3, 16, 16]",),
     ),
     "wrong type": (
         tensors(image=np.zeros((1, 3, 16, 16), np.float64)),
-        ("input 'image' is float64[1, 3, 16, 16]; the model takes float32[1, 3, 16, 16]",),
+        ("input 'image' is float64[1, 3, 16, 16]; the bundle was compiled for float32[1, 3, 16, 16]",),
     ),
     "wrong name": (
         tensors(picture=np.zeros((1, 3, 16, 16), np.float32)),
@@ -370,7 +370,7 @@ INPUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "damaged npz": (data(b"PK\x03\x04" + bytes(50)), ("x.npz is a damaged .npz file",)),
     "damaged npy": (data(b"\x93NUMPY\x01\x00\xff\xff{"), ("x.npz is a damaged .npy file",)),
-    "pickle": (pickled, ("input 'image' is object[2]; the model takes float32",)),
+    "pickle": (pickled, ("input 'image' is object[2]; the bundle was compiled for float32",)),
 }
 
 
