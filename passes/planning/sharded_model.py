@@ -14,7 +14,6 @@ from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
 from hyps.runtime.bundle.manifest import Reason
-from hyps.runtime.suggestions import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +82,8 @@ def _requested(options: ShardOptions, request: Request) -> Iterator[ShardSpec]:
     for requested in request.shards:
         if requested.operator not in positions:
             known = [name for name, index in positions.items() if options.of(index)]
-            near = did_you_mean(requested.operator, known)
             some = ", ".join([*map(repr, known[:5]), *(["..."] if len(known) > 5 else [])]) or "none"
-            raise UnsupportedModel(
-                f"--shard: no operator is called {requested.operator!r}; {near}those that can be split: {some}"
-            )
+            raise UnsupportedModel(f"--shard: no operator is called {requested.operator!r}; those that can be split: {some}")
         option = options.by(positions[requested.operator], requested.method)
         if requested.count > option.layout.max_shards:
             raise UnsupportedModel(

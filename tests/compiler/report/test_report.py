@@ -211,8 +211,5 @@ def test_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = hypsc_here(command, classifier_bundle.folder, "-o", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == "hypsc: drawing needs matplotlib, which is not installed; run in the folder of HyPS's source: pip install '.[report]'\n"
-    )
+    assert done.stderr == f"hypsc: drawing needs matplotlib, which is not installed; {install('report')}\n"
     assert list(tmp_path.iterdir()) == []
