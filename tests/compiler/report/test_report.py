@@ -12,6 +12,7 @@ import onnx
 import pytest
 from playwright.sync_api import Page
 
+from hyps.runtime.suggestions import install
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 from tests.compiler.report.conftest import Look
