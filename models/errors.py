@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hyps.runtime.errors import HypsError
 from hyps.runtime.suggestions import did_you_mean
 
 
-class ModelError(Exception):
+class ModelError(HypsError):
     """A network cannot be built; the message says what to do about it."""
 
 
