@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.model_io.load import LoadedModel, load_model, loaded_model
 from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import type_name
@@ -17,6 +18,7 @@ from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart, extract_part
 from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
@@ -24,6 +26,16 @@ from hyps.passes.weights import Model
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
 MOST_ELEMENTS = 1 << 50
+
+
+@contextmanager
+def load_part(path: Path, part: ModelPart) -> Iterator[LoadedModel]:
+    """Load the model at ``path``, or a part of it, as `load_model` does. Raises `UnsupportedModel` for a wrong part."""
+    with load_model(path) as loaded:
+        if part == WHOLE_MODEL:
+            yield loaded
+        else:
+            yield loaded_model(path, extract_part(loaded.model, part), loaded.inexact_reason)
 
 
 def folded_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import onnx
@@ -11,6 +12,7 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.loop_shapes import carried, changing
 from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.plannable_part import advised_part
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
@@ -41,8 +43,7 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         shape, writer = _describe(known[name]) if name in known else "unknown", writers[name]
         raise UnsupportedModel(
             f"tensor {name!r} (output of {writer.op_type} {writer.name!r}) has no fixed shape ({shape}): it depends "
-            "on the values of the inputs, so that its memory cannot be planned; cut the model before it, or export it with "
-            "fixed shapes"
+            f"on the values of the inputs, so that its memory cannot be planned; {_remedy(model, missing)}"
         )
     typed = ModelProto()
     typed.CopyFrom(model.proto)
@@ -53,6 +54,23 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         if value.name in known:
             value.type.CopyFrom(known[value.name].type)
     return replace(model, proto=typed)
+
+
+def tensor_types(model: Model) -> dict[str, ValueInfoProto]:
+    """Return the types of a model's tensors by name, as far as they are known; dimensions may be open."""
+    graph = model.proto.graph
+    known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    with suppress(UnsupportedModel):
+        inferred = _inferred(model, (), data_prop=True)
+        known |= {name: value for name, value in inferred.items() if value.type.tensor_type.HasField("shape")}
+    return known
+
+
+def _remedy(model: Model, missing: Collection[str]) -> str:
+    """Return what to do about tensors without a fixed shape."""
+    options = advised_part(model.proto.graph, missing)
+    before = f"compile the part before it with {options}, and compute the rest elsewhere, or " if options else ""
+    return f"{before}export it with fixed shapes"
 
 
 def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
