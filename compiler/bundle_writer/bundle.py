@@ -21,7 +21,7 @@ from hyps.compiler.progress import Advance
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, SessionRecord, Step, WeightsRecord
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
 PARTITIONS = "partitions"
@@ -76,8 +76,8 @@ def check_space(path: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:
         raise WriteError(
-            f"{path} needs {megabytes(needed_bytes)}, its disk has {megabytes(free)} free; free some, or name another "
-            "disk with -o"
+            f"{path} needs {megabytes_up(needed_bytes)}, its disk has {megabytes_down(free)} free; free some, or name "
+            "another disk with -o"
         )
 
 
