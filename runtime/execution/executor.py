@@ -111,6 +111,12 @@ class Executor:
         self._residency.release()
         self.trim()
 
+    def close(self) -> None:
+        """Give back sessions, weights and code pages; the executor cannot run afterwards."""
+        self._sessions.close()
+        self._residency.close()
+        self.trim()
+
     def run(
         self,
         inputs: Mapping[str, NDArray[Any]],
