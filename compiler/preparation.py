@@ -63,12 +63,13 @@ def _with_fixed_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> R
 
 
 def _can_be_typed(model: Model, shapes: Mapping[str, tuple[int, ...]], ask: OrtShapes) -> bool:
-    """Return whether inputs of these shapes give every tensor a shape."""
+    """Return whether inputs of these shapes give every tensor a shape, and none that is empty."""
     try:
-        _typed(_with_fixed_inputs(model, shapes).model, ask)
+        graph = _typed(_with_fixed_inputs(model, shapes).model, ask).model.proto.graph
     except UnsupportedModel:
         return False
-    return True
+    values = (*graph.value_info, *graph.output)
+    return all(size.dim_value > 0 for value in values for size in value.type.tensor_type.shape.dim)
 
 
 def _typed(model: Model, ask: OrtShapes) -> Rewritten:

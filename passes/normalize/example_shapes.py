@@ -12,6 +12,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.normalize.dimensions import Dimension, described, input_dimensions, size_of, symbol_sizes
+from hyps.passes.normalize.operator_sizes import operator_sizes
 from hyps.passes.weights import Model
 
 Kind = Literal["batch", "channels", "pixels", "frames", "samples", "past", "values"]
@@ -26,7 +27,8 @@ _SYMBOL_WORDS: Sequence[tuple[Kind, str]] = (
     ("frames", r"frames"),
     ("values", r"seq|sequence|tokens?|len|length|text|words?|time|t|l|s|nodes?|edges?|points?"),
 )
-_SOUND = re.compile(r"audio|wave|speech|signal|sound|pcm")
+_SOUND = re.compile(r"audio|wave|speech|signal|sound|pcm|input_values")
+_STATE = re.compile(r"state|hidden|h0|c0|memory")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -72,7 +74,8 @@ def refuse_open_inputs(model: Model, works: Callable[[Mapping[str, tuple[int, ..
     unfixed = [name for name, value in inputs.items() if _is_open(input_dimensions(value))]
     if not unfixed:
         return
-    first, *others = (_options(inputs, unfixed, sizes) for sizes in _PROPOSED)
+    insisted = operator_sizes(model)
+    first, *others = (_options(inputs, unfixed, insisted, sizes) for sizes in _PROPOSED)
     example = first
     if works and len(model.proto.graph.node) <= _MOST_OPERATORS_TRIED:
         example = next((each for each in (first, *others) if works(each)), first)
@@ -89,10 +92,13 @@ def refuse_open_inputs(model: Model, works: Callable[[Mapping[str, tuple[int, ..
 
 
 def _options(
-    inputs: Mapping[str, ValueInfoProto], unfixed: Sequence[str], sizes: ExampleSizes
+    inputs: Mapping[str, ValueInfoProto],
+    unfixed: Sequence[str],
+    insisted: Mapping[tuple[str, int], int],
+    sizes: ExampleSizes,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of as few inputs as fix all of them, as far as their symbols reach."""
-    shapes = _shapes(inputs, unfixed, sizes)
+    shapes = _shapes(inputs, unfixed, insisted, sizes)
     chosen: dict[str, tuple[int, ...]] = {}
     known: dict[str, int] = {}
     for name in unfixed:
@@ -103,21 +109,36 @@ def _options(
     return chosen
 
 
-def _shapes(inputs: Mapping[str, ValueInfoProto], unfixed: Sequence[str], sizes: ExampleSizes) -> dict[str, tuple[int, ...]]:
+def _shapes(
+    inputs: Mapping[str, ValueInfoProto],
+    unfixed: Sequence[str],
+    insisted: Mapping[tuple[str, int], int],
+    sizes: ExampleSizes,
+) -> dict[str, tuple[int, ...]]:
     """Return a shape for each of the inputs in which a symbol has one size, and a formula the size of its symbols."""
+    by_input = {name: input_dimensions(inputs[name]) for name in unfixed}
     known: dict[str, int] = {}
-    symbols = [(name, input_dimensions(inputs[name]) or []) for name in unfixed]
+    for (name, position), size in insisted.items():
+        dimensions = by_input.get(name)
+        if dimensions and -len(dimensions) <= position < len(dimensions):
+            dimension = dimensions[position]
+            if isinstance(dimension, str) and dimension:
+                known.setdefault(dimension, size)
+            elif dimension == "":
+                dimensions[position] = size
     for is_formula in (False, True):
-        for name, dimensions in symbols:
-            for position, dimension in enumerate(dimensions):
+        for name, dimensions in by_input.items():
+            for position, dimension in enumerate(dimensions or ()):
                 if isinstance(dimension, str) and dimension and dimension.isidentifier() != is_formula:
-                    size = size_of(dimension, known)
-                    known[dimension] = sizes.of(_kind(inputs[name], dimensions, position)) if size is None else size
-    return {name: tuple(_filled(inputs[name], known, sizes)) for name in unfixed}
+                    size_known = size_of(dimension, known)
+                    kind = _kind(inputs[name], dimensions or (), position)
+                    known[dimension] = sizes.of(kind) if size_known is None else size_known
+    return {name: tuple(_filled(inputs[name], dimensions, known, sizes)) for name, dimensions in by_input.items()}
 
 
-def _filled(value: ValueInfoProto, known: Mapping[str, int], sizes: ExampleSizes) -> Iterator[int]:
-    dimensions = input_dimensions(value)
+def _filled(
+    value: ValueInfoProto, dimensions: Sequence[Dimension] | None, known: Mapping[str, int], sizes: ExampleSizes
+) -> Iterator[int]:
     if dimensions is None:
         yield from (1, 3, sizes.pixels, sizes.pixels) if _is_float(value) else (1, sizes.values)
         return
@@ -139,7 +160,8 @@ def _kind(value: ValueInfoProto, dimensions: Sequence[Dimension], position: int)
         return "samples" if is_sound and (rank < 3 or dimensions[1] == 1) else "values"
     if kind:
         return kind
-    if position == 0 and rank > 1:
+    layers_first = rank == 3 and dimensions[0] != "" and _STATE.search(value.name.lower())  # [layers, batch, size]
+    if rank > 1 and position == (1 if layers_first else 0):
         return "batch"
     if rank in (4, 5) and _is_float(value):
         channels = rank - 1 if dimensions[-1] in (1, 3) else 1
