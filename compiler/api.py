@@ -52,7 +52,7 @@ def compile_model(
     """
     base = planning_request(
         split=split,
-        shards=[requested_shard(operator, *each) for operator, each in (shards or {}).items()],
+        shards=[requested_shard(operator, *_method(operator, each)) for operator, each in (shards or {}).items()],
         shard_policy=shard_policy,
         tile=tile,
         max_params=max_params,
@@ -74,6 +74,12 @@ def compile_model(
         force=force,
     )
     return compile_file(compilation, _reporting(progress) if progress else no_progress).plan
+
+
+def _method(operator: str, given: tuple[str, int]) -> tuple[str, int]:
+    if isinstance(given, str) or len(given) != 2:
+        raise OptionError(f'shards gives {operator!r} {given!r}; give a method and a number, such as ("output", 32)')
+    return given
 
 
 def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ def requested_shard(operator: str, method: str, count: int) -> RequestedShard:
     """Return the split of one operator. Raises `OptionError` for an unknown method and for fewer than two shards."""
     if method not in METHOD_OF or type(count) is not int or count < 2:
         raise OptionError(
-            f"operator {operator!r} cannot be split by {method!r} into {count!r}: give METHOD:N, with METHOD one of "
-            f"{', '.join(METHOD_OF)}, and N from 2 on"
+            f"operator {operator!r} cannot be split by {method!r} into {count!r} shards: the methods are "
+            f"{', '.join(METHOD_OF)}, and the shards are 2 or more"
         )
     return RequestedShard(operator=operator, method=METHOD_OF[method], count=count)
 

@@ -85,8 +85,12 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "memory as a float": ({"memory_bytes": 72e6}, "memory_bytes=72000000.0 is no number of bytes"),
     "no memory": ({"memory_bytes": 0}, "memory_bytes=0 is no number of bytes"),
     "max_params": ({"max_params": -1}, "max_params=-1 is no number of parameters"),
-    "shards": ({"shards": {"conv1": ("outputs", 4)}}, "operator 'conv1' cannot be split by 'outputs' into 4: give METHOD:N"),
-    "one shard": ({"shards": {"conv1": ("output", 1)}}, "into 1: give METHOD:N"),
+    "shards": (
+        {"shards": {"conv1": ("outputs", 4)}},
+        "cannot be split by 'outputs' into 4 shards: the methods are output",
+    ),
+    "a shard as text": ({"shards": {"conv1": "output:4"}}, "shards gives 'conv1' 'output:4'; give a method and a number"),
+    "one shard": ({"shards": {"conv1": ("output", 1)}}, "into 1 shards: the methods are"),
     "a shape": ({"input_shapes": {"image": "1,3,32,32"}}, "input_shapes gives 'image' '1,3,32,32', which is no shape"),
     "a name": ({"until": "conv1"}, "until='conv1' is one name; give a list, ['conv1']"),
 }
