@@ -139,7 +139,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "dynamic input": (proto(DYNAMIC), ("input 'x' has a dynamic shape [4, N]", "--input-shape x:4,1")),
     "dynamic tensor": (
         proto(DATA_DEPENDENT),
-        ("tensor 'y' (output of NonZero 'y') has no fixed shape", "cut the model"),
+        ("tensor 'y' (output of NonZero 'y') has no fixed shape", "export it with fixed shapes"),
     ),
     "input that does not exist": (proto(DYNAMIC, *TO, "--input-shape", "z:4,1"), ("names 'z'", "inputs are 'x'")),
     "huge input": (
@@ -172,7 +172,10 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("l.txt has 2 lines, the model has 10 classes",),
     ),
     "labels missing": (proto(classifier(), *TO, "--labels", "l.txt"), ("--labels: cannot read l.txt: No such file",)),
-    "preset unknown": (proto(classifier(), *TO, "--preprocess", "image"), ("'image'; use imagenet, imagenet-caffe,",)),
+    "preset unknown": (
+        proto(classifier(), *TO, "--preprocess", "image"),
+        ("'image'; did you mean 'imagenet'? use imagenet, imagenet-caffe,",),
+    ),
     "preset for no image": (
         proto(linear(), *TO, "--preprocess", "imagenet"),
         ("takes no image; leave it out, and give inputs as .npy or .npz",),
