@@ -174,7 +174,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "labels missing": (proto(classifier(), *TO, "--labels", "l.txt"), ("--labels: cannot read l.txt: No such file",)),
     "preset unknown": (
         proto(classifier(), *TO, "--preprocess", "image"),
-        ("'image'; did you mean 'imagenet'? use imagenet, imagenet-caffe,",),
+        ("did you mean 'imagenet'? use imagenet, imagenet-caffe,",),
     ),
     "preset for no image": (
         proto(linear(), *TO, "--preprocess", "imagenet"),
