@@ -101,15 +101,23 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield LoadedModel(
-            model=model,
-            given=given,
-            repairs=normalized.changes,
-            name=path.stem,
-            parameters=_parameters(proto.graph),
-            weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
-            inexact_reason=inexact_reason,
-        )
+        yield loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
+
+
+def loaded_model(
+    path: Path, model: Model, inexact_reason: str | None, *, given: ModelProto, repairs: tuple[Change, ...] = ()
+) -> LoadedModel:
+    """Return a model that was read from ``path``, or a part of it, with its size."""
+    graph = model.proto.graph
+    return LoadedModel(
+        model=model,
+        given=given,
+        repairs=repairs,
+        name=path.stem,
+        parameters=_parameters(graph),
+        weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in graph.initializer),
+        inexact_reason=inexact_reason,
+    )
 
 
 def _parameters(graph: GraphProto) -> int:

@@ -111,6 +111,12 @@ class Executor:
         self._residency.release()
         self.trim()
 
+    def close(self) -> None:
+        """Give back sessions, weights and code pages; the executor cannot run afterwards."""
+        self._sessions.close()
+        self._residency.close()
+        self.trim()
+
     def run(
         self,
         inputs: Mapping[str, NDArray[Any]],
@@ -207,9 +213,23 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
 
 def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
-    if dtype.name != record.dtype or tuple(shape) != record.shape:
-        given = describe(TensorRecord(dtype=dtype.name, shape=tuple(shape)))
-        raise InputError(f"input {name!r} is {given}", f"the model takes {describe(record)}")
+    if dtype.name == record.dtype and tuple(shape) == record.shape:
+        return
+    given = TensorRecord(dtype=dtype.name, shape=tuple(shape))
+    problem = f"input {name!r} is {describe(given)}; the bundle was compiled for {describe(record)}"
+    if dtype.name != record.dtype:
+        raise InputError(problem, f"convert it to {record.dtype}")
+    if len(shape) != len(record.shape) or not all(shape):
+        raise InputError(problem, "give it that shape")
+    import shlex  # only a wrong input needs it
+
+    pad = all(size <= largest for size, largest in zip(shape, record.shape, strict=True))
+    option = shlex.quote(f"{name}:{','.join(map(str, shape))}")
+    raise InputError(
+        problem,
+        f"{'pad it to that shape' if pad else 'give it that shape'}, or compile another bundle with --input-shape {option}, "
+        "if the model leaves that dimension open",
+    )
 
 
 def describe(record: TensorRecord) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hyps.runtime.bundle.manifest import Preprocess
 from hyps.runtime.errors import InputError, RoomError
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: Pillow holds a colour picture in four bytes a pixel.
 _PIXEL_BYTES = 4
@@ -108,8 +108,8 @@ def _fit(picture: Image.Image, name: str, recipe: Preprocess, room_bytes: int) -
     needed_bytes = _needed_bytes(picture, full, recipe)
     if needed_bytes > room_bytes:
         raise RoomError(
-            f"image {name} of {full[0]} x {full[1]} pixels needs {megabytes(needed_bytes)} to decode and resize, "
-            f"{megabytes(max(room_bytes, 0))} are left of the budget; scale it down, or compile with more memory"
+            f"image {name} of {full[0]} x {full[1]} pixels needs {megabytes_up(needed_bytes)} to decode and resize, "
+            f"{megabytes_down(max(room_bytes, 0))} are left of the budget; scale it down, or compile with more memory"
         )
 
 

@@ -22,6 +22,7 @@ from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.broker.link import LinkFactory, Receiver
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.errors import HubError
+from hyps.runtime.suggestions import install
 
 try:
     from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5
@@ -29,7 +30,7 @@ try:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 except ImportError:
-    raise HubError("several devices need the paho-mqtt library: pip install 'hyps[cluster]'") from None
+    raise HubError(f"several devices need the paho-mqtt library; {install('cluster')}") from None
 
 #: The hub publishes the last will of a silent device after one and a half times this.
 KEEPALIVE_S = 4
