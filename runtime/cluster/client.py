@@ -32,6 +32,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.messages import Delivered, Refused, SendInputs, Submit
+from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.device.process_memory import memory
@@ -83,6 +84,7 @@ class ClusterEngine:
         self, bundle: Path, hub: str | None, join_file: Path | None, *, link: LinkFactory | None = None, repeat: int = 1
     ) -> None:
         self._manifest = read_manifest(bundle)
+        check_sendable(self._manifest)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._repeat = repeat
         join = Join(hub="") if link else resolve_join(hub, join_file, "--engine")

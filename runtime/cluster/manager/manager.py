@@ -31,6 +31,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
+from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
@@ -62,6 +63,7 @@ class Manager:
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = read_manifest(bundle)
+        check_sendable(self.manifest)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress, timeouts = options.compress, options.timeouts
