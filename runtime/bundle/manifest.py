@@ -49,7 +49,6 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
 }
 
 
-
 class PackedType(NamedTuple):
     """A type whose elements share bytes: the bits of each, and its number in ONNX."""
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES
 from hyps.runtime.errors import BundleError, InputError, LibraryError
@@ -199,7 +198,9 @@ def numpy_knows(dtype: str) -> bool:
 
 def dtype_of(value: TensorValue) -> str:
     """Return the type of a value's elements, as a `TensorRecord` names it."""
-    return value.dtype.name if isinstance(value, np.ndarray) else _TYPE_NAMES.get(value.element_type(), value.data_type())
+    return str(
+        value.dtype.name if isinstance(value, np.ndarray) else _TYPE_NAMES.get(value.element_type(), value.data_type())
+    )
 
 
 def to_numpy(value: TensorValue) -> TensorValue:

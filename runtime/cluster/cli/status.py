@@ -105,7 +105,7 @@ def table_lines(status: Status) -> Iterator[str]:
 def _worker(each: WorkerLine) -> list[str]:
     holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
     notes = [f"a group of {each.group}"] if each.group else []
-    notes += ["set aside: its answers were wrong"] if each.set_aside else [each.problem] if each.problem else []
+    notes += [f"set aside: {each.problem}" if each.set_aside else each.problem] if each.problem else []
     speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
     return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
 

@@ -118,8 +118,8 @@ class StatusPublisher:
                 leases=leases.count(name),
                 computed_per_s=self._statistics.computed[name].per_s(),
                 group=state.group,
-                set_aside=self._workers.is_set_aside(name),
-                problem=state.problem,
+                set_aside=(reason := self._workers.set_aside_because(name)) is not None,
+                problem=reason or state.problem,
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:

@@ -27,4 +27,4 @@ def check_sendable(manifest: Manifest) -> None:
         try:
             encode_frame(header, b"")
         except ValueError:
-            raise BundleError(f"tensor {name[:200]!r}: its name or shape is too long to be sent to a device", _REMEDY) from None
+            raise BundleError(f"tensor {name[:200]!r} has a name or shape that is too long to be sent", _REMEDY) from None

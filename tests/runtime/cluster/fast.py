@@ -47,6 +47,7 @@ def main() -> None:
     """Apply the settings, then run the command."""
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     _replace("hyps.runtime.cluster.broker.connection", KEEPALIVE_S=settings.keepalive_s, RECONNECT_S=settings.reconnect_s)
+    _replace("hyps.runtime.cluster.broker.connection", WAIT_S=settings.reconnect_s)
     name, sys.argv = sys.argv[2], sys.argv[2:]
     if name == "hyps-worker":
         _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)

@@ -96,7 +96,35 @@ def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies
     assert replies == [SendInputs(job=job(number)) for number in range(3)]
     submissions.admit(0)
     submissions.admit(0)
-    assert len(replies) == 16
+    assert len(replies) == 8
+
+
+def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, tmp_path: Path) -> None:
+    """Clients take turns, and one may not announce more than it could ever send."""
+    asked: list[tuple[str, messages.Message]] = []
+    submissions = Submissions(
+        manifest,
+        BUNDLE,
+        Journal(tmp_path / "journal"),
+        lambda topic, payload, expiry_s: asked.append((topic, messages.decode_reply(payload))),
+    )
+    for number in range(2500):
+        submit(submissions, number, "a")
+    assert sum(isinstance(reply, Refused) for _, reply in asked) == 500
+    asked.clear()
+    submissions.admit(0)
+    submit(submissions, 9001, "b")
+    submissions.admit(0)
+    assert [topic for topic, _ in asked].count("hyps/clients/a/result") == 8
+    assert asked[-1] == ("hyps/clients/b/result", SendInputs(job=job(9001)))
+
+
+def test_inputs_of_another_attempt_are_rejected(submissions: Submissions, manifest: Manifest) -> None:
+    """Otherwise one client could have any number of tensors arrive for one job."""
+    submit(submissions, 1)
+    submissions.admit(0)
+    with pytest.raises(Rejection, match="not announced"):
+        submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=1), manifest.inputs[0], "c")
 
 
 def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Replies) -> None:
