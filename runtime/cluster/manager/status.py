@@ -63,7 +63,10 @@ class SubBundleLine(Message, frozen=True, kw_only=True):
 
 
 class Status(Message, frozen=True, kw_only=True):
-    """The status of one manager and its cluster. ``rejected`` counts messages that were not accepted, by reason."""
+    """The status of one manager and its cluster; ``model`` is empty while it serves no bundle.
+
+    ``rejected`` counts messages that were not accepted, by reason.
+    """
 
     model: Text
     jobs: Count
