@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.obedience import Obedience
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
@@ -28,8 +29,6 @@ from hyps.runtime.terminal.console import plain
 _LOAD_RETRIES = 3
 #: A worker is set aside after this many leases in a row without an answer.
 MAX_UNANSWERED = 3
-#: A worker that fetches files slower than this has too little network to be of use.
-_LEAST_BYTES_PER_S = 500_000
 _NO_PULSE = Pulse(session="0" * 32, resident_bytes=0, queue=0)
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,6 @@ class WorkerRegistry:
     ) -> None:
         self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, options.compress
         self._timeouts = options.timeouts
-        self._load_s = options.timeouts.load_s + options.lease_s  # it may have to compute an input first
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
         self._set_aside: dict[str, str] = {}
@@ -79,7 +77,7 @@ class WorkerRegistry:
         self._pulses: dict[str, tuple[float, Pulse]] = {}
         self._silent_until: dict[str, float] = {}
         self._troubles: dict[str, _LoadTrouble] = {}
-        self._due: dict[str, float] = {}
+        self._obedience = Obedience(options.timeouts, options.lease_s)
         self._unanswered: Counter[str] = Counter()
         self._speeds = speeds
         self._problems = Tally()
@@ -116,8 +114,10 @@ class WorkerRegistry:
         if restarted:
             self._forget_conduct(name)
         current = name in self._orders and state.epoch == self._orders[name].epoch
-        if current and not state.loading and {order.number for order in self._orders[name].sub_bundles} <= {*state.loaded}:
-            self._due.pop(name, None)
+        if current:
+            ordered = {order.number for order in self._orders[name].sub_bundles}
+            done = not state.loading and ordered <= {*state.loaded}
+            self._obedience.answered(name, state.epoch, time.monotonic(), done=done)
         if restarted or not (state.problem or state.loading):
             self._troubles.pop(name, None)
         elif current and not state.loading:
@@ -164,8 +164,8 @@ class WorkerRegistry:
         gone = [name for name, until in self._silent_until.items() if until < now and name in self.online]
         for name in gone:
             self.drop(name)
-        for name in [name for name, due in self._due.items() if due < now]:
-            self.set_aside(name, "it never loaded its sub-bundles")
+        for name, reason in self._obedience.overdue(now).items():
+            self.set_aside(name, reason)
             gone.append(name)
         for name, trouble in [*self._troubles.items()]:
             if trouble.retry_at >= now:
@@ -184,32 +184,35 @@ class WorkerRegistry:
     def drop(self, name: str) -> None:
         """Forget a worker that is gone."""
         del self.online[name]
-        self._set_aside.pop(name, None)
         self._silent_until.pop(name, None)
         self._pulses.pop(name, None)
         self._forget_conduct(name)
 
     def _forget_conduct(self, name: str) -> None:
         """Forget how a process loaded and answered: another may have the name now."""
+        self._set_aside.pop(name, None)
         self._troubles.pop(name, None)
-        self._due.pop(name, None)
+        self._obedience.forget(name)
         self._unanswered.pop(name, None)
         self._speeds.forget(name)
 
     def set_aside(self, name: str, reason: str) -> None:
-        """Give a worker nothing more until it is started again, and say so."""
+        """Give a worker nothing more until it is started again, and if that helped nothing, for longer. Say so."""
         _log.warning("%s is set aside: %s", name, reason)
         self._set_aside[name] = reason
         self._troubles.pop(name, None)
-        self._due.pop(name, None)
+        self._obedience.forget(name)
+        self._obedience.offended(name, time.monotonic())
 
     def set_aside_because(self, name: str) -> str | None:
         """Return why a worker gets nothing more, or None if it may get sub-bundles."""
-        return self._set_aside.get(name)
+        barred = "it was set aside before" if self._obedience.is_barred(name, time.monotonic()) else None
+        return self._set_aside.get(name, barred)
 
     def answered(self, name: str) -> None:
-        """Note that a worker has answered a lease."""
+        """Note that a worker has computed something."""
         self._unanswered.pop(name, None)
+        self._obedience.acquit(name)
 
     def unanswered(self, name: str) -> bool:
         """Note that a lease has ended without a worker's answer; return whether it never answers."""
@@ -221,7 +224,7 @@ class WorkerRegistry:
         return [
             _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe)
             for name, state in sorted(self.online.items())
-            if name not in self._set_aside.keys() | self.drained
+            if self.set_aside_because(name) is None and name not in self.drained
         ]
 
     def describe(self, name: str) -> str:
@@ -241,6 +244,7 @@ class WorkerRegistry:
         self._epoch += 1
         now = time.monotonic()
         for worker in workers:
+            busy = worker.name in self._orders and bool(self._orders[worker.name].sub_bundles)
             documents = {number: encode_manifest(part) for number, part in assigned[worker.name].items()}
             hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
             granted: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
@@ -259,9 +263,9 @@ class WorkerRegistry:
             )
             if documents:
                 nbytes = sum(file.size_bytes for part in assigned[worker.name].values() for file in part.files)
-                self._due.setdefault(worker.name, now + self._load_s + nbytes / _LEAST_BYTES_PER_S)
+                self._obedience.ordered(worker.name, self._epoch, nbytes, busy=busy, now=now)
             else:
-                self._due.pop(worker.name, None)
+                self._obedience.forget(worker.name)
         self.order_again()
         return assigned
 
