@@ -147,6 +147,7 @@ class Deployment:
             return
         try:
             self._order(repair_placement(self._manifest, self._placement, workers, self._options.copies), workers)
+            self._placed_on = []  # when nothing is under way, a better placement follows, also if the lost worker is back
         except BudgetError as error:
             self._complain(str(error))
 
