@@ -44,7 +44,7 @@ WAIT_S = (1, 30)
 INFLIGHT = 20
 _MANAGER_SESSION_S = 24 * 3600
 _LINGER_S = 1
-_NEW_JOIN_FILE = "its credentials have changed: use a new join file, or have the hub read its files with 'kill -HUP'"
+_NEW_JOIN_FILE = "the join file is out of date, or the hub has not read its files again: kill -HUP $(pidof mosquitto)"
 #: paho's texts of the CONNACK reasons after which another attempt is useless, and what to do.
 _REFUSED = {
     "Bad user name or password": _NEW_JOIN_FILE,
@@ -85,7 +85,7 @@ class Connection:
         self.address = join.address
         self._received = received
         self._connected, self._lost = connected, lost
-        self._unreliable = Tally()
+        self._repeats = Tally()
         self._ready = threading.Event()
         self._subscribes = False
         self.refused: str | None = None
@@ -125,7 +125,7 @@ class Connection:
             except _Unreachable as unreachable:
                 if not patient:
                     raise
-                _log.warning("%s; trying again in %.0f s", unreachable.fault.problem, pause_s)
+                _log.warning("%s; trying again in %g s", unreachable.fault.problem, pause_s)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, longest_s)
         self._client.loop_start()
@@ -204,7 +204,8 @@ class Connection:
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self.refused = str(reason)
-            _log.warning("the hub refuses: %s", reason)
+            if self._number and (times := self._repeats.count(str(reason))) is not None:  # else `open` says it
+                _log.warning("the hub refuses: %s%s", reason, times)
             if str(reason) in _REFUSED:
                 self._ready.set()
             return
@@ -223,7 +224,7 @@ class Connection:
     def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:
         if message.qos == 0:
             # It has no number, so that an acknowledgement is against the protocol, after which the hub disconnects.
-            if (times := self._unreliable.count(message.topic)) is not None:
+            if (times := self._repeats.count(message.topic)) is not None:
                 _log.warning("refused a message of quality of service 0 on %s%s", ascii(message.topic)[1:-1], times)
             return
         mid, number = message.mid, self._number

@@ -1,6 +1,6 @@
 """Test that a stolen credential of any role cannot bring the cluster to a stand for the others.
 
-By default each credential sends 500 messages; ``--hostile 10000`` takes about three minutes.
+By default each credential sends 500 messages; ``--hostile 10000`` takes two minutes for each.
 """
 
 from __future__ import annotations

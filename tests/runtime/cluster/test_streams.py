@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -50,6 +51,15 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
     assert answers(devices, pictures) == expected
     assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
     assert most_at_once(devices.log("manager")) == 3
+
+
+def test_tensors_larger_than_the_room_for_tensors_pass(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    """Managers and workers make room for the largest tensor of the bundle, and have one of them under way at a time."""
+    devices.settings = Settings(room_bytes=1000)
+    devices.start(3)
+    assert answers(devices, pictures[:6]) == expected[:6]
+    assert most_at_once(devices.log("manager")) == 1
+    assert "no room" not in "".join(map(devices.log, ("manager", "w0", "w1", "w2")))
 
 
 def most_at_once(log: str) -> int:
