@@ -48,7 +48,7 @@ def test_workers_at_a_hub_give_the_local_runs_bits(kind: str, compiled: Compile,
     devices.start_manager("--workers", "3", "--journal", str(devices.bundle.parent / "odd.journal"))
     for number in range(3):
         devices.start_worker(f"w{number}")
-    devices.wait_for_sub_bundles(workers=2, seconds=120)
+    devices.wait_for_sub_bundles(workers=2)
     with closing(devices.engine()) as engine:
         found = run_one(engine, sample)["y"]
     assert found.tobytes() == load_executor(devices.bundle, threads=1).run(sample)["y"].tobytes()

@@ -16,7 +16,8 @@ from hyps.runtime.cluster.broker.join import encode_join
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.engine import in_memory
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.mosquitto import free_port, running, wait_for
+from tests.runtime.cluster.mosquitto import free_port, running
+from tests.waiting import wait_for
 
 
 def test_a_worker_says_what_happens_to_it(devices: Devices) -> None:

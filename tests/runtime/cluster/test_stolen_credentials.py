@@ -26,7 +26,8 @@ from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster import thief
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import free_port, running, wait_for
+from tests.runtime.cluster.mosquitto import free_port, running
+from tests.waiting import wait_for
 
 #: What is stolen, by role.
 STOLEN = {Role.WORKER: "stolen_worker", Role.CLIENT: "stolen_client", Role.VIEWER: "stolen_viewer"}
@@ -76,7 +77,7 @@ def guarded(devices: Devices, mosquitto: str, tmp_path: Path) -> Iterator[Guarde
         devices.start_manager("--join", str(hub / "manager.join"), "--workers", "2", "--lease", "5")
         for name in ("w0", "w1"):
             devices.start_worker(name, "--join", str(hub / f"{name}.join"))
-        devices.wait_for_sub_bundles(workers=2, seconds=120)
+        devices.wait_for_sub_bundles(workers=2)
         yield Guarded(devices, hub)
         devices._end()  # before the hub
 

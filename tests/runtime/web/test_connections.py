@@ -14,9 +14,9 @@ from fastapi import Depends, FastAPI
 from hyps.runtime.web import protocol
 from hyps.runtime.web.routes.dependencies import check_token
 from hyps.runtime.web.server import Server
-from tests.runtime.cluster.mosquitto import wait_for
 from tests.runtime.cluster.transfer.test_open_connections import is_closed
 from tests.runtime.web.conftest import Web
+from tests.waiting import wait_for
 
 TOKEN = "t" * 32
 

@@ -12,7 +12,7 @@ import pytest
 from hyps.runtime.cluster.transfer import file_server
 from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.cluster.transfer.open_connections import OpenConnections
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import wait_for
 
 
 def test_the_oldest_of_the_owner_goes() -> None:
