@@ -90,7 +90,7 @@ class Connection:
         self._subscribes = False
         self.refused: str | None = None
         self.largest_bytes: int | None = None  # the hub's limit on messages
-        self._number = 0
+        self._number, self._joined = 0, False
         self._sent: deque[int] = deque()  # the bytes of each message that is not acknowledged, the oldest first
         self._sent_bytes = 0
         self._acknowledged = threading.Condition()
@@ -209,7 +209,7 @@ class Connection:
             if str(reason) in _REFUSED:
                 self._ready.set()
             return
-        self.refused = None
+        self.refused, self._joined = None, True
         self.largest_bytes = getattr(properties, "MaximumPacketSize", None)
         self._number += 1
         self._subscribes = False
@@ -218,7 +218,8 @@ class Connection:
             self._ready.set()
 
     def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
+        if reason.is_failure and self._joined:  # not after an attempt that the hub has refused
+            self._joined = False
             self._lost(str(reason))
 
     def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:

@@ -38,6 +38,9 @@ MAX_CHUNK_BYTES: Final = 1 << 20
 HEADER_LIMIT_BYTES: Final = 4096
 #: The largest frame.
 FRAME_LIMIT_BYTES: Final = len(MAGIC) + 2 + HEADER_LIMIT_BYTES + MAX_CHUNK_BYTES
+#: The most bytes that a hub of ours keeps for a receiver that is slow, and the largest tensor: chunks and headers fit in.
+QUEUED_BYTES: Final = 1 << 30
+MAX_TENSOR_BYTES: Final = 960 << 20
 #: What a message's topic and properties add to its frame.
 ENVELOPE_BYTES: Final = 4096
 _DIGEST_BYTES = 32

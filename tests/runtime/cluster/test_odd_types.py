@@ -98,9 +98,14 @@ def test_bytes_become_the_same_tensor(dtype: str, shape: tuple[int, ...]) -> Non
     [
         ("words", TensorRecord(dtype="object", shape=(1,)), "tensor 'words' is of type object, which cannot be sent"),
         ("z", TensorRecord(dtype="complex64", shape=(1,)), "tensor 'z' is of type complex64, which cannot be sent"),
+        (
+            "big",
+            TensorRecord(dtype="float32", shape=(300_000_000,)),
+            "tensor 'big' has 1,200.0 MB, and a hub passes 1,006.6 MB",
+        ),
         ("n" * 5000, TensorRecord(dtype="float32", shape=(1,)), "has a name or shape that is too long to be sent"),
     ],
-    ids=["strings", "complex", "long name"],
+    ids=["strings", "complex", "large", "long name"],
 )
 def test_what_cannot_be_sent_is_refused_by_name(manifest: Manifest, name: str, record: TensorRecord, reason: str) -> None:
     check_sendable(manifest)

@@ -17,7 +17,7 @@ from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.engine import in_memory
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.mosquitto import free_port, running
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 
 def test_a_worker_says_what_happens_to_it(devices: Devices) -> None:
@@ -26,13 +26,13 @@ def test_a_worker_says_what_happens_to_it(devices: Devices) -> None:
     devices.start_manager()
     command: list[str | Path] = ["--hub", devices.url, "--name", "w0", "--memory", "120MB", "--threads", "1"]
     devices.start_command("w0", "hyps-worker", [*command, "--cache", devices.bundle.parent / "w0.cache"])
-    wait_for("a sub-bundle", lambda: "w0 holds sub-bundle 0: " in devices.log("w0"), 120)
+    wait_for("a sub-bundle", lambda: "w0 holds sub-bundle 0: " in devices.log("w0"))
     assert devices.log("w0").startswith(f"w0 joined the hub at {devices.url}\nw0 holds sub-bundle 0: ")
     assert " MB of weights\n" in devices.log("w0")
     devices.kill("hub")
-    wait_for("its loss", lambda: f"the hub at {devices.url} is gone (" in devices.log("w0"), 60)
+    wait_for("its loss", lambda: f"the hub at {devices.url} is gone (" in devices.log("w0"))
     devices.start_hub()
-    wait_for("its return", lambda: f"w0 is back at the hub at {devices.url}" in devices.log("w0"), 60)
+    wait_for("its return", lambda: f"w0 is back at the hub at {devices.url}" in devices.log("w0"))
     picture = {"image": np.zeros((1, 3, 32, 32), np.float32)}
     with closing(devices.engine()) as engine:
         (result,) = engine.run(in_memory([picture]))
@@ -46,7 +46,7 @@ def test_a_quiet_worker_says_nothing(devices: Devices) -> None:
         "hyps-worker",
         ["--hub", devices.url, "--name", "w0", "--memory", "120MB", "--quiet", "--cache", devices.bundle.parent / "q.cache"],
     )
-    wait_for("a sub-bundle", lambda: "sub-bundle 0 on w0: loading -> loaded" in devices.log("manager"), 120)
+    wait_for("a sub-bundle", lambda: "sub-bundle 0 on w0: loading -> loaded" in devices.log("manager"))
     assert devices.log("w0") == ""
 
 
@@ -59,14 +59,14 @@ def test_a_worker_says_why_it_waits_and_waits_longer_each_time(devices: Devices)
     port = free_port()
     worker(devices, "--name", "w0", "--hub", f"mqtt://127.0.0.1:{port}")
     line = f"hyps-worker: cannot reach the hub at mqtt://127.0.0.1:{port}: Connection refused; trying again in "
-    wait_for("three attempts", lambda: devices.log("w0").count(line) >= 3, 120)
+    wait_for("three attempts", lambda: devices.log("w0").count(line) >= 3)
     assert [text.split(line)[1] for text in devices.log("w0").splitlines()[:3]] == ["0.2 s", "0.4 s", "0.8 s"]
 
 
 def test_a_name_that_is_not_found_is_said(devices: Devices) -> None:
     worker(devices, "--name", "w0", "--hub", "mqtt://no-such-host.invalid:1883")
     pattern = "cannot reach the hub at mqtt://no-such-host.invalid:1883: "
-    wait_for("the reason", lambda: pattern in devices.log("w0"), 120)
+    wait_for("the reason", lambda: pattern in devices.log("w0"))
     assert any(reason in devices.log("w0") for reason in ("not known", "resolution", "No address"))
 
 
@@ -75,7 +75,7 @@ def test_a_hub_that_does_not_answer_is_said(devices: Devices) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         worker(devices, "--name", "w0", "--hub", f"mqtt://127.0.0.1:{port}")
-        wait_for("the reason", lambda: f"the hub at mqtt://127.0.0.1:{port} does not answer yet" in devices.log("w0"), 120)
+        wait_for("the reason", lambda: f"the hub at mqtt://127.0.0.1:{port} does not answer yet" in devices.log("w0"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_wrong_credential_ends_the_worker(
     write_secret(hub / "w0.join", encode_join(join))
     with running(mosquitto, hub / "mosquitto.conf", port):
         worker(devices, "--join", hub / "w0.join")
-        assert devices.processes["w0"].wait(120) == 2
+        assert devices.processes["w0"].wait(PATIENCE_S) == 2
     assert reason in devices.log("w0")
     assert len(devices.log("w0").splitlines()) == 1
 
@@ -109,9 +109,9 @@ def test_the_status_of_a_manager_that_serves_no_bundle(devices: Devices, tmp_pat
 
     def status() -> str:
         command = devices.command("hyps-manager", "status", "--hub", devices.url)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
 
-    wait_for("the worker's line", lambda: "w0 " in status(), 120)
+    wait_for("the worker's line", lambda: "w0 " in status())
     lines = status().splitlines()
     assert lines[0] == "the manager runs, and serves no bundle: choose one on its page"
     assert "120.0 MB" in lines[-1]
@@ -122,6 +122,6 @@ def test_the_status_of_a_manager_without_workers(devices: Devices) -> None:
 
     def status() -> str:
         command = devices.command("hyps-manager", "status", "--hub", devices.url)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
 
-    wait_for("its status", lambda: "no worker has joined: start hyps-worker on a board" in status(), 120)
+    wait_for("its status", lambda: "no worker has joined: start hyps-worker on a board" in status())

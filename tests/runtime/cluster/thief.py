@@ -16,6 +16,7 @@ from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import MAGIC
 from hyps.runtime.cluster.protocol.messages import Delivered, Failed, Pulse, Submit, Timed, WorkerState, encode_message
 from hyps.runtime.cluster.protocol.topics import RIGHTS, STATUS, Role, topic
+from tests.waiting import PATIENCE_S
 
 #: Numbers at which something might end.
 HUGE = (0, 1, -1, 1 << 31, (1 << 53) + 1, 4 * 10**18, 1 << 62, 1 << 63, 1 << 64, 10**40, 1e308, 0.5)
@@ -114,15 +115,15 @@ def send(join: Join, role: Role, bundle_sha256: str, count: int, seed: int = 7) 
     client.on_publish = lambda client, data, mid, reason, properties: taken.append(mid)
     client.connect(join.address.host, join.address.port, keepalive=60)
     client.loop_start()
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE_S)
     last = None
     for channel, payload, qos, retain in Forger(role, bundle_sha256, seed).messages(count):
         target = STATUS if channel == "status" else topic(role, join.name, channel)
         last = client.publish(target, payload, qos=qos, retain=retain)
         if qos:
-            last.wait_for_publish(60)
+            last.wait_for_publish(PATIENCE_S)
     if last:
-        last.wait_for_publish(60)
+        last.wait_for_publish(PATIENCE_S)
     client.disconnect()
     client.loop_stop()
     return len(taken)
@@ -146,7 +147,7 @@ def claim(join: Join, state: WorkerState | bytes) -> Client:
     client.on_connect = lambda *_: ready.set()
     client.connect(join.address.host, join.address.port, keepalive=60)
     client.loop_start()
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE_S)
     payload = state if isinstance(state, bytes) else encode_message(state)
-    client.publish(topic(Role.WORKER, join.name, "state"), payload, qos=1, retain=True).wait_for_publish(60)
+    client.publish(topic(Role.WORKER, join.name, "state"), payload, qos=1, retain=True).wait_for_publish(PATIENCE_S)
     return client

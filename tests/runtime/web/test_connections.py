@@ -16,7 +16,7 @@ from hyps.runtime.web.routes.dependencies import check_token
 from hyps.runtime.web.server import Server
 from tests.runtime.cluster.transfer.test_open_connections import is_closed
 from tests.runtime.web.conftest import Web
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 TOKEN = "t" * 32
 
@@ -46,9 +46,9 @@ def test_idle_connections_are_closed(port: int, sent: bytes) -> None:
             with suppress(ConnectionError):  # it is closed already
                 connection.sendall(sent)
         headers = {"authorization": f"Bearer {TOKEN}"}
-        answer = requests.get(f"http://127.0.0.1:{port}/", headers=headers, timeout=60)
+        answer = requests.get(f"http://127.0.0.1:{port}/", headers=headers, timeout=PATIENCE_S)
         assert answer.status_code == HTTPStatus.OK
-        wait_for("the end of the idle connections", lambda: sum(map(is_closed, idle)) == len(idle), 60)
+        wait_for("the end of the idle connections", lambda: sum(map(is_closed, idle)) == len(idle))
 
 
 def test_many_event_streams_are_refused(start_web: Callable[..., Web]) -> None:
@@ -57,7 +57,7 @@ def test_many_event_streams_are_refused(start_web: Callable[..., Web]) -> None:
     headers = {"authorization": f"Bearer {web.token}"}
 
     def follow() -> requests.Response:
-        return requests.get(f"{web.url}/api/events", headers=headers, stream=True, timeout=60)
+        return requests.get(f"{web.url}/api/events", headers=headers, stream=True, timeout=PATIENCE_S)
 
     streams = [follow() for _ in range(80)]
     codes = [stream.status_code for stream in streams]
@@ -70,4 +70,4 @@ def test_many_event_streams_are_refused(start_web: Callable[..., Web]) -> None:
         with follow() as stream:
             return stream.status_code == HTTPStatus.OK
 
-    wait_for("room for a page", is_served, 60)
+    wait_for("room for a page", is_served)

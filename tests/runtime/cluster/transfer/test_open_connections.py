@@ -12,7 +12,7 @@ import pytest
 from hyps.runtime.cluster.transfer import file_server
 from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.cluster.transfer.open_connections import OpenConnections
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 
 def test_the_oldest_of_the_owner_goes() -> None:
@@ -79,17 +79,17 @@ def test_the_file_server_serves_workers_among_idle_connections(server: FileServe
         document = b"x" * 1000
         token = server.grant("w0", {"1" * 64: document})
         with socket.create_connection(address(server)) as worker:
-            worker.settimeout(60)
+            worker.settimeout(PATIENCE_S)
             worker.sendall(b"GET /" + b"1" * 64 + f" HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
             answer = b"".join(iter(lambda: worker.recv(4096), b""))
         assert answer.endswith(document)
-        wait_for("the end of all idle connections", lambda: all(map(is_closed, idle)), 60)
+        wait_for("the end of all idle connections", lambda: all(map(is_closed, idle)))
 
 
 def test_a_trickle_is_not_a_request(server: FileServer) -> None:
     """A byte now and then does not keep a connection open."""
     with socket.create_connection(address(server)) as connection:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         with suppress(ConnectionError):
             while not is_closed(connection):
                 assert time.monotonic() < until
