@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from hyps.runtime.cluster.protocol.messages import WorkerState
 
-#: A worker may change this often at once, and then once in _REFILL_S seconds.
-_BURST, _REFILL_S = 20, 5.0
+#: A worker may come or go this often at once, and then once in _REFILL_S seconds. A change of capacity counts as a tenth:
+#: it disturbs others less, and a group's boards start one after the other.
+_BURST, _REFILL_S, _CAPACITY_WEIGHT = 20, 5.0, 0.1
 #: A worker is admitted again after it has sent no state for this long.
 QUIET_S = 60.0
 
@@ -35,10 +36,11 @@ class Quarantine:
         """Return whether a worker is set aside."""
         return name in self._conducts and self._conducts[name].held is not None
 
-    def note(self, name: str, state: WorkerState, now: float) -> bool:
+    def note(self, name: str, state: WorkerState, now: float, *, only_capacity: bool = False) -> bool:
         """Note that a worker came, went or changed by this state; return False if that was once too often."""
         conduct = self._conducts.setdefault(name, _Conduct(changes=_BURST, at=now))
-        conduct.changes = min(_BURST, conduct.changes + (now - conduct.at) / _REFILL_S) - 1
+        refilled = min(_BURST, conduct.changes + (now - conduct.at) / _REFILL_S)
+        conduct.changes = refilled - (_CAPACITY_WEIGHT if only_capacity else 1)
         conduct.at = now
         if conduct.changes < 0:
             conduct.held = state

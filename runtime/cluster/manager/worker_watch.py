@@ -39,8 +39,9 @@ class WorkerWatch:
         change = self._workers.update(name, state)
         if change.lost:
             self.lose(name)
-        disturbs = change.lost or change.joined or change.reconnected or change.capacity_changed
-        if disturbs and not self._quarantine.note(name, state, now):
+        moves = change.lost or change.joined
+        disturbs = moves or change.capacity_changed
+        if disturbs and not self._quarantine.note(name, state, now, only_capacity=not moves):
             if name in self._workers.online:
                 self._workers.drop(name)
                 self.lose(name)

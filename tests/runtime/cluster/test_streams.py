@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
-from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.devices import BOASTER, LIAR, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -139,6 +139,21 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
     assert answers(devices, pictures) == expected
     wait_for("its name", lambda: "w2 is set aside: it was outvoted on sub-bundle" in devices.log("manager"))
     assert not re.search("w[01] is set aside", devices.log("manager"))
+
+
+def test_a_worker_that_is_slower_than_it_claims_loses_its_work(
+    devices: Devices, pictures: list[Any], expected: list[bytes]
+) -> None:
+    """Its claim draws nearly all steps to it; after five slow answers, what was measured counts."""
+    devices.start_manager("--workers", "2")
+    devices.start_worker("w0")
+    devices.start_program("boaster", BOASTER)
+    devices.wait_for_sub_bundles(workers=2)
+    assert re.search("on boaster: .* 100% of the work in sequence", devices.log("manager"))
+    assert answers(devices, pictures[:6]) == expected[:6]
+    wait_for("its name", lambda: "boaster: its claim of 9e+04 GMAC/s is taken for" in devices.log("manager"))
+    wait_for("its loss", lambda: re.search(r"on w0: .* (9\d|100)% of the work in sequence", devices.log("manager")))
+    assert answers(devices, pictures[:2]) == expected[:2]
 
 
 def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, photograph: Path) -> None:

@@ -125,6 +125,12 @@ def test_a_worker_that_changes_all_the_time_waits_until_it_is_quiet() -> None:
     assert not quarantine.has("w")
 
 
+def test_a_group_whose_boards_start_one_after_the_other_is_not_quarantined() -> None:
+    quarantine = Quarantine()
+    assert all(quarantine.note("g", HERE, 0, only_capacity=True) for _ in range(150))
+    assert not all(quarantine.note("g", HERE, 0, only_capacity=True) for _ in range(100))
+
+
 def test_a_board_with_a_bad_link_is_not_quarantined() -> None:
     quarantine = Quarantine()
     assert all(quarantine.note("w", HERE, 6.0 * number) for number in range(1000))
