@@ -29,6 +29,8 @@ _MAX_ANNOUNCED_OF_CLIENT, _MAX_ANNOUNCED, _ANNOUNCED_S = 2000, 10_000, 10.0
 #: come slower than _LEAST_BYTES_PER_S, the job is dropped as well: it keeps others waiting.
 _SENDING_S, _QUIET_S, _LEAST_BYTES_PER_S = 30.0, 1.5, 10_000
 _EXPIRY_S = 600
+#: A result is not sent again in the time that it takes at this rate, however often its client asks.
+_RESULT_BYTES_PER_S = 5_000_000
 #: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
 
@@ -68,6 +70,7 @@ class Submissions:
         self._compress = compress
         self._announced: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()  # by client, and by job: when
         self._sending: dict[str, _Sending] = {}
+        self._sent_until: OrderedDict[str, float] = OrderedDict()
         self._input_bytes = sum(manifest.tensors[name].nbytes for name in manifest.inputs)
         self._most_sending = max(1, min(_MAX_SENDING, SENDING_BYTES // max(1, self._input_bytes)))
 
@@ -177,6 +180,13 @@ class Submissions:
         if record.state == "failed":
             self._reply(record.client, Refused(job=job, reason=record.reason))
             return
+        now = time.monotonic()
+        if now < self._sent_until.get(job, now):
+            return  # it is on its way
+        result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
+        self._sent_until[job] = now + result_bytes / _RESULT_BYTES_PER_S
+        if len(self._sent_until) > MAX_OPEN_JOBS:
+            self._sent_until.popitem(last=False)
         for output in self._manifest.outputs:
             try:
                 data = memoryview(self._journal.read(record.tensors[output.name]))

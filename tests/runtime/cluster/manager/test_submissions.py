@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.manager import submissions as submissions_module
 from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
@@ -85,6 +86,30 @@ def test_lost_inputs_are_asked_for_again(
     assert submissions.expire() == [job(1)]
     with pytest.raises(Rejection, match="not announced"):
         arrival(submissions, manifest, 1)
+
+
+def test_a_result_is_not_sent_again_while_it_is_on_its_way(
+    submissions: Submissions, manifest: Manifest, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client asks every two seconds; a large result takes longer, and would fill the hub."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(submissions_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
+    submit(submissions, 1)
+    submissions.admit(0)
+    submissions.arrived(arrival(submissions, manifest, 1))
+    scores = bytes(16)
+    submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
+    submissions._journal.finish(job(1), "done")
+    replies.clear()
+    submissions.answer(job(1))
+    for _ in range(3):
+        now += 2
+        submit(submissions, 1)
+    assert len(replies) == 1
+    now += 3
+    submit(submissions, 1)
+    assert len(replies) == 2
 
 
 def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies: Replies) -> None:
