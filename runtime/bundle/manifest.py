@@ -48,6 +48,23 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
     "float8_e5m2fnuz": StorageType("uint8", 1, 20),
 }
 
+
+class PackedType(NamedTuple):
+    """A type whose elements share bytes: the bits of each, and its number in ONNX."""
+
+    bits: int
+    onnx: int
+
+
+#: The types of tensors between steps that no weights file holds: onnxruntime itself reads such weights.
+PACKED_TYPES: Mapping[str, PackedType] = {
+    "uint4": PackedType(4, 21),
+    "int4": PackedType(4, 22),
+    "float4_e2m1fn": PackedType(4, 23),
+    "uint2": PackedType(2, 25),
+    "int2": PackedType(2, 26),
+}
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -89,6 +106,8 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     @property
     def nbytes(self) -> int:
         """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
+        if packed := PACKED_TYPES.get(self.dtype):
+            return -(-math.prod(self.shape) * packed.bits // 8)
         known = STORAGE_TYPES.get(self.dtype)
         return math.prod(self.shape) * (known.item_bytes if known else 16)
 
