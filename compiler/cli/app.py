@@ -21,7 +21,7 @@ from hyps.compiler.errors import CompilerError
 from hyps.models.errors import ModelError
 from hyps.passes.errors import PassError
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.terminal.console import say
+from hyps.runtime.terminal.console import plain, say
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
@@ -125,6 +125,6 @@ def run_hypsc(arguments: Sequence[str] | None) -> int:
         message: str = error.format_message()  # type: ignore[attr-defined]
         message = message.replace(": Value error, ", ": ")  # typer passes on pydantic's prefix
         if "\n" in message:  # the help of a group that was named without a command
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write("".join(f"{plain(line)}\n" for line in message.splitlines()))
             return 2
         return say(f"{message} (see 'hypsc --help')", "hypsc")
