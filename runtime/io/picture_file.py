@@ -69,7 +69,7 @@ def picture_file(source: BinaryIO, name: str, room_bytes: int) -> PictureFile:
         found = _limited(source, name, kind, size)
     except ValueError as error:
         raise InputError(f"cannot read image {name}: {error}", REMEDY) from None
-    if found.opening_bytes > room_bytes:
+    if found.opening_bytes > max(room_bytes, 0):
         needs, left = megabytes(found.opening_bytes), megabytes(max(room_bytes, 0))
         raise RoomError(f"image {name} takes {needs} to open, {left} are left of the budget", REMEDY)
     return found

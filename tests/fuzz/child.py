@@ -43,7 +43,8 @@ class Session:
         """Read one input. Raises `Finding` for a fault of a new kind, after its input was written to a file."""
         self.cases += 1
         (self._folder / f"{self._name}.current").write_bytes(content)
-        faulthandler.dump_traceback_later(self._target.seconds, exit=True)
+        assert sys.__stderr__
+        faulthandler.dump_traceback_later(self._target.seconds, exit=True, file=sys.__stderr__)
         try:
             self._measured(content)
         except Finding as finding:

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import MANIFEST_NAME
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, encode_manifest
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from tests.fuzz.compiler_targets import small_bundle
@@ -44,11 +45,15 @@ def _tensor_seeds(scratch: Path) -> Sequence[bytes]:
 
 
 def _manifest_seeds(scratch: Path) -> Sequence[bytes]:
-    return [(small_bundle(scratch, split) / MANIFEST_NAME).read_bytes() for split in ("auto", "layers")]
+    """Return the manifest of a bundle whose weights stay in memory, and that of one which reads them each time."""
+    manifest = read_manifest(small_bundle(scratch))
+    replace = msgspec.structs.replace
+    steps = tuple(replace(step, pinned_bytes=0, ahead_bytes=step.weights_file_bytes) for step in manifest.steps)
+    return [encode_manifest(manifest), encode_manifest(replace(manifest, steps=steps))]
 
 
 def _tensors_reader(scratch: Path) -> Read:
-    manifest = read_manifest(small_bundle(scratch, "auto"))
+    manifest = read_manifest(small_bundle(scratch))
     path = scratch / "input"
 
     def read(content: bytes) -> None:
@@ -64,8 +69,7 @@ def _bundle_reader(scratch: Path) -> Read:
 
     bundle = scratch / "damaged"
     shutil.rmtree(bundle, ignore_errors=True)
-    for split in ("layers", "auto"):
-        shutil.copytree(small_bundle(scratch, split), bundle, dirs_exist_ok=True)
+    shutil.copytree(small_bundle(scratch), bundle)
     picture = encoded(PHOTOGRAPH.resize((40, 30)))
 
     def read(content: bytes) -> None:

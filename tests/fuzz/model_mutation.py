@@ -26,7 +26,10 @@ def damaged_model(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
         return draw(damaged_bytes(seeds))
     model = onnx.ModelProto.FromString(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 3))):
-        holder, field = draw(st.sampled_from([*_fields(model)]))
+        fields = [*_fields(model)]
+        if not fields:
+            break
+        holder, field = draw(st.sampled_from(fields))
         match draw(st.integers(0, 3)):
             case 0:
                 holder.ClearField(field.name)
