@@ -72,6 +72,8 @@ Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
+#: A tensor's shape: numpy has no more dimensions, and the product of a million of them takes minutes.
+Extents = Annotated[tuple[Count, ...], Meta(max_length=64)]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,7 +103,7 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     """A tensor that crosses a cut, or an input or output of the model: numpy dtype name and fixed shape."""
 
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
 
     @property
     def nbytes(self) -> int:
@@ -132,7 +134,7 @@ class WeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     offset: Count
 
     @property
@@ -146,7 +148,7 @@ class SmallWeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     data: bytes
 
 
