@@ -95,7 +95,8 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, r
         if needed_bytes > room_bytes:
             raise RoomError(
                 f"tensor {name!r} of {source} needs {megabytes_up(needed_bytes)} to read, "
-                f"{megabytes_down(max(room_bytes, 0))} are left of the budget; save it in C order, give a file, or compile with more memory"
+                f"{megabytes_down(max(room_bytes, 0))} are left of the budget; save it in C order, give a "
+                "file, or compile with more memory"
             )
         if dtype.hasobject:
             raise InputError(f"{source} holds Python objects; give numbers")
