@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 
 import networkx as nx
 
+from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import ACTIVATIONS, CODE_MOVES, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
 
@@ -63,6 +64,7 @@ class _Fusions:
         kept = (operator for index, operator in enumerate(graph.operators) if index not in self._removed)
         self._readers = Counter(self._source(name) for operator in kept for name in operator.inputs)
         self._readers.update(map(self._source, graph.outputs))
+        self._unfolded = unfolded_operators(graph)  # their results are the same wherever a cut is
 
     def joined(self) -> nx.Graph:
         """Return the operators with an edge between those that belong together."""
@@ -74,7 +76,7 @@ class _Fusions:
             for name in operator.inputs if index not in self._removed else ():
                 source = self._source(name)
                 before = self._writer.get(source)
-                if before is None:
+                if before is None or operators[before].name in self._unfolded:
                     continue
                 follows = self._readers[source] == 1 and self._follows(operator, head[before], operators[before])
                 if follows or source in codes or _is_inseparable(self._graph, operators[before], operator):
