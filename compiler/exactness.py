@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from hyps.compiler.model_io.exporters import CONTRIBUTED
 from hyps.compiler.model_io.load import LoadedModel
-from hyps.compiler.model_io.ort_expressions import Expressions, NotLoaded, optimised, refusal
+from hyps.compiler.model_io.ort_expressions import Expressions, NotLoaded, loading_refusal, optimised
 from hyps.passes.graph import Graph, reads, view
 from hyps.passes.normalize.branches import renamed
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
@@ -88,7 +88,7 @@ class _Check:
         try:
             onnx.checker.check_model(checkable(Model(proto=given, weights=weights)), full_check=True)
         except Exception:  # of several unrelated classes
-            return refusal(given, self._custom_ops)
+            return loading_refusal(given, self._custom_ops)
         return None
 
     def difference(self) -> str | None:

@@ -134,7 +134,7 @@ class Expressions:
                 yield attribute.SerializeToString(deterministic=True)
 
 
-def refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
+def loading_refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
     """Return why onnxruntime refuses a model; None where it loads it, or cannot be asked.
 
     It is asked in a process of its own: damaged models have made it abort.
