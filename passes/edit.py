@@ -76,7 +76,7 @@ class GraphEditor:
         graph.input.extend(self.inputs)
         weights = {name: weight for name, weight in self.weights.items() if name in used}
         origins = self._origins and {node.name: self._origins[node.name] for node in nodes if node.name in self._origins}
-        return Model(proto=proto, weights=weights, origins=origins)
+        return Model(proto=proto, weights=weights, origins=origins, row_reads=self._model.row_reads)
 
     def operator(self, name: str) -> gs.Node:
         """Return the node of this name as graphsurgeon's; attributes that it cannot hold are `AttributeProto` values."""

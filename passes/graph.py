@@ -44,7 +44,8 @@ class Operator:
     ``embedded_bytes`` is the size of its subgraphs, ``subgraphs`` in number with those within, whose small weights
     onnxruntime holds in memory. ``folded_bytes`` are at least
     those of the large constants that onnxruntime computes in its subgraphs while a session opens. ``origin`` is set where a
-    rewrite made this operator of another.
+    rewrite made this operator of another. ``table`` is a weight of which the runtime reads rows from a file
+    (`hyps.passes.cost.row_reads`): it is none of ``weights``, as no session holds it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Operator:
     subgraphs: int = 0
     folded_bytes: int = 0
     origin: Origin | None = None
+    table: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +155,19 @@ def view(model: Model) -> Graph:
                 f"operator {node.name!r} reads {missing[0]!r}, which nothing before it produces; the model is damaged "
                 "or its operators are not in topological order: export it again"
             )
+        table = node.input[0] if node.name in model.row_reads else ""
         operators.append(
             Operator(
                 name=node.name,
                 op_type=node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}",
                 inputs=tuple(name for name in names if name not in weights),
-                weights=tuple(name for name in names if name in weights),
+                weights=tuple(name for name in names if name in weights and name != table),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
                 subgraphs=sum(map(_graph_count, subgraphs(node))),
                 folded_bytes=sum(_folded_bytes(graph, constants) for graph in subgraphs(node)),
                 origin=model.origins.get(node.name),
+                table=table,
             )
         )
         tensors |= {name: _tensor(typed[name]) for name in node.output if name}

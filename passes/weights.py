@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -119,11 +119,13 @@ class Model:
 
     A referenced initializer stays in ``proto`` with its type and shape, marked EXTERNAL and without data. ``origins`` has
     an entry, by node name, for every node that a rewrite made of another as a shard, as a tile, or to merge them.
+    ``row_reads`` names the nodes of which the runtime reads rows from a file (`hyps.passes.cost.row_reads`).
     """
 
     proto: ModelProto
     weights: Mapping[str, Weight]
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    row_reads: Set[str] = frozenset()
 
 
 def placeholder(name: str, data_type: int, shape: tuple[int, ...]) -> TensorProto:

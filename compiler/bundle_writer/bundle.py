@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from msgspec import UNSET, UnsetType
+
 from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
@@ -22,7 +24,7 @@ from hyps.passes.cost.folding import unfolded_weights
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, SessionRecord, Step, WeightsRecord
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
@@ -108,8 +110,12 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, f
     extracted = extractor.extract(partition, PurePosixPath(file.path).name if file else "")
     content = extracted.model.SerializeToString(deterministic=True)
     model = write_bytes(folder, f"{PARTITIONS}/{partition.name}.onnx", content)
-    weights = None
-    if file:
+    weights: WeightsRecord | None = None
+    rows: RowsRecord | UnsetType = UNSET
+    if file and partition.reads_rows:
+        (table,) = extracted.tensors
+        rows = RowsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, table=table)
+    elif file:
         weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
     return Step(
         name=partition.name,
@@ -134,6 +140,7 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, f
             small_weights=extracted.small,
         ),
         reason=partition.reason,
+        rows=rows,
     )
 
 

@@ -50,6 +50,7 @@ class Extractor:
             value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
         }
         self._shared = shared_sessions(partitions, self._nodes, self._constants, self._typed)
+        self._held = [self._own(partition) for partition in partitions if not partition.reads_rows]
 
     def extract(self, partition: Partition, weights_name: str) -> ExtractedPartition:
         """Return the partition as a model whose external data is in ``weights_name``, in the same folder."""
@@ -85,7 +86,15 @@ class Extractor:
         )
 
     def contents(self, partition: Partition) -> tuple[Weight, ...]:
-        """Return the large weights of a partition in the order of its weights file, each once."""
+        """Return the large weights of a partition in the order of its weights file, each once.
+
+        A table whose rows are read may lie in the file of another partition, which needs it whole.
+        """
+        own = self._own(partition)
+        shared = (contents for contents in self._held if own[0] in contents) if partition.reads_rows else ()
+        return next(iter(shared), own)
+
+    def _own(self, partition: Partition) -> tuple[Weight, ...]:
         names = (name for each in partition.operators for name in reads(self._nodes[each]))
         return tuple(dict.fromkeys(self._model.weights[name] for name in names if name in self._model.weights))
 

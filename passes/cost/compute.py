@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.passes.cost.row_reads import row_read
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS, Shape
@@ -41,6 +42,8 @@ def multiply_adds(graph: Graph, operator: Operator) -> int:
 def _seconds(graph: Graph, operator: Operator, device: DeviceRates) -> float:
     moved = sum(graph.tensors[name].nbytes for name in (*operator.inputs, *operator.outputs))
     moving = moved / device.memory_bytes_per_s
+    if (rows := row_read(graph, operator)) is not None:
+        return moving + rows.read_bytes / device.storage_bytes_per_s
     macs = multiply_adds(graph, operator)
     if not macs:
         return moving

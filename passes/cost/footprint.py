@@ -19,6 +19,7 @@ from hyps.passes.graph import Graph, Operator
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
+from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
 NODE_BYTES = calibrated_bytes("node_bytes")
@@ -128,6 +129,8 @@ def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritte
 def _workspace_bytes(graph: Graph, operator: Operator, activation_bytes: int, threads: int) -> int:
     """Return the workspace of an operator; where it is not known, as much as its inputs and outputs."""
     kind = operator.op_type
+    if operator.table:
+        return ROW_READ_BYTES + ROW_INDEX_BYTES * math.prod(graph.tensors[operator.inputs[0]].shape)
     if kind in FLOAT_CONVOLUTIONS and operator.weights and operator.inputs:
         kernel = graph.weights[operator.weights[0]].shape
         source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape

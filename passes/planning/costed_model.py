@@ -10,6 +10,7 @@ from onnx import ModelProto
 from hyps.passes.cost.costs import Costs, costs
 from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
+from hyps.passes.cost.row_reads import with_row_reads
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.grouping import grouped_order
 from hyps.passes.planning.order import lowest_peak_order, reordered
@@ -44,6 +45,12 @@ def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
     by_operator = footprints(graph, request.threads)
     order = lowest_peak_order(graph, by_operator, fusion_groups(graph)).order
     return _costed(*_in_order(model, graph, order), by_operator, request)
+
+
+def with_rows_read(whole: CostedModel, request: Request) -> CostedModel:
+    """Return the model with each table left out of memory whose rows are cheaper to read; unchanged if there is none."""
+    model = with_row_reads(whole.model, whole.graph)
+    return whole if model is whole.model else with_lowest_peak_order(model, request)
 
 
 def with_grouped_operators(whole: CostedModel, tileable: Collection[str], request: Request) -> CostedModel:

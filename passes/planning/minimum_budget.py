@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import replace
 
 from hyps.passes.cost.session_order import session_order
-from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order
+from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.cuts import smallest_peak
 from hyps.passes.planning.feasibility import bisect_first, is_feasible
 from hyps.passes.planning.partitioning import best_partitioning, required_cuts
@@ -26,7 +26,8 @@ def minimum_budget(model: Model, request: Request) -> int:
     Raises `DoesNotFit` where no budget does.
     """
     bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles need a budget
-    return BudgetSearch(with_lowest_peak_order(model, bounded), bounded).minimum(tiles=True)
+    whole = with_rows_read(with_lowest_peak_order(model, bounded), bounded)
+    return BudgetSearch(whole, bounded).minimum(tiles=True)
 
 
 class BudgetSearch:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from hyps.passes.cost.compute import SecondsArray
 from hyps.passes.cost.latency import latency
+from hyps.passes.cost.row_reads import row_read_cuts
 from hyps.passes.planning.cuts import best_cuts
 from hyps.passes.planning.partitions import Segment, segments_between
 from hyps.passes.planning.request import Request
@@ -57,15 +58,16 @@ def best_partitioning(sharded: ShardedModel, request: Request, *, apart: bool = 
 def required_cuts(sharded: ShardedModel, request: Request) -> frozenset[int]:
     """Return the positions that are cut whatever the budget.
 
-    With a budget, ``auto`` requires none; without one, only the mandatory ones.
+    With a budget, ``auto`` requires those around the reading of rows only; without one, also the mandatory ones.
     """
     graph, sealed = sharded.costed.graph, sharded.costed.sealed
-    mandatory = shard_cuts(sharded)
+    reading = row_read_cuts(graph)
+    mandatory = shard_cuts(sharded) | reading
     if request.split == "layers":
         return mandatory.union(layer_cuts(len(graph.operators), sealed))
     if request.split == "pooling":
         return mandatory.union(pooling_cuts(graph, sealed))
-    return frozenset() if request.split == "auto" and request.budget_bytes is not None else mandatory
+    return reading if request.split == "auto" and request.budget_bytes is not None else mandatory
 
 
 def cut_reasons(sharded: ShardedModel, request: Request) -> Mapping[int, Reason]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.liveness import live_ranges
+from hyps.passes.cost.row_reads import RowRead, row_read
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import POOLINGS
@@ -107,7 +108,8 @@ def partitions(
                 # tile needs would stay while the next runs, once for every height.
                 reuse=not any(operator.origin and operator.origin.is_tile for operator in operators),
                 leaving_bytes=segment.leaving_bytes,
-                reason=_reason(before, crossing_bytes, reasons.get(start)),
+                reason=_with_rows(_reason(before, crossing_bytes, reasons.get(start)), row_read(graph, operators[0])),
+                reads_rows=bool(operators[0].table),
             )
         )
         start, crossing_bytes = stop, segment.leaving_bytes
@@ -123,6 +125,11 @@ def _reason(before: Operator | None, crossing_bytes: int, reason: Reason | None)
     where = "after pooling" if before.op_type in POOLINGS else f"after {before.op_type}"
     text = f"{where} {before.name}, where {megabytes(crossing_bytes)} cross"
     return Reason(kind=reason.kind if reason else "budget", text=text)
+
+
+def _with_rows(reason: Reason, rows: RowRead | None) -> Reason:
+    """Return the reason of a partition that may read rows of a table, which it then says."""
+    return Reason(kind=reason.kind, text=f"{rows}; {reason.text}") if rows else reason
 
 
 def _file_name(operator: str) -> str:

@@ -21,7 +21,8 @@ class Partition:
     ``weight_bytes`` are resident, ``activation_bytes`` is the most that is live at a time. ``alone_bytes`` is the predicted
     process peak with nothing else in memory. ``peak_bytes`` is the same peak with what stays of other partitions
     (`hyps.passes.cost.residency`). ``live`` are the tensors kept after it, ``leaving_bytes`` in total. For ``reuse`` see
-    `hyps.runtime.bundle.manifest.Step`. ``reason`` says why it starts where it does.
+    `hyps.runtime.bundle.manifest.Step`. ``reason`` says why it starts where it does. ``reads_rows``: the runtime reads rows
+    of its only weight from the file.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Partition:
     reuse: bool
     leaving_bytes: int
     reason: Reason
+    reads_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
 from hyps.passes.planning.candidates import CAP_SHARES, MANY_OPERATORS, PRODUCT_SHARES, candidates
-from hyps.passes.planning.costed_model import with_lowest_peak_order
+from hyps.passes.planning.costed_model import with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import cut_reasons
 from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
+from hyps.passes.rewrite import Change
 from hyps.passes.weights import Model
 from hyps.runtime.units import megabytes_down, megabytes_up
 
@@ -44,7 +46,11 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     """
     whole = with_lowest_peak_order(model, request)
     advance(1)
-    search = BudgetSearch(whole, request)
+    whole_peak_bytes = max(request.start_bytes, int(whole.costs.peaks_from(0)[-1]))
+    reading = with_rows_read(whole, request)
+    lowest = BudgetSearch(reading, request)
+    fits_whole = request.budget_bytes is None or whole_peak_bytes <= request.budget_bytes
+    search = BudgetSearch(whole, request) if fits_whole and reading is not whole else lowest
     smallest = search.minimum(tiles=False)
     advance(1)
     found = [*candidates(search, request, tiles=False, advance=advance)]
@@ -63,11 +69,11 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
             cut_reasons(best.sharded, request),
             request.start_bytes,
         ),
-        changes=(*best.tiling.changes, *best.sharded.changes),
+        changes=(*_readings(graph), *best.tiling.changes, *best.sharded.changes),
         budget_bytes=best.budget_bytes,
         threads=request.threads,
-        whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
-        smallest_budget_bytes=search.minimum(tiles=True),
+        whole_peak_bytes=whole_peak_bytes,
+        smallest_budget_bytes=lowest.minimum(tiles=True),
         latency_s=best.residency_plan.latency_s,
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,
@@ -76,6 +82,13 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)
     return PlannedModel(model=best.sharded.costed.model, graph=graph, plan=result, candidates=summaries)
+
+
+def _readings(graph: Graph) -> Iterator[Change]:
+    """Yield a change for every operator of which the runtime reads rows."""
+    for operator in graph.operators:
+        if (rows := row_read(graph, operator)) is not None:
+            yield Change(operator=operator.name, what="read by rows", why=f"its step {rows}, which is never held whole")
 
 
 def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> DoesNotFit:

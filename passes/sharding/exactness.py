@@ -27,7 +27,7 @@ _MEASURED = (
     | frozenset(
         {"DequantizeLinear", "Dropout", "Gemm", "GlobalAveragePool", "LRN", "LSTM", "MatMul", "MaxPool", "Mul", "Pad"}
     )
-    | frozenset({"QuantizeLinear", "Resize", "Slice", "Softmax", "Split", "Sum", "Transpose"})
+    | frozenset({"Gather", "QuantizeLinear", "Resize", "Slice", "Softmax", "Split", "Sum", "Transpose"})
 )
 
 #: Kinds that compute the same numbers after a shard as within it: element by element, or copied into every shard.

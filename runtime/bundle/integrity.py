@@ -21,6 +21,7 @@ from hyps.runtime.bundle.manifest import (
     Manifest,
     Step,
     TensorRecord,
+    WeightRecord,
 )
 from hyps.runtime.errors import BundleError
 from hyps.runtime.signals import deferred_signals
@@ -53,6 +54,7 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{path}: {error}", _COMPILE_AGAIN) from None
     _check_schedule(path, manifest)
     _check_weights(path, manifest)
+    _check_rows(path, manifest)
     _check_sessions(path, manifest)
     _check_picture(path, manifest)
     return manifest
@@ -86,9 +88,9 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}", _COMPILE_AGAIN)
     if vast := [name for name, record in manifest.tensors.items() if record.nbytes > LARGEST_COUNT]:
         raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory", _COMPILE_AGAIN)
-    contents = {step.weights.path: (step.weights.size_bytes, step.weights.sha256) for step in manifest.steps if step.weights}
+    shared = [file for step in manifest.steps for file in step.data_files]
+    contents = {file.path: (file.size_bytes, file.sha256) for file in shared}
     models = {step.model.path for step in manifest.steps}
-    shared = [step.weights for step in manifest.steps if step.weights]
     if len(models) < len(manifest.steps) or not models.isdisjoint(contents):
         raise BundleError(f"{path}: $.steps: two entries share a file", _COMPILE_AGAIN)
     if any(contents[each.path] != (each.size_bytes, each.sha256) for each in shared):
@@ -101,15 +103,36 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
         where = f"{path}: $.steps[{index}]"
         size = step.weights_file_bytes
         for weight in step.weights.tensors if step.weights else ():
-            if weight.dtype not in STORAGE_TYPES:
-                raise BundleError(f"{where}.weights: {weight.name!r} is of unknown type {weight.dtype!r}", _COMPILE_AGAIN)
-            item = STORAGE_TYPES[weight.dtype].item_bytes
-            if weight.offset % item or weight.offset + weight.elements * item > size:
-                raise BundleError(f"{where}.weights: {weight.name!r} does not lie within its file", _COMPILE_AGAIN)
+            _check_weight(f"{where}.weights", weight, size)
         if step.pinned_bytes > size:
             raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
             raise BundleError(f"{where}.peak_bytes: more than the budget", _COMPILE_AGAIN)
+
+
+def _check_weight(where: str, weight: WeightRecord, size: int) -> None:
+    """Check that a weight is of a known type, and lies within its file of ``size`` bytes."""
+    if weight.dtype not in STORAGE_TYPES:
+        raise BundleError(f"{where}: {weight.name!r} is of unknown type {weight.dtype!r}", _COMPILE_AGAIN)
+    item = STORAGE_TYPES[weight.dtype].item_bytes
+    if weight.offset % item or weight.offset + weight.elements * item > size:
+        raise BundleError(f"{where}: {weight.name!r} does not lie within its file", _COMPILE_AGAIN)
+
+
+def _check_rows(path: Path, manifest: Manifest) -> None:
+    """Check that a step which reads rows has a table, indices and nothing else, and returns rows of that table."""
+    for index, step in enumerate(manifest.steps):
+        if not step.rows:
+            continue
+        where, table = f"{path}: $.steps[{index}].rows", step.rows.table
+        _check_weight(where, table, step.rows.size_bytes)
+        if step.weights or len(step.inputs) != 1 or len(step.outputs) != 1 or not table.shape:
+            raise BundleError(f"{where}: the step needs one table, one input and one output", _COMPILE_AGAIN)
+        indices, result = manifest.tensors[step.inputs[0]], manifest.tensors[step.outputs[0]]
+        if indices.dtype not in ("int32", "int64"):
+            raise BundleError(f"{where}: {step.inputs[0]!r} holds no indices but {indices.dtype}", _COMPILE_AGAIN)
+        if result != TensorRecord(dtype=table.dtype, shape=(*indices.shape, *table.shape[1:])):
+            raise BundleError(f"{where}: {step.outputs[0]!r} is not made of rows of {table.name!r}", _COMPILE_AGAIN)
 
 
 def _check_sessions(path: Path, manifest: Manifest) -> None:
@@ -157,7 +180,7 @@ def check_files(bundle: Path, manifest: Manifest, *, models: bool = True, weight
     Raises `BundleError` with the file's name. Files are read a block at a time: memory does not grow with the bundle.
     """
     hashed = {step.model.path for step in manifest.steps if models}
-    hashed |= {step.weights.path for step in manifest.steps if weights and step.weights}
+    hashed |= {file.path for step in manifest.steps if weights for file in step.data_files}
     for file in manifest.files:
         path = bundle / file.path
         try:

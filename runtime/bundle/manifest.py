@@ -65,6 +65,10 @@ PACKED_TYPES: Mapping[str, PackedType] = {
     "int2": PackedType(2, 26),
 }
 
+#: The most that reading rows (`RowsRecord`) takes besides indices and rows, and what it takes for each index.
+ROW_READ_BYTES: Final = 1 << 19
+ROW_INDEX_BYTES: Final = 64
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -158,6 +162,15 @@ class WeightsRecord(FileRecord, frozen=True, kw_only=True):
     tensors: tuple[WeightRecord, ...]
 
 
+class RowsRecord(FileRecord, frozen=True, kw_only=True):
+    """A file with a ``table``. A step that has one runs no session: it is a Gather along the table's first axis.
+
+    The runtime reads the rows that the step's only input names from the file, into the step's only output.
+    """
+
+    table: WeightRecord
+
+
 class SessionRecord(Record, frozen=True, kw_only=True):
     """The settings of a step's onnxruntime session: its options, and whether it stays open.
 
@@ -196,7 +209,8 @@ class Step(Record, frozen=True, kw_only=True):
 
     The first ``pinned_bytes`` of the weights file stay in memory once read. Up to ``ahead_bytes`` of the next streamed
     step's weights may be in memory while this step runs. ``peak_bytes`` is the predicted process peak with all of this,
-    ``alone_bytes`` the one without pinned weights, open sessions and reading ahead.
+    ``alone_bytes`` the one without pinned weights, open sessions and reading ahead. ``rows``: present in a step that reads
+    rows of a table, which then has no ``weights``.
     """
 
     name: Name
@@ -215,6 +229,12 @@ class Step(Record, frozen=True, kw_only=True):
     ahead_bytes: Count
     session: SessionRecord
     reason: Reason | None = None
+    rows: RowsRecord | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def data_files(self) -> tuple[FileRecord, ...]:
+        """The files next to the model: none or one."""
+        return tuple(file for file in (self.weights, self.rows) if isinstance(file, FileRecord))
 
     @property
     def weights_file_bytes(self) -> int:
@@ -272,7 +292,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
-        files = (file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        files = (file for step in self.steps for file in (step.model, *step.data_files))
         return tuple({file.path: file for file in files}.values())
 
     @property

@@ -90,7 +90,7 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
-        self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener)
+        self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
         streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,

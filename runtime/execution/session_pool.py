@@ -13,14 +13,18 @@ import numpy as np
 import onnxruntime as ort
 
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, Step, WeightRecord
+from hyps.runtime.execution.row_reader import RowReader
 from hyps.runtime.execution.session import Session, SessionOpener, TensorValue
 
 
 class SessionPool:
     """The sessions of ``steps``. Call `release_before` a step's weights are made resident, then `get` its session."""
 
-    def __init__(self, bundle: Path, steps: Sequence[Step], threads: int, opener: SessionOpener) -> None:
+    def __init__(
+        self, bundle: Path, steps: Sequence[Step], threads: int, opener: SessionOpener, *, verify: bool = True
+    ) -> None:
         self._bundle, self._steps, self._threads, self._open = bundle, steps, threads, opener
+        self._verify = verify
         self._open_sessions: dict[int, Session] = {}
         self._group_session: tuple[Step, Session] | None = None
 
@@ -38,6 +42,8 @@ class SessionPool:
         """Return the session of a step whose ``weights`` are resident. Raises `BundleError`."""
         if index in self._open_sessions:
             return self._open_sessions[index]
+        if rows := self._steps[index].rows:  # it holds no memory, and has checked the file
+            return self._open_sessions.setdefault(index, RowReader(self._bundle, rows, verify=self._verify))
         step, (held, self._group_session) = self._steps[index], (self._group_session, None)
         opened_for, session = held or (step, self._opened(step, weights))
         following = self._steps[index + 1 : index + 2]
