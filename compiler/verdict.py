@@ -14,10 +14,14 @@ from hyps.runtime.units import megabytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightReads:
-    """The bytes of weights that every inference reads, and those that are read once and stay in memory."""
+    """The bytes of weights that every inference reads, and those that are read once and stay in memory.
+
+    ``tables`` are the weights of which an inference reads only the rows that it asks for.
+    """
 
     streamed_bytes: int
     pinned_bytes: int
+    tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +93,17 @@ def weight_reads(steps: Sequence[Step]) -> WeightReads:
     return WeightReads(
         streamed_bytes=sum(step.streamed_bytes for step in steps),
         pinned_bytes=sum(step.pinned_bytes for step in steps),
+        tables=tuple(dict.fromkeys(step.rows.table.name for step in steps if step.rows)),
     )
 
 
 def _weights(reads: WeightReads) -> str:
+    return (
+        f"of {', '.join(reads.tables)} the rows that are asked for; else {_whole(reads)}" if reads.tables else _whole(reads)
+    )
+
+
+def _whole(reads: WeightReads) -> str:
     if not reads.streamed_bytes:
         return f"nothing: all {megabytes(reads.pinned_bytes)} of weights stay in memory" if reads.pinned_bytes else "nothing"
     if not reads.pinned_bytes:

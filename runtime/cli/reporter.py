@@ -140,6 +140,8 @@ class Reporter(Observer):
 
 def _weights(step: Step) -> str:
     """Return what happens to a step's weights."""
+    if step.rows:
+        return f"it reads rows of {step.rows.table.name}"
     if step.weights is None:
         return "it has no weights to read"
     released = step.weights.size_bytes - step.pinned_bytes
