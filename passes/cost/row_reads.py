@@ -21,7 +21,7 @@ from hyps.runtime.units import megabytes
 #: A smaller table is not worth a step of its own.
 LEAST_TABLE_BYTES = 1 << 20
 #: Storage is read in pages: a shorter row costs as much.
-PAGE_BYTES = 4096
+LEAST_READ_BYTES = 4096
 #: Rows are read where that takes at most this part of the table's bytes.
 _LARGEST_PART = 0.5
 
@@ -38,7 +38,7 @@ class RowRead:
     @property
     def read_bytes(self) -> int:
         """The most bytes that are read from storage."""
-        return self.count * max(self.row_bytes, PAGE_BYTES)
+        return self.count * max(self.row_bytes, LEAST_READ_BYTES)
 
     def __str__(self) -> str:
         part, whole = megabytes(self.count * self.row_bytes), megabytes(self.rows * self.row_bytes)

@@ -41,7 +41,7 @@ class Partition:
     reuse: bool
     leaving_bytes: int
     reason: Reason
-    reads_rows: bool = False
+    reads_rows: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

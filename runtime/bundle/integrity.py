@@ -127,7 +127,7 @@ def _check_rows(path: Path, manifest: Manifest) -> None:
         where, table = f"{path}: $.steps[{index}].rows", step.rows.table
         _check_weight(where, table, step.rows.size_bytes)
         if step.weights or len(step.inputs) != 1 or len(step.outputs) != 1 or not table.shape:
-            raise BundleError(f"{where}: the step needs one table, one input and one output", _COMPILE_AGAIN)
+            raise BundleError(f"{where}: the step needs one table with rows, one input and one output", _COMPILE_AGAIN)
         indices, result = manifest.tensors[step.inputs[0]], manifest.tensors[step.outputs[0]]
         if indices.dtype not in ("int32", "int64"):
             raise BundleError(f"{where}: {step.inputs[0]!r} holds no indices but {indices.dtype}", _COMPILE_AGAIN)

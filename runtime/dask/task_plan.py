@@ -77,7 +77,7 @@ def _spread(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> 
     )
     crossing = sum(manifest.tensors[name].nbytes for run in placement.runs[1:] for name in boundary(manifest, run)[0])
     each = sum(_streamed_bytes(stage.part) + _TASK_BYTES for stage in stages) + crossing
-    return TaskPlan(stages=stages, nbytes=_weight_bytes(manifest) + count * each, reason=f"{len(stages)} tasks for an input")
+    return TaskPlan(stages=stages, nbytes=_file_bytes(manifest) + count * each, reason=f"{len(stages)} tasks for an input")
 
 
 def _together(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, chunk: int) -> TaskPlan | None:
@@ -89,9 +89,13 @@ def _together(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, c
         return None
     read = _streamed_bytes(part)
     read = _weight_bytes(part) if read and chunk > 1 else read  # a batch pins nothing
-    nbytes = len(memory_bytes) * _weight_bytes(manifest) + math.ceil(count / chunk) * (read + _TASK_BYTES)
+    nbytes = len(memory_bytes) * _file_bytes(manifest) + math.ceil(count / chunk) * (read + _TASK_BYTES)
     stage = Stage(part=part, memory_bytes=budget_bytes, home=None)
     return TaskPlan(stages=(stage,), nbytes=nbytes, reason=f"one task for {chunk} inputs")
+
+
+def _file_bytes(manifest: Manifest) -> int:
+    return sum(file.size_bytes for step in manifest.steps for file in step.data_files)
 
 
 def _weight_bytes(manifest: Manifest) -> int:

@@ -101,6 +101,7 @@ class Executor:
             verify=verify,
             keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
         )
+        self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._code = CodePages()
         self.trim()
 
@@ -169,7 +170,7 @@ class Executor:
         self._residency.enter(index, again=again)
         try:
             ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
-            if index == 0:
+            if index == self._first_session:
                 self.trim()
             yield ready
             ready.release()
