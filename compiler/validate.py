@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.progress import Advance
 from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
@@ -28,7 +29,6 @@ Sample = Mapping[str, NDArray[Any]]
 _DECODING_BYTES = 1 << 30
 #: The type in which outputs are compared: it rounds no 64-bit integer.
 _WIDE = np.longdouble
-_CHECK_THE_MODEL = "check that the bundle was compiled from this model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,7 @@ def validate(
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
     executor = load_executor(bundle, opener=opener)
+    check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
@@ -89,7 +90,7 @@ def validate(
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
-                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {_CHECK_THE_MODEL}")
+                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {CHECK_THE_MODEL}")
             pairs[name].append((expected[name], found[name]))
         advance(1)
     samples = len(pairs[names[0]])
@@ -105,7 +106,7 @@ def _run_whole(whole: Session, names: list[str], sample: Sample) -> dict[str, ND
     try:
         return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
     except InputError as error:
-        raise OptionError(f"{error}; {_CHECK_THE_MODEL}") from None
+        raise OptionError(f"{error}; {CHECK_THE_MODEL}") from None
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:

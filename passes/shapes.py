@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import onnx
@@ -10,6 +11,8 @@ from onnx import ModelProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.loop_shapes import carried, changing
+from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.plannable_part import advised_part
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import Model
 
@@ -22,14 +25,9 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
 
     An inferred shape replaces the model's own: exporters leave symbolic and stale ones. Where onnx cannot infer a shape, or
     the model has operators that onnx does not know, ``ask`` is called; without it the model's own shapes are taken.
-    Raises `UnsupportedModel` with the first tensor whose shape is not fixed, and `--input-shape` where that helps.
+    Raises `UnsupportedModel` with all inputs that are not fixed, or with the first tensor whose shape is not.
     """
-    for value in model.proto.graph.input:
-        if not _is_fixed(value):
-            raise UnsupportedModel(
-                f"input {value.name!r} has a dynamic shape {_describe(value)}; fix it, for example with "
-                f"--input-shape {value.name}:{_example(value)}"
-            )
+    refuse_open_inputs(model)
     writers = {name: node for node in model.proto.graph.node for name in node.output if name}
     states = carried(model.proto)
     known = _inferred(model, states.values(), data_prop=True)
@@ -37,7 +35,8 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     if ask and (missing or foreign_kinds(model.proto)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
-        _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
+        graph = model.proto.graph
+        _add(known, missing, {value.name: value for value in (*graph.value_info, *graph.output)})
         if missing := _missing(writers, known):
             _add(known, missing, _inferred(model, known.values(), data_prop=False))
     missing = _missing(writers, known) | changing(model.proto, known)
@@ -45,8 +44,7 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         shape, writer = _describe(known[name]) if name in known else "unknown", writers[name]
         raise UnsupportedModel(
             f"tensor {name!r} (output of {writer.op_type} {writer.name!r}) has no fixed shape ({shape}): it depends "
-            "on the values of the inputs, so that its memory cannot be planned; cut the model before it, or export it with "
-            "fixed shapes"
+            f"on the values of the inputs, so that its memory cannot be planned; {_remedy(model, missing)}"
         )
     typed = ModelProto()
     typed.CopyFrom(model.proto)
@@ -57,6 +55,23 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         if value.name in known:
             value.type.CopyFrom(known[value.name].type)
     return replace(model, proto=typed)
+
+
+def tensor_types(model: Model) -> dict[str, ValueInfoProto]:
+    """Return the types of a model's tensors by name, as far as they are known; dimensions may be open."""
+    graph = model.proto.graph
+    known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    with suppress(UnsupportedModel):
+        inferred = _inferred(model, (), data_prop=True)
+        known |= {name: value for name, value in inferred.items() if value.type.tensor_type.HasField("shape")}
+    return known
+
+
+def _remedy(model: Model, missing: Collection[str]) -> str:
+    """Return what to do about tensors without a fixed shape."""
+    options = advised_part(model.proto.graph, missing)
+    before = f"compile the part before it with {options}, and compute the rest elsewhere, or " if options else ""
+    return f"{before}export it with fixed shapes"
 
 
 def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
@@ -75,10 +90,9 @@ def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: boo
     del bare.graph.value_info[:]
     bare.graph.value_info.extend(value for value in given if _is_fixed(value))
     inputs = {value.name: value for value in bare.graph.input}
-    for value in bare.graph.output:
-        if value.name in inputs:
-            value.type.CopyFrom(inputs[value.name].type)
-        elif value.type.HasField("tensor_type"):
+    for value, declared in zip(bare.graph.output, model.proto.graph.output, strict=True):
+        value.CopyFrom(inputs.get(value.name, declared))  # `checkable` completes the declared type
+        if value.name not in inputs and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=data_prop)
@@ -109,10 +123,6 @@ def _dimensions(value: ValueInfoProto) -> list[str]:
 
 def _describe(value: ValueInfoProto) -> str:
     return f"[{', '.join(_dimensions(value))}]" if value.type.tensor_type.HasField("shape") else "of unknown rank"
-
-
-def _example(value: ValueInfoProto) -> str:
-    return ",".join(d if d.isdigit() and d != "0" else "1" for d in _dimensions(value)) or "1,3,224,224"
 
 
 def _first_line(error: Exception) -> str:
