@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.model_io.observed_shapes import observed_types
 from hyps.compiler.model_io.ort_shapes import OrtShapes
-from hyps.passes.errors import UnsupportedModel
+from hyps.compiler.model_io.zip_maps import zip_map_change
+from hyps.passes.errors import UnknownShapes, UnsupportedModel
 from hyps.passes.graph import type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.normalize.observed_shapes import CHECKS_OPSET, FixObservedShapes, first_unknown
+from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
@@ -37,7 +41,7 @@ def folded_model(
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
-    assumed = () if input_shapes else fixed.changes
+    assumed = (*map(zip_map_change, loaded.classes), *(() if input_shapes else fixed.changes))
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 
 
@@ -49,8 +53,29 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
         taken = run_rewrites(model, [TakeBranches()])
         try:
             return replace(taken, model=infer_shapes(taken.model, ask))
+        except UnknownShapes as unknown:
+            return _observed(taken, unknown, ask)
         except UnsupportedModel:
             raise refusal from None  # it describes the model as it was given
+
+
+def _observed(taken: Rewritten, unknown: UnknownShapes, ask: OrtShapes) -> Rewritten:
+    """Return the model with the shapes that it has in whole runs on a few inputs, where they are the same in all."""
+    model, changes = taken.model, taken.changes
+    if standard_opset(model.proto) < CHECKS_OPSET:
+        raise unknown
+    types = observed_types(model, unknown, ask.custom_ops)
+    while unknown.names:
+        first = {name: types[name] for name in first_unknown(model.proto, unknown.names) if name in types}
+        if not first:
+            break
+        fixed = run_rewrites(model, [FixObservedShapes(types=first)])
+        model, changes = fixed.model, (*changes, *fixed.changes)
+        try:
+            return Rewritten(model=infer_shapes(model, ask), changes=changes)
+        except UnknownShapes as left:  # those after a shape that was fixed just now
+            unknown = left
+    raise unknown
 
 
 def _refuse_impossible_shapes(model: Model) -> None:

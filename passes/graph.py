@@ -18,9 +18,14 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.weights import Model, Origin
+from hyps.runtime.bundle.manifest import STRING_TYPE, string_bytes
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
+
+
+#: A string's object in C++, and a pointer to it.
+STRING_OBJECT_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +79,10 @@ class Graph:
 def element_bytes(data_type: int, count: int) -> int:
     """Return the bytes of ``count`` elements of an ONNX type; types below a byte are packed (TensorProto.raw_data).
 
-    Raises `UnsupportedModel` for strings, and for numbers that are no type.
+    Raises `UnsupportedModel` for numbers that are no type.
     """
+    if data_type == TensorProto.STRING:
+        return string_bytes(count)
     itemsize, per_byte = _packing(data_type)
     return -(-count // per_byte) * itemsize
 
@@ -87,14 +94,14 @@ def _packing(data_type: int) -> tuple[int, int]:
         raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
     if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
         return 1, per_byte
-    if data_type == TensorProto.STRING:
-        raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
     return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize), 1
 
 
 @cache
 def type_name(data_type: int) -> str:
     """Return the numpy name of an ONNX element type."""
+    if data_type == TensorProto.STRING:
+        return STRING_TYPE
     return str(helper.tensor_dtype_to_np_dtype(data_type).name)
 
 
@@ -165,10 +172,20 @@ def view(model: Model) -> Graph:
     )
 
 
+def initializer_bytes(tensor: TensorProto) -> int:
+    """Return the bytes of an initializer's elements; those of strings as onnxruntime holds them in memory."""
+    if tensor.data_type == TensorProto.STRING:
+        return int(tensor.ByteSize()) + STRING_OBJECT_BYTES * len(tensor.string_data)
+    return element_bytes(tensor.data_type, math.prod(map(int, tensor.dims)))
+
+
 def _weight(tensor: TensorProto) -> Tensor:
-    shape = tuple(tensor.dims)
-    nbytes = element_bytes(tensor.data_type, math.prod(shape))
-    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes)
+    return Tensor(
+        name=tensor.name,
+        dtype=type_name(tensor.data_type),
+        shape=tuple(tensor.dims),
+        nbytes=initializer_bytes(tensor),
+    )
 
 
 def _tensor(value: ValueInfoProto) -> Tensor:

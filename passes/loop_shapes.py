@@ -14,6 +14,14 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
 
+#: The end of the name of a tensor whose shape was observed (`hyps.passes.normalize.observed_shapes`), before it is checked.
+OBSERVED = "/observed"
+
+
+def observed(proto: ModelProto) -> dict[str, ValueInfoProto]:
+    """Return the tensors whose shapes were observed, by name, with these shapes."""
+    return {value.name: value for value in proto.graph.value_info if value.name.endswith(OBSERVED)}
+
 
 def carried(proto: ModelProto) -> dict[str, ValueInfoProto]:
     """Return the outputs of loops that are states of a declared shape, by name, as the bodies declare them."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -20,10 +20,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
-from hyps.compiler.model_io.weight_references import reference_weights
+from hyps.compiler.model_io.weight_references import read_attribute_tensors, reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
+from hyps.compiler.model_io.zip_maps import replace_zip_maps
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.graph import initializer_bytes, subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
@@ -41,6 +42,7 @@ class LoadedModel:
 
     ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
     of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
+    ``classes`` has the names of the classes of each output that was a sequence of maps (`replace_zip_maps`).
     """
 
     model: Model
@@ -48,6 +50,7 @@ class LoadedModel:
     parameters: int
     weight_bytes: int
     inexact_reason: str | None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -62,9 +65,11 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
+    classes = replace_zip_maps(proto)
     inexact_reason = _overridable_weights(proto)
     proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
     inexact_reason = _draws(proto) or inexact_reason
+    read_attribute_tensors(path, proto)
     _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
@@ -78,8 +83,9 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
             model=model,
             name=path.stem,
             parameters=_parameters(proto.graph),
-            weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
+            weight_bytes=sum(map(initializer_bytes, proto.graph.initializer)),
             inexact_reason=inexact_reason,
+            classes=classes,
         )
 
 
@@ -166,8 +172,13 @@ def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
 
 
 def _check_opset(path: Path, proto: ModelProto) -> None:
-    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported."""
+    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported.
+
+    A model without standard operators, such as a converted ensemble of trees, need not name one.
+    """
     opset = standard_opset(proto)
+    if not opset and all(node.domain not in STANDARD_DOMAINS for node in all_nodes(proto.graph)):
+        return
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedModel(

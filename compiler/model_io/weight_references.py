@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
-from hyps.passes.graph import element_bytes
+from hyps.passes.graph import element_bytes, initializer_bytes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
 
@@ -26,7 +26,9 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
     """
     weights: dict[str, Weight] = {}
     for tensor in proto.graph.initializer:
-        nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
+        nbytes = initializer_bytes(tensor)
+        if tensor.data_type == TensorProto.STRING:
+            continue  # strings have no bytes of their own in a file
         if tensor.data_location == TensorProto.EXTERNAL:
             weight = _external(path, tensor, nbytes)
         elif nbytes >= REFERENCE_BYTES:
@@ -40,6 +42,17 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
         weights[tensor.name] = weight
         tensor.CopyFrom(placeholder(tensor.name, tensor.data_type, tuple(tensor.dims)))
     return Model(proto=proto, weights=weights)
+
+
+def read_attribute_tensors(path: Path, proto: ModelProto) -> None:
+    """Read the tensors in operators' attributes that lie in the model's own file back into the model."""
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            for tensor in (attribute.t, *attribute.tensors):
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                if tensor.data_location == TensorProto.EXTERNAL and entries.get("location") == path.name:
+                    nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
+                    _read_inside(tensor, _external(path, tensor, nbytes))
 
 
 def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:

@@ -6,6 +6,7 @@ which tensors to keep, and which weights stay in memory (`hyps.runtime.execution
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.manifest import Manifest, Step, TensorRecord
+from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
@@ -206,10 +207,21 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
 
 
 def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
-    if dtype.name != record.dtype or tuple(shape) != record.shape:
-        given = describe(TensorRecord(dtype=dtype.name, shape=tuple(shape)))
-        raise InputError(f"input {name!r} is {given}", f"the model takes {describe(record)}")
+    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
+    if dtype_name(dtype) != record.dtype or tuple(shape) != record.shape:
+        given = describe(TensorRecord(dtype=dtype_name(dtype), shape=tuple(shape)))
+        text = ", as numpy.array(strings, dtype=str)" if record.dtype == STRING_TYPE else ""
+        raise InputError(f"input {name!r} is {given}", f"the model takes {describe(record)}{text}")
+    if record.dtype == STRING_TYPE and dtype.itemsize * math.prod(shape) > record.nbytes:
+        raise InputError(
+            f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
+            f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",
+        )
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of an array's type as a `TensorRecord` has it: that of strings does not depend on their lengths."""
+    return STRING_TYPE if dtype.kind == "U" else dtype.name
 
 
 def describe(record: TensorRecord) -> str:
