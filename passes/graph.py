@@ -24,7 +24,9 @@ from hyps.runtime.bundle.manifest import STRING_TYPE, string_bytes
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 
-#: A string's object in C++, and a pointer to it.
+#: Attributes of fewer bytes are part of what is counted for every node.
+LONG_ATTRIBUTE_BYTES = 1024
+#: A string's object in C++, which holds up to 15 characters itself, and a pointer to it.
 STRING_OBJECT_BYTES = 40
 
 
@@ -42,8 +44,9 @@ class Tensor:
 class Operator:
     """An ONNX node: the activations and weights that it reads, its subgraphs included, and the tensors that it writes.
 
-    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``origin`` is set where a
-    rewrite made this operator of another.
+    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``attribute_bytes`` is
+    that of its long attributes as C++ holds them, such as the nodes of a tree. ``origin`` is set where a rewrite made this
+    operator of another.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Operator:
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
     embedded_bytes: int = 0
+    attribute_bytes: int = 0
     origin: Origin | None = None
 
 
@@ -159,6 +163,7 @@ def view(model: Model) -> Graph:
                 weights=tuple(name for name in names if name in weights),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
+                attribute_bytes=_attribute_bytes(node),
                 origin=model.origins.get(node.name),
             )
         )
@@ -177,6 +182,19 @@ def initializer_bytes(tensor: TensorProto) -> int:
     if tensor.data_type == TensorProto.STRING:
         return int(tensor.ByteSize()) + STRING_OBJECT_BYTES * len(tensor.string_data)
     return element_bytes(tensor.data_type, math.prod(map(int, tensor.dims)))
+
+
+def _attribute_bytes(node: NodeProto) -> int:
+    """Return the bytes in memory of a node's lists of numbers, strings and tensors; 0 where they are short."""
+    if node.ByteSize() < LONG_ATTRIBUTE_BYTES:
+        return 0
+    total = 0
+    for attribute in node.attribute:
+        total += 8 * len(attribute.ints) + 4 * len(attribute.floats)
+        total += STRING_OBJECT_BYTES * len(attribute.strings)
+        total += sum(len(text) for text in attribute.strings if len(text) > 15)
+        total += sum(tensor.ByteSize() for tensor in (attribute.t, *attribute.tensors))
+    return total
 
 
 def _weight(tensor: TensorProto) -> Tensor:

@@ -54,11 +54,17 @@ def foreign_outputs(proto: ModelProto) -> set[str]:
 
 def checkable(model: Model) -> ModelProto:
     """Return the model without its referenced weights, such that onnx checks and infers everything that it knows."""
-    bare = skeleton(model)
+    bare = skeleton(model, without_trees=True)
     opset = standard_opset(bare)
     experimental = [node for node in all_nodes(bare.graph) if node.domain in STANDARD_DOMAINS and is_foreign(node, opset)]
     for node in experimental:
         _disguise(node, opset)
+    for node in all_nodes(bare.graph):
+        if node.op_type == "StringNormalizer" and not any(
+            each.name == "stopwords" and each.strings for each in node.attribute
+        ):
+            node.op_type = "Identity"  # onnx expects it to remove strings, but it removes none
+            del node.attribute[:]
     if experimental:
         bare.opset_import.add(domain=_EXPERIMENTAL, version=1)
     return bare

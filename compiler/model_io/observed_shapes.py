@@ -27,8 +27,8 @@ Shape = tuple[int, ...]
 
 #: Random integers are below the first of these bounds for which the model runs: they may index something short.
 _INTEGER_BOUNDS = (10, 2, 1)
-_RANDOM_INPUTS = 2
-_WORDS = ("", "a", "red", "the quick brown fox")
+#: Strings for each of the random inputs: of one word, and of several, which some operators take apart.
+_TEXTS = (("a", "red"), ("the quick brown fox", "jumps over the lazy dog"))
 _KNOWN_STORAGE = {kind.onnx: kind for kind in STORAGE_TYPES.values()}
 
 
@@ -112,7 +112,7 @@ def _observations(session: ort.InferenceSession, proto: ModelProto, names: Seque
     for bound in _INTEGER_BOUNDS:
         rng = np.random.default_rng(0)
         try:
-            random = [_run(session, names, _inputs(proto, rng, bound)) for _ in range(_RANDOM_INPUTS)]
+            random = [_run(session, names, _inputs(proto, rng, bound, texts)) for texts in _TEXTS]
         except _Failed:
             if bound == _INTEGER_BOUNDS[-1]:
                 raise
@@ -120,7 +120,7 @@ def _observations(session: ort.InferenceSession, proto: ModelProto, names: Seque
             break
     yield from random
     try:
-        zeros = _run(session, names, _inputs(proto, None, 1))
+        zeros = _run(session, names, _inputs(proto, None, 1, ("",)))
     except _Failed:
         return
     yield zeros
@@ -133,15 +133,15 @@ def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Feeds) -> l
         raise _Failed(_first_line(error)) from None
 
 
-def _inputs(proto: ModelProto, rng: np.random.Generator | None, bound: int) -> Feeds:
-    """Return inputs for a model: normal floats, integers below ``bound``, booleans and words, or zeros without ``rng``."""
-    return {value.name: _values(value, rng, bound) for value in proto.graph.input}
+def _inputs(proto: ModelProto, rng: np.random.Generator | None, bound: int, texts: Sequence[str]) -> Feeds:
+    """Return inputs for a model: normal floats, integers below ``bound``, booleans, ``texts``; zeros without ``rng``."""
+    return {value.name: _values(value, rng, bound, texts) for value in proto.graph.input}
 
 
-def _values(value: ValueInfoProto, rng: np.random.Generator | None, bound: int) -> NDArray[Any]:
+def _values(value: ValueInfoProto, rng: np.random.Generator | None, bound: int, texts: Sequence[str]) -> NDArray[Any]:
     shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
     if value.type.tensor_type.elem_type == TensorProto.STRING:
-        return np.full(shape, "", object) if rng is None else rng.choice(np.array(_WORDS, object), shape)
+        return np.resize(np.array(texts, object), shape)
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     if rng is None:
         return np.zeros(shape, dtype)

@@ -91,6 +91,11 @@ def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
                 f"neither onnx nor onnxruntime knows an operator {op_type!r} {place}; name the library that has it with "
                 "--custom-ops, or export the model with standard operators"
             )
+    if "locale" in reason.lower():
+        return UnsupportedModel(
+            f"onnxruntime cannot open the model on this computer: {reason}; install this locale here and on the device, for "
+            "example with 'locale-gen en_US.UTF-8', or convert the model with another 'locale'"
+        )
     return UnsupportedModel(
         f"onnxruntime itself refuses the model with these input shapes: {reason}; export it for these shapes alone"
     )

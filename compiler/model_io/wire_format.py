@@ -69,7 +69,7 @@ def _strip(data: WireBuffer, start: int, end: int, message: _Message, name: str)
     pieces: list[bytes] = []
     kept_from = start
     for number, wire_type, field_start, value_start, value_end in _fields(data, start, end):
-        if number == message.end:
+        if message.end is not None and number >= message.end:
             break  # the parser checks the rest
         inner = message.fields.get(number)
         if wire_type != _DELIMITED or value_end - value_start < REFERENCE_BYTES:
