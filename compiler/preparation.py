@@ -37,6 +37,7 @@ def folded_model(
     The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
     """
     fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=input_shapes)] if input_shapes else [AssumeBatch()])
+    _refuse_other_inputs(fixed.model)
     typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
@@ -76,6 +77,17 @@ def _observed(taken: Rewritten, unknown: UnknownShapes, ask: OrtShapes) -> Rewri
         except UnknownShapes as left:  # those after a shape that was fixed just now
             unknown = left
     raise unknown
+
+
+def _refuse_other_inputs(model: Model) -> None:
+    """Raise `UnsupportedModel` for an input that is no tensor."""
+    for value in model.proto.graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise UnsupportedModel(
+                f"input {value.name!r} is a {kind.removesuffix('_type')}, and HyPS takes tensors; convert the model without "
+                "the operator that reads it, and give what that operator makes"
+            )
 
 
 def _refuse_impossible_shapes(model: Model) -> None:

@@ -13,9 +13,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
-
-#: The end of the name of a tensor whose shape was observed (`hyps.passes.normalize.observed_shapes`), before it is checked.
-OBSERVED = "/observed"
+from hyps.runtime.bundle.manifest import OBSERVED
 
 
 def observed(proto: ModelProto) -> dict[str, ValueInfoProto]:

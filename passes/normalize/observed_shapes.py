@@ -16,11 +16,10 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import reads, subgraphs
-from hyps.passes.loop_shapes import OBSERVED
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import SHAPE_CHECK
+from hyps.runtime.bundle.manifest import OBSERVED, SHAPE_CHECK
 
 #: The first opset with all operators of the check (Where).
 CHECKS_OPSET = 9

@@ -48,7 +48,9 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
     "float8_e5m2fnuz": StorageType("uint8", 1, 20),
 }
 
-#: A part of the names of the operators that check a shape which the compiler observed and did not prove.
+#: The end of the name of a tensor whose shape the compiler observed and did not prove, before it is checked.
+OBSERVED = "/observed"
+#: A part of the names of the operators that check such a shape.
 SHAPE_CHECK = "/shape check"
 #: The type of strings in a tensor's record; numpy names them by their lengths.
 STRING_TYPE = "str"
@@ -114,7 +116,7 @@ class OutputRecord(Record, frozen=True, kw_only=True):
     """An output of the model. ``probabilities`` is true when the network itself ends in a softmax.
 
     ``classes``: where the model's own output is a sequence of maps from class to score (ZipMap), the classes in the order of
-    the last dimension; the bundle's output is the tensor of scores, whatever the classifier gives for such.
+    the last dimension. The bundle's output is the tensor of scores.
     """
 
     name: Name

@@ -19,13 +19,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import SHAPE_CHECK
+from hyps.runtime.bundle.manifest import OBSERVED, SHAPE_CHECK
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
-#: The name of a tensor in onnxruntime's message about an operator that checks its shape.
-_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/")
+#: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
+_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for")
 #: The types that onnxruntime takes and returns as values of its own; the others are strings, sequences and maps.
 _NUMERIC_TENSOR = re.compile(r"tensor\((?!string)")
 #: The types that DLPack can describe; the others, of 8 bits and less, are rare.
@@ -130,8 +130,9 @@ class OrtSession:
             results = self._session.run_with_ort_values(list(outputs), feeds)
         except Exception as error:  # as above
             if checked := _CHECKED.search(str(error)):
+                name = checked[1] or checked[2]
                 raise InputError(
-                    f"tensor {checked[1]!r} has another shape for this input than in the runs that the plan is based on",
+                    f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",
                     "its shape depends on the input's values: export the model with that shape fixed, and compile it again",
                 ) from None
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_first_line(error)}") from None
