@@ -22,8 +22,8 @@ from hyps.runtime.bundle.manifest import STORAGE_TYPES
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-Feeds = Mapping[str, NDArray[Any]]
-Shape = tuple[int, ...]
+_Feeds = Mapping[str, NDArray[Any]]
+_Shape = tuple[int, ...]
 
 #: Random integers are below the first of these bounds for which the model runs: they may index something short.
 _INTEGER_BOUNDS = (10, 2, 1)
@@ -107,7 +107,7 @@ def _shape_of(name: str) -> str:
     return f"{name}/shape"
 
 
-def _observations(session: ort.InferenceSession, proto: ModelProto, names: Sequence[str]) -> Iterator[list[Shape]]:
+def _observations(session: ort.InferenceSession, proto: ModelProto, names: Sequence[str]) -> Iterator[list[_Shape]]:
     """Yield the shapes of the tensors ``names`` for random inputs, and for zeros if the model runs on those."""
     for bound in _INTEGER_BOUNDS:
         rng = np.random.default_rng(0)
@@ -126,14 +126,14 @@ def _observations(session: ort.InferenceSession, proto: ModelProto, names: Seque
     yield zeros
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Feeds) -> list[Shape]:
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: _Feeds) -> list[_Shape]:
     try:
         return [tuple(map(int, shape)) for shape in session.run([_shape_of(name) for name in names], dict(feeds))]
     except Exception as error:  # as above
         raise _Failed(_first_line(error)) from None
 
 
-def _inputs(proto: ModelProto, rng: np.random.Generator | None, bound: int, texts: Sequence[str]) -> Feeds:
+def _inputs(proto: ModelProto, rng: np.random.Generator | None, bound: int, texts: Sequence[str]) -> _Feeds:
     """Return inputs for a model: normal floats, integers below ``bound``, booleans, ``texts``; zeros without ``rng``."""
     return {value.name: _values(value, rng, bound, texts) for value in proto.graph.input}
 
