@@ -20,13 +20,20 @@ from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
 from hyps.passes.normalize.observed_shapes import CHECKS_OPSET, FixObservedShapes, first_unknown
+from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
+from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import Model
+from hyps.passes.window_attributes import check_windows
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
 MOST_ELEMENTS = 1 << 50
+#: The most axes of a tensor: as many as numpy's arrays have.
+MOST_AXES = 64
+#: Operators whose last input is a shape, or a number for every axis.
+_TAKES_A_SHAPE = frozenset({"ConstantOfShape", "Expand", "Reshape", "Resize", "Tile", "Upsample"})
 
 
 def folded_model(
@@ -38,10 +45,12 @@ def folded_model(
     """
     fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=input_shapes)] if input_shapes else [AssumeBatch()])
     _refuse_other_inputs(fixed.model)
+    _refuse_impossible_ranks(fixed.model)
     typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
-    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    check_windows(typed.model)
+    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
     assumed = (*map(zip_map_change, loaded.classes), *(() if input_shapes else fixed.changes))
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 
@@ -87,6 +96,22 @@ def _refuse_other_inputs(model: Model) -> None:
             raise UnsupportedModel(
                 f"input {value.name!r} is a {kind.removesuffix('_type')}, and HyPS takes tensors; convert the model without "
                 "the operator that reads it, and give what that operator makes"
+            )
+
+
+def _refuse_impossible_ranks(model: Model) -> None:
+    """Raise `UnsupportedModel` for an operator that reads a shape of too many axes: onnx makes room for each of them."""
+    graph = model.proto.graph
+    sizes = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
+    for value in graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        sizes |= {value.name: dimensions[0].dim_value} if len(dimensions) == 1 else {}
+    for node in all_nodes(graph):
+        name = node.input[-1] if node.op_type in _TAKES_A_SHAPE and node.input else ""
+        if sizes.get(name, 0) > MOST_AXES:
+            raise UnsupportedModel(
+                f"{node.op_type} {node.name!r} reads {name!r}, a shape of {sizes[name]} axes; {MOST_AXES} are supported: "
+                "export the model again"
             )
 
 

@@ -59,7 +59,8 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     if ask and (missing or any(domain != CLASSICAL_DOMAIN for domain, _ in foreign)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
-        _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
+        graph = model.proto.graph
+        _add(known, missing, {value.name: value for value in (*graph.value_info, *graph.output)})
         if missing := _missing(writers, known):
             _add(known, missing, _inferred(model, known.values(), data_prop=False, strict=not foreign))
     missing = (_missing(writers, known) | changing(model.proto, known)) - seen.keys()
@@ -128,10 +129,9 @@ def _inferred(
     fixed = {value.name: value for value in given if _is_fixed(value)}
     bare.graph.value_info.extend(fixed.values())
     fixed |= {value.name: value for value in bare.graph.input}
-    for value in bare.graph.output:
-        if value.name in fixed:
-            value.type.CopyFrom(fixed[value.name].type)
-        elif value.type.HasField("tensor_type"):
+    for value, declared in zip(bare.graph.output, model.proto.graph.output, strict=True):
+        value.CopyFrom(fixed.get(value.name, declared))  # `checkable` completes the declared type
+        if value.name not in fixed and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(bare, strict_mode=strict, data_prop=data_prop)

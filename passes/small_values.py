@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ Value = NDArray[Any]
 COMPUTED = frozenset(
     {"Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or"}
     | {"GreaterOrEqual", "LessOrEqual", "ReduceMax", "ReduceMin", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub"}
-    | {"Unsqueeze", "Where"}
+    | {"ConstantOfShape", "Transpose", "Unsqueeze", "Where"}
 )
 
 
@@ -80,6 +81,8 @@ def small_value(
         return None
     feeds = {name: values[name] for name in node.input if name}
     if any(array.dtype.kind not in "iub" for array in feeds.values()):
+        return None
+    if node.op_type == "ConstantOfShape" and not 0 <= math.prod(feeds[node.input[0]].tolist()) <= REFERENCE_BYTES:
         return None
     results = evaluated(proto, [node], feeds, node.output[:1])
     return None if results is None else results[0]
