@@ -18,14 +18,15 @@ from hyps.compiler.bundle_writer.copy import hash_file
 from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exactness import checked
-from hyps.compiler.model_io.load import LoadedModel, load_model
+from hyps.compiler.model_io.load import LoadedModel
 from hyps.compiler.owned_folders import remove_abandoned
-from hyps.compiler.preparation import folded_model
+from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
 from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.errors import PassError
 from hyps.passes.graph import Graph
+from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
@@ -56,6 +57,7 @@ class PlanningJob:
     target_name: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     custom_ops: Path | None = None
+    part: ModelPart = WHOLE_MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +92,12 @@ class Compiled:
     sharded: tuple[ShardedOperator | None, ...]
 
 
-def _no_progress(label: str, total: int | None) -> nullcontext[Advance]:
+def no_progress(label: str, total: int | None) -> nullcontext[Advance]:
+    """Open a display that shows nothing."""
     return nullcontext(lambda count: None)
 
 
-def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Compiled:
+def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Compiled:
     """Compile a model into a bundle; an error leaves nothing behind.
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can fix.
@@ -103,7 +106,7 @@ def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Com
     check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
         with progress("reading", None):
-            loaded = stack.enter_context(load_model(job.model))
+            loaded = stack.enter_context(load_part(job.model, job.part))
             digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         with progress("planning", planning_stages(folded.model)) as advance:
@@ -204,7 +207,7 @@ def analyse(job: PlanningJob) -> Analysis:
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for a model that cannot be understood.
     """
-    with load_model(job.model) as loaded:
+    with load_part(job.model, job.part) as loaded:
         return analyse_folded(loaded, folded_model(loaded, job.input_shapes, job.custom_ops), job)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.model_io.load import LoadedModel, load_model, loaded_model
 from hyps.compiler.model_io.observed_shapes import observed_types
 from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.compiler.model_io.zip_maps import zip_map_change
@@ -18,7 +19,9 @@ from hyps.passes.graph import type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
-from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes
+from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart, extract_part
+from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
 from hyps.passes.normalize.observed_shapes import CHECKS_OPSET, FixObservedShapes, first_unknown
 from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.onnx_ops import standard_opset
@@ -36,6 +39,17 @@ MOST_AXES = 64
 _TAKES_A_SHAPE = frozenset({"ConstantOfShape", "Expand", "Reshape", "Resize", "Tile", "Upsample"})
 
 
+@contextmanager
+def load_part(path: Path, part: ModelPart) -> Iterator[LoadedModel]:
+    """Load the model at ``path``, or a part of it, as `load_model` does. Raises `UnsupportedModel` for a wrong part."""
+    with load_model(path) as loaded:
+        if part == WHOLE_MODEL:
+            yield loaded
+        else:
+            model = extract_part(loaded.model, part)
+            yield loaded_model(path, model, loaded.inexact_reason, given=model.proto)
+
+
 def folded_model(
     loaded: LoadedModel, input_shapes: Mapping[str, tuple[int, ...]], custom_ops: Path | None = None
 ) -> Rewritten:
@@ -43,16 +57,35 @@ def folded_model(
 
     The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
     """
-    fixed = run_rewrites(loaded.model, [FixInputShapes(shapes=input_shapes)] if input_shapes else [AssumeBatch()])
-    _refuse_other_inputs(fixed.model)
+    _refuse_other_inputs(loaded.model)
+    ask = OrtShapes(custom_ops=custom_ops)
+    fixed = _with_fixed_inputs(loaded.model, input_shapes)
+    refuse_open_inputs(fixed.model, lambda shapes: _can_be_typed(loaded.model, {**input_shapes, **shapes}, ask))
     _refuse_impossible_ranks(fixed.model)
-    typed = _typed(fixed.model, OrtShapes(custom_ops=custom_ops))
+    typed = _typed(fixed.model, ask)
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
     check_windows(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
-    assumed = (*map(zip_map_change, loaded.classes), *(() if input_shapes else fixed.changes))
+    zip_maps = map(zip_map_change, loaded.classes.keys() & {value.name for value in loaded.model.proto.graph.output})
+    assumed = (*zip_maps, *(change for change in fixed.changes if change.why != REQUESTED))
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
+
+
+def _with_fixed_inputs(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Rewritten:
+    """Return the model with the ``shapes`` that the user gives, and batches of one where a batch alone is open."""
+    given = [FixInputShapes(shapes=shapes)] if shapes else []
+    return run_rewrites(model, [*given, AssumeBatch(size=given_batch(model, shapes))])
+
+
+def _can_be_typed(model: Model, shapes: Mapping[str, tuple[int, ...]], ask: OrtShapes) -> bool:
+    """Return whether inputs of these shapes give every tensor a shape, and none that is empty."""
+    try:
+        graph = _typed(_with_fixed_inputs(model, shapes).model, ask).model.proto.graph
+    except UnsupportedModel:
+        return False
+    values = (*graph.value_info, *graph.output)
+    return all(size.dim_value > 0 for value in values for size in value.type.tensor_type.shape.dim)
 
 
 def _typed(model: Model, ask: OrtShapes) -> Rewritten:
@@ -64,6 +97,8 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
         try:
             return replace(taken, model=infer_shapes(taken.model, ask))
         except UnknownShapes as unknown:
+            if not isinstance(refusal, UnknownShapes):
+                raise refusal from None
             return _observed(taken, unknown, ask)
         except UnsupportedModel:
             raise refusal from None  # it describes the model as it was given

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.progress import Advance
 from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
@@ -30,7 +31,6 @@ _DECODING_BYTES = 1 << 30
 _WIDE = np.longdouble
 #: Strings for random inputs.
 _WORDS = ("", "a", "red", "the quick brown fox")
-_CHECK_THE_MODEL = "check that the bundle was compiled from this model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ def validate(
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
     executor = load_executor(bundle, opener=opener)
+    check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
@@ -91,7 +92,7 @@ def validate(
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
-                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {_CHECK_THE_MODEL}")
+                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {CHECK_THE_MODEL}")
             pairs[name].append((expected[name], found[name]))
         advance(1)
     samples = len(pairs[names[0]])
@@ -108,7 +109,7 @@ def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sam
     try:
         return {name: _array(value, classes[name]) for name, value in whole.run([*classes], sample).items()}
     except InputError as error:
-        raise OptionError(f"{error}; {_CHECK_THE_MODEL}") from None
+        raise OptionError(f"{error}; {CHECK_THE_MODEL}") from None
 
 
 def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
@@ -116,7 +117,8 @@ def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
     if isinstance(value, list):
         named = [{str(label): score for label, score in scores.items()} for scores in value]
         return np.array([[scores[label] for label in classes] for scores in named])
-    return to_numpy(value)
+    array: NDArray[Any] = to_numpy(value)
+    return array
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:

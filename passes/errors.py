@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hyps.runtime.errors import HypsError
 
-class PassError(Exception):
+
+class PassError(HypsError):
     """The base of every error that a pass raises for a user's mistake or an impossible request."""
 
 

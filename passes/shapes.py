@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnknownShapes, UnsupportedModel
 from hyps.passes.loop_shapes import carried, changing, observed
+from hyps.passes.normalize.example_shapes import refuse_open_inputs
+from hyps.passes.normalize.plannable_part import advised_part
 from hyps.passes.onnx_ops import CLASSICAL_DOMAIN
 from hyps.passes.trip_counts import stacked
 from hyps.passes.unknown_operators import checkable, foreign_kinds, foreign_outputs
@@ -34,14 +37,9 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
 
     An inferred shape replaces the model's own: exporters leave symbolic and stale ones. Where onnx cannot infer a shape, or
     the model has operators that onnx does not know, ``ask`` is called; without it the model's own shapes are taken.
-    Raises `UnsupportedModel` with the first tensor whose shape is not fixed, and `--input-shape` where that helps.
+    Raises `UnsupportedModel` with all inputs that are not fixed, or with the first tensor whose shape is not.
     """
-    for value in model.proto.graph.input:
-        if not _is_fixed(value):
-            raise UnsupportedModel(
-                f"input {value.name!r} has a dynamic shape {_describe(value)}; fix it, for example with "
-                f"--input-shape {value.name}:{_example(value)}"
-            )
+    refuse_open_inputs(model)
     writers = {name: node for node in model.proto.graph.node for name in node.output if name}
     seen = observed(model.proto)
     states = carried(model.proto) | seen
@@ -68,8 +66,7 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         shape, writer = _describe(known[name]) if name in known else "unknown", writers[name]
         raise UnknownShapes(
             f"tensor {name!r} (output of {writer.op_type} {writer.name!r}) has no fixed shape ({shape}): it depends "
-            "on the values of the inputs, so that its memory cannot be planned; cut the model before it, or export it with "
-            "fixed shapes",
+            f"on the values of the inputs, so that its memory cannot be planned; {_remedy(model, missing)}",
             frozenset(missing),
         )
     typed = ModelProto()
@@ -107,6 +104,23 @@ def _classical(model: Model, ask: Ask, given: Mapping[str, ValueInfoProto]) -> d
             break
         waiting = left
     return types
+
+
+def tensor_types(model: Model) -> dict[str, ValueInfoProto]:
+    """Return the types of a model's tensors by name, as far as they are known; dimensions may be open."""
+    graph = model.proto.graph
+    known = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    with suppress(UnsupportedModel):
+        inferred = _inferred(model, (), data_prop=True)
+        known |= {name: value for name, value in inferred.items() if value.type.tensor_type.HasField("shape")}
+    return known
+
+
+def _remedy(model: Model, missing: Collection[str]) -> str:
+    """Return what to do about tensors without a fixed shape."""
+    options = advised_part(model.proto.graph, missing)
+    before = f"compile the part before it with {options}, and compute the rest elsewhere, or " if options else ""
+    return f"{before}export it with fixed shapes"
 
 
 def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
@@ -162,10 +176,6 @@ def _dimensions(value: ValueInfoProto) -> list[str]:
 
 def _describe(value: ValueInfoProto) -> str:
     return f"[{', '.join(_dimensions(value))}]" if value.type.tensor_type.HasField("shape") else "of unknown rank"
-
-
-def _example(value: ValueInfoProto) -> str:
-    return ",".join(d if d.isdigit() and d != "0" else "1" for d in _dimensions(value)) or "1,3,224,224"
 
 
 def _first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, SessionRecord, Step, WeightsRecord
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
 PARTITIONS = "partitions"
@@ -73,8 +73,8 @@ def check_space(path: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:
         raise WriteError(
-            f"{path} needs {megabytes(needed_bytes)}, its disk has {megabytes(free)} free; free some, or name another "
-            "disk with -o"
+            f"{path} needs {megabytes_up(needed_bytes)}, its disk has {megabytes_down(free)} free; free some, or name "
+            "another disk with -o"
         )
 
 

@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -105,16 +105,24 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield LoadedModel(
-            model=model,
-            given=given,
-            repairs=normalized.changes,
-            name=path.stem,
-            parameters=_parameters(proto.graph),
-            weight_bytes=sum(map(initializer_bytes, proto.graph.initializer)),
-            inexact_reason=inexact_reason,
-            classes=classes,
-        )
+        loaded = loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
+        yield replace(loaded, classes=classes)
+
+
+def loaded_model(
+    path: Path, model: Model, inexact_reason: str | None, *, given: ModelProto, repairs: tuple[Change, ...] = ()
+) -> LoadedModel:
+    """Return a model that was read from ``path``, or a part of it, with its size."""
+    graph = model.proto.graph
+    return LoadedModel(
+        model=model,
+        given=given,
+        repairs=repairs,
+        name=path.stem,
+        parameters=_parameters(graph),
+        weight_bytes=sum(map(initializer_bytes, graph.initializer)),
+        inexact_reason=inexact_reason,
+    )
 
 
 def _parameters(graph: GraphProto) -> int:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from hyps.compiler.analysis import Analysis
 from hyps.compiler.bundle_writer.model_report import model_report
-from hyps.compiler.model_io.load import load_model
 from hyps.compiler.pipeline import PlanningJob, analyse_folded, plan_folded
-from hyps.compiler.preparation import folded_model
+from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.report.facts import (
     Facts,
     Node,
@@ -34,7 +33,7 @@ def model_facts(job: PlanningJob) -> Facts:
     Raises `hyps.compiler.errors.CompilerError`, `hyps.passes.errors.PassError`, and above all
     `hyps.passes.errors.DoesNotFit` if no plan keeps within the budget.
     """
-    with load_model(job.model) as loaded:
+    with load_part(job.model, job.part) as loaded:
         folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         analysed = analyse_folded(loaded, folded, job)
         if job.request.budget_bytes is None:

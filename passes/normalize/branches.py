@@ -190,7 +190,7 @@ class _Walk:
 
 
 class _Contradiction(Exception):
-    """Shapes with which an operator cannot be computed."""
+    """A node that cannot be computed with the types of its inputs."""
 
 
 def _taken_branch(node: NodeProto, values: Mapping[str, Value]) -> GraphProto | None:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, TensorRecord
-from hyps.runtime.execution.executor import StepProfile, describe, dtype_name
+from hyps.runtime.errors import InputError
+from hyps.runtime.execution.executor import StepProfile, describe
+from hyps.runtime.execution.session import dtype_name
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
 
@@ -48,7 +50,7 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
 
     A softmax is applied only where the network does not end in one. The result is empty where the output is not a vector of
     scores. It is empty, too, where the bundle has neither labels nor preprocessing nor probabilities: nothing then shows
-    that the scores are of classes.
+    that the scores are of classes. Raises `InputError` where a score is not a number.
     """
     record = next((output for output in manifest.outputs if output.classes), manifest.outputs[0])
     values = np.squeeze(np.asarray(outputs[record.name]))
@@ -59,7 +61,12 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     if not record.probabilities:
         with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
             scores = np.exp(scores - scores.max())
-        scores /= scores.sum()
+            scores /= scores.sum()
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"the scores in output {record.name!r} are not all numbers (NaN or infinite)",
+            "check the input's values, and the model with 'hypsc validate'",
+        )
     best = np.argsort(-scores, kind="stable")[:count]
     labels = record.classes or manifest.labels
     return tuple(

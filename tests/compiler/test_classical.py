@@ -182,7 +182,7 @@ def test_objects_are_no_strings(compiled: Compile, hyps_run: Command, tmp_path: 
     np.save(tmp_path / "x.npy", np.array([["red", "a"]], object))
     done = hyps_run(bundle.folder, tmp_path / "x.npy")
     assert done.returncode == 2
-    assert "the model takes str[1, 2], as numpy.array(strings, dtype=str)" in done.stderr
+    assert "convert it to str, with numpy.array(strings, dtype=str)" in done.stderr
 
 
 def test_maps_as_inputs_are_refused_for_what_they_are(compiled: Compile) -> None:

@@ -171,7 +171,7 @@ class TestShapes:
         with pytest.raises(UnsupportedModel) as caught:
             compiled(self.dynamic())
         assert str(caught.value) == (
-            "input 'x' has a dynamic shape [N, 3, side, 32]; fix it, for example with --input-shape x:1,3,1,32"
+            "input 'x' has a dynamic shape [N, 3, side, 32]; fix it, for example with --input-shape x:1,3,224,32"
         )
 
     def test_fixed(self, compiled: Compile) -> None:
