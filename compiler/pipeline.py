@@ -10,15 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
+from msgspec import UNSET
+
 from hyps.compiler.analysis import Analysis, analysis
 from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder, write_partitions
 from hyps.compiler.bundle_writer.copy import hash_file
 from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
+from hyps.compiler.exactness import checked
 from hyps.compiler.model_io.load import LoadedModel
 from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
+from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.errors import PassError
 from hyps.passes.graph import Graph
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart
@@ -126,7 +130,7 @@ def _write_bundle(
     graph = planned.graph
     tensors = {name: _tensor_record(graph, name) for name in _boundary(planned)}
     preprocess, labels = _preprocess(job, graph, tensors), _labels(job, graph, tensors)
-    total_bytes = sum(weight.nbytes for weight in planned.model.weights.values())
+    total_bytes = sum(weight.nbytes for weight in {*planned.model.weights.values()})
     check_space(job.output, total_bytes)
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:
@@ -145,6 +149,7 @@ def _write_bundle(
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,
             exact=planned.plan.exact,
+            is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,
             outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
             tensors=tensors,
@@ -219,7 +224,8 @@ def plan_folded(
     planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
-    return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+    planned = replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+    return checked(loaded, folded, planned, job.custom_ops)
 
 
 def _boundary(planned: PlannedModel) -> dict[str, None]:

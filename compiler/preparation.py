@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyps.compiler.model_io.load import LoadedModel, load_model, loaded_model
+from hyps.compiler.model_io.load import LoadedModel, count_parameters, count_weight_bytes, load_model
 from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import type_name
@@ -20,6 +20,7 @@ from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart, extract_part
 from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
+from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
@@ -35,7 +36,10 @@ def load_part(path: Path, part: ModelPart) -> Iterator[LoadedModel]:
         if part == WHOLE_MODEL:
             yield loaded
         else:
-            yield loaded_model(path, extract_part(loaded.model, part), loaded.inexact_reason)
+            model = extract_part(loaded.model, part)
+            graph = model.proto.graph
+            parameters, weight_bytes = count_parameters(graph), count_weight_bytes(graph)
+            yield replace(loaded, model=model, given=model.proto, parameters=parameters, weight_bytes=weight_bytes)
 
 
 def folded_model(
@@ -51,7 +55,7 @@ def folded_model(
     typed = _typed(fixed.model, ask)
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
-    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization()])
+    folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
     assumed = (change for change in fixed.changes if change.why != REQUESTED)
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 

@@ -52,6 +52,9 @@ ACTIVATIONS = frozenset(
 #: Operators that return the elements of their first input unchanged and in order; only the shape may differ.
 RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
+#: Operators past which onnxruntime moves QuantizeLinear and DequantizeLinear (QDQPropagationTransformer).
+CODE_MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+
 
 def standard_opset(proto: ModelProto) -> int:
     """Return the version of the standard operators that a model uses; 0 where it names none."""

@@ -19,13 +19,15 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
 from hyps.compiler.errors import ModelFileError
+from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
-from hyps.passes.rewrite import run_rewrites
+from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
 from hyps.passes.weights import Model
 
@@ -41,9 +43,12 @@ class LoadedModel:
 
     ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
     of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
+    ``given`` is the structure as it is in the file, ``repairs`` are what was changed in it.
     """
 
     model: Model
+    given: ModelProto
+    repairs: tuple[Change, ...]
     name: str
     parameters: int
     weight_bytes: int
@@ -57,39 +62,41 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     Raises `ModelFileError` for a file that is missing, damaged or refers to files outside its folder, `UnsupportedModel` for
     a model that HyPS cannot carry through.
     """
-    proto = _parse(path)
+    given = proto = _parse(path)
     _check_names(path, proto)
     _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
     inexact_reason = _overridable_weights(proto)
-    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
+    normalized = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()])
+    proto = normalized.model.proto
     inexact_reason = _draws(proto) or inexact_reason
-    _check_inner_tensors(proto.graph)
     with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
         spilled = Path(scratch) / "weights"
-        model = reference_weights(path, proto, spilled)
+        model = share_equal_weights(reference_weights(path, proto, spilled))
         try:
             onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield loaded_model(path, model, inexact_reason)
+        yield LoadedModel(
+            model=model,
+            given=given,
+            repairs=normalized.changes,
+            name=path.stem,
+            parameters=count_parameters(proto.graph),
+            weight_bytes=count_weight_bytes(proto.graph),
+            inexact_reason=inexact_reason,
+        )
 
 
-def loaded_model(path: Path, model: Model, inexact_reason: str | None) -> LoadedModel:
-    """Return a model that was read from ``path``, or a part of it, with its size."""
-    graph = model.proto.graph
-    return LoadedModel(
-        model=model,
-        name=path.stem,
-        parameters=_parameters(graph),
-        weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in graph.initializer),
-        inexact_reason=inexact_reason,
-    )
+def count_weight_bytes(graph: GraphProto) -> int:
+    """Return the bytes of all weights of a graph."""
+    return sum(element_bytes(tensor.data_type, math.prod(tensor.dims)) for tensor in graph.initializer)
 
 
-def _parameters(graph: GraphProto) -> int:
+def count_parameters(graph: GraphProto) -> int:
+    """Return the number of parameters, as publications count them (see `LoadedModel`)."""
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     integers = (TensorProto.INT64, TensorProto.BOOL)
     counted = (t for t in graph.initializer if t.dims and t.data_type not in integers and t.name not in statistics)
@@ -213,17 +220,3 @@ def _inlined_size(proto: ModelProto) -> int:
         return total
 
     return size(proto.graph.node)
-
-
-def _check_inner_tensors(graph: GraphProto) -> None:
-    """Raise `UnsupportedModel` where an attribute, or a graph in one, has a tensor in external data."""
-    for node in graph.node:
-        inner = list(subgraphs(node))
-        tensors = [tensor for subgraph in inner for tensor in subgraph.initializer]
-        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
-            raise UnsupportedModel(
-                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
-            )
-        for subgraph in inner:
-            _check_inner_tensors(subgraph)

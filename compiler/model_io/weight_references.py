@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
-from hyps.passes.graph import element_bytes
+from hyps.passes.errors import UnsupportedModel
+from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
+from hyps.runtime.units import megabytes
+
+#: The most bytes of one tensor in an attribute, which the compiler holds in memory.
+MOST_INNER_BYTES = 1 << 28
 
 
 def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
@@ -24,6 +30,8 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
     Weights that are no contiguous bytes in a file are written to ``spilled``. Raises `ModelFileError` for weights that are
     missing, cut short, or outside the model's folder.
     """
+    for node in all_nodes(proto.graph):
+        _read_attributes(path, node)
     weights: dict[str, Weight] = {}
     for tensor in proto.graph.initializer:
         nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
@@ -95,8 +103,22 @@ def _spill(values: NDArray[Any], spilled: Path) -> Weight:
     return Weight(path=str(spilled), offset=offset, row_bytes=len(raw))
 
 
+def _read_attributes(path: Path, node: NodeProto) -> None:
+    """Read what a node's attributes, and the graphs in them, hold in external data into the model."""
+    inner = [tensor for graph in subgraphs(node) for tensor in graph.initializer]
+    for tensor in (*inner, *(tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors))):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            weight = _external(path, tensor, element_bytes(tensor.data_type, math.prod(tensor.dims)))
+            if weight.nbytes > MOST_INNER_BYTES:
+                raise UnsupportedModel(
+                    f"operator {node.name!r} has {megabytes(weight.nbytes)} of numbers in an attribute, more than "
+                    f"{megabytes(MOST_INNER_BYTES)}; export the model with them as an initializer"
+                )
+            _read_inside(tensor, weight)
+
+
 def _read_inside(tensor: TensorProto, weight: Weight) -> None:
-    """Read a small external weight into the model."""
+    """Read an external weight into the model."""
     with Path(weight.path).open("rb") as stream:
         stream.seek(weight.offset)
         tensor.raw_data = stream.read(weight.nbytes)

@@ -38,6 +38,7 @@ _ATTRIBUTE = _Message({5: _TENSOR})
 _NODE = _Message({5: _ATTRIBUTE})
 _GRAPH = _Message({1: _NODE, 5: _TENSOR})
 _MODEL = _Message({7: _GRAPH})
+_ATTRIBUTE.fields.update({6: _GRAPH, 10: _TENSOR, 11: _GRAPH})
 
 
 def read_structure(path: Path) -> bytes:
@@ -51,6 +52,8 @@ def read_structure(path: Path) -> bytes:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return b"".join(_strip(data, 0, size, _MODEL, path.name))
+        except RecursionError:
+            raise ModelFileError(f"{path} has graphs within graphs without end; export or copy it again") from None
         except _Malformed as error:
             raise ModelFileError(f"{path} is no ONNX file or is cut short ({error}); export or copy it again") from None
 

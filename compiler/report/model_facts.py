@@ -20,7 +20,7 @@ from hyps.compiler.report.facts import (
     whole_timeline,
 )
 from hyps.compiler.targets import target_names
-from hyps.compiler.tolerance import tolerance_across
+from hyps.compiler.tolerance import planned_tolerance
 from hyps.compiler.verdict import PlanVerdict
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.plan import Plan
@@ -74,7 +74,7 @@ def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> PlanVerdict:
         whole_peak_bytes=analysed.whole_peak_bytes,
         # The plan's own figure leaves out tiles if its budget is large; the analysis tries them.
         smallest_budget_bytes=analysed.smallest_budget_bytes or plan.smallest_budget_bytes,
-        tolerance=0.0 if plan.exact else tolerance_across(graph.tensors[name].dtype for name in crossing),
+        tolerance=0.0 if plan.exact else planned_tolerance(graph, crossing),
         inexact_reason=plan.inexact_reason,
         latency_s=plan.latency_s,
         target=analysed.target,

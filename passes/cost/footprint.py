@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.passes.calibration import calibrated_bytes
+from hyps.passes.cost.folding import constant_operators, unfolded_operators
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
@@ -49,10 +50,33 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
     rewritten = _rewritten_weights(graph, readers)
-    return {
-        operator.name: _footprint(graph, operator, readers, operator.name in rewritten, threads)
-        for operator in graph.operators
-    }
+    unfolded = unfolded_operators(graph)
+    folded = constant_operators(graph) - unfolded
+    found = {}
+    for operator in graph.operators:
+        one = _footprint(graph, operator, readers, operator.name in rewritten, threads)
+        if operator.name in unfolded:
+            one = replace(one, copied_bytes=0, in_place_input=None, in_place_bytes=0)
+        elif operator.name in folded and max(graph.tensors[name].nbytes for name in operator.outputs) >= REFERENCE_BYTES:
+            one = _folded(one, operator)
+        found[operator.name] = one
+    return found
+
+
+def _folded(footprint: Footprint, operator: Operator) -> Footprint:
+    """Return the footprint of an operator with a large result that is folded while the session opens.
+
+    All results stay until everything is folded, and onnxruntime 1.23 holds up to three copies of the one at hand, 1.31 two:
+    that in ``copied_bytes``, the live one, and the workspace.
+    """
+    counted = footprint.output_bytes if not operator.inputs else 0
+    return replace(
+        footprint,
+        copied_bytes=footprint.copied_bytes - counted + footprint.output_bytes,
+        workspace_bytes=footprint.workspace_bytes + 2 * footprint.output_bytes,
+        in_place_input=None,
+        in_place_bytes=0,
+    )
 
 
 def mapped_bytes(nbytes: int) -> int:
@@ -68,11 +92,14 @@ def file_bytes(nbytes: int) -> int:
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     """Return the bytes of the anonymous copies that onnxruntime makes of an operator's weights while it loads.
 
-    ``rewritten``: a fusion rewrites the weights.
+    ``rewritten``: a fusion rewrites the weights. A subgraph is counted as a session of its own.
     """
     weights = [graph.weights[name] for name in operator.weights]
-    total = 2 * operator.embedded_bytes + sum(
-        2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
+    total = (
+        2 * operator.embedded_bytes
+        + operator.subgraphs * SESSION_BYTES
+        + operator.folded_bytes
+        + sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
     )
     total += sum(weight.nbytes for weight in weights if weight.dtype in _MAPPED_TWICE and weight.nbytes >= REFERENCE_BYTES)
     if not operator.inputs:  # constant folding: the results become weights, too

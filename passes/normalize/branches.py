@@ -205,7 +205,7 @@ def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], li
         constants[-1].name = names[tensor.name]
     nodes = []
     for node in branch.node:
-        nodes.append(_renamed(node, names))
+        nodes.append(renamed(node, names))
         nodes[-1].name = f"{choice.output[0]}/{node.name or '/'.join(node.output)}"
     for output, value in zip(choice.output, branch.output, strict=True):
         if output:
@@ -213,12 +213,13 @@ def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], li
     return nodes, constants
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """Return a copy of a node whose tensors, those of its subgraphs included, have other ``names``."""
     copy = _copy(node)
     copy.input[:] = [names.get(name, name) for name in node.input]
     copy.output[:] = [names.get(name, name) for name in node.output]
     for inner in subgraphs(copy):
-        nodes = [_renamed(each, names) for each in inner.node]
+        nodes = [renamed(each, names) for each in inner.node]
         del inner.node[:]
         inner.node.extend(nodes)
         for value in inner.output:

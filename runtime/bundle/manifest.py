@@ -228,7 +228,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
     room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
-    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident.
+    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
+    false where a result that is not exact may differ by any amount, as roundings to 8 bits do.
     """
 
     version: Literal[3]
@@ -245,11 +246,13 @@ class Manifest(Record, frozen=True, kw_only=True):
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
-        """Every file of the bundle except the manifest."""
-        return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
+        files = (file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        return tuple({file.path: file for file in files}.values())
 
     @property
     def streams_weights(self) -> bool:
