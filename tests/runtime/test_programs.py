@@ -128,7 +128,7 @@ def test_lean_programs_need_less_and_closing_gives_it_back(tmp_path: Path, figur
     """The same program, with and without `hyps.runtime.lean`; the network's activations are tens of MB."""
     lean, usual = figures("lean"), figures("usual")
     for each in (lean, usual):
-        assert each["ran"] - each["loaded"] > 20_000_000, "else nothing is measured"
+        assert each["ran"] - each["loaded"] > 12_000_000, "else nothing is measured"
         assert each["closed"] - each["loaded"] < 5_000_000
     assert lean["peak"] < usual["peak"]
     assert lean["peak"] <= 130_000_000
