@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from hyps.compiler.model_io.exporters import CONTRIBUTED
 from hyps.compiler.model_io.load import LoadedModel
-from hyps.compiler.model_io.ort_expressions import Expressions, Refused, optimised, refusal
+from hyps.compiler.model_io.ort_expressions import Expressions, NotLoaded, loading_refusal, optimised
 from hyps.passes.graph import Graph, reads, view
 from hyps.passes.normalize.branches import renamed
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
@@ -30,7 +30,7 @@ from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
 #: onnxruntime optimises this many operators in a second or two, and ten times as many in a hundred times as long.
-MOST_OPERATORS = 10_000
+MOST_CHECKED = 10_000
 #: Constants that onnxruntime computes from others are held in memory: no check computes more bytes of them.
 _COMPUTED_BYTES = 1 << 26
 #: Joins the number of a partition to the name of a tensor that enters it.
@@ -39,11 +39,13 @@ _MARK = "|"
 _NO_WEIGHT = Weight(path="", offset=0, row_bytes=0)
 
 
-def checked(loaded: LoadedModel, folded: Rewritten, planned: PlannedModel, custom_ops: Path | None) -> PlannedModel:
+def with_checked_promise(
+    loaded: LoadedModel, folded: Rewritten, planned: PlannedModel, custom_ops: Path | None
+) -> PlannedModel:
     """Return a plan with its promise checked: a reason where it is not bit-exact after all, a change for a repaired file."""
     count = len(planned.graph.operators)
-    if count > MOST_OPERATORS:
-        reason = f"onnxruntime is asked how it fuses up to {MOST_OPERATORS:,} operators, and the model has {count:,}"
+    if count > MOST_CHECKED:
+        reason = f"onnxruntime is asked how it fuses up to {MOST_CHECKED:,} operators, and the model has {count:,}"
         return _inexact(planned, reason) if len(planned.plan.partitions) > 1 else planned
     check = _Check(loaded, folded.model, planned, custom_ops)
     if (refused := check.refusal) is not None:
@@ -86,14 +88,14 @@ class _Check:
         try:
             onnx.checker.check_model(checkable(Model(proto=given, weights=weights)), full_check=True)
         except Exception:  # of several unrelated classes
-            return refusal(given, self._custom_ops)
+            return loading_refusal(given, self._custom_ops)
         return None
 
     def difference(self) -> str | None:
         """Return what onnxruntime computes in another way in the partitions than in the whole model; None for nothing."""
         try:
             return self._difference_of_file() or self._difference_of_parts()
-        except Refused as refused:
+        except NotLoaded as refused:
             if self._needs_library():
                 return None  # cuts next to its operators promise less anyway
             return f"onnxruntime does not load it here, to compare the two: {refused}"

@@ -17,8 +17,9 @@ from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, s
 from hyps.compiler.bundle_writer.copy import hash_file
 from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
-from hyps.compiler.exactness import checked
+from hyps.compiler.exactness import with_checked_promise
 from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.owned_folders import remove_abandoned
 from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
@@ -101,6 +102,7 @@ def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Comp
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can fix.
     """
+    remove_abandoned(job.output.parent)
     check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
         with progress("reading", None):
@@ -225,7 +227,7 @@ def plan_folded(
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
     planned = replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
-    return checked(loaded, folded, planned, job.custom_ops)
+    return with_checked_promise(loaded, folded, planned, job.custom_ops)
 
 
 def _boundary(planned: PlannedModel) -> dict[str, None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyps.compiler.model_io.load import LoadedModel, count_parameters, count_weight_bytes, load_model
+from hyps.compiler.model_io.load import LoadedModel, load_model, loaded_model
 from hyps.compiler.model_io.ort_shapes import OrtShapes
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import type_name
@@ -23,10 +23,16 @@ from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputS
 from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
+from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import Model
+from hyps.passes.window_attributes import check_windows
 
 #: A tensor with more elements is a mistake (2^50 bytes are a million GB), and its bytes would overflow the sums of a plan.
 MOST_ELEMENTS = 1 << 50
+#: The most axes of a tensor: as many as numpy's arrays have.
+MOST_AXES = 64
+#: Operators whose last input is a shape, or a number for every axis.
+_TAKES_A_SHAPE = frozenset({"ConstantOfShape", "Expand", "Reshape", "Resize", "Tile", "Upsample"})
 
 
 @contextmanager
@@ -37,9 +43,7 @@ def load_part(path: Path, part: ModelPart) -> Iterator[LoadedModel]:
             yield loaded
         else:
             model = extract_part(loaded.model, part)
-            graph = model.proto.graph
-            parameters, weight_bytes = count_parameters(graph), count_weight_bytes(graph)
-            yield replace(loaded, model=model, given=model.proto, parameters=parameters, weight_bytes=weight_bytes)
+            yield loaded_model(path, model, loaded.inexact_reason, given=model.proto)
 
 
 def folded_model(
@@ -52,9 +56,11 @@ def folded_model(
     ask = OrtShapes(custom_ops=custom_ops)
     fixed = _with_fixed_inputs(loaded.model, input_shapes)
     refuse_open_inputs(fixed.model, lambda shapes: _can_be_typed(loaded.model, {**input_shapes, **shapes}, ask))
+    _refuse_impossible_ranks(fixed.model)
     typed = _typed(fixed.model, ask)
     _refuse_impossible_shapes(typed.model)
     _refuse_unwritable_types(typed.model)
+    check_windows(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
     assumed = (change for change in fixed.changes if change.why != REQUESTED)
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
@@ -86,6 +92,22 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
             return replace(taken, model=infer_shapes(taken.model, ask))
         except UnsupportedModel:
             raise refusal from None  # it describes the model as it was given
+
+
+def _refuse_impossible_ranks(model: Model) -> None:
+    """Raise `UnsupportedModel` for an operator that reads a shape of too many axes: onnx makes room for each of them."""
+    graph = model.proto.graph
+    sizes = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
+    for value in graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        sizes |= {value.name: dimensions[0].dim_value} if len(dimensions) == 1 else {}
+    for node in all_nodes(graph):
+        name = node.input[-1] if node.op_type in _TAKES_A_SHAPE and node.input else ""
+        if sizes.get(name, 0) > MOST_AXES:
+            raise UnsupportedModel(
+                f"{node.op_type} {node.name!r} reads {name!r}, a shape of {sizes[name]} axes; {MOST_AXES} are supported: "
+                "export the model again"
+            )
 
 
 def _refuse_impossible_shapes(model: Model) -> None:

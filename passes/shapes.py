@@ -35,7 +35,8 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     if ask and (missing or foreign_kinds(model.proto)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
-        _add(known, missing, {value.name: value for value in model.proto.graph.value_info})
+        graph = model.proto.graph
+        _add(known, missing, {value.name: value for value in (*graph.value_info, *graph.output)})
         if missing := _missing(writers, known):
             _add(known, missing, _inferred(model, known.values(), data_prop=False))
     missing = _missing(writers, known) | changing(model.proto, known)
@@ -89,10 +90,9 @@ def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: boo
     del bare.graph.value_info[:]
     bare.graph.value_info.extend(value for value in given if _is_fixed(value))
     inputs = {value.name: value for value in bare.graph.input}
-    for value in bare.graph.output:
-        if value.name in inputs:
-            value.type.CopyFrom(inputs[value.name].type)
-        elif value.type.HasField("tensor_type"):
+    for value, declared in zip(bare.graph.output, model.proto.graph.output, strict=True):
+        value.CopyFrom(inputs.get(value.name, declared))  # `checkable` completes the declared type
+        if value.name not in inputs and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=data_prop)

@@ -27,7 +27,8 @@ class HypsError(Exception):
 class RuntimeFault(HypsError):
     """Base of every error of the runtime that a user can mend.
 
-    Control characters, which may come from files and paths, are replaced by spaces: the message is one line.
+    Control characters, which may come from files and paths, are replaced by spaces, and other characters that cannot be
+    shown are spelt out: the message is one line.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
@@ -72,4 +73,12 @@ class EngineError(RuntimeFault):
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    return plain(re.sub(r"[\x00-\x1f\x7f]+", " ", text))
+
+
+def plain(text: str) -> str:
+    """Return the text as one line: line ends, terminal codes and marks that turn its direction are spelt out.
+
+    Names in models, files and messages may hold them.
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

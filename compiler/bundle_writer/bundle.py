@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
+from hyps.compiler.owned_folders import REPLACED, owned_folder
 from hyps.compiler.progress import Advance
 from hyps.passes.cost.folding import unfolded_weights
 from hyps.passes.planning.plan import Partition
@@ -54,23 +54,18 @@ def staging_folder(path: Path) -> Iterator[Path]:
     """
     try:
         replaces = path.exists()
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise WriteError(f"cannot write in {path.parent}: {error.strerror}; name another folder with -o") from None
-    try:
-        folder.chmod(0o755)
-        (folder / PARTITIONS).mkdir()
-        yield folder
-        if replaces:
-            _replace(folder, path)
-        else:
-            folder.rename(path)  # fails if something appeared there meanwhile
+        with owned_folder(path.parent, f".{path.name}-") as folder:
+            folder.chmod(0o755)
+            (folder / PARTITIONS).mkdir()
+            yield folder
+            if replaces:
+                _replace(folder, path)
+            else:
+                folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
         raise WriteError(f"cannot write {path}: {error.strerror or error}; name another folder with -o") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_space(path: Path, needed_bytes: int) -> None:
@@ -148,15 +143,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _replace(folder: Path, path: Path) -> None:
-    """Replace the older bundle at ``path`` with ``folder``; the older one is kept until the new one is in place."""
-    older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    try:
+    """Replace the older bundle at ``path`` with ``folder``; without the new one the older comes back."""
+    with owned_folder(path.parent, f".{path.name}-", REPLACED) as older:
         path.rename(older / path.name)
         folder.rename(path)
-    except BaseException:
-        if not path.exists():
-            (older / path.name).rename(path)
-        raise
-    finally:
-        if path.exists():
-            shutil.rmtree(older, ignore_errors=True)

@@ -17,7 +17,7 @@ from hyps.compiler.cli.models import models_build, models_list
 from hyps.compiler.cli.report import plot_command, report_command
 from hyps.compiler.cli.targets import targets_list, targets_show
 from hyps.compiler.cli.validate import validate_command
-from hyps.runtime.terminal.console import say
+from hyps.runtime.terminal.console import plain, say
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
@@ -119,6 +119,6 @@ def run_hypsc(arguments: Sequence[str] | None) -> int:
         message: str = error.format_message()  # type: ignore[attr-defined]
         message = message.replace(": Value error, ", ": ")  # typer passes on pydantic's prefix
         if "\n" in message:  # the help of a group that was named without a command
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write("".join(f"{plain(line)}\n" for line in message.splitlines()))
             return 2
         return say(f"{message} (see 'hypsc --help')", "hypsc")

@@ -44,8 +44,8 @@ def _fixed_shape(text: str) -> FixedShape:
     try:
         sizes = tuple(int(size) for size in shape.split(",")) if shape else ()
     except ValueError:
-        sizes = (0,)
-    if not colon or not name or min(sizes, default=1) < 1:
+        sizes = (-1,)
+    if not colon or not name or min(sizes, default=0) < 0:
         raise typer.BadParameter(f"{text!r} is not of the form NAME:SHAPE; write e.g. image:1,3,224,224")
     return FixedShape(name, sizes)
 

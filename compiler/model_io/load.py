@@ -18,12 +18,16 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
-from hyps.compiler.errors import ModelFileError
+from hyps.compiler.errors import CompilerError, ModelFileError
+from hyps.compiler.model_io.damage import check_graph, check_names
 from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
+from hyps.compiler.model_io.file_kinds import other_kind
+from hyps.compiler.model_io.second_opinion import refusal
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
-from hyps.passes.errors import UnsupportedModel
+from hyps.compiler.owned_folders import owned_folder, remove_abandoned
+from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import element_bytes, subgraphs
 from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
@@ -62,41 +66,61 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     Raises `ModelFileError` for a file that is missing, damaged or refers to files outside its folder, `UnsupportedModel` for
     a model that HyPS cannot carry through.
     """
+    try:
+        with _loaded(path) as loaded:
+            yield loaded
+    except (CompilerError, PassError, OSError):
+        raise
+    except Exception as error:  # a bug, unless the model is so damaged that onnxruntime does not take it either
+        if reason := refusal(path):
+            raise ModelFileError(f"onnxruntime cannot open {path}: {reason}; export or copy it again") from error
+        raise
+
+
+@contextmanager
+def _loaded(path: Path) -> Iterator[LoadedModel]:
     given = proto = _parse(path)
-    _check_names(path, proto)
+    check_names(path, proto)
     _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
+    check_graph(path, proto.graph)
     inexact_reason = _overridable_weights(proto)
     normalized = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()])
     proto = normalized.model.proto
+    if not proto.graph.node:
+        raise ModelFileError(f"{path} computes nothing: no operator makes an output; is it the right model?")
     inexact_reason = _draws(proto) or inexact_reason
-    with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
-        spilled = Path(scratch) / "weights"
+    temporary = Path(tempfile.gettempdir())
+    remove_abandoned(temporary)
+    with owned_folder(temporary, "hyps-") as scratch:
+        spilled = scratch / "weights"
         model = share_equal_weights(reference_weights(path, proto, spilled))
         try:
             onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield LoadedModel(
-            model=model,
-            given=given,
-            repairs=normalized.changes,
-            name=path.stem,
-            parameters=count_parameters(proto.graph),
-            weight_bytes=count_weight_bytes(proto.graph),
-            inexact_reason=inexact_reason,
-        )
+        yield loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
 
 
-def count_weight_bytes(graph: GraphProto) -> int:
-    """Return the bytes of all weights of a graph."""
-    return sum(element_bytes(tensor.data_type, math.prod(tensor.dims)) for tensor in graph.initializer)
+def loaded_model(
+    path: Path, model: Model, inexact_reason: str | None, *, given: ModelProto, repairs: tuple[Change, ...] = ()
+) -> LoadedModel:
+    """Return a model that was read from ``path``, or a part of it, with its size."""
+    graph = model.proto.graph
+    return LoadedModel(
+        model=model,
+        given=given,
+        repairs=repairs,
+        name=path.stem,
+        parameters=_parameters(graph),
+        weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in graph.initializer),
+        inexact_reason=inexact_reason,
+    )
 
 
-def count_parameters(graph: GraphProto) -> int:
-    """Return the number of parameters, as publications count them (see `LoadedModel`)."""
+def _parameters(graph: GraphProto) -> int:
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     integers = (TensorProto.INT64, TensorProto.BOOL)
     counted = (t for t in graph.initializer if t.dims and t.data_type not in integers and t.name not in statistics)
@@ -125,8 +149,12 @@ def _draws(proto: ModelProto) -> str | None:
 
 def _parse(path: Path) -> ModelProto:
     try:
+        if not path.exists():
+            raise ModelFileError(f"{path} does not exist; name an .onnx file")
+        if kind := other_kind(path):
+            raise ModelFileError(f"{path} {kind}")
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
+            what = "is a folder" if path.is_dir() else "is no regular file"
             raise ModelFileError(f"{path} {what}; name an .onnx file")
         path.name.encode()
         proto: ModelProto = ModelProto.FromString(read_structure(path))
@@ -142,40 +170,6 @@ def _parse(path: Path) -> ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise ModelFileError(f"{path} holds no network (no operators or no outputs); is it an ONNX model?")
     return proto
-
-
-def _check_names(path: Path, proto: ModelProto) -> None:
-    """Raise `ModelFileError` unless every name is text: protobuf returns names that are no UTF-8 as bytes."""
-    if any(isinstance(name, bytes) for name in _names(proto)):
-        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
-
-
-def _names(proto: ModelProto) -> Iterator[str | bytes]:
-    yield from (entry.domain for entry in proto.opset_import)
-    for function in proto.functions:
-        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
-        yield from (entry.domain for entry in function.opset_import)
-        yield from _node_names(function.node)
-    yield from _graph_names(proto.graph)
-
-
-def _node_names(nodes: Iterable[NodeProto]) -> Iterator[str | bytes]:
-    for node in nodes:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
-        for inner in subgraphs(node):
-            yield from _graph_names(inner)
-
-
-def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
-    yield from (graph.name, graph.doc_string)
-    yield from _node_names(graph.node)
-    for tensor in graph.initializer:
-        yield tensor.name
-        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        yield value.name
-        yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
 
 
 def _check_opset(path: Path, proto: ModelProto) -> None:

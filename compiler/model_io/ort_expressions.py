@@ -54,7 +54,7 @@ _PATIENCE_S = 60
 Expression = int
 
 
-class Refused(Exception):
+class NotLoaded(Exception):
     """onnxruntime refuses a model; the message is the first line of its own."""
 
 
@@ -134,7 +134,7 @@ class Expressions:
                 yield attribute.SerializeToString(deterministic=True)
 
 
-def refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
+def loading_refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
     """Return why onnxruntime refuses a model; None where it loads it, or cannot be asked.
 
     It is asked in a process of its own: damaged models have made it abort.
@@ -151,7 +151,7 @@ def refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
 
 
 def optimised(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
-    """Return a model as onnxruntime optimises it in a bundle's sessions; raise `Refused` where it does not load."""
+    """Return a model as onnxruntime optimises it in a bundle's sessions; raise `NotLoaded` where it does not load."""
     import onnxruntime as ort
 
     from hyps.runtime.execution.session import session_options
@@ -164,10 +164,10 @@ def optimised(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
             try:
                 ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime's exception classes have no common public base
-                raise Refused(next(iter(str(error).strip().splitlines()), type(error).__name__)) from None
+                raise NotLoaded(next(iter(str(error).strip().splitlines()), type(error).__name__)) from None
             return onnx.load(target, load_external_data=False)
     except OSError as error:
-        raise Refused(f"a temporary file cannot be written: {error.strerror}") from None
+        raise NotLoaded(f"a temporary file cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class OrtShapes:
     def __call__(self, model: Model) -> Mapping[str, ValueInfoProto]:
         """Return the types of tensors whose element type and shape onnxruntime knows, by name; weights are not read.
 
-        Raises `UnsupportedModel` where onnxruntime refuses the model.
+        Raises `UnsupportedModel` where onnxruntime refuses the model in this form, in which weights are inputs.
         """
         proto = skeleton(model)
         written = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
@@ -87,7 +87,8 @@ def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
                 "--custom-ops, or export the model with standard operators"
             )
     return UnsupportedModel(
-        f"onnxruntime itself refuses the model with these input shapes: {reason}; export it for these shapes alone"
+        f"not every tensor has a shape with these inputs: {reason}; check the shapes of the inputs, or export the model for "
+        "these shapes alone"
     )
 
 

@@ -1,7 +1,7 @@
 """Turn every large initializer into a reference to its bytes, after checking that they exist.
 
-External data must be in the model's folder and within its files. Weights that are encoded number by number are written to a
-temporary file as bytes.
+External data must be in the model's folder, by name and behind links, and within its files. Weights that are encoded number
+by number are written to a temporary file as bytes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
             weight = _spill(_values(path, tensor), spilled)
         else:
             _values(path, tensor)
+            tensor.ClearField("external_data")  # a reference that says of itself that it does not count
             continue
         if nbytes < REFERENCE_BYTES:
             _read_inside(tensor, weight)
@@ -73,15 +74,27 @@ def _external(path: Path, tensor: TensorProto, nbytes: int) -> Weight:
 def _data_file(path: Path, weight: str, location: str) -> Path:
     if location == path.name:  # the model itself, which may be a link to anywhere
         return path
-    file = path.parent / location
-    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+    if not location or not _is_inside(path, Path(location)):
         raise ModelFileError(
             f"weight {weight!r} of {path} lies in {location!r}, outside the model's folder; save the model again with its "
             "data next to it"
         )
+    file = path.parent / location
     if not file.is_file():
         raise ModelFileError(f"{file}, which holds weights of {path}, is missing; copy it next to the model")
     return file
+
+
+def _is_inside(path: Path, location: Path) -> bool:
+    """Return whether a location is in the model's folder, or a link from there to where the model's own link leads.
+
+    The cache of Hugging Face has such links. onnxruntime accepts the same (its pull request 27374).
+    """
+    if location.is_absolute():
+        return False
+    file = (path.parent / location).resolve()
+    is_beside_blob = ".." not in location.parts and file.is_relative_to(path.resolve().parent)
+    return file.is_relative_to(path.parent.resolve()) or is_beside_blob
 
 
 def _values(path: Path, tensor: TensorProto) -> NDArray[Any]:

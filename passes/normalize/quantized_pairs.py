@@ -86,22 +86,20 @@ class _Pairs:
     def merge(self) -> Iterator[Change]:
         """Merge pairs, and yield a change for each that is removed: in the order of onnxruntime, of which results depend.
 
-        It merges those that are next to each other before it removes what is between others. Before it merges these, it
-        copies their scales past operators that move elements; such pairs stay as they are.
+        Pairs that stand next to operators that move elements, with others between the two, stay as they are: onnxruntime may
+        copy their scales past such an operator before it merges them.
         """
-        for is_next in (True, False):
-            for place, node in enumerate(self.editor.nodes):
-                if place in self._gone or not _is(node, "DequantizeLinear"):
-                    continue
-                quantize = self._writer.get(node.input[0])
-                between = [place, *self._followers(place)]
-                last = self._only_reader(between[-1])
-                if quantize is None or last is None or self._only_reader(quantize) != place or len(between) < 2:
-                    continue
-                if (len(between) == 2 if is_next else not self._is_moved(quantize, last)) and (
-                    change := self._merged(quantize, between, last)
-                ):
-                    yield change
+        for place, node in enumerate(self.editor.nodes):
+            if place in self._gone or not _is(node, "DequantizeLinear"):
+                continue
+            quantize = self._writer.get(node.input[0])
+            between = [place, *self._followers(place)]
+            last = self._only_reader(between[-1])
+            if quantize is None or last is None or self._only_reader(quantize) != place or len(between) < 2:
+                continue
+            is_safe = len(between) == 2 or not self._is_moved(quantize, last)
+            if is_safe and (change := self._merged(quantize, between, last)):
+                yield change
 
     def _is_moved(self, first: int, last: int) -> bool:
         """Return whether onnxruntime moves the ends of two pairs past an operator before or after them."""

@@ -48,6 +48,23 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
     "float8_e5m2fnuz": StorageType("uint8", 1, 20),
 }
 
+
+class PackedType(NamedTuple):
+    """A type whose elements share bytes: the bits of each, and its number in ONNX."""
+
+    bits: int
+    onnx: int
+
+
+#: The types of tensors between steps that no weights file holds: onnxruntime itself reads such weights.
+PACKED_TYPES: Mapping[str, PackedType] = {
+    "uint4": PackedType(4, 21),
+    "int4": PackedType(4, 22),
+    "float4_e2m1fn": PackedType(4, 23),
+    "uint2": PackedType(2, 25),
+    "int2": PackedType(2, 26),
+}
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -55,6 +72,8 @@ Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
+#: A tensor's shape: numpy has no more dimensions, and the product of a million of them takes minutes.
+Extents = Annotated[tuple[Count, ...], Meta(max_length=64)]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,11 +103,13 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     """A tensor that crosses a cut, or an input or output of the model: numpy dtype name and fixed shape."""
 
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
 
     @property
     def nbytes(self) -> int:
         """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
+        if packed := PACKED_TYPES.get(self.dtype):
+            return -(-math.prod(self.shape) * packed.bits // 8)
         known = STORAGE_TYPES.get(self.dtype)
         return math.prod(self.shape) * (known.item_bytes if known else 16)
 
@@ -113,7 +134,7 @@ class WeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     offset: Count
 
     @property
@@ -127,7 +148,7 @@ class SmallWeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     data: bytes
 
 

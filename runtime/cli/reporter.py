@@ -14,7 +14,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
 from hyps.runtime.io.files import save, save_profile
 from hyps.runtime.io.results import ResultRecord, profile_lines, result_lines, top_classes
-from hyps.runtime.terminal.console import note, say, show
+from hyps.runtime.terminal.console import json_text, note, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
@@ -119,7 +119,7 @@ class Reporter(Observer):
         if self._archive:
             self._archive.add(record)
         elif options.json:
-            self._show([msgspec.json.encode(record).decode()])
+            self._show([json_text(msgspec.json.encode(record))])
         elif not (options.quiet and options.save):
             self._show(result_lines(record, result.outputs, self._run.repeat, quiet=options.quiet))
 

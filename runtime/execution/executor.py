@@ -22,7 +22,15 @@ from hyps.runtime.bundle.manifest import Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
-from hyps.runtime.execution.session import Session, SessionOpener, TensorValue, open_session, to_numpy
+from hyps.runtime.execution.session import (
+    Session,
+    SessionOpener,
+    TensorValue,
+    dtype_of,
+    open_session,
+    shape_of,
+    to_numpy,
+)
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.weight_residency import WeightResidency
 
@@ -208,16 +216,17 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
     for name in manifest.inputs:
         if name not in inputs:
             raise InputError(f"input {name!r} is missing", f"the model takes {expected}")
-        check_tensor(name, manifest.tensors[name], inputs[name].dtype, inputs[name].shape)
+        check_tensor(name, manifest.tensors[name], dtype_of(inputs[name]), shape_of(inputs[name]))
 
 
-def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
-    if dtype.name == record.dtype and tuple(shape) == record.shape:
+    kind = dtype if isinstance(dtype, str) else dtype.name
+    if kind == record.dtype and tuple(shape) == record.shape:
         return
-    given = TensorRecord(dtype=dtype.name, shape=tuple(shape))
+    given = TensorRecord(dtype=kind, shape=tuple(shape))
     problem = f"input {name!r} is {describe(given)}; the bundle was compiled for {describe(record)}"
-    if dtype.name != record.dtype:
+    if kind != record.dtype:
         raise InputError(problem, f"convert it to {record.dtype}")
     if len(shape) != len(record.shape) or not all(shape):
         raise InputError(problem, "give it that shape")

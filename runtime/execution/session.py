@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
+from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 
 #: Part of onnxruntime's message about an operator that it does not know.
@@ -31,6 +31,17 @@ _DLPACK_TYPES = frozenset(
         "float16",
         "bool",
         *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
+#: The names of element types by their numbers in ONNX, and onnxruntime's own names of those that numpy lacks.
+_TYPE_NAMES = {kind.onnx: name for types in (STORAGE_TYPES, PACKED_TYPES) for name, kind in types.items()}
+_UNKNOWN_TO_NUMPY = frozenset(
+    f"tensor({name})"
+    for name in (
+        "bfloat16",
+        *(f"float8{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0")),
+        "float4e2m1",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4)),
     )
 )
 #: A tensor between steps: an onnxruntime value, which is passed on without a copy, or a numpy array.
@@ -179,7 +190,21 @@ def empty(shape: Sequence[int], elements: ElementType) -> TensorValue:
     return np.empty(shape, elements)
 
 
-def to_numpy(value: TensorValue) -> NDArray[Any]:
-    """Return a value that a session computed as a numpy array."""
-    array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
-    return array
+def numpy_knows(dtype: str) -> bool:
+    """Return whether numpy has this type; it lacks bfloat16, the 8-bit floats and the packed types, of `TensorRecord`."""
+    known = STORAGE_TYPES.get(dtype)
+    return known.storage == dtype if known else dtype not in PACKED_TYPES
+
+
+def dtype_of(value: TensorValue) -> str:
+    """Return the type of a value's elements, as a `TensorRecord` names it."""
+    return str(
+        value.dtype.name if isinstance(value, np.ndarray) else _TYPE_NAMES.get(value.element_type(), value.data_type())
+    )
+
+
+def to_numpy(value: TensorValue) -> TensorValue:
+    """Return a value that a session computed as a numpy array; one of a type that numpy lacks stays as it is."""
+    if isinstance(value, np.ndarray) or value.data_type() in _UNKNOWN_TO_NUMPY:
+        return value
+    return value.numpy()

@@ -153,7 +153,7 @@ def test_more_operators_than_are_checked_promise_less(compiled: Compile, monkeyp
     nodes = [node("Relu", "x", "a"), node("MaxPool", "a", "b", kernel_shape=[1, 1]), node("Sigmoid", "b", "y")]
     proto = model(nodes, [value("x", 1, 3, 4, 4)], [value("y", 1, 3, 4, 4)])
     assert compiled(proto, split="layers").compiled.plan.exact
-    monkeypatch.setattr(exactness, "MOST_OPERATORS", 2)
+    monkeypatch.setattr(exactness, "MOST_CHECKED", 2)
     assert "up to 2 operators" in (compiled(proto, split="layers", force=True).compiled.plan.inexact_reason or "")
     assert compiled(proto, force=True).compiled.plan.exact
 

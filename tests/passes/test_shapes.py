@@ -206,3 +206,25 @@ def test_strings_are_refused() -> None:
     net.output("y", data_type=TensorProto.STRING)
     text = message(lambda: view(net.model()))
     assert text == "tensors of strings have no fixed size; remove the text operators from the model"
+
+
+def test_a_known_shape_of_an_output_is_kept() -> None:
+    """A rewrite's new tensors hide the shape that a Reshape computes; the output had it before."""
+    nodes = [helper.make_node("Identity", ["shape"], ["s"], "s"), helper.make_node("Reshape", ["x", "s"], ["y"], "y")]
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])]
+    values.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [2]))
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 2])]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", values, result), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    assert view(infer_shapes(Model(proto=proto, weights={}))).tensors["y"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("has_type", [True, False])
+def test_an_output_without_a_shape(has_type: bool) -> None:
+    model = conv_net(1, 3, 8, 8)
+    output = model.proto.graph.output[0]
+    output.type.tensor_type.ClearField("shape")
+    if not has_type:
+        output.ClearField("type")
+    assert view(infer_shapes(model)).tensors["y"].shape == (1, 4, 6, 6)

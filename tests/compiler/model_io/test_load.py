@@ -71,7 +71,7 @@ class TestFiles:
             (b"", "is empty; export the model again"),
             (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(range(256)), "is no ONNX file"),
             (b"This is a text, not a model.\n" * 9, "is no ONNX file"),
-            (b"PK\x03\x04" + bytes(100), "is no ONNX file"),
+            (b"PK\x03\x04" + bytes(100), "is a zip archive"),
             (b"\x08\x08", "holds no network (no operators or no outputs); is it an ONNX model?"),
             (field(7, 0), "holds no network"),
             (model([], [X], [X]).SerializeToString(), "holds no network"),
@@ -258,17 +258,18 @@ class TestWeights:
         path = saved(tmp_path / "m.onnx", model(nodes, [], outputs, weights))
         assert weight_bytes(path) == {name: v.tobytes() for name, v in values.items()}
 
-    def test_weight_in_pieces_is_no_silent_mistake(self, tmp_path: Path) -> None:
+    def test_weight_in_pieces(self, tmp_path: Path) -> None:
         """Protobuf allows a packed field in several pieces; onnx never writes that."""
+        values = np.random.default_rng(0).standard_normal(20_000).astype("<f4").tobytes()
         tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[200, 100]).SerializeToString()
-        tensor += field(4, 70_000) + bytes(70_000) + field(4, 10_000) + bytes(10_000)
+        tensor += field(4, 70_000) + values[:70_000] + field(4, 10_000) + values[70_000:]
         proto = linear()
         del proto.graph.initializer[:]
         graph = proto.graph.SerializeToString() + field(5, len(tensor)) + tensor
         proto.ClearField("graph")
         path = tmp_path / "m.onnx"
         path.write_bytes(proto.SerializeToString() + field(7, len(graph)) + graph)
-        assert "its shape needs" in refusal(path)
+        assert weight_bytes(path) == {"w": values}
 
     @pytest.mark.parametrize(
         "dims",
@@ -280,7 +281,7 @@ class TestWeights:
         del tensor.dims[:]
         tensor.dims.extend(dims)
         message = refusal(saved(tmp_path / "m.onnx", model([node("MatMul", "x w", "y")], [X], [Y], [tensor])))
-        assert "export it again" in message
+        assert "export" in message and "again" in message
 
     def test_reference_of_another_size(self, tmp_path: Path) -> None:
         tensor = weight("w", 200, 100)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from hyps.compiler.model_io.ort_expressions import Expressions, Refused, optimised, refusal
+from hyps.compiler.model_io.ort_expressions import Expressions, NotLoaded, loading_refusal, optimised
 from tests.compiler.onnxes import model, node, value, weight
 
 IMAGE = [value("x", 1, 8, 6, 6)], [value("y", 1, 8, 6, 6)]
@@ -82,9 +82,9 @@ def test_external_weights_are_never_read() -> None:
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[200, 100], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="nowhere")
     ends = [value("x", 1, 200)], [value("y", 1, 100)]
-    assert refusal(model([node("MatMul", "x w", "y")], *ends, [tensor]), None) is None
-    assert "Odd" in (refusal(model([node("Odd", "x w", "y")], *ends, [tensor]), None) or "")
-    with pytest.raises(Refused, match="Odd"):
+    assert loading_refusal(model([node("MatMul", "x w", "y")], *ends, [tensor]), None) is None
+    assert "Odd" in (loading_refusal(model([node("Odd", "x w", "y")], *ends, [tensor]), None) or "")
+    with pytest.raises(NotLoaded, match="Odd"):
         optimised(model([node("Odd", "x w", "y")], *ends, [tensor]), None)
 
 

@@ -92,6 +92,29 @@ def test_weight_in_a_constant_node(tensor: TensorProto, referred: bool, tmp_path
     assert check(path) == ({"w"} if referred else set())
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_weight_that_says_it_is_inside(is_first: bool, tmp_path: Path) -> None:
+    """``onnx.load`` and ``save`` of a model with external data leave ``data_location: DEFAULT`` there."""
+    place = varint(14 << 3) + varint(TensorProto.DEFAULT)
+    plain = weight("w", 200, 100).SerializeToString()
+    tensor = place + plain if is_first else plain + place
+    proto = linear()
+    del proto.graph.initializer[:]
+    graph = proto.graph.SerializeToString() + field(5, len(tensor)) + tensor
+    proto.ClearField("graph")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString() + field(7, len(graph)) + graph)
+    assert check(path) == {"w"}
+
+
+def test_weight_that_says_it_is_elsewhere_stays(tmp_path: Path) -> None:
+    """Data inside do not count then."""
+    tensor = weight("w", 200, 100)
+    tensor.data_location = TensorProto.EXTERNAL
+    path = saved(tmp_path / "m.onnx", linear(tensor))
+    assert read_structure(path) == path.read_bytes()
+
+
 def test_whole_model_keeps_its_small_weights(tmp_path: Path) -> None:
     assert check(saved(tmp_path / "a model, größer.onnx", classifier())) == {"w2", "w3"}
 

@@ -45,6 +45,7 @@ MERGED: dict[str, Model] = {
     "three": chain(A, B, C),
     "three, Identity between the first two": chain(A, "Identity", B, C),
     "three, Identity between the last two": chain(C, A, "Identity", B),
+    "three, of which the order matters": chain((0.0276, 127), "Identity", (0.03, 166), (0.027, 165)),
     "the same scale twice": chain(A, A),
     "signed": chain((0.031, 3), (0.027, -9), dtype=np.int8),
     "constants of one element": chain(A, B, shape=(1,)),
