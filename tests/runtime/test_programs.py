@@ -79,7 +79,7 @@ def test_a_photograph_has_classes_with_labels(bundle: Path, root: Path) -> None:
     ("photograph", "said"),
     [
         ("nowhere.jpg", "cannot read nowhere.jpg: No such file"),
-        (b"no picture", "the photograph is not an image"),
+        (b"no picture", "the photograph is not a JPEG, PNG"),
         (np.zeros((4, 4, 3), np.float32), "pixels of type float32 and shape \\[4, 4, 3\\] are no photograph"),
         (np.zeros((4, 4, 4), np.uint8), "give uint8 \\[height, width\\] or \\[height, width, 3\\]"),
         (np.zeros((0, 4), np.uint8), "are no photograph"),
