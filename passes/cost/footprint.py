@@ -13,17 +13,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hyps.passes.calibration import calibrated_bytes
+from hyps.passes.calibration import calibrated, calibrated_bytes
 from hyps.passes.cost.folding import constant_operators, unfolded_operators
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
-from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
+from hyps.passes.onnx_ops import CLASSICAL_DOMAIN, FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
 NODE_BYTES = calibrated_bytes("node_bytes")
 #: What an open session keeps besides its nodes and weights.
 SESSION_BYTES = calibrated_bytes("session_bytes")
+
+#: The constant for an operator's attributes, where it has one of its own. onnxruntime turns a TreeEnsemble, whose nodes are
+#: tensors, into the older and longer form first.
+_COPIES = {
+    f"{CLASSICAL_DOMAIN}.TreeEnsemble": "tree_tensors_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleClassifier": "trees_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleRegressor": "trees_copies",
+}
 
 #: Types smaller than a byte. onnxruntime maps such weights itself, in addition to the buffer that holds the weights file.
 _MAPPED_TWICE = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
@@ -97,6 +105,7 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     weights = [graph.weights[name] for name in operator.weights]
     total = (
         2 * operator.embedded_bytes
+        + _attributes_bytes(operator)
         + operator.subgraphs * SESSION_BYTES
         + operator.folded_bytes
         + sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
@@ -107,6 +116,11 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     if rewritten:
         total += sum(weight.nbytes for weight in weights)
     return total
+
+
+def _attributes_bytes(operator: Operator) -> int:
+    """Return what onnxruntime holds while it turns an operator's attributes into structures of its own."""
+    return int(calibrated(_COPIES.get(operator.op_type, "attribute_copies")) * operator.attribute_bytes)
 
 
 def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, threads: int) -> Footprint:

@@ -65,6 +65,23 @@ PACKED_TYPES: Mapping[str, PackedType] = {
     "int2": PackedType(2, 26),
 }
 
+#: The end of the name of a tensor whose shape the compiler observed and did not prove, before it is checked.
+OBSERVED = "/observed"
+#: A part of the names of the operators that check such a shape.
+SHAPE_CHECK = "/shape check"
+#: The type of strings in a tensor's record; numpy names them by their lengths.
+STRING_TYPE = "str"
+
+
+def string_bytes(count: int) -> int:
+    """Return the most bytes that a tensor of ``count`` strings may take as a numpy array, 4 bytes a character.
+
+    A string may have any length, so a plan needs a bound, which `hyps.runtime.execution.executor` checks: 65,536 characters
+    in a tensor, and 256 more for each string.
+    """
+    return 4 * (65_536 + 256 * count)
+
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -107,7 +124,9 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
-        """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
+        """The tensor's bytes; an upper bound for strings and for a rare type, such as a complex one."""
+        if self.dtype == STRING_TYPE:
+            return string_bytes(math.prod(self.shape))
         if packed := PACKED_TYPES.get(self.dtype):
             return -(-math.prod(self.shape) * packed.bits // 8)
         known = STORAGE_TYPES.get(self.dtype)
@@ -115,10 +134,15 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
 
 class OutputRecord(Record, frozen=True, kw_only=True):
-    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax."""
+    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax.
+
+    ``classes``: where the model's own output is a sequence of maps from class to score (ZipMap), the classes in the order of
+    the last dimension. The bundle's output is the tensor of scores.
+    """
 
     name: Name
     probabilities: bool
+    classes: tuple[str, ...] = ()
 
 
 class FileRecord(Record, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes u
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.manifest import OBSERVED, PACKED_TYPES, SHAPE_CHECK, STORAGE_TYPES, STRING_TYPE
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
+#: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
+_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for")
+#: The types that onnxruntime takes and returns as values of its own; the others are strings, sequences and maps.
+_NUMERIC_TENSOR = re.compile(r"tensor\((?!string)")
 #: The types that DLPack can describe; the others, of 8 bits and less, are rare.
 _DLPACK_TYPES = frozenset(
     f"tensor({kind})"
@@ -119,16 +124,27 @@ class OrtSession:
             raise BundleError(f"onnxruntime cannot open {path}: {_first_line(error)}", remedy) from None
         self._path = path
         self._weights = weights  # onnxruntime refers to their memory
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._needs_arrays = any(not _NUMERIC_TENSOR.match(value.type) for value in values)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs``; values stay onnxruntime's own, without a copy.
 
         Raises `InputError` for values that an operator refuses, such as an index beyond a table's end.
         """
-        feeds = {name: to_ort(value) for name, value in inputs.items()}
         try:
+            if self._needs_arrays:
+                arrays = {name: to_numpy(value) for name, value in inputs.items()}
+                return dict(zip(outputs, map(_text, self._session.run(list(outputs), arrays)), strict=True))
+            feeds = {name: to_ort(value) for name, value in inputs.items()}
             results = self._session.run_with_ort_values(list(outputs), feeds)
         except Exception as error:  # as above
+            if checked := _CHECKED.search(str(error)):
+                name = checked[1] or checked[2]
+                raise InputError(
+                    f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",
+                    "its shape depends on the input's values: export the model with that shape fixed, and compile it again",
+                ) from None
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_first_line(error)}") from None
         return dict(zip(outputs, map(_detached, results), strict=True))
 
@@ -141,6 +157,11 @@ def _detached(value: TensorValue) -> TensorValue:
     """
     shareable = value.data_type() in _DLPACK_TYPES and hasattr(ort.OrtValue, "from_dlpack")
     return ort.OrtValue.from_dlpack(value) if shareable else value
+
+
+def _text(value: Any) -> Any:
+    """Return an array of Python's strings as numpy's own, which files hold without pickled objects; others as they are."""
+    return value.astype(np.str_) if isinstance(value, np.ndarray) and value.dtype.kind == "O" else value
 
 
 def _first_line(error: Exception) -> str:
@@ -198,9 +219,14 @@ def numpy_knows(dtype: str) -> bool:
 
 def dtype_of(value: TensorValue) -> str:
     """Return the type of a value's elements, as a `TensorRecord` names it."""
-    return str(
-        value.dtype.name if isinstance(value, np.ndarray) else _TYPE_NAMES.get(value.element_type(), value.data_type())
-    )
+    if isinstance(value, np.ndarray):
+        return dtype_name(value.dtype)
+    return str(_TYPE_NAMES.get(value.element_type(), value.data_type()))
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of an array's type as a `TensorRecord` has it: that of strings does not depend on their lengths."""
+    return STRING_TYPE if dtype.kind == "U" else dtype.name
 
 
 def to_numpy(value: TensorValue) -> TensorValue:

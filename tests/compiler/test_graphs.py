@@ -115,16 +115,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         model([node("SplitToSequence", "x", "s"), node("SequenceAt", "s k", "y")], *SQUARE, [scalar("k", 0, np.int64)]),
         "value 's' is no tensor but a sequence_type",
     ),
-    "strings": (
+    "state that grows with an input": (
         model(
-            [node("Cast", "x", "s", to=TensorProto.STRING), node("Cast", "s", "y", to=1)], [value("x", 3)], [value("y", 3)]
-        ),
-        "tensors of strings have no fixed size",
-    ),
-    "state that grows": (
-        model(
-            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2)], [value("y", "n")],
-            [scalar("times", 3, np.int64), scalar("yes", True, np.bool_)],
+            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2), value("times", kind=TensorProto.INT64)],
+            [value("y", "n")], [scalar("yes", True, np.bool_)],
         ),
         "tensor 'y' (output of Loop 'y') has no fixed shape",
     ),
