@@ -1,4 +1,7 @@
-"""Define the errors of the runtime that a user can mend: each is told in one line, and ends a command with exit code 2."""
+"""Define the base of all errors that a user can mend, and those of the runtime.
+
+Each is told in one line, and ends a command with exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ class Fault:
         return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
-class RuntimeFault(Exception):
+class HypsError(Exception):
+    """Base of every error that a user of HyPS can mend; any other exception is a bug."""
+
+
+class RuntimeFault(HypsError):
     """Base of every error of the runtime that a user can mend.
 
     Control characters, which may come from files and paths, are replaced by spaces, and other characters that cannot be

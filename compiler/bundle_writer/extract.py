@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -19,14 +19,13 @@ _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractedPartition:
-    """A partition's model, and the contents of its weights file: (offset in the file, weight), ascending.
+    """A partition's model.
 
     ``tensors`` describes the weights whose type the runtime knows. ``is_plain``, ``alike`` and ``small`` are the fields of
     `hyps.runtime.bundle.manifest.Step`.
     """
 
     model: ModelProto
-    weights: tuple[tuple[int, Weight], ...]
     tensors: tuple[WeightRecord, ...]
     is_plain: bool
     alike: str
@@ -37,10 +36,12 @@ class Extractor:
     """An index of one planned model's nodes, tensors and weights, from which its ``partitions`` are extracted.
 
     The first partition carries the model's own description: its version, documentation and metadata, which may be large.
+    ``unfolded_weights`` are those of `hyps.passes.cost.folding`.
     """
 
-    def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
+    def __init__(self, model: Model, partitions: Sequence[Partition], unfolded_weights: Set[str] = frozenset()) -> None:
         graph = model.proto.graph
+        self._unfolded = unfolded_weights
         self._first = partitions[0].name
         self._model = model
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
@@ -55,13 +56,18 @@ class Extractor:
         source = self._model.proto
         nodes = [self._nodes[name] for name in partition.operators]
         used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
-        initializers, placed = self._place(used, weights_name)
+        offsets = {weight: offset for offset, weight in placed(self.contents(partition))}
+        initializers = [*self._initializers(used, offsets, weights_name)]
         has_shared_session = partition.name in self._shared
-        defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
+        defaults = [
+            helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+            for each in initializers
+            if has_shared_session or each.name in self._unfolded
+        ]
         graph = helper.make_graph(
             nodes,
             partition.name,
-            [*(self._typed[name] for name in partition.inputs), *(defaults if has_shared_session else ())],
+            [*(self._typed[name] for name in partition.inputs), *defaults],
             [self._typed[name] for name in partition.outputs],
             initializers,
         )
@@ -72,29 +78,39 @@ class Extractor:
             _describe(model, source)
         return ExtractedPartition(
             model=model,
-            weights=placed,
             tensors=tuple(_records(initializers)),
             is_plain=is_plain(nodes),
             alike=self._shared.get(partition.name, ""),
             small=tuple(_small(initializers)) if has_shared_session else (),
         )
 
-    def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
-        """Return the initializers, and the large ones with their offsets in the weights file, multiples of 64 KiB."""
-        initializers, placed, end = [], [], 0
+    def contents(self, partition: Partition) -> tuple[Weight, ...]:
+        """Return the large weights of a partition in the order of its weights file, each once."""
+        names = (name for each in partition.operators for name in reads(self._nodes[each]))
+        return tuple(dict.fromkeys(self._model.weights[name] for name in names if name in self._model.weights))
+
+    def _initializers(self, names: Iterable[str], offsets: Mapping[Weight, int], weights_name: str) -> Iterator[TensorProto]:
+        """Yield the initializers of these names, those of large weights with their place in the weights file."""
         for name in names:
             tensor = TensorProto()
             tensor.CopyFrom(self._constants[name])
             weight = self._model.weights.get(name)
             if weight is not None:
-                offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
-                placed.append((offset, weight))
-                end = offset + weight.nbytes
                 del tensor.external_data[:]
-                for key, value in (("location", weights_name), ("offset", offset), ("length", weight.nbytes)):
+                place = (("location", weights_name), ("offset", offsets[weight]), ("length", weight.nbytes))
+                for key, value in place:
                     tensor.external_data.add(key=key, value=str(value))
-            initializers.append(tensor)
-        return initializers, tuple(placed)
+            yield tensor
+
+
+def placed(contents: Iterable[Weight]) -> tuple[tuple[int, Weight], ...]:
+    """Return the weights of a file with their offsets, multiples of 64 KiB."""
+    found, end = [], 0
+    for weight in contents:
+        offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
+        found.append((offset, weight))
+        end = offset + weight.nbytes
+    return tuple(found)
 
 
 def _describe(model: ModelProto, source: ModelProto) -> None:

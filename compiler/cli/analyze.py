@@ -51,6 +51,8 @@ def analyze_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     input_shape: options.ShapeOption = None,
+    from_: options.FromOption = None,
+    until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     sort: _Sort = "order",
     top: _Top = None,
@@ -66,7 +68,7 @@ def analyze_command(
     console = Console(quiet=quiet, verbose=verbose)
     if csv_file:
         check_file(csv_file, force=True, option="--csv")
-    job = options.planning_job(model, target, memory, threads, input_shape, custom_ops)
+    job = options.planning_job(model, target, memory, threads, input_shape, options.model_part(from_, until), custom_ops)
     with console.progress("analysing", None):
         analysis = analyse(job)
     rows = list(analysis.operators)

@@ -12,7 +12,9 @@ from hyps.compiler.cli.steps import groups_table, step_groups, steps_table
 from hyps.compiler.pipeline import Compilation, Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validation_model import EXTRACTED, extract_command
 from hyps.compiler.verdict import PlanVerdict, weight_reads
+from hyps.passes.normalize.extraction import WHOLE_MODEL
 from hyps.passes.planning.plan import CandidateSummary
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.terminal.console import prose, styled
@@ -67,6 +69,9 @@ def _next_commands(job: Compilation, manifest: Manifest) -> Iterator[str]:
     sample = "photo.jpg" if manifest.preprocess else "input.npy" if len(manifest.inputs) == 1 else "inputs.npz"
     yield f"hyps-run {bundle} {sample}{library}"
     yield f"hypsc report {bundle} -o report.html"
+    if job.part != WHOLE_MODEL:
+        yield extract_command(job.model, manifest)
+        model = EXTRACTED
     yield f"hypsc validate {model} {bundle}{library}"
 
 

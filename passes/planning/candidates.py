@@ -149,9 +149,9 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
     stop = 0
     for segment, own, key, adjacent in zip(partitioning.segments, operators, keys, neighbours, strict=True):
         start, stop = stop, stop + len(own)
-        names = {name for operator in own for name in operator.weights}
-        sizes = [graph.weights[name].nbytes for name in names]
-        weights = sum(file_bytes(size) for size in sizes if size >= REFERENCE_BYTES)
+        used = [graph.weights[name] for operator in own for name in operator.weights]
+        sizes = {weight.storage or weight.name: weight.nbytes for weight in used}
+        weights = sum(file_bytes(size) for size in sizes.values() if size >= REFERENCE_BYTES)
         computing = float(partitioning.computed_s[stop] - partitioning.computed_s[start])
         memory = StepMemory(
             alone_bytes=segment.alone_bytes,

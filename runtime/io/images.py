@@ -18,7 +18,7 @@ from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.io.orientation import ORIENTATION_TAG, UPRIGHT, exif_orientation, xmp_orientation
 from hyps.runtime.io.picture_file import REMEDY, PictureFile, picture_file
 from hyps.runtime.io.tiff_parts import block_bytes
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: Pillow holds a colour picture in four bytes a pixel.
 _PIXEL_BYTES = 4
@@ -143,8 +143,8 @@ def _fit(picture: Image.Image, file: PictureFile, orientation: int, name: str, r
     needed_bytes = _needed_bytes(picture, full, file, orientation, recipe)
     if needed_bytes > room_bytes:
         raise RoomError(
-            f"image {name} of {full[0]} x {full[1]} pixels needs {megabytes(needed_bytes)} to decode and resize, "
-            f"{megabytes(max(room_bytes, 0))} are left of the budget; scale it down, or compile with more memory"
+            f"image {name} of {full[0]} x {full[1]} pixels needs {megabytes_up(needed_bytes)} to decode and resize, "
+            f"{megabytes_down(max(room_bytes, 0))} are left of the budget; scale it down, or compile with more memory"
         )
 
 

@@ -16,7 +16,7 @@ from hyps.runtime.io.jpeg_parts import jpeg_parts
 from hyps.runtime.io.orientation import UPRIGHT
 from hyps.runtime.io.png_parts import png_parts
 from hyps.runtime.io.tiff_parts import tiff_directory
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes, megabytes_down, megabytes_up
 
 #: The suffixes of the files that a folder of inputs is searched for.
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif"}) | {
@@ -70,7 +70,7 @@ def picture_file(source: BinaryIO, name: str, room_bytes: int) -> PictureFile:
     except ValueError as error:
         raise InputError(f"cannot read image {name}: {error}", REMEDY) from None
     if found.opening_bytes > max(room_bytes, 0):
-        needs, left = megabytes(found.opening_bytes), megabytes(max(room_bytes, 0))
+        needs, left = megabytes_up(found.opening_bytes), megabytes_down(max(room_bytes, 0))
         raise RoomError(f"image {name} takes {needs} to open, {left} are left of the budget", REMEDY)
     return found
 

@@ -23,7 +23,7 @@ from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.execution.engine import InputTensors
 from hyps.runtime.execution.executor import check_tensor
 from hyps.runtime.io.file_parts import FileParts
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 _PIECE_BYTES = 1 << 20
 #: The compression methods that numpy uses; with others, zipfile unpacks more than it is asked for.
@@ -94,8 +94,9 @@ def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, r
         needed_bytes = dtype.itemsize * math.prod(shape) * (2 if fortran else 1)
         if needed_bytes > room_bytes:
             raise RoomError(
-                f"tensor {name!r} of {source} needs {megabytes(needed_bytes)} to read, {megabytes(max(room_bytes, 0))} "
-                "are left of the budget; save it in C order, give a file, or compile with more memory"
+                f"tensor {name!r} of {source} needs {megabytes_up(needed_bytes)} to read, "
+                f"{megabytes_down(max(room_bytes, 0))} are left of the budget; save it in C order, give a "
+                "file, or compile with more memory"
             )
         if dtype.hasobject:
             raise InputError(f"{source} holds Python objects; give numbers")

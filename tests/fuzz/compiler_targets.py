@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hyps import HypsError
 from hyps.compiler.api import compile_model
-from hyps.compiler.cli.app import MENDABLE
 from hyps.compiler.model_io.wire_format import read_structure
 from tests.fuzz.model_mutation import damaged_model
 from tests.fuzz.target import Read, Target
@@ -107,11 +107,11 @@ def _model_reader(scratch: Path) -> Read:
 
 
 TARGETS: Mapping[str, Target] = {
-    "wire": Target(seeds=_model_seeds, reader=_wire_reader, mendable=MENDABLE),
+    "wire": Target(seeds=_model_seeds, reader=_wire_reader, mendable=(HypsError,)),
     "model": Target(
         seeds=_model_seeds,
         reader=_model_reader,
-        mendable=MENDABLE,
+        mendable=(HypsError,),
         damaged=damaged_model,
         seconds=60.0,
         grown_bytes=400_000_000,

@@ -83,12 +83,15 @@ def _print(status: Status, *, as_json: bool) -> None:
 
 def table_lines(status: Status) -> Iterator[str]:
     """Yield the status as text: a summary, the workers, the sub-bundles."""
+    if not status.model:
+        yield "the manager runs, and serves no bundle: choose one on its page"
+        yield ""
+        yield from _workers(status)
+        return
     jobs = f"{status.jobs} job{'' if status.jobs == 1 else 's'} under way"
     yield f"{plain(status.model)}: {jobs}, {status.answered} answered, {status.answered_per_s:.1f} a second"
     yield ""
-    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
-    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
-    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+    yield from _workers(status)
     yield ""
     columns = (Column("sub-bundle", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
     yield from table(columns, map(_sub_bundle, status.sub_bundles))
@@ -97,10 +100,20 @@ def table_lines(status: Status) -> Iterator[str]:
         yield f"rejected messages: {', '.join(f'{count} {plain(reason)}' for reason, count in status.rejected.items())}"
 
 
+def _workers(status: Status) -> Iterator[str]:
+    """Yield the table of workers."""
+    if not status.workers:
+        yield "no worker has joined: start hyps-worker on a board"
+        return
+    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
+    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
+    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+
+
 def _worker(each: WorkerLine) -> list[str]:
     holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
     notes = [f"a group of {each.group}"] if each.group else []
-    notes += ["set aside: its answers were wrong"] if each.set_aside else [each.problem] if each.problem else []
+    notes += [f"set aside: {each.problem}" if each.set_aside else each.problem] if each.problem else []
     speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
     return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
 
