@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The versions of onnxruntime whose memory was measured (runtime/bundle/library_memory.py): the oldest allowed, the newest.
+ORT ?= 1.23 1.31 1.32
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
+.PHONY: help setup demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,14 @@ test: $(READY) ## the tests
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update,-n 2 --dist worksteal) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
+
+budgets: $(READY) ## keep the smallest budgets of small networks with several versions of onnxruntime (ORT="1.23 1.32": these)
+	@for version in $(ORT); do \
+		echo "onnxruntime $$version"; \
+		test -d build/onnxruntime-$$version || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--target build/onnxruntime-$$version "onnxruntime==$$version.*" || exit 2; \
+		PYTHONPATH=build/onnxruntime-$$version $(BIN)/python -m pytest -m regression -n 2 tests/regression/test_smallest_budgets.py || exit 1; \
+	done
 
 coverage: $(READY) ## write docs/coverage.md: what of third-party suites compiles, what is refused and why
 	$(BIN)/python -m pytest -m regression tests/regression/test_suites.py --update

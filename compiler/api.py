@@ -20,6 +20,7 @@ def compile_model(
     memory_bytes: int | None = None,
     split: CutMode = "auto",
     threads: int | None = None,
+    onnxruntime: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     preprocess: str | None = None,
     labels: Path | str | None = None,
@@ -32,7 +33,9 @@ def compile_model(
     smallest budget).
     """
     base = Request(split=split, images=preprocess is not None)
-    request, profile = resolve_request(base, target=target, memory_bytes=memory_bytes, threads=threads)
+    request, profile = resolve_request(
+        base, target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
+    )
     if request.budget_bytes is None:
         raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")
     compilation = Compilation(

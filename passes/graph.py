@@ -25,12 +25,16 @@ _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A tensor with a known element type (numpy name, e.g. ``float32``) and shape."""
+    """A tensor with a known element type (numpy name, e.g. ``float32``) and shape.
+
+    ``is_reference``: it is a weight whose bytes stay where they are (`hyps.passes.weights.Weight`).
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    is_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +134,7 @@ def view(model: Model) -> Graph:
     Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
     """
     graph = model.proto.graph
-    weights = {tensor.name: _weight(tensor) for tensor in graph.initializer}
+    weights = {tensor.name: _weight(tensor, tensor.name in model.weights) for tensor in graph.initializer}
     typed = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     tensors: dict[str, Tensor] = {}
     operators: list[Operator] = []
@@ -165,10 +169,11 @@ def view(model: Model) -> Graph:
     )
 
 
-def _weight(tensor: TensorProto) -> Tensor:
+def _weight(tensor: TensorProto, is_reference: bool) -> Tensor:
     shape = tuple(tensor.dims)
     nbytes = element_bytes(tensor.data_type, math.prod(shape))
-    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes)
+    dtype = type_name(tensor.data_type)
+    return Tensor(name=tensor.name, dtype=dtype, shape=shape, nbytes=nbytes, is_reference=is_reference)
 
 
 def _tensor(value: ValueInfoProto) -> Tensor:

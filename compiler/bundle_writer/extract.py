@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hyps.compiler.bundle_writer.shared_session import is_plain, shared_sessions
+from hyps.passes.cost.footprint import PACKED_BYTES
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
@@ -80,21 +81,29 @@ class Extractor:
         )
 
     def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
-        """Return the initializers, and the large ones with their offsets in the weights file, multiples of 64 KiB."""
-        initializers, placed, end = [], [], 0
+        """Return the initializers, and those that are references with their offsets in the weights file, ascending."""
+        initializers = []
+        offsets = _offsets({name: self._model.weights[name] for name in names if name in self._model.weights})
         for name in names:
             tensor = TensorProto()
             tensor.CopyFrom(self._constants[name])
-            weight = self._model.weights.get(name)
-            if weight is not None:
-                offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
-                placed.append((offset, weight))
-                end = offset + weight.nbytes
+            if name in offsets:
+                offset, length = offsets[name], self._model.weights[name].nbytes
                 del tensor.external_data[:]
-                for key, value in (("location", weights_name), ("offset", offset), ("length", weight.nbytes)):
+                for key, value in (("location", weights_name), ("offset", offset), ("length", length)):
                     tensor.external_data.add(key=key, value=str(value))
             initializers.append(tensor)
-        return initializers, tuple(placed)
+        return initializers, tuple((offset, self._model.weights[name]) for name, offset in offsets.items())
+
+
+def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
+    """Place weights one after the other: large ones at multiples of 64 KiB, then small ones, which shards may have."""
+    offsets, end = {}, 0
+    for name in sorted(weights, key=lambda name: weights[name].nbytes < REFERENCE_BYTES):
+        unit = REFERENCE_BYTES if weights[name].nbytes >= REFERENCE_BYTES else PACKED_BYTES
+        offsets[name] = -(-end // unit) * unit
+        end = offsets[name] + weights[name].nbytes
+    return offsets
 
 
 def _describe(model: ModelProto, source: ModelProto) -> None:

@@ -24,7 +24,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.passes.cost.footprint import NODE_BYTES, Footprint, mapped_bytes
+from hyps.passes.cost.footprint import NODE_BYTES, Footprint, resident_bytes
 from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
 
@@ -110,7 +110,7 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int 
     shared = []
     for index, operator in enumerate(graph.operators):
         for name in operator.weights:
-            nbytes = mapped_bytes(graph.weights[name].nbytes)
+            nbytes = resident_bytes(graph.weights[name])
             if name in previous:
                 shared.append((index, previous[name], nbytes))
             else:

@@ -14,15 +14,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated_bytes
-from hyps.passes.graph import Graph, Operator
+from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
 NODE_BYTES = calibrated_bytes("node_bytes")
+#: What a session keeps for one weight besides its elements: its definition, name and value.
+INITIALIZER_BYTES = calibrated_bytes("initializer_bytes")
+#: What a session needs more for a MatMul of three or more dimensions and an Add, which it fuses: a Gemm and two Reshapes.
+FUSED_MATMUL_BYTES = calibrated_bytes("fused_matmul_bytes")
 #: What an open session keeps besides its nodes and weights.
 SESSION_BYTES = calibrated_bytes("session_bytes")
+
+#: A small weight starts at a multiple of this in a weights file.
+PACKED_BYTES = 64
 
 #: Types smaller than a byte. onnxruntime maps such weights itself, in addition to the buffer that holds the weights file.
 _MAPPED_TWICE = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
@@ -48,21 +55,32 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
     """Return the footprint of every operator when a session computes with ``threads`` threads."""
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
-    rewritten = _rewritten_weights(graph, readers)
+    rewritten, fused = _rewritten_weights(graph, readers), _fused_matmuls(graph, readers)
     return {
-        operator.name: _footprint(graph, operator, readers, operator.name in rewritten, threads)
+        operator.name: _footprint(graph, operator, readers, operator.name in rewritten, operator.name in fused, threads)
         for operator in graph.operators
     }
 
 
-def mapped_bytes(nbytes: int) -> int:
-    """Return the resident bytes of a weight: its part of the file; a small one is in the model itself and held twice."""
-    return file_bytes(nbytes) if nbytes >= REFERENCE_BYTES else 2 * nbytes
+def mapped_bytes(nbytes: int, *, in_file: bool) -> int:
+    """Return the resident bytes of a weight: its part of the file; one in the model itself is held twice."""
+    return INITIALIZER_BYTES + (file_bytes(nbytes) if in_file else 2 * nbytes)
+
+
+def is_in_file(weight: Tensor) -> bool:
+    """Return whether a weight lies in the weights file of its partition, not in the model."""
+    return weight.is_reference or weight.nbytes >= REFERENCE_BYTES
 
 
 def file_bytes(nbytes: int) -> int:
-    """Return a weight's bytes in its file, which is read whole: padded to a multiple of `REFERENCE_BYTES`."""
-    return -(-nbytes // REFERENCE_BYTES) * REFERENCE_BYTES
+    """Return the most bytes that a weight takes in its file, which is read whole; a shard's weight may be small."""
+    unit = REFERENCE_BYTES if nbytes >= REFERENCE_BYTES else PACKED_BYTES
+    return -(-nbytes // unit) * unit
+
+
+def resident_bytes(weight: Tensor) -> int:
+    """Return the resident bytes of a weight, see `mapped_bytes`."""
+    return mapped_bytes(weight.nbytes, in_file=is_in_file(weight))
 
 
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
@@ -82,14 +100,16 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     return total
 
 
-def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, threads: int) -> Footprint:
+def _footprint(
+    graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, fused: bool, threads: int
+) -> Footprint:
     inputs = {name: graph.tensors[name].nbytes for name in operator.inputs}
     outputs = sum(graph.tensors[name].nbytes for name in operator.outputs)
     reusable = [name for name, size in inputs.items() if readers[name] == 1 and size == outputs]
     in_place_input = reusable[0] if reusable and operator.op_type in IN_PLACE else None
     return Footprint(
-        weight_bytes=sum(mapped_bytes(graph.weights[name].nbytes) for name in operator.weights),
-        copied_bytes=copied_bytes(graph, operator, rewritten),
+        weight_bytes=sum(resident_bytes(graph.weights[name]) for name in operator.weights),
+        copied_bytes=copied_bytes(graph, operator, rewritten) + (FUSED_MATMUL_BYTES if fused else 0),
         input_bytes=sum(inputs.values()),
         output_bytes=outputs,
         workspace_bytes=_workspace_bytes(graph, operator, sum(inputs.values()) + outputs, threads),
@@ -129,3 +149,17 @@ def _rewritten_weights(graph: Graph, readers: Counter[str]) -> frozenset[str]:
         if normalised or (convolves and operator.op_type in {"Mul", "Add"} and operator.weights):
             rewritten.add(before.name)
     return frozenset(rewritten)
+
+
+def _fused_matmuls(graph: Graph, readers: Counter[str]) -> frozenset[str]:
+    """Return each MatMul of three or more dimensions by a weight that only an Add of a weight reads."""
+    writer = {name: operator for operator in graph.operators for name in operator.outputs}
+    fused = set()
+    for operator in graph.operators:
+        if operator.op_type != "Add" or not operator.weights or not operator.inputs:
+            continue
+        name = operator.inputs[0]
+        before = writer.get(name)
+        if before and before.op_type == "MatMul" and before.weights and readers[name] == 1:
+            fused |= {before.name} if len(graph.tensors[name].shape) > 2 else set()
+    return frozenset(fused)

@@ -83,6 +83,13 @@ def keep_lean() -> None:
             mallopt(parameter, value)
 
 
+def trim_heap() -> None:
+    """Give the free pages of glibc's heap back, also those between blocks that are in use (malloc_trim(3))."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def memory() -> Memory:
     """Return this process's memory (from ``/proc/self/status``; elsewhere only the peak is known)."""
     try:
