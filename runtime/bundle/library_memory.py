@@ -35,7 +35,7 @@ class LibraryMemory:
 
 
 #: Oldest first. process_bytes: the peak of networks under small budgets, less what is counted for weights, activations,
-#: workspace, operators and sessions, was at most 48.7 MB with 1.31 and 51.0 MB with 1.32; bundles of 1.23 took 2.5 MB less than
+#: workspace, operators and sessions, was at most 48.7 MB with 1.31 and 51.0 MB with 1.32. With 1.23 it was 2.5 MB less than
 #: with 1.31. start_bytes: on bundles of small networks 46.6, 49.8 and 51.5 MB. They were 55.9 MB with 1.31 before the
 #: pages of the imports were given back, and leave room for processors and kernels on which nobody measured that.
 MEASURED: Final = (
