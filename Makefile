@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Debian's packages that the tests need; make itself is there.
+SYSTEM_PACKAGES := python3-venv mosquitto systemd chromium iproute2 fish zsh
+ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 # The versions of onnxruntime whose memory was measured (runtime/bundle/library_memory.py): the oldest allowed, the newest.
 ORT ?= 1.23 1.31 1.32
-ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +21,9 @@ $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,report,manager,web,dask,docs,dev]'
 	@touch $@
+
+setup-system: ## install the programs that the tests need beside Python (Debian, as root)
+	apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES)
 
 demo: $(READY) ## VGG16 in 128 MB on a photograph, then a trained network that names what is in it
 	$(BIN)/python -m tests.demo

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: The signal that this process unwinds for, if one has arrived.
+_received: list[int] = []
 
 
 def exit_on_signals() -> None:
@@ -37,6 +39,14 @@ def deferred_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+def received_signal() -> int | None:
+    """Return the signal that `unwind_on_signals` handled, also where its SystemExit was lost on the way.
+
+    Python prints and drops an exception that a handler raises inside ``__del__`` or a callback of the garbage collector.
+    """
+    return next(iter(_received), None)
+
+
 def ignore_signals() -> None:
     """Ignore both signals from here on."""
     for number in SIGNALS:
@@ -52,4 +62,5 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     ignore_signals()
+    _received.append(number)
     sys.exit(128 + number)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ def main() -> None:
         stream = subprocess.Popen([BIN / "hyps-run", bundle, *[cat] * 20, "--engine", devices.url], stdout=subprocess.PIPE)
         wait_for("three answers", lambda: devices.log("manager").count("sub-bundle 2 on w2: inferring -> computed") > 3)
         devices.kill("w1")
-        output = stream.communicate(timeout=60)[0].decode()
+        output = stream.communicate(timeout=PATIENCE_S)[0].decode()
         wait_for("w1's loss", lambda: "w1 is gone" in devices.log("manager"))
         print_lines("the manager", devices, "is gone")
         answers = output.split(str(cat))[1:]

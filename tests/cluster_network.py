@@ -135,11 +135,11 @@ class Network:
 def network(boards: Sequence[str], wireless: Mapping[str, Wireless] = MappingProxyType({})) -> Iterator[Network]:
     """Make one, its links not yet shaped; nothing of it is left at the end. Raises `NoNetwork`."""
     if os.geteuid() != 0:
-        raise NoNetwork("network namespaces need root")
+        raise NoNetwork("network namespaces need root: run the tests as root")
     if wireless and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        raise NoNetwork("wireless links need /dev/net/tun")
+        raise NoNetwork("wireless links need /dev/net/tun: load the kernel's module tun")
     if missing := [program for program in ("ip", "tc") if shutil.which(program) is None]:
-        raise NoNetwork(f"there is no {missing[0]}: apt-get install iproute2")
+        raise NoNetwork(f"needs {missing[0]}: run 'make setup-system' as root (Debian)")
     with ExitStack() as stack:
         made = Network(boards)
         try:

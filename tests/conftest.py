@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.waiting import PATIENCE_S
+
 #: In CI the same cases every time, so that only a change decides; elsewhere every run draws new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -36,7 +38,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{ROOT / pyfuncitem.nodeid}"]
     environment = os.environ | {"HYPS_OWN_PROCESS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     return True

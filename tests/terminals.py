@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-#: A process that runs longer hangs, and the test fails.
-TIMEOUT_S = 60
+from tests.waiting import PATIENCE_S
+
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 #: The codes of colours and bold, and the code that ends them.
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -56,8 +56,8 @@ def watched(
         while block := os.read(ours, 65_536):
             screen += block
     os.close(ours)
-    written = process.communicate(timeout=TIMEOUT_S)[0] if piped else b""
-    return Seen(process.wait(TIMEOUT_S), screen.decode(), written.decode())
+    written = process.communicate(timeout=PATIENCE_S)[0] if piped else b""
+    return Seen(process.wait(PATIENCE_S), screen.decode(), written.decode())
 
 
 def interrupted(command: Sequence[str | Path], after_s: float, number: signal.Signals, cwd: Path) -> tuple[int, str]:
@@ -70,7 +70,7 @@ def interrupted(command: Sequence[str | Path], after_s: float, number: signal.Si
                 time.sleep(0.001)
             time.sleep(after_s)
             process.send_signal(number)
-            written, _ = process.communicate(timeout=TIMEOUT_S)
+            written, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     return process.returncode, written

@@ -15,6 +15,7 @@ from hyps.compiler.targets import target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.terminal.parser import SHELLS
 from tests.completions import scripts
+from tests.waiting import PATIENCE_S
 
 #: A line that is typed, the words that must be offered, and those that must not.
 CASES = [
@@ -82,7 +83,7 @@ def test_bash(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     assert not found & not_offered or line.endswith(tuple(not_offered))
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish: run 'make setup-system' as root (Debian)")
 @pytest.mark.parametrize(
     ("line", "offered", "not_offered"),
     [case for case in CASES if not case[0].startswith("hypsc ")],
@@ -95,7 +96,7 @@ def test_fish(folder: Path, bin_folder: Path, line: str, offered: set[str], not_
     assert line.startswith("hyps-run my") or not found & not_offered  # fish offers files at every position
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh: run 'make setup-system' as root (Debian)")
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
@@ -124,7 +125,7 @@ def test_zsh(folder: Path, bin_folder: Path, typed: str, completed: str) -> None
 
     def until(what: str) -> None:
         nonlocal shown
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + PATIENCE_S
         while what.encode() not in shown and time.monotonic() < limit:
             if select.select([terminal], [], [], 0.2)[0]:
                 shown += os.read(terminal, 65_536)

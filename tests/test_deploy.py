@@ -7,7 +7,6 @@ import configparser
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,6 +23,8 @@ from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 from hyps.runtime.terminal.parser import size
 from tests.conftest import ROOT
+from tests.programs import program
+from tests.waiting import PATIENCE_S
 
 DEPLOY = ROOT / "docs" / "deploy"
 README = (DEPLOY / "README.md").read_text()
@@ -96,8 +97,7 @@ def test_a_command_is_accepted(words: list[str]) -> None:
 @pytest.fixture
 def verify(bin_folder: Path, tmp_path: Path) -> Callable[[Callable[[str], str]], list[str]]:
     """What systemd-analyze says of the units, changed; their programs are made to be there."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("needs systemd-analyze: apt-get install systemd")
+    program("systemd-analyze")
     programs = {"/opt/hyps/bin": str(bin_folder), "/usr/sbin/mosquitto": sys.executable}
 
     def run(change: Callable[[str], str]) -> list[str]:
@@ -107,7 +107,7 @@ def verify(bin_folder: Path, tmp_path: Path) -> Callable[[Callable[[str], str]],
                 text = text.replace(ours, there)
             (tmp_path / path.name).write_text(text)
         command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)]
-        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stderr
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S).stderr
         return [line for line in said.splitlines() if "hyps-" in line]
 
     return run
@@ -140,7 +140,7 @@ def test_a_unit_writes_where_it_may_and_has_its_secret_from_a_file(name: str, op
 
 def test_compose_file_is_valid() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.compiler.conftest import listing
 from tests.terminals import interrupted
+from tests.waiting import PATIENCE_S, signal_while
 
 #: Seconds after a command first handles signals: while it imports, while it works.
 MOMENTS = (0.0, 0.05, 0.2, 0.6, 1.0)
@@ -89,12 +90,11 @@ def test_an_impatient_second_one_leaves_nothing_either(place: Path, bin_folder: 
     for pause in (0.0, 0.002, 0.01):
         command = [str(bin_folder / "hypsc"), "models", "build", "alexnet", "-o", "out.onnx"]
         with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            while process.poll() is None and not [*place.glob(".out.onnx.*/out.onnx")]:
-                time.sleep(0.001)
-            for _ in range(10):
+            assert signal_while(process, signal.SIGINT, lambda: [*place.glob(".out.onnx.*/out.onnx")])
+            for _ in range(9):
                 process.send_signal(signal.SIGINT)
                 time.sleep(pause)
-            written, _ = process.communicate(timeout=60)
+            written, _ = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, written) == (130, b"")
         assert listing(place) == before
 
@@ -110,5 +110,5 @@ def test_in_the_background_of_a_script_ctrl_c_is_for_others(place: Path, bin_fol
         for _ in range(10):
             time.sleep(0.03)
             process.send_signal(signal.SIGINT)
-        written, _ = process.communicate(timeout=60)
+        written, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, written.startswith(b"x.npy")) == (0, True)

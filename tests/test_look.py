@@ -235,7 +235,7 @@ class TestProgress:
         assert [text for text in seen.lines if text] == []
         assert json.loads(seen.piped)["input"] == "x.npy"
 
-    @pytest.mark.parametrize(("seconds", "shown"), [(0.2, False), (1.5, True)])
+    @pytest.mark.parametrize(("seconds", "shown"), [(0.0, False), (1.5, True)])
     def test_of_the_compiler(self, seconds: float, shown: bool) -> None:
         program = f"""
 import time

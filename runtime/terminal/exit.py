@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from hyps.runtime.signals import ignore_signals
+from hyps.runtime.signals import ignore_signals, received_signal
 from hyps.runtime.terminal.console import drop_stdout, say
 
 #: The last sentence of every command's ``--help``.
@@ -22,6 +22,8 @@ def run_and_exit(program: str, act: Callable[[], int | None], mendable: tuple[ty
         status = act()
         sys.stdout.flush()
         ignore_signals()  # the work is done: a signal during interpreter shutdown must not change the exit code
+        if number := received_signal():  # its SystemExit was lost, and the work was done all the same
+            sys.exit(128 + number)
         sys.exit(status or 0)
     except mendable as error:
         sys.exit(say(error, program))

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench.clusters import BIN, mosquitto
 from tests.bench.faults import journal_states
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import wait_for
 
 COUNT = 1000
 _WAIT_S = 240
@@ -46,14 +46,14 @@ def memory(folder: Path, small: Path, large: Path) -> Iterator[Held]:
         devices = _devices(stack, folder / "large", large)
         devices.start_manager()
         devices.start_worker("w0", memory="900MB")
-        devices.wait_for_sub_bundles(workers=1, seconds=_WAIT_S)
+        devices.wait_for_sub_bundles(workers=1)
         yield held(devices, "manager", "manager, idle, VGG16")
         devices.freeze("w0")
         command = [sys.executable, "-m", "tests.bench.flood", str(large), devices.url, str(COUNT)]
         with subprocess.Popen(command) as client:
             try:
                 journal = folder / "large" / "journal"
-                wait_for(f"{COUNT} images", lambda: journal_states(journal).get("open", 0) == COUNT, _WAIT_S)
+                wait_for(f"{COUNT} images", lambda: journal_states(journal).get("open", 0) == COUNT)
                 yield held(devices, "manager", f"manager, {COUNT:,} images of VGG16 wait")
                 yield held(devices, "hub", f"hub, {COUNT:,} images of VGG16 wait")
             finally:

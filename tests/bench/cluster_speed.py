@@ -84,7 +84,7 @@ def _speed(folder: Path, bundle: Path, board: Board, count: int) -> Speed:
         devices.start_manager("--workers", str(count))
         for worker in workers:
             devices.start_worker(worker, memory=f"{board.memory_bytes // 10**6}MB")
-        devices.wait_for_sub_bundles(workers=count, seconds=_WAIT_S)
+        devices.wait_for_sub_bundles(workers=count)
         forget(place)
         for worker, own in slices.items():
             own.take(devices.processes[worker].pid)

@@ -52,7 +52,7 @@ def wired(folder: Path, bundle: Path, counts: Sequence[int]) -> Iterator[Wired]:
             devices.start_manager("--workers", str(count))
             for worker in workers:
                 devices.start_worker(worker, memory="900MB")
-            devices.wait_for_sub_bundles(workers=count, seconds=_WAIT_S)
+            devices.wait_for_sub_bundles(workers=count)
             shares = placed(executor.manifest, devices.log("manager"))
             engine = stack.enter_context(closing(devices.engine()))
             run_one(engine, images[0])

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from tests.bench.clusters import BIN, ROOT, WIDTH, mosquitto, table
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import wait_for
 
 PAGE = ROOT / "docs" / "page.md"
 HEAD = """\
@@ -73,10 +73,10 @@ def main() -> None:
         )
         for number in range(BOARDS):
             devices.start_worker(f"w{number:02}", memory="70MB")
-        wait_for("the page", lambda: "#token=" in devices.log("manager"), 60)
+        wait_for("the page", lambda: "#token=" in devices.log("manager"))
         url, token = re.findall(r"the page: (\S+)#token=(\S+)", devices.log("manager"))[0]
         head = {"authorization": f"Bearer {token}"}
-        wait_for("all sub-bundles", lambda: _ready(requests.get(f"{url}api/status", headers=head, timeout=10).json()), 180)
+        wait_for("all sub-bundles", lambda: _ready(requests.get(f"{url}api/status", headers=head, timeout=10).json()))
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(
                 executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]

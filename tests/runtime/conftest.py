@@ -27,6 +27,7 @@ from hyps.runtime.bundle.manifest import (
     WeightsRecord,
     encode_manifest,
 )
+from tests.waiting import PATIENCE_S
 
 #: Equal in length, so that two exchanged files differ only in their hashes.
 CONTENTS: Mapping[str, bytes] = {
@@ -161,6 +162,6 @@ def layers(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Pat
         [bin_folder / "hypsc", "compile", root / "models/cifar10_vgg.onnx", "-o", folder, *options],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import hyps.runtime
+from tests.waiting import PATIENCE_S
 
 ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch")
 #: What a device of a cluster has besides; its manager's own are imported when needed.
@@ -39,7 +40,7 @@ def on_a_device(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

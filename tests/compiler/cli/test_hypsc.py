@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hyps.runtime.bundle.library_memory import COSTLIEST, MARGIN_BYTES, MEASURED
 from hyps.runtime.units import megabytes
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
+from tests.waiting import PATIENCE_S, signal_while
 
 
 def said(result: subprocess.CompletedProcess[str]) -> str:
@@ -436,11 +437,18 @@ class TestUsage:
         assert process.returncode in (1, 141)
 
 
+def writes_weights(folder: Path) -> bool:
+    """Return whether a compilation has written a part of its weights."""
+    with suppress(FileNotFoundError):  # a file was moved or removed since it was listed
+        return any(path.stat().st_size > 5_000_000 for path in folder.glob(".bundle-*/partitions/*.weights"))
+    return False
+
+
 class TestStopped:
     """Ctrl-C and SIGTERM while 600 MB are written leave nothing, not even temporary files."""
 
-    def start(self, program: Path, arguments: list[Any], folder: Path) -> subprocess.Popen[str]:
-        """Start a compilation, and wait until weights are being written."""
+    def stopped(self, program: Path, arguments: list[Any], folder: Path, number: signal.Signals) -> subprocess.Popen[str]:
+        """Start a compilation, and signal it while weights are being written."""
         process = subprocess.Popen(
             [program, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -448,11 +456,7 @@ class TestStopped:
             text=True,
             env=os.environ | {"TMPDIR": str(folder / "scratch")},
         )
-        deadline = time.monotonic() + 20
-        while not any(path.stat().st_size > 5_000_000 for path in folder.glob(".bundle-*/partitions/*.weights")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert signal_while(process, number, lambda: writes_weights(folder)), process.communicate()
         return process
 
     @pytest.mark.parametrize(
@@ -475,12 +479,9 @@ class TestStopped:
         (tmp_path / "scratch").mkdir()
         before = listing(tmp_path)
         arguments = ["compile", big, "--memory", "200MB", "-o", tmp_path / "bundle", *(["--force"] if there else [])]
-        process = self.start(bin_folder / "hypsc", arguments, tmp_path)
-        started = time.monotonic()
-        process.send_signal(number)
-        out, errors = process.communicate(timeout=20)
+        process = self.stopped(bin_folder / "hypsc", arguments, tmp_path, number)
+        out, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, out, errors.strip()) == (status, "", "")
-        assert time.monotonic() - started < 5
         assert listing(tmp_path) == before
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from tests.programs import program
 
 Seen = TypeVar("Seen")
 #: Opens a file in the browser, calls a function with the page, and returns the function's result.
@@ -23,11 +23,7 @@ def look() -> Iterator[Look]:
 
     It runs in a thread of its own: a thread can have one Playwright only, and other tests have theirs.
     """
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("needs Chromium: apt-get install chromium")
-        pytest.skip("needs Chromium: apt-get install chromium")
+    chromium = program("chromium")
 
     def start() -> tuple[Playwright, Browser]:
         playwright = sync_playwright().start()

@@ -1,4 +1,4 @@
-"""What the process takes with each version of onnxruntime, and whether a bundle's budget holds on another one."""
+"""Every version of onnxruntime has its bytes, and a bundle whose budget may not hold on one is named."""
 
 from __future__ import annotations
 

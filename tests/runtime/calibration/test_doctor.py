@@ -24,6 +24,7 @@ from hyps.runtime.calibration.checks import Check, memory_check, storage_check
 from hyps.runtime.calibration.examination import budgets_check, bundle_check, examine
 from hyps.runtime.device.available_memory import AvailableMemory
 from hyps.runtime.errors import DeviceError
+from tests.waiting import PATIENCE_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
@@ -53,7 +54,7 @@ def examined(bin_folder: Path, tmp_path: Path) -> Callable[..., list[Check]]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (most, most)),
         )
@@ -65,10 +66,8 @@ def examined(bin_folder: Path, tmp_path: Path) -> Callable[..., list[Check]]:
 
 
 def test_a_line_a_check(hyps_run: Run, tmp_path: Path) -> None:
-    started = time.perf_counter()
     done = hyps_run("doctor", "--folder", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.perf_counter() - started < 30
     lines = done.stdout.splitlines()
     assert [re.split("  +", line)[1] for line in lines] == NAMES
     assert all(re.match(r"(ok  |warn)  [a-z ]{13}  \S", line) for line in lines), lines
@@ -99,7 +98,7 @@ def test_colours_are_for_a_terminal(bin_folder: Path, tmp_path: Path, no_colour:
     reader, writer = os.openpty()
     environment = {**os.environ, "NO_COLOR": no_colour}
     command: list[str | Path] = [bin_folder / "hyps-run", "doctor", tmp_path, "--folder", tmp_path]
-    subprocess.run(command, stdout=writer, stderr=writer, env=environment, timeout=60, check=False)
+    subprocess.run(command, stdout=writer, stderr=writer, env=environment, timeout=PATIENCE_S, check=False)
     os.close(writer)
     said = os.read(reader, 65536)
     assert (b"\x1b[32mok  \x1b[0m  python" in said, b"\x1b[31mFAIL\x1b[0m  what fits" in said) == (coloured, coloured)
@@ -217,7 +216,7 @@ def test_it_is_small_itself() -> None:
         "checks = [*examine(Path(), None)]; "
         "print(sorted({'numpy', 'PIL', 'onnxruntime'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -236,7 +235,9 @@ def bounded() -> Iterator[Callable[[int, Sequence[str | Path]], subprocess.Compl
     def run(limit_bytes: int, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         limit.write_text(str(limit_bytes))
         enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
-        return subprocess.run(["sh", "-c", enter, "sh", *command], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            ["sh", "-c", enter, "sh", *command], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
 
     yield run
     for _ in range(50):
@@ -272,7 +273,7 @@ def test_a_folder_whose_name_is_no_text(bin_folder: Path, tmp_path: Path, encodi
     folder.mkdir()
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command: list[str | Path] = [bin_folder / "hyps-run", "doctor", folder, "--folder", folder]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (1, b"")
     assert len(done.stdout.splitlines()) == len(NAMES)
 

@@ -28,6 +28,7 @@ from hyps.runtime.bundle.manifest import Preprocess
 from hyps.runtime.execution.session import session_options
 from hyps.runtime.io.files import save
 from hyps.runtime.io.images import read_image
+from tests.waiting import PATIENCE_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CIFAR10 = Preprocess(size=(32, 32), resize=32, scale=1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -223,9 +224,9 @@ def wide_bundle(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> P
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "wide.onnx")
     command: list[str | Path] = [bin_folder / "hypsc", "compile", folder / "wide.onnx", "-o", folder / "bundle", "--json"]
-    first = subprocess.run([*command, "--memory", "1GB"], capture_output=True, check=True, timeout=60)
+    first = subprocess.run([*command, "--memory", "1GB"], capture_output=True, check=True, timeout=PATIENCE_S)
     budget = f"{json.loads(first.stdout)['smallest_budget_bytes']}B"
-    subprocess.run([*command, "--memory", budget, "--force"], capture_output=True, check=True, timeout=60)
+    subprocess.run([*command, "--memory", budget, "--force"], capture_output=True, check=True, timeout=PATIENCE_S)
     return folder / "bundle"
 
 
@@ -339,7 +340,7 @@ def test_a_full_device_for_the_output_is_one_line(cifar_bundle: Path, photograph
                 stderr=subprocess.PIPE,
                 text=True,
                 check=False,
-                timeout=60,
+                timeout=PATIENCE_S,
             )
         assert done.stderr == "hyps-run: cannot print the result: No space left on device\n"
         assert done.returncode == 2
@@ -354,7 +355,7 @@ def test_a_reader_that_goes_away_is_no_error(cifar_bundle: Path, photograph: Pat
             stdout=closed,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     assert (done.returncode, done.stderr) == (141, b"")
 
@@ -364,7 +365,7 @@ def test_a_name_that_is_no_text(cifar_bundle: Path, photograph: Path, bin_folder
     Path(os.fsdecode(name)).write_bytes(photograph.read_bytes())
     command = [os.fsencode(bin_folder / "hyps-run"), os.fsencode(cifar_bundle), name]
     for flags in ([], [b"--json"]):
-        done = subprocess.run([*command, *flags], capture_output=True, check=False, timeout=60)
+        done = subprocess.run([*command, *flags], capture_output=True, check=False, timeout=PATIENCE_S)
         assert (done.returncode, done.stderr) == (0, b"")
         assert "caf\ufffd.jpg" in done.stdout.decode()
 
@@ -394,9 +395,10 @@ def test_interrupted_it_ends_quietly(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restore_default) as process:
         try:
             writing = opened_for_writing(pipe, process)
-            time.sleep(0.3)  # a signal between opening and reading would be noticed only after reading
-            process.send_signal(signalled)
-            output, errors = process.communicate(timeout=60)
+            while process.poll() is None:  # Python notices a signal between opening and reading only with the next one
+                process.send_signal(signalled)
+                time.sleep(0.3)
+            output, errors = process.communicate()
             os.close(writing)
         finally:
             process.kill()

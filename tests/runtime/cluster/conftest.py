@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from tests.programs import program
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
@@ -20,13 +19,7 @@ from tests.runtime.cluster.mosquitto import free_port, running
 @pytest.fixture(scope="session")
 def mosquitto() -> str:
     """Return the broker's program."""
-    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        reason = "needs the broker Mosquitto: apt-get install mosquitto"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return program
+    return program("mosquitto")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import free_port, running, wait_for
+from tests.runtime.cluster.mosquitto import free_port, running
+from tests.waiting import wait_for
 
 LIAR = """
 from hyps.runtime.execution import executor
@@ -132,7 +133,7 @@ class Devices:
     def engine(self) -> ClusterEngine:
         return ClusterEngine(self.bundle, self.url, None)
 
-    def wait_for_sub_bundles(self, workers: int = 0, seconds: float = 20) -> None:
+    def wait_for_sub_bundles(self, workers: int = 0) -> None:
         """Wait until every sub-bundle of the last placement is loaded."""
 
         def loaded() -> bool:
@@ -142,7 +143,7 @@ class Devices:
             waits = {"placed", "loading"} & {*lives.values()}
             return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
-        wait_for(f"loaded sub-bundles: {self.log('manager')}", loaded, seconds)
+        wait_for(f"loaded sub-bundles: {self.log('manager')}", loaded)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()

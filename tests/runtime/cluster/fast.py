@@ -36,7 +36,7 @@ class Settings:
     patience_s: float = 2
     keepalive_s: int = 4
     reconnect_s: tuple[float, float] = (0.2, 1)
-    viewer_s: float = 2
+    viewer_s: float = 5
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
         """Return the command line of ``name``, an installed command, with these settings."""

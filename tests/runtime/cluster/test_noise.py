@@ -17,7 +17,7 @@ from hyps.runtime.cluster.protocol.frames import FRAME_LIMIT_BYTES
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 TOPICS = ["workers/w0/output", "workers/w1/output", "workers/w0/input", "workers/w0/orders", "clients/c1/submit"]
 TOPICS += ["workers/w7/state", "workers/w0/state/x", "clients/c1/result", "elsewhere"]
@@ -81,7 +81,7 @@ def test_noise(devices: Devices) -> None:
     command = devices.command("hyps-manager", "status", "--hub", devices.url, "--json")
 
     def rejected() -> int:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
         return sum(json.loads(done.stdout)["rejected"].values())
 
     wait_for("the count", lambda: rejected() > 20)

@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.runtime.cluster.mosquitto import free_port, wait_for
+from tests.runtime.cluster.mosquitto import free_port
+from tests.waiting import wait_for
 
 #: The memory of a worker.
 MEMORY_BYTES = 300_000_000
@@ -39,7 +40,7 @@ class Farm:
     def start_scheduler(self) -> None:
         options = ["--host", f"{self._scheme}://127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
         self._start("scheduler", ["scheduler", *options])
-        wait_for("the scheduler", lambda: "Scheduler at" in self.log("scheduler"), 30)
+        wait_for("the scheduler", lambda: "Scheduler at" in self.log("scheduler"))
 
     def start_worker(self, name: str, memory_bytes: int | None = MEMORY_BYTES) -> None:
         place = self._folder / f"{name}.local"
@@ -49,7 +50,7 @@ class Farm:
             name,
             ["worker", f"{self._scheme}://127.0.0.1:{self.port}", "--no-nanny", "--memory-limit", "0", *options, *resources],
         )
-        wait_for(f"{name}", lambda: "Registered to" in self.log(name), 30)
+        wait_for(f"{name}", lambda: "Registered to" in self.log(name))
 
     def kill(self, name: str) -> None:
         """Kill a process with SIGKILL."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.cluster.mosquitto import free_port, wait_for
+from tests.runtime.cluster.mosquitto import free_port
 from tests.runtime.dask.farm import MEMORY_BYTES, Farm, results
+from tests.waiting import PATIENCE_S, wait_for
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COUNT = 60
@@ -75,7 +76,7 @@ def test_a_worker_is_killed(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for("some answers", lambda: output.exists() and output.read_bytes().count(b"\n") >= 3)
         farm.kill("w1")
-        said = process.communicate(timeout=60)
+        said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, *said) == (0, "", "")
     assert kept(output) == expected
     assert max(farm.resident_bytes(name) for name in ("w0", "w2")) < MEMORY_BYTES

@@ -11,6 +11,7 @@ import pytest
 from hyps.runtime.device import memory_probe
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.errors import DeviceError
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 
@@ -30,7 +31,7 @@ before = memory().peak_bytes
 take(16 * PIECE_BYTES, os.open(os.devnull, os.O_WRONLY))
 print(memory().peak_bytes - before)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert 15 * PIECE_BYTES < int(done.stdout) < 19 * PIECE_BYTES
 
 
@@ -41,7 +42,7 @@ from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 resource.setrlimit(resource.RLIMIT_AS, (64 * PIECE_BYTES, 64 * PIECE_BYTES))
 print(obtainable_bytes(100 * PIECE_BYTES) // PIECE_BYTES)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert 0 < int(done.stdout) < 64
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.device.process_memory import Memory, memory, restart_lean, storage_bytes_read
+from tests.waiting import PATIENCE_S
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is not Linux")
 MB = 1_000_000
@@ -23,7 +24,7 @@ def run(script: str, *arguments: str | Path, env: dict[str, str] | None = None, 
         text=True,
         env=env or dict(os.environ),
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -191,7 +192,7 @@ def test_interpreter_options_survive(tmp_path: Path) -> None:
         text=True,
         env=stock(),
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.splitlines()[0].endswith("True")
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.execution.session import open_session, session_options, to_numpy, to_ort
+from tests.waiting import PATIENCE_S
 
 MB = 1_000_000
 SIDE = 3000  # 36 MB of weights
@@ -62,7 +63,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells anonymous from file-backed memory")
 def test_weights_stay_mapped_and_are_let_go_with_the_session(models: Path) -> None:
     """Prepacking would copy them into anonymous memory."""
-    done = subprocess.run([sys.executable, "-c", CHILD, models], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, models], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     anonymous, file, left = map(int, done.stdout.split())
     weight_bytes = SIDE * SIDE * 4
     assert anonymous < 4 * MB

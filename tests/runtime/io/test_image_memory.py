@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.waiting import PATIENCE_S
+
 WIDTH, HEIGHT = 1600, 1200
 #: What `hyps-run` keeps free in addition (`hyps.runtime.execution.engine.ROOM_MARGIN_BYTES`).
 MARGIN_BYTES = 3_000_000
@@ -79,7 +81,7 @@ def growth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]
         env=os.environ | {"GLIBC_TUNABLES": tunables},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     found: dict[str, dict[str, int]] = json.loads(done.stdout)
     return found

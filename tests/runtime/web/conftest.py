@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +16,13 @@ import pytest
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.programs import program
 from tests.runtime.cluster.conftest import devices, mosquitto  # noqa: F401
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import wait_for
+from tests.waiting import PATIENCE_S, wait_for
 
 Json = Any
-TIMEOUT_S = 30
 #: The workers of the manager that tests share.
 WORKERS = ("w0", "w1", "w2")
 
@@ -41,18 +39,18 @@ class Web:
     def __call__(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
         headers = {"authorization": f"Bearer {self.token if token is None else token}"}
         verify = options.pop("verify", True)
-        return requests.request(method, f"{self.url}{path}", headers=headers, timeout=TIMEOUT_S, verify=verify, **options)
+        return requests.request(method, f"{self.url}{path}", headers=headers, timeout=PATIENCE_S, verify=verify, **options)
 
     def get(self, path: str) -> Json:
         answer = self("GET", path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def done(self, kind: str, started: requests.Response, seconds: float = 60) -> Json:
+    def done(self, kind: str, started: requests.Response) -> Json:
         """Return the build or job that was started, once it has ended."""
         assert started.status_code == 202, started.text
         path = f"/api/{kind}/{started.json()['id']}"
-        wait_for(f"the end of {path}", lambda: self.get(path)["state"] not in ("running", "waiting"), seconds)
+        wait_for(f"the end of {path}", lambda: self.get(path)["state"] not in ("running", "waiting"))
         return self.get(path)
 
     def worker(self, name: str) -> Json:
@@ -161,11 +159,7 @@ def restore(web: Web) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The distribution's Chromium, with a camera that shows a moving pattern."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("needs Chromium: apt-get install chromium")
-        pytest.skip("needs Chromium: apt-get install chromium")
+    chromium = program("chromium")
     options = [
         "--no-sandbox",
         "--disable-gpu",
@@ -185,7 +179,7 @@ class Stream:
 
     def __init__(self, web: Web) -> None:
         headers = {"authorization": f"Bearer {web.token}"}
-        self._answer = requests.get(f"{web.url}/api/events", headers=headers, stream=True, timeout=TIMEOUT_S)
+        self._answer = requests.get(f"{web.url}/api/events", headers=headers, stream=True, timeout=PATIENCE_S)
         self._lines = self._answer.iter_lines()
 
     def next(self) -> tuple[str, Json]:
@@ -198,14 +192,14 @@ class Stream:
                 return kind, json.loads(text.removeprefix("data: "))
         raise AssertionError("the stream ended")
 
-    def until(self, accepts: Callable[[str, Json], bool], seconds: float = 20) -> Json:
+    def until(self, accepts: Callable[[str, Json], bool]) -> Json:
         """Return the data of the first event that is accepted."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             kind, data = self.next()
             if accepts(kind, data):
                 return data
-        raise AssertionError(f"no such event within {seconds} s")
+        raise AssertionError(f"no such event within {PATIENCE_S} s")
 
     def close(self) -> None:
         self._answer.close()

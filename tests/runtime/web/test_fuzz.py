@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.runtime.web.conftest import Web
+from tests.waiting import PATIENCE_S
 
 
 def test_whatever_is_sent(web: Web, bin_folder: Path, tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_whatever_is_sent(web: Web, bin_folder: Path, tmp_path: Path) -> None:
         "--exclude-checks", "ignored_auth", "--max-examples", "3", *repeatable,
     ]  # fmt: skip
     logged = len(web.devices.log("manager"))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:]
     operations = sum(map(len, web.get("/openapi.json")["paths"].values())) - 1
     assert f"Tested: {operations}\n" in done.stdout

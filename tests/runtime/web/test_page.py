@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.runtime.cluster.mosquitto import free_port, wait_for
+from tests.runtime.cluster.mosquitto import free_port
 from tests.runtime.web.conftest import Web
+from tests.waiting import PATIENCE_S, wait_for
 
-WAIT_MS = 20_000
+WAIT_MS = PATIENCE_S * 1000
+expect.set_options(timeout=WAIT_MS)
 #: Messages of the browser about answers that refuse something, and about lost connections.
 REFUSALS, LOSSES = ("the server responded with a status of",), ("net::ERR_", "network error")
 
@@ -49,7 +51,7 @@ def opened(
 
 
 def enter(page: Page, boards: int = 3) -> None:
-    expect(page.locator("[data-worker]")).to_have_count(boards, timeout=WAIT_MS)
+    expect(page.locator("[data-worker]")).to_have_count(boards)
 
 
 def newest_job(web: Web) -> Any:
@@ -62,12 +64,12 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         enter(page)
         assert page.url == f"{web.url}/"  # the address does not show the token
         page.set_input_files("#model-files", root / "models/cifar10_vgg.onnx")
-        expect(page.locator("#upload-state")).to_contain_text("cifar10_vgg", timeout=WAIT_MS)
+        expect(page.locator("#upload-state")).to_contain_text("cifar10_vgg")
         page.fill("#budget", "80")
         page.select_option("#split", "pooling")
         page.select_option("#preprocess", "cifar10")
         page.click("#show-plan")
-        expect(page.locator("#build-state")).to_have_attribute("data-state", "done", timeout=60_000)
+        expect(page.locator("#build-state")).to_have_attribute("data-state", "done")
         planned = web.get("/api/builds")[0]
         assert planned["dry_run"]
         rows = page.locator("#plan-table tr[data-step]")
@@ -78,10 +80,10 @@ def test_from_a_model_to_a_result(web: Web, browser: Browser, root: Path, photog
         expect(page.locator("#graph .node")).to_have_count(len(planned["plan"]["partitions"]))
         page.fill("#bundle-name", "mine")
         page.click("#compile")
-        page.click('[data-bundle="mine"] button[data-action="serve"]', timeout=60_000)
+        page.click('[data-bundle="mine"] button[data-action="serve"]')
         wait_for("loaded sub-bundles", lambda: web.get("/api/status")["bundle"] == "mine" and web.ready())
         page.set_input_files("#image-file", photograph)
-        expect(page.locator("#timeline .span")).to_have_count(len(web.get("/api/status")["shares"]), timeout=WAIT_MS)
+        expect(page.locator("#timeline .span")).to_have_count(len(web.get("/api/status")["shares"]))
         job = newest_job(web)
         assert job["name"] == photograph.name
         shown = page.locator("#top5").inner_text()
@@ -174,13 +176,12 @@ def test_a_board_is_unplugged_while_the_page_is_open(web: Web, browser: Browser,
         expect(card.get_by_role("button", name="Drain w1")).to_be_visible()
         held = next(share for share in web.get("/api/status")["shares"] if "w1" in share["homes"])
         web.devices.freeze("w1")
-        expect(page.locator('[data-worker="w1"].gone')).to_be_visible(timeout=2_500)
+        expect(page.locator('[data-worker="w1"].gone')).to_be_visible()
         expect(card.get_by_role("button")).to_have_count(0)
-        assert (
-            "w1" in next(share for share in web.get("/api/status")["shares"] if share["number"] == held["number"])["homes"]
-        )
+        homes = next(share for share in web.get("/api/status")["shares"] if share["number"] == held["number"])["homes"]
+        assert "w1" in homes or "w1 is gone" in web.devices.log("manager")  # it looks gone before its sub-bundle moves
         job = web("POST", "/api/jobs", data=photograph.read_bytes())  # the hub notices the loss after six seconds
-        expect(page.locator("#moved")).to_contain_text("from w1 to", timeout=15_000)
+        expect(page.locator("#moved")).to_contain_text("from w1 to")
         expect(page.locator('[data-worker="w0"].gone')).to_have_count(0)
         assert not any("w1" in homes for homes in web.homes())
         assert web.done("jobs", job)["top"] == before
@@ -188,7 +189,7 @@ def test_a_board_is_unplugged_while_the_page_is_open(web: Web, browser: Browser,
 
 def test_wrong_token(web: Web, browser: Browser) -> None:
     with opened(browser, web, token="wrong" * 5) as page:
-        expect(page.locator("#token-message")).to_contain_text("wrong token", timeout=WAIT_MS)
+        expect(page.locator("#token-message")).to_contain_text("wrong token")
         expect(page.locator("[data-worker]")).to_have_count(0)
         page.fill("#token", web.token)
         page.keyboard.press("Enter")
@@ -199,7 +200,7 @@ def test_an_upload_that_is_too_large(idle_web: Web, browser: Browser, tmp_path: 
     (tmp_path / "large.onnx").write_bytes(bytes(6_000_000))
     with opened(browser, idle_web) as page:
         page.set_input_files("#model-files", tmp_path / "large.onnx")
-        expect(page.locator("#error")).to_contain_text("1 MB at most", timeout=WAIT_MS)
+        expect(page.locator("#error")).to_contain_text("1 MB at most")
     assert idle_web.get("/api/models") == []
 
 
@@ -209,9 +210,9 @@ def test_two_tabs_see_the_same(web: Web, browser: Browser, photograph: Path) -> 
         enter(second)
         before = len(web.get("/api/jobs"))
         first.set_input_files("#image-file", photograph)
-        expect(second.locator("#jobs [data-job]")).to_have_count(before + 1, timeout=WAIT_MS)
+        expect(second.locator("#jobs [data-job]")).to_have_count(before + 1)
         first.click('[data-worker="w2"] button')
-        expect(second.locator('[data-worker="w2"] .badge')).to_have_attribute("data-word", "drained", timeout=WAIT_MS)
+        expect(second.locator('[data-worker="w2"] .badge')).to_have_attribute("data-word", "drained")
 
 
 def test_a_camera(web: Web, browser: Browser) -> None:
@@ -221,7 +222,7 @@ def test_a_camera(web: Web, browser: Browser) -> None:
     with opened(browser, web) as page:
         enter(page)
         page.click("#camera")
-        wait_for("some frames", lambda: done() >= 3, 30)
+        wait_for("some frames", lambda: done() >= 3)
         expect(page.locator("#top5")).to_be_visible()
         page.click("#camera-stop")
         expect(page.locator("#camera-stop")).to_be_hidden()
@@ -260,9 +261,9 @@ def test_the_manager_is_lost_and_back(start_web: Callable[..., Web], browser: Br
         enter(page, 1)
         expect(page.locator("#connection")).to_have_attribute("data-state", "live")
         web.devices.kill("manager")
-        expect(page.locator("#connection")).to_have_attribute("data-state", "lost", timeout=WAIT_MS)
+        expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
         start_web(0, *options)
-        expect(page.locator("#connection")).to_have_attribute("data-state", "live", timeout=WAIT_MS)
+        expect(page.locator("#connection")).to_have_attribute("data-state", "live")
         enter(page, 1)
 
 
@@ -274,6 +275,6 @@ def test_the_interfaces_description(web: Web, browser: Browser) -> None:
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{web.url}/docs")
         paths = web.get("/openapi.json")["paths"]
-        expect(page.locator(".opblock")).to_have_count(sum(map(len, paths.values())), timeout=WAIT_MS)
+        expect(page.locator(".opblock")).to_have_count(sum(map(len, paths.values())))
         expect(page.locator("body")).to_contain_text("Cancel a job")
     assert all(url.startswith((web.url, "data:")) for url in asked)

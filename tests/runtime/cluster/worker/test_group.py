@@ -27,7 +27,8 @@ from hyps.runtime.execution.engine import in_memory, run_one
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.mosquitto import free_port, running, wait_for
+from tests.runtime.cluster.mosquitto import free_port, running
+from tests.waiting import PATIENCE_S, wait_for
 
 COUNT = 24
 
@@ -218,7 +219,7 @@ def test_what_the_user_can_mend(bin_folder: Path, tmp_path: Path, options: list[
         tmp_path,
     ]
     done = subprocess.run(
-        [*command, *(each.format(file) for each in options)], capture_output=True, text=True, check=False, timeout=20
+        [*command, *(each.format(file) for each in options)], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert reason in done.stderr
