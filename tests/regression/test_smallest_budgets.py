@@ -119,7 +119,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     outputs = [f"y{number}" for number in range(60)] if request.param == "many_outputs" else ["y"]
     net.output(*outputs)
     path = tmp_path / "model.onnx"
-    onnx.save(net.proto(), path)
+    onnx.save(net.model().proto, path)
     return path
 
 
