@@ -10,7 +10,7 @@ ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 ORT ?= 1.23 1.31 1.32
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photograph
 
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
+
+fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages and models for SECONDS=60; findings go to build/fuzz
+	$(BIN)/python -m tests.fuzz.main $(or $(SECONDS),60) $(TARGETS)
 
 docs: $(READY) ## the documentation's site in build/site; broken links are errors
 	$(BIN)/python -m tests.documents

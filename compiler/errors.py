@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hyps.runtime.errors import HypsError
 
-class CompilerError(Exception):
+
+class CompilerError(HypsError):
     """Base of every compiler error that the user can fix."""
 
 

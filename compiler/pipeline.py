@@ -10,17 +10,23 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
+from msgspec import UNSET
+
 from hyps.compiler.analysis import Analysis, analysis
 from hyps.compiler.bundle_writer.bundle import check_bundle_path, check_space, staging_folder, write_partitions
 from hyps.compiler.bundle_writer.copy import hash_file
 from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_report, model_report
 from hyps.compiler.errors import OptionError
-from hyps.compiler.model_io.load import LoadedModel, load_model
-from hyps.compiler.preparation import folded_model
+from hyps.compiler.exactness import with_checked_promise
+from hyps.compiler.model_io.load import LoadedModel
+from hyps.compiler.owned_folders import remove_abandoned
+from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
+from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.errors import PassError
 from hyps.passes.graph import Graph
+from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
@@ -51,6 +57,7 @@ class PlanningJob:
     target_name: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     custom_ops: Path | None = None
+    part: ModelPart = WHOLE_MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +92,21 @@ class Compiled:
     sharded: tuple[ShardedOperator | None, ...]
 
 
-def _no_progress(label: str, total: int | None) -> nullcontext[Advance]:
+def no_progress(label: str, total: int | None) -> nullcontext[Advance]:
+    """Open a display that shows nothing."""
     return nullcontext(lambda count: None)
 
 
-def compile_file(job: Compilation, progress: OpenProgress = _no_progress) -> Compiled:
+def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Compiled:
     """Compile a model into a bundle; an error leaves nothing behind.
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for what the user can fix.
     """
+    remove_abandoned(job.output.parent)
     check_bundle_path(job.output, force=job.force)
     with ExitStack() as stack:
         with progress("reading", None):
-            loaded = stack.enter_context(load_model(job.model))
+            loaded = stack.enter_context(load_part(job.model, job.part))
             digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         with progress("planning", planning_stages(folded.model)) as advance:
@@ -123,7 +132,7 @@ def _write_bundle(
     graph = planned.graph
     tensors = {name: _tensor_record(graph, name) for name in _boundary(planned)}
     preprocess, labels = _preprocess(job, graph, tensors), _labels(job, graph, tensors)
-    total_bytes = sum(weight.nbytes for weight in planned.model.weights.values())
+    total_bytes = sum(weight.nbytes for weight in {*planned.model.weights.values()})
     check_space(job.output, total_bytes)
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:
@@ -144,8 +153,16 @@ def _write_bundle(
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,
             exact=planned.plan.exact,
+            is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,
-            outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
+            outputs=tuple(
+                OutputRecord(
+                    name=name,
+                    probabilities=_ends_in_softmax(graph, name) or name in loaded.classes,
+                    classes=_classes(loaded, tensors, name),
+                )
+                for name in graph.outputs
+            ),
             tensors=tensors,
             steps=steps,
             preprocess=preprocess,
@@ -192,7 +209,7 @@ def analyse(job: PlanningJob) -> Analysis:
 
     Raises `hyps.compiler.errors.CompilerError` and `hyps.passes.errors.PassError` for a model that cannot be understood.
     """
-    with load_model(job.model) as loaded:
+    with load_part(job.model, job.part) as loaded:
         return analyse_folded(loaded, folded_model(loaded, job.input_shapes, job.custom_ops), job)
 
 
@@ -218,7 +235,8 @@ def plan_folded(
     planned = plan(folded.model, job.request, advance)
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
-    return replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+    planned = replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))
+    return with_checked_promise(loaded, folded, planned, job.custom_ops)
 
 
 def _boundary(planned: PlannedModel) -> dict[str, None]:
@@ -229,6 +247,12 @@ def _boundary(planned: PlannedModel) -> dict[str, None]:
 
 def _tensor_record(graph: Graph, name: str) -> TensorRecord:
     return TensorRecord(dtype=graph.tensors[name].dtype, shape=graph.tensors[name].shape)
+
+
+def _classes(loaded: LoadedModel, tensors: Mapping[str, TensorRecord], name: str) -> tuple[str, ...]:
+    """Return the classes of an output that was a sequence of maps, where there is one for each score."""
+    classes = loaded.classes.get(name, ())
+    return classes if len(classes) == next(reversed(tensors[name].shape), 0) else ()
 
 
 def _preprocess(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord]) -> Preprocess | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from hyps.compiler.errors import OptionError
 from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.suggestions import did_you_mean
 
 #: Labels and preprocessing files larger than this are refused.
 FILE_LIMIT_BYTES = 4 << 20
@@ -112,7 +113,10 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 def _read_recipe(choice: str) -> Recipe:
     path = Path(choice)
     if not choice.endswith(".toml"):
-        raise OptionError(f"--preprocess: there is no preset {choice!r}; use {', '.join(PRESETS)}, or a .toml file")
+        raise OptionError(
+            f"--preprocess: there is no preset {choice!r}; {did_you_mean(choice, PRESETS)}use {', '.join(PRESETS)}, or a "
+            ".toml file"
+        )
     try:
         return msgspec.convert(tomllib.loads(_read_text(path, "--preprocess")), Recipe)
     except ValueError as error:  # invalid TOML, an overlong number, or an unknown key

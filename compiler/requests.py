@@ -1,22 +1,67 @@
-"""Resolve a target, a budget and a number of threads into the request that the planner gets.
+"""Resolve what a user asks for into the request that the planner gets.
 
 ``hypsc`` and `hyps.compiler.compile_model` both call this, so that the same choices mean the same plan.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal, get_args
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import Request
-from hyps.runtime.units import megabytes
+from hyps.passes.planning.request import CutMode, Request, RequestedShard, Tile
+from hyps.passes.sharding.layouts import METHODS, Method
+from hyps.runtime.suggestions import did_you_mean
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The threads that a plan without a target allows for.
 DEFAULT_THREADS = 4
 #: The manifest's target name of a bundle that was compiled without a target.
 NO_TARGET = "custom"
+#: The methods by which operators are split, in Hadidi's words: those of products and those of convolutions.
+ShardPolicy = Literal["auto", "output", "channel", "input", "filter", "spatial"]
+METHOD_OF: Mapping[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
+
+
+def requested_shard(operator: str, method: str, count: int) -> RequestedShard:
+    """Return the split of one operator. Raises `OptionError` for an unknown method and for fewer than two shards."""
+    if method not in METHOD_OF or type(count) is not int or count < 2:
+        raise OptionError(
+            f"operator {operator!r} cannot be split by {method!r} into {count!r} shards: the methods are "
+            f"{', '.join(METHOD_OF)}, and the shards are 2 or more"
+        )
+    return RequestedShard(operator=operator, method=METHOD_OF[method], count=count)
+
+
+def planning_request(
+    *,
+    split: CutMode,
+    shards: Sequence[RequestedShard],
+    shard_policy: ShardPolicy,
+    tile: Tile,
+    max_params: int | None,
+    images: bool,
+) -> Request:
+    """Return the request for how to split a model, for any budget. Raises `OptionError` for a value that is none."""
+    check_choice("split", split, get_args(CutMode))
+    check_choice("shard_policy", shard_policy, get_args(ShardPolicy))
+    check_choice("tile", tile, get_args(Tile))
+    check_count("max_params", max_params, "parameters")
+    names = Counter(each.operator for each in shards)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise OptionError(f"--shard names {repeated[0]!r} twice; give one method for each operator")
+    return Request(
+        max_params=max_params,
+        split=split,
+        shards=tuple(shards),
+        policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
+        tile=tile,
+        images=images,
+    )
 
 
 def resolve_request(
@@ -32,13 +77,15 @@ def resolve_request(
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
     or else to the one that takes most memory. Raises `TargetError` for a target that cannot be read, and `OptionError` for
-    a budget above what the target has or text that is no version.
+    a budget above what the target has, for a number that is none, and for text that is no version.
     """
+    check_count("memory_bytes", memory_bytes, "bytes")
+    check_count("threads", threads, "threads")
     profile = load_target(target) if target else None
     if profile and memory_bytes is not None and memory_bytes > profile.budget_bytes:
         raise OptionError(
-            f"a budget of {megabytes(memory_bytes)} is more than {profile.name} has for one process, "
-            f"{megabytes(profile.budget_bytes)}; ask for less"
+            f"a budget of {megabytes_up(memory_bytes)} is more than {profile.name} has for one process, "
+            f"{megabytes_down(profile.budget_bytes)}; ask for less"
         )
     budget_bytes = memory_bytes if memory_bytes is not None or profile is None else profile.budget_bytes
     device = profile.device_rates(budget_bytes or profile.budget_bytes) if profile else DeviceRates()
@@ -58,3 +105,16 @@ def resolve_request(
 def target_name(profile: Target | None) -> str:
     """Return the target name that the manifest carries."""
     return profile.name if profile else NO_TARGET
+
+
+def check_choice(option: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise `OptionError` unless ``value`` is one of the choices."""
+    if value not in choices:
+        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise OptionError(f"{option}={value!r} is no choice; {near}give one of {', '.join(choices)}")
+
+
+def check_count(option: str, value: Any, unit: str) -> None:
+    """Raise `OptionError` unless ``value`` is a whole number above 0, or None."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise OptionError(f"{option}={value!r} is no number of {unit}; give a whole number from 1 on, or leave it out")

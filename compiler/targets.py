@@ -33,7 +33,6 @@ on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) w
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from dataclasses import replace
@@ -47,6 +46,7 @@ import msgspec
 from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
+from hyps.runtime.suggestions import did_you_mean
 
 _LARGEST_FILE_BYTES = 64 * 1024
 #: The spread of the process's peak while it starts, measured on x86-64.
@@ -196,10 +196,9 @@ def _read_built_in(name: str) -> str:
         if entry.name == f"{name}.toml":
             return entry.read_text(encoding="utf-8")
     known = target_names()
-    closest = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {closest[0]!r}? " if closest else ""
     raise TargetError(
-        f"unknown target {name!r}; {hint}known are {', '.join(known)}; or give the path of your own .toml file"
+        f"unknown target {name!r}; {did_you_mean(name, known)}known are {', '.join(known)}; or give the path of your own "
+        ".toml file"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.progress import Advance
 from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
-from hyps.runtime.execution.session import Session, open_session, to_numpy
+from hyps.runtime.execution.session import Session, TensorValue, open_session, to_numpy
 from hyps.runtime.io.inputs import sources
 
 #: One input of a network: its tensors by name.
@@ -28,7 +29,8 @@ Sample = Mapping[str, NDArray[Any]]
 _DECODING_BYTES = 1 << 30
 #: The type in which outputs are compared: it rounds no 64-bit integer.
 _WIDE = np.longdouble
-_CHECK_THE_MODEL = "check that the bundle was compiled from this model"
+#: Strings for random inputs.
+_WORDS = ("", "a", "red", "the quick brown fox")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +82,17 @@ def validate(
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
     executor = load_executor(bundle, opener=opener)
+    check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
-        expected = _run_whole(whole, names, sample)
+        expected = _run_whole(whole, {output.name: output.classes for output in executor.manifest.outputs}, sample)
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
-                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {_CHECK_THE_MODEL}")
+                raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {CHECK_THE_MODEL}")
             pairs[name].append((expected[name], found[name]))
         advance(1)
     samples = len(pairs[names[0]])
@@ -101,11 +104,21 @@ def validate(
     return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
 
 
-def _run_whole(whole: Session, names: list[str], sample: Sample) -> dict[str, NDArray[Any]]:
+def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sample) -> dict[str, NDArray[Any]]:
+    """Return the model's outputs; ``classes`` has those of each output (`hyps.runtime.bundle.manifest.OutputRecord`)."""
     try:
-        return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
+        return {name: _array(value, classes[name]) for name, value in whole.run([*classes], sample).items()}
     except InputError as error:
-        raise OptionError(f"{error}; {_CHECK_THE_MODEL}") from None
+        raise OptionError(f"{error}; {CHECK_THE_MODEL}") from None
+
+
+def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
+    """Return an output as an array; of a sequence of maps from class to score, which ZipMap writes, the scores."""
+    if isinstance(value, list):
+        named = [{str(label): score for label, score in scores.items()} for scores in value]
+        return np.array([[scores[label] for label in classes] for scores in named])
+    array: NDArray[Any] = to_numpy(value)
+    return array
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:
@@ -128,6 +141,8 @@ def input_count(path: Path) -> int:
 
 def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     kind = np.dtype(dtype).kind
+    if kind == "U":
+        return rng.choice(np.array(_WORDS), shape)
     if kind in "iu":
         return rng.integers(0, 10, shape).astype(dtype)
     if kind == "b":
@@ -136,6 +151,8 @@ def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDA
 
 
 def _deviation(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Deviation:
+    if pairs[0][0].dtype.kind == "U":  # strings are the same, or they are not
+        pairs = [((a != b).astype(_WIDE), np.zeros(a.shape, _WIDE)) for a, b in pairs]
     wide = [(a.astype(_WIDE).ravel(), b.astype(_WIDE).ravel()) for a, b in pairs]
     max_abs = max(_largest_difference(a, b) for a, b in wide)
     max_rel = max(_relative(a, b) for a, b in wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ class WeightReads:
 class PlanVerdict:
     """The figures by which a user judges a plan.
 
-    ``tolerance`` is 0 if the outputs are bit-exact; else ``inexact_reason`` says why they are not. ``has_own_rates`` says
-    that the target's computing rates were measured on the device. A figure that is not known is None, and is not stated.
+    ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
+    exact. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
+    is None, and is not stated.
     """
 
     model: str
@@ -63,7 +65,10 @@ class PlanVerdict:
         """Say how close the outputs are to the whole model's, and why they are not equal."""
         if not self.tolerance:
             return "bit for bit the whole model's, under the same session options"
-        bound = f"not bit for bit the whole model's, but within {self.tolerance:g} of its largest output"
+        if math.isinf(self.tolerance):
+            bound = "not bit for bit the whole model's; numbers that are rounded to 8 bits may differ by whole steps"
+        else:
+            bound = f"not bit for bit the whole model's, but within {self.tolerance:g} of its largest output"
         return f"{bound}: {self.inexact_reason}" if self.inexact_reason else bound
 
     def _machine(self) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hyps.runtime.errors import HypsError
+from hyps.runtime.suggestions import did_you_mean
 
-class ModelError(Exception):
+
+class ModelError(HypsError):
     """A network cannot be built; the message says what to do about it."""
 
 
@@ -13,7 +16,8 @@ class UnknownNetwork(ModelError, ValueError):
     """The catalogue has no network of this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown network {name!r}: choose one of {', '.join(known)}")
+        networks = [*known]
+        super().__init__(f"unknown network {name!r}: {did_you_mean(name, networks)}choose one of {', '.join(networks)}")
 
 
 class MissingWeights(ModelError):

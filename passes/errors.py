@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from hyps.runtime.errors import HypsError
 
-class PassError(Exception):
+
+class PassError(HypsError):
     """The base of every error that a pass raises for a user's mistake or an impossible request."""
 
 
 class UnsupportedModel(PassError):
     """A model with something that HyPS cannot handle without risking wrong numbers."""
+
+
+class UnknownShapes(UnsupportedModel):
+    """A model with tensors, ``names``, whose shapes do not follow from those of the inputs."""
+
+    def __init__(self, message: str, names: frozenset[str]) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class DoesNotFit(PassError):

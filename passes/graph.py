@@ -16,33 +16,43 @@ import networkx as nx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.onnx_ops import STANDARD_DOMAINS
-from hyps.passes.weights import Model, Origin
+from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, STANDARD_DOMAINS
+from hyps.passes.weights import REFERENCE_BYTES, Model, Origin, Weight
+from hyps.runtime.bundle.manifest import STRING_TYPE, string_bytes
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
+
+
+#: Attributes of fewer bytes are part of what is counted for every node.
+LONG_ATTRIBUTE_BYTES = 1024
+#: A string's object in C++, which holds up to 15 characters itself, and a pointer to it.
+STRING_OBJECT_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """A tensor with a known element type (numpy name, e.g. ``float32``) and shape.
 
-    ``is_reference``: it is a weight whose bytes stay where they are (`hyps.passes.weights.Weight`).
+    ``storage`` is where the bytes of a referenced weight lie. Weights with the same storage are held once.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    is_reference: bool = False
+    storage: Weight | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
     """An ONNX node: the activations and weights that it reads, its subgraphs included, and the tensors that it writes.
 
-    ``embedded_bytes`` is the size of its subgraphs, whose weights onnxruntime holds in memory. ``origin`` is set where a
-    rewrite made this operator of another.
+    ``embedded_bytes`` is the size of its subgraphs, ``subgraphs`` in number with those within, whose small weights
+    onnxruntime holds in memory. ``folded_bytes`` are at least
+    those of the large constants that onnxruntime computes in its subgraphs while a session opens. ``attribute_bytes`` is
+    that of its long attributes as C++ holds them, such as the nodes of a tree. ``origin`` is set where a rewrite made this
+    operator of another.
     """
 
     name: str
@@ -51,6 +61,9 @@ class Operator:
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
     embedded_bytes: int = 0
+    attribute_bytes: int = 0
+    subgraphs: int = 0
+    folded_bytes: int = 0
     origin: Origin | None = None
 
 
@@ -78,8 +91,10 @@ class Graph:
 def element_bytes(data_type: int, count: int) -> int:
     """Return the bytes of ``count`` elements of an ONNX type; types below a byte are packed (TensorProto.raw_data).
 
-    Raises `UnsupportedModel` for strings, and for numbers that are no type.
+    Raises `UnsupportedModel` for numbers that are no type.
     """
+    if data_type == TensorProto.STRING:
+        return string_bytes(count)
     itemsize, per_byte = _packing(data_type)
     return -(-count // per_byte) * itemsize
 
@@ -91,14 +106,14 @@ def _packing(data_type: int) -> tuple[int, int]:
         raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
     if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
         return 1, per_byte
-    if data_type == TensorProto.STRING:
-        raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
     return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize), 1
 
 
 @cache
 def type_name(data_type: int) -> str:
     """Return the numpy name of an ONNX element type."""
+    if data_type == TensorProto.STRING:
+        return STRING_TYPE
     return str(helper.tensor_dtype_to_np_dtype(data_type).name)
 
 
@@ -134,7 +149,8 @@ def view(model: Model) -> Graph:
     Raises `UnsupportedModel` for values that are not tensors and for a node order that is not topological.
     """
     graph = model.proto.graph
-    weights = {tensor.name: _weight(tensor, tensor.name in model.weights) for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {tensor.name: _weight(tensor, model.weights.get(tensor.name)) for tensor in graph.initializer}
     typed = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     tensors: dict[str, Tensor] = {}
     operators: list[Operator] = []
@@ -156,6 +172,9 @@ def view(model: Model) -> Graph:
                 weights=tuple(name for name in names if name in weights),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
+                attribute_bytes=_attribute_bytes(node),
+                subgraphs=sum(map(_graph_count, subgraphs(node))),
+                folded_bytes=sum(_folded_bytes(graph, constants) for graph in subgraphs(node)),
                 origin=model.origins.get(node.name),
             )
         )
@@ -169,11 +188,69 @@ def view(model: Model) -> Graph:
     )
 
 
-def _weight(tensor: TensorProto, is_reference: bool) -> Tensor:
-    shape = tuple(tensor.dims)
-    nbytes = element_bytes(tensor.data_type, math.prod(shape))
-    dtype = type_name(tensor.data_type)
-    return Tensor(name=tensor.name, dtype=dtype, shape=shape, nbytes=nbytes, is_reference=is_reference)
+def initializer_bytes(tensor: TensorProto) -> int:
+    """Return the bytes of an initializer's elements; those of strings as onnxruntime holds them in memory."""
+    if tensor.data_type == TensorProto.STRING:
+        return int(tensor.ByteSize()) + STRING_OBJECT_BYTES * len(tensor.string_data)
+    return element_bytes(tensor.data_type, math.prod(map(int, tensor.dims)))
+
+
+def _attribute_bytes(node: NodeProto) -> int:
+    """Return the bytes in memory of a node's lists of numbers, strings and tensors; 0 where they are short."""
+    if node.ByteSize() < LONG_ATTRIBUTE_BYTES:
+        return 0
+    total = 0
+    for attribute in node.attribute:
+        total += 8 * len(attribute.ints) + 4 * len(attribute.floats)
+        total += STRING_OBJECT_BYTES * len(attribute.strings)
+        total += sum(len(text) for text in attribute.strings if len(text) > 15)
+        total += sum(tensor.ByteSize() for tensor in (attribute.t, *attribute.tensors))
+    return total
+
+
+def _graph_count(graph: GraphProto) -> int:
+    """Return 1 and the number of graphs within a graph."""
+    return 1 + sum(_graph_count(inner) for node in graph.node for inner in subgraphs(node))
+
+
+def _folded_bytes(graph: GraphProto, constants: Mapping[str, TensorProto]) -> int:
+    """Return the bytes of the large constants that onnxruntime computes from weights in a subgraph, and in those within.
+
+    Inferred shapes are not kept for subgraphs. A result counts as many elements as the largest operand. The largest one
+    counts three times, as onnxruntime makes copies of it. A convolution's weights count where a fusion may rewrite them.
+    """
+    elements = {name: math.prod(tensor.dims) for name, tensor in constants.items()}
+    types = {name: tensor.data_type for name, tensor in constants.items()}
+    for tensor in graph.initializer:
+        elements[tensor.name], types[tensor.name] = math.prod(tensor.dims), tensor.data_type
+    total = largest = 0
+    rewrites = any(node.op_type in {"BatchNormalization", "Mul", "Add"} for node in graph.node)
+    for node in graph.node:
+        total += sum(_folded_bytes(inner, constants) for inner in subgraphs(node))
+        names = [name for name in node.input if name]
+        known = [name for name in names if name in elements]
+        if rewrites and node.op_type in FLOAT_CONVOLUTIONS:
+            total += sum(element_bytes(types[name], elements[name]) for name in known)
+        if not known or len(known) < len(names):
+            continue
+        kind = next((attribute.i for attribute in node.attribute if attribute.name == "to"), types[known[-1]])
+        count = max(elements[name] for name in known)
+        nbytes = element_bytes(kind, count) if kind != TensorProto.STRING else 0
+        elements |= dict.fromkeys(node.output, count)
+        types |= dict.fromkeys(node.output, kind)
+        if nbytes >= REFERENCE_BYTES:
+            total, largest = total + nbytes, max(largest, nbytes)
+    return total + 2 * largest
+
+
+def _weight(tensor: TensorProto, storage: Weight | None) -> Tensor:
+    return Tensor(
+        name=tensor.name,
+        dtype=type_name(tensor.data_type),
+        shape=tuple(tensor.dims),
+        nbytes=initializer_bytes(tensor),
+        storage=storage,
+    )
 
 
 def _tensor(value: ValueInfoProto) -> Tensor:

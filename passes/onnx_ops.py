@@ -14,6 +14,8 @@ Shape = tuple[int, ...]
 
 #: Domains under which the standard operators are written.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+#: The domain of the operators of classical machine learning, whose outputs' shapes follow from the shapes of their inputs.
+CLASSICAL_DOMAIN = "ai.onnx.ml"
 
 #: The opset from which Slice takes its starts, ends and axes as inputs and not as attributes.
 SLICE_INPUTS_OPSET = 10
@@ -51,6 +53,9 @@ ACTIVATIONS = frozenset(
 )
 #: Operators that return the elements of their first input unchanged and in order; only the shape may differ.
 RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
+#: Operators past which onnxruntime moves QuantizeLinear and DequantizeLinear (QDQPropagationTransformer).
+CODE_MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def standard_opset(proto: ModelProto) -> int:

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import ClassVar
 
 import onnx
+from onnx import TypeProto, ValueInfoProto
 
 from hyps.passes.errors import PassError, PassFailed, UnsupportedModel
 from hyps.passes.shapes import infer_shapes
@@ -93,11 +94,24 @@ def _checked(rewrite: Rewrite, before: Model, after: Model) -> Model:
     return after
 
 
-def _interface(model: Model, with_shapes: bool) -> list[bytes | tuple[str, int]]:
-    """Return what callers of a model see. Initializers that are listed among the inputs do not count."""
+def _interface(model: Model, with_shapes: bool) -> list[tuple[str, bytes]]:
+    """Return the names and types of what callers of a model see; documentation and metadata do not count.
+
+    Initializers that are listed among the inputs do not count either.
+    """
     graph = model.proto.graph
     weights = {tensor.name for tensor in graph.initializer}
     values = [*(value for value in graph.input if value.name not in weights), *graph.output]
-    if with_shapes:
-        return [value.SerializeToString(deterministic=True) for value in values]
-    return [(value.name, value.type.tensor_type.elem_type) for value in values]
+    return [(value.name, _type(value, with_shapes)) for value in values]
+
+
+def _type(value: ValueInfoProto, with_shape: bool) -> bytes:
+    kind = TypeProto()
+    kind.CopyFrom(value.type)
+    kind.ClearField("denotation")
+    if kind.HasField("tensor_type"):
+        for dimension in kind.tensor_type.shape.dim:
+            dimension.ClearField("denotation")
+        if not with_shape:
+            kind.tensor_type.ClearField("shape")
+    return bytes(kind.SerializeToString(deterministic=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import SLICE_INPUTS_OPSET, STANDARD_DOMAINS, standard_opset
@@ -53,12 +53,28 @@ def foreign_outputs(proto: ModelProto) -> set[str]:
 
 
 def checkable(model: Model) -> ModelProto:
-    """Return the model without its referenced weights, such that onnx checks and infers everything that it knows."""
-    bare = skeleton(model)
+    """Return the model without its referenced weights, such that onnx checks and infers everything that it knows.
+
+    onnx's checker wants a shape for every input, and a type and a shape for every output; onnxruntime does not. Those that
+    are missing become a scalar's.
+    """
+    bare = skeleton(model, without_trees=True)
+    for value in (*bare.graph.input, *bare.graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    for value in bare.graph.output:
+        if value.type.WhichOneof("value") is None:
+            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, []))
     opset = standard_opset(bare)
     experimental = [node for node in all_nodes(bare.graph) if node.domain in STANDARD_DOMAINS and is_foreign(node, opset)]
     for node in experimental:
         _disguise(node, opset)
+    for node in all_nodes(bare.graph):
+        if node.op_type == "StringNormalizer" and not any(
+            each.name == "stopwords" and each.strings for each in node.attribute
+        ):
+            node.op_type = "Identity"  # onnx expects it to remove strings, but it removes none
+            del node.attribute[:]
     if experimental:
         bare.opset_import.add(domain=_EXPERIMENTAL, version=1)
     return bare

@@ -1,4 +1,7 @@
-"""Define the errors of the runtime that a user can mend: each is told in one line, and ends a command with exit code 2."""
+"""Define the base of all errors that a user can mend, and those of the runtime.
+
+Each is told in one line, and ends a command with exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,15 @@ class Fault:
         return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
-class RuntimeFault(Exception):
+class HypsError(Exception):
+    """Base of every error that a user of HyPS can mend; any other exception is a bug."""
+
+
+class RuntimeFault(HypsError):
     """Base of every error of the runtime that a user can mend.
 
-    Control characters, which may come from files and paths, are replaced by spaces: the message is one line.
+    Control characters, which may come from files and paths, are replaced by spaces, and other characters that cannot be
+    shown are spelt out: the message is one line.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
@@ -65,4 +73,12 @@ class EngineError(RuntimeFault):
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    return plain(re.sub(r"[\x00-\x1f\x7f]+", " ", text))
+
+
+def plain(text: str) -> str:
+    """Return the text as one line: line ends, terminal codes and marks that turn its direction are spelt out.
+
+    Names in models, files and messages may hold them.
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -80,6 +80,8 @@ def test_every_command_is_run() -> None:
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)
 def test_programs_of_the_reference(page: Path, folder: Path) -> None:
     shutil.copy(ROOT / "models" / "cifar10_vgg.onnx", folder / "net.onnx")
+    shutil.copy(ROOT / "models" / "cifar10_labels.txt", folder / "labels.txt")
+    shutil.copy(ROOT / "models" / "cat.jpg", folder)
     compile_model(folder / "net.onnx", folder / "bundle", memory_bytes=72_000_000, split="pooling")
     for program in blocks(page, "python"):
         run_program(program, folder)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
-from hyps.compiler.bundle_writer.extract import Extractor
+from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
+from hyps.compiler.owned_folders import REPLACED, owned_folder
 from hyps.compiler.progress import Advance
+from hyps.passes.cost.folding import unfolded_weights
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, SessionRecord, Step, WeightsRecord
-from hyps.runtime.units import megabytes
+from hyps.passes.weights import Weight
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, SessionRecord, Step, WeightsRecord
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
 PARTITIONS = "partitions"
@@ -52,23 +54,18 @@ def staging_folder(path: Path) -> Iterator[Path]:
     """
     try:
         replaces = path.exists()
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise WriteError(f"cannot write in {path.parent}: {error.strerror}; name another folder with -o") from None
-    try:
-        folder.chmod(0o755)
-        (folder / PARTITIONS).mkdir()
-        yield folder
-        if replaces:
-            _replace(folder, path)
-        else:
-            folder.rename(path)  # fails if something appeared there meanwhile
+        with owned_folder(path.parent, f".{path.name}-") as folder:
+            folder.chmod(0o755)
+            (folder / PARTITIONS).mkdir()
+            yield folder
+            if replaces:
+                _replace(folder, path)
+            else:
+                folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
         raise WriteError(f"cannot write {path}: {error.strerror or error}; name another folder with -o") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_space(path: Path, needed_bytes: int) -> None:
@@ -76,34 +73,43 @@ def check_space(path: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:
         raise WriteError(
-            f"{path} needs {megabytes(needed_bytes)}, its disk has {megabytes(free)} free; free some, or name another "
-            "disk with -o"
+            f"{path} needs {megabytes_up(needed_bytes)}, its disk has {megabytes_down(free)} free; free some, or name "
+            "another disk with -o"
         )
 
 
 def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> tuple[Step, ...]:
     """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes."""
-    extractor = Extractor(planned.model, planned.plan.partitions)
-
-    def write(partition: Partition) -> Step:
-        return _write_partition(folder, extractor, partition, advance)
-
+    extractor = Extractor(planned.model, planned.plan.partitions, unfolded_weights(planned.graph))
     with ThreadPoolExecutor(WRITERS) as pool:
-        futures = [pool.submit(write, partition) for partition in planned.plan.partitions]
+        files: dict[tuple[Weight, ...], Future[FileRecord]] = {}
+
+        def weights_file(partition: Partition) -> Future[FileRecord] | None:
+            """Return the file of a partition's weights: another's, if that has the same contents."""
+            contents = extractor.contents(partition)
+            if contents and contents not in files:
+                name = f"{PARTITIONS}/{partition.name}.weights"
+                files[contents] = pool.submit(write_weights, folder, name, placed(contents), advance)
+            return files.get(contents)
+
         try:
-            return tuple(future.result() for future in futures)
+            weights = [weights_file(partition) for partition in planned.plan.partitions]
+            steps = [
+                pool.submit(_write_partition, folder, extractor, partition, file.result() if file else None)
+                for partition, file in zip(planned.plan.partitions, weights, strict=True)
+            ]
+            return tuple(step.result() for step in steps)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _write_partition(folder: Path, extractor: Extractor, partition: Partition, advance: Advance) -> Step:
-    stem = f"{PARTITIONS}/{partition.name}"
-    extracted = extractor.extract(partition, f"{partition.name}.weights")
-    model = write_bytes(folder, f"{stem}.onnx", extracted.model.SerializeToString(deterministic=True))
+def _write_partition(folder: Path, extractor: Extractor, partition: Partition, file: FileRecord | None) -> Step:
+    extracted = extractor.extract(partition, PurePosixPath(file.path).name if file else "")
+    content = extracted.model.SerializeToString(deterministic=True)
+    model = write_bytes(folder, f"{PARTITIONS}/{partition.name}.onnx", content)
     weights = None
-    if extracted.weights:
-        file = write_weights(folder, f"{stem}.weights", extracted.weights, advance)
+    if file:
         weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
     return Step(
         name=partition.name,
@@ -137,15 +143,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _replace(folder: Path, path: Path) -> None:
-    """Replace the older bundle at ``path`` with ``folder``; the older one is kept until the new one is in place."""
-    older = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    try:
+    """Replace the older bundle at ``path`` with ``folder``; without the new one the older comes back."""
+    with owned_folder(path.parent, f".{path.name}-", REPLACED) as older:
         path.rename(older / path.name)
         folder.rename(path)
-    except BaseException:
-        if not path.exists():
-            (older / path.name).rename(path)
-        raise
-    finally:
-        if path.exists():
-            shutil.rmtree(older, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -20,14 +20,13 @@ _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractedPartition:
-    """A partition's model, and the contents of its weights file: (offset in the file, weight), ascending.
+    """A partition's model.
 
     ``tensors`` describes the weights whose type the runtime knows. ``is_plain``, ``alike`` and ``small`` are the fields of
     `hyps.runtime.bundle.manifest.Step`.
     """
 
     model: ModelProto
-    weights: tuple[tuple[int, Weight], ...]
     tensors: tuple[WeightRecord, ...]
     is_plain: bool
     alike: str
@@ -38,10 +37,12 @@ class Extractor:
     """An index of one planned model's nodes, tensors and weights, from which its ``partitions`` are extracted.
 
     The first partition carries the model's own description: its version, documentation and metadata, which may be large.
+    ``unfolded_weights`` are those of `hyps.passes.cost.folding`.
     """
 
-    def __init__(self, model: Model, partitions: Sequence[Partition]) -> None:
+    def __init__(self, model: Model, partitions: Sequence[Partition], unfolded_weights: Set[str] = frozenset()) -> None:
         graph = model.proto.graph
+        self._unfolded = unfolded_weights
         self._first = partitions[0].name
         self._model = model
         self._nodes: Mapping[str, NodeProto] = {node.name: node for node in graph.node}
@@ -56,13 +57,18 @@ class Extractor:
         source = self._model.proto
         nodes = [self._nodes[name] for name in partition.operators]
         used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
-        initializers, placed = self._place(used, weights_name)
+        offsets = {weight: offset for offset, weight in placed(self.contents(partition))}
+        initializers = [*self._initializers(used, offsets, weights_name)]
         has_shared_session = partition.name in self._shared
-        defaults = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
+        defaults = [
+            helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+            for each in initializers
+            if has_shared_session or each.name in self._unfolded
+        ]
         graph = helper.make_graph(
             nodes,
             partition.name,
-            [*(self._typed[name] for name in partition.inputs), *(defaults if has_shared_session else ())],
+            [*(self._typed[name] for name in partition.inputs), *defaults],
             [self._typed[name] for name in partition.outputs],
             initializers,
         )
@@ -73,37 +79,40 @@ class Extractor:
             _describe(model, source)
         return ExtractedPartition(
             model=model,
-            weights=placed,
             tensors=tuple(_records(initializers)),
             is_plain=is_plain(nodes),
             alike=self._shared.get(partition.name, ""),
             small=tuple(_small(initializers)) if has_shared_session else (),
         )
 
-    def _place(self, names: Iterable[str], weights_name: str) -> tuple[list[TensorProto], tuple[tuple[int, Weight], ...]]:
-        """Return the initializers, and those that are references with their offsets in the weights file, ascending."""
-        initializers = []
-        offsets = _offsets({name: self._model.weights[name] for name in names if name in self._model.weights})
+    def contents(self, partition: Partition) -> tuple[Weight, ...]:
+        """Return the large weights of a partition in the order of its weights file, each once."""
+        names = (name for each in partition.operators for name in reads(self._nodes[each]))
+        return tuple(dict.fromkeys(self._model.weights[name] for name in names if name in self._model.weights))
+
+    def _initializers(self, names: Iterable[str], offsets: Mapping[Weight, int], weights_name: str) -> Iterator[TensorProto]:
+        """Yield the initializers of these names, those of large weights with their place in the weights file."""
         for name in names:
             tensor = TensorProto()
             tensor.CopyFrom(self._constants[name])
-            if name in offsets:
-                offset, length = offsets[name], self._model.weights[name].nbytes
+            weight = self._model.weights.get(name)
+            if weight is not None:
                 del tensor.external_data[:]
-                for key, value in (("location", weights_name), ("offset", offset), ("length", length)):
+                place = (("location", weights_name), ("offset", offsets[weight]), ("length", weight.nbytes))
+                for key, value in place:
                     tensor.external_data.add(key=key, value=str(value))
-            initializers.append(tensor)
-        return initializers, tuple((offset, self._model.weights[name]) for name, offset in offsets.items())
+            yield tensor
 
 
-def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
-    """Place weights one after the other: large ones at multiples of 64 KiB, then small ones, which shards may have."""
-    offsets, end = {}, 0
-    for name in sorted(weights, key=lambda name: weights[name].nbytes < REFERENCE_BYTES):
-        unit = REFERENCE_BYTES if weights[name].nbytes >= REFERENCE_BYTES else PACKED_BYTES
-        offsets[name] = -(-end // unit) * unit
-        end = offsets[name] + weights[name].nbytes
-    return offsets
+def placed(contents: Iterable[Weight]) -> tuple[tuple[int, Weight], ...]:
+    """Return the weights of a file with their offsets: large ones at multiples of 64 KiB, then small ones packed."""
+    found, end = [], 0
+    for weight in sorted(contents, key=lambda weight: weight.nbytes < REFERENCE_BYTES):
+        unit = REFERENCE_BYTES if weight.nbytes >= REFERENCE_BYTES else PACKED_BYTES
+        offset = -(-end // unit) * unit
+        found.append((offset, weight))
+        end = offset + weight.nbytes
+    return tuple(found)
 
 
 def _describe(model: ModelProto, source: ModelProto) -> None:

@@ -52,6 +52,8 @@ def analyze_command(
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
     input_shape: options.ShapeOption = None,
+    from_: options.FromOption = None,
+    until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     sort: _Sort = "order",
     top: _Top = None,
@@ -67,7 +69,8 @@ def analyze_command(
     console = Console(quiet=quiet, verbose=verbose)
     if csv_file:
         check_file(csv_file, force=True, option="--csv")
-    job = options.planning_job(model, target, memory, threads, input_shape, custom_ops, onnxruntime)
+    part = options.model_part(from_, until)
+    job = options.planning_job(model, target, memory, threads, input_shape, part, custom_ops, onnxruntime)
     with console.progress("analysing", None):
         analysis = analyse(job)
     rows = list(analysis.operators)

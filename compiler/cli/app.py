@@ -17,16 +17,10 @@ from hyps.compiler.cli.models import models_build, models_list
 from hyps.compiler.cli.report import plot_command, report_command
 from hyps.compiler.cli.targets import targets_list, targets_show
 from hyps.compiler.cli.validate import validate_command
-from hyps.compiler.errors import CompilerError
-from hyps.models.errors import ModelError
-from hyps.passes.errors import PassError
-from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.terminal.console import say
+from hyps.runtime.terminal.console import plain, say
 from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
-#: The errors that a user can fix.
-MENDABLE = (CompilerError, PassError, RuntimeFault, ModelError)
 #: The base of the errors that typer raises for wrong options; typer does not export it.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -117,7 +111,7 @@ def hypsc(
 
 
 def run_hypsc(arguments: Sequence[str] | None) -> int:
-    """Run the command that ``arguments`` ask for and return the exit code; raise the errors in `MENDABLE`."""
+    """Run the command that ``arguments`` ask for and return the exit code; raise `hyps.HypsError` for a mistake."""
     G_LOGGER.severity = G_LOGGER.CRITICAL  # graphsurgeon would print warnings on standard output
     try:
         return app(args=arguments, standalone_mode=False) or 0
@@ -125,6 +119,6 @@ def run_hypsc(arguments: Sequence[str] | None) -> int:
         message: str = error.format_message()  # type: ignore[attr-defined]
         message = message.replace(": Value error, ", ": ")  # typer passes on pydantic's prefix
         if "\n" in message:  # the help of a group that was named without a command
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write("".join(f"{plain(line)}\n" for line in message.splitlines()))
             return 2
         return say(f"{message} (see 'hypsc --help')", "hypsc")

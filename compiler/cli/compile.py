@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,14 +13,9 @@ from hyps.compiler.cli.verdict import compilation_summary, explanations, summary
 from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
-from hyps.compiler.requests import resolve_request, target_name
-from hyps.passes.planning.request import CutMode, Request, RequestedShard, Tile
-from hyps.passes.sharding.layouts import METHODS, Method
+from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
+from hyps.passes.planning.request import CutMode, RequestedShard, Tile
 from hyps.runtime.terminal.console import show
-
-#: The methods by which operators are split, in Hadidi's words: those of products and those of convolutions.
-ShardPolicy = Literal["auto", "output", "channel", "input", "filter", "spatial"]
-_METHOD_OF: Mapping[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
 
 
 def _asked_shards(text: str) -> RequestedShard:
@@ -29,11 +23,11 @@ def _asked_shards(text: str) -> RequestedShard:
     name, _, rest = text.rpartition("=")
     method, _, number = rest.partition(":")
     count = int(number) if number.isdecimal() else 0
-    if not name or method not in _METHOD_OF or count < 2:
+    if not name or method not in METHOD_OF or count < 2:
         raise typer.BadParameter(
-            f"{text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(_METHOD_OF)}, and N from 2 on"
+            f"{text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(METHOD_OF)}, and N from 2 on"
         )
-    return RequestedShard(operator=name, method=_METHOD_OF[method], count=count)
+    return requested_shard(name, method, count)
 
 
 _Output = Annotated[
@@ -92,6 +86,8 @@ def compile_command(
     input_shape: options.ShapeOption = None,
     preprocess: _Preprocess = None,
     labels: _Labels = None,
+    from_: options.FromOption = None,
+    until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
@@ -105,12 +101,12 @@ def compile_command(
     The device is --target, the budget --memory.
     """
     console = Console(quiet=quiet, verbose=verbose)
-    base = Request(
-        max_params=max_params,
+    base = planning_request(
         split=split,
-        shards=_once_each(shard or ()),
-        policy="auto" if shard_policy == "auto" else _METHOD_OF[shard_policy],
+        shards=shard or (),
+        shard_policy=shard_policy,
         tile=tile,
+        max_params=max_params,
         images=preprocess is not None,
     )
     request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
@@ -124,6 +120,7 @@ def compile_command(
         request=request,
         target_name=target_name(profile),
         input_shapes=options.shapes_by_name(input_shape),
+        part=options.model_part(from_, until),
         preprocess=preprocess,
         labels=labels,
         custom_ops=custom_ops,
@@ -135,10 +132,3 @@ def compile_command(
         print_json(summary_data(compiled, output))
     elif not quiet:
         show(compilation_summary(compiled, job, profile, every_step=steps))
-
-
-def _once_each(shards: Sequence[RequestedShard]) -> tuple[RequestedShard, ...]:
-    names = [each.operator for each in shards]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise OptionError(f"--shard names {repeated[0]!r} twice; give one method for each operator")
-    return tuple(shards)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +17,7 @@ import msgspec
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.progress import Advance
-from hyps.runtime.terminal.console import moves, note, plain, prose, show
+from hyps.runtime.terminal.console import json_text, moves, note, plain, prose, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
@@ -57,7 +59,7 @@ class Console:
 
 def print_json(data: Any) -> None:
     """Print data as indented JSON on standard output."""
-    show([msgspec.json.format(msgspec.json.encode(data), indent=2).decode()])
+    show([json_text(msgspec.json.format(msgspec.json.encode(data), indent=2))])
 
 
 def fact(name: str, value: str) -> list[str]:
@@ -68,6 +70,18 @@ def fact(name: str, value: str) -> list[str]:
 def unwrapped_fact(name: str, value: str) -> str:
     """Return a fact in one line of any length, for a value that is to be copied."""
     return f"{name:<{_NAME_WIDTH}}{plain(value)}"
+
+
+def shell_word(path: str) -> str:
+    """Return a path as one word that can be pasted into a shell; bash and zsh read characters that cannot be shown."""
+    if path.isprintable():
+        return shlex.quote(path)
+    spelt = (char if char.isprintable() and char not in "'\\" else _shell_escape(char) for char in path)
+    return f"$'{''.join(spelt)}'"
+
+
+def _shell_escape(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

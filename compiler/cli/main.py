@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from hyps.runtime.errors import HypsError
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
+from hyps.runtime.suggestions import install
 from hyps.runtime.terminal.console import say
 from hyps.runtime.terminal.exit import run_and_exit
 
@@ -18,12 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exit_on_signals()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
     try:
-        from hyps.compiler.cli.app import MENDABLE, run_hypsc
+        from hyps.compiler.cli.app import run_hypsc
     except ModuleNotFoundError as error:  # a device has the runtime alone
         if error.name is None or error.name.partition(".")[0] == "hyps":
             raise
-        sys.exit(say(f"the compiler needs the {error.name} library; run: pip install 'hyps[compiler]'", "hypsc"))
+        sys.exit(say(f"the compiler needs the {error.name} library; {install('compiler')}", "hypsc"))
 
     gc.freeze()  # imported modules stay alive: scanning them for garbage would cost a tenth of the start-up
     unwind_on_signals()
-    run_and_exit("hypsc", partial(run_hypsc, arguments), MENDABLE)
+    run_and_exit("hypsc", partial(run_hypsc, arguments), (HypsError,))

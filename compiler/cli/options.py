@@ -12,6 +12,7 @@ from hyps.compiler.pipeline import PlanningJob
 from hyps.compiler.requests import resolve_request, target_name
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import target_names
+from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.library_memory import measured_versions
 
@@ -44,8 +45,8 @@ def _fixed_shape(text: str) -> FixedShape:
     try:
         sizes = tuple(int(size) for size in shape.split(",")) if shape else ()
     except ValueError:
-        sizes = (0,)
-    if not colon or not name or min(sizes, default=1) < 1:
+        sizes = (-1,)
+    if not colon or not name or min(sizes, default=0) < 0:
         raise typer.BadParameter(f"{text!r} is not of the form NAME:SHAPE; write e.g. image:1,3,224,224")
     return FixedShape(name, sizes)
 
@@ -102,6 +103,23 @@ CustomOpsOption = Annotated[
         metavar="LIB", rich_help_panel=INPUT, help="A library (.so) with the model's custom operators, for onnxruntime."
     ),
 ]
+FromOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="TENSOR",
+        rich_help_panel=INPUT,
+        help="Leave out what computes this tensor; it becomes an input. Repeatable.",
+    ),
+]
+UntilOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TENSOR",
+        rich_help_panel=INPUT,
+        help="Stop at this tensor, which becomes an output; leave out what only other tensors need. Repeatable.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace what exists there.")]
 StepsOption = Annotated[bool, typer.Option("--steps", rich_help_panel=OUTPUT, help="List every step, not groups of steps.")]
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON.")]
@@ -121,12 +139,18 @@ def shapes_by_name(shapes: Iterable[FixedShape] | None) -> Mapping[str, tuple[in
     return {shape.name: shape.sizes for shape in shapes or ()}
 
 
+def model_part(begin: Iterable[str] | None, until: Iterable[str] | None) -> ModelPart:
+    """Return the part that ``--from`` and ``--until`` name."""
+    return ModelPart(begin=tuple(begin or ()), until=tuple(until or ()))
+
+
 def planning_job(
     model: Path,
     target: str | None,
     memory_bytes: int | None,
     threads: int | None,
     shapes: Iterable[FixedShape] | None,
+    part: ModelPart,
     custom_ops: Path | None,
     onnxruntime: str | None = None,
 ) -> PlanningJob:
@@ -142,5 +166,6 @@ def planning_job(
         request=request,
         target_name=target_name(profile),
         input_shapes=shapes_by_name(shapes),
+        part=part,
         custom_ops=custom_ops,
     )

@@ -18,7 +18,9 @@ from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
 from hyps.compiler.report.model_facts import model_facts
 from hyps.compiler.report.run_profile import Measurements, read_profile
+from hyps.passes.normalize.extraction import ModelPart
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.suggestions import install
 
 _Source = Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A bundle's folder, or an .onnx file.")]
 _Profile = Annotated[
@@ -49,6 +51,8 @@ def report_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     input_shape: options.ShapeOption = None,
+    from_: options.FromOption = None,
+    until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     profile: _Profile = None,
     output: _Page = Path("report.html"),
@@ -64,7 +68,7 @@ def report_command(
     html = _import_drawing("hyps.compiler.report.html")
     check_file(output, force=force)
     with console.progress("planning", None):
-        facts = _facts(source, target, memory, threads, input_shape, custom_ops)
+        facts = _facts(source, target, memory, threads, input_shape, options.model_part(from_, until), custom_ops)
     with console.progress("drawing", None):
         content: bytes = html.page(facts, _measurements(profile, facts))
     write_files(output.parent, {output.name: content})
@@ -79,6 +83,8 @@ def plot_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     input_shape: options.ShapeOption = None,
+    from_: options.FromOption = None,
+    until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     profile: _Profile = None,
     force: options.ForceOption = False,
@@ -93,7 +99,7 @@ def plot_command(
     plotting = _import_drawing("hyps.compiler.report.plots")
     _check_folder(output)
     with console.progress("planning", None):
-        facts = _facts(source, target, memory, threads, input_shape, custom_ops)
+        facts = _facts(source, target, memory, threads, input_shape, options.model_part(from_, until), custom_ops)
     with console.progress("drawing", None):
         plots = plotting.plots(facts, _measurements(profile, facts))
         names = {name: f"{name}.{file_format}" for name in plots}
@@ -111,7 +117,7 @@ def _import_drawing(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        raise OptionError("drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'") from None
+        raise OptionError(f"drawing needs matplotlib, which is not installed; {install('report')}") from None
 
 
 def _check_folder(path: Path) -> None:
@@ -128,15 +134,18 @@ def _facts(
     memory_bytes: int | None,
     threads: int | None,
     shapes: list[options.FixedShape] | None,
+    part: ModelPart,
     custom_ops: Path | None,
 ) -> Facts:
     if not source.is_dir():
-        return model_facts(options.planning_job(source, target, memory_bytes, threads, shapes, custom_ops))
+        return model_facts(options.planning_job(source, target, memory_bytes, threads, shapes, part, custom_ops))
     given = {
         "--target": target,
         "--memory": memory_bytes,
         "--threads": threads,
         "--input-shape": shapes,
+        "--from": part.begin,
+        "--until": part.until,
         "--custom-ops": custom_ops,
     }
     if wrong := [name for name, value in given.items() if value]:

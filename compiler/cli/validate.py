@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,5 +98,6 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
     if not quiet:
         yield from table(columns, rows)
     tolerance = validation.tolerance
-    required = "equal bit for bit" if tolerance == 0 else f"within {tolerance:g} of the largest output"
+    bound = "nothing, as no bound is promised" if math.isinf(tolerance) else f"within {tolerance:g} of the largest output"
+    required = bound if tolerance else "equal bit for bit"
     yield f"{'passed' if validation.passed else 'FAILED'}: {counted(validation.samples, 'input')}, required: {required}"

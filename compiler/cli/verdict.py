@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hyps.compiler.cli.console import counted, fact, unwrapped_fact
+from hyps.compiler.cli.console import counted, fact, shell_word, unwrapped_fact
 from hyps.compiler.cli.steps import groups_table, step_groups, steps_table
 from hyps.compiler.pipeline import Compilation, Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.validation_model import EXTRACTED, extract_command
 from hyps.compiler.verdict import PlanVerdict, weight_reads
+from hyps.passes.normalize.extraction import WHOLE_MODEL
 from hyps.passes.planning.plan import CandidateSummary
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.terminal.console import prose, styled
@@ -63,11 +64,14 @@ def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | Non
 
 
 def _next_commands(job: Compilation, manifest: Manifest) -> Iterator[str]:
-    bundle, model = shlex.quote(str(job.output)), shlex.quote(str(job.model))
-    library = f" --custom-ops {shlex.quote(str(job.custom_ops))}" if job.custom_ops else ""
+    bundle, model = shell_word(str(job.output)), shell_word(str(job.model))
+    library = f" --custom-ops {shell_word(str(job.custom_ops))}" if job.custom_ops else ""
     sample = "photo.jpg" if manifest.preprocess else "input.npy" if len(manifest.inputs) == 1 else "inputs.npz"
     yield f"hyps-run {bundle} {sample}{library}"
     yield f"hypsc report {bundle} -o report.html"
+    if job.part != WHOLE_MODEL:
+        yield extract_command(job.model, manifest)
+        model = EXTRACTED
     yield f"hypsc validate {model} {bundle}{library}"
 
 

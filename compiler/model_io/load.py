@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
-from hyps.compiler.errors import ModelFileError
+from hyps.compiler.errors import CompilerError, ModelFileError
+from hyps.compiler.model_io.damage import check_graph, check_names
+from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
+from hyps.compiler.model_io.file_kinds import other_kind
+from hyps.compiler.model_io.second_opinion import refusal
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
-from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import element_bytes, subgraphs
+from hyps.compiler.model_io.zip_maps import replace_zip_maps
+from hyps.compiler.owned_folders import owned_folder, remove_abandoned
+from hyps.passes.errors import PassError, UnsupportedModel
+from hyps.passes.graph import initializer_bytes, subgraphs
+from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
-from hyps.passes.rewrite import run_rewrites
+from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
 from hyps.passes.weights import Model
 
@@ -41,13 +48,18 @@ class LoadedModel:
 
     ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
     of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
+    ``classes`` has the names of the classes of each output that was a sequence of maps (`replace_zip_maps`).
+    ``given`` is the structure as it is in the file, ``repairs`` are what was changed in it.
     """
 
     model: Model
+    given: ModelProto
+    repairs: tuple[Change, ...]
     name: str
     parameters: int
     weight_bytes: int
     inexact_reason: str | None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -57,30 +69,60 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     Raises `ModelFileError` for a file that is missing, damaged or refers to files outside its folder, `UnsupportedModel` for
     a model that HyPS cannot carry through.
     """
-    proto = _parse(path)
-    _check_names(path, proto)
+    try:
+        with _loaded(path) as loaded:
+            yield loaded
+    except (CompilerError, PassError, OSError):
+        raise
+    except Exception as error:  # a bug, unless the model is so damaged that onnxruntime does not take it either
+        if reason := refusal(path):
+            raise ModelFileError(f"onnxruntime cannot open {path}: {reason}; export or copy it again") from error
+        raise
+
+
+@contextmanager
+def _loaded(path: Path) -> Iterator[LoadedModel]:
+    given = proto = _parse(path)
+    check_names(path, proto)
     _check_opset(path, proto)
     if proto.functions:
         proto = _inline(path, proto)
+    check_graph(path, proto.graph)
+    classes = replace_zip_maps(proto)
     inexact_reason = _overridable_weights(proto)
-    proto = run_rewrites(Model(proto=proto, weights={}), [NormalizeExporters()]).model.proto
+    normalized = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()])
+    proto = normalized.model.proto
+    if not proto.graph.node:
+        raise ModelFileError(f"{path} computes nothing: no operator makes an output; is it the right model?")
     inexact_reason = _draws(proto) or inexact_reason
-    _check_inner_tensors(proto.graph)
-    with tempfile.TemporaryDirectory(prefix="hyps-") as scratch:
-        spilled = Path(scratch) / "weights"
-        model = reference_weights(path, proto, spilled)
+    temporary = Path(tempfile.gettempdir())
+    remove_abandoned(temporary)
+    with owned_folder(temporary, "hyps-") as scratch:
+        spilled = scratch / "weights"
+        model = share_equal_weights(reference_weights(path, proto, spilled))
         try:
             onnx.checker.check_model(checkable(model))
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield LoadedModel(
-            model=model,
-            name=path.stem,
-            parameters=_parameters(proto.graph),
-            weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in proto.graph.initializer),
-            inexact_reason=inexact_reason,
-        )
+        loaded = loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
+        yield replace(loaded, classes=classes)
+
+
+def loaded_model(
+    path: Path, model: Model, inexact_reason: str | None, *, given: ModelProto, repairs: tuple[Change, ...] = ()
+) -> LoadedModel:
+    """Return a model that was read from ``path``, or a part of it, with its size."""
+    graph = model.proto.graph
+    return LoadedModel(
+        model=model,
+        given=given,
+        repairs=repairs,
+        name=path.stem,
+        parameters=_parameters(graph),
+        weight_bytes=sum(map(initializer_bytes, graph.initializer)),
+        inexact_reason=inexact_reason,
+    )
 
 
 def _parameters(graph: GraphProto) -> int:
@@ -112,8 +154,12 @@ def _draws(proto: ModelProto) -> str | None:
 
 def _parse(path: Path) -> ModelProto:
     try:
+        if not path.exists():
+            raise ModelFileError(f"{path} does not exist; name an .onnx file")
+        if kind := other_kind(path):
+            raise ModelFileError(f"{path} {kind}")
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
+            what = "is a folder" if path.is_dir() else "is no regular file"
             raise ModelFileError(f"{path} {what}; name an .onnx file")
         path.name.encode()
         proto: ModelProto = ModelProto.FromString(read_structure(path))
@@ -131,43 +177,14 @@ def _parse(path: Path) -> ModelProto:
     return proto
 
 
-def _check_names(path: Path, proto: ModelProto) -> None:
-    """Raise `ModelFileError` unless every name is text: protobuf returns names that are no UTF-8 as bytes."""
-    if any(isinstance(name, bytes) for name in _names(proto)):
-        raise ModelFileError(f"{path} has names that are no text; it is damaged: export or copy it again")
-
-
-def _names(proto: ModelProto) -> Iterator[str | bytes]:
-    yield from (entry.domain for entry in proto.opset_import)
-    for function in proto.functions:
-        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
-        yield from (entry.domain for entry in function.opset_import)
-        yield from _node_names(function.node)
-    yield from _graph_names(proto.graph)
-
-
-def _node_names(nodes: Iterable[NodeProto]) -> Iterator[str | bytes]:
-    for node in nodes:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name))
-        for inner in subgraphs(node):
-            yield from _graph_names(inner)
-
-
-def _graph_names(graph: GraphProto) -> Iterator[str | bytes]:
-    yield from (graph.name, graph.doc_string)
-    yield from _node_names(graph.node)
-    for tensor in graph.initializer:
-        yield tensor.name
-        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        yield value.name
-        yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
-
-
 def _check_opset(path: Path, proto: ModelProto) -> None:
-    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported."""
+    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported.
+
+    A model without standard operators, such as a converted ensemble of trees, need not name one.
+    """
     opset = standard_opset(proto)
+    if not opset and all(node.domain not in STANDARD_DOMAINS for node in all_nodes(proto.graph)):
+        return
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedModel(
@@ -207,17 +224,3 @@ def _inlined_size(proto: ModelProto) -> int:
         return total
 
     return size(proto.graph.node)
-
-
-def _check_inner_tensors(graph: GraphProto) -> None:
-    """Raise `UnsupportedModel` where an attribute, or a graph in one, has a tensor in external data."""
-    for node in graph.node:
-        inner = list(subgraphs(node))
-        tensors = [tensor for subgraph in inner for tensor in subgraph.initializer]
-        tensors += [tensor for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
-            raise UnsupportedModel(
-                f"operator {node.name!r} has weights of its own in external data; save the model without external data"
-            )
-        for subgraph in inner:
-            _check_inner_tensors(subgraph)

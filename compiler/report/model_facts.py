@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from hyps.compiler.analysis import Analysis
 from hyps.compiler.bundle_writer.model_report import model_report
-from hyps.compiler.model_io.load import load_model
 from hyps.compiler.pipeline import PlanningJob, analyse_folded, plan_folded
-from hyps.compiler.preparation import folded_model
+from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.report.facts import (
     Facts,
     Node,
@@ -21,7 +20,7 @@ from hyps.compiler.report.facts import (
     whole_timeline,
 )
 from hyps.compiler.targets import target_names
-from hyps.compiler.tolerance import tolerance_across
+from hyps.compiler.tolerance import planned_tolerance
 from hyps.compiler.verdict import PlanVerdict
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.plan import Plan
@@ -34,7 +33,7 @@ def model_facts(job: PlanningJob) -> Facts:
     Raises `hyps.compiler.errors.CompilerError`, `hyps.passes.errors.PassError`, and above all
     `hyps.passes.errors.DoesNotFit` if no plan keeps within the budget.
     """
-    with load_model(job.model) as loaded:
+    with load_part(job.model, job.part) as loaded:
         folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         analysed = analyse_folded(loaded, folded, job)
         if job.request.budget_bytes is None:
@@ -75,7 +74,7 @@ def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> PlanVerdict:
         whole_peak_bytes=analysed.whole_peak_bytes,
         # The plan's own figure leaves out tiles if its budget is large; the analysis tries them.
         smallest_budget_bytes=analysed.smallest_budget_bytes or plan.smallest_budget_bytes,
-        tolerance=0.0 if plan.exact else tolerance_across(graph.tensors[name].dtype for name in crossing),
+        tolerance=0.0 if plan.exact else planned_tolerance(graph, crossing),
         inexact_reason=plan.inexact_reason,
         latency_s=plan.latency_s,
         target=analysed.target,

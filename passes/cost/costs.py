@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hyps.passes.cost.footprint import NODE_BYTES, Footprint, resident_bytes
 from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
+from hyps.passes.weights import Weight
 
 Bytes = NDArray[np.int64]
 
@@ -106,16 +107,17 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int 
     count = len(graph.operators)
     prints = [footprints[operator.name] for operator in graph.operators]
     resident = _array(each.copied_bytes + NODE_BYTES for each in prints)
-    previous: dict[str, int] = {}
+    previous: dict[str | Weight, int] = {}
     shared = []
     for index, operator in enumerate(graph.operators):
         for name in operator.weights:
-            nbytes = resident_bytes(graph.weights[name])
-            if name in previous:
-                shared.append((index, previous[name], nbytes))
-            else:
+            weight = graph.weights[name]
+            key, nbytes = weight.storage or name, resident_bytes(weight)
+            if key not in previous:
                 resident[index] += nbytes
-            previous[name] = index
+            elif previous[key] != index:
+                shared.append((index, previous[key], nbytes))
+            previous[key] = index
     spans = [(live.first, live.last, graph.tensors[name].nbytes) for name, live in ranges.items()]
     written = sorted((span for span in spans if span[0] >= 0), key=itemgetter(1))
     return Costs(

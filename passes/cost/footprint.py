@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hyps.passes.calibration import calibrated_bytes
+from hyps.passes.calibration import calibrated, calibrated_bytes
+from hyps.passes.cost.folding import constant_operators, unfolded_operators
 from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
-from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
+from hyps.passes.onnx_ops import CLASSICAL_DOMAIN, FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
@@ -30,6 +31,13 @@ SESSION_BYTES = calibrated_bytes("session_bytes")
 
 #: A small weight starts at a multiple of this in a weights file.
 PACKED_BYTES = 64
+#: The constant for an operator's attributes, where it has one of its own. onnxruntime turns a TreeEnsemble, whose nodes are
+#: tensors, into the older and longer form first.
+_COPIES = {
+    f"{CLASSICAL_DOMAIN}.TreeEnsemble": "tree_tensors_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleClassifier": "trees_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleRegressor": "trees_copies",
+}
 
 #: Types smaller than a byte. onnxruntime maps such weights itself, in addition to the buffer that holds the weights file.
 _MAPPED_TWICE = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
@@ -56,10 +64,35 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
     rewritten, fused = _rewritten_weights(graph, readers), _fused_matmuls(graph, readers)
-    return {
-        operator.name: _footprint(graph, operator, readers, operator.name in rewritten, operator.name in fused, threads)
-        for operator in graph.operators
-    }
+    unfolded = unfolded_operators(graph)
+    folded = constant_operators(graph) - unfolded
+    found = {}
+    for operator in graph.operators:
+        one = _footprint(graph, operator, readers, operator.name in rewritten, threads)
+        if operator.name in unfolded:
+            one = replace(one, copied_bytes=0, in_place_input=None, in_place_bytes=0)
+        elif operator.name in folded and max(graph.tensors[name].nbytes for name in operator.outputs) >= REFERENCE_BYTES:
+            one = _folded(one, operator)
+        if operator.name in fused:
+            one = replace(one, copied_bytes=one.copied_bytes + FUSED_MATMUL_BYTES)
+        found[operator.name] = one
+    return found
+
+
+def _folded(footprint: Footprint, operator: Operator) -> Footprint:
+    """Return the footprint of an operator with a large result that is folded while the session opens.
+
+    All results stay until everything is folded, and onnxruntime 1.23 holds up to three copies of the one at hand, 1.31 two:
+    that in ``copied_bytes``, the live one, and the workspace.
+    """
+    counted = footprint.output_bytes if not operator.inputs else 0
+    return replace(
+        footprint,
+        copied_bytes=footprint.copied_bytes - counted + footprint.output_bytes,
+        workspace_bytes=footprint.workspace_bytes + 2 * footprint.output_bytes,
+        in_place_input=None,
+        in_place_bytes=0,
+    )
 
 
 def mapped_bytes(nbytes: int, *, in_file: bool) -> int:
@@ -69,7 +102,7 @@ def mapped_bytes(nbytes: int, *, in_file: bool) -> int:
 
 def is_in_file(weight: Tensor) -> bool:
     """Return whether a weight lies in the weights file of its partition, not in the model."""
-    return weight.is_reference or weight.nbytes >= REFERENCE_BYTES
+    return weight.storage is not None or weight.nbytes >= REFERENCE_BYTES
 
 
 def file_bytes(nbytes: int) -> int:
@@ -86,11 +119,15 @@ def resident_bytes(weight: Tensor) -> int:
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     """Return the bytes of the anonymous copies that onnxruntime makes of an operator's weights while it loads.
 
-    ``rewritten``: a fusion rewrites the weights.
+    ``rewritten``: a fusion rewrites the weights. A subgraph is counted as a session of its own.
     """
     weights = [graph.weights[name] for name in operator.weights]
-    total = 2 * operator.embedded_bytes + sum(
-        2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"}
+    total = (
+        2 * operator.embedded_bytes
+        + _attributes_bytes(operator)
+        + operator.subgraphs * SESSION_BYTES
+        + operator.folded_bytes
+        + sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
     )
     total += sum(weight.nbytes for weight in weights if weight.dtype in _MAPPED_TWICE and weight.nbytes >= REFERENCE_BYTES)
     if not operator.inputs:  # constant folding: the results become weights, too
@@ -100,16 +137,19 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     return total
 
 
-def _footprint(
-    graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, fused: bool, threads: int
-) -> Footprint:
+def _attributes_bytes(operator: Operator) -> int:
+    """Return what onnxruntime holds while it turns an operator's attributes into structures of its own."""
+    return int(calibrated(_COPIES.get(operator.op_type, "attribute_copies")) * operator.attribute_bytes)
+
+
+def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, threads: int) -> Footprint:
     inputs = {name: graph.tensors[name].nbytes for name in operator.inputs}
     outputs = sum(graph.tensors[name].nbytes for name in operator.outputs)
     reusable = [name for name, size in inputs.items() if readers[name] == 1 and size == outputs]
     in_place_input = reusable[0] if reusable and operator.op_type in IN_PLACE else None
     return Footprint(
         weight_bytes=sum(resident_bytes(graph.weights[name]) for name in operator.weights),
-        copied_bytes=copied_bytes(graph, operator, rewritten) + (FUSED_MATMUL_BYTES if fused else 0),
+        copied_bytes=copied_bytes(graph, operator, rewritten),
         input_bytes=sum(inputs.values()),
         output_bytes=outputs,
         workspace_bytes=_workspace_bytes(graph, operator, sum(inputs.values()) + outputs, threads),

@@ -2,9 +2,13 @@
 
 onnxruntime's basic and extended levels fuse Conv, Gemm and MatMul with what follows (ConvBNFusion, ConvAddActivationFusion,
 ConvActivationFusion, GemmActivationFusion, GemmSumFusion, MatMulAddFusion, MatMulBNFusion), x * Sigmoid(x)
-(QuickGeluFusion) and x * (1 + Erf(x / c)) / 2 (GeluFusion). When both sides of a residual Add are convolutions, it picks
-one of them. The fusion group here holds both, so that the pick cannot differ between the whole model and a partition. Other
-fusions that only transformers have (LayerNormalization in pieces, SkipLayerNormalization) are not covered yet.
+(QuickGeluFusion) and x * (1 + Erf(x / c)) / 2 (GeluFusion). It moves QuantizeLinear and DequantizeLinear past what only
+moves elements (QDQPropagationTransformer), and then computes in 8 bits what is between them. First it removes operators that
+do nothing, such as Identity.
+
+When both sides of a residual Add are convolutions, it picks one of them. The fusion group here holds both, so that the pick
+cannot differ between the whole model and a partition. docs/guide/exactness.md lists all its graph transformers, and what is
+done about each.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import networkx as nx
 
+from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.onnx_ops import ACTIVATIONS, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
+from hyps.passes.onnx_ops import ACTIVATIONS, CODE_MOVES, FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
 
 #: Activations that onnxruntime fuses into a Conv (ConvActivationFusion) and into a Gemm (GemmActivationFusion) before them.
 FUSED_ACTIVATIONS: Mapping[str, frozenset[str]] = {
@@ -36,27 +41,100 @@ _FUSED_INTO_PRODUCT = {"MatMul": frozenset({"Add", "BatchNormalization"}), "Gemm
 
 
 def fusion_groups(graph: Graph) -> tuple[tuple[int, ...], ...]:
-    """Return the groups of two or more operators that onnxruntime may compute as one, each as sorted indices.
+    """Return the groups of two or more operators that onnxruntime may compute as one, each as sorted indices."""
+    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(_Fusions(graph).joined())))
+
+
+class _Fusions:
+    """The fusions of one graph; operators are known by their index.
 
     A group grows along the execution order from its first operator, whose kind (*head*) decides what else can join.
     """
-    readers = Counter(name for operator in graph.operators for name in operator.inputs)
-    readers.update(graph.outputs)
-    writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
-    fused = nx.Graph()
-    head: dict[int, str] = {}
-    for index, operator in enumerate(graph.operators):
-        head[index] = operator.op_type
-        for name in operator.inputs:
-            before = writer.get(name)
-            if before is None:
-                continue
-            if _is_inseparable(graph, graph.operators[before], operator):
-                fused.add_edge(before, index)
-            if readers[name] == 1 and _is_fused(operator, head[before], graph.operators[before]):
-                fused.add_edge(before, index)
-                head[index] = _head_after(operator, head[before])
-    return tuple(sorted(tuple(sorted(group)) for group in nx.connected_components(fused)))
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._fused = nx.Graph()
+        self._writer = {name: index for index, operator in enumerate(graph.operators) for name in operator.outputs}
+        self._removed = {index for index, operator in enumerate(graph.operators) if _is_removed(graph, operator)}
+        #: Every tensor that an operator to be removed writes, by the tensor that it copies.
+        self._copied: dict[str, str] = {}
+        for index in sorted(self._removed):
+            (name,) = graph.operators[index].outputs
+            self._copied[name] = self._source(graph.operators[index].inputs[0])
+        kept = (operator for index, operator in enumerate(graph.operators) if index not in self._removed)
+        self._readers = Counter(self._source(name) for operator in kept for name in operator.inputs)
+        self._readers.update(map(self._source, graph.outputs))
+        self._unfolded = unfolded_operators(graph)  # their results are the same wherever a cut is
+
+    def joined(self) -> nx.Graph:
+        """Return the operators with an edge between those that belong together."""
+        operators = self._graph.operators
+        head: dict[int, str] = {}
+        codes: set[str] = set()
+        for index, operator in enumerate(operators):
+            head[index] = operator.op_type
+            for name in operator.inputs if index not in self._removed else ():
+                source = self._source(name)
+                before = self._writer.get(source)
+                if before is None or operators[before].name in self._unfolded:
+                    continue
+                follows = self._readers[source] == 1 and self._follows(operator, head[before], operators[before])
+                if follows or source in codes or _is_inseparable(self._graph, operators[before], operator):
+                    self._join(name, index)
+                if follows:
+                    head[index] = _head_after(operator, head[before])
+            if self._is_coded(index, codes):
+                codes.update(operator.outputs)
+        return self._fused
+
+    def _follows(self, operator: Operator, head: str, before: Operator) -> bool:
+        """Return whether ``operator`` is computed with ``before``, which it alone reads."""
+        if operator.op_type == "Mul" and before.op_type == "Sigmoid":
+            return self._source(before.inputs[0]) in map(self._source, operator.inputs)
+        return _is_fused(operator, head, before)
+
+    def _source(self, name: str) -> str:
+        """Return the tensor that ``name`` is once onnxruntime has removed what does nothing."""
+        return self._copied.get(name, name)
+
+    def _join(self, name: str, reader: int) -> None:
+        """Join an operator with the one that computes the tensor ``name``, and with those between that are removed."""
+        while (before := self._writer.get(name)) is not None and not self._fused.has_edge(before, reader):
+            self._fused.add_edge(before, reader)
+            if before not in self._removed:
+                return
+            name, reader = self._graph.operators[before].inputs[0], before
+
+    def _is_coded(self, index: int, codes: Collection[str]) -> bool:
+        """Return whether no reader may be cut from an operator: it moves ``codes``, or is from DequantizeLinear itself."""
+        operator = self._graph.operators[index]
+        if operator.op_type == "QuantizeLinear":
+            return self._join_moves(index)
+        moves = self._is_moved(index) and self._source(operator.inputs[0]) in codes
+        return moves or operator.op_type == "DequantizeLinear"
+
+    def _is_moved(self, index: int) -> bool:
+        """Return whether onnxruntime moves QuantizeLinear and DequantizeLinear past an operator."""
+        return self._graph.operators[index].op_type in CODE_MOVES and bool(self._graph.operators[index].inputs)
+
+    def _join_moves(self, index: int) -> bool:
+        """Join a QuantizeLinear with the operators past which it moves, and with the one before them.
+
+        Return whether it follows another pair with another scale: then the two pairs may be merged.
+        """
+        operators, moves, last = self._graph.operators, [], index
+        while operators[last].inputs and (before := self._writer.get(self._source(operators[last].inputs[0]))) is not None:
+            moves.append(last)
+            last = before
+            if not self._is_moved(before):
+                break
+        for reader in moves if len(moves) > 1 else ():
+            self._join(operators[reader].inputs[0], reader)
+        is_pair = operators[last].op_type == "DequantizeLinear" and operators[last].weights != operators[index].weights
+        if is_pair and len(moves) == 1:
+            self._join(operators[last].inputs[0], last)
+            return True
+        return False
 
 
 def fused_positions(graph: Graph) -> frozenset[int]:
@@ -82,13 +160,20 @@ def _is_inseparable(graph: Graph, before: Operator, reader: Operator) -> bool:
     return scales and bool(before.weights) and reader.op_type in scaled
 
 
+def _is_removed(graph: Graph, operator: Operator) -> bool:
+    """Return whether onnxruntime removes an operator because it changes nothing (EliminateIdentity and the like)."""
+    if len(operator.inputs) != 1 or len(operator.outputs) != 1:
+        return False
+    if operator.op_type == "Cast":
+        return graph.tensors[operator.inputs[0]].dtype == graph.tensors[operator.outputs[0]].dtype
+    return operator.op_type in {"Identity", "Dropout"}
+
+
 def _is_fused(operator: Operator, head: str, before: Operator) -> bool:
     """Return whether ``operator`` is computed with ``before``, the end of a fused chain whose first is a ``head``."""
     kind = operator.op_type
     if kind == "QuantizeLinear":  # the operators from DequantizeLinear to this one become one 8-bit operator
         return True
-    if kind == "Mul" and before.op_type == "Sigmoid":
-        return before.inputs[0] in operator.inputs
     if head == "Erf":
         return kind in {"Add", "Mul"}
     if head in FLOAT_CONVOLUTIONS:

@@ -37,6 +37,8 @@ FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
 PINNED_PARTS, PINNED_STRIDE = 50, 7
 #: The part of a step's opening time that remains where it takes over the session of the step before.
 SHARED_SESSION_PART = 0.5
+#: How many steps are tried as pinned ones, times the steps that each trial looks at: all of them in up to 1,000 steps.
+STEADY_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,9 @@ class _Search:
 
     def steady(self) -> Iterator[ResidencyPlan]:
         """Yield plans in which the whole arena stays resident: with more and more steps pinned, the largest first."""
-        order = sorted(range(len(self._weights_bytes)), key=lambda index: (-self._weights_bytes[index], index))
+        sizes = self._weights_bytes
+        order = sorted((index for index, size in enumerate(sizes) if size), key=lambda index: (-sizes[index], index))
+        del order[STEADY_TRIALS // len(sizes) :]
         pinned = [0] * len(self._weights_bytes)
         best: list[int] | None = None
         for index in (None, *order):

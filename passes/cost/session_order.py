@@ -39,8 +39,10 @@ def file_order(
 ) -> tuple[tuple[int, ...], int]:
     """Return the best order for the operators of a partition in its file, and the most bytes live when a session runs it.
 
-    It is either the graph's own order or the one that a session makes of it, whose reversed branches a session reverses
-    again. ``entering_bytes`` cross the cut before the partition, without the model's inputs.
+    It is the graph's own order, the one that a session makes of it (whose reversed branches a session reverses again), or
+    the own order with the operators on weights alone at its start. These then have the lowest indices, and a session runs
+    each just before its reader, not all of them first. ``entering_bytes`` cross the cut before the partition, without the
+    model's inputs.
     """
     given = tuple(span)
     written = (name for index in given for name in graph.operators[index].outputs)
@@ -48,10 +50,23 @@ def file_order(
     run = session_order(graph, given, outputs)
     if run == given:
         return given, int(costs.activations_from(span.start, span.stop)[-1])
-    candidates = ((given, run), (run, session_order(graph, run, outputs)))
+    files = dict.fromkeys((given, run, _constants_first(graph, given)))
+    candidates = [(file, run if file == given else session_order(graph, file, outputs)) for file in files]
     needs = [_most_live(graph, costs, ranges, order, span) for _, order in candidates]
     best = needs.index(min(needs))
     return candidates[best][0], costs.input_bytes + entering_bytes + needs[best]
+
+
+def _constants_first(graph: Graph, indices: Sequence[int]) -> tuple[int, ...]:
+    """Return ``indices`` with the operators on weights alone before all others."""
+    constants: set[str] = set()
+    first = []
+    for index in indices:
+        if constants.issuperset(graph.operators[index].inputs):
+            first.append(index)
+            constants.update(graph.operators[index].outputs)
+    early = set(first)
+    return (*first, *(index for index in indices if index not in early))
 
 
 def _most_live(graph: Graph, costs: Costs, ranges: Mapping[str, LiveRange], order: Sequence[int], span: range) -> int:

@@ -2,36 +2,33 @@
 
 Exporters turn ``if x.dim() == 2`` of a program into an If. Once the inputs are fixed, one branch is never taken. That branch
 is often wrong for these shapes, so onnxruntime refuses the model. Without the branch the model computes the same.
+
+Where the value of an input decides (the sample rate of a voice detector), one branch may be wrong for the fixed shapes, too.
+A run that takes it ends with an error. So does a run of the branch that replaces it (`hyps.passes.normalize.dead_ends`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import subgraphs
+from hyps.passes.normalize.dead_ends import dead_end
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
+from hyps.passes.small_values import Value, fixed_shape, small_constant, small_value
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
-KnownValues = MutableMapping[str, NDArray[Any]]
+KnownValues = MutableMapping[str, Value]
 Types = MutableMapping[str, TypeProto]
-
-#: The operators that are computed to decide a condition: exact on integers and booleans, with any implementation.
-_COMPUTED = frozenset(
-    {"Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or"}
-    | {"ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +47,25 @@ class TakeBranches(Rewrite):
         editor = GraphEditor(model)
         walk = _Walk(model)
         types = {value.name: value.type for value in editor.inputs}
-        nodes, constants = walk.graph(model.proto.graph, types, {}, limit_bytes=REFERENCE_BYTES)
+        walked = walk.graph(model.proto.graph, types, {}, limit_bytes=REFERENCE_BYTES)
         if not walk.changes:
             return Rewritten(model=model)
-        editor.nodes = nodes
-        editor.constants |= {tensor.name: tensor for tensor in constants}
+        editor.nodes = walked.nodes
+        editor.constants |= {tensor.name: tensor for tensor in walked.constants}
         return Rewritten(model=editor.finish(), changes=tuple(walk.changes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WalkedGraph:
+    """A graph with branches taken: its nodes, the constants that they need beyond its own, and the types that are known.
+
+    ``problem`` says why the graph cannot be computed with the fixed shapes, where that is known.
+    """
+
+    nodes: list[NodeProto]
+    constants: list[TensorProto]
+    types: Types
+    problem: str | None
 
 
 class _Walk:
@@ -63,15 +73,14 @@ class _Walk:
 
     def __init__(self, model: Model) -> None:
         self.changes: list[Change] = []
+        self._proto = model.proto
         self._opset = standard_opset(model.proto)
-        self._imports = list(model.proto.opset_import)
-        self._ir_version = model.proto.ir_version
         self._referenced = model.weights
 
     def graph(
-        self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, NDArray[Any]], limit_bytes: float
-    ) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Return the nodes of ``graph`` with branches taken, and the constants that they need beyond the graph's own.
+        self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, Value], limit_bytes: float
+    ) -> _WalkedGraph:
+        """Return ``graph`` with branches taken.
 
         ``types`` and ``values`` are those of the graphs around it. Branches of ``limit_bytes`` or more are left: weights of
         the model itself must be referenced, and those in a branch are not.
@@ -81,12 +90,17 @@ class _Walk:
         self._add_constants(graph.initializer, inner_types, inner_values)
         kept: list[NodeProto] = []
         constants: list[TensorProto] = []
+        problem: str | None = None
         pending = list(reversed(graph.node))
         while pending:
             node = pending.pop()
             branch = _taken_branch(node, inner_values)
             if branch is None or branch.ByteSize() >= limit_bytes:
-                kept.append(self._learned(node, inner_types, inner_values))
+                try:
+                    kept.append(self._learned(node, inner_types, inner_values))
+                except _Contradiction as error:
+                    kept.append(node)
+                    problem = problem or str(error)
                 continue
             nodes, moved = _inlined(node, branch)
             self._add_constants(moved, inner_types, inner_values)
@@ -96,25 +110,27 @@ class _Walk:
             self.changes.append(
                 Change(operator=node.name or node.output[0], what="replaced by the branch it always takes", why=why)
             )
-        return kept, constants
+        return _WalkedGraph(nodes=kept, constants=constants, types=inner_types, problem=problem)
 
     def _add_constants(self, tensors: Iterable[TensorProto], types: Types, values: KnownValues) -> None:
         for tensor in tensors:
             if tensor.name not in types:
                 types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-                if tensor.name not in self._referenced and tensor.ByteSize() < REFERENCE_BYTES:
-                    values[tensor.name] = numpy_helper.to_array(tensor)
+                value = small_constant(tensor) if tensor.name not in self._referenced else None
+                if value is not None:
+                    values[tensor.name] = value
 
     def _learned(self, node: NodeProto, types: Types, values: KnownValues) -> NodeProto:
         """Return ``node`` with branches taken in its subgraphs, and add what is known of its outputs to the two mappings.
 
-        Their types are learned, and a value where it is small and depends on shapes alone.
+        Their types are learned, and a value where it is small and depends on shapes alone. Raises `_Contradiction` for a
+        node that cannot be computed with its inputs' types.
         """
         has_subgraphs = any(True for _ in subgraphs(node))
         node = self._with_subgraphs(node, types, values) if has_subgraphs else node
         if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, self._opset, ""):
             return node
-        value = self._value(node, types, values)
+        value = small_value(self._proto, node, types, values)
         if value is not None:
             values[node.output[0]] = value
             types[node.output[0]] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
@@ -124,11 +140,14 @@ class _Walk:
             return node
         schema = onnx.defs.get_schema(node.op_type, self._opset, "")
         data = {name: numpy_helper.from_array(values[name]) for name in names if name in values}
+        imports, version = list(self._proto.opset_import), self._proto.ir_version
         try:
             inferred = shape_inference.infer_node_outputs(
-                schema, node, {name: types[name] for name in names}, data, None, self._imports, self._ir_version
+                schema, node, {name: types[name] for name in names}, data, None, imports, version
             )
-        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
+        except onnx.shape_inference.InferenceError as error:
+            raise _Contradiction(str(error).strip().splitlines()[0]) from None
+        except onnx.checker.ValidationError:
             return node
         types.update(inferred)
         return node
@@ -137,53 +156,44 @@ class _Walk:
         """Return ``node`` with branches taken in its subgraphs: itself where there are none to take."""
         changed = len(self.changes)
         copy = _copy(node)
+        walked = []
         for inner in subgraphs(copy):
-            nodes, constants = self.graph(inner, types, values, limit_bytes=math.inf)
-            copies = [_copy(each) for each in nodes]
+            result = self.graph(inner, types, values, limit_bytes=math.inf)
+            copies = [_copy(each) for each in result.nodes]
             del inner.node[:]
             inner.node.extend(copies)
-            inner.initializer.extend(constants)
+            inner.initializer.extend(result.constants)
+            walked.append((inner, result))
+        if node.op_type == "If" and node.domain in STANDARD_DOMAINS and len(walked) == 2:
+            self._end_wrong_branch(copy, walked, types)
         return copy if len(self.changes) > changed else node
 
-    def _value(self, node: NodeProto, types: Types, values: KnownValues) -> NDArray[Any] | None:
-        """Return the value of a node's output where it is small and follows from shapes and constants."""
-        if node.op_type == "Constant":
-            tensor = next((attribute.t for attribute in node.attribute if attribute.type == AttributeProto.TENSOR), None)
-            small = tensor is not None and tensor.ByteSize() < REFERENCE_BYTES
-            return numpy_helper.to_array(tensor) if tensor is not None and small else None
-        if node.op_type in ("Shape", "Size") and not node.attribute:
-            shape = _shape(types.get(node.input[0]))
-            if shape is not None:
-                return np.array(shape if node.op_type == "Shape" else np.prod(shape), np.int64)
-        if node.op_type not in _COMPUTED or any(name and name not in values for name in node.input):
-            return None
-        from onnx.reference import ReferenceEvaluator  # few models need it
-
-        feeds = {name: values[name] for name in node.input if name}
-        if any(array.dtype.kind not in "iub" for array in feeds.values()):
-            return None
-        graph = helper.make_graph(
-            [node],
-            "value",
-            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
-            [onnx.ValueInfoProto(name=node.output[0])],
+    def _end_wrong_branch(
+        self, choice: NodeProto, branches: Sequence[tuple[GraphProto, _WalkedGraph]], types: Types
+    ) -> None:
+        """Replace the one branch of an If that cannot be computed by a dead end, and learn the types of the other."""
+        wrong, right = sorted(branches, key=lambda entry: entry[1].problem is None)
+        kinds = [right[1].types.get(value.name) for value in right[0].output]
+        if wrong[1].problem is None or right[1].problem is not None or any(fixed_shape(kind) is None for kind in kinds):
+            return
+        known = [kind for kind in kinds if kind is not None]
+        name = wrong[0].name
+        wrong[0].CopyFrom(dead_end(choice.input[0], f"{choice.output[0]}/{name}", known))
+        types.update(zip(choice.output, known, strict=True))
+        self.changes.append(
+            Change(
+                operator=choice.name or choice.output[0],
+                what=f"left without its branch {name!r}, which now ends with an error",
+                why=f"it cannot be computed with these shapes: {wrong[1].problem}",
+            )
         )
-        model = helper.make_model(graph, opset_imports=self._imports, ir_version=self._ir_version)
-        try:
-            (result,) = ReferenceEvaluator(model).run(None, feeds)
-        except (IndexError, RuntimeError, TypeError, ValueError):  # onnxruntime will say what is wrong
-            return None
-        return np.asarray(result)
 
 
-def _shape(kind: TypeProto | None) -> list[int] | None:
-    if kind is None or not kind.tensor_type.HasField("shape"):
-        return None
-    dimensions = kind.tensor_type.shape.dim
-    return [dim.dim_value for dim in dimensions] if all(dim.HasField("dim_value") for dim in dimensions) else None
+class _Contradiction(Exception):
+    """A node that cannot be computed with the types of its inputs."""
 
 
-def _taken_branch(node: NodeProto, values: Mapping[str, NDArray[Any]]) -> GraphProto | None:
+def _taken_branch(node: NodeProto, values: Mapping[str, Value]) -> GraphProto | None:
     """Return the branch that an If always takes; None where that is not known, or for another operator."""
     if node.op_type != "If" or node.domain not in STANDARD_DOMAINS or node.input[0] not in values:
         return None
@@ -205,7 +215,7 @@ def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], li
         constants[-1].name = names[tensor.name]
     nodes = []
     for node in branch.node:
-        nodes.append(_renamed(node, names))
+        nodes.append(renamed(node, names))
         nodes[-1].name = f"{choice.output[0]}/{node.name or '/'.join(node.output)}"
     for output, value in zip(choice.output, branch.output, strict=True):
         if output:
@@ -213,12 +223,13 @@ def _inlined(choice: NodeProto, branch: GraphProto) -> tuple[list[NodeProto], li
     return nodes, constants
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """Return a copy of a node whose tensors, those of its subgraphs included, have other ``names``."""
     copy = _copy(node)
     copy.input[:] = [names.get(name, name) for name in node.input]
     copy.output[:] = [names.get(name, name) for name in node.output]
     for inner in subgraphs(copy):
-        nodes = [_renamed(each, names) for each in inner.node]
+        nodes = [renamed(each, names) for each in inner.node]
         del inner.node[:]
         inner.node.extend(nodes)
         for value in inner.output:

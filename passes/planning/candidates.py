@@ -148,9 +148,9 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
     stop = 0
     for segment, own, key, adjacent in zip(partitioning.segments, operators, keys, neighbours, strict=True):
         start, stop = stop, stop + len(own)
-        names = {name for operator in own for name in operator.weights}
-        tensors = [graph.weights[name] for name in names]
-        weights = sum(file_bytes(weight.nbytes) for weight in tensors if is_in_file(weight))
+        used = [graph.weights[name] for operator in own for name in operator.weights]
+        each_once = {weight.storage or weight.name: weight for weight in used}.values()
+        weights = sum(file_bytes(weight.nbytes) for weight in each_once if is_in_file(weight))
         computing = float(partitioning.computed_s[stop] - partitioning.computed_s[start])
         memory = StepMemory(
             alone_bytes=segment.alone_bytes,

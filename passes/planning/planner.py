@@ -16,7 +16,7 @@ from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
 from hyps.passes.weights import Model
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest untiled one.
 _TIGHT_FACTOR = 1.5
@@ -83,8 +83,8 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
     assert request.budget_bytes is not None
     if request.budget_bytes < request.start_bytes:
         return DoesNotFit(
-            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes(request.start_bytes)} to start, the budget "
-            f"is {megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
+            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes_up(request.start_bytes)} to start, the "
+            f"budget is {megabytes_down(request.budget_bytes)}; the smallest budget that works is {megabytes_up(smallest)}",
             operator=None,
             needed_bytes=request.start_bytes,
             smallest_budget_bytes=smallest,
@@ -92,11 +92,18 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
     costed = search.sharded.get(search.whole, required_splits(search.whole, request)).costed
     needs = costed.costs.alone()
     worst = int(needs.argmax())
-    operator = costed.graph.operators[worst]
+    needed, operator = int(needs[worst]), costed.graph.operators[worst]
+    what = f"{operator.op_type} {operator.name!r}"
+    budget = megabytes_down(request.budget_bytes)
+    # in tiles, in smaller shards or next to others it may need less than alone: then its need would contradict the smallest
+    problem = (
+        f"{what} alone needs {megabytes_up(needed)}, the budget is {budget}"
+        if request.budget_bytes < needed <= smallest
+        else f"no plan fits {what} with its inputs and outputs into {budget}"
+    )
     return DoesNotFit(
-        f"{operator.op_type} {operator.name!r} alone needs {megabytes(int(needs[worst]))}, the budget is "
-        f"{megabytes(request.budget_bytes)}; the smallest budget that works is {megabytes(smallest)}",
+        f"{problem}; the smallest budget that works is {megabytes_up(smallest)}",
         operator=operator.name,
-        needed_bytes=int(needs[worst]),
+        needed_bytes=min(needed, smallest),
         smallest_budget_bytes=smallest,
     )

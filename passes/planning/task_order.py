@@ -6,7 +6,8 @@ sum). A ready task that raises no peak and leaves no more bytes live than before
 before such a task can as well run after it.
 
 Beyond a given number of states the search becomes a beam: of all states with equally many finished tasks it keeps
-those with the lowest peaks.
+those with the lowest peaks. So it does where far more states wait than are visited: thousands of tasks are ready at once
+in a model with thousands of outputs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from itertools import count
 
 #: The beam looks at no more ready tasks of a state than this, the earliest in the given order.
 BEAM_READY_TASKS = 32
+#: The most states that may wait for each one that may be visited.
+WAITING_STATES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class TaskOrder:
 
 #: A path to a state: the task that finished last, and the path before it.
 _Path = tuple[int, "_Path"] | None
+#: A state of the beam search: its peak, its live bytes, the ready tasks, the path.
+_State = tuple[int, int, tuple[int, ...], _Path]
 #: A task that runs next: its index, the most live bytes meanwhile, and the live bytes afterwards.
 _Run = tuple[int, int, int]
 
@@ -114,7 +119,7 @@ def _shortest_path(graph: TaskGraph, below: int, max_states: int) -> TaskOrder:
     everything = (1 << len(graph.tasks)) - 1
     number = count()
     ready = tuple(index for index, task in enumerate(graph.tasks) if not task.predecessors)
-    queue: list[tuple[int, int, int, int, int, tuple[int, ...], _Path]] = []
+    queue: list[tuple[int, int, int, int, int, tuple[int, ...], _Path]] = []  # `ready` is that before the path's last task
     heappush(queue, (graph.live_bytes, 0, next(number), graph.live_bytes, 0, ready, None))
     visited: set[int] = set()
     while queue:
@@ -124,14 +129,14 @@ def _shortest_path(graph: TaskGraph, below: int, max_states: int) -> TaskOrder:
         if finished in visited:
             continue
         visited.add(finished)
-        if len(visited) > max_states:
+        ready = ready if path is None else _ready_after(graph, successors, ready, path[0], finished)
+        if len(visited) > max_states or len(queue) > WAITING_STATES * max_states:
             return TaskOrder(order=None, exact=False, states=len(visited))
         runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready]
         for index, needed, live_after in _harmless(runs, highest, live) or runs:
             now = finished | 1 << index
             if max(highest, needed) < below and now not in visited:
-                ready_after = _ready_after(graph, successors, ready, index, now)
-                state = (max(highest, needed), unfinished - 1, next(number), live_after, now, ready_after, (index, path))
+                state = (max(highest, needed), unfinished - 1, next(number), live_after, now, ready, (index, path))
                 heappush(queue, state)
     return TaskOrder(order=None, exact=True, states=len(visited))
 
@@ -140,17 +145,17 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
     """Return the best order found by keeping ``width`` states at a time; None if its peak is not below ``below``."""
     successors = _successors(graph)
     ready = tuple(index for index, task in enumerate(graph.tasks) if not task.predecessors)
-    states: dict[int, tuple[int, int, tuple[int, ...], _Path]] = {0: (graph.live_bytes, graph.live_bytes, ready, None)}
+    states: dict[int, _State] = {0: (graph.live_bytes, graph.live_bytes, ready, None)}
     for _ in graph.tasks:
-        following: dict[int, tuple[int, int, tuple[int, ...], _Path]] = {}
+        following: dict[int, _State] = {}
         for finished, (highest, live, ready, path) in states.items():
             runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready[:BEAM_READY_TASKS]]
             for index, needed, live_after in _harmless(runs, highest, live) or runs:
                 now, worst = finished | 1 << index, max(highest, needed)
                 if worst < below and (now not in following or worst < following[now][0]):
-                    ready_after = _ready_after(graph, successors, ready, index, now)
-                    following[now] = (worst, live_after, ready_after, (index, path))
-        states = dict(sorted(following.items(), key=lambda item: item[1][:2])[:width])
+                    following[now] = (worst, live_after, ready, (index, path))
+        best = sorted(following.items(), key=lambda item: item[1][:2])[:width]
+        states = {now: _with_ready(graph, successors, now, state) for now, state in best}
     return next((_path_order(path) for _, _, _, path in states.values()), None)
 
 
@@ -178,6 +183,13 @@ def _ready_after(
     new = [successor for successor in successors[index] if not graph.tasks[successor].predecessors & ~finished]
     rest = [other for other in ready if other != index]
     return tuple(sorted((*rest, *new))) if new else tuple(rest)
+
+
+def _with_ready(graph: TaskGraph, successors: list[list[int]], finished: int, state: _State) -> _State:
+    """Return a state whose ready tasks are those before the last task of its path with those after it."""
+    highest, live, ready, path = state
+    assert path is not None
+    return highest, live, _ready_after(graph, successors, ready, path[0], finished), path
 
 
 def _path_order(path: _Path) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.tile_estimates import TileEstimate, TileEstimates
 from hyps.passes.tiling.rewrite import TileRegion
 from hyps.passes.tiling.rules import TILE_AXES, TileAxis
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes, megabytes_down, megabytes_up
 
 #: A region holds no more operators than this, which bounds the time of planning.
 MAX_REGION_OPERATORS = 64
@@ -142,8 +142,9 @@ class TileRegionSearch:
         peak = self._estimates.peak_bytes(start, stop, tiling)
         extra = tiling.extra_s / max(self._estimates.whole_s(start, stop), math.ulp(0.0))
         reason = (
-            f"{self._graph.operators[worst].name} alone needs {megabytes(needed)}, more than {megabytes(budget_bytes)}; "
-            f"in tiles of {tiling.tile_axis} this region needs {megabytes(peak)} and takes {extra:.0%} more time"
+            f"{self._graph.operators[worst].name} alone needs {megabytes_up(needed)}, more than "
+            f"{megabytes_down(budget_bytes)}; in tiles of {tiling.tile_axis} this region needs {megabytes(peak)} and takes "
+            f"{extra:.0%} more time"
         )
         names = tuple(operator.name for operator in self._graph.operators[start:stop])
         return TileRegion(operators=names, tiles=tiling.tiles, tile_axis=tiling.tile_axis, reason=reason)

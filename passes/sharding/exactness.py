@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import ACTIVATIONS, RESHAPES
@@ -56,7 +57,9 @@ def _reasons(options: ShardOptions, splits: Collection[ShardSpec], sharded: Grap
 
 def _reasons_of_kinds(whole: Graph) -> Iterator[str]:
     """Yield why cuts anywhere may change bits: kinds of operators or numbers for which they do, or might."""
-    unknown = sorted({operator.op_type for operator in whole.operators} - _MEASURED)
+    unfolded = unfolded_operators(whole)  # they compute the same constant wherever they stand
+    kinds = {operator.op_type for operator in whole.operators if operator.name not in unfolded}
+    unknown = sorted(kinds - _MEASURED)
     if unknown:
         yield f"it is not known whether cuts leave every bit of {', '.join(unknown[:3])} as it is"
     if any(tensor.dtype in ("float16", "bfloat16") for tensor in whole.tensors.values()):

@@ -50,6 +50,10 @@ class ConstantValues:
         return ConstantValues(shapes=shapes, constants=constants)
 
 
+#: The most shards of one operator. Each takes some kB and a step's time; a damaged model may have 2^40 rows.
+MOST_SHARDS = 4096
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitLayout:
     """The layout of one operator split by one method.
@@ -73,7 +77,7 @@ class SplitLayout:
     @property
     def max_shards(self) -> int:
         """The largest number of shards."""
-        return max(1, self.width // self.step)
+        return max(1, min(self.width // self.step, MOST_SHARDS))
 
     def widest(self, count: int) -> int:
         """Return the width of the widest of ``count`` shards."""

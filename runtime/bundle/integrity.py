@@ -86,9 +86,13 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}", _COMPILE_AGAIN)
     if vast := [name for name, record in manifest.tensors.items() if record.nbytes > LARGEST_COUNT]:
         raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory", _COMPILE_AGAIN)
-    paths = [file.path for file in manifest.files]
-    if len(set(paths)) != len(paths):
+    contents = {step.weights.path: (step.weights.size_bytes, step.weights.sha256) for step in manifest.steps if step.weights}
+    models = {step.model.path for step in manifest.steps}
+    shared = [step.weights for step in manifest.steps if step.weights]
+    if len(models) < len(manifest.steps) or not models.isdisjoint(contents):
         raise BundleError(f"{path}: $.steps: two entries share a file", _COMPILE_AGAIN)
+    if any(contents[each.path] != (each.size_bytes, each.sha256) for each in shared):
+        raise BundleError(f"{path}: $.steps: two entries differ about the weights in a file", _COMPILE_AGAIN)
 
 
 def _check_weights(path: Path, manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_up
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
@@ -110,9 +110,10 @@ def version_warning(manifest: Manifest, version: str) -> str | None:
     """Return what is wrong with running a bundle on this version of onnxruntime; None where its budget holds."""
     if not (missing := missing_bytes(manifest, version)):
         return None
+    planned, found = manifest.target.onnxruntime, installed_memory(version).version
     return (
-        f"the budget was planned for onnxruntime {manifest.target.onnxruntime}, and {version} may take {megabytes(missing)} "
-        f"more than it allows; compile again with --onnxruntime {installed_memory(version).version}"
+        f"the budget was planned for onnxruntime {planned}, and {version} may take {megabytes_up(missing)} more than it "
+        f"allows; compile again with --onnxruntime {found}"
     )
 
 

@@ -48,6 +48,40 @@ STORAGE_TYPES: Mapping[str, StorageType] = {
     "float8_e5m2fnuz": StorageType("uint8", 1, 20),
 }
 
+
+class PackedType(NamedTuple):
+    """A type whose elements share bytes: the bits of each, and its number in ONNX."""
+
+    bits: int
+    onnx: int
+
+
+#: The types of tensors between steps that no weights file holds: onnxruntime itself reads such weights.
+PACKED_TYPES: Mapping[str, PackedType] = {
+    "uint4": PackedType(4, 21),
+    "int4": PackedType(4, 22),
+    "float4_e2m1fn": PackedType(4, 23),
+    "uint2": PackedType(2, 25),
+    "int2": PackedType(2, 26),
+}
+
+#: The end of the name of a tensor whose shape the compiler observed and did not prove, before it is checked.
+OBSERVED = "/observed"
+#: A part of the names of the operators that check such a shape.
+SHAPE_CHECK = "/shape check"
+#: The type of strings in a tensor's record; numpy names them by their lengths.
+STRING_TYPE = "str"
+
+
+def string_bytes(count: int) -> int:
+    """Return the most bytes that a tensor of ``count`` strings may take as a numpy array, 4 bytes a character.
+
+    A string may have any length, so a plan needs a bound, which `hyps.runtime.execution.executor` checks: 65,536 characters
+    in a tensor, and 256 more for each string.
+    """
+    return 4 * (65_536 + 256 * count)
+
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -57,6 +91,8 @@ FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]
 Name = Annotated[str, Meta(min_length=1)]
 #: The first two numbers of a version.
 Version = Annotated[str, Meta(pattern=r"^\d{1,4}\.\d{1,4}\Z")]
+#: A tensor's shape: numpy has no more dimensions, and the product of a million of them takes minutes.
+Extents = Annotated[tuple[Count, ...], Meta(max_length=64)]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,20 +127,29 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     """A tensor that crosses a cut, or an input or output of the model: numpy dtype name and fixed shape."""
 
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
 
     @property
     def nbytes(self) -> int:
-        """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
+        """The tensor's bytes; an upper bound for strings and for a rare type, such as a complex one."""
+        if self.dtype == STRING_TYPE:
+            return string_bytes(math.prod(self.shape))
+        if packed := PACKED_TYPES.get(self.dtype):
+            return -(-math.prod(self.shape) * packed.bits // 8)
         known = STORAGE_TYPES.get(self.dtype)
         return math.prod(self.shape) * (known.item_bytes if known else 16)
 
 
 class OutputRecord(Record, frozen=True, kw_only=True):
-    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax."""
+    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax.
+
+    ``classes``: where the model's own output is a sequence of maps from class to score (ZipMap), the classes in the order of
+    the last dimension. The bundle's output is the tensor of scores.
+    """
 
     name: Name
     probabilities: bool
+    classes: tuple[str, ...] = ()
 
 
 class FileRecord(Record, frozen=True, kw_only=True):
@@ -120,7 +165,7 @@ class WeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     offset: Count
 
     @property
@@ -134,7 +179,7 @@ class SmallWeightRecord(Record, frozen=True, kw_only=True):
 
     name: Name
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Extents
     data: bytes
 
 
@@ -235,7 +280,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
     room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
-    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident.
+    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
+    false where a result that is not exact may differ by any amount, as roundings to 8 bits do.
     """
 
     version: Literal[3]
@@ -252,11 +298,13 @@ class Manifest(Record, frozen=True, kw_only=True):
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
-        """Every file of the bundle except the manifest."""
-        return tuple(file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
+        files = (file for step in self.steps for file in (step.model, step.weights) if file is not None)
+        return tuple({file.path: file for file in files}.values())
 
     @property
     def streams_weights(self) -> bool:

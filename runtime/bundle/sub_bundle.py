@@ -14,7 +14,7 @@ import msgspec
 from hyps.runtime.bundle.manifest import Manifest, ModelRecord, OutputRecord, Step
 from hyps.runtime.bundle.residency import Residency, StepMemory, StepResidency, sub_bundle_residency
 from hyps.runtime.errors import BudgetError
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 
 def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -39,7 +39,7 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
     steps = [manifest.steps[index] for index in indices]
     largest = max(steps, key=lambda step: step.alone_bytes)
     if largest.alone_bytes > budget_bytes:
-        needs, has = megabytes(largest.alone_bytes), megabytes(budget_bytes)
+        needs, has = megabytes_up(largest.alone_bytes), megabytes_down(budget_bytes)
         raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     memories = [StepMemory(alone_bytes=step.alone_bytes, weights_bytes=step.weights_file_bytes) for step in steps]
     residency = sub_bundle_residency(memories, _open_sessions_bytes(manifest), budget_bytes)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from hyps.runtime.device.process_memory import memory
+from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
 from hyps.runtime.io.files import save, save_profile
-from hyps.runtime.io.results import ResultRecord, profile_lines, result_lines, top_classes
-from hyps.runtime.terminal.console import note, say, show
+from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
+from hyps.runtime.terminal.console import json_text, note, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
@@ -49,7 +50,10 @@ class Reporter(Observer):
         options = self._options
         if options.save:
             save(options.save, result.outputs)
-        self._result(result)
+        try:
+            self._result(result)
+        except InputError as error:  # scores that are not numbers
+            return self._fault(f"{result.name}: {error}")
         if options.profile:
             stream = sys.stderr if options.json else sys.stdout
             self._progress.clear()
@@ -111,11 +115,12 @@ class Reporter(Observer):
             latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,
+            values=few_values(result.outputs),
         )
         if self._archive:
             self._archive.add(record)
         elif options.json:
-            self._show([msgspec.json.encode(record).decode()])
+            self._show([json_text(msgspec.json.encode(record))])
         elif not (options.quiet and options.save):
             self._show(result_lines(record, result.outputs, self._run.repeat, quiet=options.quiet))
 

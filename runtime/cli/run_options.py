@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyps.runtime.errors import InputError, OutputError
+from hyps.runtime.suggestions import did_you_mean
+
+#: The engines by the schemes of their addresses, and the addresses as a message names them.
+ENGINES = ("mqtt", "mqtts", "dask", "dask+tls")
+ENGINE_URLS = (
+    "mqtt://HOST:PORT or mqtts://HOST:PORT for a hub, dask://HOST:PORT, dask+tls://HOST:PORT or dask://local for Dask, or "
+    "leave it out to compute here"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         engine, report = self.engine, self.report
+        scheme, separator, _ = (engine.url or "").partition("://")
+        if engine.url is not None and (not separator or scheme.lower() not in ENGINES):
+            near = did_you_mean(scheme, ENGINES) if scheme else ""
+            raise InputError(f"--engine '{engine.url[:80]}' names no engine; {near}give {ENGINE_URLS}")
         writes_profile = report.profile or report.profile_json is not None
         if engine.batch > 1 and (engine.repeat > 1 or writes_profile or report.save):
             raise InputError("--batch cannot be combined with --repeat, --profile, --profile-json or --save; leave one out")

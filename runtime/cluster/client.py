@@ -32,6 +32,8 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.messages import Delivered, Refused, SendInputs, Submit
+from hyps.runtime.cluster.protocol.sendable import check_sendable
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.device.process_memory import memory
@@ -83,6 +85,7 @@ class ClusterEngine:
         self, bundle: Path, hub: str | None, join_file: Path | None, *, link: LinkFactory | None = None, repeat: int = 1
     ) -> None:
         self._manifest = read_manifest(bundle)
+        check_sendable(self._manifest)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         self._repeat = repeat
         join = Join(hub="") if link else resolve_join(hub, join_file, "--engine")
@@ -91,6 +94,7 @@ class ClusterEngine:
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._changed = threading.Condition()  # guards the jobs, which two threads use
         self._answered = False
+        self._repeats = Tally()
         self._fault: HubError | None = None
         self._events: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
         result_bytes = sum(self._manifest.tensors[output.name].nbytes for output in self._manifest.outputs)
@@ -235,8 +239,10 @@ class ClusterEngine:
         if payload.startswith(MAGIC):
             result = self._assembler.add(MANAGER, payload)
             if isinstance(result, Rejected):
-                _log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
-            elif isinstance(result, Complete):
+                self._log_rejection(payload, result.reason)
+            else:
+                self._jobs[result.header.key.job].heard = time.monotonic()  # a large result takes long to arrive
+            if isinstance(result, Complete):
                 received = result.received
                 self._jobs[received.key.job].outputs[received.tensor] = to_numpy(to_value(received.data, received.record))
                 if self._finished(received.key.job):
@@ -246,7 +252,7 @@ class ClusterEngine:
         try:
             message = messages.decode_reply(payload)
         except Rejection as reason:
-            _log.warning("dropped a message of %d bytes: %s", len(payload), reason)
+            self._log_rejection(payload, str(reason))
             return
         self._answered = True
         known = self._jobs.get(message.job)
@@ -258,6 +264,10 @@ class ClusterEngine:
             self._publish(Delivered(job=message.job))
         elif isinstance(message, SendInputs):
             self._send(message, known.inputs)
+
+    def _log_rejection(self, payload: bytes, reason: str) -> None:
+        if (times := self._repeats.count(reason)) is not None:
+            _log.warning("dropped a message of %d bytes: %s%s", len(payload), reason, times)
 
     def _send(self, asked: SendInputs, inputs: Mapping[str, NDArray[Any]]) -> None:
         key = Key(job=asked.job, sub_bundle=-1, attempt=0)

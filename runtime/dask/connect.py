@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.errors import EngineError
+from hyps.runtime.suggestions import install
 
 try:
     import dask
     from distributed import Client, LocalCluster, Security
 except ImportError:
-    raise EngineError("--engine dask://... needs the distributed library: pip install 'hyps[dask]'") from None
+    raise EngineError(f"--engine dask://... needs the distributed library; {install('dask')}") from None
 
 _WAIT_S = 10
 #: The share of the free memory that all workers of a cluster of our own get together.

@@ -22,6 +22,7 @@ from typing import Any
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
+from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.dask import tasks
 from hyps.runtime.dask.connect import DaskCluster, connect
@@ -78,6 +79,7 @@ class DaskEngine:
     def __init__(self, bundle: Path, url: str, *, repeat: int = 1) -> None:
         self._bundle, self._repeat = bundle, repeat
         self._manifest = read_manifest(bundle)
+        check_sendable(self._manifest, largest_bytes=None)  # Dask's own messages carry them
         check_files(bundle, self._manifest)
         self._cluster: DaskCluster = connect(url)
         self._schedules: dict[int, TaskSchedule] = {}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.batch_schedule import batch_manifest
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, Manifest
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.transfer.file_cache import FileCache
@@ -29,7 +29,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
-from hyps.runtime.execution.session import TensorValue, memory_of, to_ort
+from hyps.runtime.execution.session import TensorValue, memory_of
 
 #: For each input, its tensors by name, or the error that left it without tensors.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]
@@ -71,7 +71,7 @@ class SubBundleStore:
             places = [number for number, each in enumerate(samples) if not isinstance(each, InputError)]
             usable = (each for each in samples if not isinstance(each, InputError))
             for number, outputs in zip(places, _results(executor, usable, batch=ticket.inputs > 1), strict=True):
-                results[number] = outputs if isinstance(outputs, InputError) else _arrays(outputs, executor)
+                results[number] = outputs if isinstance(outputs, InputError) else _arrays(outputs)
             return results
 
     def _executor(self, ticket: Ticket) -> Executor:
@@ -154,15 +154,12 @@ def _merged(
     return tensors
 
 
-def _arrays(outputs: Outputs, executor: Executor) -> dict[str, NDArray[Any]]:
-    """Return arrays that can be pickled: where numpy does not know a type, arrays of the same bits."""
-    arrays = {}
-    for name, value in outputs.items():
-        record = executor.manifest.tensors[name]
-        storage = STORAGE_TYPES[record.dtype].storage
-        same = isinstance(value, np.ndarray) and value.dtype.name == storage
-        arrays[name] = value if same else np.frombuffer(bytes(memory_of(to_ort(value))), storage).reshape(record.shape)
-    return arrays
+def _arrays(outputs: Outputs) -> dict[str, NDArray[Any]]:
+    """Return arrays that can be pickled: where numpy does not know a type, arrays of its bytes."""
+    return {
+        name: value if isinstance(value, np.ndarray) else np.frombuffer(bytes(memory_of(value)), np.uint8)
+        for name, value in outputs.items()
+    }
 
 
 def _peak_bytes(*manifests: Manifest) -> int:

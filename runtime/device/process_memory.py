@@ -4,9 +4,9 @@ Four things cost a process memory that its work does not need (measured with ``m
 
 - glibc keeps one arena for each thread and raises its mmap threshold as blocks are freed, so that a released session's
   memory stays resident; fixed thresholds and one arena give it back at once. These tunables are read when a process starts,
-  hence `restart_lean`. With huge pages a large activation costs few page faults, which were a tenth of VGG16's time. But
-  glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from run to run instead of 0.4: only plans with room
-  for that use them.
+  hence `restart_lean`; `lean` sets the same in a running process. With huge pages a large activation costs few page faults,
+  which were a tenth of VGG16's time. But glibc then keeps up to 2 MB more of its heap, and peaks vary by 4 MB from run to
+  run instead of 0.4: only plans with room for that use them.
 - onnxruntime's wheels (1.31, and some before) send telemetry about what they run: that takes a thread, 3 MB, a database in
   ``~/.cache/Microsoft`` and a temporary file (https://github.com/microsoft/onnxruntime/pull/27379).
 - numpy's OpenBLAS starts a thread and a buffer for each core, which nothing here uses.
@@ -83,11 +83,23 @@ def keep_lean() -> None:
             mallopt(parameter, value)
 
 
-def trim_heap() -> None:
-    """Give the free pages of glibc's heap back, also those between blocks that are in use (malloc_trim(3))."""
+def lean() -> None:
+    """Keep the process of a program small, as ``hyps-run`` keeps its own; call it first, before numpy is imported.
+
+    glibc then gives memory back at once, with one arena for all threads; numpy's OpenBLAS starts no threads, and onnxruntime
+    sends no telemetry. Environment variables that are set already, ``OPENBLAS_NUM_THREADS`` for example, stay as they are.
+    Called after numpy and onnxruntime were imported it does less, but no harm.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, LEAN_ENVIRONMENT[name])
+    keep_lean()
+
+
+def give_back_heap() -> None:
+    """Give free memory of the heap back to the kernel (malloc_trim(3)); do nothing where the C library cannot."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
-        trim(0)
+        trim(ctypes.c_size_t(0))
 
 
 def memory() -> Memory:

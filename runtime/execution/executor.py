@@ -6,6 +6,7 @@ which tensors to keep, and which weights stay in memory (`hyps.runtime.execution
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,11 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.manifest import Manifest, Step, TensorRecord
+from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
-from hyps.runtime.device.process_memory import CodePages, memory, storage_bytes_read, trim_heap
+from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
-from hyps.runtime.execution.session import Session, SessionOpener, TensorValue, open_session, start_onnxruntime, to_numpy
+from hyps.runtime.execution.session import (
+    Session,
+    SessionOpener,
+    TensorValue,
+    dtype_name,
+    dtype_of,
+    open_session,
+    shape_of,
+    start_onnxruntime,
+    to_numpy,
+)
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.weight_residency import WeightResidency
 
@@ -116,6 +127,12 @@ class Executor:
         self._residency.release()
         self.trim()
 
+    def close(self) -> None:
+        """Give back sessions, weights and code pages; the executor cannot run afterwards."""
+        self._sessions.close()
+        self._residency.close()
+        self.trim()
+
     def run(
         self,
         inputs: Mapping[str, NDArray[Any]],
@@ -167,7 +184,7 @@ class Executor:
         finally:
             self._residency.leave(index)
             if len(step.inputs) > _MANY or (len(step.operators) > _MANY and not step.session.stays_open):
-                trim_heap()
+                give_back_heap()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
@@ -209,14 +226,35 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
     for name in manifest.inputs:
         if name not in inputs:
             raise InputError(f"input {name!r} is missing", f"the model takes {expected}")
-        check_tensor(name, manifest.tensors[name], inputs[name].dtype, inputs[name].shape)
+        check_tensor(name, manifest.tensors[name], dtype_of(inputs[name]), shape_of(inputs[name]))
 
 
-def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
-    if dtype.name != record.dtype or tuple(shape) != record.shape:
-        given = describe(TensorRecord(dtype=dtype.name, shape=tuple(shape)))
-        raise InputError(f"input {name!r} is {given}", f"the model takes {describe(record)}")
+def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
+    kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
+    if kind == record.dtype and tuple(shape) == record.shape:
+        if isinstance(dtype, np.dtype) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
+            raise InputError(
+                f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
+                f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",
+            )
+        return
+    given = TensorRecord(dtype=kind, shape=tuple(shape))
+    problem = f"input {name!r} is {describe(given)}; the bundle was compiled for {describe(record)}"
+    if kind != record.dtype:
+        text = ", with numpy.array(strings, dtype=str)" if record.dtype == STRING_TYPE else ""
+        raise InputError(problem, f"convert it to {record.dtype}{text}")
+    if len(shape) != len(record.shape) or not all(shape):
+        raise InputError(problem, "give it that shape")
+    import shlex  # only a wrong input needs it
+
+    pad = all(size <= largest for size, largest in zip(shape, record.shape, strict=True))
+    option = shlex.quote(f"{name}:{','.join(map(str, shape))}")
+    raise InputError(
+        problem,
+        f"{'pad it to that shape' if pad else 'give it that shape'}, or compile another bundle with --input-shape {option}, "
+        "if the model leaves that dimension open",
+    )
 
 
 def describe(record: TensorRecord) -> str:

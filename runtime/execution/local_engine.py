@@ -28,7 +28,7 @@ from hyps.runtime.execution.engine import (
 )
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 from hyps.runtime.execution.session import open_session
-from hyps.runtime.units import megabytes
+from hyps.runtime.units import megabytes_down, megabytes_up
 
 
 class LocalEngine:
@@ -90,7 +90,7 @@ class LocalEngine:
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
         if peak_bytes > budget_bytes:
-            exceeded = f"the peak of {megabytes(peak_bytes)} exceeded the budget of {megabytes(budget_bytes)}"
+            exceeded = f"the peak of {megabytes_up(peak_bytes)} exceeded the budget of {megabytes_down(budget_bytes)}"
             observer.warning(exceeded if unplanned else f"{exceeded}: a bug; please report it")
 
     def close(self) -> None:

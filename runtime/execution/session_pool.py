@@ -29,6 +29,11 @@ class SessionPool:
         if self._group_session and self._group_session[0].session.group != step.session.group:
             self._group_session = None
 
+    def close(self) -> None:
+        """Close all sessions."""
+        self._open_sessions.clear()
+        self._group_session = None
+
     def get(self, index: int, weights: Mapping[str, TensorValue]) -> Session:
         """Return the session of a step whose ``weights`` are resident. Raises `BundleError`."""
         if index in self._open_sessions:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -102,6 +103,15 @@ class WeightResidency:
             weights.give_back()
         if self._arena:
             self._arena.release(0, self._arena.nbytes)
+
+    def close(self) -> None:
+        """Give back all buffers, and wait for the thread that refers to them; no step can be entered afterwards."""
+        with suppress(Exception):  # of weights that nobody needs any more
+            self._stop_reading()
+        if self._reader:
+            self._reader.tasks.put(None)
+            self._reader.join()
+        self._weights, self._arena, self._reader = {}, None, None
 
     def pending_bytes(self) -> int:
         """Return the bytes that are still to be read ahead."""

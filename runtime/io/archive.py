@@ -16,6 +16,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import OutputError
 from hyps.runtime.io.results import ResultRecord
 from hyps.runtime.signals import deferred_signals
+from hyps.runtime.suggestions import install
 
 #: The longest line that is read back.
 _LINE_BYTES = 1 << 20
@@ -107,7 +108,7 @@ class ParquetArchive:
             import pyarrow.parquet
         except ImportError:
             raise OutputError(
-                "--output FILE.parquet needs the pyarrow library: pip install 'hyps[dask]'; or give FILE.jsonl"
+                f"--output FILE.parquet needs the pyarrow library; give FILE.jsonl, or {install('dask')}"
             ) from None
         self._arrow: Any = pyarrow
         self._path, self._bundle_sha256 = path, bundle_sha256

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import sys
-import warnings
-import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
-
-import numpy as np
-from numpy.lib import format as npy_format
-from numpy.typing import NDArray
+from typing import BinaryIO, Self
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import InputTensors
-from hyps.runtime.execution.executor import check_tensor
+from hyps.runtime.io.tensor_file import read_npy, read_npz
 from hyps.runtime.units import megabytes
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
-_PIECE_BYTES = 1 << 20
-#: The compression methods that numpy uses; with others, zipfile unpacks more than it is asked for.
-_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: The most that is read from standard input.
 STDIN_LIMIT_BYTES = 64 << 20
 
@@ -109,9 +98,11 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> In
     ``room_bytes`` bounds the memory that reading may take. Raises `InputError`, and `RoomError` where an input does not fit.
     """
     if _starts_with(source, _NPY_MAGIC):
-        return _read_npy(source, manifest, room_bytes)
+        with _open(source) as stream:
+            return read_npy(stream, source.name, manifest, room_bytes)
     if _starts_with(source, _ZIP_MAGIC):
-        return _read_npz(source, manifest, room_bytes)
+        with _open(source) as stream:
+            return read_npz(stream, source.name, manifest, room_bytes)
     if manifest.preprocess is None:
         raise InputError(
             f"{source.name} is not a .npy or .npz file, and this bundle takes no images: compile it with --preprocess"
@@ -122,9 +113,9 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> In
 
 
 def _folder(path: Path) -> Iterator[InputSource]:
-    from PIL import Image
+    from hyps.runtime.io.picture_file import PICTURE_SUFFIXES  # most runs name no folder
 
-    suffixes = {".npy", ".npz", *Image.registered_extensions()}
+    suffixes = {".npy", ".npz", *PICTURE_SUFFIXES}
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         raise InputError(f"{path} holds no images and no .npy or .npz files")
@@ -143,7 +134,7 @@ def _read_stdin(limit_bytes: int) -> bytes:
     return content
 
 
-def _open(source: InputSource) -> IO[bytes]:
+def _open(source: InputSource) -> BinaryIO:
     if isinstance(source.content, bytes):
         return io.BytesIO(source.content)
     try:
@@ -155,74 +146,3 @@ def _open(source: InputSource) -> IO[bytes]:
 def _starts_with(source: InputSource, magic: bytes) -> bool:
     with _open(source) as stream:
         return stream.read(len(magic)) == magic
-
-
-def _read_npy(source: InputSource, manifest: Manifest, room_bytes: int) -> InputTensors:
-    if len(manifest.inputs) != 1:
-        raise InputError(f"{source.name} holds one tensor, the model takes {len(manifest.inputs)}; give an .npz file")
-    with _open(source) as stream:
-        return {manifest.inputs[0]: _read_array(stream, source.name, manifest.inputs[0], manifest, room_bytes)}
-
-
-def _read_npz(source: InputSource, manifest: Manifest, room_bytes: int) -> InputTensors:
-    with _parsing(f"{source.name} is a damaged .npz file"), _open(source) as stream, zipfile.ZipFile(stream) as archive:
-        members: Mapping[str, str] = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        tensors: dict[str, NDArray[Any]] = {}
-        for name, member in members.items():
-            if name not in manifest.inputs:
-                takes = ", ".join(manifest.inputs)
-                raise InputError(f"{source.name} holds a tensor {name!r}; the model takes {takes}")
-            if archive.getinfo(member).compress_type not in _BOUNDED_METHODS:
-                raise InputError(
-                    f"{source.name} is compressed by a method that numpy does not use; save it with numpy.savez"
-                )
-            with archive.open(member) as inner:
-                left_bytes = room_bytes - sum(array.nbytes for array in tensors.values())
-                tensors[name] = _read_array(inner, source.name, name, manifest, left_bytes)
-        return tensors
-
-
-def _read_array(stream: IO[bytes], source: str, name: str, manifest: Manifest, room_bytes: int) -> NDArray[Any]:
-    """Return one array in .npy form; its header is checked first, and pickled objects are refused."""
-    record = manifest.tensors[name]
-    with _parsing(f"{source} is a damaged .npy file"):
-        version = npy_format.read_magic(stream)
-        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-        check_tensor(name, record, dtype, shape)
-        needed_bytes = dtype.itemsize * math.prod(shape) * (2 if fortran else 1)
-        if needed_bytes > room_bytes:
-            raise RoomError(
-                f"tensor {name!r} of {source} needs {megabytes(needed_bytes)} to read, {megabytes(max(room_bytes, 0))} "
-                "are left of the budget; save it in C order, give a file, or compile with more memory"
-            )
-        if dtype.hasobject:
-            raise InputError(f"{source} holds Python objects; give numbers")
-        array = np.empty(tuple(reversed(shape)) if fortran else shape, dtype)
-        _fill(array.reshape(-1).view(np.uint8), stream)
-        if not dtype.isnative:
-            array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
-        return np.ascontiguousarray(array.T) if fortran else array
-
-
-def _fill(data: NDArray[np.uint8], stream: IO[bytes]) -> None:
-    """Read into ``data`` piece by piece, as a zip archive returns copies."""
-    for start in range(0, data.size, _PIECE_BYTES):
-        piece = data[start : start + _PIECE_BYTES]
-        content = stream.read(piece.size)
-        if len(content) < piece.size:
-            raise EOFError(f"it ends after {start + len(content)} of {data.size} bytes")
-        piece[:] = np.frombuffer(content, np.uint8)
-
-
-@contextmanager
-def _parsing(damaged: str) -> Iterator[None]:
-    """Turn whatever zipfile, its decompressors and numpy raise on untrusted bytes into an `InputError`."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{damaged}: {reason.splitlines()[0]}") from None

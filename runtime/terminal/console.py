@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import TextIO
 
 from hyps.runtime.errors import OutputError
+from hyps.runtime.errors import plain as plain
 
 #: The width where there is no terminal: what a page or a mail shows without wrapping.
 WIDTH = 100
+#: The styles of `styled`, and the characters that a terminal or a browser may not show as they are.
+_STYLES = re.compile("\x1b\\[[0-9]{1,2}m")
+_UNUSUAL = re.compile(r"[^\n -~]+")
 
 
 def width(stream: TextIO) -> int:
@@ -42,9 +47,22 @@ def styled(text: str, style: str, stream: TextIO) -> str:
     return f"\x1b[{style}m{text}\x1b[0m" if moves(stream) and not os.environ.get("NO_COLOR") else text
 
 
-def plain(text: str) -> str:
-    """Return the text as one line: line ends and terminal codes, which names may hold, are spelt out."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def json_text(document: bytes) -> str:
+    """Return a JSON document as text whose unprintable characters, which names may hold, are JSON's ``\\u`` escapes."""
+    return _UNUSUAL.sub(lambda found: "".join(map(_json_escape, found[0])), document.decode())
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return char if char.isprintable() else "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _safe(text: str, out: TextIO) -> str:
+    """Return lines to print: terminal codes other than our own styles are spelt out, if `plain` was forgotten anywhere."""
+    styles = _STYLES.findall(text) if moves(out) else []
+    parts = _STYLES.split(text) if styles else [text]
+    spelt = [_UNUSUAL.sub(lambda found: plain(found[0]), part) for part in parts]
+    return "".join(part + style for part, style in zip(spelt, [*styles, ""], strict=True))
 
 
 def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
@@ -67,16 +85,18 @@ def note(message: object, program: str = "hyps-run") -> None:
     print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines without delay, in characters that the output can show.
+def show(lines: Iterable[str], stream: TextIO | None = None, *, over: int = 0) -> None:
+    """Print lines without delay, in characters that the output can show, over the last ``over`` lines of a terminal.
 
     Raises `OutputError` where they cannot be written, BrokenPipeError where the reader is gone.
     """
     out = stream or sys.stdout
     encoding = out.encoding or "utf-8"
     try:
+        if over:
+            print(f"\x1b[{over}F\x1b[J" if moves(out) else "\n", end="", file=out)
         for line in lines:
-            print(line.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+            print(_safe(line, out).encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

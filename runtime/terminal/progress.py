@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from hyps.runtime.terminal.console import moves, width
+from hyps.runtime.terminal.console import moves, plain, width
 
 #: Shorter work shows nothing.
 _DELAY_S = 1.0
@@ -62,4 +62,4 @@ class Progress:
         self.stage(f"{of}, {minutes // 60}:{minutes % 60:02}:{seconds:02} left")
 
     def _write(self, line: str) -> None:
-        print(_CLEAR + line[: width(sys.stderr) - 1], end="", file=sys.stderr, flush=True)  # noqa: T201
+        print(_CLEAR + plain(line)[: width(sys.stderr) - 1], end="", file=sys.stderr, flush=True)  # noqa: T201

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from hyps.runtime.errors import RuntimeFault
+from hyps.runtime.suggestions import install
 from hyps.runtime.web.errors import Busy, Missing, WebFault
 from hyps.runtime.web.library import Library
 from hyps.runtime.web.schemas import Build, BuildRequest, PartitionLine, PlanView, TargetView
@@ -209,7 +210,7 @@ def _hypsc() -> str:
     installed = Path(sys.executable).with_name("hypsc")
     command = str(installed) if installed.exists() else shutil.which("hypsc")
     if command is None:
-        raise WebFault("this manager cannot compile; on its machine, run: pip install 'hyps[compiler]'")
+        raise WebFault(f"this manager cannot compile; on its machine, {install('compiler')}")
     return command
 
 

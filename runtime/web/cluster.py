@@ -19,7 +19,8 @@ from hyps.runtime.cluster.manager.manager import Manager
 from hyps.runtime.cluster.manager.manager_thread import ManagerBusy, ManagerThread
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.status import Status, WorkerLine
-from hyps.runtime.cluster.protocol.messages import WorkerState
+from hyps.runtime.cluster.protocol.messages import WorkerState, encode_message
+from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import RuntimeFault
@@ -99,6 +100,13 @@ class Cluster:
         """Return the manager's status, or None if nothing is served or the manager does not answer."""
         serving = self._serving
         return serving.status() if serving else None
+
+    def publish_idle(self) -> None:
+        """Publish a status at the hub while no bundle is served: then there is no manager that does."""
+        if self._serving is None and self._hub.connected:
+            idle = Status(model="", jobs=0, answered=0, answered_per_s=0.0, workers=tuple(self.workers()))
+            expiry_s = self._options.timeouts.status_expiry_s
+            self._hub.publish(STATUS, encode_message(idle), retain=True, expiry_s=expiry_s)
 
     def problem(self) -> str | None:
         """Return why nothing can be computed now, or None if it can or the reason is not known."""

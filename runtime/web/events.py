@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 
 from pydantic import BaseModel, TypeAdapter
 
+from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.schemas import StatusView
 
 #: The most pages at a time, and the most events that wait for one page; a slower page is dropped and connects again.
@@ -38,21 +39,26 @@ class Events:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._readers: set[asyncio.Queue[bytes | None]] = set()
 
-    @property
-    def full(self) -> bool:
-        """Whether the limit of pages is reached."""
-        return len(self._readers) >= _MOST_READERS
+    def join(self) -> asyncio.Queue[bytes | None]:
+        """Add a page, and return its queue for `read`. Raises `Busy` if there are too many."""
+        self._loop = asyncio.get_running_loop()
+        if len(self._readers) >= _MOST_READERS:
+            raise Busy("too many pages are open; close one and reload")
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
+        self._readers.add(queue)
+        return queue
+
+    def leave(self, queue: asyncio.Queue[bytes | None]) -> None:
+        """Remove a page."""
+        self._readers.discard(queue)
 
     def publish(self, kind: str, data: object) -> None:
         """Send an event to every page."""
         if self._loop and self._readers:
             self._loop.call_soon_threadsafe(self._put, event(kind, data))
 
-    async def read(self, first: Callable[[], list[bytes]]) -> AsyncIterator[bytes]:
+    async def read(self, queue: asyncio.Queue[bytes | None], first: Callable[[], list[bytes]]) -> AsyncIterator[bytes]:
         """Yield the events that `first` returns, then all that are published; nothing is missed between the two."""
-        self._loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
-        self._readers.add(queue)
         try:
             for payload in await asyncio.to_thread(first):
                 yield payload
@@ -65,7 +71,7 @@ class Events:
                     return
                 yield published
         finally:
-            self._readers.discard(queue)
+            self.leave(queue)
 
     def close(self) -> None:
         """End all streams."""

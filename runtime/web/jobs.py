@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import secrets
 import threading
@@ -161,8 +160,7 @@ class Jobs:
         seconds = time.monotonic() - began
         save(self._outputs(id), outputs)
         top = [
-            ScoredView(index=each.index, label=each.label, score=each.score if math.isfinite(each.score) else None)
-            for each in top_classes(manifest, outputs, 5)
+            ScoredView(index=each.index, label=each.label, score=each.score) for each in top_classes(manifest, outputs, 5)
         ]
         status = self._cluster.status()
         names = {share.number: (share.first, share.last) for share in status.sub_bundles} if status else {}

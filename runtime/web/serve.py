@@ -11,6 +11,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.errors import HubError
+from hyps.runtime.suggestions import install
 from hyps.runtime.terminal.parser import count, size
 
 _PORT = 8765
@@ -47,7 +48,7 @@ def serve(
         from hyps.runtime.web.app import application
         from hyps.runtime.web.server import Server
     except ImportError:
-        raise HubError("the page needs more packages; run: pip install 'hyps[web]'") from None
+        raise HubError(f"the page needs more packages; {install('web')}") from None
     from hyps.runtime.web.cluster import Cluster
     from hyps.runtime.web.library import Library
     from hyps.runtime.web.services import WebServices

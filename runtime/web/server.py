@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from hyps.runtime.errors import HubError
+from hyps.runtime.web.protocol import LimitedProtocol, waiting_connections
 
 #: Seconds that answers under way have to end when the server stops.
 _STOP_S = 3
@@ -29,7 +31,8 @@ class Server:
         files: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, date_header=False,
-            timeout_graceful_shutdown=_STOP_S, h11_max_incomplete_event_size=64 << 10, **files,
+            timeout_graceful_shutdown=_STOP_S, h11_max_incomplete_event_size=64 << 10,
+            http=cast(Any, partial(LimitedProtocol, waiting_connections())), **files,
         )  # fmt: skip
         try:
             config.load()

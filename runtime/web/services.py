@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from hyps.runtime.bundle.integrity import read_manifest
@@ -16,6 +17,9 @@ from hyps.runtime.web.events import Events, Pump, event
 from hyps.runtime.web.jobs import Jobs
 from hyps.runtime.web.library import Library
 from hyps.runtime.web.schemas import Build, BuildRequest, BundleView, PartitionLine, ReasonView, StatusView
+
+#: Seconds between two statuses at the hub while no bundle is served.
+_IDLE_S = 1.0
 
 
 class WebServices:
@@ -35,7 +39,7 @@ class WebServices:
         input_bytes: int,
     ) -> None:
         self.cluster, self.library, self.input_bytes = cluster, library, input_bytes
-        self._given = given
+        self._given, self._idle_at = given, 0.0
         self._lock = threading.Lock()  # held while a bundle is added, removed or chosen
         self.boards, self.events = Boards(cluster), Events()
         self.pump = Pump(self.events, self._observe)
@@ -104,6 +108,9 @@ class WebServices:
     def _observe(self) -> StatusView:
         """Return the status; jobs that nobody can compute are marked with the steps that no board holds."""
         status = self.boards.view()
+        if time.monotonic() > self._idle_at + _IDLE_S:
+            self._idle_at = time.monotonic()
+            self.cluster.publish_idle()
         missing = missing_steps(status.shares)
         self.jobs.block(f"{missing}, or cancel the job" if missing else None)
         return status

@@ -88,11 +88,15 @@ def test_the_first_partition_carries_what_the_model_says_of_itself(compiled: Com
     assert not any(part.metadata_props or part.doc_string for part in others)
 
 
-def test_an_open_batch_is_not_assumed_beside_shapes_that_are_given(compiled: Compile) -> None:
-    proto = model([node("Add", "x z", "y")], [value("x", "N", 4), value("z", "N", 4)], [value("y", "N", 4)])
+@pytest.mark.parametrize("symbols", [("N", "N"), ("N", "M"), ("", "")], ids=["one symbol", "two", "none"])
+def test_a_batch_that_is_given_for_one_input_is_taken_for_all(symbols: tuple[str, str], compiled: Compile) -> None:
+    inputs = [value("x", symbols[0], 4), value("z", symbols[1], 4)]
+    proto = model([node("Add", "x z", "y")], inputs, [value("y", "N", 4)])
     assert compiled(proto).compiled.manifest.tensors["y"].shape == (1, 4)
-    with pytest.raises(UnsupportedModel, match="input 'z' has a dynamic shape"):
-        compiled(proto, input_shapes={"x": (2, 4)}, force=True)
+    made = compiled(proto, input_shapes={"x": (2, 4)}, force=True).compiled
+    assert made.manifest.tensors["z"].shape == (2, 4)
+    (change,) = made.plan.changes
+    assert (change.operator, change.what) == ("input z", "taken as [2,4]")
 
 
 @pytest.mark.parametrize("kind", ["RandomNormalLike", "Bernoulli", "Dropout"])
@@ -111,16 +115,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         model([node("SplitToSequence", "x", "s"), node("SequenceAt", "s k", "y")], *SQUARE, [scalar("k", 0, np.int64)]),
         "value 's' is no tensor but a sequence_type",
     ),
-    "strings": (
+    "state that grows with an input": (
         model(
-            [node("Cast", "x", "s", to=TensorProto.STRING), node("Cast", "s", "y", to=1)], [value("x", 3)], [value("y", 3)]
-        ),
-        "tensors of strings have no fixed size",
-    ),
-    "state that grows": (
-        model(
-            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2)], [value("y", "n")],
-            [scalar("times", 3, np.int64), scalar("yes", True, np.bool_)],
+            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2), value("times", kind=TensorProto.INT64)],
+            [value("y", "n")], [scalar("yes", True, np.bool_)],
         ),
         "tensor 'y' (output of Loop 'y') has no fixed shape",
     ),

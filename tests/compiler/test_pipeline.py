@@ -21,6 +21,7 @@ from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.session import session_options
 from tests.compiler.conftest import Command, Compile
@@ -170,7 +171,7 @@ class TestShapes:
         with pytest.raises(UnsupportedModel) as caught:
             compiled(self.dynamic())
         assert str(caught.value) == (
-            "input 'x' has a dynamic shape [N, 3, side, 32]; fix it, for example with --input-shape x:1,3,1,32"
+            "input 'x' has a dynamic shape [N, 3, side, 32]; fix it, for example with --input-shape x:1,3,224,32"
         )
 
     def test_fixed(self, compiled: Compile) -> None:
@@ -265,17 +266,30 @@ class TestRealModels:
         for output, array in zip(load_executor(made.folder).run(sample).values(), expected, strict=True):
             np.testing.assert_array_equal(output, array)
 
+    def test_a_branch_that_is_wrong_for_the_shapes(self, real: Callable[[str], Path], compiled: Compile) -> None:
+        """The sample rate chooses a branch; 512 samples are right for 16 kHz alone."""
+        path = real("silero_vad")
+        made = compiled(path, input_shapes={"input": (1, 512), "state": (2, 1, 128)})
+        (sample,) = random_inputs(made.compiled.manifest, 1)
+        whole = ort.InferenceSession(path, session_options(2), providers=["CPUExecutionProvider"])
+        right = {**sample, "sr": np.array(16_000)}
+        outputs = load_executor(made.folder).run(right).values()
+        for output, array in zip(outputs, whole.run(None, right), strict=True):
+            np.testing.assert_allclose(output, array, atol=1e-5)
+        with pytest.raises(InputError, match="wrong for these shapes"):
+            load_executor(made.folder).run({**sample, "sr": np.array(8_000)})
+
     @pytest.mark.parametrize(
         ("name", "options", "problem"),
         [
             (
                 "silero_vad",
-                {"input_shapes": {"input": (1, 512), "state": (2, 1, 128)}},
-                "onnxruntime itself refuses the model with these input shapes",
+                {"input_shapes": {"input": (1, 1024), "state": (2, 1, 128)}},
+                "not every tensor has a shape with these inputs: ",
             ),
             ("silero_vad", {}, "fix"),
         ],
-        ids=["If of two shapes", "dynamic"],
+        ids=["an If of two wrong branches", "dynamic"],
     )
     def test_refused(
         self,

@@ -216,7 +216,8 @@ def test_wrong_file(text: str | bytes, problem: str, recipe: Any) -> None:
     [
         (
             "image-net",
-            "--preprocess: there is no preset 'image-net'; use imagenet, imagenet-caffe, tf, cifar10, raw, or a .toml file",
+            "--preprocess: there is no preset 'image-net'; did you mean 'imagenet'? use imagenet, imagenet-caffe, tf, "
+            "cifar10, raw, or a .toml file",
         ),
         ("", "--preprocess: there is no preset ''; use imagenet"),
         ("none.toml", "--preprocess: cannot read none.toml: No such file or directory"),

@@ -176,7 +176,7 @@ def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     assert isinstance(caught.value, ModelError)
     assert isinstance(caught.value, ValueError)
     assert str(caught.value) == (
-        "unknown network 'vgg17': choose one of "
+        "unknown network 'vgg17': did you mean 'vgg19'? choose one of "
         "vgg16, vgg19, alexnet, resnet50, googlenet, mobilenetv2, squeezenet, xception, densenet121, inceptionv3, unet, "
         "tiny_yolo, c3d, lstm_tagger, vit_tiny, mobilenetv2_int8, cifar10_vgg"
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hyps.compiler.bundle_writer.copy import write_weights
-from hyps.compiler.bundle_writer.extract import Extractor
+from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.models.layers import LayerOutput, Layers
 from hyps.models.vgg import vgg16
 from hyps.passes.cost.costs import costs
@@ -178,7 +178,7 @@ class Net:
             constants.append(placeholder(name, inside.data_type, values.shape))
             end += values.nbytes + 5
         for name, shape in self._absent.items():
-            weights[name] = Weight(path="nowhere", offset=0, row_bytes=4 * math.prod(shape))
+            weights[name] = Weight(path=f"nowhere/{name}", offset=0, row_bytes=4 * math.prod(shape))
             constants.append(placeholder(name, TensorProto.FLOAT, shape))
         return Model(proto=self.proto(constants), weights=weights)
 
@@ -260,10 +260,10 @@ def write(model: Model, part: Partition, folder: Path) -> Path:
     """Write a partition and its weights into a new folder in ``folder``."""
     place = folder / f"part{len(list(folder.iterdir()))}"
     place.mkdir()
-    extracted = Extractor(model, [part]).extract(part, "weights")
-    (place / "model.onnx").write_bytes(extracted.model.SerializeToString())
-    if extracted.weights:
-        write_weights(place, "weights", extracted.weights, lambda count: None)
+    extractor = Extractor(model, [part])
+    (place / "model.onnx").write_bytes(extractor.extract(part, "weights").model.SerializeToString())
+    if contents := extractor.contents(part):
+        write_weights(place, "weights", placed(contents), lambda count: None)
     return place / "model.onnx"
 
 

@@ -122,6 +122,16 @@ def test_inputs_and_outputs_must_stay(how: Callable[[ModelProto], object]) -> No
     assert str(caught.value) == "rewrite Break changed the model's inputs or outputs"
 
 
+def test_documentation_and_metadata_are_no_part_of_the_interface() -> None:
+    def describe(proto: ModelProto) -> None:
+        proto.graph.output[0].doc_string = "scores"
+        proto.graph.output[0].metadata_props.add(key="name", value="linear_8")
+        proto.graph.input[0].type.denotation = "IMAGE"
+
+    result = run_rewrites(two_layers(), [Break(how=describe)])
+    assert result.model.proto.graph.output[0].metadata_props[0].value == "linear_8"
+
+
 def negate(proto: ModelProto) -> None:
     proto.graph.node[0].op_type = "Neg"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hyps.runtime.errors import HubError
+from hyps.runtime.suggestions import install
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -44,7 +45,7 @@ def make_certificates(hosts: Sequence[str]) -> Certificates:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding
     except ImportError:
-        raise HubError("certificates need the cryptography library: pip install 'hyps[manager]'") from None
+        raise HubError(f"certificates need the cryptography library; {install('manager')}") from None
     authority_key, hub_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     return Certificates(
         authority=_authority_certificate(authority_key).public_bytes(Encoding.PEM),

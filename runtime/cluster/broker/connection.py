@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -21,28 +22,37 @@ from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.broker.link import LinkFactory, Receiver
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.errors import HubError
+from hyps.runtime.suggestions import install
 
 try:
-    from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5
+    from paho.mqtt.client import Client, MQTTMessage, MQTTv5
     from paho.mqtt.enums import CallbackAPIVersion
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 except ImportError:
-    raise HubError("several devices need the paho-mqtt library: pip install 'hyps[cluster]'") from None
+    raise HubError(f"several devices need the paho-mqtt library; {install('cluster')}") from None
 
 #: The hub publishes the last will of a silent device after one and a half times this.
 KEEPALIVE_S = 4
 CONNECT_S = 10
 #: The least and the most seconds before a lost connection is tried again.
 RECONNECT_S = (1, 4)
+#: The least and the most seconds between two attempts to reach a hub that was not there yet.
+WAIT_S = (1, 30)
 #: The number of unacknowledged messages: it bounds what either side holds in addition to its queues.
 INFLIGHT = 20
 _MANAGER_SESSION_S = 24 * 3600
-_RETRY_S = 1
 _LINGER_S = 1
-#: paho's texts of the CONNACK reasons after which another attempt is useless.
-_REFUSED = {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
+_NEW_JOIN_FILE = "the join file is out of date, or the hub has not read its files again: kill -HUP $(pidof mosquitto)"
+#: paho's texts of the CONNACK reasons after which another attempt is useless, and what to do.
+_REFUSED = {
+    "Bad user name or password": _NEW_JOIN_FILE,
+    "Not authorized": _NEW_JOIN_FILE,
+    "Banned": "",
+    "Client identifier not valid": "give another --name",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +64,10 @@ class _Unreachable(HubError):
 class Connection:
     """One user's connection to the hub. Callbacks run on its own thread and must be quick.
 
-    ``connected`` is called after every connect, and is the place to subscribe. ``received`` gets every message and must
-    acknowledge it, at once or later. Without a connection, the hub keeps this user's messages for ``session_s`` seconds. The
-    hub sends up to ``inflight`` messages before the first is acknowledged.
+    ``connected`` is called after every connect, and is the place to subscribe; ``lost`` after a loss, with its reason.
+    ``received`` gets every message of quality of service 1 or 2 and must acknowledge it, at once or later. Without a
+    connection, the hub keeps this user's messages for ``session_s`` seconds. It sends up to ``inflight`` messages before the
+    first is acknowledged.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class Connection:
         *,
         received: Receiver,
         connected: Callable[[], None] = lambda: None,
+        lost: Callable[[str], None] = lambda reason: _log.warning("the hub is gone: %s", reason),
         will: tuple[str, bytes] | None = None,
         session_s: int = 0,
         inflight: int = INFLIGHT,
@@ -73,13 +85,16 @@ class Connection:
         self._session_s, self._inflight = session_s, inflight
         self.address = join.address
         self._received = received
-        self._connected = connected
+        self._connected, self._lost = connected, lost
+        self._repeats = Tally()
         self._ready = threading.Event()
         self._subscribes = False
         self.refused: str | None = None
         self.largest_bytes: int | None = None  # the hub's limit on messages
-        self._number = 0
-        self._last_sent: MQTTMessageInfo | None = None
+        self._number, self._joined = 0, False
+        self._sent: deque[int] = deque()  # the bytes of each message that is not acknowledged, the oldest first
+        self._sent_bytes = 0
+        self._acknowledged = threading.Condition()
         client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5, manual_ack=True)
         client.max_inflight_messages_set(INFLIGHT)
         client.reconnect_delay_set(*RECONNECT_S)
@@ -94,6 +109,7 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = lambda *_: self._ready.set()
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         client.on_socket_open = _no_delay
         self._client = client
 
@@ -102,21 +118,24 @@ class Connection:
 
         With ``patient``, wait without end for a hub that is not there yet.
         """
+        pause_s, longest_s = WAIT_S
         while True:
             try:
                 self._connect()
                 break
-            except _Unreachable:
+            except _Unreachable as unreachable:
                 if not patient:
                     raise
-                _log.warning("waiting for the hub at %s", self.address)
-                time.sleep(_RETRY_S)
+                _log.warning("%s; trying again in %g s", unreachable.fault.problem, pause_s)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, longest_s)
         self._client.loop_start()
-        ready = self._ready.wait(wait_s)
-        if self.refused or not ready:
+        while not self._ready.wait(wait_s) and patient:
+            _log.warning("the hub at %s does not answer yet%s", self.address, f": {self.refused}" if self.refused else "")
+        if self.refused or not self._ready.is_set():
             self.close()
             reason = f"refuses: {self.refused}" if self.refused else f"does not answer within {wait_s:.0f} s"
-            raise HubError(f"the hub at {self.address} {reason}")
+            raise HubError(f"the hub at {self.address} {reason}", _REFUSED.get(self.refused or "", ""))
 
     def _connect(self) -> None:
         properties: Any = _properties(PacketTypes.CONNECT)
@@ -137,7 +156,7 @@ class Connection:
         except ssl.SSLError as error:
             raise HubError(f"{hub} does not speak TLS 1.2 or newer: {error.reason}") from None
         except OSError as error:
-            raise _Unreachable(f"cannot reach {hub}: {error.strerror or error}; is it running?") from None
+            raise _Unreachable(f"cannot reach {hub}: {error.strerror or error}", "is it running?") from None
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Ask for messages on ``topics``; usually called in ``connected``."""
@@ -156,28 +175,42 @@ class Connection:
         if expiry_s is not None:
             properties = _properties(PacketTypes.PUBLISH)
             properties.MessageExpiryInterval = expiry_s
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        self._last_sent = sent
+        with self._acknowledged:
+            self._sent.append(len(payload))
+            self._sent_bytes += len(payload)
+        self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+
+    def wait_until_sent(self, all_but_bytes: int) -> None:
+        """Wait until the hub has acknowledged all messages but so many bytes, also while there is no connection.
+
+        Not for a thread that this connection's own thread may have to wait for.
+        """
+        with self._acknowledged:
+            self._acknowledged.wait_for(lambda: self._sent_bytes <= all_but_bytes)
 
     def close(self) -> None:
         """Disconnect when all published messages are acknowledged, or after a second; the hub publishes no last will."""
         until = time.monotonic() + _LINGER_S
-        while self._client.is_connected() and self._unsent() and time.monotonic() < until:
+        while self._client.is_connected() and self._sent and time.monotonic() < until:
             time.sleep(0.002)
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _unsent(self) -> bool:
-        return self._last_sent is not None and not self._last_sent.is_published()
+    def _on_publish(self, client: Client, data: Any, mid: int, reason: Any, properties: Any) -> None:
+        """Note an acknowledgement; they come in order, or nearly so."""
+        with self._acknowledged:
+            self._sent_bytes -= self._sent.popleft()
+            self._acknowledged.notify_all()
 
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self.refused = str(reason)
-            _log.warning("the hub refuses: %s", reason)
+            if self._number and (times := self._repeats.count(str(reason))) is not None:  # else `open` says it
+                _log.warning("the hub refuses: %s%s", reason, times)
             if str(reason) in _REFUSED:
                 self._ready.set()
             return
-        self.refused = None
+        self.refused, self._joined = None, True
         self.largest_bytes = getattr(properties, "MaximumPacketSize", None)
         self._number += 1
         self._subscribes = False
@@ -186,10 +219,16 @@ class Connection:
             self._ready.set()
 
     def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            _log.warning("the hub is gone: %s", reason)
+        if reason.is_failure and self._joined:  # not after an attempt that the hub has refused
+            self._joined = False
+            self._lost(str(reason))
 
     def _on_message(self, client: Client, data: Any, message: MQTTMessage) -> None:
+        if message.qos == 0:
+            # It has no number, so that an acknowledgement is against the protocol, after which the hub disconnects.
+            if (times := self._repeats.count(message.topic)) is not None:
+                _log.warning("refused a message of quality of service 0 on %s%s", ascii(message.topic)[1:-1], times)
+            return
         mid, number = message.mid, self._number
 
         def acknowledge() -> None:

@@ -1,8 +1,8 @@
 """Write all files that Mosquitto needs to be the communication hub (Kaboubi, sections 3.3.1.2 and 3.3.4.2).
 
 A credential may use only its own topics, by an access list that names each (`hyps.runtime.cluster.protocol.topics`). A
-stolen credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere, so its queues
-are short. A broker that is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
+stolen credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere. A broker that
+is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hyps.runtime.cluster.broker.certificates import make_certificates
 from hyps.runtime.cluster.broker.join import Join, encode_join, read_join
-from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES, QUEUED_BYTES
 from hyps.runtime.cluster.protocol.topics import MANAGER, TOPIC_ROOT, Role, access_rules, checked_name
 from hyps.runtime.errors import HubError
 
@@ -91,8 +91,9 @@ persistent_client_expiration 1d
 max_packet_size {FRAME_LIMIT_BYTES + ENVELOPE_BYTES}
 # As many as the client allows.
 max_inflight_messages 0
+# A receiver that is slower than the sender needs a queue for one job's largest tensor; the manager sends no more at a time.
 max_queued_messages 1000
-max_queued_bytes {64 << 20}
+max_queued_bytes {QUEUED_BYTES}
 max_keepalive 60
 max_connections 256
 

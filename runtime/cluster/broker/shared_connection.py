@@ -19,6 +19,7 @@ from hyps.runtime.cluster.broker.link import Link, Receiver
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.messages import WorkerState
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.errors import HubError
 
@@ -35,6 +36,7 @@ class SharedConnection:
     def __init__(self, join: Join, changed: Callable[[], None], *, clients: bool = False) -> None:
         self._changed, self.clients = changed, clients
         self._states: dict[User, tuple[bytes, WorkerState]] = {}
+        self._rejected = Tally()
         self._heard_at: dict[User, float] = {}
         self._local_hub: InProcessHub | None = None
         self._lock = threading.RLock()
@@ -117,9 +119,10 @@ class SharedConnection:
 
     def _note_state(self, worker: User, payload: bytes) -> None:
         try:
-            state = messages.decode_message(payload, WorkerState)
+            state = messages.decode_state(payload)
         except Rejection as reason:
-            _log.warning("dropped a state of %d bytes from %s: %s", len(payload), worker.name, reason)
+            if (times := self._rejected.count((worker, str(reason)))) is not None:
+                _log.warning("dropped a state of %d bytes from %s: %s%s", len(payload), worker.name, reason, times)
             return
         before = self._states.get(worker)
         if state.online:

@@ -13,7 +13,7 @@ from hyps.runtime.cluster.cli.options import add_hub, hub_of
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
-from hyps.runtime.terminal.console import note
+from hyps.runtime.terminal.console import json_text, note, plain, show
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
 from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
@@ -167,7 +167,7 @@ def _add(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.broker.hub_files import add_user
     from hyps.runtime.cluster.broker.join import encode_join
 
-    _print(encode_join(add_user(options.hub_dir, options.role, options.name)).decode(), end="")
+    show([json_text(encode_join(add_user(options.hub_dir, options.role, options.name))).removesuffix("\n")])
     if not options.quiet:
         note(f"a running hub admits {options.name} once it reads its files again: kill -HUP $(pidof mosquitto)", _PROGRAM)
 
@@ -191,6 +191,5 @@ def _say(options: argparse.Namespace) -> Callable[[str], None]:
     return (lambda text: None) if options.quiet else _print
 
 
-def _print(text: str, end: str = "\n") -> None:
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
+def _print(text: str) -> None:
+    show([plain(text)])

@@ -16,7 +16,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.errors import HubError
-from hyps.runtime.terminal.console import height, moves, show
+from hyps.runtime.terminal.console import height, json_text, plain, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
@@ -55,7 +55,7 @@ def _watch(heard: queue.Queue[bytes], status: Status | None, *, as_json: bool) -
                 _print(status, as_json=True)
         else:
             lines = cropped(list(table_lines(status)) if status else [_NO_MANAGER])
-            show([_over(drawn) + "\n".join(lines)])
+            show(["\n".join(lines)], over=drawn)
             drawn = len(lines)
         status = _next(heard)
 
@@ -64,11 +64,6 @@ def cropped(lines: list[str]) -> list[str]:
     """Return the lines that fit the terminal's height, so that they can be overwritten."""
     most = height(sys.stdout) - 1
     return lines if len(lines) <= most else [*lines[: most - 1], f"... {len(lines) - most + 1} more lines"]
-
-
-def _over(lines: int) -> str:
-    """Return the code that overwrites the last ``lines`` of a terminal; elsewhere an empty line."""
-    return f"\x1b[{lines}F\x1b[J" if lines and moves(sys.stdout) else "\n" if lines else ""
 
 
 def _next(heard: queue.Queue[bytes]) -> Status | None:
@@ -83,29 +78,42 @@ def _next(heard: queue.Queue[bytes]) -> Status | None:
 
 
 def _print(status: Status, *, as_json: bool) -> None:
-    show([messages.encode_message(status).decode()] if as_json else table_lines(status))
+    show([json_text(messages.encode_message(status))] if as_json else table_lines(status))
 
 
 def table_lines(status: Status) -> Iterator[str]:
     """Yield the status as text: a summary, the workers, the sub-bundles."""
-    yield f"{status.model}: {status.jobs} job{'' if status.jobs == 1 else 's'} under way, {status.answered} answered, "
-    f"{status.answered_per_s:.1f} a second"
+    if not status.model:
+        yield "the manager runs, and serves no bundle: choose one on its page"
+        yield ""
+        yield from _workers(status)
+        return
+    jobs = f"{status.jobs} job{'' if status.jobs == 1 else 's'} under way"
+    yield f"{plain(status.model)}: {jobs}, {status.answered} answered, {status.answered_per_s:.1f} a second"
     yield ""
-    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
-    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
-    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+    yield from _workers(status)
     yield ""
     columns = (Column("sub-bundle", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
     yield from table(columns, map(_sub_bundle, status.sub_bundles))
     if status.rejected:
         yield ""
-        yield f"rejected messages: {', '.join(f'{count} {reason}' for reason, count in status.rejected.items())}"
+        yield f"rejected messages: {', '.join(f'{count} {plain(reason)}' for reason, count in status.rejected.items())}"
+
+
+def _workers(status: Status) -> Iterator[str]:
+    """Yield the table of workers."""
+    if not status.workers:
+        yield "no worker has joined: start hyps-worker on a board"
+        return
+    numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
+    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
+    yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
 
 
 def _worker(each: WorkerLine) -> list[str]:
     holds = " ".join([*map(str, each.loaded), *(f"({number})" for number in each.loading)]) or "-"
     notes = [f"a group of {each.group}"] if each.group else []
-    notes += ["set aside: its answers were wrong"] if each.set_aside else [each.problem] if each.problem else []
+    notes += [f"set aside: {each.problem}" if each.set_aside else each.problem] if each.problem else []
     speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
     return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from hyps.runtime.cluster.protocol.topics import MANAGER, checked_name
 from hyps.runtime.device.process_memory import HUGE_HEAP_BYTES, restart_lean
 from hyps.runtime.errors import DeviceError, HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
+from hyps.runtime.terminal.console import plain, show
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
 from hyps.runtime.terminal.parser import Parser, add_about, count, size
@@ -97,7 +99,17 @@ def _run(options: argparse.Namespace) -> None:
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
     below = options.sub_hub or options.sub_join
     host = _group(options, join, cache) if below else _device(options, cache)
-    Worker(join, name, host, cache, options.cache_size).run()
+    Worker(join, name, host, cache, options.cache_size, say=_ignore if options.quiet else _say).run()
+
+
+def _say(line: str) -> None:
+    """Print what happens, as long as somebody reads it."""
+    with suppress(OSError, RuntimeFault):
+        show([plain(line)])
+
+
+def _ignore(line: str) -> None:
+    """Print nothing."""
 
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:

@@ -13,9 +13,11 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.options import ClusterOptions
-from hyps.runtime.cluster.manager.workers import WorkerRegistry, describe_placement
+from hyps.runtime.cluster.manager.speeds import Work
+from hyps.runtime.cluster.manager.workers import WorkerRegistry
+from hyps.runtime.cluster.placement.description import describe_placement
 from hyps.runtime.cluster.placement.forecast import forecast, streamed_bytes
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
+from hyps.runtime.cluster.placement.partitioner import WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
@@ -24,6 +26,10 @@ from hyps.runtime.errors import BudgetError, OutputError
 
 #: Attempt numbers reserved for one start of a manager: more than it makes at one sub-bundle of a job.
 _ATTEMPTS_PER_START = 4096
+#: A placement waits for workers that come or go for this many times ``settle_s`` at most.
+_LONGEST_SETTLES = 10
+#: A worker gets an input that is larger than this only after it has answered the one before.
+_LARGE_INPUT_BYTES = 32 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -50,11 +56,38 @@ class Deployment:
         self._placement: Placement | None = None
         self._placed_on: list[WorkerCapacity] = []
         self._ordered_to: set[str] = set()
-        self._changed_at = 0.0
+        self._changed_at = self._changing_since = 0.0
+        self._read_s: dict[tuple[str, int], float] = {}
 
     def workers_changed(self) -> None:
-        """Note that a worker came, went or changed: the next placement waits until no more follow."""
-        self._changed_at = time.monotonic()
+        """Note that a worker came, went or changed: the next placement waits until no more follow, but not for long."""
+        now = time.monotonic()
+        if self._is_settled(now):
+            self._changing_since = now
+        self._changed_at = now
+
+    def _is_settled(self, now: float) -> bool:
+        settle_s = self._options.timeouts.settle_s
+        return now - self._changed_at > settle_s or now - self._changing_since > _LONGEST_SETTLES * settle_s
+
+    def work(self, worker: str, sub_bundle: int) -> Work:
+        """Return what a worker has to do for one input of a sub-bundle that it holds."""
+        assert self.scheduler
+        graph = self.scheduler.graph
+        macs = sum(step_cost(self._manifest, self._manifest.steps[index]) for index in graph.runs[sub_bundle])
+        read_s = self._read_s.get((worker, sub_bundle), 0.0)
+        return Work(macs=macs, moved_bytes=graph.moved_bytes[sub_bundle], read_s=read_s)
+
+    def can_spare(self, name: str) -> bool:
+        """Return whether the other workers could take over all sub-bundles of this one."""
+        others = [worker for worker in self._usable_workers() if worker.name != name]
+        if self._placement is None or not others:
+            return False
+        try:
+            assign(self._manifest, repair_placement(self._manifest, self._placement, others, self._options.copies), others)
+        except BudgetError:
+            return False
+        return True
 
     def resume(self) -> None:
         """Resume the jobs of the journal, with the runs of steps that it remembers.
@@ -85,7 +118,7 @@ class Deployment:
         """Place the bundle if nothing is under way and the workers have changed; else mend the placement."""
         homes = self.scheduler.replicas.homes if self.scheduler else []
         workers = self._usable_workers()
-        settled = time.monotonic() - self._changed_at > self._options.timeouts.settle_s
+        settled = self._is_settled(time.monotonic())
         if self.scheduler and self.scheduler.jobs:
             too_few = any(len(each) < self._options.copies for each in homes)
             names = {worker.name for worker in workers}
@@ -114,6 +147,7 @@ class Deployment:
             return
         try:
             self._order(repair_placement(self._manifest, self._placement, workers, self._options.copies), workers)
+            self._placed_on = []  # when nothing is under way, a better placement follows, also if the lost worker is back
         except BudgetError as error:
             self._complain(str(error))
 
@@ -177,7 +211,12 @@ class Deployment:
         self._journal.set_plan(self._bundle_sha256, msgspec.json.encode(placed).decode())
         self.scheduler.replicas.place(dict(enumerate(placement.homes)))
         self.scheduler.withdraw()
-        self.scheduler.windows = {worker.name: LEASE_WINDOW * max(1, worker.group) for worker in workers}
+        self.scheduler.windows = {worker.name: self._window(worker, assigned[worker.name]) for worker in workers}
+        self._read_s = {
+            (worker.name, number): streamed_bytes(part) / worker.storage_bytes_per_s
+            for worker in workers
+            for number, part in assigned[worker.name].items()
+        }
         groups = {worker.name for worker in workers if worker.group}  # a group changes its workers' sub-bundles, too
         self.scheduler.streaming = frozenset(
             name
@@ -191,6 +230,14 @@ class Deployment:
             f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
+
+    def _window(self, worker: WorkerCapacity, parts: Mapping[int, Manifest]) -> int:
+        """Return how many leases a worker has at a time: a single board has no memory for a second large input."""
+        if worker.group:
+            return LEASE_WINDOW * worker.group
+        assert self.scheduler
+        largest = max((self.scheduler.graph.input_bytes[number] for number in parts), default=0)
+        return LEASE_WINDOW if largest <= _LARGE_INPUT_BYTES else 1
 
     def _complain(self, reason: str) -> None:
         if reason != self.complaint:

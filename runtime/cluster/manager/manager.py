@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, TensorRecord
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.manager.deployment import Deployment
@@ -25,20 +25,23 @@ from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.status import Status, StatusPublisher
-from hyps.runtime.cluster.manager.submissions import Submissions
+from hyps.runtime.cluster.manager.submissions import Submissions, damage_reason
+from hyps.runtime.cluster.manager.worker_watch import WorkerWatch
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
+from hyps.runtime.cluster.protocol.sendable import check_sendable
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.cluster.scheduling.leases import Lease
-from hyps.runtime.cluster.scheduling.scheduler import Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import LEASED_BYTES, Scheduler
 from hyps.runtime.cluster.scheduling.trace import Span
-from hyps.runtime.cluster.transfer.journal import Journal
+from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.cluster.transfer.sender import InputSender
+from hyps.runtime.terminal.console import plain
 
-_ARRIVING_BYTES = 256 << 20
 _TICK_S = 0.2
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
@@ -62,22 +65,35 @@ class Manager:
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = read_manifest(bundle)
+        check_sendable(self.manifest)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        compress, timeouts = options.compress, options.timeouts
+        compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
         self._statistics = Statistics()
-        self._workers = WorkerRegistry(bundle, self.manifest, listen, timeouts, compress=compress)
-        self._status = StatusPublisher(self.manifest, self._workers, self._statistics, timeouts.status_expiry_s)
+        self._workers = WorkerRegistry(bundle, self.manifest, listen, options, self._statistics.speeds)
+        self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, options, say)
+        self._watch_workers = WorkerWatch(self._workers, self.deployment, self._statistics.speeds, say)
         self._submissions = Submissions(self.manifest, bundle_sha256, journal, self._publish, compress=compress)
         self._results = ResultCollector(
-            self.deployment, journal, self._statistics, options.votes, self._on_outvoted, self._on_end
+            self.deployment,
+            journal,
+            self._statistics,
+            options.votes,
+            answered=self._watch_workers.answered,
+            unanswered=self._watch_workers.unanswered,
+            outvoted=self._on_outvoted,
+            ended=self._on_end,
         )
         self._started_at = time.monotonic()
         self._unacknowledged = Acknowledgements(UNACKNOWLEDGED)
-        self._assembler = Assembler(self._expected_record, limit_bytes=_ARRIVING_BYTES)
-        self._sender = InputSender(self.manifest.tensors, journal, self._assembler, self._publish_input, compress=compress)
+        self._repeats = Tally()
+        # apart, so that clients' inputs, however many, leave room for workers' outputs
+        self._inputs = Assembler(self._expected_record, limit_bytes=self._submissions.arriving_bytes)
+        outputs_bytes = max(LEASED_BYTES, 2 * _largest_step_bytes(self.manifest))
+        self._outputs = Assembler(self._expected_record, limit_bytes=outputs_bytes)
+        self._sender = InputSender(self.manifest.tensors, journal, self._outputs, self._publish_input, compress=compress)
         self._events = EventQueue()
         self.deployment.resume()
         self._connection = link(
@@ -131,15 +147,24 @@ class Manager:
     def cancel(self, job: str) -> None:
         """Give up a job that is announced or under way. Not thread-safe: call it through `ask`."""
         self._submissions.withdraw(job)
-        self._assembler.forget(job)
+        self._inputs.forget(job)
         if self._scheduler and job in self._scheduler.jobs:
             self._results.fail(job, "the job was cancelled")
             self._journal.forget(job)
 
     def _send_inputs(self, scheduler: Scheduler) -> None:
         for lease in scheduler.tasks(time.monotonic()):
+            if (job := scheduler.jobs.get(lease.key.job)) is None:
+                scheduler.failed(lease.worker, lease.key)  # the job has just failed
+                continue
             self._statistics.trace.sent(lease.key, lease.worker)
-            self._sender.send(lease, scheduler.jobs[lease.key.job], scheduler.graph.inputs[lease.key.sub_bundle])
+            self._watch_workers.sent(lease)
+            try:
+                self._sender.send(lease, job, scheduler.graph.inputs[lease.key.sub_bundle])
+            except DamagedTensor as fault:
+                _log.error("job %s fails: %s", lease.key.job, fault)
+                scheduler.failed(lease.worker, lease.key)
+                self._results.fail(lease.key.job, damage_reason(fault))
 
     def _publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         self._connection.publish(topic, payload, expiry_s=expiry_s)
@@ -164,7 +189,7 @@ class Manager:
                 self._workers.seen(name)
             if source.channel == "state":
                 if payload:
-                    self._on_state(name, messages.decode_message(payload, messages.WorkerState))
+                    self._watch_workers.state(name, messages.decode_state(payload))
             elif payload.startswith(MAGIC):
                 self._on_frame(source.user, payload, acknowledge)
                 return  # the frame is acknowledged when its tensor is written down
@@ -174,7 +199,8 @@ class Manager:
                 self._on_client_message(name, messages.decode_client_message(payload))
         except Rejection as reason:
             self._statistics.rejected[str(reason)] += 1
-            _log.warning("dropped a message of %d bytes on %s: %s", len(payload), text, reason)
+            if (times := self._repeats.count((text, str(reason)))) is not None:
+                _log.warning("dropped a message of %d bytes on %s: %s%s", len(payload), plain(text), reason, times)
         acknowledge()
 
     def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
@@ -192,31 +218,9 @@ class Manager:
         else:
             self._submissions.handle(name, message, has_workers=self._scheduler is not None)
 
-    def _on_state(self, name: str, state: messages.WorkerState) -> None:
-        change = self._workers.update(name, state)
-        if change.lost:
-            self._lose_worker(name)
-        if change.joined:
-            self._say(f"{name} has joined: {self._workers.describe(name)}")
-        if change.joined or change.capacity_changed:
-            self.deployment.workers_changed()
-        if self._scheduler:
-            if change.reconnected:
-                self._scheduler.release(name)
-            self._scheduler.replicas.loading(name, change.loading)
-            self._scheduler.replicas.loaded(name, change.loaded)
-
-    def _lose_worker(self, name: str) -> None:
-        numbers = self._scheduler.lost(name) if self._scheduler else []
-        kind = "sub-bundle" if len(numbers) == 1 else "sub-bundles"
-        self._say(f"{name} is gone" + (f": {kind} {', '.join(map(str, numbers))} must move" if numbers else ""))
-        self.deployment.workers_changed()
-        if self._scheduler and self._scheduler.jobs:
-            self.deployment.mend()
-
     def _on_frame(self, sender: User, frame: bytes, acknowledge: Callable[[], None]) -> None:
         """Take a chunk and forward it; when its tensor is complete, write that down. Raises `Rejection`."""
-        result = self._assembler.add(sender, frame)
+        result = (self._inputs if sender.role is Role.CLIENT else self._outputs).add(sender, frame)
         if isinstance(result, Rejected):
             raise Rejection(result.reason)
         self._unacknowledged.hold(result.header.key, acknowledge)
@@ -252,23 +256,27 @@ class Manager:
         return self.manifest.tensors[tensor]
 
     def _on_outvoted(self, name: str, key: Key) -> None:
-        self._say(f"{name} was outvoted on sub-bundle {key.sub_bundle} of job {key.job}: it is set aside")
-        self._workers.set_aside(name)
-        self._lose_worker(name)
+        self._watch_workers.set_aside(name, f"it was outvoted on sub-bundle {key.sub_bundle} of job {key.job}")
 
     def _on_end(self, job: str) -> None:
-        self._assembler.forget(job)
+        self._outputs.forget(job)
         self._sender.forget(job)
         self._submissions.answer(job)
 
     def _tick(self) -> None:
-        for name in self._workers.lapsed():
-            self._lose_worker(name)
+        self._watch_workers.check()
         if self._scheduler:
-            self._scheduler.expire(time.monotonic())
+            for lease in self._scheduler.expire(time.monotonic()):
+                reason = f"it did not answer within {self._options.lease_s:.0f} s, several times in a row"
+                self._watch_workers.unanswered(lease.worker, reason)
             for job, number in self._scheduler.exhausted():
                 self._results.fail(job, f"sub-bundle {number} was tried too often")
         for job in self._submissions.expire():
-            self._assembler.forget(job)
+            self._inputs.forget(job)
         self.deployment.ensure()
         self._status.publish(self._connection, self._scheduler)
+
+
+def _largest_step_bytes(manifest: Manifest) -> int:
+    """Return the largest sum of the tensors that are there after a step: an upper bound on what arrives for one job."""
+    return max(sum(manifest.tensors[name].nbytes for name in step.live) for step in manifest.steps)

@@ -14,6 +14,8 @@ class Timeouts:
     - ``silence_s``: after the hub was gone, until a worker that has said nothing counts as lost. A worker's keepalive and
       the time to connect again fit in.
     - ``load_retry_s``: until a worker that could not load a sub-bundle is asked to try again.
+    - ``obey_s``: until a worker that has not answered its orders is set aside.
+    - ``load_s``: until a worker that has not loaded its sub-bundles is set aside, without the time that their files take.
     - ``status_expiry_s``: until the hub forgets the last status, so that nobody believes that of a manager that is gone.
     """
 
@@ -21,6 +23,8 @@ class Timeouts:
     startup_s: float = 5.0
     silence_s: float = 15.0
     load_retry_s: float = 5.0
+    obey_s: float = 20.0
+    load_s: float = 180.0
     status_expiry_s: int = 5
 
 

@@ -13,6 +13,7 @@ from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
+from hyps.runtime.terminal.console import plain
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +21,9 @@ _log = logging.getLogger(__name__)
 class ResultCollector:
     """The results of one manager's jobs; with ``votes``, the results of that many workers are compared.
 
-    ``outvoted`` is called with a worker whose result lost a vote, ``ended`` with a job that is done or has failed, after
-    the journal has it.
+    ``answered`` is called with a worker and the lease that it has computed, ``unanswered`` with a worker that could not, and
+    why; ``outvoted`` with a worker whose result lost a vote; ``ended`` with a job that is done or has failed, after the
+    journal has it.
     """
 
     def __init__(
@@ -30,11 +32,15 @@ class ResultCollector:
         journal: Journal,
         statistics: Statistics,
         votes: int,
+        *,
+        answered: Callable[[str, Key], None],
+        unanswered: Callable[[str, str], None],
         outvoted: Callable[[str, Key], None],
         ended: Callable[[str], None],
     ) -> None:
         self._deployment, self._journal, self._statistics = deployment, journal, statistics
         self._votes = Votes(votes) if votes > 1 else None
+        self._answered, self._unanswered = answered, unanswered
         self._outvoted, self._ended = outvoted, ended
 
     @property
@@ -57,8 +63,9 @@ class ResultCollector:
         if message.input and not self._votes and message.key.job in self._scheduler.jobs:
             self.fail(message.key.job, message.reason)
         else:
-            _log.warning("%s could not compute sub-bundle %d: %s", worker, message.key.sub_bundle, message.reason)
+            _log.warning("%s could not compute sub-bundle %d: %s", worker, message.key.sub_bundle, plain(message.reason))
             self._scheduler.failed(worker, message.key)
+            self._unanswered(worker, "it failed several times in a row")
 
     def fail(self, job: str, reason: str) -> None:
         """End a job without a result."""
@@ -75,6 +82,7 @@ class ResultCollector:
         verdict = votes.add(worker, received, self._scheduler.graph.outputs[key.sub_bundle])
         if verdict is None:
             return
+        self._answered(worker, key)
         self._scheduler.answered(key)
         for name in verdict.wrong:
             self._outvoted(name, key)
@@ -93,6 +101,7 @@ class ResultCollector:
         released = self._scheduler.arrived(key, received.tensor, received.digest)
         if released is None:
             return
+        self._answered(worker, key)
         self._journal.complete(key.job, key.sub_bundle, released)
         self._statistics.computed[worker].count()
         self._statistics.trace.done(key)

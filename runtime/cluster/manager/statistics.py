@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 
+from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.scheduling.trace import Trace
 
 #: A rate covers this many seconds.
@@ -37,7 +38,7 @@ class Statistics:
     """The counters of one manager since its start. Not thread-safe: use it on the manager's thread.
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
-    accepted; ``trace`` has the last jobs' times.
+    accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed.
     """
 
     def __init__(self) -> None:
@@ -45,3 +46,4 @@ class Statistics:
         self.computed: defaultdict[str, RateMeter] = defaultdict(RateMeter)
         self.rejected: Counter[str] = Counter()
         self.trace = Trace()
+        self.speeds = MeasuredSpeeds()

@@ -63,7 +63,10 @@ class SubBundleLine(Message, frozen=True, kw_only=True):
 
 
 class Status(Message, frozen=True, kw_only=True):
-    """The status of one manager and its cluster. ``rejected`` counts messages that were not accepted, by reason."""
+    """The status of one manager and its cluster; ``model`` is empty while it serves no bundle.
+
+    ``rejected`` counts messages that were not accepted, by reason.
+    """
 
     model: Text
     jobs: Count
@@ -118,8 +121,8 @@ class StatusPublisher:
                 leases=leases.count(name),
                 computed_per_s=self._statistics.computed[name].per_s(),
                 group=state.group,
-                set_aside=self._workers.is_set_aside(name),
-                problem=state.problem,
+                set_aside=(reason := self._workers.set_aside_because(name)) is not None,
+                problem=reason or state.problem,
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.broker.link import Link
-from hyps.runtime.cluster.manager.options import Timeouts
+from hyps.runtime.cluster.manager.obedience import Obedience
+from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.messages import Orders, Pulse, SubBundleOrder, WorkerState
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
+from hyps.runtime.terminal.console import plain
 
 #: A worker that cannot load a sub-bundle is asked to try again this many times, and then set aside.
 _LOAD_RETRIES = 3
+#: A worker is set aside after this many leases in a row without an answer.
+MAX_UNANSWERED = 3
 _NO_PULSE = Pulse(session="0" * 32, resident_bytes=0, queue=0)
 _log = logging.getLogger(__name__)
 
@@ -53,18 +61,27 @@ class WorkerRegistry:
     """The manager's registry of connected workers. Not thread-safe: use it on the manager's thread."""
 
     def __init__(
-        self, bundle: Path, manifest: Manifest, listen: str | None, timeouts: Timeouts, *, compress: bool = False
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        listen: str | None,
+        options: ClusterOptions,
+        speeds: MeasuredSpeeds,
     ) -> None:
-        self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, compress
-        self._timeouts = timeouts
+        self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, options.compress
+        self._timeouts = options.timeouts
         self.online: dict[str, WorkerState] = {}
         self._orders: dict[str, Orders] = {}
-        self._set_aside: set[str] = set()
+        self._set_aside: dict[str, str] = {}
         self.drained: set[str] = set()
         self._pulses: dict[str, tuple[float, Pulse]] = {}
         self._silent_until: dict[str, float] = {}
         self._troubles: dict[str, _LoadTrouble] = {}
-        self._epoch = 0
+        self._obedience = Obedience(options.timeouts, options.lease_s)
+        self._unanswered: Counter[str] = Counter()
+        self._speeds = speeds
+        self._problems = Tally()
+        self._epoch = secrets.randbelow(1 << 48)  # no worker holds orders of this number from an earlier manager
         self._connection: Link | None = None
         self._server: FileServer | None = None
 
@@ -82,19 +99,25 @@ class WorkerRegistry:
     def update(self, name: str, state: WorkerState) -> RegistryChange:
         """Take a worker's new state; return what that changes."""
         before = self.online.get(name)
+        if not state.online and (before is None or before.session != state.session):  # the last word of an earlier process
+            return RegistryChange()
         self._silent_until.pop(name, None)
         self._pulses[name] = time.monotonic(), self._pulses.get(name, (0.0, _NO_PULSE))[1]
         if not state.online:
-            if before is None or before.session != state.session:  # the last word of an earlier process
-                return RegistryChange()
-            self._drop(name)
+            self.drop(name)
             return RegistryChange(lost=True)
         self.online[name] = state
-        self._epoch = max(self._epoch, state.epoch)
-        if state.problem and (before is None or before.problem != state.problem):
-            _log.warning("%s: %s", name, state.problem)
+        is_news = state.problem and (before is None or before.problem != state.problem)
+        if state.problem and is_news and (times := self._problems.count(name)) is not None:
+            _log.warning("%s: %s%s", name, plain(state.problem), times)
         restarted = before is not None and before.session != state.session
+        if restarted:
+            self._forget_conduct(name)
         current = name in self._orders and state.epoch == self._orders[name].epoch
+        if current:
+            ordered = {order.number for order in self._orders[name].sub_bundles}
+            done = not state.loading and ordered <= {*state.loaded}
+            self._obedience.answered(name, state.epoch, time.monotonic(), done=done)
         if restarted or not (state.problem or state.loading):
             self._troubles.pop(name, None)
         elif current and not state.loading:
@@ -140,14 +163,15 @@ class WorkerRegistry:
         now = time.monotonic()
         gone = [name for name, until in self._silent_until.items() if until < now and name in self.online]
         for name in gone:
-            self._drop(name)
+            self.drop(name)
+        for name, reason in self._obedience.overdue(now).items():
+            self.set_aside(name, reason)
+            gone.append(name)
         for name, trouble in [*self._troubles.items()]:
             if trouble.retry_at >= now:
                 continue
             if trouble.tries > _LOAD_RETRIES:
-                _log.warning("%s is set aside: it cannot load its sub-bundles", name)
-                del self._troubles[name]
-                self._set_aside.add(name)
+                self.set_aside(name, "it cannot load its sub-bundles")
                 gone.append(name)
             else:
                 self._delay_retry(name, trouble.tries)
@@ -157,27 +181,50 @@ class WorkerRegistry:
     def _delay_retry(self, name: str, tries: int) -> None:
         self._troubles[name] = _LoadTrouble(tries=tries, retry_at=time.monotonic() + self._timeouts.load_retry_s)
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
+        """Forget a worker that is gone."""
         del self.online[name]
-        self._set_aside.discard(name)
         self._silent_until.pop(name, None)
-        self._troubles.pop(name, None)
         self._pulses.pop(name, None)
+        self._forget_conduct(name)
 
-    def set_aside(self, name: str) -> None:
-        """Give a worker nothing more until it is started again."""
-        self._set_aside.add(name)
+    def _forget_conduct(self, name: str) -> None:
+        """Forget how a process loaded and answered: another may have the name now."""
+        self._set_aside.pop(name, None)
+        self._troubles.pop(name, None)
+        self._obedience.forget(name)
+        self._unanswered.pop(name, None)
+        self._speeds.forget(name)
 
-    def is_set_aside(self, name: str) -> bool:
-        """Return whether a worker gets nothing more: it was outvoted, or it could not load."""
-        return name in self._set_aside
+    def set_aside(self, name: str, reason: str) -> None:
+        """Give a worker nothing more until it is started again, and if that helped nothing, for longer. Say so."""
+        _log.warning("%s is set aside: %s", name, reason)
+        self._set_aside[name] = reason
+        self._troubles.pop(name, None)
+        self._obedience.forget(name)
+        self._obedience.offended(name, time.monotonic())
+
+    def set_aside_because(self, name: str) -> str | None:
+        """Return why a worker gets nothing more, or None if it may get sub-bundles."""
+        barred = "it was set aside before" if self._obedience.is_barred(name, time.monotonic()) else None
+        return self._set_aside.get(name, barred)
+
+    def answered(self, name: str) -> None:
+        """Note that a worker has computed something."""
+        self._unanswered.pop(name, None)
+        self._obedience.acquit(name)
+
+    def unanswered(self, name: str) -> bool:
+        """Note that a lease has ended without a worker's answer; return whether it never answers."""
+        self._unanswered[name] += 1
+        return self._unanswered[name] >= MAX_UNANSWERED and name in self.online and name not in self._set_aside
 
     def capacities(self, safe: frozenset[str] | None) -> list[WorkerCapacity]:
         """Return the capacity of every usable worker, sorted by name; only ``safe`` ones may see inputs (None: all may)."""
         return [
-            _capacity(name, state, safe=safe is None or name in safe)
+            _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe)
             for name, state in sorted(self.online.items())
-            if name not in self._set_aside | self.drained
+            if self.set_aside_because(name) is None and name not in self.drained
         ]
 
     def describe(self, name: str) -> str:
@@ -195,7 +242,9 @@ class WorkerRegistry:
         assert self._server
         assigned = assign(self._manifest, placement, workers)
         self._epoch += 1
+        now = time.monotonic()
         for worker in workers:
+            busy = worker.name in self._orders and bool(self._orders[worker.name].sub_bundles)
             documents = {number: encode_manifest(part) for number, part in assigned[worker.name].items()}
             hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
             granted: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
@@ -212,6 +261,11 @@ class WorkerRegistry:
                     for number, document in documents.items()
                 ),
             )
+            if documents:
+                nbytes = sum(file.size_bytes for part in assigned[worker.name].values() for file in part.files)
+                self._obedience.ordered(worker.name, self._epoch, nbytes, busy=busy, now=now)
+            else:
+                self._obedience.forget(worker.name)
         self.order_again()
         return assigned
 
@@ -225,27 +279,13 @@ class WorkerRegistry:
                     )
 
 
-def _capacity(name: str, state: WorkerState, *, safe: bool = True) -> WorkerCapacity:
+def _capacity(name: str, state: WorkerState, bound: int | None = None, *, safe: bool = True) -> WorkerCapacity:
+    """Return a worker's capacity; ``bound`` is the most multiply-adds a second that are believed."""
     return WorkerCapacity(
         name=name,
         memory_bytes=state.memory_bytes,
-        macs_per_s=max(1, state.macs_per_s),
+        macs_per_s=max(1, state.macs_per_s if bound is None else min(bound, state.macs_per_s)),
         storage_bytes_per_s=max(1, state.storage_bytes_per_s),
         safe=safe,
         group=state.group,
     )
-
-
-def describe_placement(
-    manifest: Manifest, placement: Placement, assigned: Mapping[str, Mapping[int, Manifest]]
-) -> Iterator[str]:
-    """Yield a line for the operator for each sub-bundle on each worker."""
-    for number, (run, homes, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
-        steps = [manifest.steps[index].name for index in run]
-        names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-        for home in homes:
-            part = assigned[home][number]
-            weights = sum(step.weights.size_bytes for step in part.steps if step.weights)
-            pinned = sum(step.pinned_bytes for step in part.steps)
-            stay = "all stay in memory" if pinned == weights else f"{pinned / 1e6:.1f} MB stay in memory"
-            yield f"sub-bundle {number} on {home}: {names}; {weights / 1e6:.1f} MB of weights, {stay}; {reason}"

@@ -83,7 +83,7 @@ class Assembler(Generic[_Sender]):
 
     def __init__(self, expected: ExpectedRecord[_Sender], *, limit_bytes: int) -> None:
         self._expected = expected
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._open: dict[_TensorId, _OpenTensor] = {}
         self._completed: OrderedDict[_TensorId, None] = OrderedDict()
         self.open_bytes = 0
@@ -141,9 +141,9 @@ class Assembler(Generic[_Sender]):
         count = chunk_count(record.nbytes, header.chunk_bytes)
         if header.index >= count:
             raise Rejection("wrong length")
-        if record.nbytes > self._limit_bytes - self.open_bytes:
+        if record.nbytes > self.limit_bytes - self.open_bytes:
             self._close_older_attempts()
-        if record.nbytes > self._limit_bytes - self.open_bytes:
+        if record.nbytes > self.limit_bytes - self.open_bytes:
             raise Rejection("no room")
         if count > _MAX_TINY_CHUNKS and header.chunk_bytes < MIN_CHUNK_BYTES:
             raise Rejection("tiny chunks")

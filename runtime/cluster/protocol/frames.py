@@ -27,9 +27,10 @@ from hyps.runtime.bundle.manifest import TensorRecord
 
 MAGIC: Final = b"HyPS\x01"
 #: A chunk is a sixteenth of its tensor; forwarding chunks as they arrive adds a delay of one chunk. It has at least
-#: MIN_CHUNK_BYTES, as each header takes 0.1 to 0.2 KB, and we send at most CHUNK_BYTES: 22 ms at 94 Mbit/s, and well below
-#: the limit of every hub.
+#: MIN_CHUNK_BYTES, as each header takes 0.1 to 0.2 KB, and at most CHUNK_BYTES: 22 ms at 94 Mbit/s. A tensor of more than
+#: MOST_CHUNKS such chunks has larger ones, as a hub keeps at most 1000 messages for a receiver that is slow.
 CHUNKS_PER_TENSOR: Final = 16
+MOST_CHUNKS: Final = 512
 MIN_CHUNK_BYTES: Final = 16 << 10
 CHUNK_BYTES: Final = 256 << 10
 #: The largest chunk that is accepted.
@@ -37,6 +38,9 @@ MAX_CHUNK_BYTES: Final = 1 << 20
 HEADER_LIMIT_BYTES: Final = 4096
 #: The largest frame.
 FRAME_LIMIT_BYTES: Final = len(MAGIC) + 2 + HEADER_LIMIT_BYTES + MAX_CHUNK_BYTES
+#: The most bytes that a hub of ours keeps for a receiver that is slow, and the largest tensor: chunks and headers fit in.
+QUEUED_BYTES: Final = 1 << 30
+MAX_TENSOR_BYTES: Final = 960 << 20
 #: What a message's topic and properties add to its frame.
 ENVELOPE_BYTES: Final = 4096
 _DIGEST_BYTES = 32
@@ -94,7 +98,7 @@ def encode_tensor(
     assert sys.byteorder == "little"
     if len(data) != record.nbytes:
         raise ValueError(f"{tensor!r} has {len(data)} bytes, its record says {record.nbytes}")
-    chunk_bytes = chunk_bytes or min(max(-(-len(data) // CHUNKS_PER_TENSOR), MIN_CHUNK_BYTES), CHUNK_BYTES)
+    chunk_bytes = chunk_bytes or _chunk_bytes(len(data))
     header = ChunkHeader(
         key=key,
         tensor=tensor,
@@ -107,6 +111,12 @@ def encode_tensor(
     for index in range(chunk_count(len(data), chunk_bytes)):
         chunk = data[index * chunk_bytes : (index + 1) * chunk_bytes]
         yield encode_frame(msgspec.structs.replace(header, index=index), chunk, compress=compress)
+
+
+def _chunk_bytes(nbytes: int) -> int:
+    """Return the size of the chunks of a tensor."""
+    usual = min(max(-(-nbytes // CHUNKS_PER_TENSOR), MIN_CHUNK_BYTES), CHUNK_BYTES)
+    return min(max(usual, -(-nbytes // MOST_CHUNKS)), MAX_CHUNK_BYTES)
 
 
 def encode_frame(header: ChunkHeader, chunk: bytes | memoryview, *, compress: bool = False) -> bytes:

@@ -17,6 +17,10 @@ from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
 MESSAGE_LIMIT_BYTES = 1 << 18
 #: The number of steps whose times a `Timed` message carries at most.
 MAX_TIMED_STEPS = 1000
+#: The most that one worker may claim: more than any machine has, so that a forged claim cannot draw all work to it.
+MAX_MEMORY_BYTES, MAX_MACS_PER_S, MAX_STORAGE_BYTES_PER_S = 1 << 44, 10**14, 10**12
+#: The most workers in a group, and the most sub-bundles that a worker may name.
+MAX_GROUP, MAX_SUB_BUNDLES = 4096, 1000
 Text = Annotated[str, Meta(max_length=500)]
 SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
@@ -44,9 +48,20 @@ class WorkerState(Message, frozen=True, kw_only=True):
     storage_bytes_per_s: Count = 0
     group: Count = 0
     epoch: Count = 0
-    loading: tuple[Count, ...] = ()
-    loaded: tuple[Count, ...] = ()
+    loading: Annotated[tuple[Count, ...], Meta(max_length=MAX_SUB_BUNDLES)] = ()
+    loaded: Annotated[tuple[Count, ...], Meta(max_length=MAX_SUB_BUNDLES)] = ()
     problem: Text | None = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a worker, or a group of so many, can have what this state claims."""
+        machines = max(1, self.group)
+        return (
+            self.group <= MAX_GROUP
+            and self.memory_bytes <= MAX_MEMORY_BYTES
+            and self.macs_per_s <= MAX_MACS_PER_S * machines
+            and self.storage_bytes_per_s <= MAX_STORAGE_BYTES_PER_S * machines
+        )
 
 
 class SubBundleOrder(Message, frozen=True, kw_only=True):
@@ -69,7 +84,7 @@ class Orders(Message, frozen=True, kw_only=True):
     token: Text
     authority: Annotated[str, Meta(max_length=20_000)] | None = None
     compress: bool = False
-    sub_bundles: Annotated[tuple[SubBundleOrder, ...], Meta(max_length=1000)] = ()
+    sub_bundles: Annotated[tuple[SubBundleOrder, ...], Meta(max_length=MAX_SUB_BUNDLES)] = ()
 
 
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
@@ -138,6 +153,14 @@ def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
     """Return the message of this kind. Raises `Rejection`."""
     message: _Message = _decode(payload, kind)
     return message
+
+
+def decode_state(payload: bytes) -> WorkerState:
+    """Return a worker's state. Raises `Rejection`, also if it claims what no machine has."""
+    state = decode_message(payload, WorkerState)
+    if not state.is_possible:
+        raise Rejection("impossible claim")
+    return state
 
 
 def decode_worker_message(payload: bytes) -> Failed | Timed | Pulse:

@@ -1,21 +1,24 @@
-"""Convert the bytes of a received tensor to what an executor takes, without a copy."""
+"""Convert between a tensor's bytes, as devices send them, and what an executor takes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, TensorRecord
-from hyps.runtime.execution.session import TensorValue
+from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, TensorRecord
+from hyps.runtime.execution.session import TensorValue, empty, memory_of, numpy_knows
 
 
 def to_value(data: bytearray | bytes | NDArray[Any], record: TensorRecord) -> TensorValue:
-    """Return the tensor over these bytes: a numpy array if numpy knows the type, else an onnxruntime value."""
-    known = STORAGE_TYPES[record.dtype]
-    array = np.frombuffer(data, known.storage).reshape(record.shape)
-    if known.storage == record.dtype:
-        return array
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, known.onnx)
+    """Return the tensor of these bytes.
+
+    It is a numpy array over them if numpy knows the type, else an onnxruntime value with a copy of them.
+    """
+    if numpy_knows(record.dtype):
+        return np.frombuffer(data, record.dtype).reshape(record.shape)
+    known = PACKED_TYPES.get(record.dtype) or STORAGE_TYPES[record.dtype]
+    value = empty(record.shape, known.onnx)
+    memory_of(value)[:] = data if isinstance(data, bytes | bytearray) else memory_of(data)
+    return value

@@ -21,6 +21,10 @@ class SubBundleGraph:
     def __init__(self, manifest: Manifest, runs: Sequence[range]) -> None:
         assert [index for run in runs for index in run] == [*range(len(manifest.steps))]
         self.inputs, self.outputs = zip(*(boundary(manifest, run) for run in runs), strict=True)
+        self.input_bytes = tuple(sum(manifest.tensors[name].nbytes for name in names) for names in self.inputs)
+        output_bytes = (sum(manifest.tensors[name].nbytes for name in names) for names in self.outputs)
+        #: The bytes that a lease of each sub-bundle moves.
+        self.moved_bytes = tuple(map(sum, zip(self.input_bytes, output_bytes, strict=True)))
         self.results = tuple(output.name for output in manifest.outputs)
         self.runs = tuple(runs)
 

@@ -25,6 +25,9 @@ from hyps.runtime.cluster.scheduling.replicas import Replicas
 
 #: The number of leases that a worker has at a time.
 LEASE_WINDOW = 2
+#: The most bytes that the inputs and outputs of all running leases have; one lease may have more if no other runs. It bounds
+#: what the manager and the hub hold.
+LEASED_BYTES = 512 << 20
 #: A job fails after this many failed attempts at one sub-bundle.
 MAX_FAILURES = 20
 #: A worker that streams weights computes one sub-bundle for at most this many jobs before another's turn.
@@ -97,12 +100,18 @@ class Scheduler:
     def tasks(self, now: float) -> list[Lease]:
         """Lease what workers are to compute now, and return the new leases."""
         counts = self._leases.counts()
+        moved = self.graph.moved_bytes
+        leased_bytes = sum(moved[lease.key.sub_bundle] for lease in self.leases.values())
         new: list[Lease] = []
         for worker in sorted({home for homes in self.replicas.homes for home in homes}):
             if counts[worker] >= (window := self.windows.get(worker, LEASE_WINDOW)):
                 continue
             held = [number for number in self.replicas.sub_bundles_of(worker) if self.replicas.can_infer(number, worker)]
-            while counts[worker] < window and (chosen := self._next(worker, held)):
+            while counts[worker] < window:
+                held = [number for number in held if not leased_bytes or leased_bytes + moved[number] <= LEASED_BYTES]
+                if (chosen := self._next(worker, held)) is None:
+                    break
+                leased_bytes += moved[chosen[1]]
                 new.append(self._lease(*chosen, worker, now + self._lease_s))
                 counts[worker] += 1
         return new

@@ -14,12 +14,14 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from hyps.runtime.cluster.broker.certificates import make_certificates
+from hyps.runtime.cluster.transfer.open_connections import OpenConnections
 
 _PATH = re.compile(r"/([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"bytes=(\d{1,15})-\Z")
@@ -27,6 +29,10 @@ _PIECE_BYTES = 1 << 18
 _TIMEOUT_S = 30
 #: The interval at which the server checks whether it was closed: closing takes no longer.
 _POLL_S = 0.1
+#: The seconds that a connection has for a request with a token, and the most connections without one.
+_WAITING_S, _MOST_WAITING_OF_ADDRESS, _MOST_WAITING = 10.0, 32, 256
+#: The most downloads at a time: a worker fetches one file after the other.
+_MOST_DOWNLOADS_OF_WORKER, _MOST_DOWNLOADS = 8, 1024
 _log = logging.getLogger(__name__)
 
 #: What a worker may fetch, by sha256: a file, or a document in memory.
@@ -57,11 +63,12 @@ class FileServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def _find(self, token: str, sha256: str) -> Path | bytes | None:
-        for own, files in self._grants.values():
+    def _find(self, token: str, sha256: str) -> tuple[str, Path | bytes | None]:
+        """Return the worker that has this token, and its file of this sha256, if there are such."""
+        for worker, (own, files) in self._grants.items():
             if hmac.compare_digest(own.encode(), token.encode()):
-                return files.get(sha256)
-        return None
+                return worker, files.get(sha256)
+        return "", None
 
     def _wrapped(self, host: str) -> ssl.SSLSocket:
         """Return the server's socket with TLS, by a certificate for ``host``."""
@@ -82,7 +89,13 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], find: Any) -> None:
         self.find = find
+        self.waiting = OpenConnections(most_of_owner=_MOST_WAITING_OF_ADDRESS, most=_MOST_WAITING, longest_s=_WAITING_S)
+        self.downloads = OpenConnections(most_of_owner=_MOST_DOWNLOADS_OF_WORKER, most=_MOST_DOWNLOADS)
         super().__init__(address, _Handler)
+
+    def service_actions(self) -> None:
+        """Close connections that have waited for too long; called at every check for the end."""
+        self.waiting.lapse(time.monotonic())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.info("a worker's download broke off")
@@ -92,14 +105,31 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
     server: _Server
 
+    def setup(self) -> None:
+        """Register the connection: it has a few seconds for a request with a token."""
+        super().setup()
+        self.server.waiting.add(self.connection, str(self.client_address[0]), self._cut_off, time.monotonic())
+
+    def finish(self) -> None:
+        """Forget the connection."""
+        for register in (self.server.waiting, self.server.downloads):
+            register.remove(self.connection)
+        super().finish()
+
+    def _cut_off(self) -> None:
+        """End the connection (on any thread): its own thread then reads its end."""
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     def do_GET(self) -> None:
         """Send a file, or the rest of it from the byte that the request names."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         path = _PATH.match(self.path)
-        found = self.server.find(token, path[1]) if path else None
+        worker, found = self.server.find(token, path[1]) if path else ("", None)
         if found is None:
             self.send_error(404)
             return
+        self.server.waiting.remove(self.connection)
+        self.server.downloads.add(self.connection, worker, self._cut_off, time.monotonic())
         total = len(found) if isinstance(found, bytes) else found.stat().st_size
         requested = _RANGE.match(self.headers.get("Range", ""))
         start = min(int(requested[1]), total) if requested else 0

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.errors import OutputError
@@ -56,6 +57,10 @@ class JobRecord:
     sub_bundles: frozenset[int]
 
 
+class DamagedTensor(OutputError):
+    """A tensor in the journal cannot be read, or was changed on the disk."""
+
+
 class Journal:
     """The journal in ``folder``, which is made if it is not there. A method returns when its changes are on disk.
 
@@ -92,35 +97,35 @@ class Journal:
 
     def open_jobs(self) -> list[JobRecord]:
         """Return the jobs that are not answered yet, the oldest first."""
-        names = [name for (name,) in self._base.execute("select job from jobs where state = 'open' order by rowid")]
+        names = [name for (name,) in self._rows("select job from jobs where state = 'open' order by rowid")]
         return [record for name in names if (record := self.job(name))]
 
     def undelivered(self, seconds: float) -> list[str]:
         """Return the jobs whose result no client has taken for so many seconds."""
         query = "select job from jobs where state in ('done', 'failed') and changed < ?"
-        return [name for (name,) in self._base.execute(query, (time.time() - seconds,))]
+        return [name for (name,) in self._rows(query, time.time() - seconds)]
 
     def job(self, job: str) -> JobRecord | None:
         """Return a job, or None if the journal does not know it."""
-        row = self._base.execute("select client, state, reason from jobs where job = ?", (job,)).fetchone()
-        if row is None:
+        rows = self._rows("select client, state, reason from jobs where job = ?", job)
+        if not rows:
             return None
-        tensors = dict(self._base.execute("select name, digest from tensors where job = ?", (job,)).fetchall())
-        completed = self._base.execute("select sub_bundle from sub_bundles where job = ?", (job,))
+        tensors: dict[str, bytes] = dict(self._rows("select name, digest from tensors where job = ?", job))
+        completed = self._rows("select sub_bundle from sub_bundles where job = ?", job)
         sub_bundles = frozenset(number for (number,) in completed)
-        client, state, reason = row
+        client, state, reason = rows[0]
         return JobRecord(job=job, client=client, state=state, reason=reason, tensors=tensors, sub_bundles=sub_bundles)
 
     def plan(self) -> tuple[str, str] | None:
         """Return the bundle's sha256 and the placement whose runs number the open jobs' sub-bundles, or None."""
-        row = self._base.execute("select bundle, runs from plan").fetchone()
-        return (row[0], row[1]) if row else None
+        rows = self._rows("select bundle, runs from plan")
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def count(self) -> int:
         """Return a number that is larger every time, even if the manager was killed meanwhile."""
         self._write([("update counter set value = value + 1", ())])
-        value: int = self._base.execute("select value from counter").fetchone()[0]
-        return value
+        ((value,),) = self._rows("select value from counter")
+        return int(value)
 
     def set_plan(self, bundle: str, runs: str) -> None:
         """Write down a bundle's sha256 and its placement."""
@@ -152,23 +157,35 @@ class Journal:
 
     def forget(self, job: str) -> None:
         """Drop the tensors of a job whose result was delivered; the job itself stays, so that it is not done twice."""
-        names = [name for (name,) in self._base.execute("select name from tensors where job = ?", (job,))]
+        names = [name for (name,) in self._rows("select name from tensors where job = ?", job)]
         update = ("update jobs set state = 'delivered' where job = ?", (job,))
         dropped = self._release(job, names)
         self._write([*dropped, ("delete from sub_bundles where job = ?", (job,)), update, _FORGET_OLD], wait=False)
         self._sweep()
 
     def read(self, digest: bytes) -> bytes:
-        """Return a tensor's bytes. Raises `OutputError` if they were changed."""
-        row = self._base.execute("select data from small where digest = ?", (digest,)).fetchone()
+        """Return a tensor's bytes. Raises `DamagedTensor` if they cannot be read, or are not those that were written.
+
+        Damaged bytes are deleted, so that another job that has the same tensor writes it again.
+        """
         path = self._blobs / digest.hex()
         try:
-            data: bytes = row[0] if row else path.read_bytes()
+            rows = self._rows("select data from small where digest = ?", digest)
+            data: bytes = rows[0][0] if rows else path.read_bytes()
         except OSError as error:
-            raise OutputError(f"cannot read the journal's {path}: {error.strerror}") from None
+            raise DamagedTensor(f"cannot read the journal's {path}: {error.strerror}") from None
         if digest_of(data) != digest:
-            raise OutputError(f"the journal's {path} was changed")
+            self._write([("delete from small where digest = ?", (digest,))])
+            path.unlink(missing_ok=True)
+            raise DamagedTensor(f"the journal's {path} was changed")
         return data
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        """Return what a query finds."""
+        try:
+            return self._base.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise OutputError(f"cannot read the journal: {error}", "remove its folder, or give another --journal") from None
 
     def _record(self, job: str, name: str, digest: bytes, data: bytes | bytearray) -> list[_Statement]:
         """Write a large tensor's file; return the statements that record the tensor."""
@@ -193,15 +210,14 @@ class Journal:
         """Return the statements that drop a job's tensors; `_sweep` drops their data if no other job has the same."""
         statements: list[_Statement] = []
         for name in names:
-            row = self._base.execute("select digest from tensors where job = ? and name = ?", (job, name)).fetchone()
-            if row:
-                self._dropped.add(row[0])
+            for (digest,) in self._rows("select digest from tensors where job = ? and name = ?", job, name):
+                self._dropped.add(digest)
                 statements.append(("delete from tensors where job = ? and name = ?", (job, name)))
         return statements
 
     def _sweep(self) -> None:
         for digest in self._dropped:
-            if not self._base.execute("select 1 from tensors where digest = ? limit 1", (digest,)).fetchone():
+            if not self._rows("select 1 from tensors where digest = ? limit 1", digest):
                 self._write([("delete from small where digest = ?", (digest,))], wait=False)
                 (self._blobs / digest.hex()).unlink(missing_ok=True)
         self._dropped.clear()

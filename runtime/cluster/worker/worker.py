@@ -26,6 +26,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.messages import Failed, Orders, SubBundleOrder, WorkerState
+from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
@@ -35,10 +36,13 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.session import TensorValue, memory_of
+from hyps.runtime.units import megabytes
 
 #: Incomplete tensors, and inputs that wait for others: the manager sends few at a time.
 _ARRIVING_BYTES = 256 << 20
 _MAX_WAITING = 16
+#: The most bytes of a result that wait for the hub's acknowledgement: a large tensor is not in memory a second time.
+_UNSENT_BYTES = 8 << 20
 #: A result that no manager takes in this time is asked for again.
 _EXPIRY_S = 600
 #: With this, a manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
@@ -57,11 +61,24 @@ class _LoadedSubBundle:
 
 
 class Worker:
-    """One worker, which serves until it is stopped; all but receiving happens on the thread that calls `run`."""
+    """One worker, which serves until it is stopped; all but receiving happens on the thread that calls `run`.
 
-    def __init__(self, join: Join, name: str, backend: Backend, cache: Path, cache_bytes: int) -> None:
-        self._backend = backend
+    ``say`` gets lines for the operator, on any thread.
+    """
+
+    def __init__(
+        self,
+        join: Join,
+        name: str,
+        backend: Backend,
+        cache: Path,
+        cache_bytes: int,
+        *,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
+        self._backend, self._say = backend, say
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
+        self._name = name
         self._session = secrets.token_hex(16)
         self._connects = 0
         self._orders: Orders | None = None
@@ -76,8 +93,14 @@ class Worker:
         self._orders_topic, self._input_topic = (topic(Role.WORKER, name, channel) for channel in ("orders", "input"))
         self._state_topic, self._output_topic = (topic(Role.WORKER, name, channel) for channel in ("state", "output"))
         last_will = messages.encode_message(WorkerState(online=False, session=self._session))
+        self._repeats = Tally()
         self._connection = Connection(
-            join, name, received=self._receive, connected=self._connected, will=(self._state_topic, last_will)
+            join,
+            name,
+            received=self._receive,
+            connected=self._connected,
+            lost=self._lost,
+            will=(self._state_topic, last_will),
         )
 
     def run(self, *, patient: bool = True) -> None:
@@ -98,7 +121,13 @@ class Worker:
         """Subscribe (on the connection's thread)."""
         self._connection.subscribe([self._orders_topic, self._input_topic])
         self._connects += 1
+        back = "joined" if self._connects == 1 else "is back at"
+        self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
+
+    def _lost(self, reason: str) -> None:
+        """Tell the operator (on the connection's thread)."""
+        self._say(f"the hub at {self._connection.address} is gone ({reason}); {self._name} connects again when it is back")
 
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """Queue a message (on the connection's thread).
@@ -164,12 +193,13 @@ class Worker:
         try:
             orders = messages.decode_message(payload, Orders)
         except Rejection as reason:
-            _log.warning("dropped orders of %d bytes: %s", len(payload), reason)
+            self._log_rejection(payload, str(reason))
             return
         ordered = {order.number: order for order in orders.sub_bundles}
         for number in [*self._sub_bundles]:
             if number not in ordered or ordered[number].sha256 != self._sub_bundles[number].sha256:
                 self._unload(number)
+                self._say(f"{self._name} gave sub-bundle {number} back")
         self._orders, self._problem = orders, None
         missing = [order for order in orders.sub_bundles if order.number not in self._sub_bundles]
         self._loading = tuple(order.number for order in missing)
@@ -196,6 +226,12 @@ class Worker:
             _log.error("cannot load sub-bundle %d: %s", order.number, fault)
             return
         life.apply(Event.LOADED)
+        steps = runner.manifest.steps
+        names = steps[0].name if len(steps) == 1 else f"{steps[0].name} to {steps[-1].name}"
+        weight_bytes = sum(step.weights.size_bytes for step in steps if step.weights)
+        self._say(f"{self._name} holds sub-bundle {order.number}: {names}, {megabytes(weight_bytes)} of weights")
+        input_bytes = sum(runner.manifest.tensors[tensor].nbytes for tensor in runner.manifest.inputs)
+        self._assembler.limit_bytes = max(self._assembler.limit_bytes, 2 * input_bytes)
         self._sub_bundles[order.number] = _LoadedSubBundle(sha256=order.sha256, runner=runner, life=life)
 
     def _expected_record(self, sender: str, key: Key, tensor: str) -> TensorRecord:
@@ -211,9 +247,13 @@ class Worker:
     def _take_input(self, payload: bytes) -> None:
         result = self._assembler.add(MANAGER, payload)
         if isinstance(result, Rejected):
-            _log.warning("dropped a message of %d bytes: %s", len(payload), result.reason)
+            self._log_rejection(payload, result.reason)
         elif isinstance(result, Complete):
             self._add_input(result.received)
+
+    def _log_rejection(self, payload: bytes, reason: str) -> None:
+        if (times := self._repeats.count(reason)) is not None:
+            _log.warning("dropped a message of %d bytes: %s%s", len(payload), reason, times)
 
     def _add_input(self, received: ReceivedTensor) -> None:
         """Keep an input, and compute its sub-bundle if that was the last one missing."""
@@ -247,6 +287,7 @@ class Worker:
             for name, array in result.items():
                 record = loaded.runner.manifest.tensors[name]
                 for frame in encode_tensor(key, name, record, memory_of(array), compress=compress):
+                    self._connection.wait_until_sent(_UNSENT_BYTES)
                     self._connection.publish(self._output_topic, frame, expiry_s=_EXPIRY_S)
         loaded.busy -= 1
         if not loaded.busy and loaded.life.state is State.INFERRING:

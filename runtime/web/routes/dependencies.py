@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from hyps.runtime.web import schemas
+from hyps.runtime.web.protocol import ADMIT
 from hyps.runtime.web.services import WebServices
 
 _SCHEME = HTTPBearer(auto_error=False, description="The token that `hyps-manager` printed when it started.")
@@ -68,7 +69,7 @@ Services = Annotated[WebServices, Depends(_services)]
 
 
 async def check_token(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
-    """Raise `HTTPException` unless the request carries the manager's token."""
+    """Raise `HTTPException` unless the request carries the manager's token; its connection may then take its time."""
     token: str = request.app.state.token
     if given is None or not secrets.compare_digest(given.credentials.encode(), token.encode()):
         raise HTTPException(
@@ -76,3 +77,5 @@ async def check_token(request: Request, given: Annotated[HTTPAuthorizationCreden
             "the token is wrong or missing; use the link that hyps-manager printed",
             {"www-authenticate": "Bearer"},
         )
+    if admit := request.scope.get(ADMIT):
+        admit()

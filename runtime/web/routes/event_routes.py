@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
 
-from hyps.runtime.web.errors import Busy
 from hyps.runtime.web.routes.dependencies import Services
 
 event_router = APIRouter(prefix="/api", tags=["events"])
@@ -23,7 +23,7 @@ async def follow_events(services: Services) -> StreamingResponse:
 
     The data of an event is JSON, as the GET request of the same subject returns it. `job` and `build` carry one item.
     """
-    if services.events.full:
-        raise Busy("too many pages are open; close one and reload")
-    headers = {"x-accel-buffering": "no"}
-    return StreamingResponse(services.events.read(services.first_events), media_type=_STREAM, headers=headers)
+    queue = services.events.join()
+    events = services.events.read(queue, services.first_events)
+    leave = BackgroundTask(services.events.leave, queue)  # a stream that is cut off before its first event is never read
+    return StreamingResponse(events, media_type=_STREAM, headers={"x-accel-buffering": "no"}, background=leave)

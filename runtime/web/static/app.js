@@ -5,7 +5,7 @@ import { setUpBoards } from './boards.js';
 import { setUpBuild } from './build.js';
 import { setUpBundles } from './bundles.js';
 import { stopCamera } from './camera.js';
-import { $, setHidden, setText } from './dom.js';
+import { $, setHidden, setText, visible } from './dom.js';
 import { follow } from './events.js';
 import { setUpJobs } from './jobs.js';
 import { clear, say, setUpMessages } from './messages.js';
@@ -94,7 +94,7 @@ function setUp() {
     part();
   watch(['status'], () => {
     const bundle = state.status?.bundle;
-    document.title = bundle ? `${bundle} · HyPS manager` : 'HyPS manager';
+    document.title = bundle ? `${visible(bundle)} · HyPS manager` : 'HyPS manager';
   });
   $('token-form').addEventListener('submit', enter);
   $('leave').addEventListener('click', () => {

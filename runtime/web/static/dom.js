@@ -4,13 +4,22 @@ export const $ = (id) => document.getElementById(id);
 
 const SVG = 'http://www.w3.org/2000/svg';
 
+// Control characters and marks that turn the direction of text: names may hold them, and would look like other names.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+/** Return text in which every character can be seen; anything else as it is. */
+export const visible = (text) =>
+  typeof text === 'string'
+    ? text.replace(HIDDEN, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    : text;
+const SHOWN = new Set(['title', 'alt', 'aria-label', 'aria-valuetext', 'placeholder']);
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? '' : value);
+    else node.setAttribute(name, value === true ? '' : SHOWN.has(name) ? visible(value) : value);
   }
-  node.append(...children);
+  node.append(...children.map(visible));
   return node;
 }
 
@@ -20,7 +29,8 @@ export const svg = (tag, attributes = {}, ...children) =>
 
 // Each of these writes only what has changed: writing the same value again would still cost a layout.
 export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = visible(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 export function setClass(node, name, on) {
   if (node.classList.contains(name) !== on) node.classList.toggle(name, on);
@@ -32,7 +42,8 @@ export function setStyle(node, name, value) {
   if (node.style.getPropertyValue(name) !== value) node.style.setProperty(name, value);
 }
 export function setAttribute(node, name, value) {
-  if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  const shown = SHOWN.has(name) ? visible(value) : value;
+  if (node.getAttribute(name) !== shown) node.setAttribute(name, shown);
 }
 export function setDisabled(node, disabled) {
   if (node.disabled !== disabled) node.disabled = disabled;

@@ -1,9 +1,9 @@
 // Shows errors in one line at the top of the page, and runs the actions that the operator starts.
 
-import { $ } from './dom.js';
+import { $, setText } from './dom.js';
 
 export function say(line) {
-  $('error').textContent = line;
+  setText($('error'), line);
   $('error-line').hidden = line === '';
 }
 
@@ -49,7 +49,7 @@ export function careful(node, question, action) {
       await action();
       return;
     }
-    node.textContent = question;
+    setText(node, question);
     node.classList.add('asking');
     timer = setTimeout(reset, 4000);
   });

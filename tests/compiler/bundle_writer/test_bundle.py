@@ -369,7 +369,7 @@ def test_disk_too_small_is_told_before_writing(small_disk: Callable[[int], Path]
     result = hypsc("compile", model, "--memory", "1GB", "-o", disk / "bundle")
     assert result.returncode == 2
     assert result.stderr == (
-        f"hypsc: {disk / 'bundle'} needs 1.3 MB, its disk has 1.0 MB free; free some, or name another disk with -o\n"
+        f"hypsc: {disk / 'bundle'} needs 1.4 MB, its disk has 1.0 MB free; free some, or name another disk with -o\n"
     )
     assert not list(disk.iterdir())
 

@@ -139,7 +139,7 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "dynamic input": (proto(DYNAMIC), ("input 'x' has a dynamic shape [4, N]", "--input-shape x:4,1")),
     "dynamic tensor": (
         proto(DATA_DEPENDENT),
-        ("tensor 'y' (output of NonZero 'y') has no fixed shape", "cut the model"),
+        ("tensor 'y' (output of NonZero 'y') has no fixed shape", "export it with fixed shapes"),
     ),
     "input that does not exist": (proto(DYNAMIC, *TO, "--input-shape", "z:4,1"), ("names 'z'", "inputs are 'x'")),
     "huge input": (
@@ -172,7 +172,10 @@ MODELS: dict[str, tuple[Scene, tuple[str, ...]]] = {
         ("l.txt has 2 lines, the model has 10 classes",),
     ),
     "labels missing": (proto(classifier(), *TO, "--labels", "l.txt"), ("--labels: cannot read l.txt: No such file",)),
-    "preset unknown": (proto(classifier(), *TO, "--preprocess", "image"), ("'image'; use imagenet, imagenet-caffe,",)),
+    "preset unknown": (
+        proto(classifier(), *TO, "--preprocess", "image"),
+        ("did you mean 'imagenet'? use imagenet, imagenet-caffe,",),
+    ),
     "preset for no image": (
         proto(linear(), *TO, "--preprocess", "imagenet"),
         ("takes no image; leave it out, and give inputs as .npy or .npz",),
@@ -358,11 +361,11 @@ INPUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "empty folder": (lambda folder: (folder / "x.npz").mkdir(), ("x.npz holds no images and no .npy or .npz files",)),
     "wrong shape": (
         tensors(image=np.zeros((1, 3, 16, 15), np.float32)),
-        ("input 'image' is float32[1, 3, 16, 15]; the model takes float32[1, 3, 16, 16]",),
+        ("input 'image' is float32[1, 3, 16, 15]; the bundle was compiled for float32[1, 3, 16, 16]",),
     ),
     "wrong type": (
         tensors(image=np.zeros((1, 3, 16, 16), np.float64)),
-        ("input 'image' is float64[1, 3, 16, 16]; the model takes float32[1, 3, 16, 16]",),
+        ("input 'image' is float64[1, 3, 16, 16]; the bundle was compiled for float32[1, 3, 16, 16]",),
     ),
     "wrong name": (
         tensors(picture=np.zeros((1, 3, 16, 16), np.float32)),
@@ -370,7 +373,7 @@ INPUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "damaged npz": (data(b"PK\x03\x04" + bytes(50)), ("x.npz is a damaged .npz file",)),
     "damaged npy": (data(b"\x93NUMPY\x01\x00\xff\xff{"), ("x.npz is a damaged .npy file",)),
-    "pickle": (pickled, ("input 'image' is object[2]; the model takes float32",)),
+    "pickle": (pickled, ("input 'image' is object[2]; the bundle was compiled for float32",)),
 }
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from playwright.sync_api import Page
 
+from hyps.runtime.suggestions import install
 from tests.compiler.conftest import Bundle, Command
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 from tests.compiler.report.conftest import Look
@@ -211,5 +212,5 @@ def test_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = hypsc_here(command, classifier_bundle.folder, "-o", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hypsc: drawing needs matplotlib, which is not installed; run: pip install 'hyps[report]'\n"
+    assert done.stderr == f"hypsc: drawing needs matplotlib, which is not installed; {install('report')}\n"
     assert list(tmp_path.iterdir()) == []

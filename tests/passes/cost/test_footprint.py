@@ -20,6 +20,7 @@ from hyps.passes.cost.footprint import (
 )
 from hyps.passes.graph import Tensor, view
 from hyps.passes.mlas import THREAD_BUFFER_BYTES
+from hyps.passes.weights import Weight
 from tests.passes.nets import Net, drawn
 
 BUFFER = THREAD_BUFFER_BYTES
@@ -50,7 +51,9 @@ def test_mapped_bytes(nbytes: int, resident: int) -> None:
 def test_a_small_part_of_a_large_weight_is_held_once(nbytes: int, resident: int) -> None:
     """It lies in the weights file, packed: a shard of 120 x 56 floats once took 64 KiB."""
     assert PACKED_BYTES == 64
-    weight = Tensor(name="w", dtype="float32", shape=(nbytes // 4,), nbytes=nbytes, is_reference=True)
+    weight = Tensor(
+        name="w", dtype="float32", shape=(nbytes // 4,), nbytes=nbytes, storage=Weight(path="w", offset=0, row_bytes=nbytes)
+    )
     assert is_in_file(weight)
     assert resident_bytes(weight) == INITIALIZER_BYTES + resident
 

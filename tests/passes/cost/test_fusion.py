@@ -244,6 +244,61 @@ def gelu(*, halved_first: bool) -> Net:
     return net
 
 
+def coded(net: Net, value: str, to: str, scale: float = 0.03) -> str:
+    """Round ``value`` to 8 bits and back: ``to`` is the result, ``{to}q`` its codes."""
+    scales = net.constant(f"{to}.s", scale, np.float32), net.constant(f"{to}.z", 120, np.uint8)
+    return net.node("DequantizeLinear", net.node("QuantizeLinear", value, *scales, to=f"{to}q"), *scales, to=to)
+
+
+def coded_product(*, before: str | None = None, after: str | None = None) -> Callable[[], Net]:
+    """Return a net with a product in 8 bits; operators that only move elements stand before or after it."""
+
+    def moved(net: Net, value: str, kind: str | None, to: str) -> str:
+        if kind == "Reshape":
+            return net.node(kind, value, net.constant(f"{to}.shape", [16, 64], np.int64), to=to)
+        if kind == "MaxPool":
+            return net.node(
+                "Squeeze",
+                net.node(
+                    kind,
+                    net.node("Unsqueeze", value, net.constant(f"{to}.a", [0], np.int64), to=f"{to}.u"),
+                    to=f"{to}.m",
+                    kernel_shape=[1],
+                ),
+                net.constant(f"{to}.b", [0], np.int64),
+                to=to,
+            )
+        return net.node(kind, value, to=to) if kind else value
+
+    def build() -> Net:
+        net = Net()
+        net.input("x", *((8, 128) if before == "Reshape" else (16, 64)))
+        net.constant("w", np.random.default_rng(3).integers(-127, 128, (64, 64)), np.int8)
+        taken = moved(net, coded(net, "x", "d"), before, "b")
+        zero, scale = net.constant("wz", 0, np.int8), net.constant("ws", 0.002, np.float32)
+        product = net.node("MatMul", taken, net.node("DequantizeLinear", "w", scale, zero, to="wd"), to="p")
+        coded(net, moved(net, product, after, "a"), "y")
+        return net
+
+    return build
+
+
+def removed(*kinds: str, then: str) -> Callable[[], Net]:
+    """Return a net in which operators that do nothing stand between a product and what onnxruntime fuses with it."""
+
+    def build() -> Net:
+        net = Net()
+        net.input("x", 8, 600)
+        net.input("r", 8, 96)
+        value = net.node("MatMul", "x", net.weight("w", 600, 96), to="m")
+        for index, kind in enumerate(kinds):
+            value = net.node(kind, value, to=f"i{index}")
+        net.node(then, value, *(["r"] if then == "Add" else []), to="y")
+        return net
+
+    return build
+
+
 CASES: dict[str, Callable[[], Net]] = {
     "Conv, BN, Relu": conv_norm_relu,
     "Conv, Add, Relu": conv_add_relu,
@@ -274,6 +329,12 @@ CASES: dict[str, Callable[[], Net]] = {
     "MatMul, BN, Relu": product("MatMul", "BatchNormalization", "Relu"),
     "Gelu": lambda: gelu(halved_first=False),
     "Gelu, halved first": lambda: gelu(halved_first=True),
+    "MatMul, Identity, Add r": removed("Identity", then="Add"),
+    "MatMul, Dropout, Identity, Add r": removed("Dropout", "Identity", then="Add"),
+    "8-bit product": coded_product(),
+    "8-bit product after Reshape": coded_product(before="Reshape"),
+    "8-bit product, Transpose": coded_product(after="Transpose"),
+    "8-bit product, pooling": coded_product(after="MaxPool"),
     "MatMul of three dimensions, Add, Relu": product("MatMul", "Add", "Relu", rank=3),
     "MatMul of three dimensions, Add r": product("MatMul", "Add r", rank=3),
 }
@@ -312,8 +373,9 @@ def test_a_cut_elsewhere_changes_no_bit(build: Callable[[], Net], tmp_path: Path
         product("Gemm", "Sum r"),
         product("MatMul", "Div"),
         CASES["Gelu"],
+        CASES["MatMul, Identity, Add r"],
     ],
-    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r", "MatMul, Div", "Gelu"],
+    ids=["convolution", "MatMul, Add r", "MatMul, BN", "Gemm, Sum r", "MatMul, Div", "Gelu", "MatMul, Identity, Add r"],
 )
 def test_a_cut_inside_a_group_changes_bits(build: Callable[[], Net], tmp_path: Path) -> None:
     """It shows why fusion groups matter."""
@@ -341,6 +403,11 @@ def fused_by_onnxruntime(model: Model, graph: Graph, folder: Path) -> list[set[s
         if len(group) > 1:
             merged.append(group)
     return merged
+
+
+def test_an_identity_that_nothing_fuses_with_is_in_no_group() -> None:
+    graph = drawn("p MaxPool x -> p\ni Identity p -> i\ny Neg i -> y", inputs="x", outputs="y")
+    assert fusion_groups(graph) == ()
 
 
 def test_the_oracle_sees_a_fusion(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
+from hyps.passes.cost.residency import STEADY_TRIALS, ResidencyPlan, StepNeeds, _Search, plan_residency
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.residency import Residency, StepMemory
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
@@ -137,3 +137,11 @@ def test_small_steps_cost_time_though_a_session_runs_all() -> None:
     few, many = [step(40, 30)] * 4, [sharing(step(40, 3), compute_s=0.001)] * 40
     device = replace(SLOW, cache_bytes=1 << 40, step_s=0.001)
     assert plan_residency(few, 110 * MB, device).cost < plan_residency(many, 110 * MB, device).cost
+
+
+def test_the_trials_are_bounded() -> None:
+    """Each trial looks at every step, so that to try every one of thousands would never end."""
+    for needs in ([step(1, 0)] * 3_000, [step(1, 1)] * 3_000):
+        search = _Search(needs, 10_000 * MB, SLOW)
+        found = sum(1 for _ in search.steady())
+        assert 1 <= found <= 2 * STEADY_TRIALS // len(needs) + 1

@@ -68,3 +68,54 @@ def test_a_state_of_a_loop_decides_nothing() -> None:
     constants = [ints("four", 4), scalar("times", 2, np.int64), scalar("yes", True, np.bool_)]
     proto = model([loop], [value("x", 2)], [value("y", 4)], constants)
     assert not run_rewrites(Model(proto=proto, weights={}), [TakeBranches()]).modified
+
+
+def rated(*, then_fits: bool) -> ModelProto:
+    """Return an If on the value of an input; one branch reshapes x to [6], the other squeezes an axis of 3 elements."""
+    right = [node("Reshape", "x six", "r"), node("Neg", "r", "t" if then_fits else "e")]
+    wrong = [node("Squeeze", "x axes", "s"), node("Relu", "s", "e" if then_fits else "t")]
+    choose = node(
+        "If",
+        "c",
+        "y",
+        name="rate",
+        then_branch=helper.make_graph(right if then_fits else wrong, "then", [], [value("t", "n")]),
+        else_branch=helper.make_graph(wrong if then_fits else right, "else", [], [value("e", "n")]),
+    )
+    return model(
+        [node("Equal", "rate16 sixteen", "c"), choose],
+        [value("x", 2, 3), value("rate16", kind=INT64)],
+        [value("y", "n")],
+        [scalar("sixteen", 16, np.int64), ints("six", 6), ints("axes", 1)],
+    )
+
+
+@pytest.mark.parametrize("then_fits", [True, False])
+def test_a_branch_that_is_wrong_for_the_shapes_ends_with_an_error(then_fits: bool) -> None:
+    proto = rated(then_fits=then_fits)
+    taken = run_rewrites(Model(proto=proto, weights={}), [TakeBranches()])
+    assert [change.operator for change in taken.changes] == ["rate"]
+    assert "cannot be computed with these shapes: " in taken.changes[0].why
+    session = ort.InferenceSession(taken.model.proto.SerializeToString())
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    right, wrong = (16, 8) if then_fits else (8, 16)
+    np.testing.assert_array_equal(session.run(None, {"x": x, "rate16": np.array(right)})[0], -x.ravel())
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="wrong for these shapes"):
+        session.run(None, {"x": x, "rate16": np.array(wrong)})
+
+
+def test_two_wrong_branches_stay() -> None:
+    proto = rated(then_fits=True)
+    then = next(attribute.g for attribute in proto.graph.node[1].attribute if attribute.name == "then_branch")
+    then.node[0].CopyFrom(node("Squeeze", "x axes", "r"))
+    assert not run_rewrites(Model(proto=proto, weights={}), [TakeBranches()]).modified
+
+
+def test_a_huge_constant_is_not_computed() -> None:
+    proto = choice(6)
+    sizes = node("ConstantOfShape", "many", "zeros", value=helper.make_tensor("v", INT64, [1], [0]))
+    proto.graph.node.insert(0, sizes)
+    proto.graph.node.append(node("ReduceSum", "zeros", "total", keepdims=0))
+    proto.graph.output.append(value("total", kind=INT64))
+    proto.graph.initializer.append(ints("many", 2**40))
+    assert run_rewrites(Model(proto=proto, weights={}), [TakeBranches()]).modified

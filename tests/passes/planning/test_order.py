@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -13,6 +14,7 @@ from hyps.passes.cost.fusion import fusion_groups
 from hyps.passes.graph import Graph
 from hyps.passes.planning import order as order_module
 from hyps.passes.planning.order import OperatorOrder, lowest_peak_order, reordered
+from hyps.passes.planning.task_order import Task, TaskGraph, TaskStep, lowest_peak_task_order
 from tests.passes.nets import drawn, measured_graphs
 
 Order = tuple[int, ...]
@@ -101,3 +103,18 @@ def test_the_given_order_is_kept_where_no_other_is_better() -> None:
         outputs="f g",
     )
     assert ordered(graph, footprints(graph, 1)).order == (0, 1, 2, 3, 4, 5)
+
+
+def test_thousands_of_ready_tasks() -> None:
+    """Far more states would wait than are visited, so the search becomes a beam; it once took gigabytes."""
+    steps = [TaskStep(made_bytes=100 + index % 7, extra_bytes=0, freed_bytes=96, shared=()) for index in range(1_000)]
+    tasks = TaskGraph(tasks=tuple(Task(predecessors=0, read_bytes=0, steps=(step,)) for step in steps), live_bytes=0)
+    tracemalloc.start()
+    try:
+        found = lowest_peak_task_order(tasks, 1_000)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not found.exact
+    assert most_bytes < 50_000_000
+    assert found.order is None or sorted(found.order) == list(range(1_000))

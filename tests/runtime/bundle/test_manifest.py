@@ -204,6 +204,10 @@ INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
         [(("steps", 0, "weights", "path"), "partitions/00-first.onnx")],
         "$.steps: two entries share a file",
     ),
+    "two sizes of one weights file": (
+        [(("steps", 1, "weights", "path"), "partitions/00-first.weights"), (("steps", 1, "weights", "size_bytes"), 1 << 20)],
+        "$.steps: two entries differ about the weights in a file",
+    ),
     "preprocessing makes another shape": (
         [(("preprocess", "size"), [4, 5])],
         "$.preprocess: does not make the model's input",

@@ -23,6 +23,10 @@ CONTRADICTIONS = {
     "output and json": (["--output", "r.jsonl", "--json"], "--output cannot be combined with"),
     "output and repeat": (["--output", "r.jsonl", "--repeat", "2"], "--output cannot be combined with --repeat"),
     "output and save": (["--output", "r.jsonl", "--save", "x.npz"], "--output cannot be combined with"),
+    "unknown engine": (["--engine", "foo://host"], "'foo://host' names no engine; give mqtt://HOST:PORT or mqtts://"),
+    "engine without a scheme": (["--engine", "host:1883"], "'host:1883' names no engine; give mqtt://HOST:PORT"),
+    "engine misspelt": (["--engine", "mqqt://host"], "did you mean 'mqtt'? give mqtt://HOST:PORT"),
+    "empty engine": (["--engine", ""], "'' names no engine; give mqtt://HOST:PORT"),
     "no file": (["--save", "/"], "--save '/' names no file"),
 }
 

@@ -46,6 +46,25 @@ Connection.publish = publish
 main()
 """
 
+BOASTER = """
+import time
+from hyps.runtime.calibration import rates
+from hyps.runtime.cluster.cli.worker import main
+from hyps.runtime.execution import executor
+
+rates.conv_by_threads = lambda threads, rounds: dict.fromkeys(threads, 90_000_000_000_000)
+honest = executor.Executor.run
+
+
+def run(*arguments, **options):
+    time.sleep(2)
+    return honest(*arguments, **options)
+
+
+executor.Executor.run = run
+main()
+"""
+
 
 class Devices:
     """The processes of one cluster, all ended with the ``stack``; `log` has what each wrote.
@@ -105,7 +124,10 @@ class Devices:
         )
 
     def start_program(self, name: str, text: str) -> None:
-        """Start a faulty worker: `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one."""
+        """Start a faulty worker.
+
+        `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one, `BOASTER` is slower than it claims.
+        """
         program = self._folder / f"{name}.py"
         program.write_text(text)
         options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]

@@ -27,7 +27,8 @@ class Settings:
     """The waiting times of a test's processes, in seconds.
 
     ``patience_s``: of a group whose workers are gone; ``reconnect_s``: the least and the most before a connection is tried
-    again; ``viewer_s``: until a viewer gives up.
+    again; ``viewer_s``: until a viewer gives up. ``room_bytes``: what managers and workers have for tensors in transit, if
+    no single tensor needs more.
     """
 
     timeouts: Timeouts = field(
@@ -37,6 +38,7 @@ class Settings:
     keepalive_s: int = 4
     reconnect_s: tuple[float, float] = (0.2, 1)
     viewer_s: float = 5
+    room_bytes: int | None = None
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
         """Return the command line of ``name``, an installed command, with these settings."""
@@ -47,6 +49,14 @@ def main() -> None:
     """Apply the settings, then run the command."""
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     _replace("hyps.runtime.cluster.broker.connection", KEEPALIVE_S=settings.keepalive_s, RECONNECT_S=settings.reconnect_s)
+    _replace("hyps.runtime.cluster.broker.connection", WAIT_S=settings.reconnect_s)
+    if settings.room_bytes:
+        _replace("hyps.runtime.cluster.scheduling.scheduler", LEASED_BYTES=settings.room_bytes)
+        _replace("hyps.runtime.cluster.manager.submissions", SENDING_BYTES=settings.room_bytes)
+        _replace("hyps.runtime.cluster.manager.manager", LEASED_BYTES=settings.room_bytes)
+        _replace(
+            "hyps.runtime.cluster.worker.worker", _ARRIVING_BYTES=settings.room_bytes, _UNSENT_BYTES=settings.room_bytes
+        )
     name, sys.argv = sys.argv[2], sys.argv[2:]
     if name == "hyps-worker":
         _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)

@@ -241,7 +241,7 @@ def test_with_certificates_and_credentials(
     ("options", "reason"),
     [
         (["--batch", "2"], "cannot be combined with --batch"),
-        (["--engine", "board"], "is not an address of a hub"),
+        (["--engine", "board"], "'board' names no engine; give mqtt://HOST:PORT"),
         (["--engine", "mqtt://127.0.0.1:1"], "cannot reach the hub"),
         (["--join", "nothing"], "cannot read nothing"),
     ],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
-from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.devices import BOASTER, LIAR, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -51,6 +51,15 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
     assert answers(devices, pictures) == expected
     assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
     assert most_at_once(devices.log("manager")) == 3
+
+
+def test_tensors_larger_than_the_room_for_tensors_pass(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
+    """Managers and workers make room for the largest tensor of the bundle, and have one of them under way at a time."""
+    devices.settings = Settings(room_bytes=1000)
+    devices.start(3)
+    assert answers(devices, pictures[:6]) == expected[:6]
+    assert most_at_once(devices.log("manager")) == 1
+    assert "no room" not in "".join(map(devices.log, ("manager", "w0", "w1", "w2")))
 
 
 def most_at_once(log: str) -> int:
@@ -128,9 +137,23 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
     devices.start_program("w2", LIAR)
     devices.wait_for_sub_bundles(workers=3)
     assert answers(devices, pictures) == expected
-    wait_for("its name", lambda: "w2 was outvoted on sub-bundle" in devices.log("manager"))
-    assert not re.search("w[01] was outvoted on sub-bundle", devices.log("manager"))
-    assert "it is set aside" in devices.log("manager")
+    wait_for("its name", lambda: "w2 is set aside: it was outvoted on sub-bundle" in devices.log("manager"))
+    assert not re.search("w[01] is set aside", devices.log("manager"))
+
+
+def test_a_worker_that_is_slower_than_it_claims_loses_its_work(
+    devices: Devices, pictures: list[Any], expected: list[bytes]
+) -> None:
+    """Its claim draws nearly all steps to it; after five slow answers, what was measured counts."""
+    devices.start_manager("--workers", "2")
+    devices.start_worker("w0")
+    devices.start_program("boaster", BOASTER)
+    devices.wait_for_sub_bundles(workers=2)
+    assert re.search("on boaster: .* 100% of the work in sequence", devices.log("manager"))
+    assert answers(devices, pictures[:6]) == expected[:6]
+    wait_for("its name", lambda: "boaster: its claim of 9e+04 GMAC/s is taken for" in devices.log("manager"))
+    wait_for("its loss", lambda: re.search(r"on w0: .* (9\d|100)% of the work in sequence", devices.log("manager")))
+    assert answers(devices, pictures[:2]) == expected[:2]
 
 
 def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, photograph: Path) -> None:
@@ -147,7 +170,7 @@ def test_votes_without_a_majority_fail(devices: Devices, hyps_run: Command, phot
     devices.start_worker("w2")
     done = hyps_run(devices.bundle, photograph, "--engine", devices.url)
     assert (done.returncode, done.stderr) == (0, "")
-    wait_for("its name", lambda: "w1 was outvoted on sub-bundle" in devices.log("manager"))
+    wait_for("its name", lambda: "w1 is set aside: it was outvoted on sub-bundle" in devices.log("manager"))
 
 
 def test_only_safe_workers_get_the_input(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:

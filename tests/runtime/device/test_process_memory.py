@@ -208,12 +208,12 @@ def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_heap_is_trimmed_between_blocks_in_use() -> None:
     """What a session leaves free lies between the tensors that later steps need."""
     script = """
-from hyps.runtime.device.process_memory import memory, trim_heap
+from hyps.runtime.device.process_memory import give_back_heap, memory
 blocks = [bytes(1000) for _ in range(20_000)]
 kept = blocks[::100]
 del blocks
 before = memory().anonymous_bytes
-trim_heap()
+give_back_heap()
 print(before - memory().anonymous_bytes)
 """
     assert int(run(script)) > 10 * MB

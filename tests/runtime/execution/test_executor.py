@@ -186,6 +186,7 @@ def two_inputs(manifest: Manifest) -> Manifest:
 
 
 IDS, MASK = np.zeros((1, 4), np.int64), np.zeros((), np.float32)
+FOR_IDS = "the bundle was compiled for int64[1, 4]"
 WRONG_INPUTS: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
     "missing": ({"ids": IDS}, "input 'mask' is missing; the model takes ids int64[1, 4], mask float32[]"),
     "none": ({}, "input 'ids' is missing; the model takes ids int64[1, 4], mask float32[]"),
@@ -193,10 +194,23 @@ WRONG_INPUTS: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
         {"ids": IDS, "mask": MASK, "extra": MASK},
         "the model has no input 'extra'; it takes ids int64[1, 4], mask float32[]",
     ),
-    "dtype": ({"ids": IDS.astype(np.int32), "mask": MASK}, "input 'ids' is int32[1, 4]; the model takes int64[1, 4]"),
-    "rank": ({"ids": IDS[0], "mask": MASK}, "input 'ids' is int64[4]; the model takes int64[1, 4]"),
-    "shape": ({"ids": IDS[:, :3], "mask": MASK}, "input 'ids' is int64[1, 3]; the model takes int64[1, 4]"),
-    "no scalar": ({"ids": IDS, "mask": MASK[None]}, "input 'mask' is float32[1]; the model takes float32[]"),
+    "dtype": ({"ids": IDS.astype(np.int32), "mask": MASK}, f"input 'ids' is int32[1, 4]; {FOR_IDS}; convert it to int64"),
+    "rank": ({"ids": IDS[0], "mask": MASK}, f"input 'ids' is int64[4]; {FOR_IDS}; give it that shape"),
+    "shorter": (
+        {"ids": IDS[:, :3], "mask": MASK},
+        f"input 'ids' is int64[1, 3]; {FOR_IDS}; pad it to that shape, or compile another bundle with --input-shape "
+        "ids:1,3, if the model leaves that dimension open",
+    ),
+    "longer": (
+        {"ids": np.zeros((1, 5), np.int64), "mask": MASK},
+        f"input 'ids' is int64[1, 5]; {FOR_IDS}; give it that shape, or compile another bundle with --input-shape ids:1,5, "
+        "if the model leaves that dimension open",
+    ),
+    "empty": ({"ids": IDS[:0], "mask": MASK}, f"input 'ids' is int64[0, 4]; {FOR_IDS}; give it that shape"),
+    "no scalar": (
+        {"ids": IDS, "mask": MASK[None]},
+        "input 'mask' is float32[1]; the bundle was compiled for float32[]; give it that shape",
+    ),
 }
 
 

@@ -59,8 +59,9 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain.bmp": ("RGB", {}),
     "plain.webp": ("RGB", {"method": 0}),
     "lossless.webp": ("RGB", {"lossless": True, "method": 0}),
-    "plain.jp2": ("RGB", {}),
-    "plain.avif": ("RGB", {"speed": 10}),
+    "rows.tif": ("RGB", {"compression": "tiff_lzw", "tiffinfo": {278: 1}}),
+    "deflated.tif": ("RGBA", {"compression": "tiff_adobe_deflate"}),
+    "plain.ppm": ("RGB", {}),
 }
 
 

@@ -256,7 +256,7 @@ def test_clients_at_the_hub_are_served_as_well(web: Web, photograph: Path, hyps_
 def test_bad_inputs_are_refused_in_a_line(web: Web) -> None:
     tensor = io.BytesIO()
     np.save(tensor, np.zeros((1, 3, 32, 31), np.float32))
-    for data, said in ((b"no image", "is not an image"), (tensor.getvalue(), "the model takes")):
+    for data, said in ((b"no image", "is not an image"), (tensor.getvalue(), "the bundle was compiled for")):
         job = web.done("jobs", web("POST", "/api/jobs", data=data))
         assert job["state"] == "failed"
         assert said in job["reason"]

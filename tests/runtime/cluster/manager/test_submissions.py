@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.manager import submissions as submissions_module
 from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
@@ -87,6 +88,30 @@ def test_lost_inputs_are_asked_for_again(
         arrival(submissions, manifest, 1)
 
 
+def test_a_result_is_not_sent_again_while_it_is_on_its_way(
+    submissions: Submissions, manifest: Manifest, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client asks every two seconds; a large result takes longer, and would fill the hub."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(submissions_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
+    submit(submissions, 1)
+    submissions.admit(0)
+    submissions.arrived(arrival(submissions, manifest, 1))
+    scores = bytes(16)
+    submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
+    submissions._journal.finish(job(1), "done")
+    replies.clear()
+    submissions.answer(job(1))
+    for _ in range(3):
+        now += 2
+        submit(submissions, 1)
+    assert len(replies) == 1
+    now += 3
+    submit(submissions, 1)
+    assert len(replies) == 2
+
+
 def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies: Replies) -> None:
     for number in range(40):
         submit(submissions, number)
@@ -96,7 +121,35 @@ def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies
     assert replies == [SendInputs(job=job(number)) for number in range(3)]
     submissions.admit(0)
     submissions.admit(0)
-    assert len(replies) == 16
+    assert len(replies) == 8
+
+
+def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, tmp_path: Path) -> None:
+    """Clients take turns, and one may not announce more than it could ever send."""
+    asked: list[tuple[str, messages.Message]] = []
+    submissions = Submissions(
+        manifest,
+        BUNDLE,
+        Journal(tmp_path / "journal"),
+        lambda topic, payload, expiry_s: asked.append((topic, messages.decode_reply(payload))),
+    )
+    for number in range(2500):
+        submit(submissions, number, "a")
+    assert sum(isinstance(reply, Refused) for _, reply in asked) == 500
+    asked.clear()
+    submissions.admit(0)
+    submit(submissions, 9001, "b")
+    submissions.admit(0)
+    assert [topic for topic, _ in asked].count("hyps/clients/a/result") == 8
+    assert asked[-1] == ("hyps/clients/b/result", SendInputs(job=job(9001)))
+
+
+def test_inputs_of_another_attempt_are_rejected(submissions: Submissions, manifest: Manifest) -> None:
+    """Otherwise one client could have any number of tensors arrive for one job."""
+    submit(submissions, 1)
+    submissions.admit(0)
+    with pytest.raises(Rejection, match="not announced"):
+        submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=1), manifest.inputs[0], "c")
 
 
 def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Replies) -> None:

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.cluster.manager.options import Timeouts
+from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol.messages import Pulse, WorkerState
 from tests.runtime.cluster.devices import Devices
@@ -17,7 +18,7 @@ HERE = WorkerState(online=True, session="1" * 32, memory_bytes=1)
 
 @pytest.fixture
 def registry(devices: Devices) -> WorkerRegistry:
-    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None, Timeouts())
+    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None, ClusterOptions(), MeasuredSpeeds())
     assert made.update("w0", HERE).joined
     return made
 

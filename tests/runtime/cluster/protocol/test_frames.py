@@ -111,6 +111,13 @@ def test_a_chunk_is_a_sixteenth_within_bounds(nbytes: int, chunk_bytes: int) -> 
     assert sum(len(each) for _, each in others) == nbytes - len(chunk)
 
 
+@pytest.mark.parametrize(("nbytes", "chunk_bytes"), [(280_000_000, 546_875), (1 << 30, 1 << 20)])
+def test_a_large_tensor_has_fewer_chunks_than_a_hub_keeps(nbytes: int, chunk_bytes: int) -> None:
+    record = TensorRecord(dtype="uint8", shape=(nbytes,))
+    head, _ = decode_frame(next(encode_tensor(KEY, "x", record, memoryview(bytes(nbytes)))))
+    assert head.chunk_bytes == chunk_bytes
+
+
 @given(
     shape=st.lists(st.integers(0, 6), max_size=4),
     dtype=st.sampled_from(["float32", "uint8", "int64", "bfloat16", "bool"]),

@@ -13,7 +13,7 @@ from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.lifecycle import State
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, MAX_BATCH, MAX_FAILURES, Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, LEASED_BYTES, MAX_BATCH, MAX_FAILURES, Scheduler
 from tests.runtime.cluster.scheduling.test_flow import one_step_each, scheduled
 
 
@@ -65,6 +65,20 @@ def test_a_worker_has_few_inputs_at_a_time(manifest: Manifest) -> None:
     scheduler.arrived(first[0].key, "a", b"")
     assert given_out(scheduler.tasks(0)) == [(0, 1, "w0")]  # the oldest job goes on first
     assert scheduler.replicas.state(0, "w0") == State.INFERRING  # for the second job
+
+
+def test_the_bytes_of_all_leases_are_bounded(manifest: Manifest) -> None:
+    """One lease of any size runs if it is alone; else the manager and the hub would have to hold several such."""
+    graph = chain(manifest)
+    graph.moved_bytes = (LEASED_BYTES * 3 // 4,) * 3
+    scheduler = loaded(graph, {0: "w0", 1: "w1", 2: "w2"})
+    for number in range(2):
+        scheduler.add(job(number), "c", {"x": b""})
+    (first,) = scheduler.tasks(0)
+    assert scheduler.tasks(0) == []
+    answer(scheduler, first)
+    (second,) = scheduler.tasks(0)
+    assert second.key != first.key
 
 
 def test_nothing_is_sent_before_it_is_loaded(manifest: Manifest) -> None:
@@ -348,6 +362,7 @@ def graphs() -> None:
         template = SubBundleGraph.__new__(SubBundleGraph)
         template.inputs, template.outputs = tuple(inputs), tuple(outputs)
         template.results, template.runs = ("y",), tuple(range(i, i + 1) for i in range(len(inputs)))
+        template.moved_bytes = (LEASED_BYTES if len(GRAPHS) == 2 else 0,) * len(inputs)
         GRAPHS.append(template)
 
 

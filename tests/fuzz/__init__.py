@@ -1,0 +1,1 @@
+"""Feed damaged input to everything that reads files and messages of strangers: ``make fuzz``."""
