@@ -23,7 +23,7 @@ from hyps.compiler.model_io.damage import check_graph, check_names
 from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.file_kinds import other_kind
-from hyps.compiler.model_io.second_opinion import refusal
+from hyps.compiler.model_io.second_opinion import opening_error
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.compiler.model_io.zip_maps import replace_zip_maps
@@ -75,7 +75,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     except (CompilerError, PassError, OSError):
         raise
     except Exception as error:  # a bug, unless the model is so damaged that onnxruntime does not take it either
-        if reason := refusal(path):
+        if reason := opening_error(path):
             raise ModelFileError(f"onnxruntime cannot open {path}: {reason}; export or copy it again") from error
         raise
 
