@@ -146,7 +146,9 @@ def _write_bundle(
                 parameters=loaded.parameters,
                 weight_bytes=loaded.weight_bytes,
             ),
-            target=TargetRecord(name=job.target_name, threads=job.request.threads),
+            target=TargetRecord(
+                name=job.target_name, threads=job.request.threads, onnxruntime=job.request.device.onnxruntime
+            ),
             budget_bytes=planned.plan.budget_bytes,
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,

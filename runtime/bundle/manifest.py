@@ -89,6 +89,8 @@ Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
+#: The first two numbers of a version.
+Version = Annotated[str, Meta(pattern=r"^\d{1,4}\.\d{1,4}\Z")]
 #: A tensor's shape: numpy has no more dimensions, and the product of a million of them takes minutes.
 Extents = Annotated[tuple[Count, ...], Meta(max_length=64)]
 
@@ -110,10 +112,15 @@ class ModelRecord(Record, frozen=True, kw_only=True):
 
 
 class TargetRecord(Record, frozen=True, kw_only=True):
-    """The device that the bundle was planned for, and the most threads that its budget allows for."""
+    """The device that the bundle was planned for, and what its budget allows for.
+
+    That is at most so many ``threads``, and an ``onnxruntime`` that takes as much memory as this version, or less
+    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31.
+    """
 
     name: str
     threads: Positive
+    onnxruntime: Version = "1.31"
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):
