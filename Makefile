@@ -6,9 +6,11 @@ READY := $(VENV)/.ready
 # Debian's packages that the tests need; make itself is there.
 SYSTEM_PACKAGES := python3-venv mosquitto systemd chromium iproute2 fish zsh
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
+# The versions of onnxruntime whose memory was measured (runtime/bundle/library_memory.py): the oldest allowed, the newest.
+ORT ?= 1.23 1.31 1.32
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression coverage test-arm bench bench-cluster bench-dask bench-page fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,14 @@ test: $(READY) ## the tests
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update,-n 2 --dist worksteal) $(if $(DRAWS),--draws $(DRAWS) -k random_draws)
+
+budgets: $(READY) ## keep the smallest budgets of small networks with several versions of onnxruntime (ORT="1.23 1.32": these)
+	@for version in $(ORT); do \
+		echo "onnxruntime $$version"; \
+		test -d build/onnxruntime-$$version || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--target build/onnxruntime-$$version "onnxruntime==$$version.*" || exit 2; \
+		PYTHONPATH=$(CURDIR)/build/onnxruntime-$$version $(BIN)/python -m pytest -m regression -n 2 tests/regression/test_smallest_budgets.py || exit 1; \
+	done
 
 coverage: $(READY) ## write docs/coverage.md: what of third-party suites compiles, what is refused and why
 	$(BIN)/python -m pytest -m regression tests/regression/test_suites.py --update

@@ -27,6 +27,7 @@ def compile_model(
     target: str | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    onnxruntime: str | None = None,
     split: CutMode = "auto",
     shards: Mapping[str, tuple[str, int]] | None = None,
     shard_policy: ShardPolicy = "auto",
@@ -58,7 +59,9 @@ def compile_model(
         max_params=max_params,
         images=preprocess is not None,
     )
-    request, profile = resolve_request(base, target=target, memory_bytes=memory_bytes, threads=threads)
+    request, profile = resolve_request(
+        base, target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
+    )
     if request.budget_bytes is None and not max_params and not shards:
         raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")
     compilation = Compilation(

@@ -146,14 +146,23 @@ def _write_bundle(
                 parameters=loaded.parameters,
                 weight_bytes=loaded.weight_bytes,
             ),
-            target=TargetRecord(name=job.target_name, threads=job.request.threads),
+            target=TargetRecord(
+                name=job.target_name, threads=job.request.threads, onnxruntime=job.request.device.onnxruntime
+            ),
             budget_bytes=planned.plan.budget_bytes,
             huge_pages=planned.plan.huge_pages,
             steady=planned.plan.steady,
             exact=planned.plan.exact,
             is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,
-            outputs=tuple(OutputRecord(name=name, probabilities=_ends_in_softmax(graph, name)) for name in graph.outputs),
+            outputs=tuple(
+                OutputRecord(
+                    name=name,
+                    probabilities=_ends_in_softmax(graph, name) or name in loaded.classes,
+                    classes=_classes(loaded, tensors, name),
+                )
+                for name in graph.outputs
+            ),
             tensors=tensors,
             steps=steps,
             preprocess=preprocess,
@@ -238,6 +247,12 @@ def _boundary(planned: PlannedModel) -> dict[str, None]:
 
 def _tensor_record(graph: Graph, name: str) -> TensorRecord:
     return TensorRecord(dtype=graph.tensors[name].dtype, shape=graph.tensors[name].shape)
+
+
+def _classes(loaded: LoadedModel, tensors: Mapping[str, TensorRecord], name: str) -> tuple[str, ...]:
+    """Return the classes of an output that was a sequence of maps, where there is one for each score."""
+    classes = loaded.classes.get(name, ())
+    return classes if len(classes) == next(reversed(tensors[name].shape), 0) else ()
 
 
 def _preprocess(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord]) -> Preprocess | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from hyps.compiler.model_io.load import LoadedModel, load_model, loaded_model
+from hyps.compiler.model_io.observed_shapes import observed_types
 from hyps.compiler.model_io.ort_shapes import OrtShapes
-from hyps.passes.errors import UnsupportedModel
+from hyps.compiler.model_io.zip_maps import zip_map_change
+from hyps.passes.errors import UnknownShapes, UnsupportedModel
 from hyps.passes.graph import type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
@@ -20,7 +22,9 @@ from hyps.passes.normalize.constants import FoldReshapes
 from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart, extract_part
 from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
+from hyps.passes.normalize.observed_shapes import CHECKS_OPSET, FixObservedShapes, first_unknown
 from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
+from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.rewrite import Rewritten, run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.unknown_operators import all_nodes
@@ -53,6 +57,7 @@ def folded_model(
 
     The changes are what was assumed for that: batches of one, and the branches of an If that are taken.
     """
+    _refuse_other_inputs(loaded.model)
     ask = OrtShapes(custom_ops=custom_ops)
     fixed = _with_fixed_inputs(loaded.model, input_shapes)
     refuse_open_inputs(fixed.model, lambda shapes: _can_be_typed(loaded.model, {**input_shapes, **shapes}, ask))
@@ -62,7 +67,8 @@ def folded_model(
     _refuse_unwritable_types(typed.model)
     check_windows(typed.model)
     folded = run_rewrites(typed.model, [FoldReshapes(), FoldBatchNormalization(), MergeQuantizedPairs()])
-    assumed = (change for change in fixed.changes if change.why != REQUESTED)
+    zip_maps = map(zip_map_change, loaded.classes.keys() & {value.name for value in loaded.model.proto.graph.output})
+    assumed = (*zip_maps, *(change for change in fixed.changes if change.why != REQUESTED))
     return Rewritten(model=folded.model, changes=(*assumed, *typed.changes))
 
 
@@ -90,8 +96,42 @@ def _typed(model: Model, ask: OrtShapes) -> Rewritten:
         taken = run_rewrites(model, [TakeBranches()])
         try:
             return replace(taken, model=infer_shapes(taken.model, ask))
+        except UnknownShapes as unknown:
+            if not isinstance(refusal, UnknownShapes):
+                raise refusal from None
+            return _observed(taken, unknown, ask)
         except UnsupportedModel:
             raise refusal from None  # it describes the model as it was given
+
+
+def _observed(taken: Rewritten, unknown: UnknownShapes, ask: OrtShapes) -> Rewritten:
+    """Return the model with the shapes that it has in whole runs on a few inputs, where they are the same in all."""
+    model, changes = taken.model, taken.changes
+    if standard_opset(model.proto) < CHECKS_OPSET:
+        raise unknown
+    types = observed_types(model, unknown, ask.custom_ops)
+    while unknown.names:
+        first = {name: types[name] for name in first_unknown(model.proto, unknown.names) if name in types}
+        if not first:
+            break
+        fixed = run_rewrites(model, [FixObservedShapes(types=first)])
+        model, changes = fixed.model, (*changes, *fixed.changes)
+        try:
+            return Rewritten(model=infer_shapes(model, ask), changes=changes)
+        except UnknownShapes as left:  # those after a shape that was fixed just now
+            unknown = left
+    raise unknown
+
+
+def _refuse_other_inputs(model: Model) -> None:
+    """Raise `UnsupportedModel` for an input that is no tensor."""
+    for value in model.proto.graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise UnsupportedModel(
+                f"input {value.name!r} is a {kind.removesuffix('_type')}, and HyPS takes tensors; convert the model without "
+                "the operator that reads it, and give what that operator makes"
+            )
 
 
 def _refuse_impossible_ranks(model: Model) -> None:

@@ -65,13 +65,19 @@ def planning_request(
 
 
 def resolve_request(
-    base: Request, *, target: str | None, memory_bytes: int | None, threads: int | None
+    base: Request,
+    *,
+    target: str | None,
+    memory_bytes: int | None,
+    threads: int | None,
+    onnxruntime: str | None = None,
 ) -> tuple[Request, Target | None]:
     """Return ``base`` with its budget, threads and device set, and the target's profile.
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
-    the target's cores. Raises `TargetError` for a target that cannot be read, and `OptionError` for a budget above what
-    the target has, and for a number that is none.
+    the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
+    or else to the one that takes most memory. Raises `TargetError` for a target that cannot be read, and `OptionError` for
+    a budget above what the target has, for a number that is none, and for text that is no version.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
     check_count("threads", threads, "threads")
@@ -82,11 +88,16 @@ def resolve_request(
             f"{megabytes_down(profile.budget_bytes)}; ask for less"
         )
     budget_bytes = memory_bytes if memory_bytes is not None or profile is None else profile.budget_bytes
+    device = profile.device_rates(budget_bytes or profile.budget_bytes) if profile else DeviceRates()
+    try:
+        device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
+    except ValueError as error:
+        raise OptionError(f"--onnxruntime: {error}") from None
     request = replace(
         base,
         budget_bytes=budget_bytes,
         threads=threads or (profile.cores if profile else DEFAULT_THREADS),
-        device=profile.device_rates(budget_bytes or profile.budget_bytes) if profile else DeviceRates(),
+        device=device,
     )
     return request, profile
 

@@ -12,11 +12,12 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last six.
+    # All of these are optional: leave out what was not measured. No built-in target has the last seven.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
     process_images_bytes = 57_000_000       # the same where Pillow decoded one photograph of 640 x 480 pixels
+    onnxruntime = "1.32.0"                  # the version of onnxruntime with which these two were measured
     threads = 4                             # the number of threads with which a convolution is fastest
     conv_macs_per_s = 9_000_000_000         # multiply-adds a second of a 3x3 Conv (128 channels), with these threads
     gemm_macs_per_s = 12_000_000_000        # the same of a matrix-matrix Gemm (256 x 256 x 256) in the caches
@@ -44,6 +45,7 @@ import msgspec
 
 from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
+from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
 from hyps.runtime.suggestions import did_you_mean
 
 _LARGEST_FILE_BYTES = 64 * 1024
@@ -98,6 +100,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network_bytes_per_s: int | None = None
     process_bytes: int | None = None
     process_images_bytes: int | None = None
+    onnxruntime: str = BEFORE_NAMED
     threads: int | None = None
     conv_macs_per_s: int | None = None
     gemm_macs_per_s: int | None = None
@@ -108,6 +111,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for field in _POSITIVE:
             if (value := getattr(self, field)) is not None and value <= 0:
                 raise ValueError(f"{field} is {value}; write a number above 0")
+        short_version(self.onnxruntime)
         if self.reserved_bytes < 0:
             raise ValueError(f"reserved_bytes is {self.reserved_bytes}; write 0 or more")
         if self.reserved_bytes >= self.memory_bytes:
@@ -129,7 +133,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
         )
         if self.process_bytes is not None:
-            rates = replace(rates, process_bytes=self.process_bytes, start_bytes=self.process_bytes + START_SPREAD_BYTES)
+            rates = replace(
+                rates,
+                onnxruntime=short_version(self.onnxruntime),
+                process_bytes=self.process_bytes,
+                start_bytes=self.process_bytes + START_SPREAD_BYTES,
+            )
             if self.process_images_bytes is not None:
                 pictures = self.process_images_bytes - self.process_bytes
                 rates = replace(rates, images_bytes=max(0, pictures) + DECODERS_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
-from hyps.runtime.execution.session import Session, open_session, to_numpy
+from hyps.runtime.execution.session import Session, TensorValue, open_session, to_numpy
 from hyps.runtime.io.inputs import sources
 
 #: One input of a network: its tensors by name.
@@ -29,6 +29,8 @@ Sample = Mapping[str, NDArray[Any]]
 _DECODING_BYTES = 1 << 30
 #: The type in which outputs are compared: it rounds no 64-bit integer.
 _WIDE = np.longdouble
+#: Strings for random inputs.
+_WORDS = ("", "a", "red", "the quick brown fox")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def validate(
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
-        expected = _run_whole(whole, names, sample)
+        expected = _run_whole(whole, {output.name: output.classes for output in executor.manifest.outputs}, sample)
         found = executor.run(sample)
         for name in names:
             if expected[name].shape != found[name].shape:
@@ -102,11 +104,21 @@ def validate(
     return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
 
 
-def _run_whole(whole: Session, names: list[str], sample: Sample) -> dict[str, NDArray[Any]]:
+def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sample) -> dict[str, NDArray[Any]]:
+    """Return the model's outputs; ``classes`` has those of each output (`hyps.runtime.bundle.manifest.OutputRecord`)."""
     try:
-        return {name: to_numpy(value) for name, value in whole.run(names, sample).items()}
+        return {name: _array(value, classes[name]) for name, value in whole.run([*classes], sample).items()}
     except InputError as error:
         raise OptionError(f"{error}; {CHECK_THE_MODEL}") from None
+
+
+def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
+    """Return an output as an array; of a sequence of maps from class to score, which ZipMap writes, the scores."""
+    if isinstance(value, list):
+        named = [{str(label): score for label, score in scores.items()} for scores in value]
+        return np.array([[scores[label] for label in classes] for scores in named])
+    array: NDArray[Any] = to_numpy(value)
+    return array
 
 
 def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:
@@ -129,6 +141,8 @@ def input_count(path: Path) -> int:
 
 def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     kind = np.dtype(dtype).kind
+    if kind == "U":
+        return rng.choice(np.array(_WORDS), shape)
     if kind in "iu":
         return rng.integers(0, 10, shape).astype(dtype)
     if kind == "b":
@@ -137,6 +151,8 @@ def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDA
 
 
 def _deviation(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Deviation:
+    if pairs[0][0].dtype.kind == "U":  # strings are the same, or they are not
+        pairs = [((a != b).astype(_WIDE), np.zeros(a.shape, _WIDE)) for a, b in pairs]
     wide = [(a.astype(_WIDE).ravel(), b.astype(_WIDE).ravel()) for a, b in pairs]
     max_abs = max(_largest_difference(a, b) for a, b in wide)
     max_rel = max(_relative(a, b) for a, b in wide)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
+from hyps.runtime.bundle.library_memory import COSTLIEST, library_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRates:
     """A machine: bytes that the runtime process needs without a model, and speeds.
 
-    Rates are bytes or multiply-adds (macs) per second. The defaults stand for an unknown device: see ``calibration.toml``.
-    Only the ratios of the speeds decide where a model is cut.
+    Rates are bytes or multiply-adds (macs) per second. The defaults stand for an unknown device: see ``calibration.toml``
+    and `hyps.runtime.bundle.library_memory`. Only the ratios of the speeds decide where a model is cut.
     """
 
+    #: The version of onnxruntime (its first two numbers) that the next two figures are for.
+    onnxruntime: str = COSTLIEST
+
     #: The peak of ``hyps-run`` while it starts: all imports, before it gives back the pages of code that runs only once.
-    start_bytes: int = calibrated_bytes("start_bytes")
+    start_bytes: int = library_memory(COSTLIEST).start_bytes
     #: Resident bytes of ``hyps-run`` and its libraries after the start, without weights and activations.
-    process_bytes: int = calibrated_bytes("process_bytes")
+    process_bytes: int = library_memory(COSTLIEST).process_bytes
     #: Bytes that decoding photographs adds: Pillow and its decoders.
     images_bytes: int = calibrated_bytes("images_bytes")
     #: Bytes that the system has for its file cache next to the process; infinite where that is not known.
@@ -34,3 +39,13 @@ class DeviceRates:
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
     #: Seconds of a step without work: open the session, run it, release it.
     step_s: float = calibrated("step_s")
+
+    def with_onnxruntime(self, version: str) -> Self:
+        """Return this machine with another version of onnxruntime. Raises `ValueError` for text that is no version."""
+        found, own = library_memory(version), library_memory(self.onnxruntime)
+        return replace(
+            self,
+            onnxruntime=found.version,
+            start_bytes=self.start_bytes + found.start_bytes - own.start_bytes,
+            process_bytes=self.process_bytes + found.process_bytes - own.process_bytes,
+        )

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from hyps.passes.graph import captured
 from hyps.passes.onnx_ops import SLICE_INPUTS_OPSET, standard_opset
-from hyps.passes.weights import Model, Origin, Weight, placeholder
+from hyps.passes.weights import Model, Origin, Weight, copy_around, placeholder
 
 #: The kinds of attributes that become Python values. Others stay as they are.
 _HELD = frozenset(
@@ -66,10 +66,8 @@ class GraphEditor:
         written = {name for node in nodes for name in node.output}
         constants = [tensor for name, tensor in self.constants.items() if name in used]
         types = [value for value in self.value_info if value.name in written]
-        proto = ModelProto()
-        proto.CopyFrom(self._model.proto)
+        proto = copy_around(self._model.proto, frozenset({"node", "initializer", "value_info", "input"}))
         graph = proto.graph
-        del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:]
         graph.node.extend(nodes)
         graph.initializer.extend(constants)
         graph.value_info.extend(types)

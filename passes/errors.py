@@ -13,6 +13,14 @@ class UnsupportedModel(PassError):
     """A model with something that HyPS cannot handle without risking wrong numbers."""
 
 
+class UnknownShapes(UnsupportedModel):
+    """A model with tensors, ``names``, whose shapes do not follow from those of the inputs."""
+
+    def __init__(self, message: str, names: frozenset[str]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class DoesNotFit(PassError):
     """A budget that no plan fits, with the operator at fault, the bytes that it needs, and the smallest budget that works.
 

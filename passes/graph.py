@@ -18,9 +18,16 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, STANDARD_DOMAINS
 from hyps.passes.weights import REFERENCE_BYTES, Model, Origin, Weight
+from hyps.runtime.bundle.manifest import STRING_TYPE, string_bytes
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
+
+
+#: Attributes of fewer bytes are part of what is counted for every node.
+LONG_ATTRIBUTE_BYTES = 1024
+#: A string's object in C++, which holds up to 15 characters itself, and a pointer to it.
+STRING_OBJECT_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +50,10 @@ class Operator:
 
     ``embedded_bytes`` is the size of its subgraphs, ``subgraphs`` in number with those within, whose small weights
     onnxruntime holds in memory. ``folded_bytes`` are at least
-    those of the large constants that onnxruntime computes in its subgraphs while a session opens. ``origin`` is set where a
-    rewrite made this operator of another. ``table`` is a weight of which the runtime reads rows from a file
-    (`hyps.passes.cost.row_reads`): it is none of ``weights``, as no session holds it.
+    those of the large constants that onnxruntime computes in its subgraphs while a session opens. ``attribute_bytes`` is
+    that of its long attributes as C++ holds them, such as the nodes of a tree. ``origin`` is set where a rewrite made this
+    operator of another. ``table`` is a weight of which the runtime reads rows from a file (`hyps.passes.cost.row_reads`): it
+    is none of ``weights``, as no session holds it.
     """
 
     name: str
@@ -54,6 +62,7 @@ class Operator:
     weights: tuple[str, ...]
     outputs: tuple[str, ...]
     embedded_bytes: int = 0
+    attribute_bytes: int = 0
     subgraphs: int = 0
     folded_bytes: int = 0
     origin: Origin | None = None
@@ -84,8 +93,10 @@ class Graph:
 def element_bytes(data_type: int, count: int) -> int:
     """Return the bytes of ``count`` elements of an ONNX type; types below a byte are packed (TensorProto.raw_data).
 
-    Raises `UnsupportedModel` for strings, and for numbers that are no type.
+    Raises `UnsupportedModel` for numbers that are no type.
     """
+    if data_type == TensorProto.STRING:
+        return string_bytes(count)
     itemsize, per_byte = _packing(data_type)
     return -(-count // per_byte) * itemsize
 
@@ -97,14 +108,14 @@ def _packing(data_type: int) -> tuple[int, int]:
         raise UnsupportedModel(f"element type {data_type} is no ONNX type; export the model again")
     if per_byte := _PER_BYTE.get(TensorProto.DataType.Name(data_type)):
         return 1, per_byte
-    if data_type == TensorProto.STRING:
-        raise UnsupportedModel("tensors of strings have no fixed size; remove the text operators from the model")
     return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize), 1
 
 
 @cache
 def type_name(data_type: int) -> str:
     """Return the numpy name of an ONNX element type."""
+    if data_type == TensorProto.STRING:
+        return STRING_TYPE
     return str(helper.tensor_dtype_to_np_dtype(data_type).name)
 
 
@@ -164,6 +175,7 @@ def view(model: Model) -> Graph:
                 weights=tuple(name for name in names if name in weights and name != table),
                 outputs=tuple(name for name in node.output if name),
                 embedded_bytes=sum(graph.ByteSize() for graph in subgraphs(node)),
+                attribute_bytes=_attribute_bytes(node),
                 subgraphs=sum(map(_graph_count, subgraphs(node))),
                 folded_bytes=sum(_folded_bytes(graph, constants) for graph in subgraphs(node)),
                 origin=model.origins.get(node.name),
@@ -178,6 +190,26 @@ def view(model: Model) -> Graph:
         inputs=tuple(value.name for value in graph.input),
         outputs=tuple(value.name for value in graph.output),
     )
+
+
+def initializer_bytes(tensor: TensorProto) -> int:
+    """Return the bytes of an initializer's elements; those of strings as onnxruntime holds them in memory."""
+    if tensor.data_type == TensorProto.STRING:
+        return int(tensor.ByteSize()) + STRING_OBJECT_BYTES * len(tensor.string_data)
+    return element_bytes(tensor.data_type, math.prod(map(int, tensor.dims)))
+
+
+def _attribute_bytes(node: NodeProto) -> int:
+    """Return the bytes in memory of a node's lists of numbers, strings and tensors; 0 where they are short."""
+    if node.ByteSize() < LONG_ATTRIBUTE_BYTES:
+        return 0
+    total = 0
+    for attribute in node.attribute:
+        total += 8 * len(attribute.ints) + 4 * len(attribute.floats)
+        total += STRING_OBJECT_BYTES * len(attribute.strings)
+        total += sum(len(text) for text in attribute.strings if len(text) > 15)
+        total += sum(tensor.ByteSize() for tensor in (attribute.t, *attribute.tensors))
+    return total
 
 
 def _graph_count(graph: GraphProto) -> int:
@@ -216,9 +248,13 @@ def _folded_bytes(graph: GraphProto, constants: Mapping[str, TensorProto]) -> in
 
 
 def _weight(tensor: TensorProto, storage: Weight | None) -> Tensor:
-    shape = tuple(tensor.dims)
-    nbytes = element_bytes(tensor.data_type, math.prod(shape))
-    return Tensor(name=tensor.name, dtype=type_name(tensor.data_type), shape=shape, nbytes=nbytes, storage=storage)
+    return Tensor(
+        name=tensor.name,
+        dtype=type_name(tensor.data_type),
+        shape=tuple(tensor.dims),
+        nbytes=initializer_bytes(tensor),
+        storage=storage,
+    )
 
 
 def _tensor(value: ValueInfoProto) -> Tensor:

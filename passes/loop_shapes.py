@@ -13,6 +13,12 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
+from hyps.runtime.bundle.manifest import OBSERVED
+
+
+def observed(proto: ModelProto) -> dict[str, ValueInfoProto]:
+    """Return the tensors whose shapes were observed, by name, with these shapes."""
+    return {value.name: value for value in proto.graph.value_info if value.name.endswith(OBSERVED)}
 
 
 def carried(proto: ModelProto) -> dict[str, ValueInfoProto]:

@@ -14,6 +14,8 @@ Shape = tuple[int, ...]
 
 #: Domains under which the standard operators are written.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+#: The domain of the operators of classical machine learning, whose outputs' shapes follow from the shapes of their inputs.
+CLASSICAL_DOMAIN = "ai.onnx.ml"
 
 #: The opset from which Slice takes its starts, ends and axes as inputs and not as attributes.
 SLICE_INPUTS_OPSET = 10

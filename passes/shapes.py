@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 import onnx
-from onnx import ModelProto, ValueInfoProto, shape_inference
+from onnx import ModelProto, NodeProto, ValueInfoProto, shape_inference
 
-from hyps.passes.errors import UnsupportedModel
-from hyps.passes.loop_shapes import carried, changing
+from hyps.passes.errors import UnknownShapes, UnsupportedModel
+from hyps.passes.loop_shapes import carried, changing, observed
 from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.normalize.plannable_part import advised_part
-from hyps.passes.unknown_operators import checkable, foreign_kinds
+from hyps.passes.onnx_ops import CLASSICAL_DOMAIN
+from hyps.passes.trip_counts import stacked
+from hyps.passes.unknown_operators import checkable, foreign_kinds, foreign_outputs
 from hyps.passes.weights import Model
 
-#: Returns the types of a model's tensors, by name, where onnx cannot infer them.
-Ask = Callable[[Model], Mapping[str, ValueInfoProto]]
+
+class Ask(Protocol):
+    """A source of tensor types that onnx cannot infer."""
+
+    def __call__(self, model: Model) -> Mapping[str, ValueInfoProto]:
+        """Return the types of a model's tensors, by name."""
+        ...
+
+    def operator(self, model: Model, node: NodeProto, inputs: Mapping[str, ValueInfoProto]) -> Mapping[str, ValueInfoProto]:
+        """Return the types of the outputs of ``node``, whose shapes follow from those of its ``inputs``."""
+        ...
 
 
 def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
@@ -29,22 +41,33 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
     """
     refuse_open_inputs(model)
     writers = {name: node for node in model.proto.graph.node for name in node.output if name}
-    states = carried(model.proto)
-    known = _inferred(model, states.values(), data_prop=True)
+    seen = observed(model.proto)
+    states = carried(model.proto) | seen
+    foreign = foreign_kinds(model.proto)
+    if ask is None:  # a rewrite kept the types that were learned
+        names = foreign_outputs(model.proto)
+        states |= {value.name: value for value in model.proto.graph.value_info if value.name in names}
+    else:
+        states |= _classical(model, ask, states)
+    known = _inferred(model, states.values(), data_prop=True, strict=not foreign)
+    if ask and (counted := stacked(model, known)):
+        states |= counted
+        known = _inferred(model, states.values(), data_prop=True, strict=not foreign)
     missing = _missing(writers, known)
-    if ask and (missing or foreign_kinds(model.proto)):
+    if ask and (missing or any(domain != CLASSICAL_DOMAIN for domain, _ in foreign)):
         _add(known, missing, ask(_with_types(model, states.values()) if states else model))
     elif missing:
         graph = model.proto.graph
         _add(known, missing, {value.name: value for value in (*graph.value_info, *graph.output)})
         if missing := _missing(writers, known):
-            _add(known, missing, _inferred(model, known.values(), data_prop=False))
-    missing = _missing(writers, known) | changing(model.proto, known)
+            _add(known, missing, _inferred(model, known.values(), data_prop=False, strict=not foreign))
+    missing = (_missing(writers, known) | changing(model.proto, known)) - seen.keys()
     for name in (name for name in writers if name in missing):
         shape, writer = _describe(known[name]) if name in known else "unknown", writers[name]
-        raise UnsupportedModel(
+        raise UnknownShapes(
             f"tensor {name!r} (output of {writer.op_type} {writer.name!r}) has no fixed shape ({shape}): it depends "
-            f"on the values of the inputs, so that its memory cannot be planned; {_remedy(model, missing)}"
+            f"on the values of the inputs, so that its memory cannot be planned; {_remedy(model, missing)}",
+            frozenset(missing),
         )
     typed = ModelProto()
     typed.CopyFrom(model.proto)
@@ -55,6 +78,32 @@ def infer_shapes(model: Model, ask: Ask | None = None) -> Model:
         if value.name in known:
             value.type.CopyFrom(known[value.name].type)
     return replace(model, proto=typed)
+
+
+def _classical(model: Model, ask: Ask, given: Mapping[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    """Return the types of what the operators of classical machine learning write, by name.
+
+    onnx infers few of them. They are inferred in turn with what standard operators between them write.
+    """
+    graph = model.proto.graph
+    waiting = [node for node in graph.node if node.domain == CLASSICAL_DOMAIN]
+    types: dict[str, ValueInfoProto] = {}
+    while waiting:
+        known = {value.name: value for value in graph.input}
+        known |= _inferred(model, [*given.values(), *types.values()], data_prop=True, strict=False)
+        constants = {tensor.name for tensor in graph.initializer}
+        left = []
+        for node in waiting:
+            names = [name for name in node.input if name and name not in constants]
+            if not _missing(names, known) and all(known[name].type.HasField("tensor_type") for name in names):
+                types |= ask.operator(model, node, {name: known[name] for name in names})
+                known |= types
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            break
+        waiting = left
+    return types
 
 
 def tensor_types(model: Model) -> dict[str, ValueInfoProto]:
@@ -81,21 +130,25 @@ def _with_types(model: Model, values: Collection[ValueInfoProto]) -> Model:
     return replace(model, proto=proto)
 
 
-def _inferred(model: Model, given: Collection[ValueInfoProto], *, data_prop: bool) -> dict[str, ValueInfoProto]:
+def _inferred(
+    model: Model, given: Collection[ValueInfoProto], *, data_prop: bool, strict: bool = True
+) -> dict[str, ValueInfoProto]:
     """Return what onnx infers from the inputs, small constants, and the types of the ``given`` tensors, by name.
 
-    ``data_prop`` follows the values of shapes through the graph; with many given types its results are wrong.
+    ``data_prop`` follows the values of shapes through the graph; with many given types its results are wrong. Unless
+    ``strict``, an operator that reads a tensor of unknown type is left out.
     """
     bare = checkable(model)
     del bare.graph.value_info[:]
-    bare.graph.value_info.extend(value for value in given if _is_fixed(value))
-    inputs = {value.name: value for value in bare.graph.input}
+    fixed = {value.name: value for value in given if _is_fixed(value)}
+    bare.graph.value_info.extend(fixed.values())
+    fixed |= {value.name: value for value in bare.graph.input}
     for value, declared in zip(bare.graph.output, model.proto.graph.output, strict=True):
-        value.CopyFrom(inputs.get(value.name, declared))  # `checkable` completes the declared type
-        if value.name not in inputs and value.type.HasField("tensor_type"):
+        value.CopyFrom(fixed.get(value.name, declared))  # `checkable` completes the declared type
+        if value.name not in fixed and value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
-        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=data_prop)
+        inferred = shape_inference.infer_shapes(bare, strict_mode=strict, data_prop=data_prop)
     except (shape_inference.InferenceError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise UnsupportedModel(f"shape inference failed: {_first_line(error)}; check that the model runs") from None
     return {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}

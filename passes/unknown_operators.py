@@ -58,7 +58,7 @@ def checkable(model: Model) -> ModelProto:
     onnx's checker wants a shape for every input, and a type and a shape for every output; onnxruntime does not. Those that
     are missing become a scalar's.
     """
-    bare = skeleton(model)
+    bare = skeleton(model, without_trees=True)
     for value in (*bare.graph.input, *bare.graph.output):
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
@@ -69,6 +69,12 @@ def checkable(model: Model) -> ModelProto:
     experimental = [node for node in all_nodes(bare.graph) if node.domain in STANDARD_DOMAINS and is_foreign(node, opset)]
     for node in experimental:
         _disguise(node, opset)
+    for node in all_nodes(bare.graph):
+        if node.op_type == "StringNormalizer" and not any(
+            each.name == "stopwords" and each.strings for each in node.attribute
+        ):
+            node.op_type = "Identity"  # onnx expects it to remove strings, but it removes none
+            del node.attribute[:]
     if experimental:
         bare.opset_import.add(domain=_EXPERIMENTAL, version=1)
     return bare

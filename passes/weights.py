@@ -13,11 +13,16 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from onnx import ModelProto, TensorProto, helper
+from google.protobuf.message import Message
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+
+from hyps.passes.onnx_ops import CLASSICAL_DOMAIN
 
 #: Weights of at least this many bytes are referenced, and aligned to as many in a bundle, so that onnxruntime maps them
 #: (ONNX external data advises 64 KiB). Smaller ones (biases, shapes, axes) stay in the model, where passes can read them.
 REFERENCE_BYTES = 65536
+#: The kinds of attributes that hold one element after the other.
+_LISTS = frozenset({AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS})
 #: The name of a shard, as `part_name` writes it, or of what was sliced or copied for the shard.
 _SHARD = re.compile(r"(.*)/shard(\d+)of(\d+)(?:/.*)?", re.DOTALL)
 
@@ -135,14 +140,48 @@ def placeholder(name: str, data_type: int, shape: tuple[int, ...]) -> TensorProt
     return tensor
 
 
-def skeleton(model: Model) -> ModelProto:
-    """Return the structure with each referenced weight as a typed graph input, as checks and inference need it."""
-    bare = ModelProto()
-    bare.CopyFrom(model.proto)
-    kept = [tensor for tensor in bare.graph.initializer if tensor.name not in model.weights]
-    absent = [tensor for tensor in bare.graph.initializer if tensor.name in model.weights]
-    inputs = [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in absent]
-    del bare.graph.initializer[:]
-    bare.graph.initializer.extend(kept)
-    bare.graph.input.extend(inputs)
+def skeleton(model: Model, *, without_trees: bool = False) -> ModelProto:
+    """Return the structure with each referenced weight as a typed graph input, as checks and inference need it.
+
+    ``without_trees`` leaves the long lists in the attributes of classical operators empty: the nodes of millions of trees,
+    which take seconds to copy and say nothing of types.
+    """
+    bare = copy_around(model.proto, frozenset({"node", "initializer"}))
+    nodes = model.proto.graph.node
+    bare.graph.node.extend(map(_without_long_lists, nodes) if without_trees else nodes)
+    bare.graph.initializer.extend(tensor for tensor in model.proto.graph.initializer if tensor.name not in model.weights)
+    absent = [tensor for tensor in model.proto.graph.initializer if tensor.name in model.weights]
+    bare.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in absent)
     return bare
+
+
+def copy_around(proto: ModelProto, left_out: frozenset[str]) -> ModelProto:
+    """Return a copy of a model without some fields of its graph, which may be large."""
+    copy = ModelProto()
+    _copy_fields(proto, copy, frozenset({"graph"}))
+    _copy_fields(proto.graph, copy.graph, left_out)
+    copy.graph.SetInParent()
+    return copy
+
+
+def _copy_fields(source: Message, copy: Message, left_out: frozenset[str]) -> None:
+    for described, value in source.ListFields():
+        if described.name in left_out:
+            continue
+        if hasattr(value, "extend"):
+            getattr(copy, described.name).extend(value)
+        elif isinstance(value, Message):
+            getattr(copy, described.name).CopyFrom(value)
+        else:
+            setattr(copy, described.name, value)
+
+
+def _without_long_lists(node: NodeProto) -> NodeProto:
+    """Return a classical operator with empty lists in place of long ones; others as they are."""
+    if node.domain != CLASSICAL_DOMAIN or node.ByteSize() < REFERENCE_BYTES:
+        return node
+    copy = NodeProto(name=node.name, op_type=node.op_type, domain=node.domain, input=node.input, output=node.output)
+    for attribute in node.attribute:
+        is_long = attribute.type in _LISTS and attribute.ByteSize() >= REFERENCE_BYTES
+        copy.attribute.append(AttributeProto(name=attribute.name, type=attribute.type) if is_long else attribute)
+    return copy

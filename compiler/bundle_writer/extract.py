@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hyps.compiler.bundle_writer.shared_session import is_plain, shared_sessions
+from hyps.passes.cost.footprint import PACKED_BYTES
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
@@ -113,10 +114,11 @@ class Extractor:
 
 
 def placed(contents: Iterable[Weight]) -> tuple[tuple[int, Weight], ...]:
-    """Return the weights of a file with their offsets, multiples of 64 KiB."""
+    """Return the weights of a file with their offsets: large ones at multiples of 64 KiB, then small ones packed."""
     found, end = [], 0
-    for weight in contents:
-        offset = -(-end // REFERENCE_BYTES) * REFERENCE_BYTES
+    for weight in sorted(contents, key=lambda weight: weight.nbytes < REFERENCE_BYTES):
+        unit = REFERENCE_BYTES if weight.nbytes >= REFERENCE_BYTES else PACKED_BYTES
+        offset = -(-end // unit) * unit
         found.append((offset, weight))
         end = offset + weight.nbytes
     return tuple(found)

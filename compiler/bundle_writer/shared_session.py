@@ -57,7 +57,8 @@ def shared_sessions(
 
 def _small_bytes(tensors: Iterable[TensorProto]) -> int:
     """Return the bytes of the tensors that are stored in the model itself."""
-    sizes = (math.prod(each.dims) * helper.tensor_dtype_to_np_dtype(each.data_type).itemsize for each in tensors)
+    inside = (each for each in tensors if not each.external_data)
+    sizes = (math.prod(each.dims) * helper.tensor_dtype_to_np_dtype(each.data_type).itemsize for each in inside)
     return sum(size for size in sizes if size < REFERENCE_BYTES)
 
 

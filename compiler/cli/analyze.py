@@ -50,6 +50,7 @@ def analyze_command(
     target: options.TargetOption = None,
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
+    onnxruntime: options.OnnxruntimeOption = None,
     input_shape: options.ShapeOption = None,
     from_: options.FromOption = None,
     until: options.UntilOption = None,
@@ -68,7 +69,8 @@ def analyze_command(
     console = Console(quiet=quiet, verbose=verbose)
     if csv_file:
         check_file(csv_file, force=True, option="--csv")
-    job = options.planning_job(model, target, memory, threads, input_shape, options.model_part(from_, until), custom_ops)
+    part = options.model_part(from_, until)
+    job = options.planning_job(model, target, memory, threads, input_shape, part, custom_ops, onnxruntime)
     with console.progress("analysing", None):
         analysis = analyse(job)
     rows = list(analysis.operators)

@@ -77,6 +77,7 @@ def compile_command(
     target: options.TargetOption = None,
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
+    onnxruntime: options.OnnxruntimeOption = None,
     split: _Split = "auto",
     shard: _Shard = None,
     shard_policy: _Policy = "auto",
@@ -108,7 +109,7 @@ def compile_command(
         max_params=max_params,
         images=preprocess is not None,
     )
-    request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads)
+    request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

@@ -14,6 +14,7 @@ from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import target_names
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.request import Request
+from hyps.runtime.bundle.library_memory import measured_versions
 
 #: The headings of a command's ``--help``.
 TARGET, SPLITTING, INPUT, OUTPUT = "Target", "Splitting", "Input", "Output"
@@ -76,6 +77,15 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", rich_help_panel=TARGET, help="Threads to plan for (default: the target's cores, or 4)."
+    ),
+]
+OnnxruntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        rich_help_panel=TARGET,
+        help="The device's onnxruntime, e.g. 1.31 (default: the calibrated target's, or the one that takes most memory of "
+        f"{measured_versions()}). Older versions take less memory.",
     ),
 ]
 ShapeOption = Annotated[
@@ -142,12 +152,15 @@ def planning_job(
     shapes: Iterable[FixedShape] | None,
     part: ModelPart,
     custom_ops: Path | None,
+    onnxruntime: str | None = None,
 ) -> PlanningJob:
     """Return the planning job of a command that writes no bundle.
 
     Raises `hyps.compiler.errors.TargetError` and `hyps.compiler.errors.OptionError`.
     """
-    request, profile = resolve_request(Request(), target=target, memory_bytes=memory_bytes, threads=threads)
+    request, profile = resolve_request(
+        Request(), target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
+    )
     return PlanningJob(
         model=model,
         request=request,

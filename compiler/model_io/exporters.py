@@ -12,6 +12,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import reads
+from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.unknown_operators import all_nodes, is_foreign, nodes_within
 from hyps.passes.weights import Model
@@ -20,6 +21,8 @@ from hyps.passes.weights import Model
 SEPARATE_INITIALIZERS = 4
 #: The domain of the operators that onnxruntime adds.
 CONTRIBUTED = "com.microsoft"
+#: The opset of a model that names none, as it has no standard operators; rewrites may add some.
+UNNAMED_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +216,7 @@ _STEPS: tuple[Callable[[GraphEditor], Iterator[tuple[str, str]]], ...] = (
 
 
 def _header_changes(model: Model) -> Iterator[Change]:
-    """Raise the IR version to one with separate initializers, and import onnxruntime's domain if it is used.
+    """Raise the IR version to one with separate initializers, and import the domains that are used but not named.
 
     Only onnxruntime knows that domain without an import. ``model`` is a copy that nothing else holds yet.
     """
@@ -221,6 +224,9 @@ def _header_changes(model: Model) -> Iterator[Change]:
     if proto.ir_version < SEPARATE_INITIALIZERS:
         proto.ir_version = SEPARATE_INITIALIZERS
         yield Change(operator="model", what=f"IR version {SEPARATE_INITIALIZERS}", why="initializers are no inputs")
+    if not standard_opset(proto):
+        proto.opset_import.add(domain="", version=UNNAMED_OPSET)
+        yield Change(operator="model", what=f"opset {UNNAMED_OPSET} imported", why="the model names none")
     domains = {node.domain for node in all_nodes(proto.graph)}
     if CONTRIBUTED in domains - {entry.domain for entry in proto.opset_import}:
         proto.opset_import.add(domain=CONTRIBUTED, version=1)

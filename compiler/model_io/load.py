@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -23,12 +23,13 @@ from hyps.compiler.model_io.damage import check_graph, check_names
 from hyps.compiler.model_io.equal_weights import share_equal_weights
 from hyps.compiler.model_io.exporters import SEPARATE_INITIALIZERS, NormalizeExporters
 from hyps.compiler.model_io.file_kinds import other_kind
-from hyps.compiler.model_io.second_opinion import refusal
+from hyps.compiler.model_io.second_opinion import opening_error
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
+from hyps.compiler.model_io.zip_maps import replace_zip_maps
 from hyps.compiler.owned_folders import owned_folder, remove_abandoned
 from hyps.passes.errors import PassError, UnsupportedModel
-from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.graph import initializer_bytes, subgraphs
 from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, run_rewrites
@@ -47,6 +48,7 @@ class LoadedModel:
 
     ``parameters`` counts the elements of its weights as publications do: without shapes, scalars and the running statistics
     of batch normalisation. ``inexact_reason`` says why any bundle of it may differ from the whole model in the last bits.
+    ``classes`` has the names of the classes of each output that was a sequence of maps (`replace_zip_maps`).
     ``given`` is the structure as it is in the file, ``repairs`` are what was changed in it.
     """
 
@@ -57,6 +59,7 @@ class LoadedModel:
     parameters: int
     weight_bytes: int
     inexact_reason: str | None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def load_model(path: Path) -> Iterator[LoadedModel]:
     except (CompilerError, PassError, OSError):
         raise
     except Exception as error:  # a bug, unless the model is so damaged that onnxruntime does not take it either
-        if reason := refusal(path):
+        if reason := opening_error(path):
             raise ModelFileError(f"onnxruntime cannot open {path}: {reason}; export or copy it again") from error
         raise
 
@@ -85,6 +88,7 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
     if proto.functions:
         proto = _inline(path, proto)
     check_graph(path, proto.graph)
+    classes = replace_zip_maps(proto)
     inexact_reason = _overridable_weights(proto)
     normalized = run_rewrites(Model(proto=proto, weights={}), [LiftSubgraphWeights(), NormalizeExporters()])
     proto = normalized.model.proto
@@ -101,7 +105,8 @@ def _loaded(path: Path) -> Iterator[LoadedModel]:
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the message may quote what is no text
             reason = str(error).strip().splitlines()[0]
             raise ModelFileError(f"{path} is not valid ONNX: {reason}; export it again") from None
-        yield loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
+        loaded = loaded_model(path, model, inexact_reason, given=given, repairs=normalized.changes)
+        yield replace(loaded, classes=classes)
 
 
 def loaded_model(
@@ -115,7 +120,7 @@ def loaded_model(
         repairs=repairs,
         name=path.stem,
         parameters=_parameters(graph),
-        weight_bytes=sum(element_bytes(t.data_type, math.prod(t.dims)) for t in graph.initializer),
+        weight_bytes=sum(map(initializer_bytes, graph.initializer)),
         inexact_reason=inexact_reason,
     )
 
@@ -173,8 +178,13 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _check_opset(path: Path, proto: ModelProto) -> None:
-    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported."""
+    """Raise `UnsupportedModel` for an opset of the standard operators that is not supported.
+
+    A model without standard operators, such as a converted ensemble of trees, need not name one.
+    """
     opset = standard_opset(proto)
+    if not opset and all(node.domain not in STANDARD_DOMAINS for node in all_nodes(proto.graph)):
+        return
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedModel(

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.errors import OptionError
+from hyps.compiler.model_io.classical_shapes import classical_types
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.unknown_operators import foreign_kinds, foreign_outputs
@@ -44,6 +45,10 @@ class OrtShapes:
             for name in self._unknown_ranks(proto, scalars):
                 del types[name]
         return types
+
+    def operator(self, model: Model, node: NodeProto, inputs: Mapping[str, ValueInfoProto]) -> Mapping[str, ValueInfoProto]:
+        """Return the types of the outputs of one operator of classical machine learning, by name."""
+        return classical_types(model.proto, node, inputs)
 
     def _unknown_ranks(self, proto: ModelProto, names: Sequence[str]) -> Iterator[str]:
         """Yield those of ``names`` whose rank onnxruntime does not know: it reports them as it reports scalars."""
@@ -86,6 +91,11 @@ def _refusal(proto: ModelProto, reason: str) -> UnsupportedModel:
                 f"neither onnx nor onnxruntime knows an operator {op_type!r} {place}; name the library that has it with "
                 "--custom-ops, or export the model with standard operators"
             )
+    if "locale" in reason.lower():
+        return UnsupportedModel(
+            f"onnxruntime cannot open the model on this computer: {reason}; install this locale here and on the device, for "
+            "example with 'locale-gen en_US.UTF-8', or convert the model with another 'locale'"
+        )
     return UnsupportedModel(
         f"not every tensor has a shape with these inputs: {reason}; check the shapes of the inputs, or export the model for "
         "these shapes alone"

@@ -30,7 +30,7 @@ except Exception as error:
 """
 
 
-def refusal(path: Path) -> str | None:
+def opening_error(path: Path) -> str | None:
     """Return why onnxruntime does not open the model at ``path``; None where it does, or lacks one of its operators."""
     command = [sys.executable, "-c", _SCRIPT, str(path), str(_MOST_BYTES + 3 * path.stat().st_size)]
     try:

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.graph import element_bytes, subgraphs
+from hyps.passes.graph import element_bytes, initializer_bytes, subgraphs
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 from hyps.runtime.units import megabytes
@@ -34,7 +34,9 @@ def reference_weights(path: Path, proto: ModelProto, spilled: Path) -> Model:
         _read_attributes(path, node)
     weights: dict[str, Weight] = {}
     for tensor in proto.graph.initializer:
-        nbytes = element_bytes(tensor.data_type, math.prod(tensor.dims))
+        nbytes = initializer_bytes(tensor)
+        if tensor.data_type == TensorProto.STRING:
+            continue  # strings have no bytes of their own in a file
         if tensor.data_location == TensorProto.EXTERNAL:
             weight = _external(path, tensor, nbytes)
         elif nbytes >= REFERENCE_BYTES:

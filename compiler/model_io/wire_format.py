@@ -30,14 +30,19 @@ _DATA_LOCATION = 14
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A message type: its fields that lead to weights, by number; ``tensor`` marks TensorProto."""
+    """A message type: its fields that lead to weights, by number; ``tensor`` marks TensorProto.
+
+    From field ``end`` on nothing leads to weights. Serialisers write fields by ascending number, so the walk stops there.
+    """
 
     fields: dict[int, _Message]
     tensor: bool = False
+    end: int | None = None
 
 
 _TENSOR = _Message({}, tensor=True)
-_ATTRIBUTE = _Message({5: _TENSOR})
+#: From 7 on: lists of numbers and of strings, each element a field of its own, millions of them in an ensemble of trees.
+_ATTRIBUTE = _Message({5: _TENSOR}, end=7)
 _NODE = _Message({5: _ATTRIBUTE})
 _GRAPH = _Message({1: _NODE, 5: _TENSOR})
 _MODEL = _Message({7: _GRAPH})
@@ -72,6 +77,8 @@ def _strip(data: WireBuffer, start: int, end: int, message: _Message, name: str)
     pieces: list[bytes] = []
     kept_from = start
     for number, wire_type, field_start, value_start, value_end in _fields(data, start, end):
+        if message.end is not None and number >= message.end:
+            break  # the parser checks the rest
         inner = message.fields.get(number)
         if inner is None or wire_type != _DELIMITED or value_end - value_start < REFERENCE_BYTES:
             continue

@@ -24,7 +24,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.passes.cost.footprint import NODE_BYTES, Footprint, mapped_bytes
+from hyps.passes.cost.footprint import NODE_BYTES, Footprint, resident_bytes
 from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.graph import Graph
 from hyps.passes.weights import Weight
@@ -112,7 +112,7 @@ def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int 
     for index, operator in enumerate(graph.operators):
         for name in operator.weights:
             weight = graph.weights[name]
-            key, nbytes = weight.storage or name, mapped_bytes(weight.nbytes)
+            key, nbytes = weight.storage or name, resident_bytes(weight)
             if key not in previous:
                 resident[index] += nbytes
             elif previous[key] != index:

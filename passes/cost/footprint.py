@@ -13,18 +13,32 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hyps.passes.calibration import calibrated_bytes
+from hyps.passes.calibration import calibrated, calibrated_bytes
 from hyps.passes.cost.folding import constant_operators, unfolded_operators
-from hyps.passes.graph import Graph, Operator
+from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
-from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
+from hyps.passes.onnx_ops import CLASSICAL_DOMAIN, FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
 NODE_BYTES = calibrated_bytes("node_bytes")
+#: What a session keeps for one weight besides its elements: its definition, name and value.
+INITIALIZER_BYTES = calibrated_bytes("initializer_bytes")
+#: What a session needs more for a MatMul of three or more dimensions and an Add, which it fuses: a Gemm and two Reshapes.
+FUSED_MATMUL_BYTES = calibrated_bytes("fused_matmul_bytes")
 #: What an open session keeps besides its nodes and weights.
 SESSION_BYTES = calibrated_bytes("session_bytes")
+
+#: A small weight starts at a multiple of this in a weights file.
+PACKED_BYTES = 64
+#: The constant for an operator's attributes, where it has one of its own. onnxruntime turns a TreeEnsemble, whose nodes are
+#: tensors, into the older and longer form first.
+_COPIES = {
+    f"{CLASSICAL_DOMAIN}.TreeEnsemble": "tree_tensors_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleClassifier": "trees_copies",
+    f"{CLASSICAL_DOMAIN}.TreeEnsembleRegressor": "trees_copies",
+}
 
 #: Types smaller than a byte. onnxruntime maps such weights itself, in addition to the buffer that holds the weights file.
 _MAPPED_TWICE = frozenset({"int4", "uint4", "float4_e2m1fn", "int2", "uint2"})
@@ -50,7 +64,7 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
     """Return the footprint of every operator when a session computes with ``threads`` threads."""
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
     readers.update(graph.outputs)
-    rewritten = _rewritten_weights(graph, readers)
+    rewritten, fused = _rewritten_weights(graph, readers), _fused_matmuls(graph, readers)
     unfolded = unfolded_operators(graph)
     folded = constant_operators(graph) - unfolded
     found = {}
@@ -60,6 +74,8 @@ def footprints(graph: Graph, threads: int) -> Mapping[str, Footprint]:
             one = replace(one, copied_bytes=0, in_place_input=None, in_place_bytes=0)
         elif operator.name in folded and max(graph.tensors[name].nbytes for name in operator.outputs) >= REFERENCE_BYTES:
             one = _folded(one, operator)
+        if operator.name in fused:
+            one = replace(one, copied_bytes=one.copied_bytes + FUSED_MATMUL_BYTES)
         found[operator.name] = one
     return found
 
@@ -80,14 +96,25 @@ def _folded(footprint: Footprint, operator: Operator) -> Footprint:
     )
 
 
-def mapped_bytes(nbytes: int) -> int:
-    """Return the resident bytes of a weight: its part of the file; a small one is in the model itself and held twice."""
-    return file_bytes(nbytes) if nbytes >= REFERENCE_BYTES else 2 * nbytes
+def mapped_bytes(nbytes: int, *, in_file: bool) -> int:
+    """Return the resident bytes of a weight: its part of the file; one in the model itself is held twice."""
+    return INITIALIZER_BYTES + (file_bytes(nbytes) if in_file else 2 * nbytes)
+
+
+def is_in_file(weight: Tensor) -> bool:
+    """Return whether a weight lies in the weights file of its partition, not in the model."""
+    return weight.storage is not None or weight.nbytes >= REFERENCE_BYTES
 
 
 def file_bytes(nbytes: int) -> int:
-    """Return a weight's bytes in its file, which is read whole: padded to a multiple of `REFERENCE_BYTES`."""
-    return -(-nbytes // REFERENCE_BYTES) * REFERENCE_BYTES
+    """Return the most bytes that a weight takes in its file, which is read whole; a shard's weight may be small."""
+    unit = REFERENCE_BYTES if nbytes >= REFERENCE_BYTES else PACKED_BYTES
+    return -(-nbytes // unit) * unit
+
+
+def resident_bytes(weight: Tensor) -> int:
+    """Return the resident bytes of a weight, see `mapped_bytes`."""
+    return mapped_bytes(weight.nbytes, in_file=is_in_file(weight))
 
 
 def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
@@ -98,6 +125,7 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     weights = [graph.weights[name] for name in operator.weights]
     total = (
         2 * operator.embedded_bytes
+        + _attributes_bytes(operator)
         + operator.subgraphs * SESSION_BYTES
         + operator.folded_bytes
         + sum(2 * weight.nbytes for weight in weights if weight.dtype in {"float16", "bfloat16"})
@@ -110,13 +138,18 @@ def copied_bytes(graph: Graph, operator: Operator, rewritten: bool) -> int:
     return total
 
 
+def _attributes_bytes(operator: Operator) -> int:
+    """Return what onnxruntime holds while it turns an operator's attributes into structures of its own."""
+    return int(calibrated(_COPIES.get(operator.op_type, "attribute_copies")) * operator.attribute_bytes)
+
+
 def _footprint(graph: Graph, operator: Operator, readers: Counter[str], rewritten: bool, threads: int) -> Footprint:
     inputs = {name: graph.tensors[name].nbytes for name in operator.inputs}
     outputs = sum(graph.tensors[name].nbytes for name in operator.outputs)
     reusable = [name for name, size in inputs.items() if readers[name] == 1 and size == outputs]
     in_place_input = reusable[0] if reusable and operator.op_type in IN_PLACE else None
     return Footprint(
-        weight_bytes=sum(mapped_bytes(graph.weights[name].nbytes) for name in operator.weights),
+        weight_bytes=sum(resident_bytes(graph.weights[name]) for name in operator.weights),
         copied_bytes=copied_bytes(graph, operator, rewritten),
         input_bytes=sum(inputs.values()),
         output_bytes=outputs,
@@ -159,3 +192,17 @@ def _rewritten_weights(graph: Graph, readers: Counter[str]) -> frozenset[str]:
         if normalised or (convolves and operator.op_type in {"Mul", "Add"} and operator.weights):
             rewritten.add(before.name)
     return frozenset(rewritten)
+
+
+def _fused_matmuls(graph: Graph, readers: Counter[str]) -> frozenset[str]:
+    """Return each MatMul of three or more dimensions by a weight that only an Add of a weight reads."""
+    writer = {name: operator for operator in graph.operators for name in operator.outputs}
+    fused = set()
+    for operator in graph.operators:
+        if operator.op_type != "Add" or not operator.weights or not operator.inputs:
+            continue
+        name = operator.inputs[0]
+        before = writer.get(name)
+        if before and before.op_type == "MatMul" and before.weights and readers[name] == 1:
+            fused |= {before.name} if len(graph.tensors[name].shape) > 2 else set()
+    return frozenset(fused)

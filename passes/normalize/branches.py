@@ -13,45 +13,22 @@ import math
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import subgraphs
 from hyps.passes.normalize.dead_ends import dead_end
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
+from hyps.passes.small_values import Value, fixed_shape, small_constant, small_value
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 
-KnownValues = MutableMapping[str, NDArray[Any]]
+KnownValues = MutableMapping[str, Value]
 Types = MutableMapping[str, TypeProto]
-
-#: The operators that are computed to decide a condition: exact on integers and booleans, with any implementation.
-_COMPUTED = frozenset(
-    {
-        "Add",
-        "And",
-        "Cast",
-        "Concat",
-        "ConstantOfShape",
-        "Equal",
-        "Gather",
-        "Greater",
-        "Identity",
-        "Less",
-        "Max",
-        "Min",
-        "Mul",
-        "Not",
-        "Or",
-    }
-    | {"ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +73,12 @@ class _Walk:
 
     def __init__(self, model: Model) -> None:
         self.changes: list[Change] = []
+        self._proto = model.proto
         self._opset = standard_opset(model.proto)
-        self._imports = list(model.proto.opset_import)
-        self._ir_version = model.proto.ir_version
         self._referenced = model.weights
 
     def graph(
-        self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, NDArray[Any]], limit_bytes: float
+        self, graph: GraphProto, types: Mapping[str, TypeProto], values: Mapping[str, Value], limit_bytes: float
     ) -> _WalkedGraph:
         """Return ``graph`` with branches taken.
 
@@ -140,8 +116,9 @@ class _Walk:
         for tensor in tensors:
             if tensor.name not in types:
                 types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-                if tensor.name not in self._referenced and tensor.ByteSize() < REFERENCE_BYTES:
-                    values[tensor.name] = numpy_helper.to_array(tensor)
+                value = small_constant(tensor) if tensor.name not in self._referenced else None
+                if value is not None:
+                    values[tensor.name] = value
 
     def _learned(self, node: NodeProto, types: Types, values: KnownValues) -> NodeProto:
         """Return ``node`` with branches taken in its subgraphs, and add what is known of its outputs to the two mappings.
@@ -153,7 +130,7 @@ class _Walk:
         node = self._with_subgraphs(node, types, values) if has_subgraphs else node
         if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, self._opset, ""):
             return node
-        value = self._value(node, types, values)
+        value = small_value(self._proto, node, types, values)
         if value is not None:
             values[node.output[0]] = value
             types[node.output[0]] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
@@ -163,9 +140,10 @@ class _Walk:
             return node
         schema = onnx.defs.get_schema(node.op_type, self._opset, "")
         data = {name: numpy_helper.from_array(values[name]) for name in names if name in values}
+        imports, version = list(self._proto.opset_import), self._proto.ir_version
         try:
             inferred = shape_inference.infer_node_outputs(
-                schema, node, {name: types[name] for name in names}, data, None, self._imports, self._ir_version
+                schema, node, {name: types[name] for name in names}, data, None, imports, version
             )
         except onnx.shape_inference.InferenceError as error:
             raise _Contradiction(str(error).strip().splitlines()[0]) from None
@@ -196,7 +174,7 @@ class _Walk:
         """Replace the one branch of an If that cannot be computed by a dead end, and learn the types of the other."""
         wrong, right = sorted(branches, key=lambda entry: entry[1].problem is None)
         kinds = [right[1].types.get(value.name) for value in right[0].output]
-        if wrong[1].problem is None or right[1].problem is not None or any(_shape(kind) is None for kind in kinds):
+        if wrong[1].problem is None or right[1].problem is not None or any(fixed_shape(kind) is None for kind in kinds):
             return
         known = [kind for kind in kinds if kind is not None]
         name = wrong[0].name
@@ -210,51 +188,12 @@ class _Walk:
             )
         )
 
-    def _value(self, node: NodeProto, types: Types, values: KnownValues) -> NDArray[Any] | None:
-        """Return the value of a node's output where it is small and follows from shapes and constants."""
-        if node.op_type == "Constant":
-            tensor = next((attribute.t for attribute in node.attribute if attribute.type == AttributeProto.TENSOR), None)
-            small = tensor is not None and tensor.ByteSize() < REFERENCE_BYTES
-            return numpy_helper.to_array(tensor) if tensor is not None and small else None
-        if node.op_type in ("Shape", "Size") and not node.attribute:
-            shape = _shape(types.get(node.input[0]))
-            if shape is not None:
-                return np.array(shape if node.op_type == "Shape" else np.prod(shape), np.int64)
-        if node.op_type not in _COMPUTED or any(name and name not in values for name in node.input):
-            return None
-        from onnx.reference import ReferenceEvaluator  # few models need it
-
-        feeds = {name: values[name] for name in node.input if name}
-        if node.op_type == "ConstantOfShape" and not 0 <= math.prod(feeds[node.input[0]].tolist()) <= REFERENCE_BYTES:
-            return None
-        if any(array.dtype.kind not in "iub" for array in feeds.values()):
-            return None
-        graph = helper.make_graph(
-            [node],
-            "value",
-            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
-            [onnx.ValueInfoProto(name=node.output[0])],
-        )
-        model = helper.make_model(graph, opset_imports=self._imports, ir_version=self._ir_version)
-        try:
-            (result,) = ReferenceEvaluator(model).run(None, feeds)
-        except (IndexError, RuntimeError, TypeError, ValueError):  # onnxruntime will say what is wrong
-            return None
-        return np.asarray(result)
-
 
 class _Contradiction(Exception):
     """A node that cannot be computed with the types of its inputs."""
 
 
-def _shape(kind: TypeProto | None) -> list[int] | None:
-    if kind is None or not kind.tensor_type.HasField("shape"):
-        return None
-    dimensions = kind.tensor_type.shape.dim
-    return [dim.dim_value for dim in dimensions] if all(dim.HasField("dim_value") for dim in dimensions) else None
-
-
-def _taken_branch(node: NodeProto, values: Mapping[str, NDArray[Any]]) -> GraphProto | None:
+def _taken_branch(node: NodeProto, values: Mapping[str, Value]) -> GraphProto | None:
     """Return the branch that an If always takes; None where that is not known, or for another operator."""
     if node.op_type != "If" or node.domain not in STANDARD_DOMAINS or node.input[0] not in values:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes
+from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.graph import Graph
@@ -16,7 +16,6 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import ShardedModel, required_splits
 from hyps.passes.planning.tiling_search import Tiling
 from hyps.passes.sharding.exactness import inexact_reason
-from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.residency import StepMemory
 
 #: Caps to try for partitions, as shares of the budget above the smallest one that works; weights get the rest.
@@ -150,8 +149,8 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
     for segment, own, key, adjacent in zip(partitioning.segments, operators, keys, neighbours, strict=True):
         start, stop = stop, stop + len(own)
         used = [graph.weights[name] for operator in own for name in operator.weights]
-        sizes = {weight.storage or weight.name: weight.nbytes for weight in used}
-        weights = sum(file_bytes(size) for size in sizes.values() if size >= REFERENCE_BYTES)
+        each_once = {weight.storage or weight.name: weight for weight in used}.values()
+        weights = sum(file_bytes(weight.nbytes) for weight in each_once if is_in_file(weight))
         computing = float(partitioning.computed_s[stop] - partitioning.computed_s[start])
         memory = StepMemory(
             alone_bytes=segment.alone_bytes,

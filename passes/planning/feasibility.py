@@ -47,6 +47,17 @@ def is_feasible(costs: Costs, required: tuple[int, ...], budget_bytes: int) -> b
     return True
 
 
+def fewest_partitions(costs: Costs, required: tuple[int, ...], budget_bytes: int) -> int:
+    """Return how many partitions there are if each is as long as the budget allows: seldom more than the fewest possible."""
+    count, length = 0, 1
+    for first, last in itertools.pairwise((0, *required, costs.count)):
+        start = first
+        while start < last:
+            length = max(1, longest_partition(costs, start, last, budget_bytes, length))
+            start, count = start + length, count + 1
+    return count
+
+
 def bisect_first(predicate: Callable[[int], bool], lowest: int) -> int:
     """Return the first integer from ``lowest`` on for which ``predicate`` holds; it must hold for all greater ones, too.
 

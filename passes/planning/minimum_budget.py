@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import replace
 
+from hyps.passes.cost.schedule import schedule_bytes
 from hyps.passes.cost.session_order import session_order
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.cuts import smallest_peak
-from hyps.passes.planning.feasibility import bisect_first, is_feasible
+from hyps.passes.planning.feasibility import bisect_first, fewest_partitions, is_feasible
 from hyps.passes.planning.partitioning import best_partitioning, required_cuts
 from hyps.passes.planning.request import Request
-from hyps.passes.planning.sharded_model import ShardedModels, required_splits
+from hyps.passes.planning.sharded_model import ShardedModel, ShardedModels, required_splits
 from hyps.passes.planning.tiling_search import Tiling, TilingSearch
 from hyps.passes.sharding.oversize import finest_costs
 from hyps.passes.weights import Model
@@ -80,13 +81,17 @@ class BudgetSearch:
     def _is_feasible(self, costed: CostedModel, steps: int, *, exact: bool) -> bool:
         """Return whether a plan of a model keeps within that many steps of `BUDGET_STEP_BYTES`.
 
-        If a session runs the operators in the planned order, the cuts alone decide. Otherwise it may need more than planned.
+        If a session runs the operators in the planned order, the cuts alone decide. Otherwise it may need more than planned,
+        as may a long schedule.
         """
         budget = steps * BUDGET_STEP_BYTES
         request = replace(self._request, budget_bytes=budget)
         sharded = self.sharded.get(costed, required_splits(costed, request, exact=exact))
-        feasible = is_feasible(sharded.costed.costs, tuple(sorted(required_cuts(sharded, request))), budget)
-        if not feasible or (not exact and self._runs_as_planned(costed)):
+        required = tuple(sorted(required_cuts(sharded, request)))
+        feasible = is_feasible(sharded.costed.costs, required, budget)
+        if not feasible or (
+            not exact and self._runs_as_planned(costed) and not _has_long_schedule(sharded, required, budget)
+        ):
             return feasible
         best = best_partitioning(sharded, request)
         return best is not None and not (exact and sharded.costed.sealed.intersection(best.cuts))
@@ -98,3 +103,10 @@ class BudgetSearch:
             run = session_order(costed.graph, operators, costed.graph.outputs)
             self._in_order[costed] = run == tuple(operators)
         return self._in_order[costed]
+
+
+def _has_long_schedule(sharded: ShardedModel, required: tuple[int, ...], budget_bytes: int) -> bool:
+    """Return whether the steps, or the shards' results that are held, may take more than the process's own bytes count."""
+    steps = fewest_partitions(sharded.costed.costs, required, budget_bytes)
+    shards = sum(split.count for split in sharded.splits)
+    return schedule_bytes(steps=2 * steps, names=0, held=shards) > 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.passes.cost.compute import multiply_adds
 from hyps.passes.cost.costs import Costs
 from hyps.passes.cost.liveness import live_ranges
 from hyps.passes.cost.row_reads import RowRead, row_read
+from hyps.passes.cost.schedule import schedule_bytes
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import POOLINGS
@@ -46,21 +47,25 @@ def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple
     """
     lives = live_ranges(graph)
     held = dict.fromkeys(graph.inputs)
-    found = []
+    found: list[Segment] = []
+    held_counts = []
     for start, stop in itertools.pairwise((0, *cuts, len(graph.operators))):
         entering = sum(graph.tensors[name].nbytes for name in held if lives[name].first >= 0)
         order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
         operators = [graph.operators[index] for index in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
+        before = len(held)
         held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
         held = {name: None for name in held if lives[name].last >= stop}
         planned = int(costs.activations_from(start, stop)[-1])
         activations = max(planned, live_bytes)
+        outputs = tuple(name for name in held if lives[name].first >= start)
+        held_counts.append(before + len(outputs))
         found.append(
             Segment(
                 operators=order,
                 inputs=tuple(name for name in read if lives[name].first < start),
-                outputs=tuple(name for name in held if lives[name].first >= start),
+                outputs=outputs,
                 live=tuple(held),
                 weight_bytes=int(costs.weights_from(start, stop)[-1]),
                 activation_bytes=activations,
@@ -68,7 +73,9 @@ def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple
                 leaving_bytes=int(costs.crossing[stop]),
             )
         )
-    return tuple(found)
+    names = sum(len(each.inputs) + len(each.outputs) + len(each.live) for each in found)
+    taken = (schedule_bytes(steps=len(found), names=names, held=count) for count in held_counts)
+    return tuple(replace(each, alone_bytes=each.alone_bytes + nbytes) for each, nbytes in zip(found, taken, strict=True))
 
 
 def partitions(

@@ -9,10 +9,10 @@ from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
 from hyps.passes.planning.candidates import CAP_SHARES, MANY_OPERATORS, PRODUCT_SHARES, candidates
-from hyps.passes.planning.costed_model import with_lowest_peak_order, with_rows_read
+from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import cut_reasons
-from hyps.passes.planning.partitions import partitions
+from hyps.passes.planning.partitions import partitions, segments_between
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
@@ -46,11 +46,9 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     """
     whole = with_lowest_peak_order(model, request)
     advance(1)
-    whole_peak_bytes = max(request.start_bytes, int(whole.costs.peaks_from(0)[-1]))
     reading = with_rows_read(whole, request)
     lowest = BudgetSearch(reading, request)
-    fits_whole = request.budget_bytes is None or whole_peak_bytes <= request.budget_bytes
-    search = BudgetSearch(whole, request) if fits_whole and reading is not whole else lowest
+    search = BudgetSearch(whole, request) if reading is not whole and _fits(whole, request) else lowest
     smallest = search.minimum(tiles=False)
     advance(1)
     found = [*candidates(search, request, tiles=False, advance=advance)]
@@ -72,7 +70,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         changes=(*_readings(graph), *best.tiling.changes, *best.sharded.changes),
         budget_bytes=best.budget_bytes,
         threads=request.threads,
-        whole_peak_bytes=whole_peak_bytes,
+        whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=lowest.minimum(tiles=True),
         latency_s=best.residency_plan.latency_s,
         huge_pages=best.residency_plan.residency.huge_pages,
@@ -82,6 +80,12 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)
     return PlannedModel(model=best.sharded.costed.model, graph=graph, plan=result, candidates=summaries)
+
+
+def _fits(whole: CostedModel, request: Request) -> bool:
+    """Return whether a model keeps within the budget as one partition; then tables stay in memory."""
+    (segment,) = segments_between(whole.graph, whole.costs, ())
+    return request.budget_bytes is None or segment.alone_bytes <= request.budget_bytes
 
 
 def _readings(graph: Graph) -> Iterator[Change]:

@@ -18,6 +18,7 @@ from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
 from hyps.passes.receptive_field import row_window
 from hyps.passes.sharding.layouts import ConstantValues, SplitLayout
 from hyps.passes.sharding.summation import inexact_split
+from hyps.passes.weights import REFERENCE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,9 @@ class ShardOption:
     def weight_bytes(self, count: int) -> int:
         """Return the resident bytes of the constants in one of ``count`` shards."""
         part, width = self._weight_part(count)
-        mapped = sum(mapped_bytes(-(-nbytes * part // width)) for nbytes in self.constants)
+        mapped = sum(
+            mapped_bytes(-(-nbytes * part // width), in_file=nbytes >= REFERENCE_BYTES) for nbytes in self.constants
+        )
         return mapped + 3 * self._folded_bytes(count)  # as weights, as a tensor, while it is computed
 
     @property

@@ -65,6 +65,23 @@ PACKED_TYPES: Mapping[str, PackedType] = {
     "int2": PackedType(2, 26),
 }
 
+#: The end of the name of a tensor whose shape the compiler observed and did not prove, before it is checked.
+OBSERVED = "/observed"
+#: A part of the names of the operators that check such a shape.
+SHAPE_CHECK = "/shape check"
+#: The type of strings in a tensor's record; numpy names them by their lengths.
+STRING_TYPE = "str"
+
+
+def string_bytes(count: int) -> int:
+    """Return the most bytes that a tensor of ``count`` strings may take as a numpy array, 4 bytes a character.
+
+    A string may have any length, so a plan needs a bound, which `hyps.runtime.execution.executor` checks: 65,536 characters
+    in a tensor, and 256 more for each string.
+    """
+    return 4 * (65_536 + 256 * count)
+
+
 #: The most that reading rows (`RowsRecord`) takes besides indices and rows, and what it takes for each index.
 ROW_READ_BYTES: Final = 1 << 19
 ROW_INDEX_BYTES: Final = 64
@@ -76,6 +93,8 @@ Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
+#: The first two numbers of a version.
+Version = Annotated[str, Meta(pattern=r"^\d{1,4}\.\d{1,4}\Z")]
 #: A tensor's shape: numpy has no more dimensions, and the product of a million of them takes minutes.
 Extents = Annotated[tuple[Count, ...], Meta(max_length=64)]
 
@@ -97,10 +116,15 @@ class ModelRecord(Record, frozen=True, kw_only=True):
 
 
 class TargetRecord(Record, frozen=True, kw_only=True):
-    """The device that the bundle was planned for, and the most threads that its budget allows for."""
+    """The device that the bundle was planned for, and what its budget allows for.
+
+    That is at most so many ``threads``, and an ``onnxruntime`` that takes as much memory as this version, or less
+    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31.
+    """
 
     name: str
     threads: Positive
+    onnxruntime: Version = "1.31"
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):
@@ -111,7 +135,9 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
     @property
     def nbytes(self) -> int:
-        """The tensor's bytes; an upper bound for a rare type, such as a complex one."""
+        """The tensor's bytes; an upper bound for strings and for a rare type, such as a complex one."""
+        if self.dtype == STRING_TYPE:
+            return string_bytes(math.prod(self.shape))
         if packed := PACKED_TYPES.get(self.dtype):
             return -(-math.prod(self.shape) * packed.bits // 8)
         known = STORAGE_TYPES.get(self.dtype)
@@ -119,10 +145,15 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
 
 class OutputRecord(Record, frozen=True, kw_only=True):
-    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax."""
+    """An output of the model. ``probabilities`` is true when the network itself ends in a softmax.
+
+    ``classes``: where the model's own output is a sequence of maps from class to score (ZipMap), the classes in the order of
+    the last dimension. The bundle's output is the tensor of scores.
+    """
 
     name: Name
     probabilities: bool
+    classes: tuple[str, ...] = ()
 
 
 class FileRecord(Record, frozen=True, kw_only=True):

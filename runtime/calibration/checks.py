@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from hyps.runtime.bundle.library_memory import COSTLIEST, installed_memory, is_measured, measured_versions
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory, read_text
 from hyps.runtime.device.probes import processor, storage
 from hyps.runtime.device.process_memory import FIRST_TO_GO, LEAN_ENVIRONMENT
@@ -103,7 +104,19 @@ def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
     found = done.stdout.decode(errors="replace").split()[-1]
     if _numbers(found) < _numbers(least):
         return Check(name, "warn", f"{found}, older than {least}", f"pip install --upgrade '{name}>={least}'")
-    return Check(name, "ok", found + (" with CPUExecutionProvider" if name == "onnxruntime" else ""))
+    return onnxruntime_memory_check(found) if name == "onnxruntime" else Check(name, "ok", found)
+
+
+def onnxruntime_memory_check(version: str) -> Check:
+    """Say whether the memory that this version of onnxruntime takes was measured, or by how much plans for it are larger."""
+    found, taken = f"{version} with CPUExecutionProvider", installed_memory(version)
+    if is_measured(version):
+        return Check("onnxruntime", "ok", f"{found}; its memory was measured")
+    if not taken.margin_bytes:
+        return Check("onnxruntime", "ok", f"{found}; its memory is taken from {measured_versions()}")
+    text = f"{found}; its memory was not measured, only that of {measured_versions()}"
+    mend = f"compile with --onnxruntime {taken.version}, which allows {mb(taken.margin_bytes)} more than for {COSTLIEST}"
+    return Check("onnxruntime", "warn", text, mend)
 
 
 def _failure(name: str, known: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, str]:

@@ -9,7 +9,9 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyps.runtime.calibration.checks import (
     LIBRARIES,
@@ -30,6 +32,9 @@ from hyps.runtime.calibration.checks import (
 from hyps.runtime.device.available_memory import FILESYSTEM_ROOT, AvailableMemory
 from hyps.runtime.device.probes import processor
 from hyps.runtime.errors import BundleError, DeviceError
+
+if TYPE_CHECKING:
+    from hyps.runtime.bundle.manifest import Manifest
 
 _MEND_THAT = "mend that first"
 
@@ -76,9 +81,21 @@ def bundle_check(bundle: Path, memory: AvailableMemory, broken: list[str]) -> Ch
     mend = f"{STOP_OTHERS}, or compile with --memory {int(available / 1e6)}MB or less"
     if peak > available:
         return Check("what fits", "FAIL", f"{found}; {mb(available)} are available", mend)
+    if (warning := _version_warning(manifest, broken)) and peak <= available:
+        return Check("what fits", "warn", f"{found}; {warning}")
     if manifest.budget_bytes > available:
         return Check("what fits", "warn", f"{found}, of which only the peak fits in {mb(available)}", mend)
     return Check("what fits", "ok", f"{found}; {mb(available)} are available")
+
+
+def _version_warning(manifest: Manifest, broken: list[str]) -> str | None:
+    """Return what is wrong with the bundle's budget on the onnxruntime that is installed here; None where it holds."""
+    from hyps.runtime.bundle.library_memory import version_warning
+
+    try:
+        return None if "onnxruntime" in broken else version_warning(manifest, version("onnxruntime"))
+    except (PackageNotFoundError, ValueError):
+        return None
 
 
 def budgets_check(memory: AvailableMemory, broken: list[str]) -> Check:

@@ -29,6 +29,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     storage_read_bytes_per_s: int
     process_bytes: int
     process_images_bytes: int
+    onnxruntime: str
     threads: int
     conv_macs_per_s: int
     gemm_macs_per_s: int
@@ -43,6 +44,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     """Return the target called ``name`` with the measured figures and their sources."""
+    import onnxruntime as ort
+
     cores, memory, rates = measured.processor, measured.memory, measured.rates
     return Calibration(
         name=name,
@@ -54,6 +57,7 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         storage_read_bytes_per_s=measured.storage.read_bytes_per_s,
         process_bytes=measured.baseline.process_bytes,
         process_images_bytes=measured.baseline.process_images_bytes,
+        onnxruntime=ort.__version__,
         threads=rates.threads,
         conv_macs_per_s=rates.conv_macs_per_s,
         gemm_macs_per_s=rates.gemm_macs_per_s,

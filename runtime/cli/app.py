@@ -58,6 +58,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from hyps.runtime.execution.lean_imports import import_libraries
+
+    import_libraries()
     from hyps.runtime.cli.run import run_inputs
     from hyps.runtime.cli.run_options import run_options
 

@@ -13,7 +13,7 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
 from hyps.runtime.io.files import save, save_profile
-from hyps.runtime.io.results import ResultRecord, profile_lines, result_lines, top_classes
+from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import json_text, note, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
@@ -115,6 +115,7 @@ class Reporter(Observer):
             latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,
+            values=few_values(result.outputs),
         )
         if self._archive:
             self._archive.add(record)

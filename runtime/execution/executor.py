@@ -6,6 +6,7 @@ which tensors to keep, and which weights stay in memory (`hyps.runtime.execution
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,21 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.manifest import Manifest, Step, TensorRecord
+from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
-from hyps.runtime.device.process_memory import CodePages, memory, storage_bytes_read
+from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.session import (
     Session,
     SessionOpener,
     TensorValue,
+    dtype_name,
     dtype_of,
     open_session,
     shape_of,
+    start_onnxruntime,
     to_numpy,
 )
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.weight_residency import WeightResidency
+
+#: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
+_MANY = 32
 
 #: A model's outputs by name.
 Outputs = dict[str, NDArray[Any]]
@@ -103,6 +109,8 @@ class Executor:
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._code = CodePages()
+        self.trim()
+        start_onnxruntime()
         self.trim()
 
     def trim(self) -> None:
@@ -176,6 +184,8 @@ class Executor:
             ready.release()
         finally:
             self._residency.leave(index)
+            if len(step.inputs) > _MANY or (len(step.operators) > _MANY and not step.session.stays_open):
+                give_back_heap()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
@@ -221,14 +231,20 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None
 
 
 def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's."""
-    kind = dtype if isinstance(dtype, str) else dtype.name
+    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
+    kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
     if kind == record.dtype and tuple(shape) == record.shape:
+        if isinstance(dtype, np.dtype) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
+            raise InputError(
+                f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
+                f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",
+            )
         return
     given = TensorRecord(dtype=kind, shape=tuple(shape))
     problem = f"input {name!r} is {describe(given)}; the bundle was compiled for {describe(record)}"
     if kind != record.dtype:
-        raise InputError(problem, f"convert it to {record.dtype}")
+        text = ", with numpy.array(strings, dtype=str)" if record.dtype == STRING_TYPE else ""
+        raise InputError(problem, f"convert it to {record.dtype}{text}")
     if len(shape) != len(record.shape) or not all(shape):
         raise InputError(problem, "give it that shape")
     import shlex  # only a wrong input needs it

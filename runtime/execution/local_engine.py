@@ -12,6 +12,9 @@ from operator import length_hint
 from pathlib import Path
 from typing import Self
 
+import onnxruntime as ort
+
+from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import RoomError
@@ -82,11 +85,13 @@ class LocalEngine:
         """
         observer, waiting = observer or Observer(), iter(inputs)
         observer.opened(self.manifest, self._executor.threads)
+        if unplanned := version_warning(self.manifest, ort.__version__):
+            observer.warning(unplanned)
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
         if peak_bytes > budget_bytes:
             exceeded = f"the peak of {megabytes_up(peak_bytes)} exceeded the budget of {megabytes_down(budget_bytes)}"
-            observer.warning(f"{exceeded}: a bug; please report it")
+            observer.warning(exceeded if unplanned else f"{exceeded}: a bug; please report it")
 
     def close(self) -> None:
         """Do nothing: the memory is given back with the engine."""

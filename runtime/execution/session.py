@@ -9,6 +9,7 @@ VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes u
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.manifest import OBSERVED, PACKED_TYPES, SHAPE_CHECK, STORAGE_TYPES, STRING_TYPE
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
+#: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
+_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for")
+#: The types that onnxruntime takes and returns as values of its own; the others are strings, sequences and maps.
+_NUMERIC_TENSOR = re.compile(r"tensor\((?!string)")
 #: The types that DLPack can describe; the others, of 8 bits and less, are rare.
 _DLPACK_TYPES = frozenset(
     f"tensor({kind})"
@@ -32,6 +37,11 @@ _DLPACK_TYPES = frozenset(
         "bool",
         *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
     )
+)
+#: A model of one Identity, in ONNX's format.
+_IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y'
+    b"\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
 #: The names of element types by their numbers in ONNX, and onnxruntime's own names of those that numpy lacks.
 _TYPE_NAMES = {kind.onnx: name for types in (STORAGE_TYPES, PACKED_TYPES) for name, kind in types.items()}
@@ -93,6 +103,14 @@ def session_options(threads: int, custom_ops: Path | None = None) -> ort.Session
     return options
 
 
+def start_onnxruntime() -> None:
+    """Open and drop a session of one operator: the first session of a process needs 4.5 MB more code than any other.
+
+    A caller that gives those pages back before the weights come has a peak that is smaller by as much.
+    """
+    ort.InferenceSession(_IDENTITY, session_options(1), providers=["CPUExecutionProvider"])
+
+
 class OrtSession:
     """A partition opened in onnxruntime; dropping it releases its weights and workspace."""
 
@@ -119,16 +137,27 @@ class OrtSession:
             raise BundleError(f"onnxruntime cannot open {path}: {_first_line(error)}", remedy) from None
         self._path = path
         self._weights = weights  # onnxruntime refers to their memory
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._needs_arrays = any(not _NUMERIC_TENSOR.match(value.type) for value in values)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs``; values stay onnxruntime's own, without a copy.
 
         Raises `InputError` for values that an operator refuses, such as an index beyond a table's end.
         """
-        feeds = {name: to_ort(value) for name, value in inputs.items()}
         try:
+            if self._needs_arrays:
+                arrays = {name: to_numpy(value) for name, value in inputs.items()}
+                return dict(zip(outputs, map(_text, self._session.run(list(outputs), arrays)), strict=True))
+            feeds = {name: to_ort(value) for name, value in inputs.items()}
             results = self._session.run_with_ort_values(list(outputs), feeds)
         except Exception as error:  # as above
+            if checked := _CHECKED.search(str(error)):
+                name = checked[1] or checked[2]
+                raise InputError(
+                    f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",
+                    "its shape depends on the input's values: export the model with that shape fixed, and compile it again",
+                ) from None
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_first_line(error)}") from None
         return dict(zip(outputs, map(_detached, results), strict=True))
 
@@ -141,6 +170,11 @@ def _detached(value: TensorValue) -> TensorValue:
     """
     shareable = value.data_type() in _DLPACK_TYPES and hasattr(ort.OrtValue, "from_dlpack")
     return ort.OrtValue.from_dlpack(value) if shareable else value
+
+
+def _text(value: Any) -> Any:
+    """Return an array of Python's strings as numpy's own, which files hold without pickled objects; others as they are."""
+    return value.astype(np.str_) if isinstance(value, np.ndarray) and value.dtype.kind == "O" else value
 
 
 def _first_line(error: Exception) -> str:
@@ -198,9 +232,14 @@ def numpy_knows(dtype: str) -> bool:
 
 def dtype_of(value: TensorValue) -> str:
     """Return the type of a value's elements, as a `TensorRecord` names it."""
-    return str(
-        value.dtype.name if isinstance(value, np.ndarray) else _TYPE_NAMES.get(value.element_type(), value.data_type())
-    )
+    if isinstance(value, np.ndarray):
+        return dtype_name(value.dtype)
+    return str(_TYPE_NAMES.get(value.element_type(), value.data_type()))
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of an array's type as a `TensorRecord` has it: that of strings does not depend on their lengths."""
+    return STRING_TYPE if dtype.kind == "U" else dtype.name
 
 
 def to_numpy(value: TensorValue) -> TensorValue:

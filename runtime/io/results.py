@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import StepProfile, describe
+from hyps.runtime.execution.session import dtype_name
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
+
+#: The most numbers of an output that are shown.
+FEW = 8
 
 
 class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +28,11 @@ class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
-class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one input as ``--json`` prints it; ``top`` is empty where the first output is no vector of classes."""
+class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
+
+    ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
+    """
 
     input: str
     top: tuple[ClassScore, ...]
@@ -33,19 +40,22 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: float
     peak_rss_bytes: int
     budget_bytes: int
+    values: dict[str, list[Any]] = {}
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: int) -> tuple[ClassScore, ...]:
-    """Return the ``count`` classes with the highest scores in the first output, highest first; equal scores by index.
+    """Return the ``count`` classes with the highest scores, highest first; equal scores by index.
+
+    The scores are in the output that names its classes, else in the first one.
 
     A softmax is applied only where the network does not end in one. The result is empty where the output is not a vector of
     scores. It is empty, too, where the bundle has neither labels nor preprocessing nor probabilities: nothing then shows
     that the scores are of classes. Raises `InputError` where a score is not a number.
     """
-    record = manifest.outputs[0]
+    record = next((output for output in manifest.outputs if output.classes), manifest.outputs[0])
     values = np.squeeze(np.asarray(outputs[record.name]))
     classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities
-    if not classifies or values.ndim != 1 or values.size < 2:
+    if not classifies or values.ndim != 1 or values.size < 2 or values.dtype.kind not in "biuf":
         return ()
     scores = values.astype(np.float64)
     if not record.probabilities:
@@ -58,7 +68,7 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
             "check the input's values, and the model with 'hypsc validate'",
         )
     best = np.argsort(-scores, kind="stable")[:count]
-    labels = manifest.labels
+    labels = record.classes or manifest.labels
     return tuple(
         ClassScore(index=int(index), label=labels[index] if labels else None, score=float(scores[index])) for index in best
     )
@@ -73,12 +83,25 @@ def result_lines(
         yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
     if not result.top:
         for name, values in outputs.items():
-            yield f"  {plain(name)}: {describe(TensorRecord(dtype=values.dtype.name, shape=values.shape))}"
+            kind = describe(TensorRecord(dtype=dtype_name(values.dtype), shape=values.shape))
+            yield f"  {plain(name)}: {kind}{_shown(result.values.get(name))}"
     if quiet:
         return
     median = f" (median of {repeats})" if repeats > 1 else ""
     peak, budget = megabytes(result.peak_rss_bytes), megabytes(result.budget_bytes)
     yield f"  {result.latency_s:.3f} s{median}, peak memory {peak} of a budget of {budget}"
+
+
+def few_values(outputs: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Return the values of the outputs of strings, and of those of at most `FEW` numbers, as nested lists by name."""
+    few = {name: np.asarray(values) for name, values in outputs.items() if values.dtype.kind in "biufU"}
+    return {name: values.tolist() for name, values in few.items() if values.dtype.kind == "U" or 0 < values.size <= FEW}
+
+
+def _shown(values: list[Any] | None) -> str:
+    """Return values for a line of text, if there are few."""
+    flat = np.asarray(values).ravel() if values is not None else ()
+    return f" {', '.join(plain(str(value)) for value in flat)}" if 0 < len(flat) <= FEW else ""
 
 
 def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from hyps import HypsError
 from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import UnsupportedModel
 from hyps.runtime.execution.executor import load_executor
@@ -56,8 +57,19 @@ def test_a_branch_that_is_never_taken_may_be_wrong(split: str, compiled: Compile
     (change,) = made.compiled.plan.changes
     assert (change.operator, change.what) == ("p", "replaced by the branch it always takes")
     outputs_of(made)
-    with pytest.raises(UnsupportedModel, match="shape inference failed"):
-        compiled(ranked(), split=split, input_shapes={"x": (200, 100, 2)}, force=True)
+
+
+@pytest.mark.parametrize("split", ["layers", "auto"])
+def test_a_branch_that_cannot_be_computed_ends_the_run_that_takes_it(split: str, compiled: Compile) -> None:
+    """With two columns the ``else`` branch of ``i`` has wrong shapes, and the other one has not."""
+    made = compiled(ranked(), split=split, input_shapes={"x": (200, 100, 2)})
+    assert [(each.operator, each.what) for each in made.compiled.plan.changes if "left without" in each.what] == [
+        ("i", "left without its branch 'else', which now ends with an error")
+    ]
+    executor = load_executor(made.folder)
+    np.testing.assert_array_equal(executor.run({"x": np.full((200, 100, 2), 2000, np.float32)})["y"], np.ones((200, 200)))
+    with pytest.raises(HypsError, match="i"):
+        executor.run({"x": np.zeros((200, 100, 2), np.float32)})
 
 
 def test_a_weight_is_stored_once_in_each_partition_that_reads_it(compiled: Compile) -> None:
@@ -115,16 +127,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         model([node("SplitToSequence", "x", "s"), node("SequenceAt", "s k", "y")], *SQUARE, [scalar("k", 0, np.int64)]),
         "value 's' is no tensor but a sequence_type",
     ),
-    "strings": (
+    "state that grows with an input": (
         model(
-            [node("Cast", "x", "s", to=TensorProto.STRING), node("Cast", "s", "y", to=1)], [value("x", 3)], [value("y", 3)]
-        ),
-        "tensors of strings have no fixed size",
-    ),
-    "state that grows": (
-        model(
-            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2)], [value("y", "n")],
-            [scalar("times", 3, np.int64), scalar("yes", True, np.bool_)],
+            [node("Loop", "times yes x", "y", body=growing())], [value("x", 2), value("times", kind=TensorProto.INT64)],
+            [value("y", "n")], [scalar("yes", True, np.bool_)],
         ),
         "tensor 'y' (output of Loop 'y') has no fixed shape",
     ),

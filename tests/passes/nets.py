@@ -285,6 +285,7 @@ def _partition(graph: Graph, operators: tuple[str, ...], inputs: tuple[str, ...]
         reuse=True,
         leaving_bytes=0,
         reason=Reason(kind="first", text="the whole model"),
+        reads_rows=False,
     )
 
 

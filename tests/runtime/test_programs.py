@@ -79,7 +79,7 @@ def test_a_photograph_has_classes_with_labels(bundle: Path, root: Path) -> None:
     ("photograph", "said"),
     [
         ("nowhere.jpg", "cannot read nowhere.jpg: No such file"),
-        (b"no picture", "the photograph is not an image"),
+        (b"no picture", "the photograph is not a JPEG, PNG"),
         (np.zeros((4, 4, 3), np.float32), "pixels of type float32 and shape \\[4, 4, 3\\] are no photograph"),
         (np.zeros((4, 4, 4), np.uint8), "give uint8 \\[height, width\\] or \\[height, width, 3\\]"),
         (np.zeros((0, 4), np.uint8), "are no photograph"),
@@ -128,7 +128,7 @@ def test_lean_programs_need_less_and_closing_gives_it_back(tmp_path: Path, figur
     """The same program, with and without `hyps.runtime.lean`; the network's activations are tens of MB."""
     lean, usual = figures("lean"), figures("usual")
     for each in (lean, usual):
-        assert each["ran"] - each["loaded"] > 20_000_000, "else nothing is measured"
+        assert each["ran"] - each["loaded"] > 12_000_000, "else nothing is measured"
         assert each["closed"] - each["loaded"] < 5_000_000
     assert lean["peak"] < usual["peak"]
     assert lean["peak"] <= 130_000_000

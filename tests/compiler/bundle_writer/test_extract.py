@@ -11,8 +11,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hyps.passes.weights import REFERENCE_BYTES
+from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.session import session_options
-from tests.compiler.conftest import Bundle, Compile
+from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import Array, classifier, model, node, saved, value, weight
 
 
@@ -167,6 +168,20 @@ def test_shards_hold_their_rows(compiled: Compile) -> None:
     np.testing.assert_array_equal(whole, numpy_helper.to_array(proto.graph.initializer[0]))
     for path in made.partitions:
         onnx.checker.check_model(path, full_check=True)
+
+
+def test_small_parts_of_a_large_weight_are_packed(hypsc_here: Command, tmp_path: Path) -> None:
+    """Shards of 16 KB that take 64 KiB each in the file would take it in memory, too."""
+    proto = model([node("MatMul", "x w", "y")], [value("x", 4, 64)], [value("y", 4, 6_400)], [weight("w", 64, 6_400)])
+    path = saved(tmp_path / "m.onnx", proto)
+    name = proto.graph.node[0].name or "MatMul_1"
+    done = hypsc_here("compile", path, "--memory", "1GB", "--shard", f"{name}=output:100", "-o", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    steps = read_manifest(tmp_path / "b").steps
+    assert sum(step.weights_file_bytes for step in steps) == 64 * 6_400 * 4
+    placed = [record for step in steps if step.weights for record in step.weights.tensors]
+    assert len(placed) == 100
+    assert all(record.offset % 64 == 0 for record in placed)
 
 
 def test_weights_of_a_model_with_external_data(compiled: Compile, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import pytest
 from hyps.compiler.targets import load_target, target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.library_memory import COSTLIEST, MARGIN_BYTES, MEASURED, library_memory
 from hyps.runtime.units import megabytes
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
@@ -60,7 +61,7 @@ class TestCompile:
         assert facts["read each time"] == f"nothing: all {pinned:.1f} MB of weights stay in memory"
         assert re.fullmatch(r"\d+\.\d MB", facts["smallest budget"])
         assert facts["model"] == "329,828 parameters, 1.3 MB of weights"
-        assert facts["target"] == "custom, 2 threads"
+        assert facts["target"] == f"custom, 2 threads, onnxruntime up to {COSTLIEST}"
         assert facts["bundle"] == str(folder), "a path can be copied: it is not wrapped"
         table = lines.index(next(line for line in lines if line.startswith("steps ")))
         headings = ["steps", "weights", "read each time", "peak"]
@@ -123,7 +124,7 @@ class TestCompile:
         assert (result.returncode, result.stderr) == (0, "")
         data, manifest = json.loads(result.stdout), read_manifest(folder)
         target = load_target("rpizero2w")
-        assert data["target"] == {"name": "rpizero2w", "threads": target.cores}
+        assert data["target"] == {"name": "rpizero2w", "threads": target.cores, "onnxruntime": COSTLIEST}
         assert data["budget_bytes"] == target.budget_bytes == manifest.budget_bytes
         assert data["model"]["sha256"] == manifest.model.sha256
         assert data["bundle"] == str(folder)
@@ -161,7 +162,40 @@ class TestCompile:
         text = hypsc_here("targets", "show", "rpi3b").stdout.replace('name = "rpi3b"', 'name = "mine"')
         (tmp_path / "mine.toml").write_text(text.replace("cores = 4", "cores = 3"))
         result = hypsc_here("compile", path, "--target", tmp_path / "mine.toml", "-o", tmp_path / "b", "--json")
-        assert json.loads(result.stdout)["target"] == {"name": "mine", "threads": 3}
+        assert json.loads(result.stdout)["target"] == {"name": "mine", "threads": 3, "onnxruntime": COSTLIEST}
+
+    def test_a_plan_is_for_the_costliest_onnxruntime_or_the_one_named(
+        self, path: Path, hypsc_here: Command, tmp_path: Path
+    ) -> None:
+        def alone_bytes(*options: object) -> int:
+            result = hypsc_here("compile", path, "--memory", "1GB", "-o", tmp_path / "b", "--force", "--json", *options)
+            named, manifest = str(options[1] if options else COSTLIEST), read_manifest(tmp_path / "b")
+            assert named.startswith(manifest.target.onnxruntime)
+            assert json.loads(result.stdout)["target"]["onnxruntime"] == manifest.target.onnxruntime
+            return manifest.steps[0].alone_bytes
+
+        usual = alone_bytes()
+        for each in MEASURED:
+            less = library_memory(COSTLIEST).process_bytes - each.process_bytes
+            assert usual - alone_bytes("--onnxruntime", f"{each.version}.2") == less
+        assert alone_bytes("--onnxruntime", "1.99.0") == usual + MARGIN_BYTES
+
+    def test_a_target_measured_with_another_onnxruntime(self, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
+        text = hypsc_here("targets", "show", "rpi3b").stdout
+        figures = 'process_bytes = 60_000_000\nonnxruntime = "1.23.2"\n[sources]'
+        (tmp_path / "mine.toml").write_text(text.replace("[sources]", figures))
+        target = ("compile", path, "--target", tmp_path / "mine.toml", "-o", tmp_path / "b", "--force", "--json")
+        own = json.loads(hypsc_here(*target).stdout)
+        assert own["target"]["onnxruntime"] == "1.23"
+        newest = json.loads(hypsc_here(*target, "--onnxruntime", "1.32").stdout)
+        more = library_memory("1.32").process_bytes - library_memory("1.23").process_bytes
+        assert newest["peak_bytes"] == own["peak_bytes"] + more
+        (tmp_path / "mine.toml").write_text(text.replace("[sources]", 'onnxruntime = "new"\n[sources]'))
+        assert "'new' is no version of onnxruntime; write e.g. 1.32" in said(hypsc_here(*target))
+
+    def test_no_version_of_onnxruntime(self, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
+        refused = said(hypsc_here("compile", path, "--memory", "1GB", "--onnxruntime", "newest", "-o", tmp_path / "b"))
+        assert "--onnxruntime: 'newest' is no version of onnxruntime; write e.g. 1.32" in refused
 
     def test_names_are_no_markup(self, hypsc_here: Command, tmp_path: Path) -> None:
         """Names with square brackets and colons, which are common, are printed as they are."""

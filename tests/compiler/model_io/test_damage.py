@@ -11,7 +11,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.errors import CompilerError, ModelFileError
 from hyps.compiler.model_io.load import load_model
-from hyps.compiler.model_io.second_opinion import refusal
+from hyps.compiler.model_io.second_opinion import opening_error
 from hyps.passes.errors import PassError
 from tests.compiler.conftest import Compile
 from tests.compiler.graphs import chosen
@@ -132,11 +132,11 @@ class TestSecondOpinion:
 
     def test_operators_of_a_users_library_say_nothing(self, tmp_path: Path) -> None:
         odd = model([node("Odd", "x", "y", domain="own")], [value("x", 1)], [value("y", 1)], domains=["own"])
-        assert refusal(saved(tmp_path / "m.onnx", odd)) is None
+        assert opening_error(saved(tmp_path / "m.onnx", odd)) is None
 
     def test_reason_is_short(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "m.onnx", model([node("Conv", "x", "y")], [value("x", 1)], [value("y", 1)]))
-        reason = refusal(path)
+        reason = opening_error(path)
         assert reason
         assert len(reason) <= 300
         assert "ONNXRuntimeError" not in reason

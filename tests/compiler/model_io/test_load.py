@@ -20,7 +20,9 @@ from hyps.compiler.errors import CompilerError, ModelFileError
 from hyps.compiler.model_io.load import LoadedModel, load_model
 from hyps.compiler.pipeline import Compilation, plan_model
 from hyps.passes.errors import PassError, UnsupportedModel
+from hyps.passes.graph import subgraphs
 from hyps.passes.planning.request import Request
+from hyps.passes.unknown_operators import all_nodes
 from tests.compiler.onnxes import Array, classifier, field, linear, model, node, referred, saved, value, weight
 
 BYTES = 4 * 200 * 100
@@ -209,20 +211,43 @@ class TestExternalData:
         for name in small.keys() - {"shape"}:
             np.testing.assert_array_equal(small[name], original[name])
 
-    def test_weights_of_an_inner_graph_are_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "w.bin").write_bytes(bytes(64))
-        tensor = referred("w", [4, 4], {"location": "w.bin"})
-        inner = helper.make_graph([node("MatMul", "x w", "inside")], "branch", [], [value("inside", 1, 4)], [tensor])
-        deeper = helper.make_graph([node("If", "c", "i", then_branch=inner, else_branch=inner)], "b", [], [value("i", 1, 4)])
-        for branch in (inner, deeper):
-            choice = node("If", "c", "y", then_branch=branch, else_branch=branch)
-            path = saved(tmp_path / "m.onnx", model([choice], [X, value("c", kind=TensorProto.BOOL)], [Y]))
-            assert "without external data" in refusal(path, UnsupportedModel)
+    @pytest.mark.parametrize("side", [4, 200], ids=["small", "large"])
+    def test_weights_of_an_inner_graph(self, side: int, tmp_path: Path) -> None:
+        content = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+        (tmp_path / "w.bin").write_bytes(content.tobytes())
+        path = saved(tmp_path / "m.onnx", self.nested(referred("w", [side, side], {"location": "w.bin"})))
+        if side == 200:
+            assert weight_bytes(path) == dict.fromkeys(("y/w", "y/w/weight"), content.tobytes())
+            return
+        found = load(path).model.proto
+        inner = [graph for each in all_nodes(found.graph) for graph in subgraphs(each) if graph.initializer]
+        assert [numpy_helper.to_array(graph.initializer[0]).tobytes() for graph in inner] == [content.tobytes()] * 2
 
-    def test_attribute_elsewhere_is_refused(self, tmp_path: Path) -> None:
-        fill = node("ConstantOfShape", "x", "y", value=referred("", [1], {"location": "w.bin"}))
-        path = saved(tmp_path / "m.onnx", model([fill], [value("x", 2, kind=TensorProto.INT64)], [value("y", "a", "b")]))
-        assert "without external data" in refusal(path, UnsupportedModel)
+    @pytest.mark.parametrize("place", ["../w.bin", "/etc/passwd", "absent.bin"])
+    def test_an_inner_graph_reads_in_the_models_folder_only(self, place: str, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "w.bin").write_bytes(bytes(64))
+        path = saved(tmp_path / "models" / "m.onnx", self.nested(referred("w", [4, 4], {"location": place})))
+        assert "missing" in refusal(path) or "outside the model's folder" in refusal(path)
+
+    @staticmethod
+    def nested(weights: TensorProto) -> ModelProto:
+        """An If in both branches of another, each with the same weights."""
+        side = weights.dims[0]
+        inner = helper.make_graph([node("MatMul", "x w", "m")], "branch", [], [value("m", 1, side)], [weights])
+        other = helper.make_graph([node("Identity", "x", "o")], "other", [], [value("o", 1, side)])
+        deep = helper.make_graph(
+            [node("If", "c", "i", then_branch=inner, else_branch=other)], "b", [], [value("i", 1, side)]
+        )
+        choice = node("If", "c", "y", then_branch=deep, else_branch=deep)
+        return model([choice], [value("x", 1, side), value("c", kind=TensorProto.BOOL)], [value("y", 1, side)])
+
+    def test_attribute_elsewhere_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "w.bin").write_bytes(np.float32(3).tobytes())
+        fill = node("ConstantOfShape", "s", "y", value=referred("", [1], {"location": "w.bin"}))
+        shape = numpy_helper.from_array(np.array([2, 2]), "s")
+        found = load(saved(tmp_path / "m.onnx", model([fill], [], [value("y", 2, 2)], [shape]))).model.proto
+        assert numpy_helper.to_array(found.graph.node[0].attribute[0].t) == 3
 
 
 class TestWeights:

@@ -17,6 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hyps.compiler.errors import ModelFileError
 from hyps.compiler.model_io.wire_format import read_structure
+from hyps.passes.graph import subgraphs
+from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import BIG_SIDE, big_model, classifier, field, linear, model, node, saved, value, varint, weight
@@ -49,7 +51,9 @@ STORED = [
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Yield every tensor of a model: its initializers and those in the nodes' attributes."""
     yield from proto.graph.initializer
-    yield from (attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t"))
+    for each in all_nodes(proto.graph):
+        yield from (attribute.t for attribute in each.attribute if attribute.HasField("t"))
+        yield from (tensor for inner in subgraphs(each) for tensor in inner.initializer)
 
 
 def without_weights(proto: ModelProto, names: set[str]) -> bytes:
@@ -124,15 +128,28 @@ def test_external_data_is_passed_on(tmp_path: Path) -> None:
     assert read_structure(path) == path.read_bytes()
 
 
-def test_weights_of_inner_graphs_stay(tmp_path: Path) -> None:
-    """An If's branch may hold weights, too; they are not moved."""
-    branch = helper.make_graph(
-        [node("MatMul", "x w", "inside")], "branch", [], [value("inside", 1, 100)], [weight("w", 200, 100)]
-    )
-    choice: NodeProto = node("If", "c", "y", then_branch=branch, else_branch=branch)
-    proto = model([choice], [value("x", 1, 200), value("c", kind=TensorProto.BOOL)], [value("y", 1, 100)])
-    path = saved(tmp_path / "m.onnx", proto)
-    assert ModelProto.FromString(read_structure(path)) == proto
+def test_weights_of_inner_graphs(tmp_path: Path) -> None:
+    """The branches of an If may hold weights, too: as initializers or as Constant nodes, at any depth."""
+    kept = helper.make_node("Constant", [], ["v"], "v", value=weight("constant", 100, 300))
+    inner = helper.make_graph([kept, node("MatMul", "m v", "n")], "inner", [], [value("n", 1, 300)])
+    choice: NodeProto = node("If", "c", "o", then_branch=inner, else_branch=inner)
+    branch = helper.make_graph([node("MatMul", "x w", "m"), choice], "b", [], [value("o", 1, 300)], [weight("w", 200, 100)])
+    outer: NodeProto = node("If", "c", "y", then_branch=branch, else_branch=branch)
+    proto = model([outer], [value("x", 1, 200), value("c", kind=TensorProto.BOOL)], [value("y", 1, 300)])
+    assert check(saved(tmp_path / "m.onnx", proto)) == {"w", "constant"}
+
+
+def test_endless_nesting_is_refused(tmp_path: Path) -> None:
+    """Each graph holds a node, this an attribute, this a graph: 1,000 times, and each is larger than a weight."""
+    content = bytes(REFERENCE_BYTES)
+    content = field(900, len(content)) + content
+    for _ in range(1_000):
+        for number in (6, 5, 1):
+            content = field(number, len(content)) + content
+    path = tmp_path / "m.onnx"
+    path.write_bytes(field(7, len(content)) + content)
+    with pytest.raises(ModelFileError, match="graphs within graphs"):
+        read_structure(path)
 
 
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from hyps.passes.cost.costs import costs
-from hyps.passes.cost.footprint import NODE_BYTES, Footprint, footprints
+from hyps.passes.cost.footprint import INITIALIZER_BYTES, NODE_BYTES, Footprint, footprints
 from hyps.passes.graph import Graph
 from tests.passes.nets import drawn, measured_graphs
 
@@ -37,7 +37,7 @@ def walked(graph: Graph, prints: Mapping[str, Footprint], start: int, stop: int)
         written &= read_from(index + 1)
     names = {name for operator in inside for name in operator.weights}
     sizes = [graph.weights[name].nbytes for name in names]
-    mapped = sum(-(-n // 65536) * 65536 if n >= 65536 else 2 * n for n in sizes)
+    mapped = sum(INITIALIZER_BYTES + (-(-n // 65536) * 65536 if n >= 65536 else 2 * n) for n in sizes)
     return mapped + sum(prints[operator.name].copied_bytes + NODE_BYTES for operator in inside), most
 
 
@@ -75,6 +75,7 @@ def test_a_longer_partition_never_needs_less(graph_with_footprints: GraphWithFoo
         assert (np.diff(added.activations_from(start)) >= 0).all()
 
 
+W = INITIALIZER_BYTES
 #: Graphs, and for some of their partitions the weights (without the nodes' own bytes) and the most live bytes.
 TABLE: dict[str, tuple[str, str, str, dict[str, int], dict[tuple[int, int], tuple[int, int]]]] = {
     "a session's inputs stay until it ends": (
@@ -110,14 +111,20 @@ TABLE: dict[str, tuple[str, str, str, dict[str, int], dict[tuple[int, int], tupl
         "x",
         "c",
         {"W": 8, "V": 1},
-        {(0, 1): (16, 8), (0, 2): (16, 12), (1, 3): (18, 16), (2, 3): (18, 12), (0, 3): (18, 12)},
+        {
+            (0, 1): (16 + W, 8),
+            (0, 2): (16 + W, 12),
+            (1, 3): (18 + 2 * W, 16),
+            (2, 3): (18 + 2 * W, 12),
+            (0, 3): (18 + 2 * W, 12),
+        },
     ),
     "weights take whole 64 KiB, small ones are held twice": (
         "a Gemm x W V -> a",
         "x",
         "a",
         {"W": 65537, "V": 100},
-        {(0, 1): (2 * 65536 + 200, 8)},
+        {(0, 1): (2 * 65536 + 200 + 2 * W, 8)},
     ),
 }
 

@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
-from hyps.passes.cost.footprint import Footprint, footprints, mapped_bytes
-from hyps.passes.graph import view
+from hyps.passes.cost.footprint import (
+    FUSED_MATMUL_BYTES,
+    INITIALIZER_BYTES,
+    PACKED_BYTES,
+    Footprint,
+    footprints,
+    is_in_file,
+    mapped_bytes,
+    resident_bytes,
+)
+from hyps.passes.graph import Tensor, view
 from hyps.passes.mlas import THREAD_BUFFER_BYTES
+from hyps.passes.weights import Weight
 from tests.passes.nets import Net, drawn
 
 BUFFER = THREAD_BUFFER_BYTES
@@ -34,7 +44,30 @@ def convolution(side: int, filters: tuple[int, ...], *, threads: int = 1, **attr
 )
 def test_mapped_bytes(nbytes: int, resident: int) -> None:
     """Large weights take multiples of 64 KiB of their file; small ones lie in the model's file and in onnxruntime's copy."""
-    assert mapped_bytes(nbytes) == resident
+    assert mapped_bytes(nbytes, in_file=nbytes >= 65_536) == INITIALIZER_BYTES + resident
+
+
+@pytest.mark.parametrize(("nbytes", "resident"), [(0, 0), (1, 64), (64, 64), (26_880, 26_880), (65_535, 65_536)])
+def test_a_small_part_of_a_large_weight_is_held_once(nbytes: int, resident: int) -> None:
+    """It lies in the weights file, packed: a shard of 120 x 56 floats once took 64 KiB."""
+    assert PACKED_BYTES == 64
+    weight = Tensor(
+        name="w", dtype="float32", shape=(nbytes // 4,), nbytes=nbytes, storage=Weight(path="w", offset=0, row_bytes=nbytes)
+    )
+    assert is_in_file(weight)
+    assert resident_bytes(weight) == INITIALIZER_BYTES + resident
+
+
+@pytest.mark.parametrize(
+    ("shape", "follower", "fused"),
+    [((1, 4, 8), "Add", True), ((4, 8), "Add", False), ((1, 4, 8), "Relu", False), ((1, 4, 8), "Mul", False)],
+)
+def test_a_product_that_is_fused_with_its_add(shape: tuple[int, ...], follower: str, fused: bool) -> None:
+    net = Net()
+    net.input("x", *shape)
+    net.node("MatMul", "x", net.weight("w", 8, 8), to="m")
+    net.node(follower, "m", *([] if follower == "Relu" else [net.weight("b", 8)]), to="y")
+    assert footprints_of(net)["m"].copied_bytes == (FUSED_MATMUL_BYTES if fused else 0)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +142,7 @@ def test_inputs_outputs_and_weights() -> None:
     graph = drawn("n Gemm x z W V -> a b", inputs="x z", outputs="a b", sizes=sizes)
     footprint = footprints(graph, 1)["n"]
     assert (footprint.input_bytes, footprint.output_bytes) == (30, 7)
-    assert footprint.weight_bytes == 2 * 65536 + 200
+    assert footprint.weight_bytes == 2 * 65536 + 200 + 2 * INITIALIZER_BYTES
 
 
 @pytest.mark.parametrize(

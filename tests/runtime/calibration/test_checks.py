@@ -7,6 +7,7 @@ import resource
 import sys
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -80,6 +81,27 @@ def test_a_library_that_fails(
     assert (check.check, check.state) == ("onnxruntime", state)
     assert found in check.found
     assert check.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "found", "mend"),
+    [
+        ("1.32.4", "ok", "1.32.4 with CPUExecutionProvider; its memory was measured", ""),
+        ("1.27.0", "ok", "1.27.0 with CPUExecutionProvider; its memory is taken from 1.23, 1.31 and 1.32", ""),
+        (
+            "1.99.0",
+            "warn",
+            "1.99.0 with CPUExecutionProvider; its memory was not measured, only that of 1.23, 1.31 and 1.32",
+            "compile with --onnxruntime 1.99, which allows 3.0 MB more than for 1.32",
+        ),
+    ],
+)
+def test_it_says_whether_the_memory_of_an_onnxruntime_was_measured(
+    version: str, state: Literal["ok", "warn"], found: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"__version__ = {version!r}\nget_available_providers = lambda: ['CPUExecutionProvider']"
+    fake(tmp_path, monkeypatch, "onnxruntime", source)
+    assert library_check("onnxruntime") == Check("onnxruntime", state, found, mend)
 
 
 def test_a_library_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ class Recorder(Observer):
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.warnings: list[str] = []
 
     def opened(self, manifest: Manifest, threads: int) -> None:
         self.events.append("opened")
@@ -32,6 +35,9 @@ class Recorder(Observer):
 
     def run_done(self) -> None:
         self.events.append("run")
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 class Source:
@@ -136,3 +142,27 @@ def test_a_wrong_input_leaves_the_others(executor: Executor) -> None:
     assert str(results[1].error).startswith("input 'x' is float32[2]; the bundle was compiled for float32[1]; ")
     with pytest.raises(InputError, match="the bundle was compiled for"):
         run_one(LocalEngine(executor), wrong)
+
+
+def test_an_onnxruntime_that_the_budget_was_not_planned_for_is_named(
+    manifest: Manifest, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = scheduled(manifest, SCHEDULES["chain"])
+    tight = msgspec.structs.replace(schedule, budget_bytes=max(step.peak_bytes for step in schedule.steps))
+    observer = Recorder()
+    monkeypatch.setattr("onnxruntime.__version__", "1.99.0")
+    [*LocalEngine(Executor(Path("b"), tight, opener=runtime)).run(in_memory(SAMPLES), observer)]
+    assert re.match(
+        r"the budget was planned for onnxruntime 1\.31, and 1\.99\.0 may take \d\.\d MB more", observer.warnings[0]
+    )
+    assert all("a bug" not in warning for warning in observer.warnings)
+
+
+def test_an_older_onnxruntime_is_no_reason_to_warn(
+    manifest: Manifest, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = Recorder()
+    monkeypatch.setattr("onnxruntime.__version__", "1.23.2")
+    executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=runtime)
+    [*LocalEngine(executor).run(in_memory(SAMPLES), observer)]
+    assert not [warning for warning in observer.warnings if "planned for" in warning]

@@ -221,7 +221,7 @@ def test_tensors_are_read_only_into_the_room_there_is(manifest: Manifest, conten
     with pytest.raises(InputError) as caught:
         read_tensors(source, manifest, needed - 1)
     assert str(caught.value) == (
-        "tensor 'image' of x needs 0.000 MB to read, 0.000 MB are left of the budget; save it in C order, give a file, or "
+        "tensor 'image' of x needs 0.001 MB to read, 0.000 MB are left of the budget; save it in C order, give a file, or "
         "compile with more memory"
     )
 

@@ -1,0 +1,25 @@
+"""Count what a schedule takes besides weights and tensors: the manifest in memory, and the objects that hold tensors.
+
+A few steps with a few tensors are part of what the process takes. Hundreds of shards are not.
+"""
+
+from __future__ import annotations
+
+from hyps.passes.calibration import calibrated_bytes
+
+#: What a step's entry of the manifest takes, with the objects that stand for its files.
+STEP_BYTES = calibrated_bytes("step_bytes")
+#: What a step's entry takes for the name of one more tensor.
+NAME_BYTES = calibrated_bytes("name_bytes")
+#: What a tensor takes besides its elements while it is held between steps and read by a session.
+TENSOR_BYTES = calibrated_bytes("tensor_bytes")
+#: As much of all this is part of the process's own bytes.
+COUNTED_BYTES = calibrated_bytes("counted_schedule_bytes")
+
+
+def schedule_bytes(*, steps: int, names: int, held: int) -> int:
+    """Return what a schedule takes while ``held`` tensors are in memory, beyond what the process's own bytes count.
+
+    ``names`` is how often its steps name a tensor.
+    """
+    return max(0, steps * STEP_BYTES + names * NAME_BYTES + held * TENSOR_BYTES - COUNTED_BYTES)
