@@ -241,21 +241,21 @@ def wide_layer(rows: int = 1, *after: str) -> Model:
 
 
 def lookup() -> Model:
-    """Return a model that reads rows of a table of 16.8 MB, which cannot be split."""
+    """Return a model that reads columns of a table of 16.8 MB, which cannot be split."""
     net = Net()
     net.input("ids", 4, data_type=TensorProto.INT64)
-    net.node("Gather", net.absent("w", 65536, 64), "ids", to="rows")
-    net.output("rows")
+    net.node("Gather", net.absent("w", 64, 65536), "ids", to="columns", axis=1)
+    net.output("columns")
     return net.model()
 
 
 def test_message_says_what_needs_how_much_and_what_would_work() -> None:
     error = does_not_fit(lookup(), Request(budget_bytes=START_BYTES + 1_000_000))
-    assert error.operator == "rows"
+    assert error.operator == "columns"
     assert error.needed_bytes > PROCESS_BYTES + 65536 * 64 * 4
     needed, least = math.ceil(error.needed_bytes / 1e5) / 10, (error.smallest_budget_bytes or 0) / 1e6
     assert str(error) == (
-        f"Gather 'rows' alone needs {needed:.1f} MB, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
+        f"Gather 'columns' alone needs {needed:.1f} MB, the budget is {(START_BYTES + 1_000_000) / 1e6:.1f} MB; "
         f"the smallest budget that works is {least:.1f} MB"
     )
     assert needed == least, "the operator's own need decides"
@@ -427,10 +427,10 @@ def test_max_params_and_a_budget_count_both() -> None:
 def test_max_params_of_what_cannot_be_split() -> None:
     error = does_not_fit(lookup(), Request(max_params=1_000_000))
     assert str(error) == (
-        "'rows' has 4,194,304 parameters, --max-params is 1,000,000, and Gather 'rows' cannot be split: only Gemm, MatMul, "
+        "'columns' has 4,194,304 parameters, --max-params is 1,000,000, and Gather 'columns' cannot be split: only Gemm, MatMul, "
         "convolutions and their 8-bit forms can be; raise --max-params"
     )
-    assert (error.operator, error.smallest_budget_bytes) == ("rows", None)
+    assert (error.operator, error.smallest_budget_bytes) == ("columns", None)
 
 
 def test_max_params_beyond_the_finest_split_is_left_whole() -> None:
