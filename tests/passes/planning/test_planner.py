@@ -427,8 +427,8 @@ def test_max_params_and_a_budget_count_both() -> None:
 def test_max_params_of_what_cannot_be_split() -> None:
     error = does_not_fit(lookup(), Request(max_params=1_000_000))
     assert str(error) == (
-        "'columns' has 4,194,304 parameters, --max-params is 1,000,000, and Gather 'columns' cannot be split: only Gemm, MatMul, "
-        "convolutions and their 8-bit forms can be; raise --max-params"
+        "'columns' has 4,194,304 parameters, --max-params is 1,000,000, and Gather 'columns' cannot be split: only Gemm, "
+        "MatMul, convolutions and their 8-bit forms can be; raise --max-params"
     )
     assert (error.operator, error.smallest_budget_bytes) == ("columns", None)
 
