@@ -55,14 +55,12 @@ def with_row_reads(model: Model, graph: Graph) -> Model:
 
     ``graph`` is the model's.
     """
-    nodes = {node.name: node for node in model.proto.graph.node}
-    fused = {graph.operators[index].name for group in fusion_groups(graph) for index in group}
-    found = frozenset(
-        operator.name
-        for operator in graph.operators
-        if operator.op_type == "Gather" and operator.name not in fused and _is_cheaper(graph, operator, nodes[operator.name])
-    )
-    return replace(model, row_reads=found) if found else model
+    nodes = {node.name: node for node in model.proto.graph.node if node.op_type == "Gather"}
+    gathers = [operator for operator in graph.operators if operator.op_type == "Gather"]
+    cheaper = {operator.name for operator in gathers if _is_cheaper(graph, operator, nodes[operator.name])}
+    groups = fusion_groups(graph) if cheaper else ()
+    found = cheaper - {graph.operators[index].name for group in groups for index in group}
+    return replace(model, row_reads=frozenset(found)) if found else model
 
 
 def row_read_cuts(graph: Graph) -> frozenset[int]:

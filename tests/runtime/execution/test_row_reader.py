@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, RowsRecord, WeightRecord
+from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES, STORAGE_TYPES, RowsRecord, WeightRecord
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import row_reader
 from hyps.runtime.execution.row_reader import RowReader
@@ -64,6 +66,35 @@ def test_more_neighbours_than_one_call_takes(tmp_path: Path) -> None:
     indices = np.tile(np.arange(ROWS)[::-1], 5).astype(np.int32)
     found = RowReader(tmp_path, record, verify=True).run(["y"], {"ids": indices})["y"]
     assert found.tobytes() == rows[indices].tobytes()
+
+
+def test_neighbours_are_read_together_and_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, rows = saved(tmp_path)
+    reader = RowReader(tmp_path, record, verify=False)
+    sizes: list[int] = []
+    preadv = os.preadv
+
+    def counted(file: int, buffers: list[memoryview], offset: int) -> int:
+        sizes.append(len(buffers))
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    indices = np.array([9, 3, 4, 9, 2, 4, 40])
+    assert reader.run(["y"], {"ids": indices})["y"].tobytes() == rows[indices].tobytes()
+    assert sizes == [3, 1, 1]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_memory_is_what_the_plan_counts(repeated: bool, tmp_path: Path) -> None:
+    record, _ = saved(tmp_path)
+    indices = np.random.default_rng(0).integers(0, 1 if repeated else ROWS, 100_000)
+    tracemalloc.start()
+    try:
+        found = RowReader(tmp_path, record, verify=True).run(["y"], {"ids": indices})["y"]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes - found.nbytes <= ROW_READ_BYTES + ROW_INDEX_BYTES * indices.size
 
 
 @pytest.mark.parametrize("index", [ROWS, -ROWS - 1])
