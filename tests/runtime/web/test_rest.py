@@ -424,7 +424,7 @@ def test_scores_that_are_not_finite_fail_the_job(start_web: Callable[..., Web]) 
     np.save(tensor, np.full((1, 4), -1, np.float32))
     job = web.done("jobs", web("POST", "/api/jobs", data=tensor.getvalue()))
     assert (job["state"], job["top"]) == ("failed", [])
-    assert "the scores in output 'y' are not all numbers" in job["message"]
+    assert "the scores in output 'y' are not all numbers" in job["reason"]
     assert web.get("/api/jobs")[0]["id"] == job["id"]
 
 
