@@ -48,9 +48,16 @@ def received_signal() -> int | None:
 
 
 def ignore_signals() -> None:
-    """Ignore both signals from here on."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore both signals from here on.
+
+    Python complains of a signal that it has noted and that is ignored by the time it looks (``OSError: Signal 2 ignored due
+    to race condition``). So noted ones run a handler first, and no more arrive at this thread meanwhile.
+    """
+    with deferred_signals():
+        for number in SIGNALS:
+            signal.signal(number, lambda number, frame: None)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:

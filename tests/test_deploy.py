@@ -184,7 +184,7 @@ def test_init_makes_each_its_own_secret_once(bin_folder: Path, tmp_path: Path) -
 def test_image_is_made_from_what_is_here_for_the_user_of_the_hub(root: Path) -> None:
     text = (DEPLOY / "container" / "Containerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (?!--)(.*)", text, re.MULTILINE) for word in line.split()[:-1]]
-    assert len(copied) == 7
+    assert len(copied) == 8
     assert all((root / each).exists() for each in copied)
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert {Path(folder).parts[0] for folder in project["tool"]["setuptools"]["package-dir"].values()} <= {*copied}

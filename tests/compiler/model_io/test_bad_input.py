@@ -355,8 +355,8 @@ INPUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda folder: None,
         ("x.npz does not exist; name an image, a .npy or .npz file, a folder, or - for stdin",),
     ),
-    "no image": (data(b"just some text"), ("x.npz is not an image that Pillow can read; give a JPEG, PNG",)),
-    "empty": (data(b""), ("x.npz is not an image that Pillow can read; give a JPEG, PNG",)),
+    "no image": (data(b"just some text"), ("x.npz is not a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM picture",)),
+    "empty": (data(b""), ("x.npz is not a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM picture",)),
     "half a picture": (half_a_picture, ("cannot read image x.npz",)),
     "empty folder": (lambda folder: (folder / "x.npz").mkdir(), ("x.npz holds no images and no .npy or .npz files",)),
     "wrong shape": (

@@ -81,7 +81,7 @@ def test_a_case_that_takes_too_long_ends_the_process(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from tests.fuzz.child import Session
-from tests.fuzz.test_fuzz import target
+from tests.fuzz.test_harness import target
 read = lambda content: time.sleep(100)
 Session("x", target(read, seconds=1), Path({str(tmp_path)!r}), read).check(b"input")
 """
