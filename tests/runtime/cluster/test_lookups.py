@@ -17,7 +17,7 @@ from hyps.runtime.execution.executor import load_executor
 from tests.compiler.conftest import Bundle, Compile, compiled  # noqa: F401
 from tests.compiler.tables import ROWS, ids, lookup
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.test_odd_types import ticket
+from tests.runtime.cluster.test_sent_types import ticket
 
 
 @pytest.fixture
