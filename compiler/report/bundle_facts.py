@@ -100,5 +100,6 @@ def _pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str,
         multiply_adds=whole.multiply_adds if whole else None,
         target=manifest.target.name,
         threads=manifest.target.threads,
+        onnxruntime=manifest.target.onnxruntime,
     )
     yield "partitions", f"{len(manifest.steps):,}"

@@ -113,13 +113,20 @@ class Facts:
 
 
 def model_pairs(
-    *, parameters: int, weight_bytes: int, operators: int | None, multiply_adds: int | None, target: str, threads: int
+    *,
+    parameters: int,
+    weight_bytes: int,
+    operators: int | None,
+    multiply_adds: int | None,
+    target: str,
+    threads: int,
+    onnxruntime: str,
 ) -> Iterator[tuple[str, str]]:
     """Yield the model's size and the target; figures that are None are not known, and left out."""
     yield "model", f"{parameters:,} parameters, {megabytes(weight_bytes)} of weights"
     if operators is not None:
         yield "operators", f"{operators:,}, {multiply_adds or 0:,} multiply-adds"
-    yield "target", f"{target}, {threads} thread{'s' if threads != 1 else ''}"
+    yield "target", f"{target}, {threads} thread{'s' if threads != 1 else ''}, onnxruntime up to {onnxruntime}"
 
 
 def shard_label(origin: Origin | None) -> str:

@@ -51,7 +51,7 @@ def _facts(analysed: Analysis, graph: Graph, plan: Plan | None, job: PlanningJob
         title=analysed.model,
         kind="model",
         headline=verdict.headline if verdict else _unplanned(analysed),
-        pairs=(*(verdict.facts() if verdict else ()), *_pairs(analysed, plan, job.request.threads)),
+        pairs=(*(verdict.facts() if verdict else ()), *_pairs(analysed, plan, job)),
         budget_bytes=analysed.budget_bytes,
         whole=whole_timeline(whole),
         planned=planned_timeline(parts) if plan else None,
@@ -106,14 +106,15 @@ def _operator_nodes(graph: Graph, homes: Mapping[str, int]) -> Iterator[Node]:
         )
 
 
-def _pairs(analysed: Analysis, plan: Plan | None, threads: int) -> Iterator[tuple[str, str]]:
+def _pairs(analysed: Analysis, plan: Plan | None, job: PlanningJob) -> Iterator[tuple[str, str]]:
     yield from model_pairs(
         parameters=analysed.parameters,
         weight_bytes=analysed.weight_bytes,
         operators=len(analysed.operators),
         multiply_adds=analysed.multiply_adds,
         target=analysed.target,
-        threads=threads,
+        threads=job.request.threads,
+        onnxruntime=job.request.device.onnxruntime,
     )
     if plan:
         yield "partitions", f"{len(plan.partitions):,}"
