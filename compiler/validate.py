@@ -109,7 +109,7 @@ def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sam
     try:
         return {name: _array(value, classes[name]) for name, value in whole.run([*classes], sample).items()}
     except InputError as error:
-        raise OptionError(f"{error}; {CHECK_THE_MODEL}") from None
+        raise OptionError(f"{error}; give inputs that the model takes with --inputs, or {CHECK_THE_MODEL}") from None
 
 
 def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
