@@ -74,7 +74,8 @@ def test_nothing_is_left(
         stopped += 1
         assert status == 128 + number
         assert "Traceback" not in written
-        assert name in ("doctor", "worker", "manager", "calibrate") or written == "", written
+        # nothing, or whole lines: the signal may arrive after the answer
+        assert name in ("doctor", "worker", "manager", "calibrate") or written == "" or written.endswith("\n"), written
         assert left == set()
         assert listing(place / "scratch") == {}
     assert stopped >= 2

@@ -153,7 +153,8 @@ def test_a_small_race(tmp_path: Path) -> None:
             assert reading.peak_bytes > 30e6
             assert reading.asked_bytes > 0
         peak = each.race.peak_bytes
-        assert 0.8 * peak < each.resident.anonymous_bytes + each.resident.file_bytes < 1.2 * peak
+        # less than the peak: pages of code that only imports use are given back
+        assert 0.6 * peak < each.resident.anonymous_bytes + each.resident.file_bytes < 1.2 * peak
         assert min(each.resident.anonymous_bytes, each.resident.file_bytes) > 5e6
         if not machine(tmp_path).storage.startswith(("tmpfs", "overlay", "unknown")):
             weights = model.with_suffix(".onnx.data").stat().st_size if each is one else 0
