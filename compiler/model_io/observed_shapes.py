@@ -35,7 +35,8 @@ _KNOWN_STORAGE = {kind.onnx: kind for kind in STORAGE_TYPES.values()}
 def observed_types(model: Model, refusal: UnknownShapes, custom_ops: Path | None = None) -> dict[str, ValueInfoProto]:
     """Return the types of the tensors that ``refusal`` names, by name, as they are for a few inputs.
 
-    Raises ``refusal`` where a shape differs between inputs, and `UnsupportedModel` where the model does not run on them.
+    Raises ``refusal`` where a shape differs between inputs or is empty, which random values often make it, and
+    `UnsupportedModel` where the model does not run on them.
     """
     names = sorted(refusal.names)
     try:
@@ -47,7 +48,8 @@ def observed_types(model: Model, refusal: UnknownShapes, custom_ops: Path | None
             f"inputs to see it: {error}; export the model with fixed shapes"
         ) from None
     kinds = {value.name: re.fullmatch(r"tensor\((\w+)\)", value.type) for value in whole.session.get_outputs()}
-    if any(shapes != seen[0] for shapes in seen) or not all(kinds[name] for name in names):
+    is_credible = all(shapes == seen[0] for shapes in seen) and all(0 not in shape for shape in seen[0])
+    if not is_credible or not all(kinds[name] for name in names):
         raise refusal
     return {
         name: helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind[1].upper()), shape)

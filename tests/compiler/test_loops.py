@@ -145,6 +145,17 @@ DEPENDENT = {
     "count is an input": looped([], node("Loop", "n yes x", "last all", body=GOES_ON), value("n", kind=INT)),
     "values of the input": until(0.2 * 32**0.5),
     "how many are not zero": model([node("NonZero", "x", "n"), node("Cast", "n", "y", to=1)], [X], [value("y", 2, "n")]),
+    "empty for random inputs": model(
+        [
+            node("Add", "x thousand", "m"),
+            node("Greater", "x m", "c"),
+            node("NonZero", "c", "n"),
+            node("Cast", "n", "y", to=1),
+        ],
+        [X],
+        [value("y", 2, "n")],
+        [scalar("thousand", 1000)],
+    ),
 }
 
 
