@@ -22,6 +22,7 @@ def page(browser: Browser, root: Path) -> Iterator[Page]:
     made = browser.new_page()
     text = (root / "runtime/web/static/layout.js").read_text("utf-8")
     made.add_script_tag(type="module", content=f"{text}\nwindow.layout = layout;")
+    made.wait_for_function("() => window.layout !== undefined")  # the browser runs modules when it likes
     yield made
     made.close()
 
