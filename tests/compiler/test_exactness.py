@@ -188,6 +188,10 @@ def at_hand() -> Iterator[str]:
     yield from (path.stem for path in sorted(folder.glob("*.onnx")))
 
 
+#: Models cut at operators whose cuts were not measured, or in 16-bit floats: nothing is promised bit for bit.
+LESS_PROMISED = {"vit_tiny", "gtcrn_simple", "ultraface_rfb320", "winml_squeezenet_fp16", "winml_style_candy"}
+
+
 @pytest.mark.parametrize("name", [*at_hand()])
 def test_every_tensor_across_a_cut_is_one_of_the_whole_model_or_less_is_promised(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -205,6 +209,7 @@ def test_every_tensor_across_a_cut_is_one_of_the_whole_model_or_less_is_promised
             pytest.skip(str(error))
         asked = Request(split="layers", budget_bytes=10**12, device=NOTHING)
         planned = planner.plan(folded.model, asked)
+        assert bool(planned.plan.inexact_reason) == (name in LESS_PROMISED), planned.plan.inexact_reason
         if planned.plan.inexact_reason:
             return
         table = Expressions()

@@ -102,14 +102,20 @@ class Forger:
         return MAGIC + len(packed).to_bytes(2, "little") + packed + self._random.randbytes(self._random.choice((0, 16384)))
 
 
-def send(join: Join, role: Role, bundle_sha256: str, count: int, seed: int = 7) -> int:
-    """Send so many messages with a credential, and return how many the hub has taken."""
+def _client(join: Join) -> Client:
+    """Return a client with a stolen credential, which has yet to connect."""
     assert join.name
     client = Client(CallbackAPIVersion.VERSION2, client_id=join.name, protocol=MQTTv5)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=join.authority)
     client.tls_set_context(context)
     client.username_pw_set(join.name, join.password)
+    return client
+
+
+def send(join: Join, role: Role, bundle_sha256: str, count: int, seed: int = 7) -> int:
+    """Send so many messages with a credential, and return how many the hub has taken."""
+    client = _client(join)
     ready, taken = threading.Event(), list[int]()
     client.on_connect = lambda *_: ready.set()
     client.on_publish = lambda client, data, mid, reason, properties: taken.append(mid)
@@ -137,12 +143,7 @@ GREEDY = WorkerState(
 
 def claim(join: Join, state: WorkerState | bytes) -> Client:
     """Publish one retained state with a worker's credential; return its connection, which stays open."""
-    assert join.name
-    client = Client(CallbackAPIVersion.VERSION2, client_id=join.name, protocol=MQTTv5)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=join.authority)
-    client.tls_set_context(context)
-    client.username_pw_set(join.name, join.password)
+    client = _client(join)
     ready = threading.Event()
     client.on_connect = lambda *_: ready.set()
     client.connect(join.address.host, join.address.port, keepalive=60)
