@@ -71,7 +71,10 @@ def _saved_model(folder: Path) -> str:
 
 
 def _zip(path: Path) -> str:
-    """Name the kind of a zip archive by its members; the list of a hostile archive may be long, so that its end must do."""
+    """Name the kind of a zip archive by the members that its first and last bytes name.
+
+    The whole list is not read: that of a hostile archive may be very long.
+    """
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
         stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))

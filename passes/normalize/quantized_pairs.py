@@ -84,7 +84,9 @@ class _Pairs:
         self._gone: set[int] = set()
 
     def merge(self) -> Iterator[Change]:
-        """Merge pairs, and yield a change for each that is removed: in the order of onnxruntime, of which results depend.
+        """Merge pairs, and yield a change for each pair that is removed.
+
+        The order is onnxruntime's, because another order gives other numbers.
 
         Pairs that stand next to operators that move elements, with others between the two, stay as they are: onnxruntime may
         copy their scales past such an operator before it merges them.

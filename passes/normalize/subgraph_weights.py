@@ -129,7 +129,7 @@ def _taken_out(graph: GraphProto) -> list[TensorProto]:
 
 
 def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
-    """Let ``nodes``, and the graphs in them, read by the new ``names``; a graph's own definitions come first."""
+    """Rename what ``nodes`` and their subgraphs read, except names that a subgraph defines itself."""
     if not names:
         return
     for node in nodes:

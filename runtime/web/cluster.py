@@ -102,7 +102,7 @@ class Cluster:
         return serving.status() if serving else None
 
     def publish_idle(self) -> None:
-        """Publish a status at the hub while no bundle is served: then there is no manager that does."""
+        """Publish an empty status while no bundle is served, because no manager runs then that would publish one."""
         if self._serving is None and self._hub.connected:
             idle = Status(model="", jobs=0, answered=0, answered_per_s=0.0, workers=tuple(self.workers()))
             expiry_s = self._options.timeouts.status_expiry_s

@@ -45,7 +45,7 @@ class LimitedProtocol(H11Protocol):
         super().on_response_complete()
 
     def admit(self) -> None:
-        """Let the request take its time: it has shown the token."""
+        """Lift the time limit of a request that has shown the token."""
         self._waiting.remove(self)
 
     def _wait(self) -> None:

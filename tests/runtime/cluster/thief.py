@@ -104,7 +104,6 @@ class Forger:
 
 def _client(join: Join) -> Client:
     """Return a client with a stolen credential, which has yet to connect."""
-    assert join.name
     client = Client(CallbackAPIVersion.VERSION2, client_id=join.name, protocol=MQTTv5)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=join.authority)
@@ -115,6 +114,7 @@ def _client(join: Join) -> Client:
 
 def send(join: Join, role: Role, bundle_sha256: str, count: int, seed: int = 7) -> int:
     """Send so many messages with a credential, and return how many the hub has taken."""
+    assert join.name
     client = _client(join)
     ready, taken = threading.Event(), list[int]()
     client.on_connect = lambda *_: ready.set()
@@ -143,6 +143,7 @@ GREEDY = WorkerState(
 
 def claim(join: Join, state: WorkerState | bytes) -> Client:
     """Publish one retained state with a worker's credential; return its connection, which stays open."""
+    assert join.name
     client = _client(join)
     ready = threading.Event()
     client.on_connect = lambda *_: ready.set()
