@@ -292,6 +292,19 @@ def test_a_full_disk_is_one_line(bin_folder: Path, place: Path) -> None:
         assert (done.returncode, done.stderr) == (2, f"{program}: cannot print the result: No space left on device\n")
 
 
+def test_lines_of_several_threads_are_whole() -> None:
+    """A manager prints on two; without a buffer, each write of a program is a write to its output."""
+    program = (
+        "import threading\nfrom hyps.runtime.terminal.console import note, show\n"
+        "def act(name):\n    for _ in range(5000):\n        show([name]); note(name, 'hyps')\n"
+        "threads = [threading.Thread(target=act, args=(name,)) for name in ('one', 'two')]\n"
+        "for thread in threads: thread.start()\n"
+    )
+    command = [sys.executable, "-u", "-c", program]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    assert set(done.stdout.splitlines()) == {"one", "two", "hyps: one", "hyps: two"}
+
+
 def _input(place: Path) -> None:
     import numpy as np
 

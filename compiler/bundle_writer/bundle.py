@@ -25,6 +25,7 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
+from hyps.runtime.signals import commit
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
@@ -60,10 +61,11 @@ def staging_folder(path: Path) -> Iterator[Path]:
             folder.chmod(0o755)
             (folder / PARTITIONS).mkdir()
             yield folder
-            if replaces:
-                _replace(folder, path)
-            else:
-                folder.rename(path)  # fails if something appeared there meanwhile
+            with commit():
+                if replaces:
+                    _replace(folder, path)
+                else:
+                    folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
