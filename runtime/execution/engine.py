@@ -20,7 +20,7 @@ from hyps.runtime.execution.executor import Outputs, check_inputs
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
 
 #: A model's inputs by name.
 InputTensors = Mapping[str, NDArray[Any]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from threading import Event
 
@@ -40,6 +41,7 @@ class StepWeights:
         self.start = start
         self.buffer = buffer
         self.filled = 0
+        self.hash_s = 0.0
         self._record = record
         self._path = bundle / record.path
         self._view = buffer.view[start : start + record.size_bytes]
@@ -85,7 +87,9 @@ class StepWeights:
         known = self._hashed - self.filled
         if self._digest is None or known >= len(block):
             return
+        began = time.perf_counter()
         self._digest.update(block[max(0, known) :])
+        self.hash_s += time.perf_counter() - began
         self._hashed = self.filled + len(block)
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:

@@ -117,6 +117,10 @@ class WeightResidency:
         """Return the bytes that are still to be read ahead."""
         return self._reading.pending_bytes() if self._reading else 0
 
+    def hash_s(self) -> float:
+        """Return the seconds that threads have spent on checking weights."""
+        return sum(weights.hash_s for weights in self._weights.values())
+
     def _following(self, index: int, *, again: bool) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]

@@ -13,7 +13,7 @@ from hyps.runtime.signals import commit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
 
 
 def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:

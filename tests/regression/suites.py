@@ -77,6 +77,10 @@ class _Shaped:
         self._session = open_session(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
         self._manifest = manifest
 
+    @property
+    def run_s(self) -> float:
+        return self._session.run_s
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         values = self._session.run(outputs, inputs)
         for name, value in values.items():
