@@ -96,8 +96,13 @@ def test_a_bundle_with_a_profile(hypsc: Command, tmp_path: Path, classifier_bund
     runs = [
         {
             **dict.fromkeys(("name", "wait_s", "open_s", "run_s", "copy_s", "close_s", "hash_s"), 0.125),
-            "minor_faults": 1000, "major_faults": 1, "read_bytes": 7_000_000,
-            "name": step.name, "wait_s": 0.5, "run_s": 0.25, "resident_bytes": 41_000_000 + index,
+            "minor_faults": 1000,
+            "major_faults": 1,
+            "read_bytes": 7_000_000,
+            "name": step.name,
+            "wait_s": 0.5,
+            "run_s": 0.25,
+            "resident_bytes": 41_000_000 + index,
         }
         for index, step in enumerate(steps[1:])
     ]
