@@ -304,7 +304,7 @@ class TunedStep(Record, frozen=True, kw_only=True):
 class TunedRecord(Record, frozen=True, kw_only=True):
     """The schedule of a tuned bundle, and what it runs on.
 
-    ``machine`` and ``features`` are those of `hyps.runtime.device.processor`, ``onnxruntime`` is the whole version. There is
+    ``machine`` and ``features`` are those of `hyps.runtime.device.instruction_set`, ``onnxruntime`` is the whole version. There is
     an entry in ``steps`` for each step. ``huge_pages`` and ``steady`` are as in `Manifest`.
     """
 

@@ -24,7 +24,7 @@ from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorReco
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
-from hyps.runtime.device.processor import processor
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.session import (
     Session,
@@ -218,7 +218,7 @@ def _schedule(manifest: Manifest, *, is_tuned: bool) -> Manifest:
     """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
     if not manifest.tuned or not is_tuned:
         return untuned(manifest)
-    here = processor()
+    here = instruction_set()
     return tuned(manifest, here.machine, here.features, ort.__version__)
 
 
