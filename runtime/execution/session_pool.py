@@ -25,6 +25,8 @@ class SessionPool:
     ) -> None:
         self._bundle, self._steps, self._threads, self._open = bundle, steps, threads, opener
         self._verify = verify
+        #: Whether the process has the arena that steps may ask for.
+        self.has_arena = False
         self._open_sessions: dict[int, Session] = {}
         self._group_session: tuple[Step, Session] | None = None
 
@@ -62,6 +64,8 @@ class SessionPool:
             weights,
             reuse_memory=step.session.reuses_memory,
             optimize=step.session.is_optimizable,
+            stock=step.session.is_stock,
+            arena=step.session.uses_arena and self.has_arena,
         )
 
 
