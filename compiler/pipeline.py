@@ -167,6 +167,7 @@ def _write_bundle(
             steps=steps,
             preprocess=preprocess,
             labels=labels,
+            activations=planned.plan.activations or UNSET,
         )
         document = encode_manifest(manifest)
         (folder / REPORT_NAME).write_bytes(encode_model_report(report, document))
