@@ -134,8 +134,11 @@ def _weights_by_use(graph: Graph) -> tuple[_Use, _Use, _Use]:
 
 
 def padded_bytes(weight: Tensor) -> int:
-    """Return the most bytes of onnxruntime's own copy of a weight, in blocks of rows and columns."""
-    padded = float(weight.nbytes)
-    for size in weight.shape[:2] if len(weight.shape) > 1 else ():
+    """Return the most bytes of onnxruntime's own copy of a weight, in blocks of rows and columns.
+
+    Those of a recurrent operator come after its directions.
+    """
+    padded, rank = float(weight.nbytes), len(weight.shape)
+    for size in weight.shape[-2:] if rank == 3 else weight.shape[:2] if rank > 1 else ():
         padded *= -(-size // _BLOCK) * _BLOCK / size if size > 1 else 1
     return int(padded)

@@ -111,6 +111,7 @@ class Executor:
             keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
+        self._opened_before = 0
         self._code = CodePages()
         self.trim()
         start_onnxruntime()
@@ -195,8 +196,9 @@ class Executor:
         self._residency.enter(index, again=again)
         try:
             ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
-            if index == self._first_session:
-                self.trim()
+            if index == self._first_session and self._opened_before != self._sessions.opened:
+                self._opened_before = self._sessions.opened
+                self.trim()  # of code that opens sessions
             yield ready
             ready.release()
         finally:

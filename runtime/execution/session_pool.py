@@ -27,6 +27,8 @@ class SessionPool:
         self._verify = verify
         #: Whether the process has the arena that steps may ask for.
         self.has_arena = False
+        #: The number of sessions that were opened so far.
+        self.opened = 0
         self._open_sessions: dict[int, Session] = {}
         self._group_session: tuple[Step, Session] | None = None
 
@@ -58,6 +60,7 @@ class SessionPool:
         return session
 
     def _opened(self, step: Step, weights: Mapping[str, TensorValue]) -> Session:
+        self.opened += 1
         return self._open(
             self._bundle / step.model.path,
             self._threads,
