@@ -45,9 +45,7 @@ BUDGETS = (62, 66, 72, 84, 110, 200)
 
 
 @pytest.fixture(scope="module", params=[*DRAWN, *NETWORKS])
-def model(
-    request: pytest.FixtureRequest, network: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def model(request: pytest.FixtureRequest, network: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param in NETWORKS:
         return network(request.param)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
