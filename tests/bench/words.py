@@ -56,7 +56,8 @@ the rest. That is what `storage` below measures.
 """
 
 _NETWORKS = """
-The networks that small boards run, at four budgets and at one that holds any of them whole (2 GB), each in a process of its own:
+The networks that small boards run, at four budgets and at one that holds any of them whole (2 GB). Each contender is a
+process of its own:
 
 - *stock onnxruntime*: the whole model, weights in a file next to it, every option as it comes but the number of threads.
 - *bundle*: `hypsc compile --memory N`, run by the runtime's executor.
