@@ -39,6 +39,7 @@ def compile_model(
     custom_ops: Path | str | None = None,
     preprocess: str | None = None,
     labels: Path | str | None = None,
+    compress_weights: bool = False,
     force: bool = False,
     progress: CompileProgress | None = None,
 ) -> Plan:
@@ -60,7 +61,12 @@ def compile_model(
         images=preprocess is not None,
     )
     request, profile = resolve_request(
-        base, target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
+        base,
+        target=target,
+        memory_bytes=memory_bytes,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        compress_weights=compress_weights,
     )
     if request.budget_bytes is None and not max_params and not shards:
         raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")

@@ -136,7 +136,7 @@ def _write_bundle(
     check_space(job.output, total_bytes)
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:
-            steps = write_partitions(folder, planned, advance)
+            steps = write_partitions(folder, planned, advance, compress=job.request.device.compresses_weights)
         manifest = Manifest(
             version=FORMAT_VERSION,
             created_by=f"hyps {version('hyps')}",

@@ -70,6 +70,14 @@ _Preprocess = Annotated[
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
 ]
+_CompressWeights = Annotated[
+    bool,
+    typer.Option(
+        "--compress-weights",
+        rich_help_panel=options.OUTPUT,
+        help="Store weights compressed, without loss, where the device's storage is slower than decompression.",
+    ),
+]
 
 
 def compile_command(
@@ -89,6 +97,7 @@ def compile_command(
     from_: options.FromOption = None,
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
+    compress_weights: _CompressWeights = False,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
     steps: options.StepsOption = False,
@@ -109,7 +118,14 @@ def compile_command(
         max_params=max_params,
         images=preprocess is not None,
     )
-    request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
+    request, profile = resolve_request(
+        base,
+        target=target,
+        memory_bytes=memory,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        compress_weights=compress_weights,
+    )
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

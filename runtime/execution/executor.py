@@ -97,7 +97,7 @@ class Executor:
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
-        streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
+        read_bytes = sum(step.read_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
             manifest.steps,
@@ -105,7 +105,7 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
+            keep_cached=_is_available(manifest.budget_bytes + read_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._code = CodePages()
