@@ -26,7 +26,8 @@ of a target's name::
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
 
     [sources]                           # optional in your own file: the source of each figure
-    memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates)
+    memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
+                                        # decompression
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -84,6 +85,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     process: str = ""
     threads: str = ""
     compute: str = ""
+    decompression: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,8 +1,6 @@
-"""Write weights compressed, without loss: frame by frame, each as byte planes that zstd compresses; memory is two frames.
+"""Write weights compressed, without loss, frame by frame; memory is a few frames, whatever the weights' size.
 
-Trained weights differ in all bits but those of sign and exponent: only these shrink, and only apart from the others. They
-repeat no sequences, so the search for those is as good as switched off: it finds chance matches, which cost more than they
-save (SqueezeNet 0.843 of the bytes at level 1, 0.836 so). A frame that does not shrink is stored as it is.
+`hyps.runtime.bundle.compression` compresses a frame. One that does not shrink is stored as it is.
 """
 
 from __future__ import annotations
@@ -10,18 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from msgspec import UNSET
 
 from hyps.compiler.bundle_writer.copy import weight_blocks
 from hyps.compiler.progress import Advance
 from hyps.passes.weights import REFERENCE_BYTES, Weight
+from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
 from hyps.runtime.bundle.manifest import FRAME_BYTES, CompressedRecord, FrameRecord, WeightsRecord
-
-if TYPE_CHECKING:
-    from zstandard import ZstdCompressor
 
 #: A frame that would keep more than this part of its bytes is stored as it is: to decompress it would save too little.
 _MOST_KEPT_PART = 0.97
@@ -81,7 +76,7 @@ class _FrameWriter:
         self.plain, self.stored = hashlib.sha256(), hashlib.sha256()
         self.item_bytes = 1
         self._target = target
-        self._compressor = _compressor()
+        self._compressor = frame_compressor()
         self._frame = memoryview(bytearray(FRAME_BYTES))
         self._filled = 0
 
@@ -100,38 +95,10 @@ class _FrameWriter:
         """Write the bytes that were taken since the last frame as one."""
         if not self._filled:
             return
-        plain = self._frame[: self._filled]
-        compressed = _compressed(self._compressor, plain, self.item_bytes)
+        plain = bytes(self._frame[: self._filled])
+        compressed = compressed_frame(self._compressor, plain, self.item_bytes)
         stored = compressed if len(compressed) <= _MOST_KEPT_PART * len(plain) else plain
         self._target.write(stored)
         self.stored.update(stored)
         self.frames.append(FrameRecord(len(plain), len(stored), self.item_bytes))
         self._filled = 0
-
-
-def _compressor() -> ZstdCompressor:
-    from zstandard import STRATEGY_FAST, ZstdCompressionParameters, ZstdCompressor  # only --compress-weights needs it
-
-    return ZstdCompressor(
-        compression_params=ZstdCompressionParameters(
-            strategy=STRATEGY_FAST,
-            window_log=FRAME_BYTES.bit_length() - 1,
-            min_match=7,
-            hash_log=6,
-            chain_log=6,
-            search_log=1,
-            write_content_size=1,
-        )
-    )
-
-
-def _compressed(compressor: ZstdCompressor, plain: memoryview, item_bytes: int) -> bytes:
-    """Return a frame's planes, compressed: a block of zstd holds bytes of one plane only, as it has one code for all."""
-    from zstandard import COMPRESSOBJ_FLUSH_BLOCK
-
-    stream = compressor.compressobj(size=len(plain))
-    items = np.frombuffer(plain, np.uint8).reshape(-1, item_bytes)
-    parts = []
-    for index in range(item_bytes):
-        parts += [stream.compress(items[:, index].tobytes()), stream.flush(COMPRESSOBJ_FLUSH_BLOCK)]
-    return b"".join([*parts, stream.flush()])

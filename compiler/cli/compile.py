@@ -14,8 +14,10 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
+from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, RequestedShard, Tile
-from hyps.runtime.terminal.console import show
+from hyps.runtime.terminal.console import note, show
+from hyps.runtime.units import megabytes
 
 
 def _asked_shards(text: str) -> RequestedShard:
@@ -80,6 +82,13 @@ _CompressWeights = Annotated[
 ]
 
 
+def _fast_storage(device: DeviceRates) -> str:
+    """Say why compressed weights would not come into memory sooner."""
+    rates = (device.storage_bytes_per_s, device.decompression_bytes_per_s)
+    storage, decompression = (megabytes(int(rate)) for rate in rates)
+    return f"the device reads {storage}/s from its storage, and decompresses {decompression}/s"
+
+
 def compile_command(
     model: options.ModelArgument,
     target: options.TargetOption = None,
@@ -126,6 +135,8 @@ def compile_command(
         onnxruntime=onnxruntime,
         compress_weights=compress_weights,
     )
+    if compress_weights and not request.device.compresses_weights and not quiet:
+        note(f"weights are not compressed: {_fast_storage(request.device)}", "hypsc")
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

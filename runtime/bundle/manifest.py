@@ -376,6 +376,11 @@ class Manifest(Record, frozen=True, kw_only=True):
         """Whether any weights are read for every inference."""
         return any(step.streamed_bytes > 0 for step in self.steps)
 
+    @property
+    def has_compressed_weights(self) -> bool:
+        """Whether the weights of any step are compressed."""
+        return any(step.weights and step.weights.compressed for step in self.steps)
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as indented JSON."""

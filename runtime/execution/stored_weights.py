@@ -1,7 +1,7 @@
 """Read weights into memory from the file in which they are stored: as they are, or in compressed frames.
 
-A frame (`hyps.runtime.bundle.manifest.FrameRecord`) is decompressed as a whole, into the place that it has in memory. While
-that is done, the kernel reads the next one.
+A frame (`hyps.runtime.bundle.manifest.FrameRecord`) is decompressed as a whole, into the place that it has in memory. The
+kernel reads the next one meanwhile, unasked: asking for it (``POSIX_FADV_WILLNEED``) gained nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from array import array
 from bisect import bisect_right
 from pathlib import Path
 from threading import local
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
-from hyps.runtime.bundle.manifest import FRAME_BYTES, CompressedRecord, WeightsRecord
-from hyps.runtime.errors import BundleError, LibraryError
+from hyps.runtime.bundle.compression import FrameError, zstandard_module
+from hyps.runtime.bundle.manifest import CompressedRecord, WeightsRecord
+from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.frame_decoder import FrameDecoder
 
 #: Read at a time: large enough for storage and small enough for the processor's cache.
 READ_BLOCK_BYTES = 1 << 20
@@ -66,7 +66,7 @@ class _PlainWeights:
         if not count:
             raise BundleError(f"{self.path} became shorter", _COPY_AGAIN)
         if not self._keep_cached:
-            _advise(file, start, count, "POSIX_FADV_DONTNEED")
+            _forget(file, start, count)
         return start + count
 
 
@@ -79,7 +79,7 @@ class _CompressedWeights:
         self._frames = record.frames
         self._ends = array("q", itertools.accumulate(each.plain_bytes for each in record.frames))
         self._starts = array("q", itertools.accumulate((each.stored_bytes for each in record.frames), initial=0))
-        self._zstandard = _zstandard()
+        zstandard_module()  # where it is missing, say so before anything is read
 
     def reachable(self, stop: int) -> int:
         count = bisect_right(self._ends, stop)
@@ -90,17 +90,16 @@ class _CompressedWeights:
         frame, offset, end = self._frames[index], self._starts[index], self._ends[index]
         target = memory[end - frame.plain_bytes : end]
         is_compressed = frame.stored_bytes < frame.plain_bytes
-        stored = _workspace().stored[: frame.stored_bytes] if is_compressed else target
-        self._read_exactly(file, stored, offset)
-        if index + 1 < len(self._frames):
-            _advise(file, self._starts[index + 1], self._frames[index + 1].stored_bytes, "POSIX_FADV_WILLNEED")
+        decoder = _this_threads_decoder()
+        self._read_exactly(file, decoder.stored[: frame.stored_bytes] if is_compressed else target, offset)
         if is_compressed:
-            planes = _workspace().planes[: frame.plain_bytes] if frame.item_bytes > 1 else target
-            self._decompress(index, stored, planes)
-            if frame.item_bytes > 1:
-                merge_planes(planes, frame.item_bytes, target)
+            try:
+                decoder.decode(frame.stored_bytes, frame.item_bytes, target)
+            except FrameError as error:
+                problem = f"{self.path} was changed: frame {index} cannot be decompressed: {error}"
+                raise BundleError(problem, _COPY_AGAIN) from None
         if not self._keep_cached:
-            _advise(file, offset, frame.stored_bytes, "POSIX_FADV_DONTNEED")
+            _forget(file, offset, frame.stored_bytes)
         return end
 
     def _read_exactly(self, file: int, buffer: memoryview, offset: int) -> None:
@@ -111,54 +110,19 @@ class _CompressedWeights:
                 raise BundleError(f"{self.path} became shorter", _COPY_AGAIN)
             filled += count
 
-    def _decompress(self, index: int, stored: memoryview, planes: memoryview) -> None:
-        """Decompress a frame into ``planes``. One that would need more is refused before it is decompressed."""
-        try:
-            if self._zstandard.get_frame_parameters(stored).content_size == len(planes):
-                if _workspace().decompressor.stream_reader(stored).readinto(planes) == len(planes):
-                    return
-            problem = "it has another size"
-        except self._zstandard.ZstdError as error:
-            problem = str(error)
-        raise BundleError(f"{self.path} was changed: frame {index} cannot be decompressed: {problem}", _COPY_AGAIN)
+
+_decoders = local()
 
 
-class _Workspace:
-    """The memory in which a thread decompresses one frame after the other."""
-
-    def __init__(self) -> None:
-        self.decompressor = _zstandard().ZstdDecompressor(max_window_size=FRAME_BYTES)
-        self.stored = memoryview(bytearray(FRAME_BYTES))
-        self.planes = memoryview(bytearray(FRAME_BYTES))
-
-
-_this_thread = local()
+def _this_threads_decoder() -> FrameDecoder:
+    """Return the decoder of this thread, made when the thread first needs it."""
+    if not hasattr(_decoders, "decoder"):
+        _decoders.decoder = FrameDecoder()
+    decoder: FrameDecoder = _decoders.decoder
+    return decoder
 
 
-def _workspace() -> _Workspace:
-    """Return this thread's workspace, made when the thread first needs it."""
-    if not hasattr(_this_thread, "workspace"):
-        _this_thread.workspace = _Workspace()
-    found: _Workspace = _this_thread.workspace
-    return found
-
-
-def merge_planes(planes: memoryview, item_bytes: int, target: memoryview) -> None:
-    """Write the items whose first bytes are the first of ``item_bytes`` planes, and so on, to ``target``."""
-    merged = np.frombuffer(target, np.uint8)
-    for index, plane in enumerate(np.frombuffer(planes, np.uint8).reshape(item_bytes, -1)):
-        merged[index::item_bytes] = plane
-
-
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        problem = "the bundle's weights are compressed, and zstandard is not installed"
-        raise LibraryError(problem, "pip install 'hyps[compress]'") from None
-    return zstandard
-
-
-def _advise(file: int, start: int, count: int, advice: str) -> None:
+def _forget(file: int, start: int, count: int) -> None:
+    """Have the kernel drop what was read from its cache."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file, start, count, getattr(os, advice))
+        os.posix_fadvise(file, start, count, os.POSIX_FADV_DONTNEED)
