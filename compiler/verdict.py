@@ -16,9 +16,9 @@ from hyps.runtime.units import megabytes
 class WeightReads:
     """The bytes of weights that every inference reads, and those that are read once and stay in memory.
 
-    ``read_bytes`` is what storage reads for the former: less where weights are compressed. ``stored_bytes`` is what the files
-    of all weights take in storage, ``file_bytes`` what they would take as they are. ``tables`` are the weights of which an
-    inference reads only the rows that it asks for.
+    ``read_bytes`` is what storage reads for the former: less where weights are compressed. ``stored_bytes`` are the sizes of
+    all weights files, ``file_bytes`` what they would be uncompressed. ``tables`` are the weights of which an inference reads
+    only the rows that it asks for.
     """
 
     streamed_bytes: int

@@ -70,9 +70,8 @@ def decompress_frame(decompressor: ZstdDecompressor, stored: memoryview, planes:
     """
     zstandard = zstandard_module()
     try:
-        if zstandard.get_frame_parameters(stored).content_size != len(planes) or decompressor.stream_reader(stored).readinto(
-            planes
-        ) != len(planes):
+        size = zstandard.get_frame_parameters(stored).content_size
+        if size != len(planes) or decompressor.stream_reader(stored).readinto(planes) != size:
             raise FrameError("it has another size")
     except zstandard.ZstdError as error:
         raise FrameError(str(error)) from None

@@ -202,7 +202,7 @@ class FrameRecord(Record, frozen=True, array_like=True, gc=False):
 
     plain_bytes: FrameBytes
     stored_bytes: FrameBytes
-    item_bytes: Literal[1, 2, 4, 8]
+    item_bytes: Annotated[int, Meta(ge=1, le=8)]
 
 
 class CompressedRecord(FileRecord, frozen=True, kw_only=True):

@@ -42,4 +42,4 @@ def decompression_bytes_per_s() -> int | None:
 def _float32_weights(nbytes: int) -> bytes:
     """Return numbers with random mantissas, and exponents about as frequent as in trained weights."""
     parts = np.frombuffer(os.urandom(nbytes * 3 // 2), np.int16).reshape(3, -1).astype(np.float32)
-    return ((parts[0] + parts[1]) * (100_000 + parts[2])).tobytes()
+    return bytes((parts[0] + parts[1]) * (100_000 + parts[2]))

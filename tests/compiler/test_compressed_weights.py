@@ -54,9 +54,7 @@ MODELS: dict[str, tuple[Callable[[], ModelProto], int, CutMode, bool]] = {
 
 
 @pytest.mark.parametrize(("make", "budget_bytes", "split", "shrinks"), MODELS.values(), ids=MODELS)
-def test_same_bits(
-    make: Callable[[], ModelProto], budget_bytes: int, split: CutMode, shrinks: bool, tmp_path: Path
-) -> None:
+def test_same_bits(make: Callable[[], ModelProto], budget_bytes: int, split: CutMode, shrinks: bool, tmp_path: Path) -> None:
     model = saved(tmp_path / "model.onnx", make())
     plain = written(model, tmp_path / "plain", budget_bytes, split, compress=False)
     compressed = written(model, tmp_path / "compressed", budget_bytes, split, compress=True)

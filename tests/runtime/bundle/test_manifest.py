@@ -123,10 +123,10 @@ WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
         {"path": "partitions/w.zst", "size_bytes": 9, "sha256": "0" * 64, "frames": [[1 << 40, 9, 1]]},
         "Expected `int` <= 262144 - at `$.steps[0].weights.compressed.frames[0][0]`",
     ),
-    "frame of odd items": (
+    "frame of items that are too large": (
         ("steps", 0, "weights", "compressed"),
-        {"path": "partitions/w.zst", "size_bytes": 9, "sha256": "0" * 64, "frames": [[18, 9, 3]]},
-        "Invalid enum value 3 - at `$.steps[0].weights.compressed.frames[0][2]`",
+        {"path": "partitions/w.zst", "size_bytes": 9, "sha256": "0" * 64, "frames": [[18, 9, 9]]},
+        "Expected `int` <= 8 - at `$.steps[0].weights.compressed.frames[0][2]`",
     ),
     "labels": (("labels",), [1, 2, 3, 4], "Expected `str`, got `int` - at `$.labels[0]`"),
     "null": (("tensors",), None, "Expected `object`, got `null` - at `$.tensors`"),

@@ -66,7 +66,7 @@ def compress(folder: Path, name: str, content: bytes, item_bytes: Iterator[int])
     for start in range(0, len(content), 24_000):
         plain, item = content[start : start + 24_000], next(item_bytes)
         data = compressed_frame(frame_compressor(), plain, item) if item else plain
-        frames.append(msgspec.convert([len(plain), len(data), item or 1], FrameRecord))
+        frames.append(FrameRecord(len(plain), len(data), item or 1))
         stored += data
     (folder / name).write_bytes(stored)
     digest = hashlib.sha256(stored).hexdigest()
@@ -196,9 +196,7 @@ def test_reading_goes_on_within_a_frame(template: Step, tmp_path: Path) -> None:
         residency.leave(0)
 
 
-def test_compressed_weights_need_zstandard(
-    template: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compressed_weights_need_zstandard(template: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = bundle(tmp_path, template, [MB], [(0, 0)], [4])
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(LibraryError) as caught:
