@@ -40,6 +40,8 @@ def compile_model(
     preprocess: str | None = None,
     labels: Path | str | None = None,
     compress_weights: bool = False,
+    tune: bool = False,
+    tunable: bool = False,
     force: bool = False,
     progress: CompileProgress | None = None,
 ) -> Plan:
@@ -59,6 +61,7 @@ def compile_model(
         tile=tile,
         max_params=max_params,
         images=preprocess is not None,
+        tunable=tune or tunable,
     )
     request, profile = resolve_request(
         base,
@@ -81,6 +84,7 @@ def compile_model(
         preprocess=preprocess,
         labels=Path(labels) if labels else None,
         force=force,
+        tune=tune,
     )
     return compile_file(compilation, _reporting(progress) if progress else no_progress).plan
 

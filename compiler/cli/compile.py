@@ -89,6 +89,24 @@ def _fast_storage(device: DeviceRates) -> str:
     return f"the device reads {storage}/s from its storage, and decompresses {decompression}/s"
 
 
+_Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        rich_help_panel=options.OUTPUT,
+        help="Tune the bundle for the processor of this machine, as 'hyps-run tune' does on a device.",
+    ),
+]
+_Tunable = Annotated[
+    bool,
+    typer.Option(
+        "--tunable",
+        rich_help_panel=options.OUTPUT,
+        help="Leave room in the budget for every step to be tuned on the device, with 'hyps-run tune'.",
+    ),
+]
+
+
 def compile_command(
     model: options.ModelArgument,
     target: options.TargetOption = None,
@@ -107,6 +125,8 @@ def compile_command(
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
     compress_weights: _CompressWeights = False,
+    tune: _Tune = False,
+    tunable: _Tunable = False,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
     steps: options.StepsOption = False,
@@ -126,6 +146,7 @@ def compile_command(
         tile=tile,
         max_params=max_params,
         images=preprocess is not None,
+        tunable=tune or tunable,
     )
     request, profile = resolve_request(
         base,
@@ -152,6 +173,7 @@ def compile_command(
         labels=labels,
         custom_ops=custom_ops,
         force=force,
+        tune=tune,
     )
     compiled = compile_file(job, console.progress)
     console.explain(explanations(compiled))

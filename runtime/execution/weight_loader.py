@@ -11,8 +11,8 @@ import onnxruntime as ort
 
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
 from hyps.runtime.errors import BundleError
-from hyps.runtime.execution.stored_weights import stored_weights
 from hyps.runtime.execution.weight_buffers import WeightBuffer
+from hyps.runtime.execution.weights_files import weights_file
 
 
 class StepWeights:
@@ -38,8 +38,8 @@ class StepWeights:
         self.buffer = buffer
         self.filled = 0
         self._record = record
-        self._stored = stored_weights(bundle, record, keep_cached=keep_cached)
-        self._path = self._stored.path
+        self._file = weights_file(bundle, record, keep_cached=keep_cached)
+        self._path = self._file.path
         self._view = buffer.view[start : start + record.size_bytes]
         self._digest = hashlib.sha256() if verify else None
         self._hashed = 0
@@ -51,7 +51,7 @@ class StepWeights:
 
     def reachable(self, stop: int) -> int:
         """Return how many bytes of the weights can be in memory when none after ``stop`` may be."""
-        return self._stored.reachable(stop)
+        return self._file.reachable(stop)
 
     def fetch(self, stop: int, cancelled: Event | None = None) -> None:
         """Read on until the first ``stop`` bytes are in memory, as far as `reachable`, or until ``cancelled``.
@@ -70,7 +70,7 @@ class StepWeights:
             raise BundleError(f"cannot read {self._path}: {error.strerror}", "copy the bundle again") from None
 
     def _read_some(self, file: int, stop: int) -> None:
-        end = self._stored.read(file, self._view, self.filled, stop)
+        end = self._file.read(file, self._view, self.filled, stop)
         self._check(self._view[self.filled : end])
         was_pinned = self.filled >= self.pinned_bytes
         self.filled = end

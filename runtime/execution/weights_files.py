@@ -24,7 +24,7 @@ READ_BLOCK_BYTES = 1 << 20
 _COPY_AGAIN = "copy the bundle again"
 
 
-class StoredWeights(Protocol):
+class WeightsFile(Protocol):
     """The file in which a step's weights are stored."""
 
     path: Path
@@ -41,17 +41,17 @@ class StoredWeights(Protocol):
         ...
 
 
-def stored_weights(bundle: Path, record: WeightsRecord, *, keep_cached: bool) -> StoredWeights:
+def weights_file(bundle: Path, record: WeightsRecord, *, keep_cached: bool) -> WeightsFile:
     """Return a step's weights as they are stored; without ``keep_cached`` the kernel forgets what was read.
 
     Raises `LibraryError` where they are compressed and zstandard is not installed.
     """
     if record.compressed:
-        return _CompressedWeights(bundle / record.compressed.path, record.compressed, keep_cached=keep_cached)
-    return _PlainWeights(bundle / record.path, keep_cached=keep_cached)
+        return _CompressedFile(bundle / record.compressed.path, record.compressed, keep_cached=keep_cached)
+    return _PlainFile(bundle / record.path, keep_cached=keep_cached)
 
 
-class _PlainWeights:
+class _PlainFile:
     """Weights that are stored as they are."""
 
     def __init__(self, path: Path, *, keep_cached: bool) -> None:
@@ -70,7 +70,7 @@ class _PlainWeights:
         return start + count
 
 
-class _CompressedWeights:
+class _CompressedFile:
     """Weights that are stored in frames. ``_ends`` are those of the frames in the weights, ``_starts`` those in the file."""
 
     def __init__(self, path: Path, record: CompressedRecord, *, keep_cached: bool) -> None:
