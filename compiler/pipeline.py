@@ -181,6 +181,7 @@ def _write_bundle(
             steps=steps,
             preprocess=preprocess,
             labels=labels,
+            activations=planned.plan.activations or UNSET,
         )
         untuned: Mapping[str, str] = {}
         if job.tune:

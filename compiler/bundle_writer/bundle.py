@@ -28,12 +28,12 @@ WRITERS = 2
 
 def check_bundle_path(path: Path, *, force: bool) -> None:
     """Raise `WriteError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
-    bundle_folder.check_bundle_path(path, WriteError, force=force)
+    bundle_folder.check_is_writable(path, WriteError, force=force)
 
 
 def check_space(path: Path, needed_bytes: int) -> None:
     """Raise `WriteError` unless the disk of ``path`` has room for a bundle of this size."""
-    bundle_folder.check_space(path, needed_bytes, WriteError)
+    bundle_folder.check_free_bytes(path, needed_bytes, WriteError)
 
 
 def staging_folder(path: Path) -> AbstractContextManager[Path]:
@@ -41,7 +41,7 @@ def staging_folder(path: Path) -> AbstractContextManager[Path]:
 
     Raises `WriteError` when the disk is full or cannot be written to.
     """
-    return bundle_folder.staging_folder(path, WriteError)
+    return bundle_folder.whole_or_absent(path, WriteError)
 
 
 def write_partitions(
@@ -138,6 +138,7 @@ def _write_partition(
             is_optimizable=not extracted.is_plain,
             group=extracted.alike,
             small_weights=extracted.small,
+            tier=UNSET if partition.tier == "lean" else partition.tier,
         ),
         reason=partition.reason,
         rows=rows,

@@ -21,7 +21,7 @@ from hyps.runtime.units import megabytes_down, megabytes_up
 PARTITIONS = "partitions"
 
 
-def check_bundle_path(path: Path, error: type[HypsError], *, force: bool) -> None:
+def check_is_writable(path: Path, error: type[HypsError], *, force: bool) -> None:
     """Raise ``error`` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
     try:
         if not path.parent.is_dir():
@@ -37,7 +37,7 @@ def check_bundle_path(path: Path, error: type[HypsError], *, force: bool) -> Non
 
 
 @contextmanager
-def staging_folder(path: Path, error: type[HypsError]) -> Iterator[Path]:
+def whole_or_absent(path: Path, error: type[HypsError]) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block succeeds, and is removed when it raises.
 
     Raises ``error`` when the disk is full or cannot be written to.
@@ -58,7 +58,7 @@ def staging_folder(path: Path, error: type[HypsError]) -> Iterator[Path]:
         raise error(f"cannot write {path}: {fault.strerror or fault}; name another folder with -o") from None
 
 
-def check_space(path: Path, needed_bytes: int, error: type[HypsError]) -> None:
+def check_free_bytes(path: Path, needed_bytes: int, error: type[HypsError]) -> None:
     """Raise ``error`` when the disk of ``path`` has less than ``needed_bytes`` free."""
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:

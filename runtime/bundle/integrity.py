@@ -118,11 +118,18 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
         for weight in step.weights.tensors if step.weights else ():
             _check_weight(f"{where}.weights", weight, size)
         if step.weights and step.weights.compressed:
+            if step.session.is_stock:
+                raise BundleError(f"{where}.weights.compressed: onnxruntime itself reads these weights", _COMPILE_AGAIN)
             _check_frames(f"{where}.weights.compressed", step.weights, step.weights.compressed)
         if step.pinned_bytes > size:
             raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
             raise BundleError(f"{where}.peak_bytes: more than the budget", _COMPILE_AGAIN)
+        if step.session.uses_arena and not manifest.activations:
+            raise BundleError(f"{where}.session.tier: there is no arena in $.activations", _COMPILE_AGAIN)
+    arena = manifest.activations
+    if arena and arena.region_bytes + arena.packed_bytes > manifest.budget_bytes:
+        raise BundleError(f"{path}: $.activations: more than the budget", _COMPILE_AGAIN)
 
 
 def _check_weight(where: str, weight: WeightRecord, size: int) -> None:
@@ -180,7 +187,7 @@ def _interface(manifest: Manifest, step: Step) -> object:
     tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
     large = step.weights.tensors if step.weights else ()
     weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.session.small_weights)]
-    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory
+    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory, step.session.tier
 
 
 def _check_tuned(path: Path, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.execution.session import TensorValue, memory_of, open_session, to_numpy
 
 #: The most that a tuned partition's results may differ, relative to the largest: sums are added up in another order.
-TOLERANCE = 1e-4
+LARGEST_DEVIATION = 1e-4
 _BLOCK = 1 << 16
 
 

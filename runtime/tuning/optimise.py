@@ -52,7 +52,7 @@ def has_layout(model: Path) -> bool:
     return any(name in content for name in _LAYOUTS)
 
 
-def rounds_to_codes(model: Path) -> bool:
+def has_roundings(model: Path) -> bool:
     """Return whether a model rounds to 8 bits or fewer.
 
     Such a rounding makes a whole step of a difference in the last bit, wherever that comes from.

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
-from hyps.runtime.bundle.bundle_folder import check_bundle_path, check_space, staging_folder
+from hyps.runtime.bundle.bundle_folder import check_free_bytes, check_is_writable, whole_or_absent
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import library_memory
 from hyps.runtime.bundle.manifest import (
@@ -31,13 +31,13 @@ from hyps.runtime.bundle.owned_folders import remove_abandoned
 from hyps.runtime.bundle.report_file import REPORT_LIMIT_BYTES, resealed_report
 from hyps.runtime.bundle.tuned_residency import tuned_residency
 from hyps.runtime.bundle.tuned_steps import untuned
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap
-from hyps.runtime.device.processor import processor
 from hyps.runtime.errors import BundleError, OutputError
 from hyps.runtime.execution.session import start_onnxruntime
-from hyps.runtime.tuning.check import TOLERANCE
-from hyps.runtime.tuning.optimise import rounds_to_codes
-from hyps.runtime.tuning.partition import StaysUntuned, Tuning, alone_bytes, tuned_partition
+from hyps.runtime.tuning.check import LARGEST_DEVIATION
+from hyps.runtime.tuning.optimise import has_roundings
+from hyps.runtime.tuning.partition import StaysUntuned, Tuning, alone_bytes, more_weights_bytes, tuned_partition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +63,13 @@ def tune(
     `BundleError` for a bundle that is not whole or of which no step can be tuned, `OutputError` where it cannot be written.
     """
     remove_abandoned(output.parent)
-    check_bundle_path(output, OutputError, force=force)
+    check_is_writable(output, OutputError, force=force)
     manifest = untuned(read_manifest(bundle))
     before = (bundle / MANIFEST_NAME).read_bytes()
     check_files(bundle, manifest)
-    check_space(output, 2 * sum(file.size_bytes for file in manifest.files), OutputError)
+    check_free_bytes(output, 2 * sum(file.size_bytes for file in manifest.files), OutputError)
     start_onnxruntime()
-    with staging_folder(output, OutputError) as folder:
+    with whole_or_absent(output, OutputError) as folder:
         for file in manifest.files:
             shutil.copyfile(bundle / file.path, folder / file.path)
         limit = memory_bytes or manifest.budget_bytes
@@ -97,7 +97,7 @@ def tune_partitions(
         folder=folder,
         limit_bytes=limit_bytes,
         custom_ops=custom_ops,
-        tolerance=0.0 if any(rounds_to_codes(folder / step.model.path) for step in manifest.steps) else TOLERANCE,
+        tolerance=0.0 if any(has_roundings(folder / step.model.path) for step in manifest.steps) else LARGEST_DEVIATION,
     )
     parts: list[TunedPartition | None] = []
     reasons: dict[str, str] = {}
@@ -131,8 +131,11 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
     pairs = list(zip(manifest.steps, parts, strict=True))
     alone = [alone_bytes(step, part) for step, part in pairs]
     files = [part.weights if part else step.weights for step, part in pairs]
-    residency = tuned_residency(manifest, alone, [file.size_bytes if file else 0 for file in files])
-    here = processor()
+    # an arena that is large enough has room for the activations in either layout; without it the step must fit, too
+    grown = [step.alone_bytes + manifest.arena_growth_bytes(step) + more_weights_bytes(step, part) for step, part in pairs]
+    peaks = [max(each) for each in zip(alone, grown, strict=True)]
+    residency = tuned_residency(manifest, peaks, [file.size_bytes if file else 0 for file in files])
+    here = instruction_set()
     return TunedRecord(
         machine=here.machine,
         features=here.features,

@@ -281,6 +281,10 @@ INCONSISTENT |= {
     ),
     "a frame that is larger than what it holds": ([(WHERE, compressed([8, 9, 4], [10, 1, 2]))], _NO_FRAME),
     "a frame with a part of an item": ([(WHERE, compressed([18, 10, 4]))], _NO_FRAME),
+    "compressed weights that onnxruntime itself reads": (
+        [(WHERE, compressed([18, 10, 2])), (("steps", 0, "session", "tier"), "stock")],
+        "$.steps[0].weights.compressed: onnxruntime itself reads these weights",
+    ),
     "compressed weights in another step's model": (
         [(WHERE, compressed([18, 10, 2], path="partitions/01-second.onnx"))],
         "$.steps: two entries share a file",

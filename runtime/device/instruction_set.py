@@ -1,4 +1,4 @@
-"""Name this processor's kind and the vector instructions by which onnxruntime chooses its kernels and layouts."""
+"""Name the vector instructions of this processor, by which onnxruntime chooses its kernels and layouts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ _X86 = re.compile(r"avx|avx2|fma|f16c|avx_vnni\w*|avx512\w*|amx_\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Processor:
+class InstructionSet:
     """A kind of processor: ``machine`` is the kernel's name for it, ``features`` are its vector instructions, sorted."""
 
     machine: str
     features: tuple[str, ...]
 
-    def __str__(self) -> str:
-        return f"{self.machine} ({' '.join(self.features) or 'no known vector instructions'})"
 
-
-def processor() -> Processor:
-    """Return this machine's processor, from ``/proc/cpuinfo``; without that file no features are known."""
+def instruction_set() -> InstructionSet:
+    """Return this machine's instruction set, from ``/proc/cpuinfo``; without that file no features are known."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -32,4 +29,4 @@ def processor() -> Processor:
     flags = match[1].split() if match else []
     machine = platform.machine()
     chosen = {flag for flag in flags if machine not in ("x86_64", "AMD64") or _X86.fullmatch(flag)}
-    return Processor(machine=machine, features=tuple(sorted(chosen)))
+    return InstructionSet(machine=machine, features=tuple(sorted(chosen)))
