@@ -73,12 +73,14 @@ def resolve_request(
     memory_bytes: int | None,
     threads: int | None,
     onnxruntime: str | None = None,
+    compress_weights: bool = False,
 ) -> tuple[Request, Target | None]:
     """Return ``base`` with its budget, threads and device set, and the target's profile.
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
-    or else to the one that takes most memory. Raises `TargetError` for a target that cannot be read, and `OptionError` for
+    or else to the one that takes most memory. ``compress_weights`` asks for compressed weights where the device's storage is
+    slower than decompression. Raises `TargetError` for a target that cannot be read, and `OptionError` for
     a budget above what the target has, for a number that is none, and for text that is no version.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
@@ -95,6 +97,7 @@ def resolve_request(
         device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
     except ValueError as error:
         raise OptionError(f"--onnxruntime: {error}") from None
+    device = device.with_compressed_weights() if compress_weights else device
     request = replace(
         base,
         budget_bytes=budget_bytes,
