@@ -19,7 +19,7 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
     """Return the plan of a model as one stock step; None where it needs more than the budget, or the request asks for cuts."""
     budget, (segment,) = request.budget_bytes, segments_between(whole.graph, whole.costs, ())
     memory = stock_memory(whole.graph, whole.costs, segment.activation_bytes)
-    is_free = request.split == "auto" and not request.shards and request.max_params is None
+    is_free = request.split == request.tier == "auto" and not request.shards and request.max_params is None
     if budget is None or memory is None or not is_free or memory.alone_bytes > budget:
         return None
     found = Plan(

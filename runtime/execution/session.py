@@ -103,8 +103,8 @@ def session_options(
 ) -> ort.SessionOptions:
     """Return the options of a bundle's sessions, and of the whole model's where the two are compared bit for bit.
 
-    They are the lean ones, or ``stock``: onnxruntime's defaults. With ``arena`` activations are in the process's arena
-    (`hyps.runtime.execution.activation_arena`), which changes no bit. ``custom_ops`` is a library with the user's own
+    They are the lean ones, or ``stock``: onnxruntime's defaults, but for its unbounded arena. With ``arena`` activations are
+    in the process's arena (`hyps.runtime.execution.activation_arena`) instead. Arenas change no bit. ``custom_ops`` is a library with the user's own
     operators. Raises `LibraryError` where it cannot be loaded.
     """
     options = ort.SessionOptions()
@@ -112,9 +112,8 @@ def session_options(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not stock or arena:
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     if arena:
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
