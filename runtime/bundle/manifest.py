@@ -266,8 +266,8 @@ class Step(Record, frozen=True, kw_only=True):
 
     The first ``pinned_bytes`` of the weights file stay in memory once read. Up to ``ahead_bytes`` of the next streamed
     step's weights may be in memory while this step runs. ``peak_bytes`` is the predicted process peak with all of this,
-    ``alone_bytes`` the one without pinned weights, open sessions, reading ahead and the arena of `Manifest.activations`. ``rows``: present in a step that reads
-    rows of a table, which then has no ``weights``.
+    ``alone_bytes`` the one without pinned weights, open sessions, reading ahead and the arena of `Manifest.activations`.
+    ``rows``: present in a step that reads rows of a table, which then has no ``weights``.
     """
 
     name: Name

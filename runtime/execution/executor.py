@@ -170,7 +170,12 @@ class Executor:
         return self._run(inputs, step_done, again=again, profile=profile)
 
     def _run(
-        self, inputs: Mapping[str, NDArray[Any]], step_done: Callable[[StepProfile | None], None], *, again: bool, profile: bool
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        step_done: Callable[[StepProfile | None], None],
+        *,
+        again: bool,
+        profile: bool,
     ) -> Outputs:
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
@@ -234,8 +239,8 @@ def load_executor(
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change the schedule. Raises `BundleError` when
-    the bundle is not whole.
+    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may
+    change the schedule. Raises `BundleError` when the bundle is not whole.
     """
     manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))

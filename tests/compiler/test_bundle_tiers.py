@@ -1,4 +1,4 @@
-"""Where there is room, a bundle has an arena, or runs as stock onnxruntime does: bit for bit, and by every command's word."""
+"""Where there is room, a bundle has an arena, or runs as stock onnxruntime does, bit for bit."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def test_stock_is_bit_for_bit_stock_onnxruntime(threads: int, compiled: Compile)
         pytest.param({"tier": "auto", "split": "layers"}, "arena", id="cuts that the user asks for"),
     ],
 )
-def test_the_promise_is_about_the_options_that_steps_have(
-    options: dict[str, Any], expected: str, compiled: Compile
-) -> None:
+def test_the_promise_is_about_the_options_that_steps_have(options: dict[str, Any], expected: str, compiled: Compile) -> None:
     bundle = compiled(network(), **options)
     manifest = bundle.compiled.manifest
     assert tiers(manifest) == {expected}
@@ -90,7 +88,7 @@ def test_a_lean_bundle_does_not_mention_tiers(compiled: Compile) -> None:
 def test_sub_bundles_use_no_arena_unless_stock(compiled: Compile) -> None:
     manifest = compiled(network(), tier="auto", split="layers").compiled.manifest
     count = len(manifest.steps)
-    parts = sub_bundles(manifest, [range(0, 2), range(2, count)], ROOM_BYTES)
+    parts = sub_bundles(manifest, [range(2), range(2, count)], ROOM_BYTES)
     assert {tier for part in parts for tier in tiers(part)} == {"lean"}
     assert not any(part.activations for part in parts)
     assert all(step.peak_bytes <= ROOM_BYTES for part in parts for step in part.steps)
@@ -127,5 +125,6 @@ def test_commands_say_whose_bits_they_are(hypsc: Command, tmp_path: Path) -> Non
     validated = hypsc("validate", model, bundle, "--random", "2")
     assert validated.returncode == 0
     assert "required: equal bit for bit to stock onnxruntime's" in validated.stdout
-    lean = json.loads(hypsc("compile", model, "--memory", "200MB", "-o", bundle, "--tier", "lean", "--force", "--json").stdout)
+    options = ("--memory", "200MB", "-o", bundle, "--tier", "lean", "--force", "--json")
+    lean = json.loads(hypsc("compile", model, *options).stdout)
     assert lean["partitions"][0]["tier"] == "lean"

@@ -88,9 +88,7 @@ def test_strings_are_not_onnxruntimes_own() -> None:
     text = drawn("a Identity x -> y", inputs="x", outputs="y")
     assert can_use_arena(text)
     strings = {name: Tensor(name=name, dtype="str", shape=(1,), nbytes=4) for name in text.tensors}
-    other = Graph(
-        operators=text.operators, tensors=strings, weights=text.weights, inputs=text.inputs, outputs=text.outputs
-    )
+    other = Graph(operators=text.operators, tensors=strings, weights=text.weights, inputs=text.inputs, outputs=text.outputs)
     assert not can_use_arena(other)
     assert stock_memory(other, costs(other, footprints(other, 1)), 0) is None
 
