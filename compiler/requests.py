@@ -46,6 +46,7 @@ def planning_request(
     tier: HighestTier,
     max_params: int | None,
     images: bool,
+    tunable: bool = False,
 ) -> Request:
     """Return the request for how to split a model, for any budget. Raises `OptionError` for a value that is none."""
     check_choice("split", split, get_args(CutMode))
@@ -64,6 +65,7 @@ def planning_request(
         tile=tile,
         tier=tier,
         images=images,
+        tunable=tunable,
     )
 
 

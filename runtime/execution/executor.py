@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
+from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
@@ -236,15 +239,25 @@ def load_executor(
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     opener: SessionOpener = open_session,
+    is_tuned: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may
-    change the schedule. Raises `BundleError` when the bundle is not whole.
+    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
+    the schedule. ``is_tuned`` takes the tuned partitions of a tuned bundle. Raises `BundleError` when the bundle is not
+    whole, or not tuned for this processor.
     """
-    manifest = adapt(read_manifest(bundle))
+    manifest = adapt(_schedule(read_manifest(bundle), is_tuned=is_tuned))
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
     return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
+
+
+def _schedule(manifest: Manifest, *, is_tuned: bool) -> Manifest:
+    """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
+    if not manifest.tuned or not is_tuned:
+        return untuned(manifest)
+    here = instruction_set()
+    return tuned(manifest, here.machine, here.features, ort.__version__)
 
 
 def _is_available(nbytes: int) -> bool:

@@ -1,10 +1,10 @@
 """Open onnxruntime sessions with the options that keep memory small (DESIGN.md section 5), or with its default options.
 
-The lean options are these. No prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern: they hold
-blocks as large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. Graph optimisation at most
-EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's threads would compete
-for a while with the next session's and with the thread that reads weights. On two cores a bundle of VGG16 took 1.0 s with
-spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
+The lean options are these. No prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern:
+they hold blocks as large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. Graph
+optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a
+session's threads would compete for a while with the next session's and with the thread that reads weights. On two cores
+a bundle of VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
 
 `session_options` is the one place that translates a tier of `hyps.runtime.bundle.manifest.SessionRecord`.
 """

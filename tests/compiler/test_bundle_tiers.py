@@ -1,4 +1,4 @@
-"""Where there is room, a bundle has an arena, or runs as stock onnxruntime does, bit for bit."""
+"""Bundles with room have an arena, or run as stock onnxruntime does, bit for bit."""
 
 from __future__ import annotations
 

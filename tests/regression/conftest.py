@@ -45,7 +45,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def whole(network: Callable[[str], Path], pixels: Path) -> Callable[[str, bool], Outputs]:
-    """The whole network's outputs in onnxruntime, with the lean options of a bundle, or as stock onnxruntime computes them."""
+    """The whole network's outputs in onnxruntime, with the lean options of a bundle, or its default ones."""
     known: dict[tuple[str, bool], Outputs] = {}
 
     def get(name: str, stock: bool) -> Outputs:
