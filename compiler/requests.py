@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, Request, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.runtime.suggestions import did_you_mean
 from hyps.runtime.units import megabytes_down, megabytes_up
@@ -43,6 +43,7 @@ def planning_request(
     shards: Sequence[RequestedShard],
     shard_policy: ShardPolicy,
     tile: Tile,
+    tier: HighestTier,
     max_params: int | None,
     images: bool,
     tunable: bool = False,
@@ -51,6 +52,7 @@ def planning_request(
     check_choice("split", split, get_args(CutMode))
     check_choice("shard_policy", shard_policy, get_args(ShardPolicy))
     check_choice("tile", tile, get_args(Tile))
+    check_choice("tier", tier, get_args(HighestTier))
     check_count("max_params", max_params, "parameters")
     names = Counter(each.operator for each in shards)
     if repeated := [name for name, count in names.items() if count > 1]:
@@ -61,6 +63,7 @@ def planning_request(
         shards=tuple(shards),
         policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
         tile=tile,
+        tier=tier,
         images=images,
         tunable=tunable,
     )

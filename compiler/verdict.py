@@ -34,8 +34,8 @@ class PlanVerdict:
     """The figures by which a user judges a plan.
 
     ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
-    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
-    is None, and is not stated.
+    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's
+    computing rates were measured on the device. A figure that is not known is None, and is not stated.
     """
 
     model: str

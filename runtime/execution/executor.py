@@ -123,6 +123,11 @@ class Executor:
             self._sessions.has_arena = self._arena is not None
         self.trim()
 
+    @property
+    def has_arena(self) -> bool:
+        """Whether activations are in the arena that the manifest asks for."""
+        return self._arena is not None
+
     def trim(self) -> None:
         """Give back the resident pages that no step needs (see `CodePages`)."""
         self._code.release()

@@ -1,9 +1,10 @@
 """Open onnxruntime sessions with the options that keep memory small (DESIGN.md section 5), or with its default options.
 
-The lean options: no prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern: they hold blocks as
-large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. Graph optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's
-threads would compete for a while with the next session's and with the thread that reads weights. On two cores a bundle of
-VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
+The lean options are these. No prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern:
+they hold blocks as large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. Graph
+optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a
+session's threads would compete for a while with the next session's and with the thread that reads weights. On two cores
+a bundle of VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
 
 `session_options` is the one place that translates a tier of `hyps.runtime.bundle.manifest.SessionRecord`.
 """
@@ -103,18 +104,17 @@ def session_options(
 ) -> ort.SessionOptions:
     """Return the options of a bundle's sessions, and of the whole model's where the two are compared bit for bit.
 
-    They are the lean ones, or ``stock``: onnxruntime's defaults. With ``arena`` activations are in the process's arena
-    (`hyps.runtime.execution.activation_arena`), which changes no bit. ``custom_ops`` is a library with the user's own
-    operators. Raises `LibraryError` where it cannot be loaded.
+    They are the lean ones, or ``stock``: onnxruntime's defaults, but for its unbounded arena. With ``arena`` activations
+    are in the process's arena (`hyps.runtime.execution.activation_arena`) instead. Arenas change no bit. ``custom_ops`` is
+    a library with the user's own operators. Raises `LibraryError` where it cannot be loaded.
     """
     options = ort.SessionOptions()
     if not stock:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not stock or arena:
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     if arena:
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads

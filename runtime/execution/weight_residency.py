@@ -25,7 +25,10 @@ from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle but those that onnxruntime reads itself. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
+    """All weights of a bundle but those that onnxruntime reads itself.
+
+    Call `enter` before a step runs and `leave` after it, in the order of the steps.
+    """
 
     def __init__(
         self,

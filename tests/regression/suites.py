@@ -70,7 +70,7 @@ class _Shaped:
         path: Path,
         threads: int,
         weights: Mapping[str, TensorValue],
-        **options: bool,
+        **options: Any,
     ) -> None:
         self._session = open_session(path, threads, weights, **options)
         self._manifest = manifest
@@ -129,7 +129,7 @@ def _compiled(case: Case, bundle: Path, **options: Any) -> Compiled:
 
 
 def _whole(model: Path, manifest: Manifest, sample: Tensors) -> dict[str, NDArray[Any]]:
-    values = open_session(model, 1).run([output.name for output in manifest.outputs], sample)
+    values = open_session(model, 1, stock=manifest.is_stock).run([output.name for output in manifest.outputs], sample)
     return {name: to_numpy(value) for name, value in values.items()}
 
 
