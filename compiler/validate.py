@@ -19,7 +19,9 @@ from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
-from hyps.runtime.execution.session import Session, TensorValue, open_session, to_numpy
+from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.session import open_session, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.inputs import sources
 
 #: One input of a network: its tensors by name.

@@ -13,35 +13,25 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
-from hyps.runtime.execution.session import (
-    Session,
-    SessionOpener,
-    TensorValue,
-    dtype_name,
-    dtype_of,
-    open_session,
-    shape_of,
-    start_onnxruntime,
-    to_numpy,
-)
+from hyps.runtime.execution.interface import OrtInterface, Session, SessionOpener
 from hyps.runtime.execution.session_pool import SessionPool
+from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 from hyps.runtime.execution.weight_residency import WeightResidency
 
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A model's outputs by name: numpy arrays, or a `Tensor` each from onnxruntime's C interface.
+Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
-
-#: A model's outputs by name.
-Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +76,8 @@ class Executor:
         manifest: Manifest,
         *,
         threads: int | None = None,
-        opener: SessionOpener = open_session,
+        interface: OrtInterface | None = None,
+        opener: SessionOpener | None = None,
         verify: bool = True,
     ) -> None:
         if threads is not None and not 1 <= threads <= manifest.target.threads:
@@ -96,6 +87,8 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
+        self.interface = interface or _python_interface()
+        opener = opener or self.interface.open_session
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
         streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
         self._residency = WeightResidency(
@@ -110,7 +103,7 @@ class Executor:
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._code = CodePages()
         self.trim()
-        start_onnxruntime()
+        self.interface.start()
         self.trim()
 
     def trim(self) -> None:
@@ -136,7 +129,7 @@ class Executor:
 
     def run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, TensorValue],
         step_done: Callable[[StepProfile | None], None] = lambda _: None,
         *,
         again: bool = False,
@@ -189,7 +182,7 @@ class Executor:
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
-        return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
+        return {output.name: self.interface.to_output(held[output.name]) for output in self.manifest.outputs}
 
 
 def load_executor(
@@ -198,16 +191,24 @@ def load_executor(
     threads: int | None = None,
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    opener: SessionOpener = open_session,
+    interface: OrtInterface | None = None,
+    opener: SessionOpener | None = None,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. Raises `BundleError` when
-    the bundle is not whole.
+    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is that of
+    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. Raises `BundleError` when the
+    bundle is not whole.
     """
     manifest = adapt(read_manifest(bundle))
     check_files(bundle, manifest, models=verify, weights=False)
-    return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
+    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
+
+
+def _python_interface() -> OrtInterface:
+    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
+
+    return python_interface()
 
 
 def _is_available(nbytes: int) -> bool:
@@ -218,7 +219,7 @@ def _is_available(nbytes: int) -> bool:
         return False
 
 
-def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None:
+def check_inputs(manifest: Manifest, inputs: Mapping[str, TensorValue]) -> None:
     """Raise `InputError` unless ``inputs`` are exactly the model's, with its dtypes and shapes."""
     expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
     for name in inputs:
@@ -234,7 +235,7 @@ def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, sh
     """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
     kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
     if kind == record.dtype and tuple(shape) == record.shape:
-        if isinstance(dtype, np.dtype) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
+        if not isinstance(dtype, str) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
             raise InputError(
                 f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
                 f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",

@@ -12,8 +12,6 @@ from operator import length_hint
 from pathlib import Path
 from typing import Self
 
-import onnxruntime as ort
-
 from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
@@ -27,7 +25,7 @@ from hyps.runtime.execution.engine import (
     run_in_turn,
 )
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
-from hyps.runtime.execution.session import open_session
+from hyps.runtime.execution.interface import OrtInterface, SessionOpener
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 
@@ -59,6 +57,7 @@ class LocalEngine:
         repeat: int,
         batch: int,
         profile: bool,
+        interface: OrtInterface | None = None,
     ) -> Self:
         """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does."""
 
@@ -69,8 +68,10 @@ class LocalEngine:
 
             return batch_manifest(manifest, min(batch, most_inputs(manifest)))
 
-        opener = partial(open_session, custom_ops=custom_ops)
-        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, opener=opener)
+        opener = _with_custom_ops(custom_ops) if custom_ops else None
+        executor = load_executor(
+            bundle, threads=threads, verify=verify, adapt=adapted, interface=interface, opener=opener
+        )
         return cls(executor, repeat=repeat, batch=batch, profile=profile)
 
     @property
@@ -85,7 +86,7 @@ class LocalEngine:
         """
         observer, waiting = observer or Observer(), iter(inputs)
         observer.opened(self.manifest, self._executor.threads)
-        if unplanned := version_warning(self.manifest, ort.__version__):
+        if unplanned := version_warning(self.manifest, self._executor.interface.version):
             observer.warning(unplanned)
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
@@ -121,3 +122,9 @@ class LocalEngine:
 
     def _room_bytes(self) -> int:
         return self._executor.room_bytes() - ROOM_MARGIN_BYTES
+
+
+def _with_custom_ops(library: Path) -> SessionOpener:
+    from hyps.runtime.execution.session import open_session  # it imports numpy and onnxruntime
+
+    return partial(open_session, custom_ops=library)

@@ -1,0 +1,33 @@
+"""Choose, before anything large is imported, the interface to onnxruntime that runs the inputs of ``hyps-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.cli.run_options import RunOptions
+from hyps.runtime.execution.c_api.library import find_library
+from hyps.runtime.execution.tensor import TYPE_NAMES
+from hyps.runtime.io.inputs import InputSource, sources
+
+
+def c_library(options: RunOptions) -> Path | None:
+    """Return the C library that can run the inputs: pictures, through a network of numbers, one after the other.
+
+    None where only numpy and onnxruntime's Python module can. Raises `BundleError`, and `InputError` for an input that
+    does not exist.
+    """
+    engine, report = options.engine, options.report
+    if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or report.output:
+        return None
+    manifest = read_manifest(engine.bundle)
+    numbers = {*TYPE_NAMES.values()}
+    is_plain = not any(step.rows for step in manifest.steps) and numbers >= {each.dtype for each in manifest.tensors.values()}
+    if manifest.preprocess is None or not is_plain or not _are_pictures(options.inputs):
+        return None
+    return find_library()
+
+
+def _are_pictures(arguments: Iterable[str]) -> bool:
+    return all(isinstance(source, InputSource) and not source.holds_tensors for source in sources(arguments))
