@@ -83,7 +83,7 @@ def validate(
     if not model.is_file():
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load_executor(bundle, opener=opener)
+    executor = load_executor(bundle, opener=opener, keeps_budget=False)  # it computes where the compiler does
     check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)

@@ -15,6 +15,7 @@ from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
 from hyps.passes.planning.request import CutMode, RequestedShard, Tile
+from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.terminal.console import show
 
 
@@ -58,6 +59,13 @@ _MaxParams = Annotated[
         help="Split operators with N parameters or more (Kaboubi's threshold).",
     ),
 ]
+_Interface = Annotated[
+    Interface,
+    typer.Option(
+        rich_help_panel=options.TARGET,
+        help="How the device calls onnxruntime: 'c' takes less memory, and is for hyps-run on pictures alone.",
+    ),
+]
 _Preprocess = Annotated[
     str | None,
     typer.Option(
@@ -78,6 +86,7 @@ def compile_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
+    interface: _Interface = "python",
     split: _Split = "auto",
     shard: _Shard = None,
     shard_policy: _Policy = "auto",
@@ -109,7 +118,9 @@ def compile_command(
         max_params=max_params,
         images=preprocess is not None,
     )
-    request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
+    request, profile = resolve_request(
+        base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime, interface=interface
+    )
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

@@ -8,7 +8,6 @@ from pathlib import Path
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cli.run_options import RunOptions
 from hyps.runtime.execution.c_api.library import find_library
-from hyps.runtime.execution.tensor import TYPE_NAMES
 from hyps.runtime.io.inputs import InputSource, sources
 
 
@@ -21,12 +20,8 @@ def c_library(options: RunOptions) -> Path | None:
     engine, report = options.engine, options.report
     if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or report.output:
         return None
-    manifest = read_manifest(engine.bundle)
-    numbers = {*TYPE_NAMES.values()}
-    is_plain = not any(step.rows for step in manifest.steps) and numbers >= {each.dtype for each in manifest.tensors.values()}
-    if manifest.preprocess is None or not is_plain or not _are_pictures(options.inputs):
-        return None
-    return find_library()
+    is_possible = read_manifest(engine.bundle).takes_pictures_alone and _are_pictures(options.inputs)
+    return find_library() if is_possible else None
 
 
 def _are_pictures(arguments: Iterable[str]) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
@@ -193,14 +194,18 @@ def load_executor(
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     interface: OrtInterface | None = None,
     opener: SessionOpener | None = None,
+    keeps_budget: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is that of
     onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. Raises `BundleError` when the
-    bundle is not whole.
+    bundle is not whole, and `BudgetError` when its budget was planned for an interface that takes less memory; unless this
+    process has no budget to keep (``keeps_budget``).
     """
-    manifest = adapt(read_manifest(bundle))
+    manifest, interface = adapt(read_manifest(bundle)), interface or _python_interface()
+    if keeps_budget:
+        check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=False)
     return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
 

@@ -84,9 +84,9 @@ class LocalEngine:
 
         A batch yields an input's result when the last step ran over it. Raises `RuntimeFault` for a faulty bundle.
         """
-        observer, waiting = observer or Observer(), iter(inputs)
+        observer, waiting, interface = observer or Observer(), iter(inputs), self._executor.interface
         observer.opened(self.manifest, self._executor.threads)
-        if unplanned := version_warning(self.manifest, self._executor.interface.version):
+        if unplanned := version_warning(self.manifest, interface.version, interface.kind):
             observer.warning(unplanned)
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
