@@ -182,7 +182,7 @@ def _check_interface(job: Compilation, manifest: Manifest) -> None:
     """Raise `OptionError` for a bundle that the C interface cannot run, and that was planned for it."""
     if manifest.target.planned_interface == "c" and (job.custom_ops or not manifest.takes_pictures_alone):
         reason = "custom operators" if job.custom_ops else "tensors of strings or of rare types, or tables read by rows"
-        raise OptionError(f"the model has {reason}, which onnxruntime's C interface does not run here; leave --interface c out")
+        raise OptionError(f"the model has {reason}, which its C interface is not used for; leave --interface c out")
 
 
 @contextmanager

@@ -78,8 +78,9 @@ def resolve_request(
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
-    or else to the one that takes most memory; ``interface`` is how the device calls it. Raises `TargetError` for a target that cannot be read, and `OptionError` for
-    a budget above what the target has, for a number that is none, and for text that is no version.
+    or else to the one that takes most memory. ``interface`` is how the device calls it. Raises `TargetError` for a target
+    that cannot be read, and `OptionError` for a budget above what the target has, for a number that is none, for text that
+    is no version, and for the C interface without pictures.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
     check_count("threads", threads, "threads")

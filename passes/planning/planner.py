@@ -99,8 +99,9 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
     """Return the refusal of a budget: it names the operator that needs most after the splits that the budget requires."""
     assert request.budget_bytes is not None
     if request.budget_bytes < request.start_bytes:
+        libraries = "onnxruntime" if request.device.interface == "c" else "numpy, onnxruntime"
         return DoesNotFit(
-            f"the runtime itself (Python, {'' if request.device.interface == 'c' else 'numpy, '}onnxruntime) needs {megabytes_up(request.start_bytes)} to start, the "
+            f"the runtime itself (Python, {libraries}) needs {megabytes_up(request.start_bytes)} to start, the "
             f"budget is {megabytes_down(request.budget_bytes)}; the smallest budget that works is {megabytes_up(smallest)}",
             operator=None,
             needed_bytes=request.start_bytes,

@@ -198,10 +198,10 @@ def load_executor(
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is that of
+    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is
     onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. Raises `BundleError` when the
-    bundle is not whole, and `BudgetError` when its budget was planned for an interface that takes less memory; unless this
-    process has no budget to keep (``keeps_budget``).
+    bundle is not whole. Raises `BudgetError` when its budget was planned for an interface that takes less memory, unless
+    this process has no budget to keep (``keeps_budget``).
     """
     manifest, interface = adapt(read_manifest(bundle)), interface or _python_interface()
     if keeps_budget:

@@ -69,9 +69,7 @@ class LocalEngine:
             return batch_manifest(manifest, min(batch, most_inputs(manifest)))
 
         opener = _with_custom_ops(custom_ops) if custom_ops else None
-        executor = load_executor(
-            bundle, threads=threads, verify=verify, adapt=adapted, interface=interface, opener=opener
-        )
+        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, interface=interface, opener=opener)
         return cls(executor, repeat=repeat, batch=batch, profile=profile)
 
     @property

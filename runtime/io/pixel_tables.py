@@ -15,8 +15,8 @@ _LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 def pixel_tables(recipe: Preprocess, channels: int) -> tuple[tuple[bytes, ...], ...]:
     """Return, for each channel and each byte of a value, the table that `bytes.translate` takes.
 
-    A value is (pixel x scale - mean) / std in float32, each operation rounded: a float has more than twice the digits, so
-    that rounding its result once more changes nothing. Whole numbers are rounded to the nearest, halves to even, and clipped.
+    A value is (pixel x scale - mean) / std in float32, each operation rounded. Python's floats have more than twice the
+    digits, so that rounding their result once more changes nothing. Integers are rounded, halves to even, and clipped.
     """
     mean, std = (each if len(each) == channels else each * channels for each in (recipe.mean, recipe.std))
     return tuple(_table(recipe, mean[channel], std[channel]) for channel in range(channels))

@@ -69,9 +69,7 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: i
         )
     best = heapq.nsmallest(count, range(len(scores)), key=lambda index: (-scores[index], index))
     labels = record.classes or manifest.labels
-    return tuple(
-        ClassScore(index=index, label=labels[index] if labels else None, score=scores[index]) for index in best
-    )
+    return tuple(ClassScore(index=index, label=labels[index] if labels else None, score=scores[index]) for index in best)
 
 
 def _softmax(scores: array[float]) -> array[float]:

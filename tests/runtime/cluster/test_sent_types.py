@@ -27,7 +27,8 @@ from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
-from hyps.runtime.execution.session import dtype_of, memory_of, shape_of
+from hyps.runtime.execution.session import memory_of
+from hyps.runtime.execution.tensor import dtype_of, shape_of
 from tests.compiler.conftest import Bundle, Compile, compiled  # noqa: F401
 from tests.compiler.test_odd_types import KINDS, halved, quantised
 from tests.runtime.cluster.devices import Devices
