@@ -14,10 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from hyps.runtime.bundle.library_memory import NEWEST_C_MINOR, OLDEST_C_MINOR
 from hyps.runtime.device.process_memory import CodePages
 
-#: The minor numbers of the first and the last version 1.x that were tried with the functions below.
-OLDEST_MINOR, NEWEST_MINOR = 23, 32
 #: The functions that return a status, by name: the place in the table, and the types of the arguments.
 _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {
     "CreateEnv": (3, (c_int, c_char_p, c_void_p)),
@@ -92,7 +91,7 @@ class Library:
         self._library.OrtGetApiBase.restype = ctypes.POINTER(_Base)
         base = self._library.OrtGetApiBase().contents
         self.version: str = base.version().decode()
-        table = (ctypes.c_size_t * _TABLE_LENGTH).from_address(base.api(OLDEST_MINOR))
+        table = (ctypes.c_size_t * _TABLE_LENGTH).from_address(base.api(OLDEST_C_MINOR))
         self._functions = {name: ctypes.CFUNCTYPE(c_void_p, *types)(table[at]) for name, (at, types) in _FUNCTIONS.items()}
         self._releases = {name: ctypes.CFUNCTYPE(None, c_void_p)(table[at]) for name, at in _RELEASES.items()}
         self._code = ctypes.CFUNCTYPE(c_int, c_void_p)(table[_GET_ERROR_CODE])
@@ -128,6 +127,6 @@ def find_library() -> Path | None:
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in Path(folder, "capi").glob("libonnxruntime.so.1.*"):
             version = re.fullmatch(r"libonnxruntime\.so\.1\.(\d{1,4})\.\d+", path.name)
-            if version and OLDEST_MINOR <= int(version[1]) <= NEWEST_MINOR:
+            if version and OLDEST_C_MINOR <= int(version[1]) <= NEWEST_C_MINOR:
                 return path
     return None

@@ -40,7 +40,8 @@ def as_is(height: int, width: int, **changes: Any) -> Preprocess:
 
 
 def read(content: bytes, recipe: Preprocess, room_bytes: int = ROOM_BYTES) -> NDArray[Any]:
-    return to_numpy(read_image(content, "x.img", recipe, room_bytes))
+    array: NDArray[Any] = to_numpy(read_image(content, "x.img", recipe, room_bytes))
+    return array
 
 
 def channels_last(tensor: NDArray[Any]) -> NDArray[Any]:
