@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cli.run_options import RunOptions
+from hyps.runtime.errors import InputError
 from hyps.runtime.execution.c_api.library import find_library
 from hyps.runtime.io.inputs import InputSource, sources
 
@@ -14,8 +15,8 @@ from hyps.runtime.io.inputs import InputSource, sources
 def c_library(options: RunOptions) -> Path | None:
     """Return the C library that can run the inputs: pictures, through a network of numbers, one after the other.
 
-    None where only numpy and onnxruntime's Python module can. Raises `BundleError`, and `InputError` for an input that
-    does not exist.
+    None where only numpy and onnxruntime's Python module can. Raises `BundleError` for a faulty
+    manifest.
     """
     engine, report = options.engine, options.report
     if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or report.output:
@@ -25,4 +26,7 @@ def c_library(options: RunOptions) -> Path | None:
 
 
 def _are_pictures(arguments: Iterable[str]) -> bool:
-    return all(isinstance(source, InputSource) and not source.holds_tensors for source in sources(arguments))
+    try:
+        return all(isinstance(source, InputSource) and not source.holds_tensors for source in sources(arguments))
+    except InputError:  # reported when the bundle is open
+        return False

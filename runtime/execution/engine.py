@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.execution.executor import StepProfile
 
-#: A model's inputs by name: numpy arrays, or a `Tensor` for onnxruntime's C interface.
+#: A model's inputs by name: numpy arrays, or a `RawTensor` for onnxruntime's C interface.
 InputTensors = Mapping[str, TensorValue]
 #: The part of the budget that stays free while an input is read.
 ROOM_MARGIN_BYTES = 3_000_000

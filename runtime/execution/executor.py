@@ -29,7 +29,7 @@ from hyps.runtime.execution.weight_residency import WeightResidency
 if TYPE_CHECKING:
     import numpy as np
 
-#: A model's outputs by name: numpy arrays, or a `Tensor` each from onnxruntime's C interface.
+#: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32

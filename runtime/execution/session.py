@@ -27,7 +27,7 @@ from hyps.runtime.execution.interface import (
     refused_input,
     unopened,
 )
-from hyps.runtime.execution.tensor import Tensor, TensorValue
+from hyps.runtime.execution.tensor import RawTensor, TensorValue
 
 #: The types that onnxruntime takes and returns as values of its own; the others are strings, sequences and maps.
 _NUMERIC_TENSOR = re.compile(r"tensor\((?!string)")
@@ -164,22 +164,22 @@ def python_interface() -> OrtInterface:
 
 
 def to_ort(value: TensorValue) -> ort.OrtValue:
-    """Return an onnxruntime value; that of an array or a `Tensor` uses its memory."""
+    """Return an onnxruntime value; that of an array or a `RawTensor` uses its memory."""
     if isinstance(value, np.ndarray):
         return ort.OrtValue.ortvalue_from_numpy(value)
-    if isinstance(value, Tensor):
+    if isinstance(value, RawTensor):
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(_storage_array(value), value.onnx_type)
     return value
 
 
-def _storage_array(tensor: Tensor) -> NDArray[Any]:
+def _storage_array(tensor: RawTensor) -> NDArray[Any]:
     """Return a tensor's memory as an array of the type in which its elements are stored."""
     return np.frombuffer(tensor.memory, STORAGE_TYPES[tensor.dtype].storage).reshape(tensor.shape)
 
 
 def memory_of(value: TensorValue) -> memoryview:
     """Return the bytes of a value of any type, which must outlive them; without a copy if they are contiguous."""
-    if isinstance(value, Tensor):
+    if isinstance(value, RawTensor):
         return value.memory
     if isinstance(value, np.ndarray):
         array = value if value.flags.c_contiguous else np.ascontiguousarray(value)
@@ -189,7 +189,7 @@ def memory_of(value: TensorValue) -> memoryview:
 
 def element_type(value: TensorValue) -> ElementType:
     """Return the type of a value's elements, from which `empty` makes a value of the same type."""
-    if isinstance(value, Tensor):
+    if isinstance(value, RawTensor):
         return value.onnx_type
     return value.dtype if isinstance(value, np.ndarray) else int(value.element_type())
 
@@ -209,7 +209,7 @@ def numpy_knows(dtype: str) -> bool:
 
 def to_numpy(value: TensorValue) -> TensorValue:
     """Return a value that a session computed as a numpy array; one of a type that numpy lacks stays as it is."""
-    if isinstance(value, Tensor):
+    if isinstance(value, RawTensor):
         return _storage_array(value) if numpy_knows(value.dtype) else to_ort(value)
     if isinstance(value, np.ndarray) or value.data_type() in _UNKNOWN_TO_NUMPY:
         return value

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.manifest import SmallWeightRecord, Step, WeightRecord
 from hyps.runtime.execution.interface import Session, SessionOpener
-from hyps.runtime.execution.tensor import Tensor, TensorValue
+from hyps.runtime.execution.tensor import RawTensor, TensorValue
 
 
 class SessionPool:
@@ -86,5 +86,5 @@ def _large(step: Step) -> tuple[WeightRecord, ...]:
     return step.weights.tensors if step.weights else ()
 
 
-def _value(weight: SmallWeightRecord) -> Tensor:
-    return Tensor(weight.dtype, weight.shape, memoryview(bytearray(weight.data)))
+def _value(weight: SmallWeightRecord) -> RawTensor:
+    return RawTensor(weight.dtype, weight.shape, memoryview(bytearray(weight.data)))

@@ -15,7 +15,7 @@ from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, STRING_TYP
 if TYPE_CHECKING:
     import numpy as np
 
-#: A tensor between steps: a `Tensor`, a value of onnxruntime's Python module, or a numpy array. No step copies it.
+#: A tensor between steps: a `RawTensor`, a value of onnxruntime's Python module, or a numpy array. No step copies it.
 TensorValue = Any
 #: The names of element types by their numbers in ONNX.
 TYPE_NAMES = {kind.onnx: name for types in (STORAGE_TYPES, PACKED_TYPES) for name, kind in types.items()}
@@ -31,7 +31,7 @@ NUMBER_FORMATS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tensor:
+class RawTensor:
     """A tensor of numbers: its type as a `TensorRecord` names it, its shape, and its bytes in C order.
 
     ``owner`` keeps the memory, if that is not Python's.
@@ -59,7 +59,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 def dtype_of(value: TensorValue) -> str:
     """Return the type of a value's elements, as a `TensorRecord` names it."""
-    if isinstance(value, Tensor):
+    if isinstance(value, RawTensor):
         return value.dtype
     if hasattr(value, "dtype"):
         return dtype_name(value.dtype)
@@ -73,7 +73,7 @@ def shape_of(value: TensorValue) -> tuple[int, ...]:
 
 
 def numbers_of(value: TensorValue) -> Sequence[Any]:
-    """Return the numbers of a `Tensor` or an array, of a type of `NUMBER_FORMATS`, in C order."""
+    """Return the numbers of a `RawTensor` or an array, of a type of `NUMBER_FORMATS`, in C order."""
     letter = NUMBER_FORMATS[dtype_of(value)]
     content = value.tobytes()
     if letter == "e":  # memoryview cannot read it

@@ -9,7 +9,7 @@ from threading import Event
 
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
 from hyps.runtime.errors import BundleError
-from hyps.runtime.execution.tensor import Tensor
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 
 #: Read at a time: large enough for storage and small enough for the processor's cache.
@@ -97,10 +97,10 @@ class StepWeights:
         if self.pinned_bytes:
             self.buffer.release(self.pinned_bytes, self.nbytes)
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> dict[str, RawTensor]:
         """Return the weights by name, over this memory, without a copy."""
         values = {}
         for tensor in self._record.tensors:
             stop = tensor.offset + tensor.elements * STORAGE_TYPES[tensor.dtype].item_bytes
-            values[tensor.name] = Tensor(tensor.dtype, tensor.shape, self._view[tensor.offset : stop])
+            values[tensor.name] = RawTensor(tensor.dtype, tensor.shape, self._view[tensor.offset : stop])
         return values

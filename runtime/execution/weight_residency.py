@@ -18,7 +18,7 @@ from threading import Event, Thread
 
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
-from hyps.runtime.execution.tensor import Tensor
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
@@ -62,7 +62,7 @@ class WeightResidency:
             if step.weights
         }
 
-    def values(self, index: int) -> dict[str, Tensor]:
+    def values(self, index: int) -> dict[str, RawTensor]:
         """Return a step's weights by name; their content is valid from `enter` to `leave`."""
         weights = self._weights.get(index)
         return weights.values() if weights else {}

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hyps.runtime.bundle.manifest import Preprocess
 from hyps.runtime.errors import InputError, RoomError
-from hyps.runtime.execution.tensor import Tensor
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.io.orientation import ORIENTATION_TAG, UPRIGHT, exif_orientation, xmp_orientation
 from hyps.runtime.io.picture_file import REMEDY, PictureFile, picture_file
 from hyps.runtime.io.pixel_tables import pixel_tables
@@ -46,7 +46,7 @@ _TURNS = {
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Tensor:
+def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> RawTensor:
     """Decode a picture into the input tensor, of shape [1, C, H, W] or [1, H, W, C] as ``recipe`` says.
 
     A JPEG too large for ``room_bytes`` of memory is decoded at the smallest of libjpeg's scales that still has the size
@@ -63,7 +63,7 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
     return to_tensor(upright, recipe)
 
 
-def to_tensor(picture: Image.Image, recipe: Preprocess) -> Tensor:
+def to_tensor(picture: Image.Image, recipe: Preprocess) -> RawTensor:
     """Resize, crop and normalise an upright picture, as `pixel_tables` says.
 
     The long side is rounded to the nearest pixel, the corner of the centre crop is rounded down.
@@ -84,7 +84,7 @@ def to_tensor(picture: Image.Image, recipe: Preprocess) -> Tensor:
         for byte, table in enumerate(bytes_of_values):
             content[start * item_bytes + byte : stop * item_bytes : step * item_bytes] = plane.translate(table)
     shape = (channels, height, width) if recipe.layout == "NCHW" else (height, width, channels)
-    return Tensor(recipe.dtype, (1, *shape), memoryview(content))
+    return RawTensor(recipe.dtype, (1, *shape), memoryview(content))
 
 
 def _decode(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:

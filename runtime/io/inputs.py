@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import InputTensors
-from hyps.runtime.execution.tensor import Tensor
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.units import megabytes
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
@@ -44,7 +44,7 @@ class InputSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSource:
-    """A picture to run through onnxruntime's C interface: an `hyps.runtime.execution.engine.EngineInput` of a `Tensor`."""
+    """A picture for onnxruntime's C interface: an `hyps.runtime.execution.engine.EngineInput` that makes a `RawTensor`."""
 
     source: InputSource
 
@@ -133,7 +133,7 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> In
     return {name: to_numpy(tensor) for name, tensor in read_picture(source, manifest, room_bytes).items()}
 
 
-def read_picture(source: InputSource, manifest: Manifest, room_bytes: int) -> dict[str, Tensor]:
+def read_picture(source: InputSource, manifest: Manifest, room_bytes: int) -> dict[str, RawTensor]:
     """Return a model's only input, made of a picture; numpy is not imported. Raises `InputError`, `RoomError`."""
     if manifest.preprocess is None:
         raise InputError(

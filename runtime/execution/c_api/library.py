@@ -80,7 +80,7 @@ class _Base(ctypes.Structure):
     _fields_ = (("api", ctypes.CFUNCTYPE(c_void_p, ctypes.c_uint32)), ("version", ctypes.CFUNCTYPE(c_char_p)))
 
 
-class Library:
+class CLibrary:
     """The functions of a C library of onnxruntime that is loaded, by their names in ``OrtApi``."""
 
     def __init__(self, path: Path) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 
 from hyps.runtime.errors import LibraryError
-from hyps.runtime.execution.c_api.library import Handle, Library
+from hyps.runtime.execution.c_api.library import CLibrary, Handle
 
 #: The bytes of the options that are searched; they are longer in every version.
 _SEARCHED_BYTES = 128
 
 
-def disable_memory_reuse(library: Library, options: Handle) -> None:
+def disable_memory_reuse(library: CLibrary, options: Handle) -> None:
     """Switch it off in new options, together with memory pattern and arena. Raises `LibraryError` for an unknown layout."""
     pattern = _switched_off(library, options, "DisableMemPattern")
     arena = _switched_off(library, options, "DisableCpuMemArena")
@@ -24,7 +24,7 @@ def disable_memory_reuse(library: Library, options: Handle) -> None:
     ctypes.c_ubyte.from_address(options.pointer + pattern[0] + 1).value = 0
 
 
-def _switched_off(library: Library, options: Handle, function: str) -> list[int]:
+def _switched_off(library: CLibrary, options: Handle, function: str) -> list[int]:
     """Call a function, and return the places of the bytes that it changed from 1 to 0."""
     before = _content(options)
     library.call(function, options.pointer)

@@ -1,4 +1,4 @@
-"""Run sessions through the C library; tensors are `hyps.runtime.execution.tensor.Tensor`."""
+"""Run sessions through the C library; tensors are `hyps.runtime.execution.tensor.RawTensor`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyps.runtime.bundle.manifest import TensorRecord
-from hyps.runtime.execution.c_api.library import Handle, Library, OrtError
+from hyps.runtime.execution.c_api.library import CLibrary, Handle, OrtError
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
 from hyps.runtime.execution.interface import (
     CONFIGURATION,
@@ -21,7 +21,7 @@ from hyps.runtime.execution.interface import (
     refused_input,
     unopened,
 )
-from hyps.runtime.execution.tensor import TYPE_NAMES, Tensor
+from hyps.runtime.execution.tensor import TYPE_NAMES, RawTensor
 
 #: ``OrtArenaAllocator`` and ``OrtMemTypeDefault``; onnxruntime takes no notice of the first for memory that it is given.
 _ARENA_ALLOCATOR, _DEFAULT_MEMORY = 1, 0
@@ -31,7 +31,7 @@ class Runtime:
     """onnxruntime in this process: its library, its environment, and its name for the memory of the processor."""
 
     def __init__(self, path: Path) -> None:
-        self.library = Library(path)
+        self.library = CLibrary(path)
         self._environment = self.library.pointer("CreateEnv", FATAL_SEVERITY, b"hyps")  # it lives as long as the process
         self._memory = self.library.made("MemoryInfo", "CreateCpuMemoryInfo", _ARENA_ALLOCATOR, _DEFAULT_MEMORY)
 
@@ -58,7 +58,7 @@ class Runtime:
         self.library.made("Session", "CreateSessionFromArray", self._environment, *place)
 
     def open_session(
-        self, path: Path, threads: int, weights: Mapping[str, Tensor], *, reuse_memory: bool, optimize: bool
+        self, path: Path, threads: int, weights: Mapping[str, RawTensor], *, reuse_memory: bool, optimize: bool
     ) -> CSession:
         """Open the partition at ``path``; see `hyps.runtime.execution.interface.SessionOpener`."""
         options = self.options(threads, reuse_memory=reuse_memory, optimize=optimize)
@@ -72,7 +72,7 @@ class Runtime:
             raise unopened(path, error) from None
         return CSession(self, session, path)
 
-    def value(self, tensor: Tensor) -> Handle:
+    def value(self, tensor: RawTensor) -> Handle:
         """Return onnxruntime's value of a tensor, which uses the tensor's memory."""
         if isinstance(tensor.owner, Handle):
             return tensor.owner
@@ -83,7 +83,7 @@ class Runtime:
         name = "CreateTensorWithDataAsOrtValue"
         return self.library.made("Value", name, *where, tensor.onnx_type, uses=(tensor, content))
 
-    def tensor(self, value: Handle) -> Tensor:
+    def tensor(self, value: Handle) -> RawTensor:
         """Return a tensor over the memory of a value that a session computed."""
         library = self.library
         info = library.made("TensorTypeAndShapeInfo", "GetTensorTypeAndShape", value.pointer)
@@ -97,7 +97,7 @@ class Runtime:
         record = TensorRecord(dtype=TYPE_NAMES[kind.value], shape=tuple(extents))
         address = library.pointer("GetTensorMutableData", value.pointer) if math.prod(record.shape) else None
         content = (ctypes.c_ubyte * record.nbytes).from_address(address) if address else bytearray()
-        return Tensor(record.dtype, record.shape, memoryview(content).cast("B"), value)
+        return RawTensor(record.dtype, record.shape, memoryview(content).cast("B"), value)
 
 
 class CSession:
@@ -106,7 +106,7 @@ class CSession:
     def __init__(self, runtime: Runtime, session: Handle, path: Path) -> None:
         self._runtime, self._session, self._path = runtime, session, path
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, RawTensor]) -> dict[str, RawTensor]:
         """Compute the named ``outputs``; see `hyps.runtime.execution.interface.Session`.
 
         Raises `InputError` for values that an operator refuses, such as an index beyond a table's end.

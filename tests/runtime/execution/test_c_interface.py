@@ -23,9 +23,8 @@ from hyps.runtime.execution.c_api import library as c_library
 from hyps.runtime.execution.c_api.library import find_library
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
 from hyps.runtime.execution.c_api.session import Runtime
-from hyps.runtime.execution.interface import Session
 from hyps.runtime.execution.session import open_session, to_numpy
-from hyps.runtime.execution.tensor import Tensor, numbers_of
+from hyps.runtime.execution.tensor import RawTensor, numbers_of
 
 VERBOSE = 0
 
@@ -38,8 +37,8 @@ def runtime() -> Runtime:
     return Runtime(path)
 
 
-def tensor(array: NDArray[Any]) -> Tensor:
-    return Tensor(array.dtype.name, array.shape, memoryview(bytearray(array.tobytes())))
+def tensor(array: NDArray[Any]) -> RawTensor:
+    return RawTensor(array.dtype.name, array.shape, memoryview(bytearray(array.tobytes())))
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], data_type: int = TensorProto.FLOAT, shape: Any = (2, 3)) -> Path:
@@ -49,7 +48,9 @@ def saved(path: Path, nodes: list[onnx.NodeProto], data_type: int = TensorProto.
     return path
 
 
-def by_c(runtime: Runtime, path: Path, weights: Mapping[str, Tensor] | None = None, *, reuse_memory: bool = True) -> Session:
+def by_c(
+    runtime: Runtime, path: Path, weights: Mapping[str, RawTensor] | None = None, *, reuse_memory: bool = True
+) -> Session:
     return runtime.open_session(path, 1, weights or {}, reuse_memory=reuse_memory, optimize=True)
 
 
@@ -61,7 +62,7 @@ def test_every_type_goes_through(dtype: str, shape: tuple[int, ...], runtime: Ru
     path = saved(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], kind.onnx, shape)
     content = bytearray(b"\1" * (kind.item_bytes * int(np.prod(shape))))
     session = by_c(runtime, path)
-    first = session.run(["y"], {"x": Tensor(dtype, shape, memoryview(content))})["y"]
+    first = session.run(["y"], {"x": RawTensor(dtype, shape, memoryview(content))})["y"]
     second = session.run(["y"], {"x": first})["y"]
     assert (second.dtype, second.shape, second.tobytes()) == (dtype, shape, bytes(content))
 
