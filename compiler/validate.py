@@ -74,16 +74,19 @@ def validate(
     tolerance: float | None,
     custom_ops: Path | None = None,
     advance: Advance = lambda count: None,
+    *,
+    is_tuned: bool = True,
 ) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; ``advance`` counts the inputs that were compared.
 
-    Without a ``tolerance``, the bundle's promise is required (`hyps.compiler.tolerance`). Raises `OptionError` without
-    inputs or with another model, and the runtime's errors for a damaged bundle or input.
+    Without a ``tolerance``, the bundle's promise is required (`hyps.compiler.tolerance`). ``is_tuned=False`` compares a
+    tuned bundle as it was compiled. Raises `OptionError` without inputs or with another model, and the runtime's errors for
+    a damaged bundle or input.
     """
     if not model.is_file():
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load_executor(bundle, opener=opener, keeps_budget=False)  # it computes where the compiler does
+    executor = load_executor(bundle, opener=opener, is_tuned=is_tuned, keeps_budget=False)  # it runs where the compiler does
     check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads)

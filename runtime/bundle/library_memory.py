@@ -134,14 +134,16 @@ def version_warning(manifest: Manifest, version: str, interface: Interface = "py
     )
 
 
-def check_interface(manifest: Manifest, version: str, interface: Interface) -> None:
+def check_interface(
+    manifest: Manifest, version: str, interface: Interface, remedy: str = "compile again without --interface c"
+) -> None:
     """Raise `BudgetError` where a budget was planned for the C interface and the Python module exceeds it."""
     if manifest.target.planned_interface == interface or not (missing := missing_bytes(manifest, version, interface)):
         return
     raise BudgetError(
         f"the budget was planned for pictures that hyps-run computes by onnxruntime's C interface (1.{OLDEST_C_MINOR} to "
         f"1.{NEWEST_C_MINOR}); anything else needs {megabytes_up(missing)} more than it allows",
-        "compile again without --interface c",
+        remedy,
     )
 
 

@@ -253,7 +253,8 @@ class Step(Record, frozen=True, kw_only=True):
     The first ``pinned_bytes`` of the weights file stay in memory once read. Up to ``ahead_bytes`` of the next streamed
     step's weights may be in memory while this step runs. ``peak_bytes`` is the predicted process peak with all of this,
     ``alone_bytes`` the one without pinned weights, open sessions and reading ahead. ``rows``: present in a step that reads
-    rows of a table, which then has no ``weights``.
+    rows of a table, which then has no ``weights``. ``tuned_bytes``: what ``alone_bytes`` may become where the step is tuned
+    (`TunedRecord`); absent where tuning changes nothing.
     """
 
     name: Name
@@ -273,6 +274,7 @@ class Step(Record, frozen=True, kw_only=True):
     session: SessionRecord
     reason: Reason | None = None
     rows: RowsRecord | msgspec.UnsetType = msgspec.UNSET
+    tuned_bytes: Count | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def data_files(self) -> tuple[FileRecord, ...]:
@@ -288,6 +290,42 @@ class Step(Record, frozen=True, kw_only=True):
     def streamed_bytes(self) -> int:
         """The bytes of the weights file that are read for every inference."""
         return self.weights_file_bytes - self.pinned_bytes
+
+
+class TunedPartition(Record, frozen=True, kw_only=True):
+    """A step's partition as onnxruntime optimised it for one processor: its model and the file of its large weights."""
+
+    model: FileRecord
+    weights: WeightsRecord | None
+
+
+class TunedStep(Record, frozen=True, kw_only=True):
+    """A step of a tuned schedule.
+
+    ``partition`` is null where it runs as it was compiled. For the other fields see `Step`.
+    """
+
+    partition: TunedPartition | None
+    alone_bytes: Count
+    peak_bytes: Count
+    pinned_bytes: Count
+    ahead_bytes: Count
+    stays_open: bool
+
+
+class TunedRecord(Record, frozen=True, kw_only=True):
+    """The schedule of a tuned bundle, and what it runs on.
+
+    ``machine`` and ``features`` are those of `hyps.runtime.device.instruction_set`, ``onnxruntime`` is the whole version.
+    There is an entry in ``steps`` for each step. ``huge_pages`` and ``steady`` are as in `Manifest`.
+    """
+
+    machine: str
+    features: tuple[str, ...]
+    onnxruntime: Annotated[str, Meta(max_length=64)]
+    huge_pages: bool
+    steady: bool
+    steps: tuple[TunedStep, ...]
 
 
 class Preprocess(Record, frozen=True, kw_only=True):
@@ -313,7 +351,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
     room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
     streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
-    false where a result that is not exact may differ by any amount, as roundings to 8 bits do.
+    false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
+    partitions of a tuned bundle, which also keeps those that run on every processor.
     """
 
     version: Literal[3]
@@ -331,11 +370,14 @@ class Manifest(Record, frozen=True, kw_only=True):
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
+    tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
-        files = (file for step in self.steps for file in (step.model, *step.data_files))
+        files = [file for step in self.steps for file in (step.model, *step.data_files)]
+        for step in self.tuned.steps if self.tuned else ():
+            files += [file for file in (step.partition.model, step.partition.weights) if file] if step.partition else []
         return tuple({file.path: file for file in files}.values())
 
     @property

@@ -42,7 +42,7 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
         needs, has = megabytes_up(largest.alone_bytes), megabytes_down(budget_bytes)
         raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     memories = [StepMemory(alone_bytes=step.alone_bytes, weights_bytes=step.weights_file_bytes) for step in steps]
-    residency = sub_bundle_residency(memories, _open_sessions_bytes(manifest), budget_bytes)
+    residency = sub_bundle_residency(memories, open_sessions_bytes(manifest), budget_bytes)
     stays = dict(zip(indices, residency.steps, strict=True))
     return tuple(_sub_bundle(manifest, run, stays, residency, budget_bytes) for run in runs)
 
@@ -83,7 +83,7 @@ def _step(step: Step, live: tuple[str, ...], stays: StepResidency) -> Step:
     )
 
 
-def _open_sessions_bytes(manifest: Manifest) -> int:
+def open_sessions_bytes(manifest: Manifest) -> int:
     """Return the most that the bundle's open sessions hold: what its peaks count besides weights and reading ahead."""
     if not any(step.session.stays_open for step in manifest.steps):
         return 0

@@ -15,11 +15,11 @@ from hyps.runtime.io.inputs import InputSource, sources
 def c_library(options: RunOptions) -> Path | None:
     """Return the C library that can run the inputs: pictures, through a network of numbers, one after the other.
 
-    None where only numpy and onnxruntime's Python module can. Raises `BundleError` for a faulty
-    manifest.
+    None where only numpy and onnxruntime's Python module can. Raises `BundleError` for a faulty manifest.
     """
     engine, report = options.engine, options.report
-    if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or report.output:
+    writes_table = report.output is not None and report.output.suffix == ".parquet"
+    if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or writes_table:
         return None
     is_possible = read_manifest(engine.bundle).takes_pictures_alone and _are_pictures(options.inputs)
     return find_library() if is_possible else None

@@ -74,6 +74,7 @@ def open_engine(options: EngineOptions, library: Path | None) -> Engine:
         batch=options.batch,
         profile=options.profile,
         interface=interface,
+        is_tuned=options.is_tuned,
     )
 
 

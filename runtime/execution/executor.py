@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
+from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.interface import OrtInterface, Session, SessionOpener
@@ -194,16 +196,20 @@ def load_executor(
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     interface: OrtInterface | None = None,
     opener: SessionOpener | None = None,
+    is_tuned: bool = True,
     keeps_budget: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is
-    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. Raises `BundleError` when the
-    bundle is not whole. Raises `BudgetError` when its budget was planned for an interface that takes less memory, unless
-    this process has no budget to keep (``keeps_budget``).
+    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. ``is_tuned`` takes the tuned
+    partitions of a tuned bundle. Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises
+    `BudgetError` when its budget was planned for an interface that takes less memory, unless this process has no budget to
+    keep (``keeps_budget``).
     """
-    manifest, interface = adapt(read_manifest(bundle)), interface or _python_interface()
+    manifest = read_manifest(bundle)
+    interface = interface or _python_interface()
+    manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
     if keeps_budget:
         check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=False)
@@ -214,6 +220,14 @@ def _python_interface() -> OrtInterface:
     from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
 
     return python_interface()
+
+
+def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
+    """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
+    if not manifest.tuned or not is_tuned:
+        return untuned(manifest)
+    here = instruction_set()
+    return tuned(manifest, here.machine, here.features, version)
 
 
 def _is_available(nbytes: int) -> bool:

@@ -68,6 +68,11 @@ def test_pictures_need_no_numpy(options: tuple[str, ...], cifar_bundle: Path, ph
     assert imported(cifar_bundle, photograph, pictures, *options) == "[]"
 
 
+def test_a_file_of_results_needs_no_numpy(cifar_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    assert imported(cifar_bundle, pictures, "--output", tmp_path / "x.jsonl") == "[]"
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 2
+
+
 def test_all_else_needs_numpy(cifar_bundle: Path, photograph: Path, tensor: Path, tmp_path: Path) -> None:
     both = "['numpy', 'onnxruntime']"
     assert imported(cifar_bundle, tensor) == both
@@ -75,7 +80,7 @@ def test_all_else_needs_numpy(cifar_bundle: Path, photograph: Path, tensor: Path
     assert imported(cifar_bundle, "-") == both
     assert imported(cifar_bundle, photograph, "--batch", "2") == both
     assert imported(cifar_bundle, photograph, "--save", tmp_path / "x.npz") == both
-    assert imported(cifar_bundle, photograph, "--output", tmp_path / "x.jsonl") == both
+    assert imported(cifar_bundle, photograph, "--output", tmp_path / "x.parquet") == both
 
 
 def test_the_answers_are_the_same(cifar_bundle: Path, pictures: Path, hyps_run: Run) -> None:
@@ -119,6 +124,23 @@ def test_a_plan_for_the_c_interface_refuses_all_else(small: Path, tensor: Path, 
         assert done.stderr.endswith("compile again without --interface c\n")
     with pytest.raises(BudgetError, match=problem):
         hyps.runtime.load(small)
+
+
+def test_tuned_bundles_run_by_the_c_interface(cifar_bundle: Path, pictures: Path, hyps_run: Run, tmp_path: Path) -> None:
+    assert hyps_run("tune", cifar_bundle, "-o", tmp_path / "tuned", "--memory", "128MB").returncode == 0
+    first, second = (
+        hyps_run(tmp_path / "tuned", pictures, "--json", "--top", "10", *options) for options in ((), ("--batch", "2"))
+    )
+    assert (first.returncode, first.stderr) == (0, "")
+    answers = [[json.loads(line)["top"] for line in done.stdout.splitlines()] for done in (first, second)]
+    assert answers[0] == answers[1]
+
+
+def test_tuning_keeps_to_a_budget_or_is_refused(small: Path, hyps_run: Run, tmp_path: Path) -> None:
+    done = hyps_run("tune", small, "-o", tmp_path / "tuned")
+    assert done.returncode == 2
+    assert done.stderr.endswith("allow tuning more with --memory\n")
+    assert hyps_run("tune", small, "-o", tmp_path / "tuned", "--memory", "128MB").returncode == 0
 
 
 def test_with_enough_memory_a_plan_for_the_c_interface_runs_everywhere(

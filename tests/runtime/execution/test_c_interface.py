@@ -22,7 +22,7 @@ from hyps.runtime.errors import BundleError, InputError, LibraryError
 from hyps.runtime.execution.c_api import library as c_library
 from hyps.runtime.execution.c_api.library import find_library
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
-from hyps.runtime.execution.c_api.session import Runtime
+from hyps.runtime.execution.c_api.session import CSession, Runtime
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.tensor import RawTensor, numbers_of
 
@@ -50,7 +50,7 @@ def saved(path: Path, nodes: list[onnx.NodeProto], data_type: int = TensorProto.
 
 def by_c(
     runtime: Runtime, path: Path, weights: Mapping[str, RawTensor] | None = None, *, reuse_memory: bool = True
-) -> Session:
+) -> CSession:
     return runtime.open_session(path, 1, weights or {}, reuse_memory=reuse_memory, optimize=True)
 
 
