@@ -130,3 +130,9 @@ def test_inputs_are_given_as_numpy_arrays(compiled: Compile) -> None:  # noqa: F
     wrong = to_value(bytearray(4 * 512 * 2), TensorRecord(dtype="bfloat16", shape=(4, 512)))
     with pytest.raises(InputError, match=r"input 'x' is bfloat16\[4, 512\]"):
         executor.run({**sample, "x": wrong})
+
+
+def test_a_bundle_without_room_for_a_workers_numpy_is_refused(manifest: Manifest) -> None:
+    target = msgspec.structs.replace(manifest.target, interface="c")
+    with pytest.raises(BundleError, match="which workers do not use; compile again without --interface c"):
+        check_sendable(msgspec.structs.replace(manifest, target=target))
