@@ -184,6 +184,7 @@ def _write_bundle(
             steps=steps,
             preprocess=preprocess,
             labels=labels,
+            activations=planned.plan.activations or UNSET,
         )
         _check_interface(job, manifest)
         untuned: Mapping[str, str] = {}

@@ -1,4 +1,7 @@
-"""Compare a bundle's outputs with the whole model's: run both with the same session options on the same inputs."""
+"""Compare a bundle's outputs with the whole model's: run both with the same session options on the same inputs.
+
+Those are onnxruntime's default options where the bundle is stock, else the lean ones.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +57,14 @@ class Deviation:
 class Validation:
     """The result of a comparison.
 
-    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output.
+    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output. ``stock``: the whole
+    model ran with onnxruntime's default options.
     """
 
     outputs: tuple[Deviation, ...]
     samples: int
     tolerance: float
+    stock: bool
 
     @property
     def passed(self) -> bool:
@@ -89,7 +94,7 @@ def validate(
     executor = load_executor(bundle, opener=opener, is_tuned=is_tuned, keeps_budget=False)  # it runs where the compiler does
     check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
-    whole = opener(model, executor.threads)
+    whole = opener(model, executor.threads, stock=executor.manifest.is_stock)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
@@ -106,7 +111,7 @@ def validate(
     if tolerance is None:
         tolerance = promised_tolerance(executor.manifest)
     outputs = tuple(_deviation(name, pairs[name]) for name in names)
-    return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
+    return Validation(outputs=outputs, samples=samples, tolerance=tolerance, stock=executor.manifest.is_stock)
 
 
 def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sample) -> dict[str, NDArray[Any]]:

@@ -115,6 +115,7 @@ def _write_partition(
             is_optimizable=not extracted.is_plain,
             group=extracted.alike,
             small_weights=extracted.small,
+            tier=UNSET if partition.tier == "lean" else partition.tier,
         ),
         reason=partition.reason,
         rows=rows,

@@ -104,4 +104,6 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
     tolerance = validation.tolerance
     bound = "nothing, as no bound is promised" if math.isinf(tolerance) else f"within {tolerance:g} of the largest output"
     required = bound if tolerance else "equal bit for bit"
-    yield f"{'passed' if validation.passed else 'FAILED'}: {counted(validation.samples, 'input')}, required: {required}"
+    whole = " to stock onnxruntime's" if validation.stock and tolerance == 0 else ""
+    verdict = "passed" if validation.passed else "FAILED"
+    yield f"{verdict}: {counted(validation.samples, 'input')}, required: {required}{whole}"

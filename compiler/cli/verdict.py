@@ -62,6 +62,7 @@ def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | Non
         target=manifest.target.name,
         has_own_rates=profile is not None and profile.is_measured,
         reads=weight_reads(manifest.steps),
+        is_stock=manifest.is_stock,
     )
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from hyps.passes.calibration import calibrated
 from hyps.passes.device import DeviceRates
@@ -61,6 +62,10 @@ class ResidencyPlan:
     residency: Residency
     latency_s: float
     cost: float
+
+    def slower_by(self, seconds: float) -> Self:
+        """Return this plan for steps that take more seconds than was known, all of them together."""
+        return replace(self, latency_s=self.latency_s + seconds, cost=self.cost + seconds)
 
 
 def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates) -> ResidencyPlan:

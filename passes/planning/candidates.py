@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
+from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
 from hyps.passes.graph import Graph
+from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import Partitioning, best_partitioning
 from hyps.passes.planning.plan import CandidateSummary
@@ -30,13 +32,17 @@ _TILED_TIME_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A plan that keeps within the budget: its tiles, splits and cuts, and what stays in memory."""
+    """A plan that keeps within the budget: its tiles, splits and cuts, and what stays in memory.
+
+    ``region_bytes`` is the size of the arena of its activations, which are in fresh pages where it is None.
+    """
 
     tiling: Tiling
     sharded: ShardedModel
     partitioning: Partitioning
     budget_bytes: int
     residency_plan: ResidencyPlan
+    region_bytes: int | None
     start_bytes: int
     inexact_reason: str | None
 
@@ -128,16 +134,40 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    needs = _step_needs(graph, partitioning, request.device.memory_bytes_per_s)
+    needs = tuple(_step_needs(graph, partitioning, request.device.memory_bytes_per_s))
+    residency_plan, region_bytes = _fastest_residency(sharded.costed, partitioning, needs, budget, request)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
         partitioning=partitioning,
         budget_bytes=budget,
-        residency_plan=plan_residency(needs, budget, request.device),
+        residency_plan=residency_plan,
+        region_bytes=region_bytes,
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, partitioning.cuts),
     )
+
+
+def _fastest_residency(
+    costed: CostedModel, partitioning: Partitioning, needs: Sequence[StepNeeds], budget: int, request: Request
+) -> tuple[ResidencyPlan, int | None]:
+    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
+    graph, costs, segments = costed.graph, costed.costs, partitioning.segments
+    fresh_s = sum(fresh_pages_s(graph, costs, segment.operators) for segment in segments)
+    lean = plan_residency(needs, budget, request.device).slower_by(fresh_s)
+    most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
+    region_bytes = arena_region_bytes(most_live)
+    if region_bytes is None or not can_use_arena(graph):
+        return lean, None
+    more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
+    pairs = zip(needs, more, strict=True)
+    grown = [
+        replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes)) for need, nbytes in pairs
+    ]
+    if max(need.memory.alone_bytes for need in grown) > budget:
+        return lean, None
+    found = plan_residency(grown, budget, request.device)
+    return (found, region_bytes) if found.cost < lean.cost else (lean, None)
 
 
 def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: float) -> Iterator[StepNeeds]:

@@ -112,6 +112,11 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
             raise BundleError(f"{where}.peak_bytes: more than the budget", _COMPILE_AGAIN)
+        if step.session.uses_arena and not manifest.activations:
+            raise BundleError(f"{where}.session.tier: there is no arena in $.activations", _COMPILE_AGAIN)
+    arena = manifest.activations
+    if arena and arena.region_bytes + arena.packed_bytes > manifest.budget_bytes:
+        raise BundleError(f"{path}: $.activations: more than the budget", _COMPILE_AGAIN)
 
 
 def _check_weight(where: str, weight: WeightRecord, size: int) -> None:
@@ -158,7 +163,7 @@ def _interface(manifest: Manifest, step: Step) -> object:
     tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
     large = step.weights.tensors if step.weights else ()
     weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.session.small_weights)]
-    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory
+    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory, step.session.tier
 
 
 def _check_tuned(path: Path, manifest: Manifest) -> None:

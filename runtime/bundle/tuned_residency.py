@@ -21,9 +21,12 @@ from hyps.runtime.bundle.sub_bundle import open_sessions_bytes
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 
-def tuned_residency(manifest: Manifest, alone_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:
-    """Return the residency of a schedule whose steps have these peaks alone, within the budget, and these weights files."""
-    sessions = _sessions(manifest, alone_bytes)
+def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:
+    """Return the residency of a schedule whose steps have these peaks, within the budget, and these weights files.
+
+    The peaks are without pinned weights, open sessions and reading ahead.
+    """
+    sessions = _sessions(manifest, peaks_bytes)
     budget = manifest.budget_bytes
     if manifest.steady:
         pinned = [size if step.streamed_bytes == 0 else 0 for step, size in zip(manifest.steps, weights_bytes, strict=True)]
@@ -37,11 +40,11 @@ def tuned_residency(manifest: Manifest, alone_bytes: Sequence[int], weights_byte
     return alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
 
 
-def _sessions(manifest: Manifest, alone_bytes: Sequence[int]) -> OpenSessions:
+def _sessions(manifest: Manifest, peaks_bytes: Sequence[int]) -> OpenSessions:
     """Return the open sessions: those that the planner kept open, if they fit next to the largest step; else none."""
     open_bytes = open_sessions_bytes(manifest)
-    fits = max(alone_bytes) + open_bytes <= manifest.budget_bytes
+    fits = max(peaks_bytes) + open_bytes <= manifest.budget_bytes
     return OpenSessions(
         stay_open=tuple(fits and step.session.stays_open for step in manifest.steps),
-        base_bytes=tuple(each + (open_bytes if fits else 0) for each in alone_bytes),
+        base_bytes=tuple(each + (open_bytes if fits else 0) for each in peaks_bytes),
     )

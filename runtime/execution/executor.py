@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
-from hyps.runtime.execution.interface import OrtInterface, Session, SessionOpener
+from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, Session, SessionOpener
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 from hyps.runtime.execution.weight_residency import WeightResidency
@@ -93,6 +94,7 @@ class Executor:
         self.interface = interface or _python_interface()
         opener = opener or self.interface.open_session
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
+        self._arena: ActivationArena | None = None
         streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
@@ -104,9 +106,13 @@ class Executor:
             keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
+        self._opened_before = 0
         self._code = CodePages()
         self.trim()
         self.interface.start()
+        if manifest.activations:
+            self._arena = claim_arena(self, manifest.activations, self.interface.register_arena)
+            self._sessions.has_arena = self._arena is not None
         self.trim()
 
     def trim(self) -> None:
@@ -122,11 +128,14 @@ class Executor:
     def make_room(self) -> None:
         """Give back, between two inferences, everything that can be read again."""
         self._residency.release()
+        if self._arena:
+            self._sessions.close()
+            self._arena.renew()
         self.trim()
 
     def close(self) -> None:
         """Give back sessions, weights and code pages; the executor cannot run afterwards."""
-        self._sessions.close()
+        self._give_up_arena()
         self._residency.close()
         self.trim()
 
@@ -145,6 +154,19 @@ class Executor:
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
         check_inputs(self.manifest, inputs)
+        with suppress(ActivationArenaFull):
+            return self._run(inputs, step_done, again=again, profile=profile)
+        self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
+        return self._run(inputs, step_done, again=again, profile=profile)
+
+    def _run(
+        self,
+        inputs: Mapping[str, TensorValue],
+        step_done: Callable[[StepProfile | None], None],
+        *,
+        again: bool,
+        profile: bool,
+    ) -> Outputs:
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
             started, read_before = time.perf_counter(), storage_bytes_read() if profile else 0
@@ -174,14 +196,23 @@ class Executor:
         self._residency.enter(index, again=again)
         try:
             ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
-            if index == self._first_session:
-                self.trim()
+            if index == self._first_session and self._opened_before != self._sessions.opened:
+                self._opened_before = self._sessions.opened
+                self.trim()  # of code that opens sessions
             yield ready
             ready.release()
         finally:
             self._residency.leave(index)
             if len(step.inputs) > _MANY or (len(step.operators) > _MANY and not step.session.stays_open):
                 give_back_heap()
+
+    def _give_up_arena(self) -> None:
+        """Close all sessions; those opened from now on use no arena."""
+        self._sessions.close()
+        self._sessions.has_arena = False
+        if self._arena:
+            self._arena.close()
+            self._arena = None
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
@@ -201,18 +232,19 @@ def load_executor(
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. The ``interface`` is
-    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. ``is_tuned`` takes the tuned
-    partitions of a tuned bundle. Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises
-    `BudgetError` when its budget was planned for an interface that takes less memory, unless this process has no budget to
-    keep (``keeps_budget``).
+    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
+    the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+
+    Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
+    was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
     """
     manifest = read_manifest(bundle)
     interface = interface or _python_interface()
     manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
     if keeps_budget:
         check_interface(manifest, interface.version, interface.kind)
-    check_files(bundle, manifest, models=verify, weights=False)
+    check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
     return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
 
 

@@ -13,18 +13,18 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, ActivationsRecord
 from hyps.runtime.errors import LibraryError
 from hyps.runtime.execution.interface import (
-    CONFIGURATION,
     DISABLE_ALL,
-    ENABLE_EXTENDED,
     FATAL_SEVERITY,
     IDENTITY,
     OrtInterface,
     Session,
+    arena_settings,
     first_line,
     refused_input,
+    session_settings,
     unopened,
 )
 from hyps.runtime.execution.tensor import RawTensor, TensorValue
@@ -56,17 +56,24 @@ _UNKNOWN_TO_NUMPY = frozenset(
 ElementType = np.dtype[Any] | int
 
 
-def session_options(threads: int, custom_ops: Path | None = None) -> ort.SessionOptions:
+def session_options(
+    threads: int, custom_ops: Path | None = None, *, stock: bool = False, arena: bool = False
+) -> ort.SessionOptions:
     """Return the options of a bundle's sessions, and of the whole model's where the two are compared bit for bit.
 
-    ``custom_ops`` is a library with the user's own operators. Raises `LibraryError` where it cannot be loaded.
+    They are the lean ones, or ``stock``: onnxruntime's defaults. With ``arena`` activations are in the process's arena
+    (`hyps.runtime.execution.activation_arena`), which changes no bit. ``custom_ops`` is a library with the user's own
+    operators. Raises `LibraryError` where it cannot be loaded.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel(ENABLE_EXTENDED)
-    for key, value in CONFIGURATION.items():
+    settings = session_settings(stock=stock, arena=arena)
+    if settings.level is not None:
+        options.graph_optimization_level = ort.GraphOptimizationLevel(settings.level)
+    for key, value in settings.entries.items():
         options.add_session_config_entry(key, value)
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    if not settings.has_own_arena:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_SEVERITY
@@ -80,7 +87,19 @@ def session_options(threads: int, custom_ops: Path | None = None) -> ort.Session
 
 def start_onnxruntime() -> None:
     """Open and drop a session of one operator."""
-    ort.InferenceSession(IDENTITY, session_options(1), providers=["CPUExecutionProvider"])
+    identity_session()
+
+
+def identity_session(*, arena: bool = False) -> ort.InferenceSession:
+    """Return a session that computes ``y`` of ``x``, one float32; ``arena`` is that of `session_options`."""
+    return ort.InferenceSession(IDENTITY, session_options(1, arena=arena), providers=["CPUExecutionProvider"])
+
+
+def register_arena(record: ActivationsRecord) -> None:
+    """Make an arena the one that sessions opened from now on share; see `hyps.runtime.execution.activation_arena`."""
+    information = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(information, ort.OrtArenaCfg(arena_settings(record)))
+    identity_session(arena=True).run(None, {"x": np.zeros(1, np.float32)})
 
 
 class OrtSession:
@@ -95,10 +114,13 @@ class OrtSession:
         *,
         reuse_memory: bool,
         optimize: bool,
+        stock: bool,
+        arena: bool,
     ) -> None:
-        options = session_options(threads, custom_ops)
-        options.enable_mem_reuse = reuse_memory
-        if not optimize:  # halves the time to open it
+        options = session_options(threads, custom_ops, stock=stock, arena=arena)
+        settings = session_settings(reuse_memory=reuse_memory, optimize=optimize, stock=stock, arena=arena)
+        options.enable_mem_reuse = settings.reuses_memory
+        if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel(DISABLE_ALL)
         given = {name: to_ort(value) for name, value in weights.items()}
         for name, value in given.items():
@@ -106,7 +128,7 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
-            raise unopened(path, error) from None
+            raise unopened(path, error, arena=arena) from None
         self._path = path
         self._weights = weights, given  # onnxruntime refers to their memory
         values = (*self._session.get_inputs(), *self._session.get_outputs())
@@ -151,15 +173,23 @@ def open_session(
     custom_ops: Path | None = None,
     reuse_memory: bool = True,
     optimize: bool = True,
+    stock: bool = False,
+    arena: bool = False,
 ) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights, custom_ops, reuse_memory=reuse_memory, optimize=optimize)
+    settings = {"reuse_memory": reuse_memory, "optimize": optimize, "stock": stock, "arena": arena}
+    return OrtSession(path, threads, weights, custom_ops, **settings)
 
 
 def python_interface() -> OrtInterface:
     """Return the interface that this module is."""
     return OrtInterface(
-        kind="python", version=ort.__version__, open_session=open_session, start=start_onnxruntime, to_output=to_numpy
+        kind="python",
+        version=ort.__version__,
+        open_session=open_session,
+        start=start_onnxruntime,
+        register_arena=register_arena,
+        to_output=to_numpy,
     )
 
 

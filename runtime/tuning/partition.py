@@ -78,6 +78,9 @@ def _obstacles(task: Tuning, step: Step) -> Iterator[str]:
     if step.rows or step.tuned_bytes is msgspec.UNSET:
         yield NOTHING_TO_GAIN
         return
+    if step.session.is_stock:
+        yield "it runs with onnxruntime's own options, which use this processor's layout"
+        return
     if step.session.group:
         yield "its session is shared with other shards, whose weights are inputs"
         return
@@ -111,7 +114,15 @@ def alone_bytes(step: Step, tuned: TunedPartition | None) -> int:
     """Return the predicted peak of a step alone, with its tuned partition if it has one."""
     if tuned is None or step.tuned_bytes is msgspec.UNSET:
         return step.alone_bytes
+    return max(step.alone_bytes, step.tuned_bytes) + more_weights_bytes(step, tuned)
+
+
+def more_weights_bytes(step: Step, tuned: TunedPartition | None) -> int:
+    """Return how much more memory the weights of a tuned partition take, where channels fill no whole block.
+
+    What is stored in the model is held twice: in the model and as a tensor.
+    """
+    if tuned is None:
+        return 0
     size = tuned.weights.size_bytes if tuned.weights else 0
-    # what is stored in the model is held twice: in the model and as a tensor
-    more = max(0, size - step.weights_file_bytes) + 2 * max(0, tuned.model.size_bytes - step.model.size_bytes)
-    return max(step.alone_bytes, step.tuned_bytes) + more
+    return max(0, size - step.weights_file_bytes) + 2 * max(0, tuned.model.size_bytes - step.model.size_bytes)

@@ -24,7 +24,9 @@ _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {
     "CreateSessionFromArray": (8, (c_void_p, c_char_p, c_size_t, c_void_p, c_void_p)),
     "Run": (9, (c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p)),
     "CreateSessionOptions": (10, (c_void_p,)),
+    "EnableMemPattern": (16, (c_void_p,)),
     "DisableMemPattern": (17, (c_void_p,)),
+    "EnableCpuMemArena": (18, (c_void_p,)),
     "DisableCpuMemArena": (19, (c_void_p,)),
     "SetSessionLogSeverityLevel": (22, (c_void_p, c_int)),
     "SetSessionGraphOptimizationLevel": (23, (c_void_p, c_int)),
@@ -38,7 +40,9 @@ _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {
     "GetTensorTypeAndShape": (65, (c_void_p, c_void_p)),
     "CreateCpuMemoryInfo": (69, (c_int, c_int, c_void_p)),
     "AddSessionConfigEntry": (130, (c_void_p, c_char_p, c_char_p)),
+    "CreateAndRegisterAllocator": (144, (c_void_p, c_void_p, c_void_p)),
     "AddInitializer": (150, (c_void_p, c_char_p, c_void_p)),
+    "CreateArenaCfg": (156, (c_size_t, c_int, c_int, c_int, c_void_p)),
 }
 #: The places of the functions that release what others made, by what that is.
 _RELEASES: Final[Mapping[str, int]] = {
@@ -48,9 +52,10 @@ _RELEASES: Final[Mapping[str, int]] = {
     "Value": 96,
     "TensorTypeAndShapeInfo": 99,
     "SessionOptions": 100,
+    "ArenaCfg": 157,
 }
 _GET_ERROR_CODE, _GET_ERROR_MESSAGE = 1, 2
-_TABLE_LENGTH = 151
+_TABLE_LENGTH = 158
 #: onnxruntime's names of its error codes, as its Python module prints them.
 _CODES = (
     *("SUCCESS", "FAIL", "INVALID_ARGUMENT", "NO_SUCHFILE", "NO_MODEL", "ENGINE_ERROR", "RUNTIME_EXCEPTION"),

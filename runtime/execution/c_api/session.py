@@ -8,17 +8,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.manifest import ActivationsRecord, TensorRecord
 from hyps.runtime.execution.c_api.library import CLibrary, Handle, OrtError
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
 from hyps.runtime.execution.interface import (
-    CONFIGURATION,
-    DISABLE_ALL,
-    ENABLE_EXTENDED,
     FATAL_SEVERITY,
     IDENTITY,
     OrtInterface,
+    SessionSettings,
+    arena_settings,
     refused_input,
+    session_settings,
     unopened,
 )
 from hyps.runtime.execution.tensor import TYPE_NAMES, RawTensor
@@ -35,17 +35,18 @@ class Runtime:
         self._environment = self.library.pointer("CreateEnv", FATAL_SEVERITY, b"hyps")  # it lives as long as the process
         self._memory = self.library.made("MemoryInfo", "CreateCpuMemoryInfo", _ARENA_ALLOCATOR, _DEFAULT_MEMORY)
 
-    def options(self, threads: int, *, reuse_memory: bool, optimize: bool) -> Handle:
-        """Return the options of a session; those of `hyps.runtime.execution.session.session_options`."""
+    def options(self, threads: int, settings: SessionSettings) -> Handle:
+        """Return the options of a session."""
         library = self.library
         options = library.made("SessionOptions", "CreateSessionOptions")
-        library.call("SetSessionGraphOptimizationLevel", options.pointer, ENABLE_EXTENDED if optimize else DISABLE_ALL)
-        for key, value in CONFIGURATION.items():
+        if settings.level is not None:
+            library.call("SetSessionGraphOptimizationLevel", options.pointer, settings.level)
+        for key, value in settings.entries.items():
             library.call("AddSessionConfigEntry", options.pointer, key.encode(), value.encode())
-        if not reuse_memory:
+        if not settings.reuses_memory:
             disable_memory_reuse(library, options)
-        library.call("DisableCpuMemArena", options.pointer)
-        library.call("DisableMemPattern", options.pointer)
+        for name in ("CpuMemArena", "MemPattern"):
+            library.call(f"{'Enable' if settings.has_own_arena else 'Disable'}{name}", options.pointer)
         library.call("SetIntraOpNumThreads", options.pointer, threads)
         library.call("SetInterOpNumThreads", options.pointer, 1)
         library.call("SetSessionLogSeverityLevel", options.pointer, FATAL_SEVERITY)
@@ -53,15 +54,35 @@ class Runtime:
 
     def start(self) -> None:
         """Open and drop a session of one operator."""
-        options = self.options(1, reuse_memory=True, optimize=True)
+        self._identity(arena=False)
+
+    def register_arena(self, record: ActivationsRecord) -> None:
+        """Make an arena the one that sessions opened from now on share; see `hyps.runtime.execution.activation_arena`."""
+        library = self.library
+        arena = library.made("ArenaCfg", "CreateArenaCfg", *arena_settings(record).values())
+        library.call("CreateAndRegisterAllocator", self._environment, self._memory.pointer, arena.pointer)
+        one = RawTensor("float32", (1,), memoryview(bytearray(4)))
+        CSession(self, self._identity(arena=True), Path("identity")).run(["y"], {"x": one})
+
+    def _identity(self, *, arena: bool) -> Handle:
+        options = self.options(1, session_settings(arena=arena))
         place = (IDENTITY, len(IDENTITY), options.pointer)
-        self.library.made("Session", "CreateSessionFromArray", self._environment, *place)
+        return self.library.made("Session", "CreateSessionFromArray", self._environment, *place)
 
     def open_session(
-        self, path: Path, threads: int, weights: Mapping[str, RawTensor], *, reuse_memory: bool, optimize: bool
+        self,
+        path: Path,
+        threads: int,
+        weights: Mapping[str, RawTensor],
+        *,
+        reuse_memory: bool,
+        optimize: bool,
+        stock: bool = False,
+        arena: bool = False,
     ) -> CSession:
         """Open the partition at ``path``; see `hyps.runtime.execution.interface.SessionOpener`."""
-        options = self.options(threads, reuse_memory=reuse_memory, optimize=optimize)
+        settings = session_settings(reuse_memory=reuse_memory, optimize=optimize, stock=stock, arena=arena)
+        options = self.options(threads, settings)
         values = {name: self.value(tensor) for name, tensor in weights.items()}
         try:
             for name, value in values.items():
@@ -69,7 +90,7 @@ class Runtime:
             place = (os.fsencode(path), options.pointer)
             session = self.library.made("Session", "CreateSession", self._environment, *place, uses=values)
         except OrtError as error:
-            raise unopened(path, error) from None
+            raise unopened(path, error, arena=arena) from None
         return CSession(self, session, path)
 
     def value(self, tensor: RawTensor) -> Handle:
@@ -133,5 +154,6 @@ def c_interface(path: Path) -> OrtInterface:
         version=runtime.library.version,
         open_session=runtime.open_session,
         start=runtime.start,
+        register_arena=runtime.register_arena,
         to_output=lambda value: value,
     )

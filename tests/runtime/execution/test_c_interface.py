@@ -16,13 +16,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES
+from hyps.runtime.bundle.manifest import STORAGE_TYPES, ActivationsRecord
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 from hyps.runtime.execution.c_api import library as c_library
 from hyps.runtime.execution.c_api.library import find_library
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
 from hyps.runtime.execution.c_api.session import CSession, Runtime
+from hyps.runtime.execution.interface import ActivationArenaFull, session_settings
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.tensor import RawTensor, numbers_of
 
@@ -146,27 +147,43 @@ def test_a_result_outlives_its_session(runtime: Runtime, tmp_path: Path) -> None
     assert list(numbers_of(result)) == [0, -1, -2, -3, -4, -5]
 
 
+@pytest.mark.parametrize(("stock", "arena"), [(False, False), (False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("reuse_memory", [True, False])
 def test_options_are_the_recipes(
-    reuse_memory: bool, runtime: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    reuse_memory: bool, stock: bool, arena: bool, runtime: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """onnxruntime itself prints what a session was opened with."""
     path = saved(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])])
-    options = runtime.options(3, reuse_memory=reuse_memory, optimize=True)
+    options = runtime.options(3, session_settings(reuse_memory=reuse_memory, stock=stock, arena=arena))
     runtime.library.call("SetSessionLogSeverityLevel", options.pointer, VERBOSE)
+    runtime.register_arena(ActivationsRecord(region_bytes=1 << 20))
     environment = runtime.library.pointer("CreateEnv", VERBOSE, b"test")
     runtime.library.made("Session", "CreateSession", environment, str(path).encode(), options.pointer)
     printed = dict(re.findall(r"(\w+): ?(\w+)", capfd.readouterr().err))
     shown = {key: printed[key] for key in ("enable_mem_reuse", "enable_mem_pattern", "enable_cpu_mem_arena")}
     assert shown == {
-        "enable_mem_reuse": str(int(reuse_memory)),
-        "enable_mem_pattern": "0",
-        "enable_cpu_mem_arena": "0",
+        "enable_mem_reuse": str(int(reuse_memory and not arena)),
+        "enable_mem_pattern": str(int(stock and not arena)),
+        "enable_cpu_mem_arena": str(int(stock and not arena)),
     }
 
 
+@pytest.mark.own_process
+def test_the_arena_holds_activations_and_is_bounded(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.register_arena(ActivationsRecord(region_bytes=4 << 20))
+    for side, fits in ((500, True), (2000, False)):
+        path = saved(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], shape=(side, side))
+        options = {"reuse_memory": True, "optimize": True, "arena": True}
+        session = runtime.open_session(path, 1, {}, **options)
+        if fits:
+            assert numbers_of(session.run(["y"], {"x": tensor(np.ones((side, side), np.float32))})["y"])[-1] == -1
+        else:
+            with pytest.raises(ActivationArenaFull):
+                session.run(["y"], {"x": tensor(np.ones((side, side), np.float32))})
+
+
 def test_other_options_than_those_known_are_refused(runtime: Runtime) -> None:
-    options = runtime.options(1, reuse_memory=True, optimize=True)  # what is searched for is switched off already
+    options = runtime.options(1, session_settings())  # what is searched for is switched off already
     with pytest.raises(LibraryError, match="has other session options"):
         disable_memory_reuse(runtime.library, options)
 

@@ -1,0 +1,53 @@
+"""Keep the memory of activations for the next step and the next inference, in an arena of onnxruntime's environment.
+
+Without an arena every activation takes fresh pages, which the kernel clears first, and gives them back at once: half of the
+time of MobileNetV2. onnxruntime's own arenas grow by powers of two, without a bound. This one is a single region of a fixed
+size, in which free memory is joined again. It takes no page before it is written to. Memory that is prepacked is counted as
+the arena's, so the region must be there before. An activation that does not fit raises `ActivationArenaFull`.
+
+onnxruntime's environment belongs to the process, so that a process has one such arena at a time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+from hyps.runtime.bundle.manifest import ActivationsRecord
+
+#: See `hyps.runtime.execution.interface.OrtInterface`.
+RegisterArena = Callable[[ActivationsRecord], None]
+
+#: The size of an arena that no session uses: onnxruntime replaces arenas, but keeps the last.
+_NOTHING = ActivationsRecord(region_bytes=4096)
+#: The owner of the process's arena, where it is claimed.
+_claimed: list[weakref.ref[object]] = []
+
+
+class ActivationArena:
+    """The process's arena for the activations of one ``owner``, until `close`, or until nothing refers to the owner."""
+
+    def __init__(self, owner: object, record: ActivationsRecord, register: RegisterArena) -> None:
+        self._record, self._register = record, register
+        _claimed[:] = [weakref.ref(owner)]
+        self._close = weakref.finalize(owner, _give_up, weakref.ref(owner), register)
+        register(record)
+
+    def renew(self) -> None:
+        """Let sessions opened from now on use an arena without pages; the older one's are given back with its sessions."""
+        self._register(self._record)
+
+    def close(self) -> None:
+        """Give the arena up; its memory is given back when the last session that uses it is closed."""
+        self._close()
+
+
+def claim_arena(owner: object, record: ActivationsRecord, register: RegisterArena) -> ActivationArena | None:
+    """Return the process's arena for the sessions of ``owner``; None while another owner has it."""
+    return None if any(claim() is not None for claim in _claimed) else ActivationArena(owner, record, register)
+
+
+def _give_up(owner: weakref.ref[object], register: RegisterArena) -> None:
+    if owner in _claimed:
+        _claimed.clear()
+        register(_NOTHING)
