@@ -41,6 +41,7 @@ def compile_model(
     custom_ops: Path | str | None = None,
     preprocess: str | None = None,
     labels: Path | str | None = None,
+    compress_weights: bool = False,
     tune: bool = False,
     tunable: bool = False,
     force: bool = False,
@@ -65,7 +66,13 @@ def compile_model(
         tunable=tune or tunable,
     )
     request, profile = resolve_request(
-        base, target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime, interface=interface
+        base,
+        target=target,
+        memory_bytes=memory_bytes,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        interface=interface,
+        compress_weights=compress_weights,
     )
     if request.budget_bytes is None and not max_params and not shards:
         raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")

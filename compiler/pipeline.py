@@ -150,7 +150,7 @@ def _write_bundle(
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:
             tuned = tuned_bytes(graph, planned.plan, job.request.process_bytes)
-            steps = write_partitions(folder, planned, tuned, advance)
+            steps = write_partitions(folder, planned, tuned, advance, compress=job.request.device.compresses_weights)
         manifest = Manifest(
             version=FORMAT_VERSION,
             created_by=f"hyps {version('hyps')}",

@@ -75,14 +75,16 @@ def resolve_request(
     threads: int | None,
     onnxruntime: str | None = None,
     interface: Interface = "python",
+    compress_weights: bool = False,
 ) -> tuple[Request, Target | None]:
     """Return ``base`` with its budget, threads and device set, and the target's profile.
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
-    or else to the one that takes most memory. ``interface`` is how the device calls it. Raises `TargetError` for a target
-    that cannot be read, and `OptionError` for a budget above what the target has, for a number that is none, for text that
-    is no version, and for the C interface without pictures.
+    or else to the one that takes most memory. ``interface`` is how the device calls it. ``compress_weights`` asks for
+    compressed weights where the device's storage is slower than decompression. Raises `TargetError` for a target that cannot
+    be read, and `OptionError` for a budget above what the target has, for a number that is none, for text that is no
+    version, and for the C interface without pictures.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
     check_count("threads", threads, "threads")
@@ -102,6 +104,7 @@ def resolve_request(
     if interface == "c" and not base.images:
         raise OptionError("onnxruntime's C interface is for pictures; give --preprocess too, or leave --interface c out")
     device = device.with_interface(interface)
+    device = device.with_compressed_weights() if compress_weights else device
     request = replace(
         base,
         budget_bytes=budget_bytes,

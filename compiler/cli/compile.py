@@ -14,9 +14,11 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
+from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, RequestedShard, Tile
 from hyps.runtime.bundle.library_memory import Interface
-from hyps.runtime.terminal.console import show
+from hyps.runtime.terminal.console import note, show
+from hyps.runtime.units import megabytes
 
 
 def _asked_shards(text: str) -> RequestedShard:
@@ -78,6 +80,21 @@ _Preprocess = Annotated[
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
 ]
+_CompressWeights = Annotated[
+    bool,
+    typer.Option(
+        "--compress-weights",
+        rich_help_panel=options.OUTPUT,
+        help="Store weights compressed, without loss, where the device's storage is slower than decompression.",
+    ),
+]
+
+
+def _fast_storage(device: DeviceRates) -> str:
+    """Say why compressed weights would not come into memory sooner."""
+    rates = (device.storage_bytes_per_s, device.decompression_bytes_per_s)
+    storage, decompression = (megabytes(int(rate)) for rate in rates)
+    return f"the device reads {storage}/s from its storage, and decompresses {decompression}/s"
 
 
 _Tune = Annotated[
@@ -116,6 +133,7 @@ def compile_command(
     from_: options.FromOption = None,
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
+    compress_weights: _CompressWeights = False,
     tune: _Tune = False,
     tunable: _Tunable = False,
     output: _Output = Path("bundle"),
@@ -140,8 +158,16 @@ def compile_command(
         tunable=tune or tunable,
     )
     request, profile = resolve_request(
-        base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime, interface=interface
+        base,
+        target=target,
+        memory_bytes=memory,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        interface=interface,
+        compress_weights=compress_weights,
     )
+    if compress_weights and not request.device.compresses_weights and not quiet:
+        note(f"weights are not compressed: {_fast_storage(request.device)}", "hypsc")
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

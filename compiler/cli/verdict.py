@@ -123,6 +123,8 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "whole_peak_bytes": plan.whole_peak_bytes,
         "pinned_bytes": reads.pinned_bytes,
         "streamed_bytes": reads.streamed_bytes,
+        "read_bytes": reads.read_bytes,
+        "stored_bytes": reads.stored_bytes,
         "latency_s": plan.latency_s,
         "peak_bytes": plan.peak_bytes,
         "smallest_budget_bytes": plan.smallest_budget_bytes,

@@ -76,6 +76,9 @@ def bundle_check(bundle: Path, memory: AvailableMemory, broken: list[str]) -> Ch
         check_files(bundle, manifest, models=False, weights=False)
     except BundleError as error:
         return failed_check("what fits", "FAIL", error, "copy the bundle again")
+    if manifest.has_compressed_weights and (zstandard := library_check("zstandard")).state == "FAIL":
+        found = f"the weights of {bundle} are compressed, which needs zstandard: {zstandard.found}"
+        return Check("what fits", "FAIL", found, zstandard.mend)
     peak, available = max(step.peak_bytes for step in manifest.steps), memory.available_bytes
     found = f"{bundle} has a budget of {mb(manifest.budget_bytes)} and a predicted peak of {mb(peak)}"
     mend = f"{STOP_OTHERS}, or compile with --memory {int(available / 1e6)}MB or less"

@@ -72,7 +72,7 @@ class Reporter(Observer):
             f"{self._run.bundle}: {manifest.model.name} in {len(manifest.steps)} steps, compiled for "
             f"{manifest.target.name} with a budget of {megabytes(manifest.budget_bytes)}; checked: {checked}",
             f"{threads} threads; of {megabytes(sum(weights))} of weights {megabytes(pinned)} stay in memory once read, "
-            f"{megabytes(sum(weights) - pinned)} are read each time",
+            f"{megabytes(sum(weights) - pinned)} are read each time{_compressed(manifest)}",
             f"{megabytes(memory().resident_bytes)} resident before the first input",
         )
 
@@ -138,6 +138,13 @@ class Reporter(Observer):
     def _show(self, lines: Iterable[str]) -> None:
         self._progress.clear()
         show(lines)
+
+
+def _compressed(manifest: Manifest) -> str:
+    """Return how much storage reads for that, where it is less."""
+    read_bytes = sum(step.read_bytes for step in manifest.steps)
+    is_less = read_bytes < sum(step.streamed_bytes for step in manifest.steps)
+    return f", as {megabytes(read_bytes)} compressed" if is_less else ""
 
 
 def _weights(step: Step) -> str:

@@ -95,7 +95,7 @@ class Executor:
         opener = opener or self.interface.open_session
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
         self._arena: ActivationArena | None = None
-        streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
+        read_bytes = sum(step.read_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
             manifest.steps,
@@ -103,7 +103,7 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
+            keep_cached=_is_available(manifest.budget_bytes + read_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0

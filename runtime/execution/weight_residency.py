@@ -122,7 +122,8 @@ class WeightResidency:
         for weights in (self._weights[other] for other in order if other in self._weights):
             if weights.streamed_bytes:
                 ahead_bytes = min(self._steps[index].ahead_bytes, weights.streamed_bytes)
-                yield _Target(weights=weights, stop=weights.pinned_bytes + ahead_bytes)
+                stop = weights.reachable(weights.pinned_bytes + ahead_bytes)
+                yield _Target(weights=weights, stop=max(weights.pinned_bytes, stop))
                 return
             yield _Target(weights=weights, stop=weights.nbytes)
 

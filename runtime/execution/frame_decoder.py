@@ -1,0 +1,34 @@
+"""Decompress the frames of a weights file into the memory where the weights belong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hyps.runtime.bundle.compression import decompress_frame, frame_decompressor
+from hyps.runtime.bundle.manifest import FRAME_BYTES
+
+
+class FrameDecoder:
+    """What one thread needs to decompress one frame after the other; a frame is read into ``stored``."""
+
+    def __init__(self) -> None:
+        self.stored = memoryview(bytearray(FRAME_BYTES))
+        self._planes = memoryview(bytearray(FRAME_BYTES))
+        self._decompressor = frame_decompressor()
+
+    def decode(self, stored_bytes: int, item_bytes: int, target: memoryview) -> None:
+        """Decompress the first ``stored_bytes`` of ``stored`` into ``target``; raise `FrameError` unless they fill it."""
+        stored = self.stored[:stored_bytes]
+        if item_bytes == 1:
+            decompress_frame(self._decompressor, stored, target)
+            return
+        planes = self._planes[: len(target)]
+        decompress_frame(self._decompressor, stored, planes)
+        merge_planes(planes, item_bytes, target)
+
+
+def merge_planes(planes: memoryview, item_bytes: int, target: memoryview) -> None:
+    """Write the items whose first bytes are the first of ``item_bytes`` planes, and so on, to ``target``."""
+    merged = np.frombuffer(target, np.uint8)
+    for index, plane in enumerate(np.frombuffer(planes, np.uint8).reshape(item_bytes, -1)):
+        merged[index::item_bytes] = plane
