@@ -14,6 +14,7 @@ from hyps.compiler.requests import ShardPolicy, planning_request, requested_shar
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
 from hyps.passes.planning.request import CutMode, HighestTier, Tile
+from hyps.runtime.bundle.library_memory import Interface
 
 #: Called with a stage of the compilation (``reading``, ``planning``, ``analysing``, ``writing``), and how much of it is
 #: done, from 0 to 1. An exception that it raises ends the compilation, and nothing is left.
@@ -28,6 +29,7 @@ def compile_model(
     memory_bytes: int | None = None,
     threads: int | None = None,
     onnxruntime: str | None = None,
+    interface: Interface = "python",
     split: CutMode = "auto",
     shards: Mapping[str, tuple[str, int]] | None = None,
     shard_policy: ShardPolicy = "auto",
@@ -71,6 +73,7 @@ def compile_model(
         memory_bytes=memory_bytes,
         threads=threads,
         onnxruntime=onnxruntime,
+        interface=interface,
         compress_weights=compress_weights,
     )
     if request.budget_bytes is None and not max_params and not shards:

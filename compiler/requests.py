@@ -15,6 +15,7 @@ from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
+from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.suggestions import did_you_mean
 from hyps.runtime.units import megabytes_down, megabytes_up
 
@@ -76,15 +77,17 @@ def resolve_request(
     memory_bytes: int | None,
     threads: int | None,
     onnxruntime: str | None = None,
+    interface: Interface = "python",
     compress_weights: bool = False,
 ) -> tuple[Request, Target | None]:
     """Return ``base`` with its budget, threads and device set, and the target's profile.
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
-    or else to the one that takes most memory. ``compress_weights`` asks for compressed weights where the device's storage is
-    slower than decompression. Raises `TargetError` for a target that cannot be read, and `OptionError` for
-    a budget above what the target has, for a number that is none, and for text that is no version.
+    or else to the one that takes most memory. ``interface`` is how the device calls it. ``compress_weights`` asks for
+    compressed weights where the device's storage is slower than decompression. Raises `TargetError` for a target that cannot
+    be read, and `OptionError` for a budget above what the target has, for a number that is none, for text that is no
+    version, and for the C interface without pictures.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
     check_count("threads", threads, "threads")
@@ -100,6 +103,10 @@ def resolve_request(
         device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
     except ValueError as error:
         raise OptionError(f"--onnxruntime: {error}") from None
+    check_choice("interface", interface, get_args(Interface))
+    if interface == "c" and not base.images:
+        raise OptionError("onnxruntime's C interface is for pictures; give --preprocess too, or leave --interface c out")
+    device = device.with_interface(interface)
     device = device.with_compressed_weights() if compress_weights else device
     request = replace(
         base,

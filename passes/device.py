@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
-from hyps.runtime.bundle.library_memory import COSTLIEST, library_memory
+from hyps.runtime.bundle.library_memory import COSTLIEST, Interface, library_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,8 @@ class DeviceRates:
 
     #: The version of onnxruntime (its first two numbers) that the next two figures are for.
     onnxruntime: str = COSTLIEST
+    #: The interface to it that they are for.
+    interface: Interface = "python"
 
     #: The peak of ``hyps-run`` while it starts: all imports, before it gives back the pages of code that runs only once.
     start_bytes: int = library_memory(COSTLIEST).start_bytes
@@ -43,6 +45,16 @@ class DeviceRates:
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
     #: Seconds of a step without work: open the session, run it, release it.
     step_s: float = calibrated("step_s")
+
+    def with_interface(self, interface: Interface) -> Self:
+        """Return this machine with another interface to onnxruntime; figures that were measured change by the difference."""
+        found, own = (library_memory(self.onnxruntime, each) for each in (interface, self.interface))
+        return replace(
+            self,
+            interface=interface,
+            start_bytes=self.start_bytes + found.start_bytes - own.start_bytes,
+            process_bytes=self.process_bytes + found.process_bytes - own.process_bytes,
+        )
 
     @property
     def weights_bytes_per_s(self) -> float:
@@ -76,7 +88,7 @@ class DeviceRates:
 
     def with_onnxruntime(self, version: str) -> Self:
         """Return this machine with another version of onnxruntime. Raises `ValueError` for text that is no version."""
-        found, own = library_memory(version), library_memory(self.onnxruntime)
+        found, own = (library_memory(each, self.interface) for each in (version, self.onnxruntime))
         return replace(
             self,
             onnxruntime=found.version,

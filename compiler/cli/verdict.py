@@ -32,7 +32,7 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
         yield from fact(name, value)
     model, target = manifest.model, manifest.target
     yield from fact("model", f"{model.parameters:,} parameters, {megabytes(model.weight_bytes)} of weights")
-    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, onnxruntime up to {target.onnxruntime}")
+    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
     if job.tune:
         yield from fact("tuned", _tuned(compiled))
     yield unwrapped_fact("bundle", str(job.output))

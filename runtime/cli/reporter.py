@@ -12,6 +12,7 @@ import msgspec
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
+from hyps.runtime.execution.tensor import shape_of
 from hyps.runtime.io.files import save, save_profile
 from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import json_text, note, say, show
@@ -111,7 +112,7 @@ class Reporter(Observer):
         record = ResultRecord(
             input=result.name,
             top=top_classes(self._manifest, result.outputs, options.top),
-            outputs={name: tuple(values.shape) for name, values in result.outputs.items()},
+            outputs={name: shape_of(values) for name, values in result.outputs.items()},
             latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,

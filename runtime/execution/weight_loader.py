@@ -6,11 +6,9 @@ import hashlib
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
 from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weights_files import weights_file
 
@@ -96,11 +94,10 @@ class StepWeights:
         if self.pinned_bytes:
             self.buffer.release(self.pinned_bytes, self.nbytes)
 
-    def values(self) -> dict[str, ort.OrtValue]:
-        """Return the weights by name, as onnxruntime values over this memory, without a copy."""
+    def values(self) -> dict[str, RawTensor]:
+        """Return the weights by name, over this memory, without a copy."""
         values = {}
         for tensor in self._record.tensors:
-            kind = STORAGE_TYPES[tensor.dtype]
-            flat = np.frombuffer(self._view, kind.storage, tensor.elements, tensor.offset)
-            values[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
+            stop = tensor.offset + tensor.elements * STORAGE_TYPES[tensor.dtype].item_bytes
+            values[tensor.name] = RawTensor(tensor.dtype, tensor.shape, self._view[tensor.offset : stop])
         return values

@@ -16,10 +16,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
@@ -66,8 +65,8 @@ class WeightResidency:
             for index, file in files.items()
         }
 
-    def values(self, index: int) -> dict[str, ort.OrtValue]:
-        """Return a step's weights by name, as onnxruntime values; their content is valid from `enter` to `leave`."""
+    def values(self, index: int) -> dict[str, RawTensor]:
+        """Return a step's weights by name; their content is valid from `enter` to `leave`."""
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 

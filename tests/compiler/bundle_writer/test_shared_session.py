@@ -20,7 +20,8 @@ from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Manifest, Reason
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.executor import load_executor
-from hyps.runtime.execution.session import Session, open_session, session_options
+from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.session import open_session, session_options
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.onnxes import model, node, value, weight
 
