@@ -12,7 +12,7 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last seven.
+    # All of these are optional: leave out what was not measured. No built-in target has the last eight.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -23,9 +23,11 @@ of a target's name::
     gemm_macs_per_s = 12_000_000_000        # the same of a matrix-matrix Gemm (256 x 256 x 256) in the caches
     gemv_bytes_per_s = 2_500_000_000        # weight bytes a second of a Gemm of one row (transB = 1) over weights larger
                                             # than the caches, in memory: bound by the memory, not by the processor
+    decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
 
     [sources]                           # optional in your own file: the source of each figure
-    memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates)
+    memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
+                                        # decompression
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -65,6 +67,7 @@ _POSITIVE = (
     "conv_macs_per_s",
     "gemm_macs_per_s",
     "gemv_bytes_per_s",
+    "decompression_bytes_per_s",
 )
 
 TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
@@ -82,6 +85,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     process: str = ""
     threads: str = ""
     compute: str = ""
+    decompression: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +109,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     conv_macs_per_s: int | None = None
     gemm_macs_per_s: int | None = None
     gemv_bytes_per_s: int | None = None
+    decompression_bytes_per_s: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:
@@ -129,6 +134,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rates = DeviceRates(
             cache_bytes=max(0, self.budget_bytes - budget_bytes),
             storage_bytes_per_s=self.storage_read_bytes_per_s,
+            decompression_bytes_per_s=self.decompression_bytes_per_s or default.decompression_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
         )

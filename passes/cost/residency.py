@@ -150,10 +150,11 @@ class _Search:
             rates = [min(bytes_per_s, fresh_bytes_per_s) if each else bytes_per_s for each in fresh]
             return _latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates)
 
-        cold_s, cached_s = latency_s(self._device.storage_bytes_per_s), latency_s(self._device.memory_bytes_per_s)
+        device = self._device
+        cold_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
         streamed = sum(streamed_bytes)
-        reading_s = streamed / self._device.storage_bytes_per_s
-        if streamed > self._device.cache_bytes:
+        reading_s = streamed / device.weights_bytes_per_s
+        if streamed * device.stored_part > device.cache_bytes:
             return cold_s + (cached_s + reading_s) / 100, cold_s
         return cached_s + (cold_s + reading_s) / 100, cold_s
 

@@ -157,7 +157,7 @@ def _fastest_residency(
     lean = plan_residency(needs, budget, request.device).slower_by(fresh_s)
     most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
     region_bytes = arena_region_bytes(most_live)
-    if region_bytes is None or not can_use_arena(graph):
+    if request.tier == "lean" or region_bytes is None or not can_use_arena(graph):
         return lean, None
     more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
     pairs = zip(needs, more, strict=True)

@@ -73,6 +73,8 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
         ("Gemm", f"{target.gemm_macs_per_s / 1e9:.1f} G/s", "multiply-adds, in cache"),
         ("Gemm, one row", f"{megabytes(target.gemv_bytes_per_s)}/s", "of weights, from memory"),
     ]
+    if rate := target.decompression_bytes_per_s:
+        rows.append(("decompression", f"{megabytes(rate)}/s", "of compressed weights, by one thread"))
     yield target.title
     for figure, value, meaning in rows:
         yield f"  {figure:13}  {value:>14}  {meaning}"

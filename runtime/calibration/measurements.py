@@ -28,7 +28,10 @@ MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
-    """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage."""
+    """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
+
+    ``decompression_bytes_per_s`` is None where zstandard is not installed.
+    """
 
     board: str | None
     memory: AvailableMemory
@@ -36,6 +39,7 @@ class DeviceMeasurements:
     storage: StorageProbe
     processor: Processor
     rates: Rates
+    decompression_bytes_per_s: int | None
     baseline: Baseline
 
 
@@ -51,15 +55,24 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     announce(next(stages))
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
+    from hyps.runtime.calibration.decompression import decompression_bytes_per_s
     from hyps.runtime.calibration.rates import rates
 
     announce(next(stages))
     cores = processor()
     speed = rates(cores.cores, cores.cache_bytes, memory.available_bytes)
+    decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
     return DeviceMeasurements(
-        board=board(), memory=memory, folder=folder, storage=disk, processor=cores, rates=speed, baseline=own
+        board=board(),
+        memory=memory,
+        folder=folder,
+        storage=disk,
+        processor=cores,
+        rates=speed,
+        decompression_bytes_per_s=decompressed,
+        baseline=own,
     )
 
 

@@ -34,6 +34,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     conv_macs_per_s: int
     gemm_macs_per_s: int
     gemv_bytes_per_s: int
+    decompression_bytes_per_s: int | None
     sources: dict[str, str]
 
     @property
@@ -62,13 +63,14 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         conv_macs_per_s=rates.conv_macs_per_s,
         gemm_macs_per_s=rates.gemm_macs_per_s,
         gemv_bytes_per_s=rates.gemv_bytes_per_s,
+        decompression_bytes_per_s=measured.decompression_bytes_per_s,
         sources=_sources(measured),
     )
 
 
 def toml_text(target: Calibration) -> str:
     """Return the target file's text."""
-    fields = msgspec.structs.asdict(target)
+    fields = {key: value for key, value in msgspec.structs.asdict(target).items() if value is not None}
     sources = fields.pop("sources")
     lines = [f"{key} = {_toml_value(value)}\n" for key, value in fields.items()]
     return "".join([*lines, _NETWORK_NOTE, "\n[sources]\n", *(f"{k} = {_toml_value(v)}\n" for k, v in sources.items())])
@@ -108,6 +110,8 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
         "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
         f"over {weights_mb:.0f} MB",
     }
+    if measured.decompression_bytes_per_s:
+        methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
     return {key: f"{method}; {stamp}" for key, method in methods.items()}
 
 

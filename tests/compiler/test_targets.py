@@ -31,6 +31,7 @@ MEASURED = (
     "conv_macs_per_s",
     "gemm_macs_per_s",
     "gemv_bytes_per_s",
+    "decompression_bytes_per_s",
 )
 OWN = """\
 name = "own"
