@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyps.models.catalogue import NETWORKS, build
 from hyps.models.writer import data_path
@@ -101,7 +103,7 @@ def _made(command: Sequence[str | Path]) -> bool:
     return done.returncode == 0
 
 
-def _values(network: str) -> np.ndarray:  # type: ignore[type-arg]
+def _values(network: str) -> NDArray[Any]:
     """Return an input: seeded numbers, or for a network of tokens some of its first hundred."""
     described, random = NETWORKS[network], np.random.default_rng(0)
     if np.issubdtype(described.input_dtype, np.integer):

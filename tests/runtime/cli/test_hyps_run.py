@@ -136,18 +136,20 @@ def test_what_was_saved_can_be_run_on(cifar_bundle: Path, hyps_run: Run, root: P
         np.testing.assert_array_equal(saved["scores"], whole(root, tensor, 2))
 
 
-PROFILE_HEAD = ["step", "load", "run", "read", "resident"]
+PROFILE_HEAD = ["step,", "ms", "wait", "open", "run", "copy", "close", "hash", "faults", "major", "read", "resident"]
 
 
 def test_profile(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
     text = hyps_run(cifar_bundle, photograph, "--profile")
     assert text.stderr == ""
-    assert_matches(r"00-scores( +\d+\.\d ms){2}( +\d+\.\d+ MB){2}", text.stdout.splitlines()[-1])
-    assert text.stdout.splitlines()[-2].split() == PROFILE_HEAD
+    head, step, total = text.stdout.splitlines()[-3:]
+    assert head.split() == PROFILE_HEAD
+    for name, line in (("00-scores", step), ("all", total)):
+        assert_matches(rf"{name}( +\d+\.\d){{6}}( +[\d,]+){{2}}( +\d+\.\d+ MB){{2}}", line)
     data = hyps_run(cifar_bundle, photograph, "--profile", "--json", "--repeat", "2")
     assert len(data.stdout.splitlines()) == 1
     assert data.stderr.splitlines()[0].split() == PROFILE_HEAD
-    assert len(data.stderr.splitlines()) == 2
+    assert len(data.stderr.splitlines()) == 3
 
 
 def test_a_folder_is_run_file_by_file(cifar_bundle: Path, photograph: Path, hyps_run: Run, tmp_path: Path) -> None:

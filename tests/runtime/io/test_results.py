@@ -148,13 +148,24 @@ def test_lines_of_what_has_no_classes_tell_the_outputs() -> None:
 
 
 def test_a_profile_has_a_row_per_step() -> None:
-    zeros = dict.fromkeys(("open_s", "run_s", "copy_s", "close_s", "hash_s"), 0.0) | dict.fromkeys(
-        ("minor_faults", "major_faults"), 0
-    )
-    first = {"wait_s": 0.0086, "open_s": 0.001, "run_s": 0.002, "minor_faults": 1200, "read_bytes": 204_800}
+    def profile(name: str, wait_s: float, run_s: float, faults: int, read_bytes: int, resident_bytes: int) -> StepProfile:
+        return StepProfile(
+            name=name,
+            wait_s=wait_s,
+            open_s=run_s / 2,
+            run_s=run_s,
+            copy_s=0,
+            close_s=0,
+            hash_s=0,
+            minor_faults=faults,
+            major_faults=0,
+            read_bytes=read_bytes,
+            resident_bytes=resident_bytes,
+        )
+
     rows = [
-        StepProfile(**{**zeros, **first, "name": "00-conv1_1", "resident_bytes": 57_300_000}),
-        StepProfile(**{**zeros, "name": "01", "wait_s": 12.5, "read_bytes": 0, "resident_bytes": 1_234_500_000}),
+        profile("00-conv1_1", 0.0086, 0.002, 1200, 204_800, 57_300_000),
+        profile("01", 12.5, 0.0, 0, 0, 1_234_500_000),
     ]
     assert list(profile_lines(rows)) == [
         "step, ms        wait  open  run  copy  close  hash  faults  major      read    resident",
