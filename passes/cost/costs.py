@@ -65,23 +65,28 @@ class Costs:
     def weights_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the resident weights of the partitions ``[start, stop)``, stop = start+1 .. end, each weight once."""
         end = self.count if end is None else end
-        low, high = np.searchsorted(self.shared[0], (start, end))
-        operator, previous, nbytes = self.shared[:, low:high]
-        enters = previous < start
-        resident = self.resident[start:end].copy()
-        np.add.at(resident, operator[enters] - start, nbytes[enters])
-        return np.cumsum(resident)
+        resident = self.resident[start:end]
+        low, high = self.shared[0].searchsorted((start, end))
+        if low < high:
+            operator, previous, nbytes = self.shared[:, low:high]
+            enters = previous < start
+            resident = resident.copy()
+            np.add.at(resident, operator[enters] - start, nbytes[enters])
+        return resident.cumsum()
 
     def live_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the live bytes, workspace included, while each of the operators ``start .. end-1`` runs in one session."""
         end = self.count if end is None else end
-        low, high = np.searchsorted(self.live_ranges[1], (start, end - 1))
-        first, last, nbytes = self.live_ranges[:, low:high]
-        crossed = first < start
-        kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
-        np.add.at(kept, last[crossed] + 1 - start, nbytes[crossed])
-        in_place = np.where(self.in_place_first[start:end] >= start, self.in_place[start:end], 0)
-        return self.input_bytes + np.cumsum(kept) + self.live[start:end] - in_place + self.workspace[start:end]
+        live = self.live[start:end] + self.workspace[start:end]
+        live -= self.in_place[start:end] * (self.in_place_first[start:end] >= start)
+        live += self.input_bytes
+        low, high = self.live_ranges[1].searchsorted((start, end - 1))
+        crossed = (self.live_ranges[0, low:high] < start).nonzero()[0] + low
+        if len(crossed):
+            kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
+            np.add.at(kept, self.live_ranges[1, crossed] + 1 - start, self.live_ranges[2, crossed])
+            live += kept.cumsum()
+        return live
 
     def activations_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""

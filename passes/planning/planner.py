@@ -12,7 +12,7 @@ from hyps.passes.planning.candidates import CAP_SHARES, MANY_OPERATORS, PRODUCT_
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import cut_reasons
-from hyps.passes.planning.partitions import partitions, segments_between
+from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
@@ -84,7 +84,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
 
 def _fits(whole: CostedModel, request: Request) -> bool:
     """Return whether a model keeps within the budget as one partition; then tables stay in memory."""
-    (segment,) = segments_between(whole.graph, whole.costs, ())
+    (segment,) = whole.segments.between(())
     return request.budget_bytes is None or segment.alone_bytes <= request.budget_bytes
 
 
