@@ -120,14 +120,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "write less"
             )
 
-    def device_rates(self, budget_bytes: int) -> DeviceRates:
-        """Return the rates that the planner needs, for a process that gets ``budget_bytes`` of the memory.
+    def device_rates(self) -> DeviceRates:
+        """Return the rates that the planner needs.
 
         Figures that the file leaves out are those of an unknown device.
         """
         default = DeviceRates()
         rates = DeviceRates(
-            cache_bytes=max(0, self.budget_bytes - budget_bytes),
+            available_bytes=self.budget_bytes,
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,

@@ -27,8 +27,8 @@ class DeviceRates:
     process_bytes: int = library_memory(COSTLIEST).process_bytes
     #: Bytes that decoding photographs adds: Pillow and its decoders.
     images_bytes: int = calibrated_bytes("images_bytes")
-    #: Bytes that the system has for its file cache next to the process; infinite where that is not known.
-    cache_bytes: float = math.inf
+    #: Bytes that the process and the system's file cache have together; infinite where that is not known.
+    available_bytes: float = math.inf
     #: Sequential reads of weights that are not in memory.
     storage_bytes_per_s: float = calibrated("storage_bytes_per_s")
     #: Convolutions, and products of several rows.

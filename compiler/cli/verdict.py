@@ -90,8 +90,8 @@ def _comparison(tried: CandidateSummary) -> str:
     """Say what one of the compared plans needs, and whether it was taken."""
     changes = counted(tried.changes, "split or tile", "splits or tiles")
     figures = (
-        f"{counted(tried.partitions, 'partition')}, {changes}, a peak of {megabytes(tried.peak_bytes)}, a cost of "
-        f"{tried.compared_s:.3g} s"
+        f"{counted(tried.partitions, 'partition')}, {changes}, a peak of {megabytes(tried.peak_bytes)}, about "
+        f"{tried.latency_s:.3g} s"
     )
     return f"refused: {figures}: {tried.refused}" if tried.refused else f"taken: {figures}"
 

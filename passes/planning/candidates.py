@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
+from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph
+from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import Partitioning, best_partitioning
 from hyps.passes.planning.plan import CandidateSummary
@@ -18,12 +22,15 @@ from hyps.passes.planning.tiling_search import Tiling
 from hyps.passes.sharding.exactness import inexact_reason
 from hyps.runtime.bundle.residency import StepMemory
 
-#: Caps to try for partitions, as shares of the budget above the smallest one that works; weights get the rest.
-CAP_SHARES = (0.0, 0.1, 0.4)
+#: A model with more operators than this gets only a few caps.
+MANY_OPERATORS = 2_000
+#: Caps to try for partitions are the smallest budget, multiples of what it leaves to the network, and the whole model's
+#: peak. The factor between two caps is larger for models with more operators.
+CAP_FACTORS = ((800, 1.5), (MANY_OPERATORS, 3.0), (math.inf, 12.0))
 #: Caps to try for one product, as shares of what a partition may need besides the process.
 PRODUCT_SHARES = (1.0, 0.5)
-#: A model with more operators than this gets only the first cap.
-MANY_OPERATORS = 2_000
+#: Of a budget's plans, the fastest are tried with these smaller budgets, too, times a power of two, in bytes.
+LOWER_BUDGETS, TRIED_WITH_LOWER, MANY_STEPS = (64e6, 72e6, 80e6, 96e6, 112e6), 3, 400
 #: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
 
@@ -36,19 +43,39 @@ class Candidate:
     sharded: ShardedModel
     partitioning: Partitioning
     budget_bytes: int
+    needs: tuple[StepNeeds, ...]
     residency_plan: ResidencyPlan
     start_bytes: int
     inexact_reason: str | None
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """The lower the better: exactness first, then time."""
-        return self.inexact_reason is not None, self.compared_s
+    def rank(self) -> tuple[bool, float, float]:
+        """The lower the better: exactness first, then time, then what reading costs."""
+        return self.inexact_reason is not None, self.latency_s, self.residency_plan.rank[1]
 
     @property
-    def compared_s(self) -> float:
-        """The cost by which plans are compared."""
-        return self.residency_plan.cost / (_TILED_TIME_SHARE if self.tiling.changes else 1)
+    def latency_s(self) -> float:
+        """The estimated seconds of an inference that follows another."""
+        return self._raised(self.residency_plan.latency_s)
+
+    @property
+    def storage_s(self) -> float:
+        """The same where every weight that is read comes from storage, not from the system's cache."""
+        return self._raised(self.residency_plan.storage_s)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model is one partition whose weights all stay in memory: no other plan is faster."""
+        steps = self.residency_plan.residency.steps
+        all_pinned = len(steps) == 1 and steps[0].pinned_bytes == self.needs[0].memory.weights_bytes
+        return all_pinned and steps[0].session_stays_open and not self.tiling.changes
+
+    def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
+        """Return the same partitions with what stays in memory within another budget."""
+        return replace(self, residency_plan=plan_residency(self.needs, budget_bytes, device))
+
+    def _raised(self, seconds: float) -> float:
+        return seconds / (_TILED_TIME_SHARE if self.tiling.changes else 1)
 
     def summary(self, best: Candidate) -> CandidateSummary:
         """Return what this plan needs, and why ``best`` was taken instead."""
@@ -56,8 +83,7 @@ class Candidate:
             partitions=len(self.partitioning.segments),
             changes=len(self.tiling.changes) + len(self.sharded.changes),
             peak_bytes=max(self.start_bytes, *(step.peak_bytes for step in self.residency_plan.residency.steps)),
-            latency_s=self.residency_plan.latency_s,
-            compared_s=self.compared_s,
+            latency_s=self.latency_s,
             refused=self._refusal(best),
         )
 
@@ -70,48 +96,63 @@ class Candidate:
         return f"inexact, {self.inexact_reason}" if less_exact else "slower"
 
 
-def candidates(
-    search: BudgetSearch, request: Request, *, tiles: bool, advance: Callable[[int], None]
-) -> Iterator[Candidate]:
-    """Yield plans within the budget, first the one that may use all of it; yield none if the budget is too small.
+#: A sharded model and its cuts.
+_Partitions = tuple[CostedModel, tuple[int, ...]]
 
-    If the first plan is exact, all others use exact splits only. ``advance`` is called with 1 for each candidate, and
-    after the search for the smallest exact budget.
+
+def candidates(
+    search: BudgetSearch, request: Request, *, tiles: bool, limit_bytes: float = math.inf, advance: Callable[[int], None]
+) -> Iterator[Candidate]:
+    """Yield plans within the budget, first the one with the largest partitions; yield none if the budget is too small.
+
+    Partitions are kept within caps of at most ``limit_bytes``. The caps do not depend on the budget: a plan that is found
+    for one budget is found for any larger one, too. If the first plan is exact, all others use exact splits only.
+    ``advance`` is called with 1 for each cap.
     """
     budget = request.budget_bytes
-    if budget is not None and budget < search.minimum(tiles=tiles):
+    if budget is None:
+        yield from _capped_candidates(search, request, request, tiles=tiles, exact=False, known=set())
         return
-    tiling = search.tiling(budget or 0, tiles=tiles)
-    sharded = search.sharded.get(tiling.costed, required_splits(tiling.costed, request))
-    best = best_partitioning(sharded, request)
-    first = _candidate(tiling, sharded, best, request) if best is not None else None
-    if first is not None:
-        advance(1)
-        yield first
-    if budget is None or request.split != "auto" or (best is not None and not best.cuts):
-        return
-    exact = first is not None and first.inexact_reason is None
-    lowest = search.minimum(tiles=tiles)
-    if exact:
-        lowest = min(search.minimum(tiles=tiles, exact=True), budget)
-        advance(1)
-    shares = CAP_SHARES if len(tiling.costed.graph.operators) <= MANY_OPERATORS else CAP_SHARES[:1]
-    for share in shares:
-        capped = replace(request, budget_bytes=lowest + int((budget - lowest) * share))
-        for candidate in _capped_candidates(search, request, capped, tiles=tiles, exact=exact):
-            advance(1)
+    allowed = [cap for cap in _caps(search, tiles=tiles) if cap <= min(budget, limit_bytes)]
+    exact_bytes, known = 0, set()
+    for cap in reversed(allowed):
+        is_first = cap == allowed[-1]
+        if cap < exact_bytes or (tiles and not is_first and not search.tiling(cap, tiles=True).changes):
+            continue
+        capped = replace(request, budget_bytes=cap)
+        for candidate in _capped_candidates(search, request, capped, tiles=tiles, exact=exact_bytes > 0, known=known):
             yield candidate
+            if candidate.is_whole:
+                return
+            if is_first and candidate.inexact_reason is None and not exact_bytes:
+                exact_bytes = min(search.minimum(tiles=tiles, exact=True), cap)
+        advance(1)
+
+
+def _caps(search: BudgetSearch, *, tiles: bool) -> list[int]:
+    """Return the caps to try for partitions, the lowest first."""
+    count = len(search.whole.graph.operators)
+    factor = next(factor for most, factor in CAP_FACTORS if count <= most)
+    process = search.whole.costs.process_bytes
+    (whole,) = search.whole.segments.between(())
+    caps = [search.minimum(tiles=tiles)]
+    while (cap := process + int((caps[-1] - process) * factor)) < whole.alone_bytes:
+        caps.append(cap)
+    return [*caps, whole.alone_bytes] if whole.alone_bytes > caps[-1] else caps
 
 
 def _capped_candidates(
-    search: BudgetSearch, request: Request, capped: Request, *, tiles: bool, exact: bool
+    search: BudgetSearch, request: Request, capped: Request, *, tiles: bool, exact: bool, known: set[_Partitions]
 ) -> Iterator[Candidate]:
-    """Yield the plans whose partitions keep within the budget of ``capped``, splitting products ever finer."""
+    """Yield the plans whose partitions keep within the budget of ``capped``, splitting products ever finer.
+
+    ``known`` are the partitions of plans that were yielded before; none is yielded again.
+    """
     cap, process = capped.budget_bytes, request.process_bytes
-    assert cap is not None
-    tiling = search.tiling(cap, tiles=tiles)
+    tiling = search.tiling(cap or 0, tiles=tiles)
     tried = set()
-    for product_bytes in (process + int((cap - process) * share) for share in PRODUCT_SHARES):
+    for share in PRODUCT_SHARES if cap is not None else PRODUCT_SHARES[:1]:
+        product_bytes = process + int((cap - process) * share) if cap is not None and share < 1 else None
         splits = required_splits(
             tiling.costed, capped, exact=exact, product_bytes=product_bytes, given_bytes=request.budget_bytes
         )
@@ -119,8 +160,32 @@ def _capped_candidates(
             continue
         tried.add(splits)
         sharded = search.sharded.get(tiling.costed, splits)
-        if (best := best_partitioning(sharded, capped, apart=product_bytes < cap)) is not None:
+        best = best_partitioning(sharded, capped, apart=product_bytes is not None)
+        if best is not None and (partitions := (sharded.costed, best.cuts)) not in known:
+            known.add(partitions)
             yield _candidate(tiling, sharded, best, request)
+
+
+def within_lower_budgets(found: Iterable[Candidate], request: Request) -> Iterator[Candidate]:
+    """Yield the fastest of ``found`` with what stays in memory within lower budgets: what is valid there is valid here.
+
+    A search for one budget may miss what the search for a lower one finds.
+    """
+    fastest = sorted(found, key=lambda each: each.rank)[:TRIED_WITH_LOWER]
+    for each in fastest if request.budget_bytes is not None else ():
+        alone = max(need.memory.alone_bytes for need in each.needs)
+        if len(each.needs) <= MANY_STEPS and not each.is_whole:
+            for lower in _lower_budgets(request.budget_bytes or 0):
+                if lower >= alone:
+                    yield each.within(lower, request.device)
+
+
+def _lower_budgets(budget_bytes: int) -> Iterator[int]:
+    for octave in itertools.count():
+        for first in LOWER_BUDGETS:
+            if (lower := int(first) << octave) >= budget_bytes:
+                return
+            yield lower
 
 
 def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning, request: Request) -> Candidate:
@@ -128,12 +193,13 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    needs = _step_needs(graph, partitioning, request.device.memory_bytes_per_s)
+    needs = tuple(_step_needs(graph, partitioning, request.device.memory_bytes_per_s))
     return Candidate(
         tiling=tiling,
         sharded=sharded,
         partitioning=partitioning,
         budget_bytes=budget,
+        needs=needs,
         residency_plan=plan_residency(needs, budget, request.device),
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, partitioning.cuts),

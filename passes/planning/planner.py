@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
-from hyps.passes.planning.candidates import CAP_SHARES, MANY_OPERATORS, PRODUCT_SHARES, candidates
+from hyps.passes.planning.candidates import MANY_OPERATORS, candidates, within_lower_budgets
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.minimum_budget import BudgetSearch
 from hyps.passes.planning.partitioning import cut_reasons
@@ -20,7 +20,7 @@ from hyps.passes.rewrite import Change
 from hyps.passes.weights import Model
 from hyps.runtime.units import megabytes_down, megabytes_up
 
-#: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest untiled one.
+#: Tiles are tried for partitions up to this multiple of the smallest budget that works without them.
 _TIGHT_FACTOR = 1.5
 
 
@@ -36,7 +36,7 @@ class PlannedModel:
 
 def planning_stages(model: Model) -> int:
     """Return about how many stages `plan` has; each takes about equally long."""
-    return 5 if len(model.proto.graph.node) > MANY_OPERATORS else 4 + len(CAP_SHARES) * len(PRODUCT_SHARES)
+    return 4 if len(model.proto.graph.node) > MANY_OPERATORS else 8
 
 
 def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda count: None) -> PlannedModel:
@@ -52,11 +52,12 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     smallest = search.minimum(tiles=False)
     advance(1)
     found = [*candidates(search, request, tiles=False, advance=advance)]
-    if not found or (request.budget_bytes or 0) < _TIGHT_FACTOR * smallest:
-        smallest = search.minimum(tiles=True)
-        found += candidates(search, request, tiles=True, advance=advance)
+    if request.budget_bytes is not None and not any(each.is_whole for each in found):
+        limit, smallest = _TIGHT_FACTOR * smallest, search.minimum(tiles=True)
+        found += candidates(search, request, tiles=True, limit_bytes=limit, advance=advance)
     if not found:
         raise _does_not_fit(search, request, smallest)
+    found += within_lower_budgets(found, request)
     best = min(found, key=lambda candidate: candidate.rank)
     graph = best.sharded.costed.graph
     result = Plan(
@@ -72,7 +73,8 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=lowest.minimum(tiles=True),
-        latency_s=best.residency_plan.latency_s,
+        latency_s=best.latency_s,
+        storage_latency_s=best.storage_s,
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,

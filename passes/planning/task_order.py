@@ -158,7 +158,7 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
 
 
 def _runs(graph: TaskGraph, ready: tuple[int, ...], highest: int, live: int, finished: int) -> list[_Run]:
-    """Return how each ready task would run; only the first that raises no peak and leaves no more bytes live, if any does."""
+    """Return how each ready task would run; or only the first that raises no peak and leaves no more bytes live."""
     runs = []
     for index in ready:
         needed, live_after = _run(graph.tasks[index], live, finished)

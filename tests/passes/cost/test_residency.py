@@ -16,7 +16,7 @@ from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 MB = 1_000_000
 #: Reading a megabyte takes as long as computing for ten milliseconds.
-SLOW = DeviceRates(storage_bytes_per_s=100e6, step_s=0.0, cache_bytes=0)
+SLOW = DeviceRates(storage_bytes_per_s=100e6, step_s=0.0, available_bytes=0)
 
 
 def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> StepNeeds:
@@ -54,7 +54,7 @@ NEEDS = st.lists(
 @given(needs=NEEDS, spare=st.integers(0, 300), rate=st.sampled_from([1e6, 20e6, 1e9, 1e10]), cached=st.booleans())
 def test_the_budget_is_kept(needs: list[StepNeeds], spare: int, rate: float, cached: bool) -> None:
     budget = max(need.memory.alone_bytes for need in needs) + spare * MB
-    device = DeviceRates(storage_bytes_per_s=rate, cache_bytes=1 << 40 if cached else 0)
+    device = DeviceRates(storage_bytes_per_s=rate, available_bytes=1 << 40 if cached else 0)
     decision = plan_residency(needs, budget, device).residency
     found = decision.steps
     assert [each.peak_bytes for each in found] == peaks(needs, decision)
@@ -66,7 +66,7 @@ def test_the_budget_is_kept(needs: list[StepNeeds], spare: int, rate: float, cac
 def test_on_slow_storage_the_budget_is_used(needs: list[StepNeeds], spare: int) -> None:
     """At most the weights less the budget's rest above the working set are read, within 2 % and some huge pages."""
     budget = max(need.memory.alone_bytes for need in needs) + spare * MB
-    device = DeviceRates(storage_bytes_per_s=1e5, cache_bytes=0)
+    device = DeviceRates(storage_bytes_per_s=1e5, available_bytes=0)
     found = plan_residency(needs, budget, device).residency.steps
     total, pinned = sum(need.memory.weights_bytes for need in needs), sum(each.pinned_bytes for each in found)
     working_set = max(each.peak_bytes for each in found) - pinned
@@ -135,7 +135,7 @@ def test_sessions_that_are_shared_take_no_room() -> None:
 
 def test_small_steps_cost_time_though_a_session_runs_all() -> None:
     few, many = [step(40, 30)] * 4, [sharing(step(40, 3), compute_s=0.001)] * 40
-    device = replace(SLOW, cache_bytes=1 << 40, step_s=0.001)
+    device = replace(SLOW, available_bytes=1 << 40, step_s=0.001)
     assert plan_residency(few, 110 * MB, device).cost < plan_residency(many, 110 * MB, device).cost
 
 
