@@ -37,8 +37,24 @@ class DeviceRates:
     gemv_bytes_per_s: float = calibrated("gemv_bytes_per_s")
     #: Operators that only move bytes, and copies of tensors that cross a cut.
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
-    #: Seconds of a step without work: open the session, run it, release it.
+    #: Depthwise convolutions.
+    depthwise_macs_per_s: float = calibrated("depthwise_macs_per_s")
+    #: Writing to memory that the system has not given to the process yet.
+    fresh_bytes_per_s: float = calibrated("fresh_pages_bytes_per_s")
+    #: Seconds to open a session, and more for each of its operators.
+    open_s: float = calibrated("open_s")
+    open_node_s: float = calibrated("open_node_s")
+    #: Seconds of a step whose session is open, besides computing.
     step_s: float = calibrated("step_s")
+
+    @property
+    def cached_bytes_per_s(self) -> float:
+        """Reads of weights that are in the system's file cache: each byte is read from memory and written to it."""
+        return self.memory_bytes_per_s / 2
+
+    def opening_s(self, operators: int) -> float:
+        """Return the seconds to open a session of a number of operators, and to release it."""
+        return self.open_s + self.open_node_s * operators
 
     def with_onnxruntime(self, version: str) -> Self:
         """Return this machine with another version of onnxruntime. Raises `ValueError` for text that is no version."""

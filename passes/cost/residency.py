@@ -45,10 +45,11 @@ STEADY_TRIALS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeeds:
-    """The memory and the computing time that one step needs."""
+    """The memory that one step needs, and its seconds of computing, and of opening its session."""
 
     memory: StepMemory
     compute_s: float
+    opening_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +101,11 @@ class _Search:
         self._budget_bytes = budget_bytes
         self._device = device
         opening_s = [
-            0.0 if stays else device.step_s * (SHARED_SESSION_PART if memory.shares_session else 1)
-            for memory, stays in zip(memories, self.sessions.stay_open, strict=True)
+            0.0 if stays else need.opening_s * (SHARED_SESSION_PART if need.memory.shares_session else 1)
+            for need, stays in zip(needs, self.sessions.stay_open, strict=True)
         ]
         #: The seconds of each step after its weights are in memory; the next step's are read ahead meanwhile.
-        self._busy_s = [need.compute_s + opening for need, opening in zip(needs, opening_s, strict=True)]
+        self._busy_s = [device.step_s + need.compute_s + opening for need, opening in zip(needs, opening_s, strict=True)]
 
     def alternating(self, slack_bytes: int) -> ResidencyPlan:
         """Return the best plan in which streamed weights come and go; ``slack_bytes`` are kept for huge pages."""
@@ -168,7 +169,7 @@ class _Search:
             return rounded_up(_latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates))
 
         device, streamed = self._device, sum(streamed_bytes)
-        storage_s, cached_s = latency_s(device.storage_bytes_per_s), latency_s(device.memory_bytes_per_s)
+        storage_s, cached_s = latency_s(device.storage_bytes_per_s), latency_s(device.cached_bytes_per_s)
         is_cached = streamed + max(step.peak_bytes for step in residency.steps) <= device.available_bytes
         return ResidencyPlan(
             residency=residency,

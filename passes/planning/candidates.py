@@ -193,7 +193,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    needs = tuple(_step_needs(graph, partitioning, request.device.memory_bytes_per_s))
+    needs = tuple(_step_needs(graph, partitioning, request.device))
     return Candidate(
         tiling=tiling,
         sharded=sharded,
@@ -206,7 +206,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     )
 
 
-def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
+def _step_needs(graph: Graph, partitioning: Partitioning, device: DeviceRates) -> Iterator[StepNeeds]:
     """Yield what each segment needs; its time includes copying the tensors across its end (`hyps.passes.cost.latency`)."""
     operators = [[graph.operators[index] for index in segment.operators] for segment in partitioning.segments]
     keys = [shared_session_key(graph, each) for each in operators]
@@ -224,4 +224,5 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
             session_bytes=SESSION_BYTES + segment.weight_bytes - weights,
             shares_session=key is not None and key in adjacent,
         )
-        yield StepNeeds(memory=memory, compute_s=computing + segment.leaving_bytes / memory_bytes_per_s)
+        copying = segment.leaving_bytes / device.memory_bytes_per_s
+        yield StepNeeds(memory=memory, compute_s=computing + copying, opening_s=device.opening_s(len(own)))
