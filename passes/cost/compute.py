@@ -2,9 +2,9 @@
 
 The estimate is a roofline, the longest of three times: computing the multiply-adds at the device's rate, reading the weights
 at the rate of a product of one row, and reading and writing the tensors at the memory's rate. A depthwise convolution has a
-rate of its own: onnxruntime computes it as products of one row. To this comes the time in which the system finds and clears
-the pages of a large result, since a session gives every tensor back at once. An activation that onnxruntime fuses into the
-operator before takes no time.
+rate of its own: onnxruntime computes it as products of one row. A recurrent operator is a product of one row at each step of
+its sequence. To this comes the time in which the system finds and clears the pages of a large result, since a session gives
+every tensor back at once. An activation that onnxruntime fuses into the operator before takes no time.
 
 Multiply-adds are counted as in the literature on networks: a multiplication with its addition is one, and biases are not
 counted.
@@ -24,7 +24,7 @@ from hyps.passes.cost.fusion import FUSED_ACTIVATIONS
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
-from hyps.passes.mlas import IN_PLACE
+from hyps.passes.mlas import IN_PLACE, RECURRENT_GATES
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS, RESHAPES, Shape
 
 #: glibc maps a larger block for itself, with the lean settings of the runtime's process, and unmaps it when it is freed.
@@ -78,9 +78,11 @@ def _seconds(graph: Graph, operator: Operator, device: DeviceRates, readers: Cou
     large = sum(graph.tensors[name].nbytes for name in operator.outputs if graph.tensors[name].nbytes >= _MAPPED_BYTES)
     clearing = 0.0 if in_place else large / device.fresh_bytes_per_s
     macs = multiply_adds(graph, operator)
+    weights = sum(graph.weights[name].nbytes for name in operator.weights)
+    if operator.op_type in RECURRENT_GATES and operator.inputs:  # reads its weights at every step of the sequence
+        return moving + clearing + graph.tensors[operator.inputs[0]].shape[0] * weights / device.gemv_bytes_per_s
     if not macs:
         return moving + clearing
-    weights = sum(graph.weights[name].nbytes for name in operator.weights)
     reading = weights / device.gemv_bytes_per_s if operator.op_type in FLOAT_PRODUCTS else 0.0
     rate = device.depthwise_macs_per_s if _is_depthwise(graph, operator) else device.conv_macs_per_s
     return max(macs / rate, reading, moving) + clearing

@@ -31,9 +31,8 @@ from hyps.runtime.bundle.residency import (
 )
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
 
-#: The rates, in bytes/s, at which weights are read into freshly allocated pages: the kernel must find and clear them first.
-FRESH_PAGES_BYTES_PER_S = calibrated("fresh_pages_bytes_per_s")
-FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
+#: How much faster the system finds and clears huge pages than small ones.
+HUGE_PAGES_FACTOR = calibrated("fresh_huge_pages_bytes_per_s") / calibrated("fresh_pages_bytes_per_s")
 #: The limits to try for pinned weights are multiples of a fiftieth of all weights, which bounds the unused part of the
 #: budget: every seventh multiple, then those near the best, and none.
 PINNED_PARTS, PINNED_STRIDE = 50, 7
@@ -110,7 +109,7 @@ class _Search:
     def alternating(self, slack_bytes: int) -> ResidencyPlan:
         """Return the best plan in which streamed weights come and go; ``slack_bytes`` are kept for huge pages."""
         room_bytes = self._budget_bytes - slack_bytes
-        fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
+        fresh = self._device.fresh_bytes_per_s * (HUGE_PAGES_FACTOR if slack_bytes else 1)
         total = sum(self._weights_bytes)
         bases = self.sessions.base_bytes
 

@@ -21,6 +21,7 @@ from hyps.runtime.errors import DeviceError
 if TYPE_CHECKING:
     from hyps.runtime.calibration.baseline import Baseline
     from hyps.runtime.calibration.rates import Rates
+    from hyps.runtime.calibration.step_costs import StepCosts
 
 #: `measure` announces each of these before it begins.
 MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
@@ -36,6 +37,7 @@ class DeviceMeasurements:
     storage: StorageProbe
     processor: Processor
     rates: Rates
+    steps: StepCosts
     baseline: Baseline
 
 
@@ -52,14 +54,23 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
     from hyps.runtime.calibration.rates import rates
+    from hyps.runtime.calibration.step_costs import step_costs
 
     announce(next(stages))
     cores = processor()
     speed = rates(cores.cores, cores.cache_bytes, memory.available_bytes)
+    steps = step_costs(speed.threads)
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
     return DeviceMeasurements(
-        board=board(), memory=memory, folder=folder, storage=disk, processor=cores, rates=speed, baseline=own
+        board=board(),
+        memory=memory,
+        folder=folder,
+        storage=disk,
+        processor=cores,
+        rates=speed,
+        steps=steps,
+        baseline=own,
     )
 
 
