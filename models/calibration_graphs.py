@@ -2,8 +2,8 @@
 
 They lie in the package of the runtime (``runtime/calibration/data``), because a device has no onnx to build graphs with, and
 drawing a photograph takes more memory than looking at it. The weights of all but `tiny` are inputs, so that a file is a few
-hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes those of
-a bundle.
+hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes those
+of a bundle.
 """
 
 from __future__ import annotations

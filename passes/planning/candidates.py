@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,8 +28,9 @@ MANY_OPERATORS = 2_000
 CAP_FACTORS = ((800, 1.5), (MANY_OPERATORS, 3.0), (math.inf, 12.0))
 #: Caps to try for one product, as shares of what a partition may need besides the process.
 PRODUCT_SHARES = (1.0, 0.5)
-#: Of a budget's plans, the fastest are tried with these smaller budgets, too, times a power of two, in bytes.
-LOWER_BUDGETS, TRIED_WITH_LOWER, MANY_STEPS = (64e6, 72e6, 80e6, 96e6, 112e6), 3, 400
+#: Of a budget's plans, this many are tried with the lower budgets of a scale, too: as many to an octave as given, down to
+#: that part of the budget. Plans of more steps are not.
+TRIED_WITH_LOWER, LOWER_IN_OCTAVE, LOWEST_PART, MANY_STEPS = 3, 16, 2 / 3, 400
 #: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
 
@@ -114,7 +114,8 @@ def candidates(
         yield from _capped_candidates(search, request, request, tiles=tiles, exact=False, known=set())
         return
     allowed = [cap for cap in _caps(search, tiles=tiles) if cap <= min(budget, limit_bytes)]
-    exact_bytes, known = 0, set()
+    exact_bytes = 0
+    known: set[_Partitions] = set()
     for cap in reversed(allowed):
         is_first = cap == allowed[-1]
         if cap < exact_bytes or (tiles and not is_first and not search.tiling(cap, tiles=True).changes):
@@ -173,19 +174,25 @@ def within_lower_budgets(found: Iterable[Candidate], request: Request) -> Iterat
     """
     fastest = sorted(found, key=lambda each: each.rank)[:TRIED_WITH_LOWER]
     for each in fastest if request.budget_bytes is not None else ():
-        alone = max(need.memory.alone_bytes for need in each.needs)
         if len(each.needs) <= MANY_STEPS and not each.is_whole:
+            alone = max(need.memory.alone_bytes for need in each.needs)
             for lower in _lower_budgets(request.budget_bytes or 0):
                 if lower >= alone:
                     yield each.within(lower, request.device)
 
 
 def _lower_budgets(budget_bytes: int) -> Iterator[int]:
-    for octave in itertools.count():
-        for first in LOWER_BUDGETS:
-            if (lower := int(first) << octave) >= budget_bytes:
-                return
-            yield lower
+    """Yield the steps of a scale of 64 MB times powers of two, each octave in equal parts."""
+    unit = 64_000_000
+    while unit > budget_bytes:
+        unit //= 2
+    while unit * 2 < budget_bytes:
+        unit *= 2
+    for octave in (unit // 2, unit):
+        for part in range(LOWER_IN_OCTAVE):
+            lower = octave + octave * part // LOWER_IN_OCTAVE
+            if LOWEST_PART * budget_bytes <= lower < budget_bytes:
+                yield lower
 
 
 def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning, request: Request) -> Candidate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
 from hyps.passes.planning.candidates import MANY_OPERATORS, candidates, within_lower_budgets
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
-from hyps.passes.planning.minimum_budget import BudgetSearch
+from hyps.passes.planning.minimum_budget import BudgetSearch, minimum_budget
 from hyps.passes.planning.partitioning import cut_reasons
 from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
@@ -100,10 +101,13 @@ def _readings(graph: Graph) -> Iterator[Change]:
 def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> DoesNotFit:
     """Return the refusal of a budget: it names the operator that needs most after the splits that the budget requires."""
     assert request.budget_bytes is not None
+    remedy = f"the smallest budget that works is {megabytes_up(smallest)}"
+    if (freest := _freest_minimum(search.whole.model, request)) < smallest:
+        remedy = f"without options for splitting {megabytes_up(freest)} would do; with them {remedy}"
     if request.budget_bytes < request.start_bytes:
         return DoesNotFit(
             f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes_up(request.start_bytes)} to start, the "
-            f"budget is {megabytes_down(request.budget_bytes)}; the smallest budget that works is {megabytes_up(smallest)}",
+            f"budget is {megabytes_down(request.budget_bytes)}; {remedy}",
             operator=None,
             needed_bytes=request.start_bytes,
             smallest_budget_bytes=smallest,
@@ -121,8 +125,14 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
         else f"no plan fits {what} with its inputs and outputs into {budget}"
     )
     return DoesNotFit(
-        f"{problem}; the smallest budget that works is {megabytes_up(smallest)}",
+        f"{problem}; {remedy}",
         operator=operator.name,
         needed_bytes=min(needed, smallest),
         smallest_budget_bytes=smallest,
     )
+
+
+def _freest_minimum(model: Model, request: Request) -> float:
+    """Return the smallest budget without the user's options for splitting; infinity where there are none."""
+    free = Request(budget_bytes=request.budget_bytes, threads=request.threads, images=request.images, device=request.device)
+    return minimum_budget(model, free) if free != request else math.inf

@@ -9,6 +9,7 @@ import mmap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def step_costs(threads: int) -> StepCosts:
     depthwise = DEPTHWISE_MACS / best_s("depthwise", feeds, threads)
     source, copy = np.full(_COPIED_BYTES, 1, np.uint8), np.full(_COPIED_BYTES, 2, np.uint8)
     memory = 2 * _COPIED_BYTES / _best_s(lambda: np.copyto(copy, source))
-    one, many = (_best_s(lambda graph=graph: _opened(graph, threads)) for graph in ("gemm", "chain"))
+    one, many = (_best_s(partial(_opened, graph, threads)) for graph in ("gemm", "chain"))
     pixel = np.ones((1, 1, 1, 1), np.float32)
     session, values = _opened("chain", threads), {"x": pixel, "w": pixel}
     return StepCosts(

@@ -1,8 +1,8 @@
 """Compare the order of plans by estimated time with their order by measured time: ``python -m tests.bench.plan_order``.
 
 A hundred plans are drawn: networks, each at several budgets and with several ways to cut. Each is estimated for the target
-that ``hyps-run calibrate`` writes of this machine. Warm bundles of one network then run in turn, so that a slow moment of the
-machine meets all of them.
+that ``hyps-run calibrate`` writes of this machine. Warm bundles of one network then run in turn, so that a slow moment of
+the machine meets all of them.
 
 Kendall's tau is the share of pairs that both orders agree on less the share that they do not. Two plans may differ by less
 than the machine's noise. So a pair counts if one of the two is faster in nearly every round; the others are left out, and
@@ -127,9 +127,10 @@ def _print(name: str, plans: Sequence[Drawn]) -> None:
             f"of the processor {statistics.median(plan.cpu_s):8.4f} s"
         )
     clock, cpu = agreement(plans, lambda plan: plan.clock_s), agreement(plans, lambda plan: plan.cpu_s)
+    pairs = len(plans) * (len(plans) - 1) // 2
     print(
-        f"{name}: {len(plans)} plans; tau {clock.tau:.2f} by the clock ({clock.left_out} pairs of "
-        f"{clock.agreeing + clock.opposed + clock.left_out} left out), {cpu.tau:.2f} by the processor ({cpu.left_out} left out)",
+        f"{name}: {len(plans)} plans; tau {clock.tau:.2f} by the clock ({clock.left_out} pairs of {pairs} left out), "
+        f"{cpu.tau:.2f} by the processor ({cpu.left_out} left out)",
         flush=True,
     )
 

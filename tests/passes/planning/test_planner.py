@@ -228,6 +228,35 @@ def test_more_budget_never_fails(fill: Callable[[Net], None]) -> None:
         assert plan(model, Request(budget_bytes=least + more)).plan.peak_bytes <= least + more
 
 
+def oversize(net: Net) -> None:
+    """A convolution and a Gemm that alone need more than small budgets: they are split and tiled."""
+    net.input("x", 1, 32, 96, 96)
+    value = net.node("Relu", net.conv("x", "c", (64, 32, 3, 3), pads=[1] * 4), to="r")
+    value = net.node("Flatten", net.node("MaxPool", value, to="p", kernel_shape=[8, 8], strides=[8, 8]), to="f")
+    value = net.node("Relu", net.node("Gemm", value, net.weight("w", 9216, 1024), to="g"), to="gr")
+    net.node("Gemm", value, net.weight("v", 1024, 1000), to="y")
+
+
+LADDER_BYTES = [int(START_BYTES * 1.07**step) for step in range(20)]
+
+
+@pytest.mark.parametrize("device", [DeviceRates(), DeviceRates(available_bytes=0)], ids=["cached", "from storage"])
+@pytest.mark.parametrize("fill", [*NETS.values(), oversize], ids=[*NETS, "oversize"])
+def test_a_larger_budget_is_never_slower(fill: Callable[[Net], None], device: DeviceRates) -> None:
+    """Plans that keep every bit come first, so that a faster one that does not may be passed over."""
+    model = built(fill)
+    found = []
+    for budget in LADDER_BYTES:
+        try:
+            planned = plan(model, Request(budget_bytes=budget, threads=1, device=device)).plan
+        except DoesNotFit:
+            assert not found
+            continue
+        found.append((not planned.exact, planned.latency_s))
+    assert len(found) > 1
+    assert found == sorted(found, reverse=True)
+
+
 def wide_layer(rows: int = 1, *after: str) -> Model:
     """Return a model of one Gemm of 32 MB and operators ``after`` it."""
     net = Net()
@@ -272,6 +301,11 @@ def test_layers_need_more_than_auto_and_the_refusal_says_so() -> None:
     model = net.model()
     auto, layers = smallest(model, "auto"), smallest(model, "layers")
     assert layers > auto
+    refusal = str(does_not_fit(model, Request(budget_bytes=auto, split="layers")))
+    assert refusal.endswith(
+        f"without options for splitting {auto / 1e6:.1f} MB would do; with them the smallest budget that works is "
+        f"{layers / 1e6:.1f} MB"
+    )
     assert len(plan(model, Request(budget_bytes=layers, split="layers")).plan.partitions) == 3
 
 
