@@ -38,6 +38,8 @@ HUGE_PAGES_FACTOR = calibrated("fresh_huge_pages_bytes_per_s") / calibrated("fre
 PINNED_PARTS, PINNED_STRIDE = 50, 7
 #: The part of a step's opening time that remains where it takes over the session of the step before.
 SHARED_SESSION_PART = 0.5
+#: The factor between two steps of the scale of estimated times.
+SCALE = 1.03
 #: How many steps are tried as pinned ones, times the steps that each trial looks at: all of them in up to 1,000 steps.
 STEADY_TRIALS = 1_000_000
 
@@ -73,8 +75,8 @@ class ResidencyPlan:
 
 
 def rounded_up(seconds: float) -> float:
-    """Return an estimate on a scale of steps of 1 %: no estimate is better than that, and plans within it count as equal."""
-    return 1.01 ** math.ceil(math.log(seconds, 1.01) - 1e-9) if seconds > 0 else 0.0
+    """Return an estimate on a scale of steps of 3 %: no estimate is better than that, and plans within it count as equal."""
+    return SCALE ** math.ceil(math.log(seconds, SCALE) - 1e-9) if seconds > 0 else 0.0
 
 
 def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates) -> ResidencyPlan:

@@ -28,9 +28,9 @@ MANY_OPERATORS = 2_000
 CAP_FACTORS = ((800, 1.5), (MANY_OPERATORS, 3.0), (math.inf, 12.0))
 #: Caps to try for one product, as shares of what a partition may need besides the process.
 PRODUCT_SHARES = (1.0, 0.5)
-#: Of a budget's plans, this many are tried with the lower budgets of a scale, too: as many to an octave as given, down to
-#: that part of the budget. Plans of more steps are not.
-TRIED_WITH_LOWER, LOWER_IN_OCTAVE, LOWEST_PART, MANY_STEPS = 3, 16, 2 / 3, 400
+#: Of a budget's plans, this many are tried with lower budgets, too: the next whole megabytes, and the steps of a scale of as
+#: many to an octave as given, down to that part of the budget. Plans of more steps are not.
+TRIED_WITH_LOWER, LOWER_MEGABYTES, LOWER_IN_OCTAVE, LOWEST_PART, MANY_STEPS = 3, 8, 16, 2 / 3, 400
 #: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
 
@@ -182,7 +182,9 @@ def within_lower_budgets(found: Iterable[Candidate], request: Request) -> Iterat
 
 
 def _lower_budgets(budget_bytes: int) -> Iterator[int]:
-    """Yield the steps of a scale of 64 MB times powers of two, each octave in equal parts."""
+    """Yield the whole megabytes next below, and the steps of a scale: powers of two, each octave in equal parts."""
+    whole = -(-budget_bytes // 1_000_000) * 1_000_000
+    yield from range(whole - 1_000_000, whole - (LOWER_MEGABYTES + 1) * 1_000_000, -1_000_000)
     unit = 64_000_000
     while unit > budget_bytes:
         unit //= 2

@@ -94,14 +94,14 @@ def test_with_room_for_all_everything_stays() -> None:
     found = decided(needs, 10_000)
     assert [each.pinned_bytes for each in found.residency.steps] == [20 * MB, 40 * MB, 30 * MB]
     assert all(each.session_stays_open for each in found.residency.steps)
-    assert found.latency_s == pytest.approx(0.03, rel=0.01)
+    assert found.latency_s == pytest.approx(0.03, rel=0.03)
 
 
 def test_without_room_nothing_stays() -> None:
     needs = [step(10, 40), step(10, 40), step(10, 40)]
     found = decided(needs, 50)
     assert [(each.pinned_bytes, each.ahead_bytes) for each in found.residency.steps] == [(0, 0)] * 3
-    assert found.latency_s == pytest.approx(3 * 0.4 + 0.03, rel=0.01)
+    assert found.latency_s == pytest.approx(3 * 0.4 + 0.03, rel=0.03)
 
 
 def test_pinning_saves_what_the_budget_leaves() -> None:
