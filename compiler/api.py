@@ -39,6 +39,8 @@ def compile_model(
     custom_ops: Path | str | None = None,
     preprocess: str | None = None,
     labels: Path | str | None = None,
+    tune: bool = False,
+    tunable: bool = False,
     force: bool = False,
     progress: CompileProgress | None = None,
 ) -> Plan:
@@ -58,6 +60,7 @@ def compile_model(
         tile=tile,
         max_params=max_params,
         images=preprocess is not None,
+        tunable=tune or tunable,
     )
     request, profile = resolve_request(
         base, target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
@@ -75,6 +78,7 @@ def compile_model(
         preprocess=preprocess,
         labels=Path(labels) if labels else None,
         force=force,
+        tune=tune,
     )
     return compile_file(compilation, _reporting(progress) if progress else no_progress).plan
 

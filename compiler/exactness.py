@@ -33,6 +33,9 @@ from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 MOST_CHECKED = 10_000
 #: Constants that onnxruntime computes from others are held in memory: no check computes more bytes of them.
 _COMPUTED_BYTES = 1 << 26
+#: onnxruntime writes weights in another layout into the model that a stock session optimises. Where there are more bytes of
+#: them, the check is of the models before that step, which depends on nothing else.
+_REORDERED_BYTES = 1 << 28
 #: Joins the number of a partition to the name of a tensor that enters it.
 _MARK = "|"
 #: Stands for the bytes of a weight, which no check needs.
@@ -73,6 +76,8 @@ class _Check:
         self._planned = planned
         self._custom_ops = custom_ops
         self._computed = _computed_constants(view(folded))
+        weight_bytes = sum(weight.nbytes for weight in set(folded.weights.values()))
+        self._stock = planned.plan.is_stock and weight_bytes <= _REORDERED_BYTES
 
     @cached_property
     def refusal(self) -> str | None:
@@ -105,7 +110,7 @@ class _Check:
         scaled = sum(weight.nbytes for weight in self._folded.weights.values() if weight.row_scale is not None)
         if self.refusal is not None or scaled >= _COMPUTED_BYTES:
             return None
-        given = optimised(self._given(), self._custom_ops).graph
+        given = optimised(self._given(), self._custom_ops, stock=self._stock).graph
         inner = (name for node in self._folded.proto.graph.node for name in node.output)
         name = self._first_difference(Expressions(), given, inner)
         return f"onnxruntime computes {name!r} in another way {self._form()}" if name else None
@@ -145,7 +150,7 @@ class _Check:
 
     @cached_property
     def _whole(self) -> GraphProto:
-        return optimised(self._reduced(self._folded.proto), self._custom_ops).graph
+        return optimised(self._reduced(self._folded.proto), self._custom_ops, stock=self._stock).graph
 
     def _given(self) -> ModelProto:
         """Return the model in its file, small external weights read: onnxruntime's fusions look at their values."""

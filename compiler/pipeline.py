@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -19,12 +21,11 @@ from hyps.compiler.bundle_writer.model_report import ModelReport, encode_model_r
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exactness import with_checked_promise
 from hyps.compiler.model_io.load import LoadedModel
-from hyps.compiler.owned_folders import remove_abandoned
 from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.progress import Advance, OpenProgress
 from hyps.compiler.tolerance import rounds_to_codes
-from hyps.passes.errors import PassError
+from hyps.passes.errors import DoesNotFit, PassError
 from hyps.passes.graph import Graph
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart
 from hyps.passes.onnx_ops import RESHAPES
@@ -33,6 +34,7 @@ from hyps.passes.planning.minimum_budget import minimum_budget
 from hyps.passes.planning.plan import CandidateSummary, Plan
 from hyps.passes.planning.planner import PlannedModel, plan, planning_stages
 from hyps.passes.planning.request import Request
+from hyps.passes.planning.tuned_memory import tuned_bytes
 from hyps.passes.rewrite import Rewritten
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
@@ -46,6 +48,8 @@ from hyps.runtime.bundle.manifest import (
     TensorRecord,
     encode_manifest,
 )
+from hyps.runtime.bundle.owned_folders import remove_abandoned
+from hyps.runtime.tuning.tune import tune_partitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,16 @@ class PlanningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compilation(PlanningJob):
-    """A model to compile into a bundle; ``force`` allows replacing the bundle at ``output``."""
+    """A model to compile into a bundle; ``force`` allows replacing the bundle at ``output``.
+
+    ``tune`` tunes it for the processor of this machine.
+    """
 
     output: Path
     preprocess: str | None = None
     labels: Path | None = None
     force: bool = False
+    tune: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +91,15 @@ class ShardedOperator:
 class Compiled:
     """A written bundle: its plan, the plans that were compared, and its manifest.
 
-    ``sharded`` has one entry per step: the operator that the step computes a shard of.
+    ``sharded`` has one entry per step: the operator that the step computes a shard of. ``untuned`` has the reason of each
+    step that was to be tuned and stays as it was compiled.
     """
 
     plan: Plan
     tried: tuple[CandidateSummary, ...]
     manifest: Manifest
     sharded: tuple[ShardedOperator | None, ...]
+    untuned: Mapping[str, str] = field(default_factory=dict)
 
 
 def no_progress(label: str, total: int | None) -> nullcontext[Advance]:
@@ -115,9 +125,9 @@ def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Comp
             whole = with_costs(folded.model, job.request)
             smallest = planned.plan.smallest_budget_bytes
             report = model_report(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
-        manifest = _write_bundle(job, loaded, digest, planned, report, progress)
+        manifest, untuned = _write_bundle(job, loaded, digest, planned, report, progress)
     sharded = tuple(_sharded_operators(planned, whole.graph))
-    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest, sharded=sharded)
+    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest, sharded=sharded, untuned=untuned)
 
 
 def _write_bundle(
@@ -127,8 +137,11 @@ def _write_bundle(
     planned: PlannedModel,
     report: ModelReport,
     progress: OpenProgress,
-) -> Manifest:
-    """Write a plan's bundle and return its manifest. ``digest`` waits for the sha256 of the model's file."""
+) -> tuple[Manifest, Mapping[str, str]]:
+    """Write a plan's bundle; return its manifest and what could not be tuned, with the reasons.
+
+    ``digest`` waits for the sha256 of the model's file.
+    """
     graph = planned.graph
     tensors = {name: _tensor_record(graph, name) for name in _boundary(planned)}
     preprocess, labels = _preprocess(job, graph, tensors), _labels(job, graph, tensors)
@@ -136,7 +149,8 @@ def _write_bundle(
     check_space(job.output, total_bytes)
     with staging_folder(job.output) as folder:
         with progress("writing", total_bytes) as advance:
-            steps = write_partitions(folder, planned, advance)
+            tuned = tuned_bytes(graph, planned.plan, job.request.process_bytes)
+            steps = write_partitions(folder, planned, tuned, advance)
         manifest = Manifest(
             version=FORMAT_VERSION,
             created_by=f"hyps {version('hyps')}",
@@ -167,11 +181,19 @@ def _write_bundle(
             steps=steps,
             preprocess=preprocess,
             labels=labels,
+            activations=planned.plan.activations or UNSET,
         )
+        untuned: Mapping[str, str] = {}
+        if job.tune:
+            with progress("tuning", len(steps)) as advance:
+                tuned_bundle = tune_partitions(
+                    folder, manifest, sys.maxsize, custom_ops=job.custom_ops, step_done=partial(advance, 1)
+                )
+            manifest, untuned = tuned_bundle.manifest, tuned_bundle.untuned
         document = encode_manifest(manifest)
         (folder / REPORT_NAME).write_bytes(encode_model_report(report, document))
         (folder / MANIFEST_NAME).write_bytes(document)
-    return manifest
+    return manifest, untuned
 
 
 @contextmanager
@@ -232,7 +254,12 @@ def plan_folded(
     loaded: LoadedModel, folded: Rewritten, job: PlanningJob, advance: Advance = lambda count: None
 ) -> PlannedModel:
     """Plan a model that is loaded and folded; ``advance`` counts `planning_stages`."""
-    planned = plan(folded.model, job.request, advance)
+    try:
+        planned = plan(folded.model, job.request, advance)
+    except DoesNotFit:
+        if not job.request.tunable:
+            raise
+        planned = plan(folded.model, replace(job.request, tunable=False), advance)  # some steps stay untuned
     reason = loaded.inexact_reason or planned.plan.inexact_reason
     changes = (*folded.changes, *planned.plan.changes)
     planned = replace(planned, plan=replace(planned.plan, inexact_reason=reason, changes=changes))

@@ -45,6 +45,7 @@ def planning_request(
     tile: Tile,
     max_params: int | None,
     images: bool,
+    tunable: bool = False,
 ) -> Request:
     """Return the request for how to split a model, for any budget. Raises `OptionError` for a value that is none."""
     check_choice("split", split, get_args(CutMode))
@@ -61,6 +62,7 @@ def planning_request(
         policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
         tile=tile,
         images=images,
+        tunable=tunable,
     )
 
 

@@ -1,4 +1,7 @@
-"""Compare a bundle's outputs with the whole model's: run both with the same session options on the same inputs."""
+"""Compare a bundle's outputs with the whole model's: run both with the same session options on the same inputs.
+
+Those are onnxruntime's default options where the bundle is stock, else the lean ones.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,14 @@ class Deviation:
 class Validation:
     """The result of a comparison.
 
-    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output.
+    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output. ``stock``: the whole
+    model ran with onnxruntime's default options.
     """
 
     outputs: tuple[Deviation, ...]
     samples: int
     tolerance: float
+    stock: bool
 
     @property
     def passed(self) -> bool:
@@ -72,19 +77,22 @@ def validate(
     tolerance: float | None,
     custom_ops: Path | None = None,
     advance: Advance = lambda count: None,
+    *,
+    is_tuned: bool = True,
 ) -> Validation:
     """Compare ``bundle`` with ``model`` on each of ``inputs``; ``advance`` counts the inputs that were compared.
 
-    Without a ``tolerance``, the bundle's promise is required (`hyps.compiler.tolerance`). Raises `OptionError` without
-    inputs or with another model, and the runtime's errors for a damaged bundle or input.
+    Without a ``tolerance``, the bundle's promise is required (`hyps.compiler.tolerance`). ``is_tuned=False`` compares a
+    tuned bundle as it was compiled. Raises `OptionError` without inputs or with another model, and the runtime's errors for
+    a damaged bundle or input.
     """
     if not model.is_file():
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load_executor(bundle, opener=opener)
+    executor = load_executor(bundle, opener=opener, is_tuned=is_tuned)
     check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
-    whole = opener(model, executor.threads)
+    whole = opener(model, executor.threads, stock=executor.manifest.is_stock)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
         check_inputs(executor.manifest, sample)
@@ -101,7 +109,7 @@ def validate(
     if tolerance is None:
         tolerance = promised_tolerance(executor.manifest)
     outputs = tuple(_deviation(name, pairs[name]) for name in names)
-    return Validation(outputs=outputs, samples=samples, tolerance=tolerance)
+    return Validation(outputs=outputs, samples=samples, tolerance=tolerance, stock=executor.manifest.is_stock)
 
 
 def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sample) -> dict[str, NDArray[Any]]:

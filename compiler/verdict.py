@@ -29,7 +29,7 @@ class PlanVerdict:
     """The figures by which a user judges a plan.
 
     ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
-    exact. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
+    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
     is None, and is not stated.
     """
 
@@ -45,6 +45,7 @@ class PlanVerdict:
     target: str
     has_own_rates: bool
     reads: WeightReads | None
+    is_stock: bool
 
     @property
     def headline(self) -> str:
@@ -52,6 +53,8 @@ class PlanVerdict:
         peak = megabytes(self.peak_bytes)
         budget = megabytes(self.budget_bytes) if self.budget_bytes else None
         fits = f"fits in {budget}: its peak is {peak}" if budget else f"has a peak of {peak}"
+        if self.is_stock:
+            return f"{self.model} {fits} (predicted), whole and with onnxruntime's default options"
         if self.whole_peak_bytes is None:
             return f"{self.model} {fits} (predicted)"
         return f"{self.model} {fits}, the whole model's {megabytes(self.whole_peak_bytes)} (both predicted)"
@@ -68,12 +71,13 @@ class PlanVerdict:
 
     def _answers(self) -> str:
         """Say how close the outputs are to the whole model's, and why they are not equal."""
+        whole = "stock onnxruntime's" if self.is_stock else "the whole model's"
         if not self.tolerance:
-            return "bit for bit the whole model's, under the same session options"
+            return f"bit for bit {whole}" if self.is_stock else f"bit for bit {whole}, under the same session options"
         if math.isinf(self.tolerance):
-            bound = "not bit for bit the whole model's; numbers that are rounded to 8 bits may differ by whole steps"
+            bound = f"not bit for bit {whole}; numbers that are rounded to 8 bits may differ by whole steps"
         else:
-            bound = f"not bit for bit the whole model's, but within {self.tolerance:g} of its largest output"
+            bound = f"not bit for bit {whole}, but within {self.tolerance:g} of its largest output"
         return f"{bound}: {self.inexact_reason}" if self.inexact_reason else bound
 
     def _seconds(self, latency_s: float) -> str:

@@ -35,11 +35,17 @@ class Bundle:
     """
 
     def __init__(
-        self, folder: Path | str, *, threads: int | None = None, verify: bool = True, custom_ops: Path | str | None = None
+        self,
+        folder: Path | str,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        custom_ops: Path | str | None = None,
+        is_tuned: bool = True,
     ) -> None:
         opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
         self._executor: executor.Executor | None = executor.load_executor(
-            Path(folder), threads=threads, verify=verify, opener=opener
+            Path(folder), threads=threads, verify=verify, opener=opener, is_tuned=is_tuned
         )
         self._lock = threading.Lock()
         self.manifest: Manifest = self._executor.manifest
@@ -134,11 +140,17 @@ class Bundle:
 
 
 def load(
-    folder: Path | str, *, threads: int | None = None, verify: bool = True, custom_ops: Path | str | None = None
+    folder: Path | str,
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    custom_ops: Path | str | None = None,
+    is_tuned: bool = True,
 ) -> Bundle:
     """Load the bundle in ``folder``, made by ``hypsc compile`` or `hyps.compiler.compile_model`.
 
     ``threads`` is at most the number it was compiled for; ``verify`` compares every file's sha256 before the file is used.
-    Raises `hyps.runtime.errors.BundleError` when the bundle is not whole, `BudgetError` for too many threads.
+    ``is_tuned=False`` runs a tuned bundle as it was compiled. Raises `hyps.runtime.errors.BundleError` when the bundle is
+    not whole or was tuned for another processor, `BudgetError` for too many threads.
     """
-    return Bundle(folder, threads=threads, verify=verify, custom_ops=custom_ops)
+    return Bundle(folder, threads=threads, verify=verify, custom_ops=custom_ops, is_tuned=is_tuned)

@@ -1,16 +1,10 @@
-"""Write a bundle whole or not at all.
-
-Everything goes into a temporary folder next to the destination, the manifest last. Then the folder is renamed. A failure, a
-full disk or ctrl-C leaves the destination as it was.
-"""
+"""Write a plan's partitions and their weights into the folder that becomes a bundle."""
 
 from __future__ import annotations
 
-import errno
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from msgspec import UNSET, UnsetType
@@ -18,70 +12,44 @@ from msgspec import UNSET, UnsetType
 from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
-from hyps.compiler.owned_folders import REPLACED, owned_folder
 from hyps.compiler.progress import Advance
 from hyps.passes.cost.folding import unfolded_weights
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
-from hyps.runtime.units import megabytes_down, megabytes_up
+from hyps.runtime.bundle import bundle_folder
+from hyps.runtime.bundle.bundle_folder import PARTITIONS
+from hyps.runtime.bundle.manifest import FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
 
-#: The folder of a bundle that holds its partitions and their weights.
-PARTITIONS = "partitions"
 #: Copying and hashing release the interpreter lock; two threads keep two cores busy.
 WRITERS = 2
 
 
 def check_bundle_path(path: Path, *, force: bool) -> None:
     """Raise `WriteError` unless a bundle may be written at ``path``; ``force`` allows replacing a bundle."""
-    try:
-        if not path.parent.is_dir():
-            raise WriteError(f"the folder {path.parent} does not exist; create it, or name another with -o")
-        if not path.exists():
-            return
-        if not path.is_dir() or (any(path.iterdir()) and not _is_bundle(path)):
-            raise WriteError(f"{path} exists and is not a bundle; name another folder with -o")
-        if not force:
-            raise WriteError(f"{path} exists; replace it with --force, or name another folder with -o")
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}; name another folder with -o") from None
+    bundle_folder.check_is_writable(path, WriteError, force=force)
 
 
-@contextmanager
-def staging_folder(path: Path) -> Iterator[Path]:
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Raise `WriteError` unless the disk of ``path`` has room for a bundle of this size."""
+    bundle_folder.check_free_bytes(path, needed_bytes, WriteError)
+
+
+def staging_folder(path: Path) -> AbstractContextManager[Path]:
     """Yield a temporary folder that becomes ``path`` when the block succeeds, and is removed when it raises.
 
     Raises `WriteError` when the disk is full or cannot be written to.
     """
-    try:
-        replaces = path.exists()
-        with owned_folder(path.parent, f".{path.name}-") as folder:
-            folder.chmod(0o755)
-            (folder / PARTITIONS).mkdir()
-            yield folder
-            if replaces:
-                _replace(folder, path)
-            else:
-                folder.rename(path)  # fails if something appeared there meanwhile
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise WriteError(f"no space left to write {path}; free some, or name another disk with -o") from None
-        raise WriteError(f"cannot write {path}: {error.strerror or error}; name another folder with -o") from None
+    return bundle_folder.whole_or_absent(path, WriteError)
 
 
-def check_space(path: Path, needed_bytes: int) -> None:
-    """Raise `WriteError` when the disk of ``path`` has less than ``needed_bytes`` free."""
-    free = shutil.disk_usage(path.parent).free
-    if free < needed_bytes:
-        raise WriteError(
-            f"{path} needs {megabytes_up(needed_bytes)}, its disk has {megabytes_down(free)} free; free some, or name "
-            "another disk with -o"
-        )
+def write_partitions(
+    folder: Path, planned: PlannedModel, tuned_bytes: Mapping[str, int], advance: Advance
+) -> tuple[Step, ...]:
+    """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes.
 
-
-def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> tuple[Step, ...]:
-    """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes."""
+    ``tuned_bytes`` are those of `hyps.passes.planning.tuned_memory`.
+    """
     extractor = Extractor(planned.model, planned.plan.partitions, unfolded_weights(planned.graph))
     with ThreadPoolExecutor(WRITERS) as pool:
         files: dict[tuple[Weight, ...], Future[FileRecord]] = {}
@@ -97,7 +65,14 @@ def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> t
         try:
             weights = [weights_file(partition) for partition in planned.plan.partitions]
             steps = [
-                pool.submit(_write_partition, folder, extractor, partition, file.result() if file else None)
+                pool.submit(
+                    _write_partition,
+                    folder,
+                    extractor,
+                    partition,
+                    file.result() if file else None,
+                    tuned_bytes.get(partition.name, UNSET),
+                )
                 for partition, file in zip(planned.plan.partitions, weights, strict=True)
             ]
             return tuple(step.result() for step in steps)
@@ -106,7 +81,9 @@ def write_partitions(folder: Path, planned: PlannedModel, advance: Advance) -> t
             raise
 
 
-def _write_partition(folder: Path, extractor: Extractor, partition: Partition, file: FileRecord | None) -> Step:
+def _write_partition(
+    folder: Path, extractor: Extractor, partition: Partition, file: FileRecord | None, tuned_bytes: int | UnsetType
+) -> Step:
     extracted = extractor.extract(partition, PurePosixPath(file.path).name if file else "")
     content = extracted.model.SerializeToString(deterministic=True)
     model = write_bytes(folder, f"{PARTITIONS}/{partition.name}.onnx", content)
@@ -138,19 +115,9 @@ def _write_partition(folder: Path, extractor: Extractor, partition: Partition, f
             is_optimizable=not extracted.is_plain,
             group=extracted.alike,
             small_weights=extracted.small,
+            tier=UNSET if partition.tier == "lean" else partition.tier,
         ),
         reason=partition.reason,
         rows=rows,
+        tuned_bytes=tuned_bytes,
     )
-
-
-def _is_bundle(path: Path) -> bool:
-    """Return whether a folder looks like a bundle, even a damaged one; ``manifest.json`` alone is not enough."""
-    return (path / MANIFEST_NAME).is_file() and (path / PARTITIONS).is_dir()
-
-
-def _replace(folder: Path, path: Path) -> None:
-    """Replace the older bundle at ``path`` with ``folder``; without the new one the older comes back."""
-    with owned_folder(path.parent, f".{path.name}-", REPLACED) as older:
-        path.rename(older / path.name)
-        folder.rename(path)

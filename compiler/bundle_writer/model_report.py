@@ -6,20 +6,15 @@ file of a bundle it is not trusted: its size is bounded, its types are checked, 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Final, Literal
 
 import msgspec
 
 from hyps.compiler.analysis import Analysis, SplitPoint, TypeRow
 from hyps.passes.planning.plan import Plan
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Count, Record, Sha256
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Count, Record
+from hyps.runtime.bundle.report_file import REPORT_LIMIT_BYTES, ReportFile, sealed_report
 from hyps.runtime.errors import BundleError
-
-VERSION: Final = 1
-#: The file of a model with 100,000 operators and long names stays below this size.
-REPORT_LIMIT_BYTES = 64 << 20
 
 
 class ModelReport(Record, frozen=True, kw_only=True):
@@ -49,14 +44,6 @@ class ModelReport(Record, frozen=True, kw_only=True):
     storage_latency_s: float | None = None
 
 
-class _File(Record, frozen=True, kw_only=True):
-    """The file's contents: ``sha256`` is that of the manifest's bytes followed by the bytes of ``whole``."""
-
-    version: Literal[1]
-    sha256: Sha256
-    whole: msgspec.Raw
-
-
 def model_report(analysed: Analysis, plan: Plan | None) -> ModelReport:
     """Return the report of an analysed model, with the changes of its plan."""
     return ModelReport(
@@ -80,9 +67,7 @@ def model_report(analysed: Analysis, plan: Plan | None) -> ModelReport:
 
 def encode_model_report(report: ModelReport, manifest: bytes) -> bytes:
     """Return the file for the bundle whose manifest has these bytes."""
-    body = msgspec.json.encode(report)
-    digest = hashlib.sha256(manifest + body).hexdigest()
-    return msgspec.json.encode(_File(version=VERSION, sha256=digest, whole=msgspec.Raw(body))) + b"\n"
+    return sealed_report(msgspec.json.encode(report), manifest)
 
 
 def read_model_report(bundle: Path) -> ModelReport | None:
@@ -97,9 +82,8 @@ def read_model_report(bundle: Path) -> ModelReport | None:
             return None
         if path.is_symlink() or not path.is_file() or path.stat().st_size > REPORT_LIMIT_BYTES:
             raise BundleError(f"{path} is not a regular file of at most {REPORT_LIMIT_BYTES} bytes; {remedy}")
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
-        digest = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes() + bytes(file.whole)).hexdigest()
-        if file.sha256 != digest:
+        file = msgspec.json.decode(path.read_bytes(), type=ReportFile)
+        if not file.belongs_to((bundle / MANIFEST_NAME).read_bytes()):
             raise BundleError(f"{path} was changed, or belongs to another bundle; {remedy}")
         report = msgspec.json.decode(file.whole, type=ModelReport)
     except OSError as error:

@@ -72,6 +72,24 @@ _Labels = Annotated[
 ]
 
 
+_Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        rich_help_panel=options.OUTPUT,
+        help="Tune the bundle for the processor of this machine, as 'hyps-run tune' does on a device.",
+    ),
+]
+_Tunable = Annotated[
+    bool,
+    typer.Option(
+        "--tunable",
+        rich_help_panel=options.OUTPUT,
+        help="Leave room in the budget for every step to be tuned on the device, with 'hyps-run tune'.",
+    ),
+]
+
+
 def compile_command(
     model: options.ModelArgument,
     target: options.TargetOption = None,
@@ -89,6 +107,8 @@ def compile_command(
     from_: options.FromOption = None,
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
+    tune: _Tune = False,
+    tunable: _Tunable = False,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
     steps: options.StepsOption = False,
@@ -108,6 +128,7 @@ def compile_command(
         tile=tile,
         max_params=max_params,
         images=preprocess is not None,
+        tunable=tune or tunable,
     )
     request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
     if request.budget_bytes is None and not max_params and not shard:
@@ -125,6 +146,7 @@ def compile_command(
         labels=labels,
         custom_ops=custom_ops,
         force=force,
+        tune=tune,
     )
     compiled = compile_file(job, console.progress)
     console.explain(explanations(compiled))

@@ -46,6 +46,9 @@ _Tolerance = Annotated[
 ]
 
 
+_Untuned = Annotated[bool, typer.Option("--untuned", help="Compare a tuned bundle as it was before it was tuned.")]
+
+
 def validate_command(
     model: options.ModelArgument,
     bundle: options.BundleArgument,
@@ -54,6 +57,7 @@ def validate_command(
     random: _Random = None,
     custom_ops: options.CustomOpsOption = None,
     tolerance: _Tolerance = None,
+    untuned: _Untuned = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
     json: options.JsonOption = False,
@@ -71,7 +75,7 @@ def validate_command(
     path, count = inputs or images, random or _RANDOM_INPUTS
     samples = file_inputs(manifest, path) if path else random_inputs(manifest, count)
     with console.progress("comparing", input_count(path) if path else count) as advance:
-        validation = validate(model, bundle, samples, tolerance, custom_ops, advance)
+        validation = validate(model, bundle, samples, tolerance, custom_ops, advance, is_tuned=not untuned)
     if json:
         print_json(msgspec.to_builtins(validation) | {"passed": validation.passed})
     else:
@@ -100,4 +104,6 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
     tolerance = validation.tolerance
     bound = "nothing, as no bound is promised" if math.isinf(tolerance) else f"within {tolerance:g} of the largest output"
     required = bound if tolerance else "equal bit for bit"
-    yield f"{'passed' if validation.passed else 'FAILED'}: {counted(validation.samples, 'input')}, required: {required}"
+    whole = " to stock onnxruntime's" if validation.stock and tolerance == 0 else ""
+    verdict = "passed" if validation.passed else "FAILED"
+    yield f"{verdict}: {counted(validation.samples, 'input')}, required: {required}{whole}"

@@ -11,7 +11,7 @@ from hyps.compiler.cli.console import counted, fact, shell_word, unwrapped_fact
 from hyps.compiler.cli.steps import groups_table, step_groups, steps_table
 from hyps.compiler.pipeline import Compilation, Compiled
 from hyps.compiler.targets import Target
-from hyps.compiler.tolerance import promised_tolerance
+from hyps.compiler.tolerance import TUNED, promised_tolerance
 from hyps.compiler.validation_model import EXTRACTED, extract_command
 from hyps.compiler.verdict import PlanVerdict, weight_reads
 from hyps.passes.normalize.extraction import WHOLE_MODEL
@@ -33,6 +33,8 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
     model, target = manifest.model, manifest.target
     yield from fact("model", f"{model.parameters:,} parameters, {megabytes(model.weight_bytes)} of weights")
     yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, onnxruntime up to {target.onnxruntime}")
+    if job.tune:
+        yield from fact("tuned", _tuned(compiled))
     yield unwrapped_fact("bundle", str(job.output))
     yield ""
     yield from steps_table(manifest) if every_step else groups_table(step_groups(manifest.steps, compiled.sharded))
@@ -55,13 +57,23 @@ def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | Non
         whole_peak_bytes=plan.whole_peak_bytes,
         smallest_budget_bytes=plan.smallest_budget_bytes,
         tolerance=promised_tolerance(manifest),
-        inexact_reason=plan.inexact_reason,
+        inexact_reason=plan.inexact_reason or (TUNED if manifest.tuned else None),
         latency_s=plan.latency_s,
         storage_latency_s=plan.storage_latency_s,
         target=manifest.target.name,
         has_own_rates=profile is not None and profile.is_measured,
         reads=weight_reads(manifest.steps),
+        is_stock=manifest.is_stock,
     )
+
+
+def _tuned(compiled: Compiled) -> str:
+    """Say how many steps are tuned, and for what."""
+    record, count = compiled.manifest.tuned, len(compiled.manifest.steps)
+    if not record:
+        return f"no step: {next(iter(compiled.untuned.values()))}"
+    tuned = f"{count - len(compiled.untuned)} of {counted(count, 'step')}"
+    return f"{tuned}, for {record.machine} and onnxruntime {record.onnxruntime}"
 
 
 def _next_commands(job: Compilation, manifest: Manifest) -> Iterator[str]:
@@ -84,6 +96,8 @@ def explanations(compiled: Compiled) -> Iterator[str]:
         yield f"{part.name}: {part.reason}; {pinned}, {session}"
     for change in compiled.plan.changes:
         yield f"{change.operator} is {change.what}: {change.why}"
+    for name, reason in compiled.untuned.items():
+        yield f"{name} is not tuned: {reason}"
     yield from map(_comparison, compiled.tried)
 
 
@@ -103,6 +117,8 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
     reads = weight_reads(manifest.steps)
     return {
         "model": manifest.model,
+        "tuned": len(manifest.steps) - len(compiled.untuned) if manifest.tuned else 0,
+        "untuned": compiled.untuned,
         "target": manifest.target,
         "budget_bytes": plan.budget_bytes,
         "whole_peak_bytes": plan.whole_peak_bytes,

@@ -27,7 +27,6 @@ from hyps.compiler.model_io.second_opinion import opening_error
 from hyps.compiler.model_io.weight_references import reference_weights
 from hyps.compiler.model_io.wire_format import read_structure
 from hyps.compiler.model_io.zip_maps import replace_zip_maps
-from hyps.compiler.owned_folders import owned_folder, remove_abandoned
 from hyps.passes.errors import PassError, UnsupportedModel
 from hyps.passes.graph import initializer_bytes, subgraphs
 from hyps.passes.normalize.subgraph_weights import LiftSubgraphWeights
@@ -35,6 +34,7 @@ from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, run_rewrites
 from hyps.passes.unknown_operators import all_nodes, checkable
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.owned_folders import owned_folder, remove_abandoned
 
 OLDEST_OPSET = 7
 #: The most operators that inlining may make; the largest models have a tenth of them.

@@ -150,13 +150,16 @@ def loading_refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:
     return reason if asked.returncode else None
 
 
-def optimised(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
-    """Return a model as onnxruntime optimises it in a bundle's sessions; raise `NotLoaded` where it does not load."""
+def optimised(proto: ModelProto, custom_ops: Path | None, *, stock: bool = False) -> ModelProto:
+    """Return a model as onnxruntime optimises it in a bundle's lean or ``stock`` sessions.
+
+    Raises `NotLoaded` where it does not load.
+    """
     import onnxruntime as ort
 
     from hyps.runtime.execution.session import session_options
 
-    options = session_options(1, custom_ops)
+    options = session_options(1, custom_ops, stock=stock)
     try:
         with _written(proto) as source:
             target = source.with_suffix(".optimised")

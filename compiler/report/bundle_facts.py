@@ -63,6 +63,7 @@ def _verdict(manifest: Manifest, whole: ModelReport | None) -> PlanVerdict:
         target=target,
         has_own_rates=target not in target_names(),  # only a user's own file may have measured ones
         reads=weight_reads(manifest.steps),
+        is_stock=manifest.is_stock,
     )
 
 

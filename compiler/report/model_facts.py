@@ -80,6 +80,7 @@ def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> PlanVerdict:
         target=analysed.target,
         has_own_rates=analysed.target not in target_names(),  # only a user's own file may have measured ones
         reads=None,
+        is_stock=plan.is_stock,
     )
 
 

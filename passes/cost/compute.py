@@ -3,8 +3,8 @@
 The estimate is a roofline, the longest of three times: computing the multiply-adds at the device's rate, reading the weights
 at the rate of a product of one row, and reading and writing the tensors at the memory's rate. A depthwise convolution has a
 rate of its own: onnxruntime computes it as products of one row. A recurrent operator is a product of one row at each step of
-its sequence. To this comes the time in which the system finds and clears the pages of a large result, since a session gives
-every tensor back at once. An activation that onnxruntime fuses into the operator before takes no time.
+its sequence. An activation that onnxruntime fuses into the operator before takes no time. To find and clear the pages of
+results takes more (`hyps.passes.cost.tiers`).
 
 Multiply-adds are counted as in the literature on networks: a multiplication with its addition is one, and biases are not
 counted.
@@ -24,11 +24,8 @@ from hyps.passes.cost.fusion import FUSED_ACTIVATIONS
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph, Operator, Tensor
-from hyps.passes.mlas import IN_PLACE, RECURRENT_GATES
+from hyps.passes.mlas import RECURRENT_GATES
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS, RESHAPES, Shape
-
-#: glibc maps a larger block for itself, with the lean settings of the runtime's process, and unmaps it when it is freed.
-_MAPPED_BYTES = 131_072
 
 SecondsArray = NDArray[np.float64]
 
@@ -40,7 +37,7 @@ def compute_s(graph: Graph, device: DeviceRates) -> SecondsArray:
     readers.update(graph.outputs)
     return np.array(
         [
-            0.0 if _is_fused(operator, writers, readers) else _seconds(graph, operator, device, readers)
+            0.0 if _is_fused(operator, writers, readers) else _seconds(graph, operator, device)
             for operator in graph.operators
         ],
         np.float64,
@@ -67,25 +64,22 @@ def _is_fused(operator: Operator, writers: Mapping[str, Operator], readers: Coun
     return operator.op_type in FUSED_ACTIVATIONS.get(before.op_type, frozenset())
 
 
-def _seconds(graph: Graph, operator: Operator, device: DeviceRates, readers: Counter[str]) -> float:
+def _seconds(graph: Graph, operator: Operator, device: DeviceRates) -> float:
     moved = sum(graph.tensors[name].nbytes for name in (*operator.inputs, *operator.outputs))
     moving = moved / device.memory_bytes_per_s
     if (rows := row_read(graph, operator)) is not None:
         return moving + rows.read_bytes / device.storage_bytes_per_s
     if operator.op_type in RESHAPES:
         return 0.0
-    in_place = operator.op_type in IN_PLACE and any(readers[name] == 1 for name in operator.inputs)
-    large = sum(graph.tensors[name].nbytes for name in operator.outputs if graph.tensors[name].nbytes >= _MAPPED_BYTES)
-    clearing = 0.0 if in_place else large / device.fresh_bytes_per_s
     macs = multiply_adds(graph, operator)
     weights = sum(graph.weights[name].nbytes for name in operator.weights)
     if operator.op_type in RECURRENT_GATES and operator.inputs:  # reads its weights at every step of the sequence
-        return moving + clearing + graph.tensors[operator.inputs[0]].shape[0] * weights / device.gemv_bytes_per_s
+        return moving + graph.tensors[operator.inputs[0]].shape[0] * weights / device.gemv_bytes_per_s
     if not macs:
-        return moving + clearing
+        return moving
     reading = weights / device.gemv_bytes_per_s if operator.op_type in FLOAT_PRODUCTS else 0.0
     rate = device.depthwise_macs_per_s if _is_depthwise(graph, operator) else device.conv_macs_per_s
-    return max(macs / rate, reading, moving) + clearing
+    return max(macs / rate, reading, moving)
 
 
 def _is_depthwise(graph: Graph, operator: Operator) -> bool:

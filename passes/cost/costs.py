@@ -44,6 +44,11 @@ class Costs:
     ``shared`` has a column for every further reader of a weight (operator, reader before it, bytes), sorted by operator.
     ``live_ranges`` has one for every tensor but the model's inputs (first, last, bytes), sorted by last. Both keep the work
     of a partition proportional to its length, whatever lies before and after it.
+
+    ``reorder_in`` and ``reorder_out``, by cut position, are the bytes of copies in another layout of what crosses the cut:
+    of the partition after it, while that runs, and of the partition before it, at its end. None where there are no layouts.
+    ``tuned`` are the costs of the same graph in another layout (`hyps.passes.cost.blocked_layout`): a partition must have
+    room for both.
     """
 
     process_bytes: int
@@ -56,6 +61,9 @@ class Costs:
     crossing: Bytes
     input_bytes: int
     live_ranges: Bytes
+    reorder_in: Bytes | None = None
+    reorder_out: Bytes | None = None
+    tuned: Costs | None = None
 
     @property
     def count(self) -> int:
@@ -79,14 +87,18 @@ class Costs:
         end = self.count if end is None else end
         live = self.live[start:end] + self.workspace[start:end]
         live -= self.in_place[start:end] * (self.in_place_first[start:end] >= start)
-        live += self.input_bytes
-        low, high = self.live_ranges[1].searchsorted((start, end - 1))
+        low, high = self.live_ranges[1].searchsorted((start, end))
         crossed = (self.live_ranges[0, low:high] < start).nonzero()[0] + low
+        kept = np.zeros(end - start + 1, np.int64)  # tensors of the cut that the operators before this one read last
         if len(crossed):
-            kept = np.zeros(end - start, np.int64)  # tensors of the cut that the operators before this one read last
             np.add.at(kept, self.live_ranges[1, crossed] + 1 - start, self.live_ranges[2, crossed])
-            live += kept.cumsum()
-        return live
+            kept = kept.cumsum()
+            live += kept[:-1]
+        if self.reorder_in is not None and self.reorder_out is not None:
+            at_end = kept[1:] + self.crossing[start + 1 : end + 1] + self.reorder_out[start + 1 : end + 1]
+            live = np.maximum(live, at_end) + self.reorder_in[start]
+        live += self.input_bytes
+        return live if self.tuned is None else np.maximum(live, self.tuned.live_from(start, end))
 
     def activations_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the most live bytes, workspace included, of the partitions ``[start, stop)`` for stop = start+1 .. end."""
@@ -100,7 +112,11 @@ class Costs:
         """Return the predicted process peak of every operator as a partition of its own."""
         resident = self.resident.copy()
         np.add.at(resident, self.shared[0], self.shared[2])
-        return self.process_bytes + self.input_bytes + resident + self.live + self.workspace
+        live = self.live + self.workspace
+        if self.reorder_in is not None and self.reorder_out is not None:
+            live = np.maximum(live, self.live + self.reorder_out[1:]) + self.reorder_in[:-1]
+        found = self.process_bytes + self.input_bytes + resident + live
+        return found if self.tuned is None else np.maximum(found, self.tuned.alone())
 
 
 def costs(graph: Graph, footprints: Mapping[str, Footprint], process_bytes: int = 0) -> Costs:

@@ -54,7 +54,9 @@ def file_order(
     candidates = [(file, run if file == given else session_order(graph, file, outputs)) for file in files]
     needs = [_most_live(graph, costs, ranges, order, span) for _, order in candidates]
     best = needs.index(min(needs))
-    return candidates[best][0], costs.input_bytes + entering_bytes + needs[best]
+    layout = costs.tuned or costs
+    copied_bytes = 0 if layout.reorder_in is None else int(layout.reorder_in[span.start])
+    return candidates[best][0], costs.input_bytes + entering_bytes + copied_bytes + needs[best]
 
 
 def _constants_first(graph: Graph, indices: Sequence[int]) -> tuple[int, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
+from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph
 from hyps.passes.planning.costed_model import CostedModel
@@ -35,16 +37,32 @@ TRIED_WITH_LOWER, LOWER_MEGABYTES, LOWER_IN_OCTAVE, LOWEST_PART, MANY_STEPS = 3,
 _TILED_TIME_SHARE = 0.9
 
 
+class _Way(NamedTuple):
+    """A way to hold activations: what each step then needs, and the size of the arena; None where pages are fresh."""
+
+    needs: tuple[StepNeeds, ...]
+    region_bytes: int | None
+
+    @property
+    def alone_bytes(self) -> int:
+        """What the largest step needs."""
+        return max(need.memory.alone_bytes for need in self.needs)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A plan that keeps within the budget: its tiles, splits and cuts, and what stays in memory."""
+    """A plan that keeps within the budget: its tiles, splits and cuts, and what stays in memory.
+
+    ``region_bytes`` is the size of the arena of its activations, which are in fresh pages where it is None.
+    """
 
     tiling: Tiling
     sharded: ShardedModel
     partitioning: Partitioning
     budget_bytes: int
-    needs: tuple[StepNeeds, ...]
+    ways: tuple[_Way, ...]
     residency_plan: ResidencyPlan
+    region_bytes: int | None
     start_bytes: int
     inexact_reason: str | None
 
@@ -65,14 +83,16 @@ class Candidate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model is one partition whose weights all stay in memory: no other plan is faster."""
+        """Whether the model is one partition whose weights and activations all stay in memory: no other plan is faster."""
         steps = self.residency_plan.residency.steps
-        all_pinned = len(steps) == 1 and steps[0].pinned_bytes == self.needs[0].memory.weights_bytes
-        return all_pinned and steps[0].session_stays_open and not self.tiling.changes
+        all_pinned = len(steps) == 1 and steps[0].pinned_bytes == self.ways[0].needs[0].memory.weights_bytes
+        is_last = self.region_bytes == self.ways[-1].region_bytes
+        return all_pinned and is_last and steps[0].session_stays_open and not self.tiling.changes
 
     def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
         """Return the same partitions with what stays in memory within another budget."""
-        return replace(self, residency_plan=plan_residency(self.needs, budget_bytes, device))
+        residency_plan, region_bytes = _fastest(self.ways, budget_bytes, device)
+        return replace(self, residency_plan=residency_plan, region_bytes=region_bytes)
 
     def _raised(self, seconds: float) -> float:
         return seconds / (_TILED_TIME_SHARE if self.tiling.changes else 1)
@@ -174,10 +194,9 @@ def within_lower_budgets(found: Iterable[Candidate], request: Request) -> Iterat
     """
     fastest = sorted(found, key=lambda each: each.rank)[:TRIED_WITH_LOWER]
     for each in fastest if request.budget_bytes is not None else ():
-        if len(each.needs) <= MANY_STEPS and not each.is_whole:
-            alone = max(need.memory.alone_bytes for need in each.needs)
+        if len(each.partitioning.segments) <= MANY_STEPS and not each.is_whole:
             for lower in _lower_budgets(request.budget_bytes or 0):
-                if lower >= alone:
+                if lower >= each.ways[0].alone_bytes:
                     yield each.within(lower, request.device)
 
 
@@ -202,17 +221,44 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    needs = tuple(_step_needs(graph, partitioning, request.device))
+    ways = tuple(_ways(sharded.costed, partitioning, request.device))
+    residency_plan, region_bytes = _fastest(ways, budget, request.device)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
         partitioning=partitioning,
         budget_bytes=budget,
-        needs=needs,
-        residency_plan=plan_residency(needs, budget, request.device),
+        ways=ways,
+        residency_plan=residency_plan,
+        region_bytes=region_bytes,
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, partitioning.cuts),
     )
+
+
+def _ways(costed: CostedModel, partitioning: Partitioning, device: DeviceRates) -> Iterator[_Way]:
+    """Yield what the steps need with activations in fresh pages, and with an arena for them."""
+    graph, costs, segments = costed.graph, costed.costs, partitioning.segments
+    needs = tuple(_step_needs(graph, partitioning, device))
+    fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
+    pairs = zip(needs, fresh_s, strict=True)
+    yield _Way(tuple(replace(need, compute_s=need.compute_s + seconds) for need, seconds in pairs), None)
+    most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
+    region_bytes = arena_region_bytes(most_live)
+    if region_bytes is not None and can_use_arena(graph):
+        more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
+        grown = (
+            replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes))
+            for need, nbytes in zip(needs, more, strict=True)
+        )
+        yield _Way(tuple(grown), region_bytes)
+
+
+def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tuple[ResidencyPlan, int | None]:
+    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
+    fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
+    found = ((plan_residency(way.needs, budget_bytes, device), way.region_bytes) for way in fitting)
+    return min(found, key=lambda each: each[0].rank)
 
 
 def _step_needs(graph: Graph, partitioning: Partitioning, device: DeviceRates) -> Iterator[StepNeeds]:

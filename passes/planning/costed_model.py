@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnx import ModelProto
 
+from hyps.passes.cost.blocked_layout import layout_costs
 from hyps.passes.cost.costs import Costs, costs
 from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
@@ -65,6 +66,8 @@ def with_grouped_operators(whole: CostedModel, tileable: Collection[str], reques
 
 def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], request: Request) -> CostedModel:
     graph_costs = costs(graph, by_operator, request.process_bytes)
+    if request.tunable:
+        graph_costs = replace(graph_costs, tuned=layout_costs(graph, request.threads, request.process_bytes))
     options = ShardOptions(model, graph, graph_costs, request.threads)
     return CostedModel(
         model=model,

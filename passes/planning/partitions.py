@@ -18,7 +18,7 @@ from hyps.passes.cost.schedule import schedule_bytes
 from hyps.passes.cost.session_order import file_order
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.onnx_ops import POOLINGS
-from hyps.passes.planning.plan import Partition
+from hyps.passes.planning.plan import Partition, Tier
 from hyps.runtime.bundle.manifest import Reason
 from hyps.runtime.bundle.residency import StepResidency
 from hyps.runtime.units import megabytes
@@ -114,11 +114,12 @@ def partitions(
     residencies: Sequence[StepResidency],
     reasons: Mapping[int, Reason],
     start_bytes: int = 0,
+    tier: Tier = "lean",
 ) -> tuple[Partition, ...]:
     """Return the partitions of a plan: ``segments`` with what of each stays in memory.
 
     ``reasons`` are those of cuts that the budget alone does not explain, by position. No peak is below ``start_bytes``,
-    which the process needs to start.
+    which the process needs to start. All have the same ``tier``.
     """
     parts = []
     start = crossing_bytes = 0
@@ -147,6 +148,7 @@ def partitions(
                 leaving_bytes=segment.leaving_bytes,
                 reason=_with_rows(_reason(before, crossing_bytes, reasons.get(start)), row_read(graph, operators[0])),
                 reads_rows=bool(operators[0].table),
+                tier=tier,
             )
         )
         start, crossing_bytes = stop, segment.leaving_bytes

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from hyps.passes.errors import PassFailed
 from hyps.passes.graph import Graph
 from hyps.passes.rewrite import Change
-from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.manifest import ActivationsRecord, Reason
+
+#: The options of a step's session: see `hyps.runtime.bundle.manifest.SessionRecord`.
+Tier = Literal["lean", "arena", "stock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +26,7 @@ class Partition:
     process peak with nothing else in memory. ``peak_bytes`` is the same peak with what stays of other partitions
     (`hyps.passes.cost.residency`). ``live`` are the tensors kept after it, ``leaving_bytes`` in total. For ``reuse`` see
     `hyps.runtime.bundle.manifest.Step`. ``reason`` says why it starts where it does. ``reads_rows``: the runtime reads rows
-    of its only weight from the file.
+    of its only weight from the file. ``tier``: see `hyps.runtime.bundle.manifest.SessionRecord`.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Partition:
     leaving_bytes: int
     reason: Reason
     reads_rows: bool
+    tier: Tier = "lean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Plan:
     ``latency_s`` are the estimated seconds on the target of an inference that follows another, with weights read from the
     system's cache where it can hold them; ``storage_latency_s`` those where all are read from storage. For ``huge_pages``
     and ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
-    whole model's in the last bits; None if it cannot.
+    whole model's in the last bits; None if it cannot. ``activations`` is the arena of steps that are not lean.
     """
 
     partitions: tuple[Partition, ...]
@@ -67,6 +72,12 @@ class Plan:
     huge_pages: bool
     steady: bool
     inexact_reason: str | None
+    activations: ActivationsRecord | None = None
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the whole model runs with onnxruntime's default options."""
+        return all(partition.tier == "stock" for partition in self.partitions)
 
     @property
     def exact(self) -> bool:

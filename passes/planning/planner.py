@@ -17,8 +17,10 @@ from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
+from hyps.passes.planning.stock import stock_plan
 from hyps.passes.rewrite import Change
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.manifest import ActivationsRecord
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: Tiles are tried for partitions up to this multiple of the smallest budget that works without them.
@@ -60,6 +62,9 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         raise _does_not_fit(search, request, smallest)
     found += within_lower_budgets(found, request)
     best = min(found, key=lambda candidate: candidate.rank)
+    lowest_bytes = lowest.minimum(tiles=True)
+    if (stock := stock_plan(whole, request, lowest_bytes)) is not None:
+        return PlannedModel(model=whole.model, graph=whole.graph, plan=stock, candidates=())
     graph = best.sharded.costed.graph
     result = Plan(
         partitions=partitions(
@@ -68,17 +73,19 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
             best.residency_plan.residency.steps,
             cut_reasons(best.sharded, request),
             request.start_bytes,
+            "arena" if best.region_bytes else "lean",
         ),
         changes=(*_readings(graph), *best.tiling.changes, *best.sharded.changes),
         budget_bytes=best.budget_bytes,
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
-        smallest_budget_bytes=lowest.minimum(tiles=True),
+        smallest_budget_bytes=lowest_bytes,
         latency_s=best.latency_s,
         storage_latency_s=best.storage_s,
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,
+        activations=ActivationsRecord(region_bytes=best.region_bytes) if best.region_bytes else None,
     )
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)

@@ -28,7 +28,8 @@ class Request:
 
     ``shards`` are split whatever the budget. ``policy`` is the one method by which other operators may be split, or any.
     ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``images`` says that the
-    runtime will decode pictures, which takes more memory than reading tensors.
+    runtime will decode pictures, which takes more memory than reading tensors. ``tunable`` leaves room for the layouts of a
+    processor in every step, so that all can be tuned.
     """
 
     budget_bytes: int | None = None
@@ -39,6 +40,7 @@ class Request:
     tile: Tile = "auto"
     threads: int = 1
     images: bool = False
+    tunable: bool = False
     device: DeviceRates = field(default_factory=DeviceRates)
 
     @property

@@ -31,6 +31,8 @@ def most_inputs(manifest: Manifest) -> int:
 def batch_manifest(manifest: Manifest, count: int) -> Manifest:
     """Return the schedule for a batch of ``count`` inputs: nothing is pinned, and the next step's weights are read ahead.
 
+    Waiting tensors take the place of the arena.
+
     A manifest whose weights all stay in memory is returned as it is.
     """
     if not manifest.streams_weights:
@@ -49,12 +51,12 @@ def batch_manifest(manifest: Manifest, count: int) -> Manifest:
             step,
             pinned_bytes=0,
             ahead_bytes=ahead_bytes,
-            session=msgspec.structs.replace(step.session, stays_open=False),
+            session=msgspec.structs.replace(step.session, stays_open=False, tier=msgspec.UNSET),
             peak_bytes=manifest.budget_bytes,
         )
         for step, ahead_bytes in zip(manifest.steps, ahead, strict=True)
     )
-    return msgspec.structs.replace(manifest, steps=tuple(steps), huge_pages=False, steady=False)
+    return msgspec.structs.replace(manifest, steps=tuple(steps), huge_pages=False, steady=False, activations=msgspec.UNSET)
 
 
 def waiting_room_bytes(manifest: Manifest, step: Step) -> int:

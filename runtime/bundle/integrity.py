@@ -23,12 +23,14 @@ from hyps.runtime.bundle.manifest import (
     TensorRecord,
     WeightRecord,
 )
+from hyps.runtime.bundle.tuned_steps import with_tuned_steps
 from hyps.runtime.errors import BundleError
 from hyps.runtime.signals import deferred_signals
 
 #: Larger than the manifest of a bundle of 100,000 operators.
 MANIFEST_LIMIT_BYTES = 64 << 20
 _COMPILE_AGAIN = "compile the model again"
+_TUNE_AGAIN = "tune the bundle again"
 _COPY_AGAIN = "copy the bundle again"
 
 
@@ -52,10 +54,12 @@ def read_manifest(bundle: Path) -> Manifest:
             manifest = msgspec.json.decode(document, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: {error}", _COMPILE_AGAIN) from None
-    _check_schedule(path, manifest)
-    _check_weights(path, manifest)
-    _check_rows(path, manifest)
-    _check_sessions(path, manifest)
+    _check_tuned(path, manifest)
+    for schedule in (manifest, with_tuned_steps(manifest)) if manifest.tuned else (manifest,):
+        _check_schedule(path, schedule)
+        _check_weights(path, schedule)
+        _check_rows(path, schedule)
+        _check_sessions(path, schedule)
     _check_picture(path, manifest)
     return manifest
 
@@ -108,6 +112,11 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
             raise BundleError(f"{where}.peak_bytes: more than the budget", _COMPILE_AGAIN)
+        if step.session.uses_arena and not manifest.activations:
+            raise BundleError(f"{where}.session.tier: there is no arena in $.activations", _COMPILE_AGAIN)
+    arena = manifest.activations
+    if arena and arena.region_bytes + arena.packed_bytes > manifest.budget_bytes:
+        raise BundleError(f"{path}: $.activations: more than the budget", _COMPILE_AGAIN)
 
 
 def _check_weight(where: str, weight: WeightRecord, size: int) -> None:
@@ -154,7 +163,23 @@ def _interface(manifest: Manifest, step: Step) -> object:
     tensors = [[manifest.tensors[name] for name in names] for names in (step.inputs, step.outputs)]
     large = step.weights.tensors if step.weights else ()
     weights = [[(each.dtype, each.shape) for each in records] for records in (large, step.session.small_weights)]
-    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory
+    return tensors, weights, step.session.is_optimizable, step.session.reuses_memory, step.session.tier
+
+
+def _check_tuned(path: Path, manifest: Manifest) -> None:
+    """Check that a tuned bundle has an entry for each step, and tunes none whose session others share."""
+    if not manifest.tuned:
+        return
+    where, found = f"{path}: $.tuned.steps", manifest.tuned.steps
+    if len(found) != len(manifest.steps):
+        raise BundleError(f"{where}: {len(found)} entries for {len(manifest.steps)} steps", _TUNE_AGAIN)
+    own_session = (not step.rows and not step.session.group for step in manifest.steps)
+    if any(tuned.partition and not own for tuned, own in zip(found, own_session, strict=True)):
+        raise BundleError(f"{where}: a step that has no session of its own is tuned", _TUNE_AGAIN)
+    own = {file.path for step in manifest.steps for file in (step.model, *step.data_files)}
+    parts = [tuned.partition for tuned in found if tuned.partition]
+    if any(file.path in own for part in parts for file in (part.model, part.weights) if file):
+        raise BundleError(f"{where}: an entry shares a file with the compiled steps", _TUNE_AGAIN)
 
 
 def _check_picture(path: Path, manifest: Manifest) -> None:

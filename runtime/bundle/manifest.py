@@ -211,6 +211,10 @@ class SessionRecord(Record, frozen=True, kw_only=True):
     the same text differ only in names and in weights, which are inputs of their models, so that one session runs them one
     after the other; empty for a step that is in no group. ``small_weights``: of a step in a group, the weights that are
     stored in its model.
+
+    ``tier`` names the options. Absent, they are *lean*: weights are handed over and not prepacked, and memory is given back
+    at once. ``arena``: the same, but activations are in the arena of `Manifest.activations`, which changes no bit.
+    ``stock``: onnxruntime's default options, whose bits are stock onnxruntime's; onnxruntime reads the weights itself.
     """
 
     stays_open: bool
@@ -218,6 +222,28 @@ class SessionRecord(Record, frozen=True, kw_only=True):
     is_optimizable: bool = True
     group: str = ""
     small_weights: tuple[SmallWeightRecord, ...] = ()
+    tier: Literal["arena", "stock"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the session has onnxruntime's default options."""
+        return self.tier == "stock"
+
+    @property
+    def uses_arena(self) -> bool:
+        """Whether activations are in the arena of `Manifest.activations`."""
+        return self.tier is not msgspec.UNSET
+
+
+class ActivationsRecord(Record, frozen=True, kw_only=True):
+    """The arena that keeps the memory of activations for the next step and the next inference.
+
+    It is one region of ``region_bytes``. onnxruntime counts prepacked weights, which only stock steps have, as a part of the
+    arena: ``packed_bytes`` at most. The arena never holds more than the two together.
+    """
+
+    region_bytes: Annotated[int, Meta(gt=0, lt=1 << 31)]
+    packed_bytes: Count = 0
 
 
 class Reason(Record, frozen=True, kw_only=True):
@@ -240,8 +266,9 @@ class Step(Record, frozen=True, kw_only=True):
 
     The first ``pinned_bytes`` of the weights file stay in memory once read. Up to ``ahead_bytes`` of the next streamed
     step's weights may be in memory while this step runs. ``peak_bytes`` is the predicted process peak with all of this,
-    ``alone_bytes`` the one without pinned weights, open sessions and reading ahead. ``rows``: present in a step that reads
-    rows of a table, which then has no ``weights``.
+    ``alone_bytes`` the one without pinned weights, open sessions, reading ahead and the arena of `Manifest.activations`.
+    ``rows``: present in a step that reads rows of a table, which then has no ``weights``. ``tuned_bytes``: what
+    ``alone_bytes`` may become where the step is tuned (`TunedRecord`); absent where tuning changes nothing.
     """
 
     name: Name
@@ -261,6 +288,7 @@ class Step(Record, frozen=True, kw_only=True):
     session: SessionRecord
     reason: Reason | None = None
     rows: RowsRecord | msgspec.UnsetType = msgspec.UNSET
+    tuned_bytes: Count | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def data_files(self) -> tuple[FileRecord, ...]:
@@ -276,6 +304,42 @@ class Step(Record, frozen=True, kw_only=True):
     def streamed_bytes(self) -> int:
         """The bytes of the weights file that are read for every inference."""
         return self.weights_file_bytes - self.pinned_bytes
+
+
+class TunedPartition(Record, frozen=True, kw_only=True):
+    """A step's partition as onnxruntime optimised it for one processor: its model and the file of its large weights."""
+
+    model: FileRecord
+    weights: WeightsRecord | None
+
+
+class TunedStep(Record, frozen=True, kw_only=True):
+    """A step of a tuned schedule.
+
+    ``partition`` is null where it runs as it was compiled. For the other fields see `Step`.
+    """
+
+    partition: TunedPartition | None
+    alone_bytes: Count
+    peak_bytes: Count
+    pinned_bytes: Count
+    ahead_bytes: Count
+    stays_open: bool
+
+
+class TunedRecord(Record, frozen=True, kw_only=True):
+    """The schedule of a tuned bundle, and what it runs on.
+
+    ``machine`` and ``features`` are those of `hyps.runtime.device.instruction_set`, ``onnxruntime`` is the whole version.
+    There is an entry in ``steps`` for each step. ``huge_pages`` and ``steady`` are as in `Manifest`.
+    """
+
+    machine: str
+    features: tuple[str, ...]
+    onnxruntime: Annotated[str, Meta(max_length=64)]
+    huge_pages: bool
+    steady: bool
+    steps: tuple[TunedStep, ...]
 
 
 class Preprocess(Record, frozen=True, kw_only=True):
@@ -301,7 +365,9 @@ class Manifest(Record, frozen=True, kw_only=True):
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
     room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
     streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
-    false where a result that is not exact may differ by any amount, as roundings to 8 bits do.
+    false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
+    partitions of a tuned bundle, which also keeps those that run on every processor. ``activations``: present where steps
+    use an arena, which their peaks count in full.
     """
 
     version: Literal[3]
@@ -319,11 +385,26 @@ class Manifest(Record, frozen=True, kw_only=True):
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
+    tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
+    activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the whole model runs with onnxruntime's default options: its bits are then stock onnxruntime's."""
+        return all(step.session.is_stock for step in self.steps)
+
+    def arena_growth_bytes(self, step: Step) -> int:
+        """Return how much more the arena takes than the activations of this step, which its ``alone_bytes`` count."""
+        if not self.activations or step.session.tier != "arena":
+            return 0
+        return self.activations.region_bytes - step.activation_bytes + sum(self.tensors[name].nbytes for name in self.inputs)
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
-        files = (file for step in self.steps for file in (step.model, *step.data_files))
+        files = [file for step in self.steps for file in (step.model, *step.data_files)]
+        for step in self.tuned.steps if self.tuned else ():
+            files += [file for file in (step.partition.model, step.partition.weights) if file] if step.partition else []
         return tuple({file.path: file for file in files}.values())
 
     @property

@@ -65,7 +65,9 @@ class OpenSessions:
 
 
 def open_sessions(steps: Sequence[StepMemory], budget_bytes: int) -> OpenSessions:
-    """Keep sessions open, the smallest first, as far as they fit next to the largest step."""
+    """Keep sessions open, the smallest first, as far as they fit next to the largest step; an only step's costs nothing."""
+    if len(steps) == 1:
+        return OpenSessions(stay_open=(True,), base_bytes=(steps[0].alone_bytes,))
     room_bytes = budget_bytes - max(step.alone_bytes for step in steps)
     stay_open = [False] * len(steps)
     own = (index for index, step in enumerate(steps) if not step.shares_session)

@@ -32,7 +32,8 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
     """Return a manifest for each run of steps; one process of ``budget_bytes`` loads all of them, and runs one at a time.
 
     `hyps.runtime.bundle.residency.sub_bundle_residency` decides what stays in memory. A run's steps are consecutive in the
-    bundle: no more tensors are live than in the bundle, so that its predictions hold. Raises `BudgetError` where the largest
+    bundle: no more tensors are live than in the bundle, so that its predictions hold. Steps use no arena, unless they are
+    stock: then the whole bundle is one step. Raises `BudgetError` where the largest
     step does not fit.
     """
     indices = [index for run in runs for index in run]
@@ -42,7 +43,7 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
         needs, has = megabytes_up(largest.alone_bytes), megabytes_down(budget_bytes)
         raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     memories = [StepMemory(alone_bytes=step.alone_bytes, weights_bytes=step.weights_file_bytes) for step in steps]
-    residency = sub_bundle_residency(memories, _open_sessions_bytes(manifest), budget_bytes)
+    residency = sub_bundle_residency(memories, open_sessions_bytes(manifest), budget_bytes)
     stays = dict(zip(indices, residency.steps, strict=True))
     return tuple(_sub_bundle(manifest, run, stays, residency, budget_bytes) for run in runs)
 
@@ -67,11 +68,14 @@ def _sub_bundle(
         outputs=tuple(OutputRecord(name=name, probabilities=False) for name in outputs),
         tensors={name: record for name, record in manifest.tensors.items() if name in names},
         steps=steps,
+        activations=manifest.activations if manifest.is_stock else msgspec.UNSET,
     )
 
 
 def _step(step: Step, live: tuple[str, ...], stays: StepResidency) -> Step:
-    session = msgspec.structs.replace(step.session, stays_open=step.session.stays_open and stays.session_stays_open)
+    tier = step.session.tier if step.session.is_stock else msgspec.UNSET
+    stays_open = step.session.stays_open and stays.session_stays_open
+    session = msgspec.structs.replace(step.session, stays_open=stays_open, tier=tier)
     return msgspec.structs.replace(
         step,
         live=live,
@@ -83,13 +87,18 @@ def _step(step: Step, live: tuple[str, ...], stays: StepResidency) -> Step:
     )
 
 
-def _open_sessions_bytes(manifest: Manifest) -> int:
+def open_sessions_bytes(manifest: Manifest) -> int:
     """Return the most that the bundle's open sessions hold: what its peaks count besides weights and reading ahead."""
     if not any(step.session.stays_open for step in manifest.steps):
         return 0
     pinned_bytes = sum(step.pinned_bytes for step in manifest.steps)
     return max(
-        step.peak_bytes - step.alone_bytes - (pinned_bytes - step.pinned_bytes) - step.ahead_bytes for step in manifest.steps
+        step.peak_bytes
+        - step.alone_bytes
+        - (pinned_bytes - step.pinned_bytes)
+        - step.ahead_bytes
+        - manifest.arena_growth_bytes(step)
+        for step in manifest.steps
     )
 
 

@@ -1,4 +1,4 @@
-"""Start the commands of ``hyps-run``: run a bundle, ``calibrate`` this device, or ``doctor`` it."""
+"""Start the commands of ``hyps-run``: run a bundle, ``tune`` one, ``calibrate`` this device, or ``doctor`` it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from hyps.runtime.cli.options import calibrate_parser, doctor_parser, run_parser
+from hyps.runtime.cli.options import calibrate_parser, doctor_parser, run_parser, tune_parser
 from hyps.runtime.device.process_memory import restart_lean
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.signals import unwind_on_signals
@@ -20,7 +20,11 @@ from hyps.runtime.terminal.exit import run_and_exit
 def run_hyps_run(arguments: Sequence[str] | None) -> NoReturn:
     """Run the command that the arguments name, in a process that is kept small, and exit."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {"calibrate": (calibrate_parser, _calibrate), "doctor": (doctor_parser, _doctor)}
+    commands = {
+        "tune": (tune_parser, _tune),
+        "calibrate": (calibrate_parser, _calibrate),
+        "doctor": (doctor_parser, _doctor),
+    }
     parser, act = commands.get(given[0] if given else "", (run_parser, _run))
     options = parser().parse_args(given if act is _run else given[1:])
     restart_lean(huge_pages=act is _run and options.batch == 1 and _uses_huge_pages(options.bundle))
@@ -35,6 +39,15 @@ def _uses_huge_pages(bundle: Path) -> bool:
             return re.search(rb'"huge_pages"\s*:\s*true', stream.read(65_536)) is not None
     except OSError:  # reported when the manifest is read
         return False
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from hyps.runtime.execution.lean_imports import import_libraries
+
+    import_libraries()
+    from hyps.runtime.cli.tune import tune_bundle
+
+    return tune_bundle(options)
 
 
 def _calibrate(options: argparse.Namespace) -> int:

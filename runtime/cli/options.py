@@ -1,11 +1,11 @@
-"""Define the command lines of ``hyps-run``, ``hyps-run calibrate`` and ``hyps-run doctor``."""
+"""Define the command lines of ``hyps-run`` and of its commands ``tune``, ``calibrate`` and ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
+from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count, size
 
 
 def run_parser() -> Parser:
@@ -17,8 +17,9 @@ def run_parser() -> Parser:
             "hyps-run bundle cat.jpg                      # the five best classes, the time, the peak memory",
             "hyps-run bundle photos --batch 16 --output results.jsonl",
         ),
-        epilog="'hyps-run calibrate' measures this device for hypsc; 'hyps-run doctor' checks it. Each has its own --help. "
-        "Write ./calibrate or ./doctor for a bundle in a folder of that name.",
+        epilog="'hyps-run tune' makes a bundle faster on this device, 'hyps-run calibrate' measures it for hypsc, and "
+        "'hyps-run doctor' checks it. Each has its own --help. Write ./tune, ./calibrate or ./doctor for a bundle in a "
+        "folder of that name.",
     )
     inputs = parser.add_argument_group("input")
     inputs.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
@@ -36,6 +37,7 @@ def run_parser() -> Parser:
     )
     where.add_argument("--join", type=Path, metavar="FILE", help="a join file for a hub (see 'hyps-manager add-client')")
     where.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
+    where.add_argument("--untuned", action="store_true", help="run a tuned bundle as it was before it was tuned")
     where.add_argument("--no-verify", action="store_true", help="check the files' sizes, but not their sha256")
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument(
@@ -62,6 +64,32 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
         help="write the results to FILE.jsonl, or to the folder FILE.parquet; inputs whose results are there are skipped",
     )
     add_volume(output, "what each step opens, reads, keeps and releases")
+
+
+def tune_parser() -> Parser:
+    """Return the parser of ``hyps-run tune``."""
+    parser = Parser(
+        prog="hyps-run tune",
+        description="Make a bundle faster on this device: onnxruntime optimises every step for this processor. The "
+        "tuned bundle runs on processors of this kind, with this version of onnxruntime. The memory stays "
+        "within the bundle's budget.",
+        examples=(
+            "hyps-run tune bundle                       # writes bundle-tuned",
+            "hyps-run tune bundle -o bundle --force",
+        ),
+    )
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the tuned bundle's folder (default: the bundle's name, -tuned)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the bundle that exists there")
+    parser.add_argument(
+        "--memory", type=size, metavar="SIZE", help="the memory that tuning may take, e.g. 256MB (default: the budget)"
+    )
+    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_volume(parser, "why steps stay as they were compiled")
+    return parser
 
 
 def calibrate_parser() -> Parser:

@@ -60,6 +60,7 @@ def open_engine(options: EngineOptions) -> Engine:
         repeat=options.repeat,
         batch=options.batch,
         profile=options.profile,
+        is_tuned=options.is_tuned,
     )
 
 

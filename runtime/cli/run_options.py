@@ -19,7 +19,10 @@ ENGINE_URLS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices."""
+    """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices.
+
+    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+    """
 
     bundle: Path
     url: str | None
@@ -30,6 +33,7 @@ class EngineOptions:
     batch: int
     repeat: int
     profile: bool
+    is_tuned: bool
 
     @property
     def is_remote(self) -> bool:
@@ -78,6 +82,8 @@ class RunOptions:
                 "--engine and --join cannot be combined with --batch, --profile, --profile-json, --threads or --custom-ops; "
                 "leave these out"
             )
+        if engine.is_remote and not engine.is_tuned:
+            raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
         if engine.is_dask and engine.join:
             raise InputError("--join is for a hub; Dask takes certificates from its own configuration")
         if report.output and (engine.repeat > 1 or writes_profile or report.save or report.json):
@@ -110,5 +116,6 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
         batch=namespace.batch,
         repeat=namespace.repeat,
         profile=report.profile or report.profile_json is not None or report.verbose,
+        is_tuned=not namespace.untuned,
     )
     return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report)

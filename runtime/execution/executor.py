@@ -10,20 +10,25 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
+from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
+from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
 from hyps.runtime.execution.session import (
+    ActivationArenaFull,
     Session,
     SessionOpener,
     TensorValue,
@@ -97,6 +102,7 @@ class Executor:
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
+        self._arena: ActivationArena | None = None
         streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
@@ -108,9 +114,13 @@ class Executor:
             keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
+        self._opened_before = 0
         self._code = CodePages()
         self.trim()
         start_onnxruntime()
+        if manifest.activations:
+            self._arena = claim_arena(self, manifest.activations)
+            self._sessions.has_arena = self._arena is not None
         self.trim()
 
     def trim(self) -> None:
@@ -126,11 +136,14 @@ class Executor:
     def make_room(self) -> None:
         """Give back, between two inferences, everything that can be read again."""
         self._residency.release()
+        if self._arena:
+            self._sessions.close()
+            self._arena.renew()
         self.trim()
 
     def close(self) -> None:
         """Give back sessions, weights and code pages; the executor cannot run afterwards."""
-        self._sessions.close()
+        self._give_up_arena()
         self._residency.close()
         self.trim()
 
@@ -149,6 +162,19 @@ class Executor:
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
         check_inputs(self.manifest, inputs)
+        with suppress(ActivationArenaFull):
+            return self._run(inputs, step_done, again=again, profile=profile)
+        self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
+        return self._run(inputs, step_done, again=again, profile=profile)
+
+    def _run(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        step_done: Callable[[StepProfile | None], None],
+        *,
+        again: bool,
+        profile: bool,
+    ) -> Outputs:
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
             started, read_before = time.perf_counter(), storage_bytes_read() if profile else 0
@@ -178,14 +204,23 @@ class Executor:
         self._residency.enter(index, again=again)
         try:
             ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
-            if index == self._first_session:
-                self.trim()
+            if index == self._first_session and self._opened_before != self._sessions.opened:
+                self._opened_before = self._sessions.opened
+                self.trim()  # of code that opens sessions
             yield ready
             ready.release()
         finally:
             self._residency.leave(index)
             if len(step.inputs) > _MANY or (len(step.operators) > _MANY and not step.session.stays_open):
                 give_back_heap()
+
+    def _give_up_arena(self) -> None:
+        """Close all sessions; those opened from now on use no arena."""
+        self._sessions.close()
+        self._sessions.has_arena = False
+        if self._arena:
+            self._arena.close()
+            self._arena = None
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
@@ -199,15 +234,25 @@ def load_executor(
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     opener: SessionOpener = open_session,
+    is_tuned: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, weights when they are first read. ``adapt`` may change the schedule. Raises `BundleError` when
-    the bundle is not whole.
+    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
+    the schedule. ``is_tuned`` takes the tuned partitions of a tuned bundle. Raises `BundleError` when the bundle is not
+    whole, or not tuned for this processor.
     """
-    manifest = adapt(read_manifest(bundle))
-    check_files(bundle, manifest, models=verify, weights=False)
+    manifest = adapt(_schedule(read_manifest(bundle), is_tuned=is_tuned))
+    check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
     return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
+
+
+def _schedule(manifest: Manifest, *, is_tuned: bool) -> Manifest:
+    """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
+    if not manifest.tuned or not is_tuned:
+        return untuned(manifest)
+    here = instruction_set()
+    return tuned(manifest, here.machine, here.features, ort.__version__)
 
 
 def _is_available(nbytes: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Self
 
 import onnxruntime as ort
 
+from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
@@ -36,11 +37,15 @@ class LocalEngine:
 
     It reads the next input only when the budget has room for it, and gives back the last outputs before it computes again.
     ``profile`` has each step measured. A ``batch`` of more than 1 reads the weights once for that many inputs; it needs an
-    executor of a `batch_manifest`, and makes no difference where all weights stay in memory.
+    executor of a `batch_manifest`, and makes no difference where all weights stay in memory. ``is_tuned`` is false where the
+    executor passes over the tuned partitions of its bundle, which gets a warning.
     """
 
-    def __init__(self, executor: Executor, *, repeat: int = 1, batch: int = 1, profile: bool = False) -> None:
+    def __init__(
+        self, executor: Executor, *, repeat: int = 1, batch: int = 1, profile: bool = False, is_tuned: bool = True
+    ) -> None:
         self._executor = executor
+        self._is_tuned = is_tuned
         self._repeat, self._profile = repeat, profile
         self._batch = 1
         if batch > 1 and executor.manifest.streams_weights:
@@ -59,6 +64,7 @@ class LocalEngine:
         repeat: int,
         batch: int,
         profile: bool,
+        is_tuned: bool = True,
     ) -> Self:
         """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does."""
 
@@ -70,8 +76,9 @@ class LocalEngine:
             return batch_manifest(manifest, min(batch, most_inputs(manifest)))
 
         opener = partial(open_session, custom_ops=custom_ops)
-        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, opener=opener)
-        return cls(executor, repeat=repeat, batch=batch, profile=profile)
+        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, opener=opener, is_tuned=is_tuned)
+        follows = is_tuned or not read_manifest(bundle).tuned
+        return cls(executor, repeat=repeat, batch=batch, profile=profile, is_tuned=follows)
 
     @property
     def manifest(self) -> Manifest:
@@ -87,6 +94,8 @@ class LocalEngine:
         observer.opened(self.manifest, self._executor.threads)
         if unplanned := version_warning(self.manifest, ort.__version__):
             observer.warning(unplanned)
+        if not self._is_tuned:
+            observer.warning("this is a tuned bundle, and --untuned runs it as it was compiled, which is slower")
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
         if peak_bytes > budget_bytes:

@@ -1,9 +1,11 @@
-"""Open onnxruntime sessions with the options that keep mapped weights mapped (DESIGN.md section 5).
+"""Open onnxruntime sessions with the options that keep memory small (DESIGN.md section 5), or with its default options.
 
-No prepacking: it copies every weight. No arena and no memory pattern: they hold blocks as large as the peak. Graph
-optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's
+The lean options: no prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern: they hold blocks as
+large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. Graph optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's
 threads would compete for a while with the next session's and with the thread that reads weights. On two cores a bundle of
 VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
+
+`session_options` is the one place that translates a tier of `hyps.runtime.bundle.manifest.SessionRecord`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import onnxruntime as ort
 from hyps.runtime.bundle.manifest import OBSERVED, PACKED_TYPES, SHAPE_CHECK, STORAGE_TYPES, STRING_TYPE
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 
+#: Part of onnxruntime's message about an arena that may not grow.
+_ARENA_FULL = "is smaller than requested bytes of"
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
 #: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
@@ -72,26 +76,47 @@ class SessionOpener(Protocol):
     """A function that opens sessions: the seam between the executor and onnxruntime."""
 
     def __call__(
-        self, path: Path, threads: int, weights: Mapping[str, TensorValue], *, reuse_memory: bool, optimize: bool
+        self,
+        path: Path,
+        threads: int,
+        weights: Mapping[str, TensorValue],
+        *,
+        reuse_memory: bool,
+        optimize: bool,
+        stock: bool,
+        arena: bool,
     ) -> Session:
         """Open the partition at ``path``, whose ``weights`` are in memory already.
 
-        ``reuse_memory`` and ``optimize`` are what `hyps.runtime.bundle.manifest.SessionRecord` says of the step.
+        ``reuse_memory``, ``optimize`` and ``stock`` are what `hyps.runtime.bundle.manifest.SessionRecord` says of the step;
+        ``arena`` says that the process has the arena that it asks for.
         """
         ...
 
 
-def session_options(threads: int, custom_ops: Path | None = None) -> ort.SessionOptions:
+class ActivationArenaFull(Exception):
+    """The arena of the activations is too small: the schedule has to run without it."""
+
+
+def session_options(
+    threads: int, custom_ops: Path | None = None, *, stock: bool = False, arena: bool = False
+) -> ort.SessionOptions:
     """Return the options of a bundle's sessions, and of the whole model's where the two are compared bit for bit.
 
-    ``custom_ops`` is a library with the user's own operators. Raises `LibraryError` where it cannot be loaded.
+    They are the lean ones, or ``stock``: onnxruntime's defaults. With ``arena`` activations are in the process's arena
+    (`hyps.runtime.execution.activation_arena`), which changes no bit. ``custom_ops`` is a library with the user's own
+    operators. Raises `LibraryError` where it cannot be loaded.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    if not stock:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not stock or arena:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    if arena:
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # log nothing: errors are raised as well
@@ -108,7 +133,12 @@ def start_onnxruntime() -> None:
 
     A caller that gives those pages back before the weights come has a peak that is smaller by as much.
     """
-    ort.InferenceSession(_IDENTITY, session_options(1), providers=["CPUExecutionProvider"])
+    identity_session()
+
+
+def identity_session(*, arena: bool = False) -> ort.InferenceSession:
+    """Return a session that computes ``y`` of ``x``, one float32; ``arena`` is that of `session_options`."""
+    return ort.InferenceSession(_IDENTITY, session_options(1, arena=arena), providers=["CPUExecutionProvider"])
 
 
 class OrtSession:
@@ -123,9 +153,11 @@ class OrtSession:
         *,
         reuse_memory: bool,
         optimize: bool,
+        stock: bool,
+        arena: bool,
     ) -> None:
-        options = session_options(threads, custom_ops)
-        options.enable_mem_reuse = reuse_memory
+        options = session_options(threads, custom_ops, stock=stock, arena=arena)
+        options.enable_mem_reuse = reuse_memory and not arena  # an arena reuses it in smaller pieces
         if not optimize:  # halves the time to open it
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, value in weights.items():
@@ -133,6 +165,8 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
+            if arena and _ARENA_FULL in str(error):
+                raise ActivationArenaFull from None
             remedy = "name the library of its operators with --custom-ops" if _UNREGISTERED in str(error) else ""
             raise BundleError(f"onnxruntime cannot open {path}: {_first_line(error)}", remedy) from None
         self._path = path
@@ -158,6 +192,8 @@ class OrtSession:
                     f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",
                     "its shape depends on the input's values: export the model with that shape fixed, and compile it again",
                 ) from None
+            if _ARENA_FULL in str(error):
+                raise ActivationArenaFull from None
             raise InputError(f"onnxruntime cannot run {self._path} on this input: {_first_line(error)}") from None
         return dict(zip(outputs, map(_detached, results), strict=True))
 
@@ -189,9 +225,12 @@ def open_session(
     custom_ops: Path | None = None,
     reuse_memory: bool = True,
     optimize: bool = True,
+    stock: bool = False,
+    arena: bool = False,
 ) -> Session:
     """Open the model at ``path`` (the executor's default `SessionOpener`); onnxruntime maps weights that are not given."""
-    return OrtSession(path, threads, weights, custom_ops, reuse_memory=reuse_memory, optimize=optimize)
+    settings = {"reuse_memory": reuse_memory, "optimize": optimize, "stock": stock, "arena": arena}
+    return OrtSession(path, threads, weights, custom_ops, **settings)
 
 
 def to_ort(value: TensorValue) -> ort.OrtValue:

@@ -25,6 +25,10 @@ class SessionPool:
     ) -> None:
         self._bundle, self._steps, self._threads, self._open = bundle, steps, threads, opener
         self._verify = verify
+        #: Whether the process has the arena that steps may ask for.
+        self.has_arena = False
+        #: The number of sessions that were opened so far.
+        self.opened = 0
         self._open_sessions: dict[int, Session] = {}
         self._group_session: tuple[Step, Session] | None = None
 
@@ -56,12 +60,15 @@ class SessionPool:
         return session
 
     def _opened(self, step: Step, weights: Mapping[str, TensorValue]) -> Session:
+        self.opened += 1
         return self._open(
             self._bundle / step.model.path,
             self._threads,
             weights,
             reuse_memory=step.session.reuses_memory,
             optimize=step.session.is_optimizable,
+            stock=step.session.is_stock,
+            arena=step.session.uses_arena and self.has_arena,
         )
 
 

@@ -25,7 +25,7 @@ from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
+    """All weights of a bundle but those that onnxruntime reads itself. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
 
     def __init__(
         self,
@@ -39,12 +39,13 @@ class WeightResidency:
         keep_cached: bool = True,
     ) -> None:
         self._steps = steps
+        files = {index: step.weights for index, step in enumerate(steps) if step.weights and not step.session.is_stock}
         self._budget_bytes = budget_bytes
         self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
         self._steady = steady
         self._unit = HUGE_PAGE_BYTES if huge else 1
-        streamed = [index for index, step in enumerate(steps) if step.weights and not step.pinned_bytes]
+        streamed = [index for index in files if not steps[index].pinned_bytes]
         sizes = [steps[index].weights_file_bytes for index in streamed]
         layout = arena_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge_pages=huge)
         self._arena = WeightBuffer(layout.nbytes, huge=huge) if streamed else None
@@ -52,15 +53,14 @@ class WeightResidency:
         self._weights: Mapping[int, StepWeights] = {
             index: StepWeights(
                 bundle,
-                step,
-                step.weights,
-                self._arena if self._arena and index in starts else WeightBuffer(step.weights.size_bytes, huge=huge),
+                steps[index],
+                file,
+                self._arena if self._arena and index in starts else WeightBuffer(file.size_bytes, huge=huge),
                 starts.get(index, 0),
                 verify=verify,
                 keep_cached=keep_cached,
             )
-            for index, step in enumerate(steps)
-            if step.weights
+            for index, file in files.items()
         }
 
     def values(self, index: int) -> dict[str, ort.OrtValue]:

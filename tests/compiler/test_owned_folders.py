@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from hyps.compiler.owned_folders import REPLACED, SUFFIX, owned_folder, remove_abandoned
+from hyps.runtime.bundle.owned_folders import REPLACED, SUFFIX, owned_folder, remove_abandoned
 from tests.compiler.conftest import Compile, listing
 from tests.compiler.onnxes import linear
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from hyps.compiler.owned_folders import owned_folder
+from hyps.runtime.bundle.owned_folders import owned_folder
 with owned_folder(Path(sys.argv[1]), ".b-", *sys.argv[2:]) as folder:
     (folder / "b").mkdir()
     (folder / "b" / "weights").write_bytes(bytes(99))
@@ -94,7 +94,7 @@ def test_many_at_once(tmp_path: Path) -> None:
     """Runs that clean up while others start take none of their folders."""
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from hyps.compiler.owned_folders import owned_folder, remove_abandoned\n"
+        "from hyps.runtime.bundle.owned_folders import owned_folder, remove_abandoned\n"
         "parent = Path(sys.argv[1])\n"
         "for _ in range(100):\n"
         "    remove_abandoned(parent)\n"

@@ -70,11 +70,9 @@ class _Shaped:
         path: Path,
         threads: int,
         weights: Mapping[str, TensorValue],
-        *,
-        reuse_memory: bool,
-        optimize: bool,
+        **options: bool,
     ) -> None:
-        self._session = open_session(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
+        self._session = open_session(path, threads, weights, **options)
         self._manifest = manifest
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:

@@ -30,6 +30,7 @@ _shtab_hyps_run_options=(
   "--engine[compute on other devices\: mqtt\:\/\/HOST\:PORT (see \'hyps-manager --help\'), dask\:\/\/HOST\:PORT or dask\:\/\/local]:URL:"
   "--join[a join file for a hub (see \'hyps-manager add-client\')]:FILE:_files"
   "--custom-ops[a library with the model\'s custom operators]:LIB:_files"
+  "--untuned[run a tuned bundle as it was before it was tuned]"
   "--no-verify[check the files\' sizes, but not their sha256]"
   "--repeat[run each input N times, report the median time]:N:"
   "--profile[print for each step\: load and run time, bytes read, resident memory]"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from hyps.compiler.bundle_writer.model_report import REPORT_LIMIT_BYTES, read_model_report
+from hyps.compiler.bundle_writer.model_report import read_model_report
 from hyps.compiler.pipeline import Compilation
 from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
@@ -23,6 +23,7 @@ from hyps.compiler.report.plots import Style, plots
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME
+from hyps.runtime.bundle.report_file import REPORT_LIMIT_BYTES
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import classifier, model, node, value, weight
 

@@ -147,10 +147,8 @@ def test_results_appear_as_they_are_ready(manifest: Manifest) -> None:
 
 def test_an_input_that_an_operator_refuses_leaves_the_others(manifest: Manifest) -> None:
     class Picky(FakeRuntime):
-        def __call__(
-            self, path: Path, threads: int, weights: Any, *, reuse_memory: bool = True, optimize: bool = True
-        ) -> FakeSession:
-            session = super().__call__(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
+        def __call__(self, path: Path, threads: int, weights: Any, **options: bool) -> FakeSession:
+            session = super().__call__(path, threads, weights, **options)
             run = session.run
 
             def picky(outputs: Any, inputs: Any) -> Any:

@@ -94,9 +94,7 @@ class FakeRuntime:
         self.tensors: dict[str, weakref.ref[Any]] = {}
         self.tensors_at_opening: list[set[str]] = []
 
-    def __call__(
-        self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
-    ) -> FakeSession:
+    def __call__(self, path: Path, threads: int, weights: Mapping[str, Any], **options: bool) -> FakeSession:
         self.opened.append((path, threads))
         self.sessions_at_opening.append(len(self.sessions))
         self.tensors_at_opening.append(self.alive())
@@ -161,13 +159,11 @@ def test_an_executor_runs_again_and_leaves_the_inputs_alone(manifest: Manifest) 
 
 def test_after_a_failure_it_runs_again(manifest: Manifest) -> None:
     class Failing(FakeRuntime):
-        def __call__(
-            self, path: Path, threads: int, weights: Mapping[str, Any], *, reuse_memory: bool = True, optimize: bool = True
-        ) -> FakeSession:
+        def __call__(self, path: Path, threads: int, weights: Mapping[str, Any], **options: bool) -> FakeSession:
             if len(self.opened) == 1:
                 self.opened.append((path, threads))
                 raise BundleError("gone")
-            return super().__call__(path, threads, weights, reuse_memory=reuse_memory, optimize=optimize)
+            return super().__call__(path, threads, weights, **options)
 
     executor = Executor(Path("b"), scheduled(manifest, SCHEDULES["chain"]), opener=Failing())
     with pytest.raises(BundleError):

@@ -1,0 +1,50 @@
+"""Decide what stays in memory of a tuned bundle: its steps have other weights files and other peaks than as compiled.
+
+The planner's estimates of time are not known here. So as much is pinned as the planner pinned, the rest of the budget goes
+to reading ahead, and the arena stays resident where the planner kept it so and it still fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.residency import (
+    OpenSessions,
+    Residency,
+    alternating_residency,
+    pin_highest_peaks,
+    read_ahead,
+    steady_residency,
+)
+from hyps.runtime.bundle.sub_bundle import open_sessions_bytes
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
+
+
+def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:
+    """Return the residency of a schedule whose steps have these peaks, within the budget, and these weights files.
+
+    The peaks are without pinned weights, open sessions and reading ahead.
+    """
+    sessions = _sessions(manifest, peaks_bytes)
+    budget = manifest.budget_bytes
+    if manifest.steady:
+        pinned = [size if step.streamed_bytes == 0 else 0 for step, size in zip(manifest.steps, weights_bytes, strict=True)]
+        if found := steady_residency(weights_bytes, sessions, pinned, budget):
+            return found
+    slack = HUGE_SLACK_BYTES if max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget else 0
+    planned = sum(step.pinned_bytes for step in manifest.steps)
+    limit = sum(weights_bytes) if not manifest.streams_weights else planned
+    pinned = pin_highest_peaks(weights_bytes, sessions.base_bytes, budget - slack, limit)
+    ahead = read_ahead(weights_bytes, sessions.base_bytes, pinned, budget - slack)
+    return alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
+
+
+def _sessions(manifest: Manifest, peaks_bytes: Sequence[int]) -> OpenSessions:
+    """Return the open sessions: those that the planner kept open, if they fit next to the largest step; else none."""
+    open_bytes = open_sessions_bytes(manifest)
+    fits = max(peaks_bytes) + open_bytes <= manifest.budget_bytes
+    return OpenSessions(
+        stay_open=tuple(fits and step.session.stays_open for step in manifest.steps),
+        base_bytes=tuple(each + (open_bytes if fits else 0) for each in peaks_bytes),
+    )

@@ -1,0 +1,32 @@
+"""Name the vector instructions of this processor, by which onnxruntime chooses its kernels and layouts."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The flags of x86 processors by which MLAS chooses kernels (onnxruntime, ``mlas/lib/platform.cpp``).
+_X86 = re.compile(r"avx|avx2|fma|f16c|avx_vnni\w*|avx512\w*|amx_\w+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstructionSet:
+    """A kind of processor: ``machine`` is the kernel's name for it, ``features`` are its vector instructions, sorted."""
+
+    machine: str
+    features: tuple[str, ...]
+
+
+def instruction_set() -> InstructionSet:
+    """Return this machine's instruction set, from ``/proc/cpuinfo``; without that file no features are known."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = match[1].split() if match else []
+    machine = platform.machine()
+    chosen = {flag for flag in flags if machine not in ("x86_64", "AMD64") or _X86.fullmatch(flag)}
+    return InstructionSet(machine=machine, features=tuple(sorted(chosen)))
