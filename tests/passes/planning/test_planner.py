@@ -245,7 +245,7 @@ LADDER_BYTES = [int(START_BYTES * 1.07**step) for step in range(20)]
 def test_a_larger_budget_is_never_slower(fill: Callable[[Net], None], device: DeviceRates) -> None:
     """Plans that keep every bit come first, so that a faster one that does not may be passed over."""
     model = built(fill)
-    found = []
+    found: list[tuple[bool, float]] = []
     for budget in LADDER_BYTES:
         try:
             planned = plan(model, Request(budget_bytes=budget, threads=1, device=device)).plan
