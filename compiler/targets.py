@@ -12,7 +12,7 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last thirteen.
+    # All of these are optional: leave out what was not measured. No built-in target has the last fourteen.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -29,10 +29,11 @@ of a target's name::
     open_us = 3_000                         # microseconds to open a session of one operator
     open_node_us = 200                      # microseconds that each further operator of a session adds to that
     step_us = 800                           # microseconds to run a session whose operators take no time
+    decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
 
     [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
-                                        # steps
+                                        # steps, decompression
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -78,6 +79,7 @@ _POSITIVE = (
     "open_us",
     "open_node_us",
     "step_us",
+    "decompression_bytes_per_s",
 )
 
 TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
@@ -96,6 +98,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     threads: str = ""
     compute: str = ""
     steps: str = ""
+    decompression: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +128,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     open_us: int | None = None
     open_node_us: int | None = None
     step_us: int | None = None
+    decompression_bytes_per_s: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:
@@ -149,6 +153,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rates = DeviceRates(
             available_bytes=self.budget_bytes,
             storage_bytes_per_s=self.storage_read_bytes_per_s,
+            decompression_bytes_per_s=self.decompression_bytes_per_s or default.decompression_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
             depthwise_macs_per_s=self.depthwise_macs_per_s or default.depthwise_macs_per_s,

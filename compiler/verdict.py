@@ -16,11 +16,16 @@ from hyps.runtime.units import megabytes
 class WeightReads:
     """The bytes of weights that every inference reads, and those that are read once and stay in memory.
 
-    ``tables`` are the weights of which an inference reads only the rows that it asks for.
+    ``read_bytes`` is what storage reads for the former: less where weights are compressed. ``stored_bytes`` are the sizes of
+    all weights files, ``file_bytes`` what they would be uncompressed. ``tables`` are the weights of which an inference reads
+    only the rows that it asks for.
     """
 
     streamed_bytes: int
     pinned_bytes: int
+    read_bytes: int
+    stored_bytes: int
+    file_bytes: int
     tables: tuple[str, ...] = ()
 
 
@@ -29,8 +34,8 @@ class PlanVerdict:
     """The figures by which a user judges a plan.
 
     ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
-    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
-    is None, and is not stated.
+    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's
+    computing rates were measured on the device. A figure that is not known is None, and is not stated.
     """
 
     model: str
@@ -66,6 +71,9 @@ class PlanVerdict:
             yield "time", f"{self._seconds(self.latency_s)}{self._machine()}"
         if self.reads:
             yield "read each time", _weights(self.reads)
+            if self.reads.stored_bytes < self.reads.file_bytes:
+                stored, plain = megabytes(self.reads.stored_bytes), megabytes(self.reads.file_bytes)
+                yield "compressed", f"the weights take {stored} of storage, and {plain} uncompressed"
         if self.smallest_budget_bytes is not None:
             yield "smallest budget", megabytes(self.smallest_budget_bytes)
 
@@ -100,9 +108,13 @@ class PlanVerdict:
 
 def weight_reads(steps: Sequence[Step]) -> WeightReads:
     """Return the bytes of weights that these steps read for every inference, and those that stay in memory."""
+    files = {step.weights.path: step.weights for step in steps if step.weights}.values()
     return WeightReads(
         streamed_bytes=sum(step.streamed_bytes for step in steps),
         pinned_bytes=sum(step.pinned_bytes for step in steps),
+        read_bytes=sum(step.read_bytes for step in steps),
+        stored_bytes=sum(file.stored.size_bytes for file in files),
+        file_bytes=sum(file.size_bytes for file in files),
         tables=tuple(dict.fromkeys(step.rows.table.name for step in steps if step.rows)),
     )
 
@@ -116,6 +128,9 @@ def _weights(reads: WeightReads) -> str:
 def _whole(reads: WeightReads) -> str:
     if not reads.streamed_bytes:
         return f"nothing: all {megabytes(reads.pinned_bytes)} of weights stay in memory" if reads.pinned_bytes else "nothing"
+    streamed = megabytes(reads.streamed_bytes)
+    if reads.read_bytes < reads.streamed_bytes:
+        streamed = f"{megabytes(reads.read_bytes)}, which decompress to {streamed}"
     if not reads.pinned_bytes:
-        return f"{megabytes(reads.streamed_bytes)}, all of the weights"
-    return f"{megabytes(reads.streamed_bytes)} of the weights; {megabytes(reads.pinned_bytes)} stay in memory"
+        return f"{streamed}, all of the weights"
+    return f"{streamed} of the weights; {megabytes(reads.pinned_bytes)} stay in memory"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
-from hyps.runtime.bundle.library_memory import COSTLIEST, library_memory
+from hyps.runtime.bundle.library_memory import COSTLIEST, Interface, library_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,8 @@ class DeviceRates:
 
     #: The version of onnxruntime (its first two numbers) that the next two figures are for.
     onnxruntime: str = COSTLIEST
+    #: The interface to it that they are for.
+    interface: Interface = "python"
 
     #: The peak of ``hyps-run`` while it starts: all imports, before it gives back the pages of code that runs only once.
     start_bytes: int = library_memory(COSTLIEST).start_bytes
@@ -31,6 +33,10 @@ class DeviceRates:
     available_bytes: float = math.inf
     #: Sequential reads of weights that are not in memory.
     storage_bytes_per_s: float = calibrated("storage_bytes_per_s")
+    #: Decompression of weights that are stored compressed, on one core; counted in decompressed bytes.
+    decompression_bytes_per_s: float = calibrated("decompression_bytes_per_s")
+    #: The part of their bytes that weights take in storage: below 1 where they are compressed.
+    stored_part: float = 1.0
     #: Convolutions, and products of several rows.
     conv_macs_per_s: float = calibrated("conv_macs_per_s")
     #: A product of one row, which is bound by reading its weights from memory.
@@ -47,18 +53,53 @@ class DeviceRates:
     #: Seconds of a step whose session is open, besides computing.
     step_s: float = calibrated("step_s")
 
-    @property
-    def cached_bytes_per_s(self) -> float:
-        """Reads of weights that are in the system's file cache: each byte is read from memory and written to it."""
-        return self.memory_bytes_per_s / 2
-
     def opening_s(self, operators: int) -> float:
         """Return the seconds to open a session of a number of operators, and to release it."""
         return self.open_s + self.open_node_s * operators
 
+    def with_interface(self, interface: Interface) -> Self:
+        """Return this machine with another interface to onnxruntime; figures that were measured change by the difference."""
+        found, own = (library_memory(self.onnxruntime, each) for each in (interface, self.interface))
+        return replace(
+            self,
+            interface=interface,
+            start_bytes=self.start_bytes + found.start_bytes - own.start_bytes,
+            process_bytes=self.process_bytes + found.process_bytes - own.process_bytes,
+        )
+
+    @property
+    def weights_bytes_per_s(self) -> float:
+        """The rate at which weights come from storage into memory."""
+        return self._decompressed(self.storage_bytes_per_s / self.stored_part)
+
+    @property
+    def cached_weights_bytes_per_s(self) -> float:
+        """The rate at which weights come from the file cache into memory: each byte is read and written."""
+        return self._decompressed(self.memory_bytes_per_s / 2)
+
+    @property
+    def compresses_weights(self) -> bool:
+        """Whether weights are stored compressed."""
+        return self.stored_part < 1
+
+    def _decompressed(self, bytes_per_s: float) -> float:
+        return min(bytes_per_s, self.decompression_bytes_per_s) if self.compresses_weights else bytes_per_s
+
+    def with_compressed_weights(self) -> Self:
+        """Return this machine with compressed weights; itself where its storage reads as fast as it decompresses."""
+        if self.storage_bytes_per_s >= self.decompression_bytes_per_s:
+            return self
+        more_bytes = calibrated_bytes("decompressor_bytes")
+        return replace(
+            self,
+            stored_part=calibrated("compressed_part"),
+            start_bytes=self.start_bytes + more_bytes,
+            process_bytes=self.process_bytes + more_bytes,
+        )
+
     def with_onnxruntime(self, version: str) -> Self:
         """Return this machine with another version of onnxruntime. Raises `ValueError` for text that is no version."""
-        found, own = library_memory(version), library_memory(self.onnxruntime)
+        found, own = (library_memory(each, self.interface) for each in (version, self.onnxruntime))
         return replace(
             self,
             onnxruntime=found.version,

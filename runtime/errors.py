@@ -41,7 +41,7 @@ class BundleError(RuntimeFault):
 
 
 class LibraryError(RuntimeFault):
-    """A library of custom operators cannot be loaded."""
+    """A library cannot be loaded: one of custom operators, or one that this bundle needs."""
 
 
 class InputError(RuntimeFault):

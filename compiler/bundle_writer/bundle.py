@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import UNSET, UnsetType
 
+from hyps.compiler.bundle_writer.compress import PlacedWeight, write_compressed_weights
 from hyps.compiler.bundle_writer.copy import write_bytes, write_weights
 from hyps.compiler.bundle_writer.extract import Extractor, placed
 from hyps.compiler.errors import WriteError
@@ -44,13 +45,20 @@ def staging_folder(path: Path) -> AbstractContextManager[Path]:
 
 
 def write_partitions(
-    folder: Path, planned: PlannedModel, tuned_bytes: Mapping[str, int], advance: Advance
+    folder: Path,
+    planned: PlannedModel,
+    tuned_bytes: Mapping[str, int],
+    advance: Advance,
+    *,
+    compress: bool = False,
 ) -> tuple[Step, ...]:
     """Write every partition of a plan into ``folder`` and return the steps of the schedule; ``advance`` counts bytes.
 
-    ``tuned_bytes`` are those of `hyps.passes.planning.tuned_memory`.
+    ``tuned_bytes`` are those of `hyps.passes.planning.tuned_memory`. With ``compress`` weights are compressed, except those
+    that onnxruntime itself reads and those that are read by rows.
     """
     extractor = Extractor(planned.model, planned.plan.partitions, unfolded_weights(planned.graph))
+    tables = {extractor.contents(partition) for partition in planned.plan.partitions if partition.reads_rows}
     with ThreadPoolExecutor(WRITERS) as pool:
         files: dict[tuple[Weight, ...], Future[FileRecord]] = {}
 
@@ -59,7 +67,12 @@ def write_partitions(
             contents = extractor.contents(partition)
             if contents and contents not in files:
                 name = f"{PARTITIONS}/{partition.name}.weights"
-                files[contents] = pool.submit(write_weights, folder, name, placed(contents), advance)
+                item_bytes = extractor.item_bytes(partition) if compress and contents not in tables else None
+                if item_bytes:
+                    items = [PlacedWeight(offset, weight, item_bytes[weight]) for offset, weight in placed(contents)]
+                    files[contents] = pool.submit(write_compressed_weights, folder, name, items, advance)
+                else:
+                    files[contents] = pool.submit(write_weights, folder, name, placed(contents), advance)
             return files.get(contents)
 
         try:
@@ -84,7 +97,11 @@ def write_partitions(
 def _write_partition(
     folder: Path, extractor: Extractor, partition: Partition, file: FileRecord | None, tuned_bytes: int | UnsetType
 ) -> Step:
-    extracted = extractor.extract(partition, PurePosixPath(file.path).name if file else "")
+    compressed = file.compressed if isinstance(file, WeightsRecord) else UNSET
+    stored = compressed or file
+    extracted = extractor.extract(
+        partition, PurePosixPath(stored.path).name if stored else "", compressed.size_bytes if compressed else 0
+    )
     content = extracted.model.SerializeToString(deterministic=True)
     model = write_bytes(folder, f"{PARTITIONS}/{partition.name}.onnx", content)
     weights: WeightsRecord | None = None
@@ -93,7 +110,13 @@ def _write_partition(
         (table,) = extracted.tensors
         rows = RowsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, table=table)
     elif file:
-        weights = WeightsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, tensors=extracted.tensors)
+        weights = WeightsRecord(
+            path=file.path,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            tensors=extracted.tensors,
+            compressed=compressed,
+        )
     return Step(
         name=partition.name,
         model=model,

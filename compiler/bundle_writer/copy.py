@@ -54,24 +54,32 @@ def write_weights(root: Path, name: str, placed: Iterable[tuple[int, Weight]], a
     """Write a weights file, each weight at its offset and zeros between; ``advance`` counts the bytes written."""
     placed = tuple(placed)
     digest, end = hashlib.sha256(), 0
-    with ExitStack() as stack:
-        target = stack.enter_context((root / name).open("wb", buffering=0))
+    with (root / name).open("wb", buffering=0) as target:
         target.truncate(max((offset + weight.nbytes for offset, weight in placed), default=0))
+        for start, block, is_stored in weight_blocks(placed):
+            digest.update(bytes(start - end))
+            if is_stored:
+                target.seek(start)
+                _write_all(target, block)
+            digest.update(block)
+            advance(len(block))
+            end = start + len(block)
+    return FileRecord(path=name, size_bytes=end, sha256=digest.hexdigest())
+
+
+def weight_blocks(placed: Iterable[tuple[int, Weight]]) -> Iterator[tuple[int, memoryview, bool]]:
+    """Yield the bytes of weights in blocks: where each starts, the block, and whether its source stores it.
+
+    A block is valid until the next one.
+    """
+    with ExitStack() as stack:
         sources: dict[str, BinaryIO] = {}
-        for offset, weight in placed:
+        for start, weight in placed:
             if weight.path not in sources:
                 sources[weight.path] = stack.enter_context(Path(weight.path).open("rb", buffering=0))
-            digest.update(bytes(offset - end))
-            target.seek(offset)
-            for block, stored in _blocks(sources[weight.path].fileno(), weight):
-                if stored:
-                    _write_all(target, block)
-                else:
-                    target.seek(len(block), os.SEEK_CUR)
-                digest.update(block)
-                advance(len(block))
-            end = offset + weight.nbytes
-    return FileRecord(path=name, size_bytes=end, sha256=digest.hexdigest())
+            for block, is_stored in _blocks(sources[weight.path].fileno(), weight):
+                yield start, block, is_stored
+                start += len(block)
 
 
 def _write_all(target: BinaryIO, block: memoryview) -> None:

@@ -53,12 +53,16 @@ class Extractor:
         self._shared = shared_sessions(partitions, self._nodes, self._constants, self._typed)
         self._held = [self._own(partition) for partition in partitions if not partition.reads_rows]
 
-    def extract(self, partition: Partition, weights_name: str) -> ExtractedPartition:
-        """Return the partition as a model whose external data is in ``weights_name``, in the same folder."""
+    def extract(self, partition: Partition, weights_name: str, compressed_bytes: int = 0) -> ExtractedPartition:
+        """Return the partition as a model whose external data is in ``weights_name``, in the same folder.
+
+        If that file is compressed, of ``compressed_bytes``, the model's offsets are all after its end: no program then takes
+        what is in it for weights. The tensors' records have the offsets in the weights.
+        """
         source = self._model.proto
         nodes = [self._nodes[name] for name in partition.operators]
         used = dict.fromkeys(name for node in nodes for name in reads(node) if name in self._constants)
-        offsets = {weight: offset for offset, weight in placed(self.contents(partition))}
+        offsets = {weight: compressed_bytes + offset for offset, weight in placed(self.contents(partition))}
         initializers = [*self._initializers(used, offsets, weights_name)]
         has_shared_session = partition.name in self._shared
         defaults = [
@@ -80,7 +84,7 @@ class Extractor:
             _describe(model, source)
         return ExtractedPartition(
             model=model,
-            tensors=tuple(_records(initializers)),
+            tensors=tuple(_records(initializers, compressed_bytes)),
             is_plain=is_plain(nodes),
             alike=self._shared.get(partition.name, ""),
             small=tuple(_small(initializers)) if has_shared_session else (),
@@ -94,6 +98,14 @@ class Extractor:
         own = self._own(partition)
         shared = (contents for contents in self._held if own[0] in contents) if partition.reads_rows else ()
         return next(iter(shared), own)
+
+    def item_bytes(self, partition: Partition) -> Mapping[Weight, int] | None:
+        """Return the bytes of an element of each large weight; None where onnxruntime itself must read one of them."""
+        names = {name for each in partition.operators for name in reads(self._nodes[each]) if name in self._model.weights}
+        types = {self._model.weights[name]: self._constants[name].data_type for name in names}
+        if not all(kind in _TYPE_NAMES for kind in types.values()):
+            return None
+        return {weight: STORAGE_TYPES[_TYPE_NAMES[kind]].item_bytes for weight, kind in types.items()}
 
     def _own(self, partition: Partition) -> tuple[Weight, ...]:
         names = (name for each in partition.operators for name in reads(self._nodes[each]))
@@ -131,12 +143,15 @@ def _describe(model: ModelProto, source: ModelProto) -> None:
     model.metadata_props.extend(source.metadata_props)
 
 
-def _records(initializers: Iterable[TensorProto]) -> Iterator[WeightRecord]:
+def _records(initializers: Iterable[TensorProto], start: int) -> Iterator[WeightRecord]:
+    """Yield the records of the large weights, whose offsets in the model count from ``start``."""
     for tensor in initializers:
         place = {entry.key: entry.value for entry in tensor.external_data}
         if place and tensor.data_type in _TYPE_NAMES:
-            dtype = _TYPE_NAMES[tensor.data_type]
-            yield WeightRecord(name=tensor.name, dtype=dtype, shape=tuple(tensor.dims), offset=int(place["offset"]))
+            offset = int(place["offset"]) - start
+            yield WeightRecord(
+                name=tensor.name, dtype=_TYPE_NAMES[tensor.data_type], shape=tuple(tensor.dims), offset=offset
+            )
 
 
 def _small(initializers: Iterable[TensorProto]) -> Iterator[SmallWeightRecord]:

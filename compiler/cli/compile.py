@@ -14,8 +14,11 @@ from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
-from hyps.passes.planning.request import CutMode, RequestedShard, Tile
-from hyps.runtime.terminal.console import show
+from hyps.passes.device import DeviceRates
+from hyps.passes.planning.request import CutMode, HighestTier, RequestedShard, Tile
+from hyps.runtime.bundle.library_memory import Interface
+from hyps.runtime.terminal.console import note, show
+from hyps.runtime.units import megabytes
 
 
 def _asked_shards(text: str) -> RequestedShard:
@@ -49,6 +52,13 @@ _Policy = Annotated[
 _Tile = Annotated[
     Tile, typer.Option(rich_help_panel=options.SPLITTING, help="Whether large activations may be computed in tiles of rows.")
 ]
+_Tier = Annotated[
+    HighestTier,
+    typer.Option(
+        rich_help_panel=options.SPLITTING,
+        help="The fastest session options to use where there is room; auto includes onnxruntime's default options.",
+    ),
+]
 _MaxParams = Annotated[
     int | None,
     typer.Option(
@@ -56,6 +66,13 @@ _MaxParams = Annotated[
         metavar="N",
         rich_help_panel=options.SPLITTING,
         help="Split operators with N parameters or more (Kaboubi's threshold).",
+    ),
+]
+_Interface = Annotated[
+    Interface,
+    typer.Option(
+        rich_help_panel=options.TARGET,
+        help="How the device calls onnxruntime: 'c' takes less memory, and is for hyps-run on pictures alone.",
     ),
 ]
 _Preprocess = Annotated[
@@ -70,6 +87,21 @@ _Preprocess = Annotated[
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
 ]
+_CompressWeights = Annotated[
+    bool,
+    typer.Option(
+        "--compress-weights",
+        rich_help_panel=options.OUTPUT,
+        help="Store weights compressed, without loss, where the device's storage is slower than decompression.",
+    ),
+]
+
+
+def _fast_storage(device: DeviceRates) -> str:
+    """Say why compressed weights would not come into memory sooner."""
+    rates = (device.storage_bytes_per_s, device.decompression_bytes_per_s)
+    storage, decompression = (megabytes(int(rate)) for rate in rates)
+    return f"the device reads {storage}/s from its storage, and decompresses {decompression}/s"
 
 
 _Tune = Annotated[
@@ -96,10 +128,12 @@ def compile_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
+    interface: _Interface = "python",
     split: _Split = "auto",
     shard: _Shard = None,
     shard_policy: _Policy = "auto",
     tile: _Tile = "auto",
+    tier: _Tier = "auto",
     max_params: _MaxParams = None,
     input_shape: options.ShapeOption = None,
     preprocess: _Preprocess = None,
@@ -107,6 +141,7 @@ def compile_command(
     from_: options.FromOption = None,
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
+    compress_weights: _CompressWeights = False,
     tune: _Tune = False,
     tunable: _Tunable = False,
     output: _Output = Path("bundle"),
@@ -126,11 +161,22 @@ def compile_command(
         shards=shard or (),
         shard_policy=shard_policy,
         tile=tile,
+        tier=tier,
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
     )
-    request, profile = resolve_request(base, target=target, memory_bytes=memory, threads=threads, onnxruntime=onnxruntime)
+    request, profile = resolve_request(
+        base,
+        target=target,
+        memory_bytes=memory,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        interface=interface,
+        compress_weights=compress_weights,
+    )
+    if compress_weights and not request.device.compresses_weights and not quiet:
+        note(f"weights are not compressed: {_fast_storage(request.device)}", "hypsc")
     if request.budget_bytes is None and not max_params and not shard:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"

@@ -39,8 +39,8 @@ class StepGroup:
 
 
 def read_each_time(steps: Iterable[Step]) -> int:
-    """Return the bytes of weights that these steps read in every inference."""
-    return sum(step.weights.size_bytes - step.pinned_bytes for step in steps if step.weights)
+    """Return the bytes that storage reads for the weights of these steps in every inference."""
+    return sum(step.read_bytes for step in steps)
 
 
 def step_groups(steps: Sequence[Step], sharded: Iterable[ShardedOperator | None] | None = None) -> Iterator[StepGroup]:

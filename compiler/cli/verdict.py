@@ -32,7 +32,7 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
         yield from fact(name, value)
     model, target = manifest.model, manifest.target
     yield from fact("model", f"{model.parameters:,} parameters, {megabytes(model.weight_bytes)} of weights")
-    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, onnxruntime up to {target.onnxruntime}")
+    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
     if job.tune:
         yield from fact("tuned", _tuned(compiled))
     yield unwrapped_fact("bundle", str(job.output))
@@ -124,6 +124,8 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "whole_peak_bytes": plan.whole_peak_bytes,
         "pinned_bytes": reads.pinned_bytes,
         "streamed_bytes": reads.streamed_bytes,
+        "read_bytes": reads.read_bytes,
+        "stored_bytes": reads.stored_bytes,
         "latency_s": plan.latency_s,
         "storage_latency_s": plan.storage_latency_s,
         "peak_bytes": plan.peak_bytes,

@@ -13,6 +13,7 @@ The workspace of a convolution in the usual layout (im2col) is not needed then. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -45,11 +46,10 @@ def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
     entering, leaving = np.zeros(found.count + 2, np.int64), np.zeros(found.count + 2, np.int64)
     readers = {name for operator in graph.operators if operator.op_type in _BLOCKED for name in operator.inputs}
     written = {name for operator in graph.operators if operator.op_type in _BLOCKED for name in operator.outputs}
+    written -= _fused_away(graph)
     for name, live in live_ranges(graph).items():
-        if not _is_picture(filled[name]):
-            continue
         for names, change in ((readers, entering), (written, leaving)):
-            if name in names:
+            if name in names and _may_be_blocked(graph.tensors[name]):
                 change[live.first + 1] += filled[name].nbytes
                 change[min(live.last, found.count) + 1] -= filled[name].nbytes
     return replace(
@@ -60,27 +60,47 @@ def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
 
 
 def _is_picture(tensor: Tensor) -> bool:
-    """Return whether a tensor may be in blocks: [N, C, H, W] of 32-bit floats."""
+    """Return whether a tensor is [N, C, H, W] of 32-bit floats."""
     return len(tensor.shape) == 4 and tensor.dtype == "float32"
+
+
+def _may_be_blocked(tensor: Tensor) -> bool:
+    """Return whether a tensor may be in blocks; a convolution reads one of few channels as it is."""
+    return _is_picture(tensor) and tensor.shape[1] >= _SMALLEST_BLOCK
 
 
 def _filled(tensor: Tensor) -> Tensor:
     """Return a tensor whose channels are filled up to whole blocks."""
-    if not _is_picture(tensor) or tensor.shape[1] % BLOCK == 0 or not tensor.nbytes:
+    if not _may_be_blocked(tensor) or tensor.shape[1] % BLOCK == 0 or not tensor.nbytes:
         return tensor
     channels = -(-tensor.shape[1] // BLOCK) * BLOCK
     return replace(tensor, nbytes=tensor.nbytes // tensor.shape[1] * channels)
 
 
+def _fused_away(graph: Graph) -> set[str]:
+    """Return the results of convolutions that only an activation reads, which becomes a part of the convolution."""
+    readers = Counter(name for operator in graph.operators for name in operator.inputs)
+    readers.update(graph.outputs)
+    convolved = {name for operator in graph.operators if operator.op_type == "Conv" for name in operator.outputs}
+    activated = {name for operator in graph.operators if operator.op_type in ACTIVATIONS for name in operator.inputs}
+    return {name for name in convolved & activated if readers[name] == 1}
+
+
 def _with_copies(graph: Graph, prints: Mapping[str, Footprint]) -> Mapping[str, Footprint]:
-    """Return the footprints with an operator's copies between layouts, inside a partition, as its workspace."""
+    """Return the footprints with an operator's copies between layouts, inside a partition, as its workspace.
+
+    Where an operator knows no blocks, each tensor is given back when its copy is made: one of them is there twice.
+    """
     writers = {name: operator for operator in graph.operators for name in operator.outputs}
     found = {}
     for operator in graph.operators:
         own = prints[operator.name]
-        copied = sum(graph.tensors[name].nbytes for name in operator.inputs if _is_copied(graph, writers, operator, name))
-        if operator.op_type not in _BLOCKED and copied:
-            copied += sum(graph.tensors[name].nbytes for name in operator.outputs if _is_picture(graph.tensors[name]))
+        copies = [graph.tensors[name].nbytes for name in operator.inputs if _is_copied(graph, writers, operator, name)]
+        if operator.op_type in _BLOCKED:
+            copied = sum(copies)
+        else:
+            written = [graph.tensors[name].nbytes for name in operator.outputs if _may_be_blocked(graph.tensors[name])]
+            copied = max(copies + written, default=0)
         kept = 0 if _is_direct(graph, operator) else own.workspace_bytes
         found[operator.name] = replace(own, workspace_bytes=max(kept, copied))
     return found
@@ -106,6 +126,6 @@ def _is_direct(graph: Graph, operator: Operator) -> bool:
 def _is_copied(graph: Graph, writers: Mapping[str, Operator], operator: Operator, name: str) -> bool:
     """Return whether an operator may read a tensor of another operator in another layout than it was written in."""
     before = writers.get(name)
-    if before is None or not _is_picture(graph.tensors[name]):
+    if before is None or not _may_be_blocked(graph.tensors[name]):
         return False
     return operator.op_type not in _BLOCKED or before.op_type not in _BLOCKED

@@ -46,6 +46,6 @@ def latency(graph: Graph, costs: Costs, device: DeviceRates) -> Latency:
     return Latency(
         computed_s=np.concatenate(([0.0], np.cumsum(compute_s(graph, device)))),
         copy_s=costs.crossing / device.memory_bytes_per_s,
-        read_s_per_byte=1 / (device.cached_bytes_per_s if is_cached else device.storage_bytes_per_s),
+        read_s_per_byte=1 / (device.cached_weights_bytes_per_s if is_cached else device.weights_bytes_per_s),
         step_s=device.step_s + device.open_s,
     )

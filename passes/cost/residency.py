@@ -170,14 +170,15 @@ class _Search:
             return rounded_up(_latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates))
 
         device, streamed = self._device, sum(streamed_bytes)
-        storage_s, cached_s = latency_s(device.storage_bytes_per_s), latency_s(device.cached_bytes_per_s)
-        is_cached = streamed + max(step.peak_bytes for step in residency.steps) <= device.available_bytes
+        storage_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
+        peak_bytes = max(step.peak_bytes for step in residency.steps)
+        is_cached = streamed * device.stored_part + peak_bytes <= device.available_bytes
         return ResidencyPlan(
             residency=residency,
             storage_s=storage_s,
             cached_s=cached_s,
             latency_s=cached_s if is_cached or not streamed else storage_s,
-            reading_s=streamed / device.storage_bytes_per_s,
+            reading_s=streamed / device.weights_bytes_per_s,
         )
 
 

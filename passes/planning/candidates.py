@@ -221,7 +221,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    ways = tuple(_ways(sharded.costed, partitioning, request.device))
+    ways = tuple(_ways(sharded.costed, partitioning, request))
     residency_plan, region_bytes = _fastest(ways, budget, request.device)
     return Candidate(
         tiling=tiling,
@@ -236,16 +236,16 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     )
 
 
-def _ways(costed: CostedModel, partitioning: Partitioning, device: DeviceRates) -> Iterator[_Way]:
+def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> Iterator[_Way]:
     """Yield what the steps need with activations in fresh pages, and with an arena for them."""
-    graph, costs, segments = costed.graph, costed.costs, partitioning.segments
+    graph, costs, segments, device = costed.graph, costed.costs, partitioning.segments, request.device
     needs = tuple(_step_needs(graph, partitioning, device))
     fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
     pairs = zip(needs, fresh_s, strict=True)
     yield _Way(tuple(replace(need, compute_s=need.compute_s + seconds) for need, seconds in pairs), None)
     most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
     region_bytes = arena_region_bytes(most_live)
-    if region_bytes is not None and can_use_arena(graph):
+    if request.tier != "lean" and region_bytes is not None and can_use_arena(graph):
         more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
         grown = (
             replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes))

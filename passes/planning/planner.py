@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
@@ -111,9 +111,11 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
     remedy = f"the smallest budget that works is {megabytes_up(smallest)}"
     if (freest := _freest_minimum(search.whole.model, request)) < smallest:
         remedy = f"without options for splitting {megabytes_up(freest)} would do; with them {remedy}"
+    remedy += _with_less(request)
     if request.budget_bytes < request.start_bytes:
+        libraries = "onnxruntime" if request.device.interface == "c" else "numpy, onnxruntime"
         return DoesNotFit(
-            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes_up(request.start_bytes)} to start, the "
+            f"the runtime itself (Python, {libraries}) needs {megabytes_up(request.start_bytes)} to start, the "
             f"budget is {megabytes_down(request.budget_bytes)}; {remedy}",
             operator=None,
             needed_bytes=request.start_bytes,
@@ -141,5 +143,14 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
 
 def _freest_minimum(model: Model, request: Request) -> float:
     """Return the smallest budget without the user's options for splitting; infinity where there are none."""
-    free = Request(budget_bytes=request.budget_bytes, threads=request.threads, images=request.images, device=request.device)
+    free = replace(request, split="auto", policy="auto", tile="auto", max_params=None, shards=())
     return minimum_budget(model, free) if free != request else math.inf
+
+
+def _with_less(request: Request) -> str:
+    """Return how much less onnxruntime's C interface would take, if the runtime might use it."""
+    if not request.images or request.device.interface == "c":
+        return ""
+    less = replace(request, device=request.device.with_interface("c"))
+    saved = megabytes_down(request.start_bytes - less.start_bytes)
+    return f", and about {saved} less with --interface c, for pictures by hyps-run alone"

@@ -17,10 +17,14 @@ from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 
 def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int) -> Plan | None:
-    """Return the plan of a model as one stock step; None where it exceeds the budget, or the request asks for cuts."""
+    """Return the plan of a model as one stock step; None where the budget is smaller, or the request excludes it.
+
+    Nor is there one with compressed weights: onnxruntime reads the weights of a stock step itself.
+    """
     budget, (segment,) = request.budget_bytes, whole.segments.between(())
     memory = stock_memory(whole.graph, whole.costs, segment.activation_bytes)
-    is_free = request.split == "auto" and not request.shards and request.max_params is None
+    is_free = request.split == request.tier == "auto" and not request.shards and request.max_params is None
+    is_free = is_free and not request.device.compresses_weights
     if budget is None or memory is None or not is_free or memory.alone_bytes > budget:
         return None
     seconds = rounded_up(request.device.step_s + float(compute_s(whole.graph, request.device).sum()))

@@ -17,11 +17,13 @@ from hyps.runtime.bundle.manifest import (
     LARGEST_COUNT,
     MANIFEST_NAME,
     STORAGE_TYPES,
+    CompressedRecord,
     FileRecord,
     Manifest,
     Step,
     TensorRecord,
     WeightRecord,
+    WeightsRecord,
 )
 from hyps.runtime.bundle.tuned_steps import with_tuned_steps
 from hyps.runtime.errors import BundleError
@@ -92,13 +94,20 @@ def _check_schedule(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: $.tensors: no entry for {missing[0]!r}", _COMPILE_AGAIN)
     if vast := [name for name, record in manifest.tensors.items() if record.nbytes > LARGEST_COUNT]:
         raise BundleError(f"{path}: $.tensors: {vast[0]!r} is larger than any memory", _COMPILE_AGAIN)
-    shared = [file for step in manifest.steps for file in step.data_files]
-    contents = {file.path: (file.size_bytes, file.sha256) for file in shared}
+    shared = [(file.path, _content(step, file)) for step in manifest.steps for file in step.data_files]
+    contents = dict(shared)
     models = {step.model.path for step in manifest.steps}
     if len(models) < len(manifest.steps) or not models.isdisjoint(contents):
         raise BundleError(f"{path}: $.steps: two entries share a file", _COMPILE_AGAIN)
-    if any(contents[each.path] != (each.size_bytes, each.sha256) for each in shared):
+    if any(contents[name] != content for name, content in shared):
         raise BundleError(f"{path}: $.steps: two entries differ about the weights in a file", _COMPILE_AGAIN)
+
+
+def _content(step: Step, file: FileRecord) -> object:
+    """Return what a step says of the content of a file that other steps may share."""
+    weights = step.weights
+    plain = (weights.size_bytes, weights.sha256, weights.compressed) if weights and weights.compressed else None
+    return file.size_bytes, file.sha256, plain
 
 
 def _check_weights(path: Path, manifest: Manifest) -> None:
@@ -108,6 +117,10 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
         size = step.weights_file_bytes
         for weight in step.weights.tensors if step.weights else ():
             _check_weight(f"{where}.weights", weight, size)
+        if step.weights and step.weights.compressed:
+            if step.session.is_stock:
+                raise BundleError(f"{where}.weights.compressed: onnxruntime itself reads these weights", _COMPILE_AGAIN)
+            _check_frames(f"{where}.weights.compressed", step.weights, step.weights.compressed)
         if step.pinned_bytes > size:
             raise BundleError(f"{where}.pinned_bytes: more than its weights", _COMPILE_AGAIN)
         if max(step.peak_bytes, step.alone_bytes) > manifest.budget_bytes:
@@ -126,6 +139,17 @@ def _check_weight(where: str, weight: WeightRecord, size: int) -> None:
     item = STORAGE_TYPES[weight.dtype].item_bytes
     if weight.offset % item or weight.offset + weight.elements * item > size:
         raise BundleError(f"{where}: {weight.name!r} does not lie within its file", _COMPILE_AGAIN)
+
+
+def _check_frames(where: str, weights: WeightsRecord, compressed: CompressedRecord) -> None:
+    """Check that the frames make up the weights file and the compressed one, and that none is larger than what it holds."""
+    frames = compressed.frames
+    if sum(each.plain_bytes for each in frames) != weights.size_bytes:
+        raise BundleError(f"{where}.frames: they do not make up the weights", _COMPILE_AGAIN)
+    if sum(each.stored_bytes for each in frames) != compressed.size_bytes or compressed.path == weights.path:
+        raise BundleError(f"{where}.frames: they do not make up a file of their own", _COMPILE_AGAIN)
+    if any(each.stored_bytes > each.plain_bytes or each.plain_bytes % each.item_bytes for each in frames):
+        raise BundleError(f"{where}.frames: one does not hold what it says", _COMPILE_AGAIN)
 
 
 def _check_rows(path: Path, manifest: Manifest) -> None:
@@ -178,7 +202,7 @@ def _check_tuned(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{where}: a step that has no session of its own is tuned", _TUNE_AGAIN)
     own = {file.path for step in manifest.steps for file in (step.model, *step.data_files)}
     parts = [tuned.partition for tuned in found if tuned.partition]
-    if any(file.path in own for part in parts for file in (part.model, part.weights) if file):
+    if any(file.path in own for part in parts for file in part.files):
         raise BundleError(f"{where}: an entry shares a file with the compiled steps", _TUNE_AGAIN)
 
 

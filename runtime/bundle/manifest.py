@@ -1,11 +1,13 @@
 """The manifest, the contract between compiler and runtime: its format as typed, frozen values.
 
 A bundle is a folder with ``manifest.json``, ``partitions/NN-name.onnx`` and, next to each, its weights
-``partitions/NN-name.weights``. `hyps.runtime.bundle.integrity` checks a bundle against this format.
+``partitions/NN-name.weights``, or ``.weights.zst`` if they are compressed. `hyps.runtime.bundle.integrity` checks a bundle
+against this format.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NamedTuple
@@ -86,10 +88,14 @@ def string_bytes(count: int) -> int:
 ROW_READ_BYTES: Final = 1 << 19
 ROW_INDEX_BYTES: Final = 64
 
+#: The most bytes of a frame of compressed weights (`FrameRecord`): two such buffers stay in a processor's cache.
+FRAME_BYTES: Final = 1 << 18
+
 #: The largest count of bytes or elements: a sum of a few such counts stays within a 64-bit integer's range.
 LARGEST_COUNT: Final = 1 << 62
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 Positive = Annotated[int, Meta(gt=0, le=LARGEST_COUNT)]
+FrameBytes = Annotated[int, Meta(gt=0, le=FRAME_BYTES)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FilePath = Annotated[str, Meta(pattern=r"^partitions/[A-Za-z0-9_-][A-Za-z0-9._-]*\Z", max_length=255)]
 Name = Annotated[str, Meta(min_length=1)]
@@ -119,12 +125,24 @@ class TargetRecord(Record, frozen=True, kw_only=True):
     """The device that the bundle was planned for, and what its budget allows for.
 
     That is at most so many ``threads``, and an ``onnxruntime`` that takes as much memory as this version, or less
-    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31.
+    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31. ``interface``: present where the
+    budget allows for no more than onnxruntime's C interface, by which ``hyps-run`` computes pictures.
     """
 
     name: str
     threads: Positive
     onnxruntime: Version = "1.31"
+    interface: Literal["c"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def planned_library(self) -> str:
+        """The library that the budget allows for, as text."""
+        return f"onnxruntime up to {self.onnxruntime}" + (" by its C interface" if self.interface else "")
+
+    @property
+    def planned_interface(self) -> Literal["python", "c"]:
+        """The interface to onnxruntime whose memory the budget allows for."""
+        return self.interface or "python"
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):
@@ -187,10 +205,42 @@ class SmallWeightRecord(Record, frozen=True, kw_only=True):
     data: bytes
 
 
+class FrameRecord(Record, frozen=True, array_like=True, gc=False):
+    """A run of a weights file's bytes, which lies in a compressed file at the end of the frames before it.
+
+    It is ``plain_bytes`` long. If ``stored_bytes`` are as many, it is stored as it is. Else it is one zstd frame of
+    ``item_bytes`` planes, one after the other: the first bytes of all items, then the second bytes, and so on.
+    """
+
+    plain_bytes: FrameBytes
+    stored_bytes: FrameBytes
+    item_bytes: Annotated[int, Meta(ge=1, le=8)]
+
+
+class CompressedRecord(FileRecord, frozen=True, kw_only=True):
+    """The file that a bundle has instead of a weights file, and the frames in which it holds that file's bytes."""
+
+    frames: Annotated[tuple[FrameRecord, ...], Meta(min_length=1)]
+
+    def bytes_from(self, start: int) -> int:
+        """Return the bytes of the frames that hold the weights file's bytes from ``start`` on."""
+        ends = itertools.accumulate(frame.plain_bytes for frame in self.frames)
+        return sum(frame.stored_bytes for frame, end in zip(self.frames, ends, strict=True) if start < end)
+
+
 class WeightsRecord(FileRecord, frozen=True, kw_only=True):
-    """The file of a step's large weights. onnxruntime itself reads those whose type is not listed in `STORAGE_TYPES`."""
+    """The file of a step's large weights. onnxruntime itself reads those whose type is not listed in `STORAGE_TYPES`.
+
+    With ``compressed`` the bundle has that file instead. Size and sha256 are still those of the weights, decompressed.
+    """
 
     tensors: tuple[WeightRecord, ...]
+    compressed: CompressedRecord | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def stored(self) -> FileRecord:
+        """The file that the bundle has."""
+        return self.compressed or self
 
 
 class RowsRecord(FileRecord, frozen=True, kw_only=True):
@@ -293,17 +343,24 @@ class Step(Record, frozen=True, kw_only=True):
     @property
     def data_files(self) -> tuple[FileRecord, ...]:
         """The files next to the model: none or one."""
-        return tuple(file for file in (self.weights, self.rows) if isinstance(file, FileRecord))
+        weights = self.weights.stored if self.weights else None
+        return tuple(file for file in (weights, self.rows) if isinstance(file, FileRecord))
 
     @property
     def weights_file_bytes(self) -> int:
-        """The size of the weights file; 0 for a step without one."""
+        """The size of the weights file, decompressed; 0 for a step without one."""
         return self.weights.size_bytes if self.weights else 0
 
     @property
     def streamed_bytes(self) -> int:
-        """The bytes of the weights file that are read for every inference."""
+        """The bytes of the weights file that come into memory for every inference."""
         return self.weights_file_bytes - self.pinned_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """The bytes that storage must read for them: fewer than `streamed_bytes` where the weights are compressed."""
+        compressed = self.weights.compressed if self.weights else None
+        return compressed.bytes_from(self.pinned_bytes) if compressed else self.streamed_bytes
 
 
 class TunedPartition(Record, frozen=True, kw_only=True):
@@ -311,6 +368,11 @@ class TunedPartition(Record, frozen=True, kw_only=True):
 
     model: FileRecord
     weights: WeightsRecord | None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The files that the bundle has for it."""
+        return (self.model, self.weights.stored) if self.weights else (self.model,)
 
 
 class TunedStep(Record, frozen=True, kw_only=True):
@@ -404,13 +466,25 @@ class Manifest(Record, frozen=True, kw_only=True):
         """Every file of the bundle except the manifest, each once: steps with the same weights share a file."""
         files = [file for step in self.steps for file in (step.model, *step.data_files)]
         for step in self.tuned.steps if self.tuned else ():
-            files += [file for file in (step.partition.model, step.partition.weights) if file] if step.partition else []
+            files += step.partition.files if step.partition else ()
         return tuple({file.path: file for file in files}.values())
+
+    @property
+    def takes_pictures_alone(self) -> bool:
+        """Whether onnxruntime's C interface can run pictures through it: all tensors are of numbers, no step reads rows."""
+        known = {*STORAGE_TYPES, *PACKED_TYPES}
+        has_numbers = all(tensor.dtype in known for tensor in self.tensors.values())
+        return self.preprocess is not None and has_numbers and not any(step.rows for step in self.steps)
 
     @property
     def streams_weights(self) -> bool:
         """Whether any weights are read for every inference."""
         return any(step.streamed_bytes > 0 for step in self.steps)
+
+    @property
+    def has_compressed_weights(self) -> bool:
+        """Whether the weights of any step are compressed."""
+        return any(step.weights and step.weights.compressed for step in self.steps)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

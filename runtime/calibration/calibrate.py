@@ -74,6 +74,8 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
         ("Gemm, one row", f"{megabytes(target.gemv_bytes_per_s)}/s", "of weights, from memory"),
         ("step", f"{target.step_us / 1e3:.2f} ms", f"and {target.open_us / 1e3:.2f} ms where its session is opened"),
     ]
+    if rate := target.decompression_bytes_per_s:
+        rows.append(("decompression", f"{megabytes(rate)}/s", "of compressed weights, by one thread"))
     yield target.title
     for figure, value, meaning in rows:
         yield f"  {figure:13}  {value:>14}  {meaning}"

@@ -34,6 +34,10 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
     "pillow": ("11", "from PIL import Image as m; m.new('RGB', (9, 9)).resize((4, 4))"),
     "onnxruntime": ("1.23", "import onnxruntime as m; assert 'CPUExecutionProvider' in m.get_available_providers()"),
 }
+#: The same of a library that only some bundles need.
+OPTIONAL_LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "zstandard": ("0.22", "import zstandard as m; m.decompress(m.compress(b'1'))"),
+}
 #: Importing onnxruntime took 16 s from the slow card of an emulated Raspberry Pi 3.
 _LIMIT_S = 60.0
 _UNKNOWN = "of unknown version"
@@ -83,7 +87,7 @@ def architecture_check(machine: str) -> Check:
 
 def library_check(name: str, limit_s: float = _LIMIT_S) -> Check:
     """Check that a library works: a child process, which may crash or hang, uses it."""
-    least, script = LIBRARIES[name]
+    least, script = _requirement(name)
     try:
         known = f"version {version(name)}"
     except PackageNotFoundError:
@@ -131,12 +135,16 @@ def _failure(name: str, known: str, done: subprocess.CompletedProcess[bytes]) ->
     lines = done.stderr.decode(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"exit code {done.returncode}")
     if known == _UNKNOWN and last.startswith("ModuleNotFoundError: "):
-        return "not installed", f"pip install '{name}>={LIBRARIES[name][0]}'"
+        return "not installed", f"pip install '{name}>={_requirement(name)[0]}'"
     return f"{known}, does not work: {last}", _install_again(name)
 
 
 def _install_again(name: str) -> str:
-    return f"install it again: pip install --force-reinstall '{name}>={LIBRARIES[name][0]}'"
+    return f"install it again: pip install --force-reinstall '{name}>={_requirement(name)[0]}'"
+
+
+def _requirement(name: str) -> tuple[str, str]:
+    return LIBRARIES[name] if name in LIBRARIES else OPTIONAL_LIBRARIES[name]
 
 
 def memory_check(root: Path) -> tuple[Check, AvailableMemory | None]:

@@ -76,6 +76,9 @@ def bundle_check(bundle: Path, memory: AvailableMemory, broken: list[str]) -> Ch
         check_files(bundle, manifest, models=False, weights=False)
     except BundleError as error:
         return failed_check("what fits", "FAIL", error, "copy the bundle again")
+    if manifest.has_compressed_weights and (zstandard := library_check("zstandard")).state == "FAIL":
+        found = f"the weights of {bundle} are compressed, which needs zstandard: {zstandard.found}"
+        return Check("what fits", "FAIL", found, zstandard.mend)
     peak, available = max(step.peak_bytes for step in manifest.steps), memory.available_bytes
     found = f"{bundle} has a budget of {mb(manifest.budget_bytes)} and a predicted peak of {mb(peak)}"
     mend = f"{STOP_OTHERS}, or compile with --memory {int(available / 1e6)}MB or less"
@@ -92,8 +95,9 @@ def _version_warning(manifest: Manifest, broken: list[str]) -> str | None:
     """Return what is wrong with the bundle's budget on the onnxruntime that is installed here; None where it holds."""
     from hyps.runtime.bundle.library_memory import version_warning
 
+    planned = manifest.target.planned_interface
     try:
-        return None if "onnxruntime" in broken else version_warning(manifest, version("onnxruntime"))
+        return None if "onnxruntime" in broken else version_warning(manifest, version("onnxruntime"), planned)
     except (PackageNotFoundError, ValueError):
         return None
 

@@ -29,7 +29,10 @@ MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
-    """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage."""
+    """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
+
+    ``decompression_bytes_per_s`` is None where zstandard is not installed.
+    """
 
     board: str | None
     memory: AvailableMemory
@@ -38,6 +41,7 @@ class DeviceMeasurements:
     processor: Processor
     rates: Rates
     steps: StepCosts
+    decompression_bytes_per_s: int | None
     baseline: Baseline
 
 
@@ -53,6 +57,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     announce(next(stages))
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
+    from hyps.runtime.calibration.decompression import decompression_bytes_per_s
     from hyps.runtime.calibration.rates import rates
     from hyps.runtime.calibration.step_costs import step_costs
 
@@ -60,6 +65,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     cores = processor()
     speed = rates(cores.cores, cores.cache_bytes, memory.available_bytes)
     steps = step_costs(speed.threads)
+    decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
     return DeviceMeasurements(
@@ -70,6 +76,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
         processor=cores,
         rates=speed,
         steps=steps,
+        decompression_bytes_per_s=decompressed,
         baseline=own,
     )
 

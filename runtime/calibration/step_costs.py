@@ -15,7 +15,8 @@ import numpy as np
 
 from hyps.runtime.calibration.baseline import FILES
 from hyps.runtime.calibration.rates import best_s
-from hyps.runtime.execution.session import Session, open_session
+from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.session import open_session
 
 #: A depthwise convolution of MobileNetV2: 96 channels of 56 x 56.
 _DEPTHWISE_INPUT, _DEPTHWISE_WEIGHT = (1, 96, 56, 56), (96, 1, 3, 3)

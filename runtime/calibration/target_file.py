@@ -40,6 +40,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     open_us: int
     open_node_us: int
     step_us: int
+    decompression_bytes_per_s: int | None
     sources: dict[str, str]
 
     @property
@@ -74,13 +75,14 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         open_us=measured.steps.open_us,
         open_node_us=measured.steps.open_node_us,
         step_us=measured.steps.step_us,
+        decompression_bytes_per_s=measured.decompression_bytes_per_s,
         sources=_sources(measured),
     )
 
 
 def toml_text(target: Calibration) -> str:
     """Return the target file's text."""
-    fields = msgspec.structs.asdict(target)
+    fields = {key: value for key, value in msgspec.structs.asdict(target).items() if value is not None}
     sources = fields.pop("sources")
     lines = [f"{key} = {_toml_value(value)}\n" for key, value in fields.items()]
     return "".join([*lines, _NETWORK_NOTE, "\n[sources]\n", *(f"{k} = {_toml_value(v)}\n" for k, v in sources.items())])
@@ -121,6 +123,8 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
         f"over {weights_mb:.0f} MB; a depthwise 3x3 Conv, 96 channels of 56 x 56",
         "steps": "best times to copy memory, to take new pages, to open sessions of 1 and of 24 operators, to run one",
     }
+    if measured.decompression_bytes_per_s:
+        methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
     return {key: f"{method}; {stamp}" for key, method in methods.items()}
 
 

@@ -12,6 +12,7 @@ import msgspec
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
+from hyps.runtime.execution.tensor import shape_of
 from hyps.runtime.io.files import save, save_profile
 from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import json_text, note, say, show
@@ -71,7 +72,7 @@ class Reporter(Observer):
             f"{self._run.bundle}: {manifest.model.name} in {len(manifest.steps)} steps, compiled for "
             f"{manifest.target.name} with a budget of {megabytes(manifest.budget_bytes)}; checked: {checked}",
             f"{threads} threads; of {megabytes(sum(weights))} of weights {megabytes(pinned)} stay in memory once read, "
-            f"{megabytes(sum(weights) - pinned)} are read each time",
+            f"{megabytes(sum(weights) - pinned)} are read each time{_compressed(manifest)}",
             f"{megabytes(memory().resident_bytes)} resident before the first input",
         )
 
@@ -111,7 +112,7 @@ class Reporter(Observer):
         record = ResultRecord(
             input=result.name,
             top=top_classes(self._manifest, result.outputs, options.top),
-            outputs={name: tuple(values.shape) for name, values in result.outputs.items()},
+            outputs={name: shape_of(values) for name, values in result.outputs.items()},
             latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,
@@ -137,6 +138,13 @@ class Reporter(Observer):
     def _show(self, lines: Iterable[str]) -> None:
         self._progress.clear()
         show(lines)
+
+
+def _compressed(manifest: Manifest) -> str:
+    """Return how much storage reads for that, where it is less."""
+    read_bytes = sum(step.read_bytes for step in manifest.steps)
+    is_less = read_bytes < sum(step.streamed_bytes for step in manifest.steps)
+    return f", as {megabytes(read_bytes)} compressed" if is_less else ""
 
 
 def _weights(step: Step) -> str:

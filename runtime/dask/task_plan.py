@@ -99,8 +99,8 @@ def _file_bytes(manifest: Manifest) -> int:
 
 
 def _weight_bytes(manifest: Manifest) -> int:
-    return sum(step.weights.size_bytes for step in manifest.steps if step.weights)
+    return sum(step.weights.stored.size_bytes for step in manifest.steps if step.weights)
 
 
 def _streamed_bytes(part: Manifest) -> int:
-    return sum(step.weights.size_bytes - step.pinned_bytes for step in part.steps if step.weights)
+    return sum(step.read_bytes for step in part.steps)

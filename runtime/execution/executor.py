@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
@@ -27,26 +24,18 @@ from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
-from hyps.runtime.execution.session import (
-    ActivationArenaFull,
-    Session,
-    SessionOpener,
-    TensorValue,
-    dtype_name,
-    dtype_of,
-    open_session,
-    shape_of,
-    start_onnxruntime,
-    to_numpy,
-)
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, Session, SessionOpener
 from hyps.runtime.execution.session_pool import SessionPool
+from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 from hyps.runtime.execution.weight_residency import WeightResidency
 
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
+Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
-
-#: A model's outputs by name.
-Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +80,8 @@ class Executor:
         manifest: Manifest,
         *,
         threads: int | None = None,
-        opener: SessionOpener = open_session,
+        interface: OrtInterface | None = None,
+        opener: SessionOpener | None = None,
         verify: bool = True,
     ) -> None:
         if threads is not None and not 1 <= threads <= manifest.target.threads:
@@ -101,9 +91,11 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
+        self.interface = interface or _python_interface()
+        opener = opener or self.interface.open_session
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
         self._arena: ActivationArena | None = None
-        streamed_bytes = sum(step.streamed_bytes for step in manifest.steps)
+        read_bytes = sum(step.read_bytes for step in manifest.steps)
         self._residency = WeightResidency(
             bundle,
             manifest.steps,
@@ -111,17 +103,22 @@ class Executor:
             huge=manifest.huge_pages,
             steady=manifest.steady,
             verify=verify,
-            keep_cached=_is_available(manifest.budget_bytes + streamed_bytes),
+            keep_cached=_is_available(manifest.budget_bytes + read_bytes),
         )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
         self._code = CodePages()
         self.trim()
-        start_onnxruntime()
+        self.interface.start()
         if manifest.activations:
-            self._arena = claim_arena(self, manifest.activations)
+            self._arena = claim_arena(self, manifest.activations, self.interface.register_arena)
             self._sessions.has_arena = self._arena is not None
         self.trim()
+
+    @property
+    def has_arena(self) -> bool:
+        """Whether activations are in the arena that the manifest asks for."""
+        return self._arena is not None
 
     def trim(self) -> None:
         """Give back the resident pages that no step needs (see `CodePages`)."""
@@ -149,7 +146,7 @@ class Executor:
 
     def run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, TensorValue],
         step_done: Callable[[StepProfile | None], None] = lambda _: None,
         *,
         again: bool = False,
@@ -169,7 +166,7 @@ class Executor:
 
     def _run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, TensorValue],
         step_done: Callable[[StepProfile | None], None],
         *,
         again: bool,
@@ -224,7 +221,7 @@ class Executor:
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
-        return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
+        return {output.name: self.interface.to_output(held[output.name]) for output in self.manifest.outputs}
 
 
 def load_executor(
@@ -233,26 +230,41 @@ def load_executor(
     threads: int | None = None,
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    opener: SessionOpener = open_session,
+    interface: OrtInterface | None = None,
+    opener: SessionOpener | None = None,
     is_tuned: bool = True,
+    keeps_budget: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
-    the schedule. ``is_tuned`` takes the tuned partitions of a tuned bundle. Raises `BundleError` when the bundle is not
-    whole, or not tuned for this processor.
+    the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+
+    Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
+    was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
     """
-    manifest = adapt(_schedule(read_manifest(bundle), is_tuned=is_tuned))
+    manifest = read_manifest(bundle)
+    interface = interface or _python_interface()
+    manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
+    if keeps_budget:
+        check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
-    return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
+    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
 
 
-def _schedule(manifest: Manifest, *, is_tuned: bool) -> Manifest:
+def _python_interface() -> OrtInterface:
+    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
+
+    return python_interface()
+
+
+def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
     """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
     if not manifest.tuned or not is_tuned:
         return untuned(manifest)
     here = instruction_set()
-    return tuned(manifest, here.machine, here.features, ort.__version__)
+    return tuned(manifest, here.machine, here.features, version)
 
 
 def _is_available(nbytes: int) -> bool:
@@ -263,7 +275,7 @@ def _is_available(nbytes: int) -> bool:
         return False
 
 
-def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None:
+def check_inputs(manifest: Manifest, inputs: Mapping[str, TensorValue]) -> None:
     """Raise `InputError` unless ``inputs`` are exactly the model's, with its dtypes and shapes."""
     expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
     for name in inputs:
@@ -279,7 +291,7 @@ def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, sh
     """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
     kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
     if kind == record.dtype and tuple(shape) == record.shape:
-        if isinstance(dtype, np.dtype) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
+        if not isinstance(dtype, str) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
             raise InputError(
                 f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
                 f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",

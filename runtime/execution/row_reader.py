@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import ROW_READ_BYTES, STORAGE_TYPES, RowsRecord
 from hyps.runtime.errors import BundleError, InputError
-from hyps.runtime.execution.session import TensorValue, empty, memory_of, numpy_knows, to_numpy
+from hyps.runtime.execution.session import empty, memory_of, numpy_knows, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 
 _HASHED_BYTES = ROW_READ_BYTES // 2
 #: The most buffers that one call of preadv(2) fills on Linux.

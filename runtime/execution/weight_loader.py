@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
 from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
-
-#: Read at a time: large enough for storage and small enough for the processor's cache.
-READ_BLOCK_BYTES = 1 << 20
+from hyps.runtime.execution.weights_files import weights_file
 
 
 class StepWeights:
@@ -41,9 +36,9 @@ class StepWeights:
         self.buffer = buffer
         self.filled = 0
         self._record = record
-        self._path = bundle / record.path
+        self._file = weights_file(bundle, record, keep_cached=keep_cached)
+        self._path = self._file.path
         self._view = buffer.view[start : start + record.size_bytes]
-        self._keep_cached = keep_cached
         self._digest = hashlib.sha256() if verify else None
         self._hashed = 0
 
@@ -52,31 +47,31 @@ class StepWeights:
         """The bytes that are read for every inference."""
         return self.nbytes - self.pinned_bytes
 
+    def reachable(self, stop: int) -> int:
+        """Return how many bytes of the weights can be in memory when none after ``stop`` may be."""
+        return self._file.reachable(stop)
+
     def fetch(self, stop: int, cancelled: Event | None = None) -> None:
-        """Read on until the first ``stop`` bytes are in memory, or until ``cancelled``.
+        """Read on until the first ``stop`` bytes are in memory, as far as `reachable`, or until ``cancelled``.
 
         Raises `BundleError` when the file is not the manifest's. Its sha256 is compared when the last byte is read for the
         first time, which is before anything is computed with it.
         """
+        stop = self.reachable(stop)
         if self.filled >= stop:
             return
         try:
             with self._path.open("rb", buffering=0) as stream:
                 while self.filled < stop and not (cancelled and cancelled.is_set()):
-                    self._read_block(stream.fileno(), min(stop, self.filled + READ_BLOCK_BYTES))
+                    self._read_some(stream.fileno(), stop)
         except OSError as error:
             raise BundleError(f"cannot read {self._path}: {error.strerror}", "copy the bundle again") from None
 
-    def _read_block(self, file: int, stop: int) -> None:
-        block = self._view[self.filled : stop]
-        count = os.preadv(file, [block], self.filled)
-        if not count:
-            raise BundleError(f"{self._path} became shorter", "copy the bundle again")
-        self._check(block[:count])
-        if not self._keep_cached and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file, self.filled, count, os.POSIX_FADV_DONTNEED)
+    def _read_some(self, file: int, stop: int) -> None:
+        end = self._file.read(file, self._view, self.filled, stop)
+        self._check(self._view[self.filled : end])
         was_pinned = self.filled >= self.pinned_bytes
-        self.filled += count
+        self.filled = end
         if self.filled >= self.pinned_bytes and not was_pinned:
             self.buffer.lock(self.pinned_bytes)
 
@@ -99,11 +94,10 @@ class StepWeights:
         if self.pinned_bytes:
             self.buffer.release(self.pinned_bytes, self.nbytes)
 
-    def values(self) -> dict[str, ort.OrtValue]:
-        """Return the weights by name, as onnxruntime values over this memory, without a copy."""
+    def values(self) -> dict[str, RawTensor]:
+        """Return the weights by name, over this memory, without a copy."""
         values = {}
         for tensor in self._record.tensors:
-            kind = STORAGE_TYPES[tensor.dtype]
-            flat = np.frombuffer(self._view, kind.storage, tensor.elements, tensor.offset)
-            values[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
+            stop = tensor.offset + tensor.elements * STORAGE_TYPES[tensor.dtype].item_bytes
+            values[tensor.name] = RawTensor(tensor.dtype, tensor.shape, self._view[tensor.offset : stop])
         return values

@@ -16,16 +16,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle but those that onnxruntime reads itself. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
+    """All weights of a bundle but those that onnxruntime reads itself.
+
+    Call `enter` before a step runs and `leave` after it, in the order of the steps.
+    """
 
     def __init__(
         self,
@@ -63,8 +65,8 @@ class WeightResidency:
             for index, file in files.items()
         }
 
-    def values(self, index: int) -> dict[str, ort.OrtValue]:
-        """Return a step's weights by name, as onnxruntime values; their content is valid from `enter` to `leave`."""
+    def values(self, index: int) -> dict[str, RawTensor]:
+        """Return a step's weights by name; their content is valid from `enter` to `leave`."""
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 
@@ -123,7 +125,8 @@ class WeightResidency:
         for weights in (self._weights[other] for other in order if other in self._weights):
             if weights.streamed_bytes:
                 ahead_bytes = min(self._steps[index].ahead_bytes, weights.streamed_bytes)
-                yield _Target(weights=weights, stop=weights.pinned_bytes + ahead_bytes)
+                stop = weights.reachable(weights.pinned_bytes + ahead_bytes)
+                yield _Target(weights=weights, stop=max(weights.pinned_bytes, stop))
                 return
             yield _Target(weights=weights, stop=weights.nbytes)
 

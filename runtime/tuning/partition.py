@@ -16,6 +16,7 @@ from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.session import numpy_knows
 from hyps.runtime.tuning.check import deviation
 from hyps.runtime.tuning.optimise import file_record, has_layout, weights_path, weights_record, write_optimised
+from hyps.runtime.tuning.plain_weights import plain_weights
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The reason why a step is not tuned that has no convolution.
@@ -50,12 +51,12 @@ def tuned_partition(task: Tuning, step: Step) -> TunedPartition:
         raise StaysUntuned(reason)
     source, target = task.folder / step.model.path, task.folder / PARTITIONS / f"{step.name}.tuned.onnx"
     try:
-        write_optimised(source, target, task.custom_ops)
-        if not has_layout(target):
-            raise StaysUntuned("onnxruntime has no faster layout for it on this processor")
-        found = TunedPartition(model=file_record(task.folder, target), weights=weights_record(task.folder, target))
-        _check_alone_bytes(task, step, found)
-        with tempfile.TemporaryDirectory(dir=task.folder) as scratch:
+        with plain_weights(task.folder, step), tempfile.TemporaryDirectory(dir=task.folder) as scratch:
+            write_optimised(source, target, task.custom_ops)
+            if not has_layout(target):
+                raise StaysUntuned("onnxruntime has no faster layout for it on this processor")
+            found = TunedPartition(model=file_record(task.folder, target), weights=weights_record(task.folder, target))
+            _check_alone_bytes(task, step, found)
             differs = deviation(task.manifest, step, source, target, Path(scratch), task.custom_ops)
         if not differs <= task.tolerance:
             raise StaysUntuned(f"tuned, its results differ by {differs:.1e} of the largest")

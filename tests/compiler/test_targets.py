@@ -37,6 +37,7 @@ MEASURED = (
     "open_us",
     "open_node_us",
     "step_us",
+    "decompression_bytes_per_s",
 )
 OWN = """\
 name = "own"

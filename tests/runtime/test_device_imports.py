@@ -12,7 +12,7 @@ import pytest
 import hyps.runtime
 from tests.waiting import PATIENCE_S
 
-ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch")
+ABSENT = ("onnx", "onnx_graphsurgeon", "networkx", "typer", "rich", "google.protobuf", "torch", "zstandard")
 #: What a device of a cluster has besides; its manager's own are imported when needed.
 CLUSTER = ("paho", "cryptography")
 OURS = ("hyps.compiler", "hyps.passes", "hyps.models")

@@ -62,8 +62,8 @@ def _transfer_s(nbytes: int) -> float:
 
 
 def streamed_bytes(part: Manifest) -> int:
-    """Return the bytes of weights that a sub-bundle reads for every inference."""
-    return sum(step.weights.size_bytes - step.pinned_bytes for step in part.steps if step.weights)
+    """Return the bytes that storage reads for a sub-bundle's weights in every inference."""
+    return sum(step.read_bytes for step in part.steps)
 
 
 def _compute_s(part: Manifest, worker: WorkerCapacity) -> float:

@@ -113,6 +113,21 @@ WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
     "exact is text": (("exact",), "yes", "Expected `bool`, got `str` - at `$.exact`"),
     "layout": (("preprocess", "layout"), "CHWN", "Invalid enum value 'CHWN' - at `$.preprocess.layout`"),
     "size": (("preprocess", "size"), [4, 0], "Expected `int` >= 1 - at `$.preprocess.size[1]`"),
+    "frame of nothing": (
+        ("steps", 0, "weights", "compressed"),
+        {"path": "partitions/w.zst", "size_bytes": 0, "sha256": "0" * 64, "frames": [[0, 0, 1]]},
+        "Expected `int` >= 1 - at `$.steps[0].weights.compressed.frames[0][0]`",
+    ),
+    "frame that is too large": (
+        ("steps", 0, "weights", "compressed"),
+        {"path": "partitions/w.zst", "size_bytes": 9, "sha256": "0" * 64, "frames": [[1 << 40, 9, 1]]},
+        "Expected `int` <= 262144 - at `$.steps[0].weights.compressed.frames[0][0]`",
+    ),
+    "frame of items that are too large": (
+        ("steps", 0, "weights", "compressed"),
+        {"path": "partitions/w.zst", "size_bytes": 9, "sha256": "0" * 64, "frames": [[18, 9, 9]]},
+        "Expected `int` <= 8 - at `$.steps[0].weights.compressed.frames[0][2]`",
+    ),
     "labels": (("labels",), [1, 2, 3, 4], "Expected `str`, got `int` - at `$.labels[0]`"),
     "null": (("tensors",), None, "Expected `object`, got `null` - at `$.tensors`"),
     "missing field": (
@@ -240,6 +255,44 @@ INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
         "$.preprocess: mean and std need 1 or 3 numbers, std none that is 0",
     ),
     "too few labels": ([(("labels",), ["ant", "bee"])], "$.labels: 2 labels for 4 classes"),
+}
+
+
+WHERE = ("steps", 0, "weights", "compressed")
+_NOT_THE_WEIGHTS = "$.steps[0].weights.compressed.frames: they do not make up the weights"
+_NO_FILE = "$.steps[0].weights.compressed.frames: they do not make up a file of their own"
+_NO_FRAME = "$.steps[0].weights.compressed.frames: one does not hold what it says"
+
+
+def compressed(*frames: list[int], **changes: object) -> dict[str, object]:
+    """Return the entry of compressed weights of 10 bytes in these frames."""
+    entry = {"path": "partitions/00-first.weights.zst", "size_bytes": 10, "sha256": "0" * 64, "frames": [*frames]}
+    return entry | changes
+
+
+#: The weights of the first step are 18 bytes.
+INCONSISTENT |= {
+    "frames that hold too little": ([(WHERE, compressed([16, 10, 4]))], _NOT_THE_WEIGHTS),
+    "frames that hold too much": ([(WHERE, compressed([12, 8, 4], [8, 2, 4]))], _NOT_THE_WEIGHTS),
+    "frames of another file": ([(WHERE, compressed([18, 9, 2]))], _NO_FILE),
+    "compressed weights in the weights' own file": (
+        [(WHERE, compressed([18, 10, 2], path="partitions/00-first.weights"))],
+        _NO_FILE,
+    ),
+    "a frame that is larger than what it holds": ([(WHERE, compressed([8, 9, 4], [10, 1, 2]))], _NO_FRAME),
+    "a frame with a part of an item": ([(WHERE, compressed([18, 10, 4]))], _NO_FRAME),
+    "compressed weights that onnxruntime itself reads": (
+        [(WHERE, compressed([18, 10, 2])), (("steps", 0, "session", "tier"), "stock")],
+        "$.steps[0].weights.compressed: onnxruntime itself reads these weights",
+    ),
+    "compressed weights in another step's model": (
+        [(WHERE, compressed([18, 10, 2], path="partitions/01-second.onnx"))],
+        "$.steps: two entries share a file",
+    ),
+    "two contents of one compressed file": (
+        [(WHERE, compressed([18, 10, 2])), (("steps", 1, "weights", "compressed"), compressed([18, 10, 1]))],
+        "$.steps: two entries differ about the weights in a file",
+    ),
 }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.integrity import read_manifest
+from hyps.compiler import compile_model
+from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
@@ -49,6 +50,22 @@ def test_sub_bundles_one_after_the_other_make_the_same_bits(
         executor = load_executor(write(layers, part, tmp_path / str(number)), threads=1)
         held = executor.run(held)
         assert [*held] == [output.name for output in part.outputs]
+    assert held["scores"].tobytes() == expected["scores"].tobytes()
+
+
+def test_sub_bundles_of_compressed_weights(root: Path, layers: Path, tmp_path: Path) -> None:
+    """Their files are the compressed ones, whose sha256 a worker checks when it has fetched them."""
+    bundle = tmp_path / "bundle"
+    model = root / "models/cifar10_vgg.onnx"
+    compile_model(model, bundle, target="rpi3b", memory_bytes=72 * MB, split="layers", compress_weights=True)
+    manifest = read_manifest(bundle)
+    held = {"image": picture()}
+    expected = load_executor(layers).run(held)
+    for number, part in enumerate(sub_bundles(manifest, [range(9), range(9, 14)], 66 * MB)):
+        assert part.has_compressed_weights
+        folder = write(bundle, part, tmp_path / str(number))
+        check_files(folder, part)
+        held = load_executor(folder, threads=1).run(held)
     assert held["scores"].tobytes() == expected["scores"].tobytes()
 
 

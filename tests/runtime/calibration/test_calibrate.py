@@ -65,6 +65,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyps.runtime.calibration.step_costs.step_costs", lambda threads: STEPS)
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
     monkeypatch.setattr("hyps.runtime.calibration.baseline.baseline", lambda threads, budget: found)
+    monkeypatch.setattr("hyps.runtime.calibration.decompression.decompression_bytes_per_s", lambda: 150_000_000)
     monkeypatch.setattr(module, "board", lambda: "Raspberry Pi 3 Model B Rev 1.2")
 
 
@@ -133,6 +134,7 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
         "  Gemm                 12.0 G/s  multiply-adds, in cache",
         "  Gemm, one row    2,500.0 MB/s  of weights, from memory",
         "  step                  0.80 ms  and 3.00 ms where its session is opened",
+        "  decompression      150.0 MB/s  of compressed weights, by one thread",
         f"written to {tmp_path}/board.toml; on your computer: hypsc compile MODEL --target board.toml -o BUNDLE",
     ]
 

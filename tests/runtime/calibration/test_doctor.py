@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, CompressedRecord, FrameRecord, Manifest, encode_manifest
 from hyps.runtime.calibration import examination
 from hyps.runtime.calibration.checks import Check, memory_check, storage_check
 from hyps.runtime.calibration.examination import budgets_check, bundle_check, examine
@@ -90,6 +90,29 @@ def test_json(hyps_run: Run, cifar_bundle: Path, tmp_path: Path) -> None:
         assert (entry["state"], bool(entry["mend"])) in (("ok", False), ("warn", True))
     assert answer[-1]["found"].startswith(f"{cifar_bundle} has a budget of 72.0 MB and a predicted peak of ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_with_compressed_weights_needs_zstandard(
+    manifest: Manifest, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = manifest.steps[0].weights
+    assert weights
+    content = b"compressed"
+    file = CompressedRecord(
+        path="partitions/00-first.weights.zst",
+        size_bytes=len(content),
+        sha256="0" * 64,
+        frames=(FrameRecord(18, len(content), 1),),
+    )
+    step = msgspec.structs.replace(manifest.steps[0], weights=msgspec.structs.replace(weights, compressed=file))
+    changed = msgspec.structs.replace(manifest, steps=(step, *manifest.steps[1:]))
+    (bundle / file.path).write_bytes(content)
+    (bundle / MANIFEST_NAME).write_bytes(encode_manifest(changed))
+    assert bundle_check(bundle, MEMORY, []).state == "ok"
+    missing = Check("zstandard", "FAIL", "not installed", "pip install 'zstandard>=0.22'")
+    monkeypatch.setattr(examination, "library_check", lambda name: missing)
+    found = f"the weights of {bundle} are compressed, which needs zstandard: not installed"
+    assert bundle_check(bundle, MEMORY, []) == Check("what fits", "FAIL", found, "pip install 'zstandard>=0.22'")
 
 
 @pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])

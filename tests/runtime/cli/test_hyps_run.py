@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from hyps.runtime.bundle.manifest import Preprocess
-from hyps.runtime.execution.session import session_options
+from hyps.runtime.execution.session import session_options, to_numpy
 from hyps.runtime.io.files import save
 from hyps.runtime.io.images import read_image
 from tests.waiting import PATIENCE_S
@@ -49,7 +49,7 @@ def whole(root: Path, tensor: NDArray[Any], threads: int) -> NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def expected(root: Path, photograph: Path) -> NDArray[Any]:
-    return whole(root, read_image(photograph, "", CIFAR10, 10**8), 1)
+    return whole(root, to_numpy(read_image(photograph, "", CIFAR10, 10**8)), 1)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_saved_outputs_are_the_whole_models_bit_for_bit(
     with np.load(path) as saved:
         assert saved.files == ["scores"]
         assert saved["scores"].dtype == np.float32
-        tensor = read_image(photograph, "", CIFAR10, 10**8)
+        tensor = to_numpy(read_image(photograph, "", CIFAR10, 10**8))
         np.testing.assert_array_equal(saved["scores"], whole(root, tensor, threads))
     assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
 

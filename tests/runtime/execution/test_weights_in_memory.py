@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime.bundle.manifest import Manifest, Step, WeightRecord, WeightsRecord
+from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
+from hyps.runtime.bundle.manifest import CompressedRecord, FrameRecord, Manifest, Step, WeightRecord, WeightsRecord
 from hyps.runtime.bundle.weight_arena import ALIGNMENT_BYTES
 from hyps.runtime.device.process_memory import memory
-from hyps.runtime.errors import BundleError
+from hyps.runtime.errors import BundleError, LibraryError
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.execution.weight_residency import WeightResidency
 
 MB = 1 << 20
 
 
-def bundle(folder: Path, template: Step, sizes: Sequence[int], plans: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
-    """Write weights of these sizes (0: none, else `expected`); return steps with these (pinned, ahead) bytes."""
+def bundle(
+    folder: Path, template: Step, sizes: Sequence[int], plans: Sequence[tuple[int, int]], item_bytes: Sequence[int] = ()
+) -> tuple[Step, ...]:
+    """Write weights of these sizes (0: none, else `expected`); return steps with these (pinned, ahead) bytes.
+
+    With ``item_bytes`` the weights are compressed, frame after frame with the next of these sizes of items.
+    """
     (folder / "partitions").mkdir(parents=True, exist_ok=True)
     steps = []
     for index, (size, (pinned, ahead)) in enumerate(zip(sizes, plans, strict=True)):
         record = None
         if size:
             content = expected(index, size).tobytes()
-            (folder / f"partitions/{index}.weights").write_bytes(content)
+            if item_bytes:
+                compressed = compress(folder, f"partitions/{index}.weights.zst", content, itertools.cycle(item_bytes))
+            else:
+                (folder / f"partitions/{index}.weights").write_bytes(content)
             record = WeightsRecord(
                 path=f"partitions/{index}.weights",
                 size_bytes=size,
                 sha256=hashlib.sha256(content).hexdigest(),
                 tensors=(WeightRecord(name="w", dtype="uint8", shape=(size,), offset=0),),
+                compressed=compressed if item_bytes else msgspec.UNSET,
             )
         steps.append(
             msgspec.structs.replace(
@@ -45,6 +58,19 @@ def bundle(folder: Path, template: Step, sizes: Sequence[int], plans: Sequence[t
             )
         )
     return tuple(steps)
+
+
+def compress(folder: Path, name: str, content: bytes, item_bytes: Iterator[int]) -> CompressedRecord:
+    """Write the content in frames of 24,000 bytes; an item size of 0 means a frame that is stored as it is."""
+    stored, frames = b"", []
+    for start in range(0, len(content), 24_000):
+        plain, item = content[start : start + 24_000], next(item_bytes)
+        data = compressed_frame(frame_compressor(), plain, item) if item else plain
+        frames.append(FrameRecord(len(plain), len(data), item or 1))
+        stored += data
+    (folder / name).write_bytes(stored)
+    digest = hashlib.sha256(stored).hexdigest()
+    return CompressedRecord(path=name, size_bytes=len(stored), sha256=digest, frames=tuple(frames))
 
 
 def expected(index: int, size: int) -> Any:
@@ -86,7 +112,8 @@ def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_p
     sizes = data.draw(st.lists(SIZES, min_size=1, max_size=7), "sizes")
     plans = data.draw(st.lists(st.tuples(SIZES, SIZES), min_size=len(sizes), max_size=len(sizes)), "pinned, ahead")
     folder = tmp_path_factory.mktemp("steps")
-    steps = bundle(folder, template, sizes, plans)
+    item_bytes = data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 8]), max_size=3), "item sizes of compressed frames")
+    steps = bundle(folder, template, sizes, plans, item_bytes)
     tight = data.draw(st.booleans(), "tight")
     steady = data.draw(st.booleans(), "steady")
     huge, cached = data.draw(st.booleans(), "huge"), data.draw(st.booleans(), "cached")
@@ -120,6 +147,63 @@ def test_what_was_read_ahead_of_an_inference_that_broke_off(
             while residency.pending_bytes():
                 time.sleep(0.001)
             residency.leave(index)
+
+
+def damaged(content: bytearray) -> bytes:
+    content[len(content) // 2] ^= 0xFF
+    return bytes(content)
+
+
+#: What becomes of a compressed file, and the problem that is reported.
+DAMAGES: dict[str, tuple[Callable[[bytearray], bytes], str]] = {
+    "a flipped byte": (damaged, "was changed: "),
+    "zeros": (lambda content: bytes(len(content)), "was changed: frame 0 cannot be decompressed: "),
+    "half of it": (lambda content: bytes(content[: len(content) // 2]), "became shorter"),
+    "another frame of zstd": (
+        lambda content: zstandard.compress(bytes(24_000), 1).ljust(len(content), b"\0"),
+        "was changed: frame ",
+    ),
+    "a frame that would become larger": (
+        lambda content: zstandard.compress(bytes(1 << 30), 1)[: len(content)].ljust(len(content), b"\0"),
+        "was changed: frame 0 cannot be decompressed: it has another size",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "problem"), DAMAGES.values(), ids=DAMAGES)
+def test_compressed_weights_that_changed(
+    change: Callable[[bytearray], bytes], problem: str, template: Step, tmp_path: Path
+) -> None:
+    """Either a frame cannot be decompressed, or the weights have another sha256; the next try says the same."""
+    (step,) = bundle(tmp_path, template, [MB], [(0, 0)], [4])
+    path = tmp_path / "partitions/0.weights.zst"
+    path.write_bytes(change(bytearray(path.read_bytes())))
+    residency = WeightResidency(tmp_path, [step], 1 << 40)
+    for _ in range(2):
+        with pytest.raises(BundleError) as caught:
+            residency.enter(0, again=False)
+        assert str(caught.value).startswith(f"{path} {problem}")
+        assert str(caught.value).endswith("; copy the bundle again")
+
+
+def test_reading_goes_on_within_a_frame(template: Step, tmp_path: Path) -> None:
+    """A pinned part may end within a frame; the rest of the weights is then read from that frame on."""
+    (step,) = bundle(tmp_path, template, [MB], [(100_001, 0)], [2])
+    residency = WeightResidency(tmp_path, [step], 1 << 40)
+    for _ in range(3):
+        residency.enter(0, again=True)
+        check(residency, 0, MB)
+        residency.leave(0)
+
+
+def test_compressed_weights_need_zstandard(template: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = bundle(tmp_path, template, [MB], [(0, 0)], [4])
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(LibraryError) as caught:
+        WeightResidency(tmp_path, steps, 1 << 40)
+    assert str(caught.value) == (
+        "weights are compressed with zstandard, which is not installed; pip install 'hyps[compress]'"
+    )
 
 
 @pytest.mark.parametrize("verify", [True, False])

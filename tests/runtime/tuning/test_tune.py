@@ -107,6 +107,24 @@ def test_a_tuned_bundle_keeps_the_answers_and_the_budget(
         assert (outputs[()] != usual).any()  # so it is computed in another way
 
 
+def test_compressed_weights_are_tuned(place: Path, run: Run, tmp_path: Path) -> None:
+    """Within the same budget, with the results of a bundle that is not compressed; its own files stay as they were."""
+    model, values = place / "mobilenetv2.onnx", place / "mobilenetv2.npy"
+    for name, more in (("plain", ()), ("small", ("--compress-weights",))):
+        options = ("--target", "rpi3b", "--memory", "72MB", "--threads", "1", "--tunable", *more)
+        assert run("hypsc", "compile", model, *options, "-o", tmp_path / name).returncode == 0
+        done = run("hyps-run", "tune", tmp_path / name, "-o", tmp_path / f"{name}-tuned", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["tuning_peak_bytes"] <= 72 * 10**6
+        ran = run("hyps-run", tmp_path / f"{name}-tuned", values, "--json", "--save", tmp_path / f"{name}.npz")
+        assert json.loads(ran.stdout)["peak_rss_bytes"] <= 72 * 10**6
+    plain, small = (next(iter(np.load(tmp_path / f"{name}.npz").values())) for name in ("plain", "small"))
+    assert np.abs(plain - small).max() <= 1e-5 * np.abs(plain).max()  # they may be cut in other places
+    manifest = read_manifest(tmp_path / "small-tuned")
+    assert manifest.tuned and manifest.has_compressed_weights
+    check_files(tmp_path / "small-tuned", manifest)
+
+
 def test_a_bundle_is_tuned_while_it_is_compiled(place: Path, run: Run, tmp_path: Path) -> None:
     command = ("hypsc", "compile", place / "squeezenet.onnx", "--memory", "68MB", "-o", tmp_path / "tuned", "--json")
     done = run(*command, "--tune")
