@@ -40,6 +40,8 @@ PINNED_PARTS, PINNED_STRIDE = 50, 7
 SHARED_SESSION_PART = 0.5
 #: The factor between two steps of the scale of estimated times.
 SCALE = 1.03
+#: A schedule of more steps gets fewer trials.
+MANY_STEPS = 400
 #: How many steps are tried as pinned ones, times the steps that each trial looks at: all of them in up to 1,000 steps.
 STEADY_TRIALS = 1_000_000
 
@@ -84,11 +86,13 @@ def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: Device
     needs = tuple(needs)
     memories = [need.memory for need in needs]
     every = open_sessions(memories, budget_bytes)
+    is_short = len(needs) <= MANY_STEPS
     found = []
-    for sessions in (every, closed_sessions(memories)) if any(every.stay_open) else (every,):
+    for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
         search = _Search(needs, sessions, budget_bytes, device)
         slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
-        found += [*search.steady(), search.alternating(0), *([search.alternating(HUGE_SLACK_BYTES)] if slack_fits else [])]
+        slacks = ((0, HUGE_SLACK_BYTES) if is_short else (HUGE_SLACK_BYTES,)) if slack_fits else (0,)
+        found += [*search.steady(), *map(search.alternating, slacks)]
     return min(found, key=lambda each: each.rank)
 
 

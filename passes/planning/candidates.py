@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
-from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
+from hyps.passes.cost.residency import MANY_STEPS, ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
 from hyps.passes.device import DeviceRates
@@ -32,7 +32,7 @@ CAP_FACTORS = ((800, 1.5), (MANY_OPERATORS, 3.0), (math.inf, 12.0))
 PRODUCT_SHARES = (1.0, 0.5)
 #: Of a budget's plans, this many are tried with lower budgets, too: the next whole megabytes, and the steps of a scale of as
 #: many to an octave as given, down to that part of the budget. Plans of more steps are not.
-TRIED_WITH_LOWER, LOWER_MEGABYTES, LOWER_IN_OCTAVE, LOWEST_PART, MANY_STEPS = 3, 8, 16, 2 / 3, 400
+TRIED_WITH_LOWER, LOWER_MEGABYTES, LOWER_IN_OCTAVE, LOWEST_PART = 3, 8, 16, 2 / 3
 #: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
 
