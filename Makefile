@@ -12,7 +12,7 @@ ORT ?= 1.23 1.28 1.31 1.32
 FAST_REGRESSION := -k 'test_budgets or test_photographs or test_reads or smallest or squeezenet or mobilenet or alexnet'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-plans fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photograph
 
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
+
+bench-plans: $(READY) ## whether estimates order plans as measured times do: Kendall's tau of 100 plans (PLANS=20: as many)
+	$(BIN)/python -m tests.bench.plan_order $(if $(PLANS),--plans $(PLANS))
 
 fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages and models for SECONDS=60; findings go to build/fuzz
 	$(BIN)/python -m tests.fuzz.main $(or $(SECONDS),60) $(TARGETS)
