@@ -165,12 +165,11 @@ def test_a_small_race(tmp_path: Path) -> None:
 
 
 def test_a_small_comparison(tmp_path: Path) -> None:
-    """The classifier and its tuned bundle, where it fits, against stock onnxruntime."""
+    """The classifier, where it fits, against stock onnxruntime, whose options it runs with: there is nothing to tune."""
     found = compared(Place(folder=tmp_path, rounds=2), "cifar10_vgg", 1, budgets_mb=(10, 80))
     assert [(each.label, each.budget_bytes) for each in found.contenders] == [
         (STOCK, None),
         ("bundle", 80_000_000),
-        ("tuned", 80_000_000),
     ]
     for each in found.contenders:
         assert len(each.starts) == 3
