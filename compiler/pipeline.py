@@ -203,8 +203,14 @@ def _write_bundle(
 def _check_interface(job: Compilation, manifest: Manifest) -> None:
     """Raise `OptionError` for a bundle that the C interface cannot run, and that was planned for it."""
     if manifest.target.planned_interface == "c" and (job.custom_ops or not manifest.takes_pictures_alone):
-        reason = "custom operators" if job.custom_ops else "tensors of strings or of rare types, or tables read by rows"
-        raise OptionError(f"the model has {reason}, which its C interface is not used for; leave --interface c out")
+        reason = (
+            "custom operators"
+            if job.custom_ops
+            else "strings, rare types, tables that are read by rows, or compressed weights"
+        )
+        raise OptionError(
+            f"the bundle has {reason}, for which onnxruntime's C interface is not used; leave --interface c out"
+        )
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hyps.runtime.bundle.compression import decompress_frame, frame_decompressor
 from hyps.runtime.bundle.manifest import FRAME_BYTES
 
@@ -29,6 +27,8 @@ class FrameDecoder:
 
 def merge_planes(planes: memoryview, item_bytes: int, target: memoryview) -> None:
     """Write the items whose first bytes are the first of ``item_bytes`` planes, and so on, to ``target``."""
+    import numpy as np  # without compressed weights a process may do without it
+
     merged = np.frombuffer(target, np.uint8)
     for index, plane in enumerate(np.frombuffer(planes, np.uint8).reshape(item_bytes, -1)):
         merged[index::item_bytes] = plane
