@@ -13,7 +13,7 @@ from hyps.compiler.progress import Advance, OpenProgress
 from hyps.compiler.requests import ShardPolicy, planning_request, requested_shard, resolve_request, target_name
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
-from hyps.passes.planning.request import CutMode, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Tile
 from hyps.runtime.bundle.library_memory import Interface
 
 #: Called with a stage of the compilation (``reading``, ``planning``, ``analysing``, ``writing``), and how much of it is
@@ -34,6 +34,7 @@ def compile_model(
     shards: Mapping[str, tuple[str, int]] | None = None,
     shard_policy: ShardPolicy = "auto",
     tile: Tile = "auto",
+    tier: HighestTier = "auto",
     max_params: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     from_: Sequence[str] = (),
@@ -61,6 +62,7 @@ def compile_model(
         shards=[requested_shard(operator, *_method(operator, each)) for operator, each in (shards or {}).items()],
         shard_policy=shard_policy,
         tile=tile,
+        tier=tier,
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,

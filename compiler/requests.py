@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, Request, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.suggestions import did_you_mean
@@ -44,6 +44,7 @@ def planning_request(
     shards: Sequence[RequestedShard],
     shard_policy: ShardPolicy,
     tile: Tile,
+    tier: HighestTier,
     max_params: int | None,
     images: bool,
     tunable: bool = False,
@@ -52,6 +53,7 @@ def planning_request(
     check_choice("split", split, get_args(CutMode))
     check_choice("shard_policy", shard_policy, get_args(ShardPolicy))
     check_choice("tile", tile, get_args(Tile))
+    check_choice("tier", tier, get_args(HighestTier))
     check_count("max_params", max_params, "parameters")
     names = Counter(each.operator for each in shards)
     if repeated := [name for name, count in names.items() if count > 1]:
@@ -62,6 +64,7 @@ def planning_request(
         shards=tuple(shards),
         policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
         tile=tile,
+        tier=tier,
         images=images,
         tunable=tunable,
     )
@@ -95,7 +98,7 @@ def resolve_request(
             f"{megabytes_down(profile.budget_bytes)}; ask for less"
         )
     budget_bytes = memory_bytes if memory_bytes is not None or profile is None else profile.budget_bytes
-    device = profile.device_rates(budget_bytes or profile.budget_bytes) if profile else DeviceRates()
+    device = profile.device_rates() if profile else DeviceRates()
     try:
         device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
     except ValueError as error:

@@ -471,11 +471,10 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def takes_pictures_alone(self) -> bool:
-        """Whether it takes pictures, and numpy is not needed for strings, for reading rows or for compressed weights."""
+        """Whether it takes pictures, and numpy is not needed for strings or for reading rows."""
         known = {*STORAGE_TYPES, *PACKED_TYPES}
         has_numbers = all(tensor.dtype in known for tensor in self.tensors.values())
-        is_plain = not any(step.rows or (step.weights and step.weights.compressed) for step in self.steps)
-        return self.preprocess is not None and has_numbers and is_plain
+        return self.preprocess is not None and has_numbers and not any(step.rows for step in self.steps)
 
     @property
     def streams_weights(self) -> bool:

@@ -22,7 +22,7 @@ from hyps.runtime.units import megabytes
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest, Step
     from hyps.runtime.cli.run_options import RunOptions
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
     from hyps.runtime.io.archive import ResultArchive
 
 
@@ -84,7 +84,8 @@ class Reporter(Observer):
         self._profiles.append(profile)
         step = self._steps[profile.name]
         self._note(
-            f"{step.name}: {len(step.operators)} operators, ready in {profile.load_s * 1e3:,.1f} ms, ran "
+            f"{step.name}: {len(step.operators)} operators, weights in {profile.wait_s * 1e3:,.1f} ms, "
+            f"session in {profile.open_s * 1e3:,.1f} ms, ran "
             f"{profile.run_s * 1e3:,.1f} ms; {_weights(step)}; {megabytes(profile.read_bytes)} read from storage; "
             f"{megabytes(profile.resident_bytes)} resident, predicted peak {megabytes(step.peak_bytes)}; "
             f"keeps {', '.join(step.live) or 'nothing'}"

@@ -127,6 +127,12 @@ def storage_bytes_read() -> int:
     return int(dict(line.split(": ") for line in lines)["read_bytes"])
 
 
+def page_faults() -> tuple[int, int]:
+    """Return how often this process met a page without memory so far: minor faults, and major ones, which read storage."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt, usage.ru_majflt
+
+
 def lock_pages(address: int, nbytes: int) -> None:
     """Keep pages from being swapped out, as far as the limit on locked memory allows."""
     mlock = getattr(ctypes.CDLL(None), "mlock", None)

@@ -19,7 +19,7 @@ from hyps.runtime.execution.tensor import TensorValue
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
 
 #: A model's inputs by name: numpy arrays, or a `RawTensor` for onnxruntime's C interface.
 InputTensors = Mapping[str, TensorValue]

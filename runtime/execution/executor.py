@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,12 @@ from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorReco
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
-from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
+from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
 from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, Session, SessionOpener
 from hyps.runtime.execution.session_pool import SessionPool
+from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 from hyps.runtime.execution.weight_residency import WeightResidency
 
@@ -38,33 +38,24 @@ Outputs = dict[str, TensorValue]
 _MANY = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepProfile:
-    """One step's measurements: seconds to load weights and session, seconds to run, bytes read from storage, resident bytes.
-
-    Bytes read ahead for the next step count towards the step that runs meanwhile.
-    """
-
-    name: str
-    load_s: float
-    run_s: float
-    read_bytes: int
-    resident_bytes: int
-
-
 class ReadyStep:
-    """A step whose weights are in memory and whose session is open."""
+    """A step whose weights are in memory, since the time ``loaded_at``, and whose session is open."""
 
-    def __init__(self, session: Session, step: Step) -> None:
+    def __init__(self, session: Session, step: Step, loaded_at: float) -> None:
         self._session: Session | None = session
         self._step = step
+        self.loaded_at = loaded_at
 
-    def run(self, held: MutableMapping[str, TensorValue]) -> None:
-        """Run the step on the tensors of one inference, and drop those that no later step needs."""
+    def run(self, held: MutableMapping[str, TensorValue]) -> float:
+        """Run the step on the tensors of one inference, and drop those that no later step needs.
+
+        Return the seconds of it that the session computed.
+        """
         assert self._session
         held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
         for name in held.keys() - set(self._step.live):
             del held[name]
+        return self._session.run_s
 
     def release(self) -> None:
         """Drop the session."""
@@ -115,6 +106,11 @@ class Executor:
             self._sessions.has_arena = self._arena is not None
         self.trim()
 
+    @property
+    def has_arena(self) -> bool:
+        """Whether activations are in the arena that the manifest asks for."""
+        return self._arena is not None
+
     def trim(self) -> None:
         """Give back the resident pages that no step needs (see `CodePages`)."""
         self._code.release()
@@ -149,7 +145,7 @@ class Executor:
     ) -> Outputs:
         """Return the model's outputs by name, computed from its ``inputs`` by name.
 
-        ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (two reads of
+        ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (three reads of
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
@@ -169,20 +165,14 @@ class Executor:
     ) -> Outputs:
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
-            started, read_before = time.perf_counter(), storage_bytes_read() if profile else 0
-            measured = None
+            meter = StepMeter(step.name, self._residency.hash_s) if profile else None
             with self.step(index, again=again) as ready:
-                opened = time.perf_counter()
-                ready.run(held)
-                if profile:
-                    measured = StepProfile(
-                        name=step.name,
-                        load_s=opened - started,
-                        run_s=time.perf_counter() - opened,
-                        read_bytes=storage_bytes_read() - read_before,
-                        resident_bytes=memory().resident_bytes,
-                    )
-            step_done(measured)
+                if meter:
+                    meter.loaded(ready.loaded_at)
+                run_s = ready.run(held)
+                if meter:
+                    meter.ran(run_s)
+            step_done(meter.profile() if meter else None)
         return self.outputs(held)
 
     @contextmanager
@@ -194,8 +184,9 @@ class Executor:
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
         self._residency.enter(index, again=again)
+        loaded_at = time.perf_counter()
         try:
-            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
+            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step, loaded_at)
             if index == self._first_session and self._opened_before != self._sessions.opened:
                 self._opened_before = self._sessions.opened
                 self.trim()  # of code that opens sessions

@@ -52,6 +52,11 @@ _CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for inpu
 class Session(Protocol):
     """A partition that is ready to run."""
 
+    @property
+    def run_s(self) -> float:
+        """The seconds that the last run computed, without handing tensors over."""
+        ...
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs`` from named ``inputs``."""
         ...
@@ -87,12 +92,11 @@ class ActivationArenaFull(Exception):
 class SessionSettings:
     """The options of a session: graph optimisation (None: onnxruntime's default), configuration, and memory.
 
-    ``has_own_arena`` stands for onnxruntime's own arena and memory pattern.
+    No session has onnxruntime's own arena and memory pattern, which have no bound. They change no bit.
     """
 
     level: int | None
     entries: Mapping[str, str]
-    has_own_arena: bool
     reuses_memory: bool
 
 
@@ -103,7 +107,6 @@ def session_settings(
     return SessionSettings(
         level=DISABLE_ALL if not optimize else None if stock else ENABLE_EXTENDED,
         entries={**({} if stock else _LEAN_ENTRIES), **(_ARENA_ENTRIES if arena else {})},
-        has_own_arena=stock and not arena,
         reuses_memory=reuse_memory and not arena,  # an arena reuses it in smaller pieces
     )
 

@@ -50,6 +50,11 @@ class RowReader:
         except OSError as error:
             raise self._unreadable(error) from None
 
+    @property
+    def run_s(self) -> float:
+        """The seconds that the last run computed: none, because it copies rows."""
+        return 0.0
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Return the rows at the indices that are the only input; negative ones count from the table's end.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -61,9 +62,9 @@ def session_options(
 ) -> ort.SessionOptions:
     """Return the options of a bundle's sessions, and of the whole model's where the two are compared bit for bit.
 
-    They are the lean ones, or ``stock``: onnxruntime's defaults. With ``arena`` activations are in the process's arena
-    (`hyps.runtime.execution.activation_arena`), which changes no bit. ``custom_ops`` is a library with the user's own
-    operators. Raises `LibraryError` where it cannot be loaded.
+    They are the lean ones, or ``stock``: onnxruntime's defaults, but for its unbounded arena. With ``arena`` activations
+    are in the process's arena (`hyps.runtime.execution.activation_arena`) instead. Arenas change no bit. ``custom_ops`` is
+    a library with the user's own operators. Raises `LibraryError` where it cannot be loaded.
     """
     options = ort.SessionOptions()
     settings = session_settings(stock=stock, arena=arena)
@@ -71,9 +72,8 @@ def session_options(
         options.graph_optimization_level = ort.GraphOptimizationLevel(settings.level)
     for key, value in settings.entries.items():
         options.add_session_config_entry(key, value)
-    if not settings.has_own_arena:
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_SEVERITY
@@ -133,6 +133,7 @@ class OrtSession:
         self._weights = weights, given  # onnxruntime refers to their memory
         values = (*self._session.get_inputs(), *self._session.get_outputs())
         self._needs_arrays = any(not _NUMERIC_TENSOR.match(value.type) for value in values)
+        self.run_s = 0.0
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs``; values stay onnxruntime's own, without a copy.
@@ -142,9 +143,14 @@ class OrtSession:
         try:
             if self._needs_arrays:
                 arrays = {name: to_numpy(value) for name, value in inputs.items()}
-                return dict(zip(outputs, map(_text, self._session.run(list(outputs), arrays)), strict=True))
+                began = time.perf_counter()
+                texts = self._session.run(list(outputs), arrays)
+                self.run_s = time.perf_counter() - began
+                return dict(zip(outputs, map(_text, texts), strict=True))
             feeds = {name: to_ort(value) for name, value in inputs.items()}
+            began = time.perf_counter()
             results = self._session.run_with_ort_values(list(outputs), feeds)
+            self.run_s = time.perf_counter() - began
         except Exception as error:  # as above
             raise refused_input(self._path, error) from None
         return dict(zip(outputs, map(_detached, results), strict=True))

@@ -81,6 +81,11 @@ class BorrowedSession:
         self._weights = {theirs.name: weights[own.name] for theirs, own in large}
         self._weights |= {theirs.name: _value(own) for theirs, own in small}
 
+    @property
+    def run_s(self) -> float:
+        """The seconds that the last run computed."""
+        return self._session.run_s
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs`` from named ``inputs``: see `Session`."""
         theirs = dict(zip(self._step.outputs, self._opened_for.outputs, strict=True))

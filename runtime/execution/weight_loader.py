@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from threading import Event
 
@@ -35,6 +36,7 @@ class StepWeights:
         self.start = start
         self.buffer = buffer
         self.filled = 0
+        self.hash_s = 0.0
         self._record = record
         self._file = weights_file(bundle, record, keep_cached=keep_cached)
         self._path = self._file.path
@@ -80,7 +82,9 @@ class StepWeights:
         known = self._hashed - self.filled
         if self._digest is None or known >= len(block):
             return
+        began = time.perf_counter()
         self._digest.update(block[max(0, known) :])
+        self.hash_s += time.perf_counter() - began
         self._hashed = self.filled + len(block)
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:

@@ -24,7 +24,10 @@ from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle but those that onnxruntime reads itself. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
+    """All weights of a bundle but those that onnxruntime reads itself.
+
+    Call `enter` before a step runs and `leave` after it, in the order of the steps.
+    """
 
     def __init__(
         self,
@@ -115,6 +118,10 @@ class WeightResidency:
     def pending_bytes(self) -> int:
         """Return the bytes that are still to be read ahead."""
         return self._reading.pending_bytes() if self._reading else 0
+
+    def hash_s(self) -> float:
+        """Return the seconds that threads have spent on checking weights."""
+        return sum(weights.hash_s for weights in self._weights.values())
 
     def _following(self, index: int, *, again: bool) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""

@@ -12,7 +12,8 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import StepProfile, describe
+from hyps.runtime.execution.executor import describe
+from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.execution.tensor import NUMBER_FORMATS, TensorValue, dtype_of, numbers_of, shape_of
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
@@ -133,16 +134,33 @@ def _shown(values: list[Any] | None) -> str:
 
 
 def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:
-    """Return a table with a row per step: time to load and to run, bytes read from storage, memory resident after it ran."""
+    """Return a table with a row per step: its time in milliseconds, page faults, bytes read and resident (`StepProfile`).
+
+    The last row has the sums, and of memory the maximum.
+    """
     from hyps.runtime.terminal.tables import Column, table
 
-    columns = (Column("step"), *(Column(heading, numeric=True) for heading in ("load", "run", "read", "resident")))
+    spare = {"copy", "close", "hash", "major"}
+    headings = ("wait", "open", "run", "copy", "close", "hash", "faults", "major", "read", "resident")
+    columns = (Column("step, ms"), *(Column(heading, numeric=True, spare=heading in spare) for heading in headings))
+    steps = [
+        (row.name, _times(row), (row.minor_faults, row.major_faults, row.read_bytes), row.resident_bytes) for row in profiles
+    ]
+    _, times, counts, resident = zip(*steps, strict=True)
+    total = ("all", tuple(map(sum, zip(*times, strict=True))), tuple(map(sum, zip(*counts, strict=True))), max(resident))
     rows = [
-        [row.name, _ms(row.load_s), _ms(row.run_s), megabytes(row.read_bytes), megabytes(row.resident_bytes)]
-        for row in profiles
+        [
+            name,
+            *(f"{seconds * 1e3:,.1f}" for seconds in times),
+            f"{minor:,}",
+            f"{major:,}",
+            megabytes(read_bytes),
+            megabytes(resident_bytes),
+        ]
+        for name, times, (minor, major, read_bytes), resident_bytes in [*steps, total]
     ]
     return table(columns, rows, stream)
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f} ms"
+def _times(row: StepProfile) -> tuple[float, ...]:
+    return row.wait_s, row.open_s, row.run_s, row.copy_s, row.close_s, row.hash_s

@@ -71,10 +71,14 @@ class _Shaped:
         path: Path,
         threads: int,
         weights: Mapping[str, TensorValue],
-        **options: bool,
+        **options: Any,
     ) -> None:
         self._session = open_session(path, threads, weights, **options)
         self._manifest = manifest
+
+    @property
+    def run_s(self) -> float:
+        return self._session.run_s
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         values = self._session.run(outputs, inputs)
@@ -130,7 +134,7 @@ def _compiled(case: Case, bundle: Path, **options: Any) -> Compiled:
 
 
 def _whole(model: Path, manifest: Manifest, sample: Tensors) -> dict[str, NDArray[Any]]:
-    values = open_session(model, 1).run([output.name for output in manifest.outputs], sample)
+    values = open_session(model, 1, stock=manifest.is_stock).run([output.name for output in manifest.outputs], sample)
     return {name: to_numpy(value) for name, value in values.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Runtime:
         if not settings.reuses_memory:
             disable_memory_reuse(library, options)
         for name in ("CpuMemArena", "MemPattern"):
-            library.call(f"{'Enable' if settings.has_own_arena else 'Disable'}{name}", options.pointer)
+            library.call(f"Disable{name}", options.pointer)
         library.call("SetIntraOpNumThreads", options.pointer, threads)
         library.call("SetInterOpNumThreads", options.pointer, 1)
         library.call("SetSessionLogSeverityLevel", options.pointer, FATAL_SEVERITY)
@@ -126,6 +127,7 @@ class CSession:
 
     def __init__(self, runtime: Runtime, session: Handle, path: Path) -> None:
         self._runtime, self._session, self._path = runtime, session, path
+        self.run_s = 0.0
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, RawTensor]) -> dict[str, RawTensor]:
         """Compute the named ``outputs``; see `hyps.runtime.execution.interface.Session`.
@@ -138,8 +140,10 @@ class CSession:
         results = (ctypes.c_size_t * len(outputs))()
         names = (ctypes.c_char_p * len(inputs))(*(name.encode() for name in inputs))
         wanted = (ctypes.c_char_p * len(outputs))(*(name.encode() for name in outputs))
+        began = time.perf_counter()
         try:
             library.call("Run", self._session.pointer, None, names, given, len(values), wanted, len(outputs), results)
+            self.run_s = time.perf_counter() - began
             computed = [self._runtime.tensor(library.owned("Value", result)) for result in results]
         except OrtError as error:
             raise refused_input(self._path, error) from None

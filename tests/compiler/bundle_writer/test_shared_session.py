@@ -152,7 +152,7 @@ def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partiti
     )
     return Partition(
         name=name, operators=operators, inputs=tuple(inputs.split()), outputs=tuple(outputs.split()), live=(), kept=False,
-        reuse=True, reason=Reason(kind="first", text=""), reads_rows=False, **nothing,
+        reuse=True, reason=Reason(kind="first", text=""), reads_rows=False, tier="lean", **nothing,
     )  # fmt: skip
 
 

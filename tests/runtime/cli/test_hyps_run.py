@@ -502,7 +502,7 @@ def test_a_profile_as_json(hyps_run: Run, layers: Path, photograph: Path, tmp_pa
     rows = json.loads((tmp_path / "profile.json").read_text())
     names = [step["name"] for step in json.loads((layers / "manifest.json").read_text())["steps"]]
     assert [row["name"] for row in rows] == names
-    assert all(row["run_s"] > 0 and row["load_s"] > 0 and row["resident_bytes"] > 20e6 for row in rows)
+    assert all(row["run_s"] > 0 and row["open_s"] > 0 and row["resident_bytes"] > 20e6 for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
     for path in (tmp_path / "no" / "profile.json", tmp_path):
         failed = hyps_run(layers, photograph, "--profile-json", path)

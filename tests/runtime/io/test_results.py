@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import StepProfile
+from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.io.results import ClassScore, ResultRecord, profile_lines, result_lines, top_classes
 
 
@@ -148,12 +148,17 @@ def test_lines_of_what_has_no_classes_tell_the_outputs() -> None:
 
 
 def test_a_profile_has_a_row_per_step() -> None:
+    zeros = dict.fromkeys(("open_s", "run_s", "copy_s", "close_s", "hash_s"), 0.0) | dict.fromkeys(
+        ("minor_faults", "major_faults"), 0
+    )
+    first = {"wait_s": 0.0086, "open_s": 0.001, "run_s": 0.002, "minor_faults": 1200, "read_bytes": 204_800}
     rows = [
-        StepProfile(name="00-conv1_1", load_s=0.0086, run_s=0.002, read_bytes=204_800, resident_bytes=57_300_000),
-        StepProfile(name="01", load_s=12.5, run_s=0.0, read_bytes=0, resident_bytes=1_234_500_000),
+        StepProfile(**{**zeros, **first, "name": "00-conv1_1", "resident_bytes": 57_300_000}),
+        StepProfile(**{**zeros, "name": "01", "wait_s": 12.5, "read_bytes": 0, "resident_bytes": 1_234_500_000}),
     ]
     assert list(profile_lines(rows)) == [
-        "step               load     run      read    resident",
-        "00-conv1_1       8.6 ms  2.0 ms  0.205 MB     57.3 MB",
-        "01          12,500.0 ms  0.0 ms  0.000 MB  1,234.5 MB",
+        "step, ms        wait  open  run  copy  close  hash  faults  major      read    resident",
+        "00-conv1_1       8.6   1.0  2.0   0.0    0.0   0.0   1,200      0  0.205 MB     57.3 MB",
+        "01          12,500.0   0.0  0.0   0.0    0.0   0.0       0      0  0.000 MB  1,234.5 MB",
+        "all         12,508.6   1.0  2.0   0.0    0.0   0.0   1,200      0  0.205 MB  1,234.5 MB",
     ]
