@@ -203,8 +203,8 @@ def _write_bundle(
 def _check_interface(job: Compilation, manifest: Manifest) -> None:
     """Raise `OptionError` for a bundle that the C interface cannot run, and that was planned for it."""
     if manifest.target.planned_interface == "c" and (job.custom_ops or not manifest.takes_pictures_alone):
-        reason = "custom operators" if job.custom_ops else "tensors of strings or of rare types, or tables read by rows"
-        raise OptionError(f"the model has {reason}, which its C interface is not used for; leave --interface c out")
+        found = "custom operators" if job.custom_ops else "strings, rare types, or tables that are read by rows"
+        raise OptionError(f"the bundle has {found}: not for onnxruntime's C interface; leave --interface c out")
 
 
 @contextmanager

@@ -471,7 +471,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def takes_pictures_alone(self) -> bool:
-        """Whether onnxruntime's C interface can run pictures through it: all tensors are of numbers, no step reads rows."""
+        """Whether it takes pictures, and numpy is not needed for strings or for reading rows."""
         known = {*STORAGE_TYPES, *PACKED_TYPES}
         has_numbers = all(tensor.dtype in known for tensor in self.tensors.values())
         return self.preprocess is not None and has_numbers and not any(step.rows for step in self.steps)
