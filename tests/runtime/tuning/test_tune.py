@@ -54,11 +54,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
         shape = ort.InferenceSession(model).get_inputs()[0].shape
         np.save(folder / f"{name}.npy", np.random.default_rng(0).standard_normal(shape).astype(np.float32))
         for budget in budgets:
-            done = run("hypsc", "compile", model, "--memory", f"{budget}MB", "--tunable", "-o", folder / f"{name}-{budget}")
-            if done.returncode:  # no step may leave room for all of its layouts
-                assert "no plan fits" in done.stderr
-                plain = ("--memory", f"{budget}MB", "-o", folder / f"{name}-{budget}")
-                assert run("hypsc", "compile", model, *plain).returncode == 0
+            words = ("--memory", f"{budget}MB", "--tier", "arena", "--tunable", "-o", folder / f"{name}-{budget}")
+            assert run("hypsc", "compile", model, *words).returncode == 0
     return folder
 
 
@@ -126,11 +123,12 @@ def test_compressed_weights_are_tuned(place: Path, run: Run, tmp_path: Path) -> 
 
 
 def test_a_bundle_is_tuned_while_it_is_compiled(place: Path, run: Run, tmp_path: Path) -> None:
-    command = ("hypsc", "compile", place / "squeezenet.onnx", "--memory", "68MB", "-o", tmp_path / "tuned", "--json")
-    done = run(*command, "--tune")
+    command = ("hypsc", "compile", place / "squeezenet.onnx", "--memory", "67MB", "-o", tmp_path / "tuned", "--json")
+    done = run(*command, "--tune", "--tier", "arena")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert (said["tuned"], said["untuned"]) == (len(said["partitions"]), {})
+    assert said["tuned"] + len(said["untuned"]) == len(said["partitions"])
+    assert said["tuned"]
     assert run("hypsc", "validate", place / "squeezenet.onnx", tmp_path / "tuned").returncode == 0
     report = run("hypsc", "report", tmp_path / "tuned", "-o", tmp_path / "report.html")
     assert report.returncode == 0, report.stderr
