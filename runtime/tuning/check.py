@@ -7,67 +7,40 @@ room for one of the two partitions at a time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, Step
-from hyps.runtime.execution.interface import Session
 from hyps.runtime.execution.session import memory_of, open_session, to_numpy
 from hyps.runtime.execution.tensor import TensorValue
 
 #: The most that a tuned partition's results may differ, relative to the largest: sums are added up in another order.
 LARGEST_DEVIATION = 1e-4
 _BLOCK = 1 << 16
-#: The first run of a session takes longer than the others.
-_RUNS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A tuned partition next to the one it came from.
+def deviation(manifest: Manifest, step: Step, model: Path, tuned: Path, scratch: Path, custom_ops: Path | None) -> float:
+    """Return the largest difference of a tuned partition's results, relative to the largest value of each.
 
-    ``deviation`` is the largest difference of its results, relative to the largest value of each; infinite where only one of
-    the two has values that are no numbers. ``speedup`` is how many times as fast it is.
-    """
-
-    deviation: float
-    speedup: float
-
-
-def compare(manifest: Manifest, step: Step, model: Path, tuned: Path, scratch: Path, custom_ops: Path | None) -> Comparison:
-    """Compare a tuned partition with the one at ``model``; ``scratch`` is a folder for results.
-
-    Raises `hyps.runtime.errors.InputError` where an operator refuses the values.
+    ``model`` is the partition as it was compiled; ``scratch`` is a folder for its results. It is infinite where only one of
+    the two has values that are no numbers. Raises `hyps.runtime.errors.InputError` where an operator refuses the values.
     """
     inputs = {name: _values(manifest, name) for name in step.inputs}
-    session = open_session(model, 1, custom_ops=custom_ops, optimize=step.session.is_optimizable)
-    results, before_s = _timed(session, step, inputs)
+    _write_results(step, model, inputs, scratch, custom_ops)
+    results = open_session(tuned, 1, custom_ops=custom_ops, optimize=False).run(step.outputs, inputs)
+    pairs = [(to_numpy(results[name]), scratch / str(place)) for place, name in enumerate(step.outputs)]
+    return max((_difference(found, expected) for found, expected in pairs), default=0.0)
+
+
+def _write_results(
+    step: Step, model: Path, inputs: Mapping[str, TensorValue], scratch: Path, custom_ops: Path | None
+) -> None:
+    results = open_session(model, 1, custom_ops=custom_ops, optimize=step.session.is_optimizable).run(step.outputs, inputs)
     for place, name in enumerate(step.outputs):
         (scratch / str(place)).write_bytes(memory_of(results[name]))
-    del session, results
-    session = open_session(tuned, 1, custom_ops=custom_ops, optimize=False)
-    results, tuned_s = _timed(session, step, inputs)
-    pairs = [(to_numpy(results[name]), scratch / str(place)) for place, name in enumerate(step.outputs)]
-    return Comparison(
-        deviation=max((_difference(found, expected) for found, expected in pairs), default=0.0),
-        speedup=before_s / tuned_s if tuned_s else 1.0,
-    )
-
-
-def _timed(session: Session, step: Step, inputs: Mapping[str, TensorValue]) -> tuple[dict[str, TensorValue], float]:
-    """Return a session's results, and the processor's seconds of the fastest of some runs."""
-    fastest, results = float("inf"), dict[str, TensorValue]()
-    for _ in range(_RUNS):
-        results = {}  # the budget has room for one run's
-        started = time.process_time()
-        results = session.run(step.outputs, inputs)
-        fastest = min(fastest, time.process_time() - started)
-    return results, fastest
 
 
 def _values(manifest: Manifest, name: str) -> NDArray[np.generic]:

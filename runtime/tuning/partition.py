@@ -14,7 +14,7 @@ from hyps.runtime.bundle.bundle_folder import PARTITIONS
 from hyps.runtime.bundle.manifest import Manifest, Step, TunedPartition
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.session import numpy_knows
-from hyps.runtime.tuning.check import compare
+from hyps.runtime.tuning.check import deviation
 from hyps.runtime.tuning.optimise import file_record, has_layout, weights_path, weights_record, write_optimised
 from hyps.runtime.tuning.plain_weights import plain_weights
 from hyps.runtime.units import megabytes_down, megabytes_up
@@ -23,8 +23,6 @@ from hyps.runtime.units import megabytes_down, megabytes_up
 NOTHING_TO_GAIN = "it computes nothing that has another layout"
 #: What changing a layout takes of a weight: the weight, its new form, and a copy while it is stored.
 _COPIES = 3
-#: A tuned partition that gains less is not worth its place on the disk.
-_LEAST_SPEEDUP = 1.05
 #: What onnxruntime's code for writing models, and its graph of a partition, take besides weights.
 _OPTIMISER_BYTES = 5_000_000
 
@@ -59,11 +57,9 @@ def tuned_partition(task: Tuning, step: Step) -> TunedPartition:
                 raise StaysUntuned("onnxruntime has no faster layout for it on this processor")
             found = TunedPartition(model=file_record(task.folder, target), weights=weights_record(task.folder, target))
             _check_alone_bytes(task, step, found)
-            compared = compare(task.manifest, step, source, target, Path(scratch), task.custom_ops)
-        if not compared.deviation <= task.tolerance:
-            raise StaysUntuned(f"tuned, its results differ by {compared.deviation:.1e} of the largest")
-        if compared.speedup < _LEAST_SPEEDUP:
-            raise StaysUntuned("tuned, it would not be faster")
+            differs = deviation(task.manifest, step, source, target, Path(scratch), task.custom_ops)
+        if not differs <= task.tolerance:
+            raise StaysUntuned(f"tuned, its results differ by {differs:.1e} of the largest")
     except (BundleError, InputError) as error:
         _remove(target)
         raise StaysUntuned(error.fault.problem) from None
