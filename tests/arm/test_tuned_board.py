@@ -64,7 +64,7 @@ def _commands() -> dict[str, list[str]]:
         commands[f"{network}-levels"] = ["python3", "/opt/board/levels.py", f"/data/{network}.onnx", values, "{saved}"]
     whole = ("/opt/board/whole.py", "inside", f"/data/{FLOAT}.onnx", "{saved}", inputs[FLOAT])
     commands["whole"] = ["python3", *whole]
-    commands["tune-float"] = ["hyps-run", "tune", "/data/arena", "-o", "/tmp/float-tuned"]
+    commands["tune-float"] = ["hyps-run", "tune", "/data/arena", "-o", "/tmp/float-tuned", "--memory", "96MB"]
     commands["tune-rounded"] = ["hyps-run", "tune", "/data/rounded", "-o", "/tmp/rounded-tuned", "--json"]
     tuned = ["hyps-run", "/tmp/rounded-tuned", inputs[ROUNDED], "--json", "--save", "{saved}"]
     return {**commands, "tuned": tuned, "untuned": [*tuned, "--untuned"], "left": ["/bin/busybox", "ls", "-A", "/tmp"]}
