@@ -13,7 +13,8 @@ from hyps.compiler.progress import Advance, OpenProgress
 from hyps.compiler.requests import ShardPolicy, planning_request, requested_shard, resolve_request, target_name
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
-from hyps.passes.planning.request import CutMode, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Tile
+from hyps.runtime.bundle.library_memory import Interface
 
 #: Called with a stage of the compilation (``reading``, ``planning``, ``analysing``, ``writing``), and how much of it is
 #: done, from 0 to 1. An exception that it raises ends the compilation, and nothing is left.
@@ -28,10 +29,12 @@ def compile_model(
     memory_bytes: int | None = None,
     threads: int | None = None,
     onnxruntime: str | None = None,
+    interface: Interface = "python",
     split: CutMode = "auto",
     shards: Mapping[str, tuple[str, int]] | None = None,
     shard_policy: ShardPolicy = "auto",
     tile: Tile = "auto",
+    tier: HighestTier = "auto",
     max_params: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     from_: Sequence[str] = (),
@@ -59,6 +62,7 @@ def compile_model(
         shards=[requested_shard(operator, *_method(operator, each)) for operator, each in (shards or {}).items()],
         shard_policy=shard_policy,
         tile=tile,
+        tier=tier,
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
@@ -69,6 +73,7 @@ def compile_model(
         memory_bytes=memory_bytes,
         threads=threads,
         onnxruntime=onnxruntime,
+        interface=interface,
         compress_weights=compress_weights,
     )
     if request.budget_bytes is None and not max_params and not shards:

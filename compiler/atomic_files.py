@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hyps.compiler.errors import WriteError
+from hyps.runtime.signals import commit
 
 
 def check_file(path: Path, *, force: bool, option: str = "-o") -> None:
@@ -39,10 +40,11 @@ def write_files(folder: Path, contents: Mapping[str, bytes], option: str = "-o")
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
             Path(temporary).chmod(0o644)
-        for source, target in list(waiting.items()):
-            source.replace(target)
-            del waiting[source]
-            is_new_folder = False
+        with commit():
+            for source, target in list(waiting.items()):
+                source.replace(target)
+                del waiting[source]
+                is_new_folder = False
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         why = "no space left" if is_full else error.strerror

@@ -161,7 +161,10 @@ def _write_bundle(
                 weight_bytes=loaded.weight_bytes,
             ),
             target=TargetRecord(
-                name=job.target_name, threads=job.request.threads, onnxruntime=job.request.device.onnxruntime
+                name=job.target_name,
+                threads=job.request.threads,
+                onnxruntime=job.request.device.onnxruntime,
+                interface="c" if job.request.device.interface == "c" else UNSET,
             ),
             budget_bytes=planned.plan.budget_bytes,
             huge_pages=planned.plan.huge_pages,
@@ -183,6 +186,7 @@ def _write_bundle(
             labels=labels,
             activations=planned.plan.activations or UNSET,
         )
+        _check_interface(job, manifest)
         untuned: Mapping[str, str] = {}
         if job.tune:
             with progress("tuning", len(steps)) as advance:
@@ -194,6 +198,13 @@ def _write_bundle(
         (folder / REPORT_NAME).write_bytes(encode_model_report(report, document))
         (folder / MANIFEST_NAME).write_bytes(document)
     return manifest, untuned
+
+
+def _check_interface(job: Compilation, manifest: Manifest) -> None:
+    """Raise `OptionError` for a bundle that the C interface cannot run, and that was planned for it."""
+    if manifest.target.planned_interface == "c" and (job.custom_ops or not manifest.takes_pictures_alone):
+        found = "custom operators" if job.custom_ops else "strings, rare types, or tables that are read by rows"
+        raise OptionError(f"the bundle has {found}: not for onnxruntime's C interface; leave --interface c out")
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, Request, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
+from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.suggestions import did_you_mean
 from hyps.runtime.units import megabytes_down, megabytes_up
 
@@ -43,6 +44,7 @@ def planning_request(
     shards: Sequence[RequestedShard],
     shard_policy: ShardPolicy,
     tile: Tile,
+    tier: HighestTier,
     max_params: int | None,
     images: bool,
     tunable: bool = False,
@@ -51,6 +53,7 @@ def planning_request(
     check_choice("split", split, get_args(CutMode))
     check_choice("shard_policy", shard_policy, get_args(ShardPolicy))
     check_choice("tile", tile, get_args(Tile))
+    check_choice("tier", tier, get_args(HighestTier))
     check_count("max_params", max_params, "parameters")
     names = Counter(each.operator for each in shards)
     if repeated := [name for name, count in names.items() if count > 1]:
@@ -61,6 +64,7 @@ def planning_request(
         shards=tuple(shards),
         policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
         tile=tile,
+        tier=tier,
         images=images,
         tunable=tunable,
     )
@@ -73,15 +77,17 @@ def resolve_request(
     memory_bytes: int | None,
     threads: int | None,
     onnxruntime: str | None = None,
+    interface: Interface = "python",
     compress_weights: bool = False,
 ) -> tuple[Request, Target | None]:
     """Return ``base`` with its budget, threads and device set, and the target's profile.
 
     The budget is ``memory_bytes``, or else all that ``target`` leaves to one process, or else None. ``threads`` default to
     the target's cores. ``onnxruntime`` is the device's version; it defaults to the one with which the target was measured,
-    or else to the one that takes most memory. ``compress_weights`` asks for compressed weights where the device's storage is
-    slower than decompression. Raises `TargetError` for a target that cannot be read, and `OptionError` for
-    a budget above what the target has, for a number that is none, and for text that is no version.
+    or else to the one that takes most memory. ``interface`` is how the device calls it. ``compress_weights`` asks for
+    compressed weights where the device's storage is slower than decompression. Raises `TargetError` for a target that cannot
+    be read, and `OptionError` for a budget above what the target has, for a number that is none, for text that is no
+    version, and for the C interface without pictures.
     """
     check_count("memory_bytes", memory_bytes, "bytes")
     check_count("threads", threads, "threads")
@@ -92,11 +98,15 @@ def resolve_request(
             f"{megabytes_down(profile.budget_bytes)}; ask for less"
         )
     budget_bytes = memory_bytes if memory_bytes is not None or profile is None else profile.budget_bytes
-    device = profile.device_rates(budget_bytes or profile.budget_bytes) if profile else DeviceRates()
+    device = profile.device_rates() if profile else DeviceRates()
     try:
         device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
     except ValueError as error:
         raise OptionError(f"--onnxruntime: {error}") from None
+    check_choice("interface", interface, get_args(Interface))
+    if interface == "c" and not base.images:
+        raise OptionError("onnxruntime's C interface is for pictures; give --preprocess too, or leave --interface c out")
+    device = device.with_interface(interface)
     device = device.with_compressed_weights() if compress_weights else device
     request = replace(
         base,

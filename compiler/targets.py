@@ -12,7 +12,7 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last eight.
+    # All of these are optional: leave out what was not measured. No built-in target has the last fourteen.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -23,11 +23,17 @@ of a target's name::
     gemm_macs_per_s = 12_000_000_000        # the same of a matrix-matrix Gemm (256 x 256 x 256) in the caches
     gemv_bytes_per_s = 2_500_000_000        # weight bytes a second of a Gemm of one row (transB = 1) over weights larger
                                             # than the caches, in memory: bound by the memory, not by the processor
+    depthwise_macs_per_s = 400_000_000      # multiply-adds a second of a depthwise 3x3 Conv (96 channels)
+    memory_bytes_per_s = 2_000_000_000      # bytes read and written a second while memory is copied
+    fresh_bytes_per_s = 500_000_000         # bytes a second of pages that the system finds and clears for a process
+    open_us = 3_000                         # microseconds to open a session of one operator
+    open_node_us = 200                      # microseconds that each further operator of a session adds to that
+    step_us = 800                           # microseconds to run a session whose operators take no time
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
 
     [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
-                                        # decompression
+                                        # steps, decompression
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -67,6 +73,12 @@ _POSITIVE = (
     "conv_macs_per_s",
     "gemm_macs_per_s",
     "gemv_bytes_per_s",
+    "depthwise_macs_per_s",
+    "memory_bytes_per_s",
+    "fresh_bytes_per_s",
+    "open_us",
+    "open_node_us",
+    "step_us",
     "decompression_bytes_per_s",
 )
 
@@ -85,6 +97,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     process: str = ""
     threads: str = ""
     compute: str = ""
+    steps: str = ""
     decompression: str = ""
 
 
@@ -109,6 +122,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     conv_macs_per_s: int | None = None
     gemm_macs_per_s: int | None = None
     gemv_bytes_per_s: int | None = None
+    depthwise_macs_per_s: int | None = None
+    memory_bytes_per_s: int | None = None
+    fresh_bytes_per_s: int | None = None
+    open_us: int | None = None
+    open_node_us: int | None = None
+    step_us: int | None = None
     decompression_bytes_per_s: int | None = None
     sources: Sources = Sources()
 
@@ -125,18 +144,24 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "write less"
             )
 
-    def device_rates(self, budget_bytes: int) -> DeviceRates:
-        """Return the rates that the planner needs, for a process that gets ``budget_bytes`` of the memory.
+    def device_rates(self) -> DeviceRates:
+        """Return the rates that the planner needs.
 
         Figures that the file leaves out are those of an unknown device.
         """
         default = DeviceRates()
         rates = DeviceRates(
-            cache_bytes=max(0, self.budget_bytes - budget_bytes),
+            available_bytes=self.budget_bytes,
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             decompression_bytes_per_s=self.decompression_bytes_per_s or default.decompression_bytes_per_s,
             conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
+            depthwise_macs_per_s=self.depthwise_macs_per_s or default.depthwise_macs_per_s,
+            memory_bytes_per_s=self.memory_bytes_per_s or default.memory_bytes_per_s,
+            fresh_bytes_per_s=self.fresh_bytes_per_s or default.fresh_bytes_per_s,
+            open_s=self.open_us / 1e6 if self.open_us else default.open_s,
+            open_node_s=self.open_node_us / 1e6 if self.open_node_us else default.open_node_s,
+            step_s=self.step_us / 1e6 if self.step_us else default.step_s,
         )
         if self.process_bytes is not None:
             rates = replace(

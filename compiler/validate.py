@@ -22,7 +22,9 @@ from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import check_inputs, load_executor
-from hyps.runtime.execution.session import Session, TensorValue, open_session, to_numpy
+from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.session import open_session, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.inputs import sources
 
 #: One input of a network: its tensors by name.
@@ -89,7 +91,7 @@ def validate(
     if not model.is_file():
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load_executor(bundle, opener=opener, is_tuned=is_tuned)
+    executor = load_executor(bundle, opener=opener, is_tuned=is_tuned, keeps_budget=False)  # it runs where the compiler does
     check_is_whole(model, executor.manifest)
     names = [output.name for output in executor.manifest.outputs]
     whole = opener(model, executor.threads, stock=executor.manifest.is_stock)

@@ -34,8 +34,8 @@ class PlanVerdict:
     """The figures by which a user judges a plan.
 
     ``tolerance`` is 0 if the outputs are bit-exact, infinite if there is no bound; ``inexact_reason`` says why they are not
-    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's computing rates were measured on the device. A figure that is not known
-    is None, and is not stated.
+    exact. ``is_stock``: the bundle runs with onnxruntime's default options. ``has_own_rates`` says that the target's
+    computing rates were measured on the device. A figure that is not known is None, and is not stated.
     """
 
     model: str
@@ -46,6 +46,7 @@ class PlanVerdict:
     tolerance: float
     inexact_reason: str | None
     latency_s: float | None
+    storage_latency_s: float | None
     target: str
     has_own_rates: bool
     reads: WeightReads | None
@@ -67,7 +68,7 @@ class PlanVerdict:
         """Yield names and values: what the answers equal, the time, the weights that are read, and the smallest budget."""
         yield "answers", self._answers()
         if self.latency_s is not None:
-            yield "time", f"about {self.latency_s:.2g} s{self._machine()}"
+            yield "time", f"{self._seconds(self.latency_s)}{self._machine()}"
         if self.reads:
             yield "read each time", _weights(self.reads)
             if self.reads.stored_bytes < self.reads.file_bytes:
@@ -86,6 +87,11 @@ class PlanVerdict:
         else:
             bound = f"not bit for bit {whole}, but within {self.tolerance:g} of its largest output"
         return f"{bound}: {self.inexact_reason}" if self.inexact_reason else bound
+
+    def _seconds(self, latency_s: float) -> str:
+        """Return the time, and the longer one if the weights come from storage and not from the system's cache."""
+        about, slowest = f"about {latency_s:.2g} s", f"{self.storage_latency_s or latency_s:.2g} s"
+        return about if about == f"about {slowest}" else f"{about} ({slowest} where weights are read from storage)"
 
     def _machine(self) -> str:
         """Name the machine that the time is estimated for; see ``passes/calibration.toml``."""

@@ -1,9 +1,9 @@
 """Write the graphs that ``hyps-run calibrate`` runs, and a photograph: ``python -m hyps.models.calibration_graphs FOLDER``.
 
 They lie in the package of the runtime (``runtime/calibration/data``), because a device has no onnx to build graphs with, and
-drawing a photograph takes more memory than looking at it. The weights of `conv` and `gemm` are inputs, so that a file is a
-few hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes
-those of a bundle.
+drawing a photograph takes more memory than looking at it. The weights of all but `tiny` are inputs, so that a file is a few
+hundred bytes and the runtime chooses the sizes; with prepacking off onnxruntime computes such weights as it computes those
+of a bundle.
 """
 
 from __future__ import annotations
@@ -33,6 +33,25 @@ def gemm() -> ModelProto:
     return _model([node], {"x": ["M", "K"], "w": ["N", "K"]}, {"y": ["M", "N"]})
 
 
+def depthwise() -> ModelProto:
+    """Return a 3x3 convolution of 96 channels with filters of their own: x [N, 96, H, W], w [96, 1, 3, 3]."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=96)
+    return _model([node], {"x": ["N", 96, "H", "W"], "w": [96, 1, 3, 3]}, {"y": ["N", 96, "H", "W"]})
+
+
+def chain() -> ModelProto:
+    """Return 12 convolutions, each with a Relu that is fused into it: opening a session takes longer the more it has to do.
+
+    x [1, 1, 1, 1], w [1, 1, 1, 1].
+    """
+    nodes = []
+    for index in range(12):
+        after = f"r{index}" if index < 11 else "y"
+        nodes.append(helper.make_node("Conv", [f"r{index - 1}" if index else "x", "w"], [f"c{index}"]))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [after]))
+    return _model(nodes, {"x": [1, 1, 1, 1], "w": [1, 1, 1, 1]}, {"y": [1, 1, 1, 1]})
+
+
 def tiny() -> ModelProto:
     """Return the smallest network that takes a picture: Conv, Relu, mean, Gemm from image [1, 3, 224, 224] to scores [1, 2].
 
@@ -49,7 +68,9 @@ def tiny() -> ModelProto:
     return _model(nodes, {"image": [1, 3, 224, 224]}, {"scores": [1, 2]}, weights)
 
 
-GRAPHS: Mapping[str, Callable[[], ModelProto]] = MappingProxyType({"conv": conv, "gemm": gemm, "tiny": tiny})
+GRAPHS: Mapping[str, Callable[[], ModelProto]] = MappingProxyType(
+    {"conv": conv, "gemm": gemm, "depthwise": depthwise, "chain": chain, "tiny": tiny}
+)
 
 
 def photograph() -> Image.Image:

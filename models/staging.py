@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hyps.runtime.signals import commit
+
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
@@ -24,5 +26,6 @@ def staged_file(path: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix=f".{path.name}.", dir=folder) as temporary:
         draft = Path(temporary, path.name)
         yield draft
-        for part in sorted(draft.parent.iterdir(), key=lambda part: part == draft):
-            part.replace(folder / part.name)
+        with commit():
+            for part in sorted(draft.parent.iterdir(), key=lambda part: part == draft):
+                part.replace(folder / part.name)

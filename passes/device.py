@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
-from hyps.runtime.bundle.library_memory import COSTLIEST, library_memory
+from hyps.runtime.bundle.library_memory import COSTLIEST, Interface, library_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,8 @@ class DeviceRates:
 
     #: The version of onnxruntime (its first two numbers) that the next two figures are for.
     onnxruntime: str = COSTLIEST
+    #: The interface to it that they are for.
+    interface: Interface = "python"
 
     #: The peak of ``hyps-run`` while it starts: all imports, before it gives back the pages of code that runs only once.
     start_bytes: int = library_memory(COSTLIEST).start_bytes
@@ -27,8 +29,8 @@ class DeviceRates:
     process_bytes: int = library_memory(COSTLIEST).process_bytes
     #: Bytes that decoding photographs adds: Pillow and its decoders.
     images_bytes: int = calibrated_bytes("images_bytes")
-    #: Bytes that the system has for its file cache next to the process; infinite where that is not known.
-    cache_bytes: float = math.inf
+    #: Bytes that the process and the system's file cache have together; infinite where that is not known.
+    available_bytes: float = math.inf
     #: Sequential reads of weights that are not in memory.
     storage_bytes_per_s: float = calibrated("storage_bytes_per_s")
     #: Decompression of weights that are stored compressed, on one core; counted in decompressed bytes.
@@ -41,8 +43,29 @@ class DeviceRates:
     gemv_bytes_per_s: float = calibrated("gemv_bytes_per_s")
     #: Operators that only move bytes, and copies of tensors that cross a cut.
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
-    #: Seconds of a step without work: open the session, run it, release it.
+    #: Depthwise convolutions.
+    depthwise_macs_per_s: float = calibrated("depthwise_macs_per_s")
+    #: Writing to memory that the system has not given to the process yet.
+    fresh_bytes_per_s: float = calibrated("fresh_pages_bytes_per_s")
+    #: Seconds to open a session, and more for each of its operators.
+    open_s: float = calibrated("open_s")
+    open_node_s: float = calibrated("open_node_s")
+    #: Seconds of a step whose session is open, besides computing.
     step_s: float = calibrated("step_s")
+
+    def opening_s(self, operators: int) -> float:
+        """Return the seconds to open a session of a number of operators, and to release it."""
+        return self.open_s + self.open_node_s * operators
+
+    def with_interface(self, interface: Interface) -> Self:
+        """Return this machine with another interface to onnxruntime; figures that were measured change by the difference."""
+        found, own = (library_memory(self.onnxruntime, each) for each in (interface, self.interface))
+        return replace(
+            self,
+            interface=interface,
+            start_bytes=self.start_bytes + found.start_bytes - own.start_bytes,
+            process_bytes=self.process_bytes + found.process_bytes - own.process_bytes,
+        )
 
     @property
     def weights_bytes_per_s(self) -> float:
@@ -51,8 +74,8 @@ class DeviceRates:
 
     @property
     def cached_weights_bytes_per_s(self) -> float:
-        """The rate at which weights come from the file cache into memory."""
-        return self._decompressed(self.memory_bytes_per_s)
+        """The rate at which weights come from the file cache into memory: each byte is read and written."""
+        return self._decompressed(self.memory_bytes_per_s / 2)
 
     @property
     def compresses_weights(self) -> bool:
@@ -76,7 +99,7 @@ class DeviceRates:
 
     def with_onnxruntime(self, version: str) -> Self:
         """Return this machine with another version of onnxruntime. Raises `ValueError` for text that is no version."""
-        found, own = library_memory(version), library_memory(self.onnxruntime)
+        found, own = (library_memory(each, self.interface) for each in (version, self.onnxruntime))
         return replace(
             self,
             onnxruntime=found.version,

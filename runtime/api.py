@@ -15,7 +15,8 @@ from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.device.process_memory import give_back_heap
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import executor
-from hyps.runtime.execution.session import open_session
+from hyps.runtime.execution.session import open_session, to_numpy
+from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import ClassScore, top_classes
 
@@ -68,7 +69,7 @@ class Bundle:
         """
         done, count = 0, len(self.manifest.steps)
 
-        def step_done(profile: executor.StepProfile | None) -> None:
+        def step_done(profile: StepProfile | None) -> None:
             nonlocal done
             done += 1
             if progress:
@@ -136,7 +137,7 @@ class Bundle:
         from hyps.runtime.io.images import to_tensor
 
         picture = Image.fromarray(pixels).convert("L" if recipe.colour == "L" else "RGB")
-        return {self.manifest.inputs[0]: to_tensor(picture, recipe)}
+        return {self.manifest.inputs[0]: to_numpy(to_tensor(picture, recipe))}
 
 
 def load(

@@ -87,7 +87,11 @@ def test_nothing_is_left(
 
 
 def test_an_impatient_second_one_leaves_nothing_either(place: Path, bin_folder: Path) -> None:
-    """The second signal arrives while temporary files are being removed."""
+    """The second signal arrives while temporary files are being removed.
+
+    The first comes before the file is in its place, while numpy's extension modules are imported: there its exception may be
+    lost, so that the command goes on until it would put the file there.
+    """
     before = listing(place)
     for pause in (0.0, 0.002, 0.01):
         command = [str(bin_folder / "hypsc"), "models", "build", "alexnet", "-o", "out.onnx"]

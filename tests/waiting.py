@@ -13,11 +13,11 @@ from typing import Any
 PATIENCE_S = 300
 
 
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Return when ``condition`` holds; fail with ``what`` if it does not within `PATIENCE_S`."""
+def wait_for(what: str | Callable[[], str], condition: Callable[[], object]) -> None:
+    """Return when ``condition`` holds; fail with ``what``, or what it returns then, if it does not within `PATIENCE_S`."""
     until = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE_S} s: {what}"
+        assert time.monotonic() < until, f"not within {PATIENCE_S} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.01)
 
 

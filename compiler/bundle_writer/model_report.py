@@ -21,8 +21,9 @@ class ModelReport(Record, frozen=True, kw_only=True):
     """The figures of a model before it was cut.
 
     ``names``, ``output_bytes`` and ``live_bytes`` have one entry per operator, in the model's own order; ``output_bytes``
-    are the bytes that the operator writes. ``latency_s`` is the plan's estimated time, ``changes`` are its changes to
-    operators, and ``inexact_reason`` is the plan's; without a plan they are None or empty. ``smallest_budget_bytes`` is the
+    are the bytes that the operator writes. ``latency_s`` and ``storage_latency_s`` are the plan's estimated times,
+    ``changes`` are its changes to operators, and ``inexact_reason`` is the plan's; without a plan they are None or empty.
+    ``smallest_budget_bytes`` is the
     plan's, if there is one. The other figures are those of `hyps.compiler.analysis.Analysis`.
     """
 
@@ -40,6 +41,7 @@ class ModelReport(Record, frozen=True, kw_only=True):
     types: tuple[TypeRow, ...]
     changes: tuple[str, ...]
     inexact_reason: str | None = None
+    storage_latency_s: float | None = None
 
 
 def model_report(analysed: Analysis, plan: Plan | None) -> ModelReport:
@@ -59,6 +61,7 @@ def model_report(analysed: Analysis, plan: Plan | None) -> ModelReport:
         types=analysed.types,
         changes=tuple(f"{change.operator} is {change.what}: {change.why}" for change in plan.changes) if plan else (),
         inexact_reason=plan.inexact_reason if plan else None,
+        storage_latency_s=plan.storage_latency_s if plan else None,
     )
 
 

@@ -15,7 +15,8 @@ from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, RequestedShard, Tile
+from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.terminal.console import note, show
 from hyps.runtime.units import megabytes
 
@@ -51,6 +52,13 @@ _Policy = Annotated[
 _Tile = Annotated[
     Tile, typer.Option(rich_help_panel=options.SPLITTING, help="Whether large activations may be computed in tiles of rows.")
 ]
+_Tier = Annotated[
+    HighestTier,
+    typer.Option(
+        rich_help_panel=options.SPLITTING,
+        help="The fastest session options to use where there is room; auto includes onnxruntime's default options.",
+    ),
+]
 _MaxParams = Annotated[
     int | None,
     typer.Option(
@@ -58,6 +66,13 @@ _MaxParams = Annotated[
         metavar="N",
         rich_help_panel=options.SPLITTING,
         help="Split operators with N parameters or more (Kaboubi's threshold).",
+    ),
+]
+_Interface = Annotated[
+    Interface,
+    typer.Option(
+        rich_help_panel=options.TARGET,
+        help="How the device calls onnxruntime: 'c' takes less memory, and is for hyps-run on pictures alone.",
     ),
 ]
 _Preprocess = Annotated[
@@ -113,10 +128,12 @@ def compile_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
+    interface: _Interface = "python",
     split: _Split = "auto",
     shard: _Shard = None,
     shard_policy: _Policy = "auto",
     tile: _Tile = "auto",
+    tier: _Tier = "auto",
     max_params: _MaxParams = None,
     input_shape: options.ShapeOption = None,
     preprocess: _Preprocess = None,
@@ -144,6 +161,7 @@ def compile_command(
         shards=shard or (),
         shard_policy=shard_policy,
         tile=tile,
+        tier=tier,
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
@@ -154,6 +172,7 @@ def compile_command(
         memory_bytes=memory,
         threads=threads,
         onnxruntime=onnxruntime,
+        interface=interface,
         compress_weights=compress_weights,
     )
     if compress_weights and not request.device.compresses_weights and not quiet:

@@ -36,7 +36,7 @@ def _contents(manifest: Manifest, *, every_step: bool) -> Iterator[str]:
     model, target = manifest.model, manifest.target
     yield from fact("model", model.name)
     yield from fact("parameters", f"{model.parameters:,} ({megabytes(model.weight_bytes)} of weights)")
-    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, onnxruntime up to {target.onnxruntime}")
+    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
     peak = max(step.peak_bytes for step in manifest.steps)
     yield from fact("peak", f"{megabytes(peak)} of {megabytes(manifest.budget_bytes)} (predicted)")
     yield from fact("answers", "bit for bit the whole model's" if manifest.exact else "not bit for bit the whole model's")

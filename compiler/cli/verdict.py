@@ -32,7 +32,7 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
         yield from fact(name, value)
     model, target = manifest.model, manifest.target
     yield from fact("model", f"{model.parameters:,} parameters, {megabytes(model.weight_bytes)} of weights")
-    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, onnxruntime up to {target.onnxruntime}")
+    yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
     if job.tune:
         yield from fact("tuned", _tuned(compiled))
     yield unwrapped_fact("bundle", str(job.output))
@@ -59,6 +59,7 @@ def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | Non
         tolerance=promised_tolerance(manifest),
         inexact_reason=plan.inexact_reason or (TUNED if manifest.tuned else None),
         latency_s=plan.latency_s,
+        storage_latency_s=plan.storage_latency_s,
         target=manifest.target.name,
         has_own_rates=profile is not None and profile.is_measured,
         reads=weight_reads(manifest.steps),
@@ -104,8 +105,8 @@ def _comparison(tried: CandidateSummary) -> str:
     """Say what one of the compared plans needs, and whether it was taken."""
     changes = counted(tried.changes, "split or tile", "splits or tiles")
     figures = (
-        f"{counted(tried.partitions, 'partition')}, {changes}, a peak of {megabytes(tried.peak_bytes)}, a cost of "
-        f"{tried.compared_s:.3g} s"
+        f"{counted(tried.partitions, 'partition')}, {changes}, a peak of {megabytes(tried.peak_bytes)}, about "
+        f"{tried.latency_s:.3g} s"
     )
     return f"refused: {figures}: {tried.refused}" if tried.refused else f"taken: {figures}"
 
@@ -126,6 +127,7 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "read_bytes": reads.read_bytes,
         "stored_bytes": reads.stored_bytes,
         "latency_s": plan.latency_s,
+        "storage_latency_s": plan.storage_latency_s,
         "peak_bytes": plan.peak_bytes,
         "smallest_budget_bytes": plan.smallest_budget_bytes,
         "exact": plan.exact,

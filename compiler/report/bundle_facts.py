@@ -59,6 +59,7 @@ def _verdict(manifest: Manifest, whole: ModelReport | None) -> PlanVerdict:
         tolerance=promised_tolerance(manifest),
         inexact_reason=whole.inexact_reason if whole else None,
         latency_s=whole.latency_s if whole else None,
+        storage_latency_s=whole.storage_latency_s if whole else None,
         target=target,
         has_own_rates=target not in target_names(),  # only a user's own file may have measured ones
         reads=weight_reads(manifest.steps),

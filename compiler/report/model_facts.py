@@ -72,11 +72,11 @@ def _verdict(analysed: Analysis, graph: Graph, plan: Plan) -> PlanVerdict:
         budget_bytes=analysed.budget_bytes,
         peak_bytes=plan.peak_bytes,
         whole_peak_bytes=analysed.whole_peak_bytes,
-        # The plan's own figure leaves out tiles if its budget is large; the analysis tries them.
-        smallest_budget_bytes=analysed.smallest_budget_bytes or plan.smallest_budget_bytes,
+        smallest_budget_bytes=plan.smallest_budget_bytes,
         tolerance=0.0 if plan.exact else planned_tolerance(graph, crossing),
         inexact_reason=plan.inexact_reason,
         latency_s=plan.latency_s,
+        storage_latency_s=plan.storage_latency_s,
         target=analysed.target,
         has_own_rates=analysed.target not in target_names(),  # only a user's own file may have measured ones
         reads=None,

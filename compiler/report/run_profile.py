@@ -21,11 +21,17 @@ _Seconds = Annotated[float, Meta(ge=0)]
 
 
 class StepRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a run: seconds to load and to run it, bytes read from storage, resident bytes of the process after it."""
+    """One step of a run, as `hyps.runtime.execution.step_profile.StepProfile` describes it."""
 
     name: str
-    load_s: _Seconds
+    wait_s: _Seconds
+    open_s: _Seconds
     run_s: _Seconds
+    copy_s: _Seconds
+    close_s: _Seconds
+    hash_s: _Seconds
+    minor_faults: _Count
+    major_faults: _Count
     read_bytes: _Count
     resident_bytes: _Count
 
@@ -58,10 +64,7 @@ def read_profile(path: Path, steps: Collection[str]) -> Measurements:
 
 
 def _median(entries: list[StepRun]) -> StepRun:
-    return StepRun(
-        name=entries[0].name,
-        load_s=median(entry.load_s for entry in entries),
-        run_s=median(entry.run_s for entry in entries),
-        read_bytes=int(median(entry.read_bytes for entry in entries)),
-        resident_bytes=max(entry.resident_bytes for entry in entries),
-    )
+    figures = [field for field in StepRun.__struct_fields__ if field not in ("name", "resident_bytes")]
+    middle = {field: median(getattr(entry, field) for entry in entries) for field in figures}
+    counts = {field: int(value) for field, value in middle.items() if not field.endswith("_s")}
+    return StepRun(name=entries[0].name, resident_bytes=max(entry.resident_bytes for entry in entries), **middle | counts)

@@ -13,6 +13,8 @@ from hyps.runtime.units import megabytes
 MOST_ROWS = 1_000
 #: The most characters of a name on the page.
 MOST_CHARACTERS = 160
+#: The times of a step that was measured (`StepRun`), without ``_s``.
+_TIMES = ("wait", "open", "run", "copy", "close", "hash")
 #: The classes of the columns that hold words; all others hold figures.
 _CLASSES = {"partition": "name", "cut after": "name", "type": "name", "kind": "name", "reason": "reason", "change": "reason"}
 
@@ -26,7 +28,7 @@ def tables(facts: Facts, measured: Measurements | None) -> Iterator[str]:
     """Yield the tables of partitions, changes, split points and types that have rows."""
     if facts.steps:
         figures = ["operators", "weights", "activations", "pinned", "read ahead", "process peak", "kept after"]
-        extra = ["resident", "load", "run", "read"] if measured else []
+        extra = ["resident", *_TIMES, "faults", "read"] if measured else []
         rows = [[step.name, step.reason, *_step(step), *(_run(step, measured) if measured else ())] for step in facts.steps]
         head = ["partition", "reason", *figures, *extra]
         yield _table("partitions", "Partitions, and why each begins where it does", head, rows)
@@ -67,9 +69,10 @@ def _step(step: StepFacts) -> list[str]:
 def _run(step: StepFacts, measured: Measurements) -> list[str]:
     run = measured.steps.get(step.name)
     if run is None:
-        return ["-"] * 4
-    times = (f"{seconds * 1e3:,.1f} ms" for seconds in (run.load_s, run.run_s))
-    return [megabytes(run.resident_bytes), *times, megabytes(run.read_bytes)]
+        return ["-"] * (len(_TIMES) + 3)
+    times = (f"{getattr(run, f'{time}_s') * 1e3:,.1f} ms" for time in _TIMES)
+    faults = f"{run.minor_faults + run.major_faults:,}"
+    return [megabytes(run.resident_bytes), *times, faults, megabytes(run.read_bytes)]
 
 
 def _table(name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -73,28 +73,31 @@ class Costs:
     def weights_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the resident weights of the partitions ``[start, stop)``, stop = start+1 .. end, each weight once."""
         end = self.count if end is None else end
-        low, high = np.searchsorted(self.shared[0], (start, end))
-        operator, previous, nbytes = self.shared[:, low:high]
-        enters = previous < start
-        resident = self.resident[start:end].copy()
-        np.add.at(resident, operator[enters] - start, nbytes[enters])
-        return np.cumsum(resident)
+        resident = self.resident[start:end]
+        low, high = self.shared[0].searchsorted((start, end))
+        if low < high:
+            operator, previous, nbytes = self.shared[:, low:high]
+            enters = previous < start
+            resident = resident.copy()
+            np.add.at(resident, operator[enters] - start, nbytes[enters])
+        return resident.cumsum()
 
     def live_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the live bytes, workspace included, while each of the operators ``start .. end-1`` runs in one session."""
         end = self.count if end is None else end
-        low, high = np.searchsorted(self.live_ranges[1], (start, end))
-        first, last, nbytes = self.live_ranges[:, low:high]
-        crossed = first < start
+        live = self.live[start:end] + self.workspace[start:end]
+        live -= self.in_place[start:end] * (self.in_place_first[start:end] >= start)
+        low, high = self.live_ranges[1].searchsorted((start, end))
+        crossed = (self.live_ranges[0, low:high] < start).nonzero()[0] + low
         kept = np.zeros(end - start + 1, np.int64)  # tensors of the cut that the operators before this one read last
-        np.add.at(kept, last[crossed] + 1 - start, nbytes[crossed])
-        kept = np.cumsum(kept)
-        in_place = np.where(self.in_place_first[start:end] >= start, self.in_place[start:end], 0)
-        live: Bytes = kept[:-1] + self.live[start:end] - in_place + self.workspace[start:end]
+        if len(crossed):
+            np.add.at(kept, self.live_ranges[1, crossed] + 1 - start, self.live_ranges[2, crossed])
+            kept = kept.cumsum()
+            live += kept[:-1]
         if self.reorder_in is not None and self.reorder_out is not None:
             at_end = kept[1:] + self.crossing[start + 1 : end + 1] + self.reorder_out[start + 1 : end + 1]
             live = np.maximum(live, at_end) + self.reorder_in[start]
-        live = self.input_bytes + live
+        live += self.input_bytes
         return live if self.tuned is None else np.maximum(live, self.tuned.live_from(start, end))
 
     def activations_from(self, start: int, end: int | None = None) -> Bytes:

@@ -1,8 +1,11 @@
 """The estimated time of a partition, for comparing plans of one model on one device.
 
-    step + max(reading its weights from storage, computing) + copying what crosses its end
+    step + max(reading its weights, computing) + copying what crosses its end
 
-Weights are read while the partition computes (they are mapped: the kernel reads ahead), so the longer of the two counts.
+Weights are read from the system's file cache if it can hold all of them, else from storage. They are read while the
+partition before computes, so the longer of the two counts. A step's session is opened for it, unless there is room to keep
+it open: that is decided later (`hyps.passes.cost.residency`).
+
 Joining two partitions never costs more: a step and a copy are saved, and the maximum of sums is at most the sum of maxima.
 """
 
@@ -39,9 +42,10 @@ class Latency:
 
 def latency(graph: Graph, costs: Costs, device: DeviceRates) -> Latency:
     """Return the latencies of a graph's partitions on a device."""
+    is_cached = costs.process_bytes + int(costs.weights_from(0)[-1]) <= device.available_bytes
     return Latency(
         computed_s=np.concatenate(([0.0], np.cumsum(compute_s(graph, device)))),
         copy_s=costs.crossing / device.memory_bytes_per_s,
-        read_s_per_byte=1 / device.weights_bytes_per_s,
-        step_s=device.step_s,
+        read_s_per_byte=1 / (device.cached_weights_bytes_per_s if is_cached else device.weights_bytes_per_s),
+        step_s=device.step_s + device.open_s,
     )

@@ -14,15 +14,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.residency import (
+    OpenSessions,
     Residency,
     StepMemory,
     alternating_residency,
+    closed_sessions,
     open_sessions,
     pin_highest_peaks,
     read_ahead,
@@ -30,86 +31,110 @@ from hyps.runtime.bundle.residency import (
 )
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
 
-#: The rates, in bytes/s, at which weights are read into freshly allocated pages: the kernel must find and clear them first.
-FRESH_PAGES_BYTES_PER_S = calibrated("fresh_pages_bytes_per_s")
-FRESH_HUGE_PAGES_BYTES_PER_S = calibrated("fresh_huge_pages_bytes_per_s")
+#: How much faster the system finds and clears huge pages than small ones.
+HUGE_PAGES_FACTOR = calibrated("fresh_huge_pages_bytes_per_s") / calibrated("fresh_pages_bytes_per_s")
 #: The limits to try for pinned weights are multiples of a fiftieth of all weights, which bounds the unused part of the
 #: budget: every seventh multiple, then those near the best, and none.
 PINNED_PARTS, PINNED_STRIDE = 50, 7
 #: The part of a step's opening time that remains where it takes over the session of the step before.
 SHARED_SESSION_PART = 0.5
+#: The factor between two steps of the scale of estimated times.
+SCALE = 1.03
+#: A schedule of more steps gets fewer trials.
+MANY_STEPS = 400
 #: How many steps are tried as pinned ones, times the steps that each trial looks at: all of them in up to 1,000 steps.
 STEADY_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeeds:
-    """The memory and the computing time that one step needs."""
+    """The memory that one step needs, and its seconds of computing, and of opening its session."""
 
     memory: StepMemory
     compute_s: float
+    opening_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPlan:
     """The data that stays in memory, and the estimated seconds of one inference that follows another.
 
-    Plans are compared by ``cost``. If the device's file cache cannot hold what is streamed, the cost is these seconds; else
-    it is the seconds with all of it in the cache. A hundredth of the other figure, and of the reading that computing hides,
-    breaks ties.
+    ``storage_s`` are the seconds where every weight that is read comes from storage, ``cached_s`` where it comes from the
+    system's file cache. ``latency_s`` is the one that the device's cache allows. ``reading_s`` is the time that storage
+    takes for what is read, hidden by computing or not.
     """
 
     residency: Residency
+    storage_s: float
+    cached_s: float
     latency_s: float
-    cost: float
+    reading_s: float
 
-    def slower_by(self, seconds: float) -> Self:
-        """Return this plan for steps that take more seconds than was known, all of them together."""
-        return replace(self, latency_s=self.latency_s + seconds, cost=self.cost + seconds)
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lower the better: the latency, then what would be saved if the cache were larger or smaller."""
+        return self.latency_s, self.storage_s + self.cached_s + self.reading_s
+
+
+def rounded_up(seconds: float) -> float:
+    """Return an estimate on a scale of steps of 3 %: no estimate is better than that, and plans within it count as equal."""
+    return SCALE ** math.ceil(math.log(seconds, SCALE) - 1e-9) if seconds > 0 else 0.0
 
 
 def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates) -> ResidencyPlan:
-    """Return the plan of least cost within the budget, which has room for each step alone."""
-    search = _Search(tuple(needs), budget_bytes, device)
-    slack_fits = max(search.sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
-    candidates = [*search.steady(), search.alternating(HUGE_SLACK_BYTES if slack_fits else 0)]
-    return min(candidates, key=lambda each: each.cost)
+    """Return the fastest plan within the budget, which has room for each step alone."""
+    needs = tuple(needs)
+    memories = [need.memory for need in needs]
+    every = open_sessions(memories, budget_bytes)
+    is_short = len(needs) <= MANY_STEPS
+    found = []
+    for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
+        search = _Search(needs, sessions, budget_bytes, device)
+        slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
+        slacks = ((0, HUGE_SLACK_BYTES) if is_short else (HUGE_SLACK_BYTES,)) if slack_fits else (0,)
+        found += [*search.steady(), *map(search.alternating, slacks)]
+    return min(found, key=lambda each: each.rank)
 
 
 class _Search:
     """The search for the best use of one budget."""
 
-    def __init__(self, needs: Sequence[StepNeeds], budget_bytes: int, device: DeviceRates) -> None:
+    def __init__(self, needs: Sequence[StepNeeds], sessions: OpenSessions, budget_bytes: int, device: DeviceRates) -> None:
         memories = [need.memory for need in needs]
-        self.sessions = open_sessions(memories, budget_bytes)
+        self.sessions = sessions
         self._weights_bytes = [memory.weights_bytes for memory in memories]
         self._budget_bytes = budget_bytes
         self._device = device
         opening_s = [
-            0.0 if stays else device.step_s * (SHARED_SESSION_PART if memory.shares_session else 1)
-            for memory, stays in zip(memories, self.sessions.stay_open, strict=True)
+            0.0 if stays else need.opening_s * (SHARED_SESSION_PART if need.memory.shares_session else 1)
+            for need, stays in zip(needs, self.sessions.stay_open, strict=True)
         ]
         #: The seconds of each step after its weights are in memory; the next step's are read ahead meanwhile.
-        self._busy_s = [need.compute_s + opening for need, opening in zip(needs, opening_s, strict=True)]
+        self._busy_s = [device.step_s + need.compute_s + opening for need, opening in zip(needs, opening_s, strict=True)]
 
     def alternating(self, slack_bytes: int) -> ResidencyPlan:
         """Return the best plan in which streamed weights come and go; ``slack_bytes`` are kept for huge pages."""
         room_bytes = self._budget_bytes - slack_bytes
-        fresh = FRESH_HUGE_PAGES_BYTES_PER_S if slack_bytes else FRESH_PAGES_BYTES_PER_S
+        fresh = self._device.fresh_bytes_per_s * (HUGE_PAGES_FACTOR if slack_bytes else 1)
         total = sum(self._weights_bytes)
         bases = self.sessions.base_bytes
 
         @functools.cache
-        def tried(parts: int) -> tuple[float, float, list[int], list[int]]:
+        def tried(parts: int) -> ResidencyPlan:
             pinned = pin_highest_peaks(self._weights_bytes, bases, room_bytes, total * parts // PINNED_PARTS)
             ahead = read_ahead(self._weights_bytes, bases, pinned, room_bytes)
-            return (*self._cost(pinned, ahead, fresh), pinned, ahead)
+            choices = (ahead, [0] * len(ahead)) if any(ahead) else (ahead,)
+            return min((self._alternating(pinned, each, slack_bytes, fresh) for each in choices), key=lambda each: each.rank)
 
-        coarse = min(range(PINNED_PARTS, -1, -PINNED_STRIDE), key=lambda parts: tried(parts)[0])
+        coarse = min(range(PINNED_PARTS, -1, -PINNED_STRIDE), key=lambda parts: tried(parts).rank)
         near = range(min(PINNED_PARTS, coarse + PINNED_STRIDE - 1), max(0, coarse - PINNED_STRIDE + 1) - 1, -1)
-        cost, latency_s, pinned, ahead = min(map(tried, (*near, 0)), key=lambda found: found[0])
-        residency = alternating_residency(self.sessions, pinned, ahead, slack_bytes=slack_bytes)
-        return ResidencyPlan(residency=residency, latency_s=latency_s, cost=cost)
+        return min(map(tried, (*near, 0)), key=lambda each: each.rank)
+
+    def _alternating(
+        self, pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], slack_bytes: int, fresh_bytes_per_s: float
+    ) -> ResidencyPlan:
+        residency = alternating_residency(self.sessions, pinned_bytes, ahead_bytes, slack_bytes=slack_bytes)
+        return self._timed(residency, fresh_bytes_per_s)
 
     def steady(self) -> Iterator[ResidencyPlan]:
         """Yield plans in which the whole arena stays resident: with more and more steps pinned, the largest first."""
@@ -136,27 +161,29 @@ class _Search:
         residency = steady_residency(self._weights_bytes, self.sessions, pinned_bytes, self._budget_bytes)
         if residency is None:
             return None
-        cost, latency_s = self._cost(pinned_bytes, [step.ahead_bytes for step in residency.steps], math.inf)
-        return ResidencyPlan(residency=residency, latency_s=latency_s, cost=cost)
+        return self._timed(residency, math.inf)
 
-    def _cost(
-        self, pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], fresh_bytes_per_s: float
-    ) -> tuple[float, float]:
-        """Return `ResidencyPlan.cost` and the seconds of an inference, with this rate of reading into fresh pages."""
+    def _timed(self, residency: Residency, fresh_bytes_per_s: float) -> ResidencyPlan:
+        """Return the plan of a residency, with this rate of reading into fresh pages."""
+        pinned_bytes, ahead_bytes = zip(*((step.pinned_bytes, step.ahead_bytes) for step in residency.steps), strict=True)
         streamed_bytes = [size - pinned for size, pinned in zip(self._weights_bytes, pinned_bytes, strict=True)]
         fresh = _reads_into_fresh_pages(streamed_bytes, pinned_bytes, ahead_bytes)
 
         def latency_s(bytes_per_s: float) -> float:
             rates = [min(bytes_per_s, fresh_bytes_per_s) if each else bytes_per_s for each in fresh]
-            return _latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates)
+            return rounded_up(_latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates))
 
-        device = self._device
-        cold_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
-        streamed = sum(streamed_bytes)
-        reading_s = streamed / device.weights_bytes_per_s
-        if streamed * device.stored_part > device.cache_bytes:
-            return cold_s + (cached_s + reading_s) / 100, cold_s
-        return cached_s + (cold_s + reading_s) / 100, cold_s
+        device, streamed = self._device, sum(streamed_bytes)
+        storage_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
+        peak_bytes = max(step.peak_bytes for step in residency.steps)
+        is_cached = streamed * device.stored_part + peak_bytes <= device.available_bytes
+        return ResidencyPlan(
+            residency=residency,
+            storage_s=storage_s,
+            cached_s=cached_s,
+            latency_s=cached_s if is_cached or not streamed else storage_s,
+            reading_s=streamed / device.weights_bytes_per_s,
+        )
 
 
 def _reads_into_fresh_pages(

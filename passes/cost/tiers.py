@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
 from hyps.passes.cost.costs import Costs
-from hyps.passes.cost.residency import FRESH_PAGES_BYTES_PER_S
 from hyps.passes.graph import Graph, Tensor
 from hyps.passes.mlas import IN_PLACE
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
@@ -60,14 +59,14 @@ def can_use_arena(graph: Graph) -> bool:
     return not has_table and all(tensor.dtype in STORAGE_TYPES for tensor in graph.tensors.values())
 
 
-def fresh_pages_s(graph: Graph, costs: Costs, operators: Iterable[int]) -> float:
-    """Return the seconds that the kernel takes to find and clear pages for what these operators write, without an arena."""
+def fresh_pages_s(graph: Graph, costs: Costs, operators: Iterable[int], bytes_per_s: float) -> float:
+    """Return the seconds in which the kernel finds and clears pages for what these operators write, without an arena."""
     written = 0
     for index in operators:
         operator = graph.operators[index]
         results = 0 if operator.op_type in IN_PLACE else sum(graph.tensors[name].nbytes for name in operator.outputs)
         written += results + int(costs.workspace[index])
-    return written / FRESH_PAGES_BYTES_PER_S
+    return written / bytes_per_s
 
 
 def stock_memory(graph: Graph, costs: Costs, activation_bytes: int) -> StockMemory | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
-from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
+from hyps.passes.cost.residency import MANY_STEPS, ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
+from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph
 from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.minimum_budget import BudgetSearch
@@ -20,14 +23,30 @@ from hyps.passes.planning.tiling_search import Tiling
 from hyps.passes.sharding.exactness import inexact_reason
 from hyps.runtime.bundle.residency import StepMemory
 
-#: Caps to try for partitions, as shares of the budget above the smallest one that works; weights get the rest.
-CAP_SHARES = (0.0, 0.1, 0.4)
+#: A model with more operators than this gets only a few caps.
+MANY_OPERATORS = 2_000
+#: Caps to try for partitions are the smallest budget, multiples of what it leaves to the network, and the whole model's
+#: peak. The factor between two caps is larger for models with more operators.
+CAP_FACTORS = ((800, 1.5), (MANY_OPERATORS, 3.0), (math.inf, 12.0))
 #: Caps to try for one product, as shares of what a partition may need besides the process.
 PRODUCT_SHARES = (1.0, 0.5)
-#: A model with more operators than this gets only the first cap.
-MANY_OPERATORS = 2_000
+#: Of a budget's plans, this many are tried with lower budgets, too: the next whole megabytes, and the steps of a scale of as
+#: many to an octave as given, down to that part of the budget. Plans of more steps are not.
+TRIED_WITH_LOWER, LOWER_MEGABYTES, LOWER_IN_OCTAVE, LOWEST_PART = 3, 8, 16, 2 / 3
 #: A tiled plan must take less than this share of an untiled plan's estimated time: not all costs of tiles are estimated.
 _TILED_TIME_SHARE = 0.9
+
+
+class _Way(NamedTuple):
+    """A way to hold activations: what each step then needs, and the size of the arena; None where pages are fresh."""
+
+    needs: tuple[StepNeeds, ...]
+    region_bytes: int | None
+
+    @property
+    def alone_bytes(self) -> int:
+        """What the largest step needs."""
+        return max(need.memory.alone_bytes for need in self.needs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +60,42 @@ class Candidate:
     sharded: ShardedModel
     partitioning: Partitioning
     budget_bytes: int
+    ways: tuple[_Way, ...]
     residency_plan: ResidencyPlan
     region_bytes: int | None
     start_bytes: int
     inexact_reason: str | None
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """The lower the better: exactness first, then time."""
-        return self.inexact_reason is not None, self.compared_s
+    def rank(self) -> tuple[bool, float, float]:
+        """The lower the better: exactness first, then time, then what reading costs."""
+        return self.inexact_reason is not None, self.latency_s, self.residency_plan.rank[1]
 
     @property
-    def compared_s(self) -> float:
-        """The cost by which plans are compared."""
-        return self.residency_plan.cost / (_TILED_TIME_SHARE if self.tiling.changes else 1)
+    def latency_s(self) -> float:
+        """The estimated seconds of an inference that follows another."""
+        return self._raised(self.residency_plan.latency_s)
+
+    @property
+    def storage_s(self) -> float:
+        """The same where every weight that is read comes from storage, not from the system's cache."""
+        return self._raised(self.residency_plan.storage_s)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model is one partition whose weights and activations all stay in memory: no other plan is faster."""
+        steps = self.residency_plan.residency.steps
+        all_pinned = len(steps) == 1 and steps[0].pinned_bytes == self.ways[0].needs[0].memory.weights_bytes
+        is_last = self.region_bytes == self.ways[-1].region_bytes
+        return all_pinned and is_last and steps[0].session_stays_open and not self.tiling.changes
+
+    def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
+        """Return the same partitions with what stays in memory within another budget."""
+        residency_plan, region_bytes = _fastest(self.ways, budget_bytes, device)
+        return replace(self, residency_plan=residency_plan, region_bytes=region_bytes)
+
+    def _raised(self, seconds: float) -> float:
+        return seconds / (_TILED_TIME_SHARE if self.tiling.changes else 1)
 
     def summary(self, best: Candidate) -> CandidateSummary:
         """Return what this plan needs, and why ``best`` was taken instead."""
@@ -62,8 +103,7 @@ class Candidate:
             partitions=len(self.partitioning.segments),
             changes=len(self.tiling.changes) + len(self.sharded.changes),
             peak_bytes=max(self.start_bytes, *(step.peak_bytes for step in self.residency_plan.residency.steps)),
-            latency_s=self.residency_plan.latency_s,
-            compared_s=self.compared_s,
+            latency_s=self.latency_s,
             refused=self._refusal(best),
         )
 
@@ -76,48 +116,64 @@ class Candidate:
         return f"inexact, {self.inexact_reason}" if less_exact else "slower"
 
 
-def candidates(
-    search: BudgetSearch, request: Request, *, tiles: bool, advance: Callable[[int], None]
-) -> Iterator[Candidate]:
-    """Yield plans within the budget, first the one that may use all of it; yield none if the budget is too small.
+#: A sharded model and its cuts.
+_Partitions = tuple[CostedModel, tuple[int, ...]]
 
-    If the first plan is exact, all others use exact splits only. ``advance`` is called with 1 for each candidate, and
-    after the search for the smallest exact budget.
+
+def candidates(
+    search: BudgetSearch, request: Request, *, tiles: bool, limit_bytes: float = math.inf, advance: Callable[[int], None]
+) -> Iterator[Candidate]:
+    """Yield plans within the budget, first the one with the largest partitions; yield none if the budget is too small.
+
+    Partitions are kept within caps of at most ``limit_bytes``. The caps do not depend on the budget: a plan that is found
+    for one budget is found for any larger one, too. If the first plan is exact, all others use exact splits only.
+    ``advance`` is called with 1 for each cap.
     """
     budget = request.budget_bytes
-    if budget is not None and budget < search.minimum(tiles=tiles):
+    if budget is None:
+        yield from _capped_candidates(search, request, request, tiles=tiles, exact=False, known=set())
         return
-    tiling = search.tiling(budget or 0, tiles=tiles)
-    sharded = search.sharded.get(tiling.costed, required_splits(tiling.costed, request))
-    best = best_partitioning(sharded, request)
-    first = _candidate(tiling, sharded, best, request) if best is not None else None
-    if first is not None:
-        advance(1)
-        yield first
-    if budget is None or request.split != "auto" or (best is not None and not best.cuts):
-        return
-    exact = first is not None and first.inexact_reason is None
-    lowest = search.minimum(tiles=tiles)
-    if exact:
-        lowest = min(search.minimum(tiles=tiles, exact=True), budget)
-        advance(1)
-    shares = CAP_SHARES if len(tiling.costed.graph.operators) <= MANY_OPERATORS else CAP_SHARES[:1]
-    for share in shares:
-        capped = replace(request, budget_bytes=lowest + int((budget - lowest) * share))
-        for candidate in _capped_candidates(search, request, capped, tiles=tiles, exact=exact):
-            advance(1)
+    allowed = [cap for cap in _caps(search, tiles=tiles) if cap <= min(budget, limit_bytes)]
+    exact_bytes = 0
+    known: set[_Partitions] = set()
+    for cap in reversed(allowed):
+        is_first = cap == allowed[-1]
+        if cap < exact_bytes or (tiles and not is_first and not search.tiling(cap, tiles=True).changes):
+            continue
+        capped = replace(request, budget_bytes=cap)
+        for candidate in _capped_candidates(search, request, capped, tiles=tiles, exact=exact_bytes > 0, known=known):
             yield candidate
+            if candidate.is_whole:
+                return
+            if is_first and candidate.inexact_reason is None and not exact_bytes:
+                exact_bytes = min(search.minimum(tiles=tiles, exact=True), cap)
+        advance(1)
+
+
+def _caps(search: BudgetSearch, *, tiles: bool) -> list[int]:
+    """Return the caps to try for partitions, the lowest first."""
+    count = len(search.whole.graph.operators)
+    factor = next(factor for most, factor in CAP_FACTORS if count <= most)
+    process = search.whole.costs.process_bytes
+    (whole,) = search.whole.segments.between(())
+    caps = [search.minimum(tiles=tiles)]
+    while (cap := process + int((caps[-1] - process) * factor)) < whole.alone_bytes:
+        caps.append(cap)
+    return [*caps, whole.alone_bytes] if whole.alone_bytes > caps[-1] else caps
 
 
 def _capped_candidates(
-    search: BudgetSearch, request: Request, capped: Request, *, tiles: bool, exact: bool
+    search: BudgetSearch, request: Request, capped: Request, *, tiles: bool, exact: bool, known: set[_Partitions]
 ) -> Iterator[Candidate]:
-    """Yield the plans whose partitions keep within the budget of ``capped``, splitting products ever finer."""
+    """Yield the plans whose partitions keep within the budget of ``capped``, splitting products ever finer.
+
+    ``known`` are the partitions of plans that were yielded before; none is yielded again.
+    """
     cap, process = capped.budget_bytes, request.process_bytes
-    assert cap is not None
-    tiling = search.tiling(cap, tiles=tiles)
+    tiling = search.tiling(cap or 0, tiles=tiles)
     tried = set()
-    for product_bytes in (process + int((cap - process) * share) for share in PRODUCT_SHARES):
+    for share in PRODUCT_SHARES if cap is not None else PRODUCT_SHARES[:1]:
+        product_bytes = process + int((cap - process) * share) if cap is not None and share < 1 else None
         splits = required_splits(
             tiling.costed, capped, exact=exact, product_bytes=product_bytes, given_bytes=request.budget_bytes
         )
@@ -125,8 +181,39 @@ def _capped_candidates(
             continue
         tried.add(splits)
         sharded = search.sharded.get(tiling.costed, splits)
-        if (best := best_partitioning(sharded, capped, apart=product_bytes < cap)) is not None:
+        best = best_partitioning(sharded, capped, apart=product_bytes is not None)
+        if best is not None and (partitions := (sharded.costed, best.cuts)) not in known:
+            known.add(partitions)
             yield _candidate(tiling, sharded, best, request)
+
+
+def within_lower_budgets(found: Iterable[Candidate], request: Request) -> Iterator[Candidate]:
+    """Yield the fastest of ``found`` with what stays in memory within lower budgets: what is valid there is valid here.
+
+    A search for one budget may miss what the search for a lower one finds.
+    """
+    fastest = sorted(found, key=lambda each: each.rank)[:TRIED_WITH_LOWER]
+    for each in fastest if request.budget_bytes is not None else ():
+        if len(each.partitioning.segments) <= MANY_STEPS and not each.is_whole:
+            for lower in _lower_budgets(request.budget_bytes or 0):
+                if lower >= each.ways[0].alone_bytes:
+                    yield each.within(lower, request.device)
+
+
+def _lower_budgets(budget_bytes: int) -> Iterator[int]:
+    """Yield the whole megabytes next below, and the steps of a scale: powers of two, each octave in equal parts."""
+    whole = -(-budget_bytes // 1_000_000) * 1_000_000
+    yield from range(whole - 1_000_000, whole - (LOWER_MEGABYTES + 1) * 1_000_000, -1_000_000)
+    unit = 64_000_000
+    while unit > budget_bytes:
+        unit //= 2
+    while unit * 2 < budget_bytes:
+        unit *= 2
+    for octave in (unit // 2, unit):
+        for part in range(LOWER_IN_OCTAVE):
+            lower = octave + octave * part // LOWER_IN_OCTAVE
+            if LOWEST_PART * budget_bytes <= lower < budget_bytes:
+                yield lower
 
 
 def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning, request: Request) -> Candidate:
@@ -134,13 +221,14 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    needs = tuple(_step_needs(graph, partitioning, request.device.memory_bytes_per_s))
-    residency_plan, region_bytes = _fastest_residency(sharded.costed, partitioning, needs, budget, request)
+    ways = tuple(_ways(sharded.costed, partitioning, request))
+    residency_plan, region_bytes = _fastest(ways, budget, request.device)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
         partitioning=partitioning,
         budget_bytes=budget,
+        ways=ways,
         residency_plan=residency_plan,
         region_bytes=region_bytes,
         start_bytes=request.start_bytes,
@@ -148,29 +236,32 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     )
 
 
-def _fastest_residency(
-    costed: CostedModel, partitioning: Partitioning, needs: Sequence[StepNeeds], budget: int, request: Request
-) -> tuple[ResidencyPlan, int | None]:
-    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
-    graph, costs, segments = costed.graph, costed.costs, partitioning.segments
-    fresh_s = sum(fresh_pages_s(graph, costs, segment.operators) for segment in segments)
-    lean = plan_residency(needs, budget, request.device).slower_by(fresh_s)
+def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> Iterator[_Way]:
+    """Yield what the steps need with activations in fresh pages, and with an arena for them."""
+    graph, costs, segments, device = costed.graph, costed.costs, partitioning.segments, request.device
+    needs = tuple(_step_needs(graph, partitioning, device))
+    fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
+    pairs = zip(needs, fresh_s, strict=True)
+    yield _Way(tuple(replace(need, compute_s=need.compute_s + seconds) for need, seconds in pairs), None)
     most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
     region_bytes = arena_region_bytes(most_live)
-    if region_bytes is None or not can_use_arena(graph):
-        return lean, None
-    more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
-    pairs = zip(needs, more, strict=True)
-    grown = [
-        replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes)) for need, nbytes in pairs
-    ]
-    if max(need.memory.alone_bytes for need in grown) > budget:
-        return lean, None
-    found = plan_residency(grown, budget, request.device)
-    return (found, region_bytes) if found.cost < lean.cost else (lean, None)
+    if request.tier != "lean" and region_bytes is not None and can_use_arena(graph):
+        more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
+        grown = (
+            replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes))
+            for need, nbytes in zip(needs, more, strict=True)
+        )
+        yield _Way(tuple(grown), region_bytes)
 
 
-def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: float) -> Iterator[StepNeeds]:
+def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tuple[ResidencyPlan, int | None]:
+    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
+    fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
+    found = ((plan_residency(way.needs, budget_bytes, device), way.region_bytes) for way in fitting)
+    return min(found, key=lambda each: each[0].rank)
+
+
+def _step_needs(graph: Graph, partitioning: Partitioning, device: DeviceRates) -> Iterator[StepNeeds]:
     """Yield what each segment needs; its time includes copying the tensors across its end (`hyps.passes.cost.latency`)."""
     operators = [[graph.operators[index] for index in segment.operators] for segment in partitioning.segments]
     keys = [shared_session_key(graph, each) for each in operators]
@@ -188,4 +279,5 @@ def _step_needs(graph: Graph, partitioning: Partitioning, memory_bytes_per_s: fl
             session_bytes=SESSION_BYTES + segment.weight_bytes - weights,
             shares_session=key is not None and key in adjacent,
         )
-        yield StepNeeds(memory=memory, compute_s=computing + segment.leaving_bytes / memory_bytes_per_s)
+        copying = segment.leaving_bytes / device.memory_bytes_per_s
+        yield StepNeeds(memory=memory, compute_s=computing + copying, opening_s=device.opening_s(len(own)))

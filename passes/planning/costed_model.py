@@ -15,6 +15,7 @@ from hyps.passes.cost.row_reads import with_row_reads
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.grouping import grouped_order
 from hyps.passes.planning.order import lowest_peak_order, reordered
+from hyps.passes.planning.partitions import Segments
 from hyps.passes.planning.request import Request
 from hyps.passes.sharding.shard_options import ShardOptions
 from hyps.passes.weights import Model
@@ -22,7 +23,7 @@ from hyps.passes.weights import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CostedModel:
-    """A model with its graph, its predicted costs and the ways to split its operators; compared by identity.
+    """A model with its graph, its predicted costs, its segments and the ways to split its operators; compared by identity.
 
     ``sealed`` are the cut positions that would separate fused operators.
     """
@@ -32,6 +33,7 @@ class CostedModel:
     costs: Costs
     sealed: frozenset[int]
     shard_options: ShardOptions
+    segments: Segments
 
 
 def with_costs(model: Model, request: Request) -> CostedModel:
@@ -67,7 +69,14 @@ def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], re
     if request.tunable:
         graph_costs = replace(graph_costs, tuned=layout_costs(graph, request.threads, request.process_bytes))
     options = ShardOptions(model, graph, graph_costs, request.threads)
-    return CostedModel(model=model, graph=graph, costs=graph_costs, sealed=fused_positions(graph), shard_options=options)
+    return CostedModel(
+        model=model,
+        graph=graph,
+        costs=graph_costs,
+        sealed=fused_positions(graph),
+        shard_options=options,
+        segments=Segments(graph, graph_costs),
+    )
 
 
 def _in_order(model: Model, graph: Graph, order: tuple[int, ...]) -> tuple[Model, Graph]:

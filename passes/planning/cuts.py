@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Collection
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from hyps.passes.cost.latency import Latency, Positions
 from hyps.passes.planning.feasibility import bisect_first, is_feasible, longest_partition
 
 #: Graphs of up to this many operators have every position considered; longer ones, at first, this many positions.
-EXACT_OPERATORS = 2000
+EXACT_OPERATORS = 800
 
 
 def best_cuts(
@@ -36,17 +37,38 @@ def best_cuts(
     ``required`` positions are always cut. ``sealed`` ones separate fused operators: any number of other cuts is
     better than one of these.
     """
-    required = tuple(sorted(required))
-    ends = itertools.pairwise((0, *required, costs.count))
-    if all(int(costs.peaks_from(start, stop)[-1]) <= budget_bytes for start, stop in ends):
-        return required  # joined partitions never take longer
-    if not is_feasible(costs, required, budget_bytes):
-        return None
-    if costs.count > EXACT_OPERATORS:
-        cuts = _search(costs, latency, sealed, required, budget_bytes, _promising(costs, sealed, required))
-        if cuts is not None and not set(cuts) - set(required) & set(sealed):
-            return cuts
-    return _search(costs, latency, sealed, required, budget_bytes, np.arange(costs.count + 1, dtype=np.int64))
+    return CutSearch(costs, latency, sealed, required).best(budget_bytes)
+
+
+class CutSearch:
+    """A search for the best cuts of one graph, for any number of budgets; see `best_cuts`."""
+
+    def __init__(self, costs: Costs, latency: Latency, sealed: Collection[int], required: Collection[int]) -> None:
+        self._costs, self._latency, self._sealed = costs, latency, sealed
+        self._required = tuple(sorted(required))
+
+    @cached_property
+    def _joined_peak(self) -> int:
+        """The process peak with no other cuts than those required."""
+        ends = itertools.pairwise((0, *self._required, self._costs.count))
+        return max(int(self._costs.peaks_from(start, stop)[-1]) for start, stop in ends)
+
+    @cached_property
+    def _promising(self) -> Positions:
+        return _promising(self._costs, self._sealed, self._required)
+
+    def best(self, budget_bytes: int) -> tuple[int, ...] | None:
+        """Return the best cut positions within the budget; None when no choice keeps within it."""
+        costs, sealed, required = self._costs, self._sealed, self._required
+        if self._joined_peak <= budget_bytes:
+            return required  # joined partitions never take longer
+        if not is_feasible(costs, required, budget_bytes):
+            return None
+        if costs.count > EXACT_OPERATORS:
+            cuts = _search(costs, self._latency, sealed, required, budget_bytes, self._promising)
+            if cuts is not None and not set(cuts) - set(required) & set(sealed):
+                return cuts
+        return _search(costs, self._latency, sealed, required, budget_bytes, np.arange(costs.count + 1, dtype=np.int64))
 
 
 def _promising(costs: Costs, sealed: Collection[int], required: tuple[int, ...]) -> Positions:

@@ -26,15 +26,15 @@ def minimum_budget(model: Model, request: Request) -> int:
 
     Raises `DoesNotFit` where no budget does.
     """
-    bounded = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles need a budget
-    whole = with_rows_read(with_lowest_peak_order(model, bounded), bounded)
-    return BudgetSearch(whole, bounded).minimum(tiles=True)
+    whole = with_rows_read(with_lowest_peak_order(model, request), request)
+    return BudgetSearch(whole, request).minimum(tiles=True)
 
 
 class BudgetSearch:
     """A search for one model's smallest budgets; it keeps each result, and the tiled and sharded variants it makes."""
 
     def __init__(self, whole: CostedModel, request: Request) -> None:
+        request = replace(request, budget_bytes=request.budget_bytes or BUDGET_STEP_BYTES)  # tiles need a budget
         self.whole = whole
         self.tilings = TilingSearch(whole, request)
         self.sharded = ShardedModels(request)

@@ -10,8 +10,8 @@ from typing import Literal
 from hyps.passes.cost.compute import SecondsArray
 from hyps.passes.cost.latency import latency
 from hyps.passes.cost.row_reads import row_read_cuts
-from hyps.passes.planning.cuts import best_cuts
-from hyps.passes.planning.partitions import Segment, segments_between
+from hyps.passes.planning.cuts import CutSearch
+from hyps.passes.planning.partitions import Segment
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
 from hyps.passes.planning.sharded_model import ShardedModel
@@ -45,9 +45,10 @@ def best_partitioning(sharded: ShardedModel, request: Request, *, apart: bool = 
     budget = request.budget_bytes if request.budget_bytes is not None else _UNBOUNDED
     seconds, required = latency(graph, costs, request.device), required_cuts(sharded, request)
     required |= shard_cuts(sharded) if apart else frozenset()
+    search = CutSearch(costs, seconds, sealed, required)
     reserve = 0
-    while (cuts := best_cuts(costs, seconds, sealed, required, budget - reserve)) is not None:
-        found = Partitioning(cuts=cuts, segments=segments_between(graph, costs, cuts), computed_s=seconds.computed_s)
+    while (cuts := search.best(budget - reserve)) is not None:
+        found = Partitioning(cuts=cuts, segments=sharded.costed.segments.between(cuts), computed_s=seconds.computed_s)
         excess = found.peak_bytes - budget
         if excess <= 0:
             return found

@@ -6,10 +6,13 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
 
 from hyps.passes.cost.compute import multiply_adds
-from hyps.passes.cost.costs import Costs
-from hyps.passes.cost.liveness import live_ranges
+from hyps.passes.cost.costs import Bytes, Costs
+from hyps.passes.cost.liveness import LiveRange, live_ranges
 from hyps.passes.cost.row_reads import RowRead, row_read
 from hyps.passes.cost.schedule import schedule_bytes
 from hyps.passes.cost.session_order import file_order
@@ -39,43 +42,70 @@ class Segment:
     leaving_bytes: int
 
 
-def segments_between(graph: Graph, costs: Costs, cuts: tuple[int, ...]) -> tuple[Segment, ...]:
-    """Return the segments between ``cuts``.
+class Segments:
+    """The segments of one graph; each is computed once, for many choices of cuts have segments in common.
 
     A session runs the operators of a file in an order of its own. Where that order needs more than the planned one, so does
     the segment.
     """
-    lives = live_ranges(graph)
-    held = dict.fromkeys(graph.inputs)
-    found: list[Segment] = []
-    held_counts = []
-    for start, stop in itertools.pairwise((0, *cuts, len(graph.operators))):
-        entering = sum(graph.tensors[name].nbytes for name in held if lives[name].first >= 0)
-        order, live_bytes = file_order(graph, costs, lives, range(start, stop), entering)
+
+    def __init__(self, graph: Graph, costs: Costs) -> None:
+        self._graph, self._costs = graph, costs
+        self._known: dict[tuple[int, int], Segment] = {}
+
+    def between(self, cuts: tuple[int, ...]) -> tuple[Segment, ...]:
+        """Return the segments between ``cuts``."""
+        held = dict.fromkeys(self._graph.inputs)
+        found: list[Segment] = []
+        held_counts = []
+        for start, stop in itertools.pairwise((0, *cuts, len(self._graph.operators))):
+            segment = self._of(start, stop)
+            held_counts.append(len(held) + len(segment.outputs))
+            held |= dict.fromkeys(segment.outputs)
+            held = {name: None for name in held if self._lives[name].last >= stop}
+            found.append(replace(segment, live=tuple(held)))
+        names = sum(len(each.inputs) + len(each.outputs) + len(each.live) for each in found)
+        taken = (schedule_bytes(steps=len(found), names=names, held=count) for count in held_counts)
+        if not any(nbytes := tuple(taken)):
+            return tuple(found)
+        return tuple(replace(each, alone_bytes=each.alone_bytes + more) for each, more in zip(found, nbytes, strict=True))
+
+    def _of(self, start: int, stop: int) -> Segment:
+        """Return a segment without the tensors that are kept after it."""
+        if (start, stop) not in self._known:
+            self._known[start, stop] = self._segment(start, stop)
+        return self._known[start, stop]
+
+    def _segment(self, start: int, stop: int) -> Segment:
+        graph, costs, lives = self._graph, self._costs, self._lives
+        order, live_bytes = file_order(graph, costs, lives, range(start, stop), int(self._entering_bytes[start]))
         operators = [graph.operators[index] for index in order]
         read = dict.fromkeys(name for operator in operators for name in operator.inputs)
-        before = len(held)
-        held |= dict.fromkeys(name for operator in operators for name in operator.outputs)
-        held = {name: None for name in held if lives[name].last >= stop}
         planned = int(costs.activations_from(start, stop)[-1])
         activations = max(planned, live_bytes)
-        outputs = tuple(name for name in held if lives[name].first >= start)
-        held_counts.append(before + len(outputs))
-        found.append(
-            Segment(
-                operators=order,
-                inputs=tuple(name for name in read if lives[name].first < start),
-                outputs=outputs,
-                live=tuple(held),
-                weight_bytes=int(costs.weights_from(start, stop)[-1]),
-                activation_bytes=activations,
-                alone_bytes=int(costs.peaks_from(start, stop)[-1]) + activations - planned,
-                leaving_bytes=int(costs.crossing[stop]),
-            )
+        weights = int(costs.weights_from(start, stop)[-1])
+        return Segment(
+            operators=order,
+            inputs=tuple(name for name in read if lives[name].first < start),
+            outputs=tuple(name for operator in operators for name in operator.outputs if lives[name].last >= stop),
+            live=(),
+            weight_bytes=weights,
+            activation_bytes=activations,
+            alone_bytes=costs.process_bytes + weights + activations,
+            leaving_bytes=int(costs.crossing[stop]),
         )
-    names = sum(len(each.inputs) + len(each.outputs) + len(each.live) for each in found)
-    taken = (schedule_bytes(steps=len(found), names=names, held=count) for count in held_counts)
-    return tuple(replace(each, alone_bytes=each.alone_bytes + nbytes) for each, nbytes in zip(found, taken, strict=True))
+
+    @cached_property
+    def _lives(self) -> Mapping[str, LiveRange]:
+        return live_ranges(self._graph)
+
+    @cached_property
+    def _entering_bytes(self) -> Bytes:
+        """The bytes that cross every position, without the model's inputs."""
+        own = np.zeros(len(self._graph.operators) + 1, np.int64)
+        for name in self._graph.inputs:
+            own[: self._lives[name].last + 1] += self._graph.tensors[name].nbytes
+        return self._costs.crossing - own
 
 
 def partitions(

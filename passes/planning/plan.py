@@ -55,8 +55,9 @@ class Plan:
 
     ``budget_bytes`` is the user's; without one it is the plan's own peak. ``whole_peak_bytes`` is the peak of the model as
     one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within, with tiles where they help.
-    ``latency_s`` are the estimated seconds on the target of an inference that follows another. For ``huge_pages`` and
-    ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
+    ``latency_s`` are the estimated seconds on the target of an inference that follows another, with weights read from the
+    system's cache where it can hold them; ``storage_latency_s`` those where all are read from storage. For ``huge_pages``
+    and ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
     whole model's in the last bits; None if it cannot. ``activations`` is the arena of steps that are not lean.
     """
 
@@ -67,6 +68,7 @@ class Plan:
     whole_peak_bytes: int
     smallest_budget_bytes: int
     latency_s: float
+    storage_latency_s: float
     huge_pages: bool
     steady: bool
     inexact_reason: str | None
@@ -92,15 +94,13 @@ class Plan:
 class CandidateSummary:
     """A plan that was compared with others; ``refused`` says why another was taken, and is empty for the one taken.
 
-    ``partitions`` is their number, ``changes`` that of splits and tiles. Plans are compared by
-    ``compared_s``: the cost that `hyps.passes.cost.residency` estimates, raised for a plan with tiles.
+    ``partitions`` is their number, ``changes`` that of splits and tiles.
     """
 
     partitions: int
     changes: int
     peak_bytes: int
     latency_s: float
-    compared_s: float
     refused: str
 
 

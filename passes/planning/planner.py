@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
-from hyps.passes.planning.candidates import CAP_SHARES, MANY_OPERATORS, PRODUCT_SHARES, candidates
+from hyps.passes.planning.candidates import MANY_OPERATORS, candidates, within_lower_budgets
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
-from hyps.passes.planning.minimum_budget import BudgetSearch
+from hyps.passes.planning.minimum_budget import BudgetSearch, minimum_budget
 from hyps.passes.planning.partitioning import cut_reasons
-from hyps.passes.planning.partitions import partitions, segments_between
+from hyps.passes.planning.partitions import partitions
 from hyps.passes.planning.plan import CandidateSummary, Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
@@ -22,7 +23,7 @@ from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import ActivationsRecord
 from hyps.runtime.units import megabytes_down, megabytes_up
 
-#: Tiles are tried where no plan fits without them, and for a budget below this multiple of the smallest untiled one.
+#: Tiles are tried for partitions up to this multiple of the smallest budget that works without them.
 _TIGHT_FACTOR = 1.5
 
 
@@ -38,7 +39,7 @@ class PlannedModel:
 
 def planning_stages(model: Model) -> int:
     """Return about how many stages `plan` has; each takes about equally long."""
-    return 5 if len(model.proto.graph.node) > MANY_OPERATORS else 4 + len(CAP_SHARES) * len(PRODUCT_SHARES)
+    return 4 if len(model.proto.graph.node) > MANY_OPERATORS else 8
 
 
 def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda count: None) -> PlannedModel:
@@ -54,11 +55,12 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     smallest = search.minimum(tiles=False)
     advance(1)
     found = [*candidates(search, request, tiles=False, advance=advance)]
-    if not found or (request.budget_bytes or 0) < _TIGHT_FACTOR * smallest:
-        smallest = search.minimum(tiles=True)
-        found += candidates(search, request, tiles=True, advance=advance)
+    if request.budget_bytes is not None and not any(each.is_whole for each in found):
+        limit, smallest = _TIGHT_FACTOR * smallest, search.minimum(tiles=True)
+        found += candidates(search, request, tiles=True, limit_bytes=limit, advance=advance)
     if not found:
         raise _does_not_fit(search, request, smallest)
+    found += within_lower_budgets(found, request)
     best = min(found, key=lambda candidate: candidate.rank)
     lowest_bytes = lowest.minimum(tiles=True)
     if (stock := stock_plan(whole, request, lowest_bytes)) is not None:
@@ -78,7 +80,8 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         threads=request.threads,
         whole_peak_bytes=max(request.start_bytes, int(whole.costs.peaks_from(0)[-1])),
         smallest_budget_bytes=lowest_bytes,
-        latency_s=best.residency_plan.latency_s,
+        latency_s=best.latency_s,
+        storage_latency_s=best.storage_s,
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,
@@ -91,7 +94,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
 
 def _fits(whole: CostedModel, request: Request) -> bool:
     """Return whether a model keeps within the budget as one partition; then tables stay in memory."""
-    (segment,) = segments_between(whole.graph, whole.costs, ())
+    (segment,) = whole.segments.between(())
     return request.budget_bytes is None or segment.alone_bytes <= request.budget_bytes
 
 
@@ -105,10 +108,15 @@ def _readings(graph: Graph) -> Iterator[Change]:
 def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> DoesNotFit:
     """Return the refusal of a budget: it names the operator that needs most after the splits that the budget requires."""
     assert request.budget_bytes is not None
+    remedy = f"the smallest budget that works is {megabytes_up(smallest)}"
+    if (freest := _freest_minimum(search.whole.model, request)) < smallest:
+        remedy = f"without options for splitting {megabytes_up(freest)} would do; with them {remedy}"
+    remedy += _with_less(request)
     if request.budget_bytes < request.start_bytes:
+        libraries = "onnxruntime" if request.device.interface == "c" else "numpy, onnxruntime"
         return DoesNotFit(
-            f"the runtime itself (Python, numpy, onnxruntime) needs {megabytes_up(request.start_bytes)} to start, the "
-            f"budget is {megabytes_down(request.budget_bytes)}; the smallest budget that works is {megabytes_up(smallest)}",
+            f"the runtime itself (Python, {libraries}) needs {megabytes_up(request.start_bytes)} to start, the "
+            f"budget is {megabytes_down(request.budget_bytes)}; {remedy}",
             operator=None,
             needed_bytes=request.start_bytes,
             smallest_budget_bytes=smallest,
@@ -126,8 +134,23 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
         else f"no plan fits {what} with its inputs and outputs into {budget}"
     )
     return DoesNotFit(
-        f"{problem}; the smallest budget that works is {megabytes_up(smallest)}",
+        f"{problem}; {remedy}",
         operator=operator.name,
         needed_bytes=min(needed, smallest),
         smallest_budget_bytes=smallest,
     )
+
+
+def _freest_minimum(model: Model, request: Request) -> float:
+    """Return the smallest budget without the user's options for splitting; infinity where there are none."""
+    free = replace(request, split="auto", policy="auto", tile="auto", max_params=None, shards=())
+    return minimum_budget(model, free) if free != request else math.inf
+
+
+def _with_less(request: Request) -> str:
+    """Return how much less onnxruntime's C interface would take, if the runtime might use it."""
+    if not request.images or request.device.interface == "c":
+        return ""
+    less = replace(request, device=request.device.with_interface("c"))
+    saved = megabytes_down(request.start_bytes - less.start_bytes)
+    return f", and about {saved} less with --interface c, for pictures by hyps-run alone"

@@ -11,6 +11,7 @@ from hyps.passes.sharding.layouts import METHODS, Method
 CutMode = Literal["auto", "mandatory", "pooling", "layers"]
 Policy = Literal["auto", "output", "input", "spatial"]
 Tile = Literal["auto", "off"]
+HighestTier = Literal["auto", "arena", "lean"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class Request:
     """The limits and options of a plan: a budget in bytes, the thesis's threshold in parameters, or both; the device.
 
     ``shards`` are split whatever the budget. ``policy`` is the one method by which other operators may be split, or any.
-    ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``images`` says that the
+    ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``tier`` is the highest of the
+    tiers in `hyps.runtime.bundle.manifest.SessionRecord` that steps may have, ``auto`` any. ``images`` says that the
     runtime will decode pictures, which takes more memory than reading tensors. ``tunable`` leaves room for the layouts of a
     processor in every step, so that all can be tuned.
     """
@@ -38,6 +40,7 @@ class Request:
     shards: tuple[RequestedShard, ...] = ()
     policy: Policy = "auto"
     tile: Tile = "auto"
+    tier: HighestTier = "auto"
     threads: int = 1
     images: bool = False
     tunable: bool = False

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 #: The beam looks at no more ready tasks of a state than this, the earliest in the given order.
 BEAM_READY_TASKS = 32
@@ -23,8 +24,7 @@ BEAM_READY_TASKS = 32
 WAITING_STATES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStep:
+class TaskStep(NamedTuple):
     """One operator of a task: the bytes that it makes, needs only while it runs (negative: in place), and frees.
 
     ``shared`` are tensors that other tasks read, too: (bytes, tasks as bits); the bytes are freed once those are finished.
@@ -96,13 +96,14 @@ def peak(graph: TaskGraph, order: Iterable[int]) -> int:
 
 def _run(task: Task, live: int, finished: int) -> tuple[int, int]:
     """Return the most live bytes while a task runs, and the live bytes afterwards."""
-    highest = 0
-    for step in task.steps:
-        live += step.made_bytes
-        highest = max(highest, live + step.extra_bytes)
-        live -= step.freed_bytes
-        for nbytes, readers in step.shared:
-            if not readers & ~finished:
+    highest, unfinished = 0, ~finished
+    for made, extra, freed, shared in task.steps:
+        live += made
+        if live + extra > highest:
+            highest = live + extra
+        live -= freed
+        for nbytes, readers in shared:
+            if not readers & unfinished:
                 live -= nbytes
     return highest, live
 
@@ -132,12 +133,10 @@ def _shortest_path(graph: TaskGraph, below: int, max_states: int) -> TaskOrder:
         ready = ready if path is None else _ready_after(graph, successors, ready, path[0], finished)
         if len(visited) > max_states or len(queue) > WAITING_STATES * max_states:
             return TaskOrder(order=None, exact=False, states=len(visited))
-        runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready]
-        for index, needed, live_after in _harmless(runs, highest, live) or runs:
-            now = finished | 1 << index
-            if max(highest, needed) < below and now not in visited:
-                state = (max(highest, needed), unfinished - 1, next(number), live_after, now, ready, (index, path))
-                heappush(queue, state)
+        for index, needed, live_after in _runs(graph, ready, highest, live, finished):
+            now, worst = finished | 1 << index, max(highest, needed)
+            if worst < below and now not in visited:
+                heappush(queue, (worst, unfinished - 1, next(number), live_after, now, ready, (index, path)))
     return TaskOrder(order=None, exact=True, states=len(visited))
 
 
@@ -149,8 +148,7 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
     for _ in graph.tasks:
         following: dict[int, _State] = {}
         for finished, (highest, live, ready, path) in states.items():
-            runs = [(index, *_run(graph.tasks[index], live, finished)) for index in ready[:BEAM_READY_TASKS]]
-            for index, needed, live_after in _harmless(runs, highest, live) or runs:
+            for index, needed, live_after in _runs(graph, ready[:BEAM_READY_TASKS], highest, live, finished):
                 now, worst = finished | 1 << index, max(highest, needed)
                 if worst < below and (now not in following or worst < following[now][0]):
                     following[now] = (worst, live_after, ready, (index, path))
@@ -159,9 +157,15 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
     return next((_path_order(path) for _, _, _, path in states.values()), None)
 
 
-def _harmless(runs: list[_Run], highest: int, live: int) -> list[_Run]:
-    """Return the first run that raises no peak and leaves no more bytes live, as a list; empty if there is none."""
-    return next(([run] for run in runs if run[1] <= highest and run[2] <= live), [])
+def _runs(graph: TaskGraph, ready: tuple[int, ...], highest: int, live: int, finished: int) -> list[_Run]:
+    """Return how each ready task would run; or only the first that raises no peak and leaves no more bytes live."""
+    runs = []
+    for index in ready:
+        needed, live_after = _run(graph.tasks[index], live, finished)
+        if needed <= highest and live_after <= live:
+            return [(index, needed, live_after)]
+        runs.append((index, needed, live_after))
+    return runs
 
 
 def _successors(graph: TaskGraph) -> list[list[int]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hyps.passes.cost.blocked_layout import computes_in_blocks, layout_costs
 from hyps.passes.graph import Graph
-from hyps.passes.planning.partitions import segments_between
+from hyps.passes.planning.partitions import Segments
 from hyps.passes.planning.plan import Plan
 
 
@@ -22,6 +22,6 @@ def tuned_bytes(graph: Graph, plan: Plan, process_bytes: int) -> Mapping[str, in
     if not tunable:
         return {}
     *cuts, _ = itertools.accumulate(len(partition.operators) for partition in plan.partitions)
-    segments = segments_between(graph, layout_costs(graph, plan.threads, process_bytes), tuple(cuts))
+    segments = Segments(graph, layout_costs(graph, plan.threads, process_bytes)).between(tuple(cuts))
     found = {partition.name: segment.alone_bytes for partition, segment in zip(plan.partitions, segments, strict=True)}
     return {name: found[name] for name in tunable}

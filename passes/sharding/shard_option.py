@@ -95,7 +95,8 @@ class ShardOption:
         merged = self.result_bytes * (2 * count if self.layout.axis is None else 2)
         read = (count - 1) * sum(self.constants) if self.layout.method == "spatial" else 0
         copied = merged + count * self.sliced_bytes(count)
-        return count * device.step_s + copied / device.memory_bytes_per_s + read / device.weights_bytes_per_s
+        moved = copied / device.memory_bytes_per_s + read / device.weights_bytes_per_s
+        return count * (device.step_s + device.open_s) + moved
 
     def inexact_reason(self, count: int) -> str | None:
         """Return why the result of ``count`` shards may differ in the last bits; None if it may not."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.bundle.owned_folders import REPLACED, owned_folder
 from hyps.runtime.errors import HypsError
+from hyps.runtime.signals import commit
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The folder of a bundle that holds its partitions and their weights.
@@ -48,10 +49,11 @@ def whole_or_absent(path: Path, error: type[HypsError]) -> Iterator[Path]:
             folder.chmod(0o755)
             (folder / PARTITIONS).mkdir()
             yield folder
-            if replaces:
-                _replace(folder, path)
-            else:
-                folder.rename(path)  # fails if something appeared there meanwhile
+            with commit():
+                if replaces:
+                    _replace(folder, path)
+                else:
+                    folder.rename(path)  # fails if something appeared there meanwhile
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise error(f"no space left to write {path}; free some, or name another disk with -o") from None

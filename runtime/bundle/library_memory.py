@@ -1,6 +1,8 @@
 """Say what the runtime's process holds besides a network, with each version of onnxruntime that was measured.
 
 The planner charges these bytes. The runtime compares the version that a bundle was planned for with the one that it has.
+There are two *interfaces* to onnxruntime: its Python module with numpy, which runs everything; and its C library alone,
+by which ``hyps-run`` runs pictures, and which takes less.
 
 Machine: x86-64 (AMD EPYC, a virtual machine), Linux 6.1 and 6.18, Python 3.11, numpy 2, glibc's malloc, by the recipe of
 `hyps.runtime.execution.session`. What differs between versions is the library itself: its code and constants, whose pages
@@ -12,12 +14,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+from hyps.runtime.errors import BudgetError
 from hyps.runtime.units import megabytes_up
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
+
+
+Interface = Literal["python", "c"]
+#: The minor numbers of the first and the last version 1.x whose C library was tried (`hyps.runtime.execution.c_api`).
+OLDEST_C_MINOR, NEWEST_C_MINOR = 23, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +44,21 @@ class LibraryMemory:
 
 #: Oldest first. process_bytes: the peak of networks under small budgets, less what is counted for weights, activations,
 #: workspace, operators and sessions, was at most 48.7 MB with 1.31 and 51.0 MB with 1.32. With 1.23 it was 2.5 MB less than
-#: with 1.31. start_bytes: on bundles of small networks 46.6, 49.8 and 51.5 MB. They were 55.9 MB with 1.31 before the
-#: pages of the imports were given back, and leave room for processors and kernels on which nobody measured that.
+#: with 1.31. With 1.28 the peaks of four bundles were 2.3 to 3.2 MB less than with 1.32, which is as with 1.31.
+#: start_bytes: on bundles of small networks 46.6 (1.23), 49.8 (1.31) and 51.5 MB (1.32). They were 55.9 MB with 1.31 before
+#: the pages of the imports were given back, and leave room for processors and kernels on which nobody measured that.
 MEASURED: Final = (
     LibraryMemory(version="1.23", start_bytes=55_000_000, process_bytes=49_000_000),
+    LibraryMemory(version="1.28", start_bytes=58_500_000, process_bytes=51_000_000),
     LibraryMemory(version="1.31", start_bytes=58_500_000, process_bytes=51_000_000),
     LibraryMemory(version="1.32", start_bytes=58_500_000, process_bytes=52_500_000),
+)
+#: By the C interface, on photographs, less what decoding them is charged: process_bytes were at most 26.0, 28.4 and 30.3 MB
+#: on two networks under six budgets each, nine with 1.32; start_bytes 29 to 32 MB.
+MEASURED_C: Final = (
+    LibraryMemory(version="1.23", start_bytes=34_000_000, process_bytes=27_500_000),
+    LibraryMemory(version="1.31", start_bytes=36_000_000, process_bytes=30_000_000),
+    LibraryMemory(version="1.32", start_bytes=36_000_000, process_bytes=32_000_000),
 )
 #: What is added for a version older or newer than all that were measured: twice what the last of them added.
 MARGIN_BYTES: Final = 3_000_000
@@ -61,15 +78,16 @@ def short_version(version: str) -> str:
     return f"{int(found[1])}.{int(found[2])}"
 
 
-def library_memory(version: str) -> LibraryMemory:
-    """Return what a version of onnxruntime takes.
+def library_memory(version: str, interface: Interface = "python") -> LibraryMemory:
+    """Return what a version of onnxruntime takes by one of its interfaces.
 
     One between two that were measured takes as much as the costlier of them. One outside takes as much as the nearest, and
     a margin. Raises `ValueError` for text that is no version.
     """
     short = short_version(version)
-    older = [each for each in MEASURED if _numbers(each.version) <= _numbers(short)]
-    newer = [each for each in MEASURED if _numbers(each.version) >= _numbers(short)]
+    measured = MEASURED_C if interface == "c" else MEASURED
+    older = [each for each in measured if _numbers(each.version) <= _numbers(short)]
+    newer = [each for each in measured if _numbers(each.version) >= _numbers(short)]
     near = [*older[-1:], *newer[:1]]
     margin = 0 if older and newer else MARGIN_BYTES
     return LibraryMemory(
@@ -80,12 +98,12 @@ def library_memory(version: str) -> LibraryMemory:
     )
 
 
-def installed_memory(version: str) -> LibraryMemory:
+def installed_memory(version: str, interface: Interface = "python") -> LibraryMemory:
     """Return what the library takes that calls itself ``version``, which may be any text: somebody built it."""
     try:
-        return library_memory(version)
+        return library_memory(version, interface)
     except ValueError:
-        return library_memory(_UNKNOWN)
+        return library_memory(_UNKNOWN, interface)
 
 
 def is_measured(version: str) -> bool:
@@ -99,21 +117,35 @@ def measured_versions() -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def missing_bytes(manifest: Manifest, version: str) -> int:
+def missing_bytes(manifest: Manifest, version: str, interface: Interface = "python") -> int:
     """Return how much the predicted peak exceeds the budget with this version of onnxruntime; 0 where it does not."""
-    planned, found = library_memory(manifest.target.onnxruntime), installed_memory(version)
+    target = manifest.target
+    planned, found = library_memory(target.onnxruntime, target.planned_interface), installed_memory(version, interface)
     more = max(found.process_bytes - planned.process_bytes, found.start_bytes - planned.start_bytes)
     return max(0, max(step.peak_bytes for step in manifest.steps) + more - manifest.budget_bytes)
 
 
-def version_warning(manifest: Manifest, version: str) -> str | None:
+def version_warning(manifest: Manifest, version: str, interface: Interface = "python") -> str | None:
     """Return what is wrong with running a bundle on this version of onnxruntime; None where its budget holds."""
-    if not (missing := missing_bytes(manifest, version)):
+    if not (missing := missing_bytes(manifest, version, interface)):
         return None
     planned, found = manifest.target.onnxruntime, installed_memory(version).version
     return (
         f"the budget was planned for onnxruntime {planned}, and {version} may take {megabytes_up(missing)} more than it "
         f"allows; compile again with --onnxruntime {found}"
+    )
+
+
+def check_interface(
+    manifest: Manifest, version: str, interface: Interface, remedy: str = "compile again without --interface c"
+) -> None:
+    """Raise `BudgetError` where a budget was planned for the C interface and the Python module exceeds it."""
+    if manifest.target.planned_interface == interface or not (missing := missing_bytes(manifest, version, interface)):
+        return
+    raise BudgetError(
+        f"the budget was planned for pictures that hyps-run computes by onnxruntime's C interface (1.{OLDEST_C_MINOR} to "
+        f"1.{NEWEST_C_MINOR}); anything else needs {megabytes_up(missing)} more than it allows",
+        remedy,
     )
 
 

@@ -125,12 +125,24 @@ class TargetRecord(Record, frozen=True, kw_only=True):
     """The device that the bundle was planned for, and what its budget allows for.
 
     That is at most so many ``threads``, and an ``onnxruntime`` that takes as much memory as this version, or less
-    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31.
+    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31. ``interface``: present where the
+    budget allows for no more than onnxruntime's C interface, by which ``hyps-run`` computes pictures.
     """
 
     name: str
     threads: Positive
     onnxruntime: Version = "1.31"
+    interface: Literal["c"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def planned_library(self) -> str:
+        """The library that the budget allows for, as text."""
+        return f"onnxruntime up to {self.onnxruntime}" + (" by its C interface" if self.interface else "")
+
+    @property
+    def planned_interface(self) -> Literal["python", "c"]:
+        """The interface to onnxruntime whose memory the budget allows for."""
+        return self.interface or "python"
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):
@@ -456,6 +468,13 @@ class Manifest(Record, frozen=True, kw_only=True):
         for step in self.tuned.steps if self.tuned else ():
             files += step.partition.files if step.partition else ()
         return tuple({file.path: file for file in files}.values())
+
+    @property
+    def takes_pictures_alone(self) -> bool:
+        """Whether it takes pictures, and numpy is not needed for strings or for reading rows."""
+        known = {*STORAGE_TYPES, *PACKED_TYPES}
+        has_numbers = all(tensor.dtype in known for tensor in self.tensors.values())
+        return self.preprocess is not None and has_numbers and not any(step.rows for step in self.steps)
 
     @property
     def streams_weights(self) -> bool:

@@ -83,6 +83,11 @@ def open_sessions(steps: Sequence[StepMemory], budget_bytes: int) -> OpenSession
     return OpenSessions(stay_open=tuple(stay_open), base_bytes=tuple(bases))
 
 
+def closed_sessions(steps: Sequence[StepMemory]) -> OpenSessions:
+    """Keep no session open."""
+    return OpenSessions(stay_open=(False,) * len(steps), base_bytes=tuple(step.alone_bytes for step in steps))
+
+
 def pin_highest_peaks(
     weights_bytes: Sequence[int], base_bytes: Sequence[int], budget_bytes: int, limit_bytes: int
 ) -> list[int]:

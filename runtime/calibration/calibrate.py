@@ -72,6 +72,7 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
         ("Conv", f"{target.conv_macs_per_s / 1e9:.1f} G/s", f"multiply-adds; by threads {by_threads}"),
         ("Gemm", f"{target.gemm_macs_per_s / 1e9:.1f} G/s", "multiply-adds, in cache"),
         ("Gemm, one row", f"{megabytes(target.gemv_bytes_per_s)}/s", "of weights, from memory"),
+        ("step", f"{target.step_us / 1e3:.2f} ms", f"and {target.open_us / 1e3:.2f} ms where its session is opened"),
     ]
     if rate := target.decompression_bytes_per_s:
         rows.append(("decompression", f"{megabytes(rate)}/s", "of compressed weights, by one thread"))

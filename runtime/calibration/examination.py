@@ -95,8 +95,9 @@ def _version_warning(manifest: Manifest, broken: list[str]) -> str | None:
     """Return what is wrong with the bundle's budget on the onnxruntime that is installed here; None where it holds."""
     from hyps.runtime.bundle.library_memory import version_warning
 
+    planned = manifest.target.planned_interface
     try:
-        return None if "onnxruntime" in broken else version_warning(manifest, version("onnxruntime"))
+        return None if "onnxruntime" in broken else version_warning(manifest, version("onnxruntime"), planned)
     except (PackageNotFoundError, ValueError):
         return None
 

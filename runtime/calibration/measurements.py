@@ -21,6 +21,7 @@ from hyps.runtime.errors import DeviceError
 if TYPE_CHECKING:
     from hyps.runtime.calibration.baseline import Baseline
     from hyps.runtime.calibration.rates import Rates
+    from hyps.runtime.calibration.step_costs import StepCosts
 
 #: `measure` announces each of these before it begins.
 MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
@@ -39,6 +40,7 @@ class DeviceMeasurements:
     storage: StorageProbe
     processor: Processor
     rates: Rates
+    steps: StepCosts
     decompression_bytes_per_s: int | None
     baseline: Baseline
 
@@ -57,10 +59,12 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     from hyps.runtime.calibration.baseline import baseline
     from hyps.runtime.calibration.decompression import decompression_bytes_per_s
     from hyps.runtime.calibration.rates import rates
+    from hyps.runtime.calibration.step_costs import step_costs
 
     announce(next(stages))
     cores = processor()
     speed = rates(cores.cores, cores.cache_bytes, memory.available_bytes)
+    steps = step_costs(speed.threads)
     decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
@@ -71,6 +75,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
         storage=disk,
         processor=cores,
         rates=speed,
+        steps=steps,
         decompression_bytes_per_s=decompressed,
         baseline=own,
     )

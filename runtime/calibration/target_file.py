@@ -34,6 +34,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     conv_macs_per_s: int
     gemm_macs_per_s: int
     gemv_bytes_per_s: int
+    depthwise_macs_per_s: int
+    memory_bytes_per_s: int
+    fresh_bytes_per_s: int
+    open_us: int
+    open_node_us: int
+    step_us: int
     decompression_bytes_per_s: int | None
     sources: dict[str, str]
 
@@ -63,6 +69,12 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         conv_macs_per_s=rates.conv_macs_per_s,
         gemm_macs_per_s=rates.gemm_macs_per_s,
         gemv_bytes_per_s=rates.gemv_bytes_per_s,
+        depthwise_macs_per_s=measured.steps.depthwise_macs_per_s,
+        memory_bytes_per_s=measured.steps.memory_bytes_per_s,
+        fresh_bytes_per_s=measured.steps.fresh_bytes_per_s,
+        open_us=measured.steps.open_us,
+        open_node_us=measured.steps.open_node_us,
+        step_us=measured.steps.step_us,
         decompression_bytes_per_s=measured.decompression_bytes_per_s,
         sources=_sources(measured),
     )
@@ -108,7 +120,8 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
         "process": f"VmHWM of hyps-run on a tiny network, on a tensor and on a picture of {width} x {height}",
         "threads": f"1e9 multiply-adds a second of the Conv by threads: {by_threads}",
         "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
-        f"over {weights_mb:.0f} MB",
+        f"over {weights_mb:.0f} MB; a depthwise 3x3 Conv, 96 channels of 56 x 56",
+        "steps": "best times to copy memory, to take new pages, to open sessions of 1 and of 24 operators, to run one",
     }
     if measured.decompression_bytes_per_s:
         methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}

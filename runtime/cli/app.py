@@ -71,10 +71,15 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from hyps.runtime.execution.lean_imports import import_libraries
-
-    import_libraries()
-    from hyps.runtime.cli.run import run_inputs
+    from hyps.runtime.cli.interface_choice import c_library
     from hyps.runtime.cli.run_options import run_options
 
-    return run_inputs(run_options(options))
+    valid = run_options(options)
+    library = c_library(valid)
+    if library is None:
+        from hyps.runtime.execution.lean_imports import import_libraries
+
+        import_libraries()
+    from hyps.runtime.cli.run import run_inputs
+
+    return run_inputs(valid, library)

@@ -12,6 +12,7 @@ import msgspec
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
+from hyps.runtime.execution.tensor import shape_of
 from hyps.runtime.io.files import save, save_profile
 from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import json_text, note, say, show
@@ -21,7 +22,7 @@ from hyps.runtime.units import megabytes
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest, Step
     from hyps.runtime.cli.run_options import RunOptions
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
     from hyps.runtime.io.archive import ResultArchive
 
 
@@ -83,7 +84,8 @@ class Reporter(Observer):
         self._profiles.append(profile)
         step = self._steps[profile.name]
         self._note(
-            f"{step.name}: {len(step.operators)} operators, ready in {profile.load_s * 1e3:,.1f} ms, ran "
+            f"{step.name}: {len(step.operators)} operators, weights in {profile.wait_s * 1e3:,.1f} ms, "
+            f"session in {profile.open_s * 1e3:,.1f} ms, ran "
             f"{profile.run_s * 1e3:,.1f} ms; {_weights(step)}; {megabytes(profile.read_bytes)} read from storage; "
             f"{megabytes(profile.resident_bytes)} resident, predicted peak {megabytes(step.peak_bytes)}; "
             f"keeps {', '.join(step.live) or 'nothing'}"
@@ -111,7 +113,7 @@ class Reporter(Observer):
         record = ResultRecord(
             input=result.name,
             top=top_classes(self._manifest, result.outputs, options.top),
-            outputs={name: tuple(values.shape) for name, values in result.outputs.items()},
+            outputs={name: shape_of(values) for name, values in result.outputs.items()},
             latency_s=result.compute_s,
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,

@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING
 
 from hyps.runtime.cli.reporter import Reporter
 from hyps.runtime.errors import InputError
-from hyps.runtime.io.inputs import InputQueue, sources
+from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSource, sources
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from hyps.runtime.cli.run_options import EngineOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
     from hyps.runtime.io.archive import ResultArchive
 
 
-def run_inputs(options: RunOptions) -> int:
-    """Run every input and report its result; return the exit code. Raises `RuntimeFault`."""
+def run_inputs(options: RunOptions, library: Path | None) -> int:
+    """Run every input and report its result; return the exit code. Raises `RuntimeFault`.
+
+    Pictures go through the C ``library`` of onnxruntime, if there is one; else its Python module computes.
+    """
     if options.engine.is_remote and options.report.verbose:
         from hyps.runtime.terminal.logs import log_to_stderr
 
         log_to_stderr("hyps-run", verbose=True)
-    with closing(open_engine(options.engine)) as engine:
-        inputs = [*sources(options.inputs)]
+    with closing(open_engine(options.engine, library)) as engine:
+        inputs: list[AnySource] = [
+            PictureSource(source=each) if library and isinstance(each, InputSource) else each
+            for each in sources(options.inputs)
+        ]
         if options.report.save and len(inputs) != 1:
             raise InputError(f"--save keeps the outputs of one input, not of {len(inputs)}; run them one by one")
         status = 0
@@ -37,8 +44,8 @@ def run_inputs(options: RunOptions) -> int:
         return status
 
 
-def open_engine(options: EngineOptions) -> Engine:
-    """Open the engine that the options name. Raises `RuntimeFault`.
+def open_engine(options: EngineOptions, library: Path | None) -> Engine:
+    """Open the engine that the options name; the local one with a C ``library``, if there is one. Raises `RuntimeFault`.
 
     Each engine is imported only where it is used: the local one costs the device no memory for the others.
     """
@@ -52,6 +59,12 @@ def open_engine(options: EngineOptions) -> Engine:
         return ClusterEngine(options.bundle, options.url, options.join, repeat=options.repeat)
     from hyps.runtime.execution.local_engine import LocalEngine
 
+    interface = None
+    if library:
+        from hyps.runtime.execution.c_api.session import c_interface
+
+        interface = c_interface(library)
+
     return LocalEngine.load(
         options.bundle,
         threads=options.threads,
@@ -60,6 +73,7 @@ def open_engine(options: EngineOptions) -> Engine:
         repeat=options.repeat,
         batch=options.batch,
         profile=options.profile,
+        interface=interface,
         is_tuned=options.is_tuned,
     )
 

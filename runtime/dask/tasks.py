@@ -29,7 +29,8 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
-from hyps.runtime.execution.session import TensorValue, memory_of
+from hyps.runtime.execution.session import memory_of
+from hyps.runtime.execution.tensor import TensorValue
 
 #: For each input, its tensors by name, or the error that left it without tensors.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]

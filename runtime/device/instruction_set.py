@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,6 @@ def instruction_set() -> InstructionSet:
         text = ""
     match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     flags = match[1].split() if match else []
-    machine = platform.machine()
+    machine = os.uname().machine
     chosen = {flag for flag in flags if machine not in ("x86_64", "AMD64") or _X86.fullmatch(flag)}
     return InstructionSet(machine=machine, features=tuple(sorted(chosen)))

@@ -25,8 +25,8 @@ from hyps.runtime.execution.engine import (
     failed_run,
 )
 from hyps.runtime.execution.executor import Executor, ReadyStep
-from hyps.runtime.execution.session import TensorValue
 from hyps.runtime.execution.spill import TensorStore
+from hyps.runtime.execution.tensor import TensorValue
 
 
 def run_batch(

@@ -11,19 +11,18 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import Outputs, check_inputs
+from hyps.runtime.execution.tensor import TensorValue
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
 
-#: A model's inputs by name.
-InputTensors = Mapping[str, NDArray[Any]]
+#: A model's inputs by name: numpy arrays, or a `RawTensor` for onnxruntime's C interface.
+InputTensors = Mapping[str, TensorValue]
 #: The part of the budget that stays free while an input is read.
 ROOM_MARGIN_BYTES = 3_000_000
 

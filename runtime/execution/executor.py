@@ -11,71 +11,51 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
-from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory, storage_bytes_read
+from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
 from hyps.runtime.errors import BudgetError, DeviceError, InputError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
-from hyps.runtime.execution.session import (
-    ActivationArenaFull,
-    Session,
-    SessionOpener,
-    TensorValue,
-    dtype_name,
-    dtype_of,
-    open_session,
-    shape_of,
-    start_onnxruntime,
-    to_numpy,
-)
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, Session, SessionOpener
 from hyps.runtime.execution.session_pool import SessionPool
+from hyps.runtime.execution.step_profile import StepMeter, StepProfile
+from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 from hyps.runtime.execution.weight_residency import WeightResidency
 
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
+Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
 
-#: A model's outputs by name.
-Outputs = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepProfile:
-    """One step's measurements: seconds to load weights and session, seconds to run, bytes read from storage, resident bytes.
-
-    Bytes read ahead for the next step count towards the step that runs meanwhile.
-    """
-
-    name: str
-    load_s: float
-    run_s: float
-    read_bytes: int
-    resident_bytes: int
-
 
 class ReadyStep:
-    """A step whose weights are in memory and whose session is open."""
+    """A step whose weights are in memory, since the time ``loaded_at``, and whose session is open."""
 
-    def __init__(self, session: Session, step: Step) -> None:
+    def __init__(self, session: Session, step: Step, loaded_at: float) -> None:
         self._session: Session | None = session
         self._step = step
+        self.loaded_at = loaded_at
 
-    def run(self, held: MutableMapping[str, TensorValue]) -> None:
-        """Run the step on the tensors of one inference, and drop those that no later step needs."""
+    def run(self, held: MutableMapping[str, TensorValue]) -> float:
+        """Run the step on the tensors of one inference, and drop those that no later step needs.
+
+        Return the seconds of it that the session computed.
+        """
         assert self._session
         held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
         for name in held.keys() - set(self._step.live):
             del held[name]
+        return self._session.run_s
 
     def release(self) -> None:
         """Drop the session."""
@@ -91,7 +71,8 @@ class Executor:
         manifest: Manifest,
         *,
         threads: int | None = None,
-        opener: SessionOpener = open_session,
+        interface: OrtInterface | None = None,
+        opener: SessionOpener | None = None,
         verify: bool = True,
     ) -> None:
         if threads is not None and not 1 <= threads <= manifest.target.threads:
@@ -101,6 +82,8 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
+        self.interface = interface or _python_interface()
+        opener = opener or self.interface.open_session
         self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
         self._arena: ActivationArena | None = None
         read_bytes = sum(step.read_bytes for step in manifest.steps)
@@ -117,11 +100,16 @@ class Executor:
         self._opened_before = 0
         self._code = CodePages()
         self.trim()
-        start_onnxruntime()
+        self.interface.start()
         if manifest.activations:
-            self._arena = claim_arena(self, manifest.activations)
+            self._arena = claim_arena(self, manifest.activations, self.interface.register_arena)
             self._sessions.has_arena = self._arena is not None
         self.trim()
+
+    @property
+    def has_arena(self) -> bool:
+        """Whether activations are in the arena that the manifest asks for."""
+        return self._arena is not None
 
     def trim(self) -> None:
         """Give back the resident pages that no step needs (see `CodePages`)."""
@@ -149,7 +137,7 @@ class Executor:
 
     def run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, TensorValue],
         step_done: Callable[[StepProfile | None], None] = lambda _: None,
         *,
         again: bool = False,
@@ -157,7 +145,7 @@ class Executor:
     ) -> Outputs:
         """Return the model's outputs by name, computed from its ``inputs`` by name.
 
-        ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (two reads of
+        ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (three reads of
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
@@ -169,7 +157,7 @@ class Executor:
 
     def _run(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, TensorValue],
         step_done: Callable[[StepProfile | None], None],
         *,
         again: bool,
@@ -177,20 +165,14 @@ class Executor:
     ) -> Outputs:
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
-            started, read_before = time.perf_counter(), storage_bytes_read() if profile else 0
-            measured = None
+            meter = StepMeter(step.name, self._residency.hash_s) if profile else None
             with self.step(index, again=again) as ready:
-                opened = time.perf_counter()
-                ready.run(held)
-                if profile:
-                    measured = StepProfile(
-                        name=step.name,
-                        load_s=opened - started,
-                        run_s=time.perf_counter() - opened,
-                        read_bytes=storage_bytes_read() - read_before,
-                        resident_bytes=memory().resident_bytes,
-                    )
-            step_done(measured)
+                if meter:
+                    meter.loaded(ready.loaded_at)
+                run_s = ready.run(held)
+                if meter:
+                    meter.ran(run_s)
+            step_done(meter.profile() if meter else None)
         return self.outputs(held)
 
     @contextmanager
@@ -202,8 +184,9 @@ class Executor:
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
         self._residency.enter(index, again=again)
+        loaded_at = time.perf_counter()
         try:
-            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step)
+            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step, loaded_at)
             if index == self._first_session and self._opened_before != self._sessions.opened:
                 self._opened_before = self._sessions.opened
                 self.trim()  # of code that opens sessions
@@ -224,7 +207,7 @@ class Executor:
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
-        return {output.name: to_numpy(held[output.name]) for output in self.manifest.outputs}
+        return {output.name: self.interface.to_output(held[output.name]) for output in self.manifest.outputs}
 
 
 def load_executor(
@@ -233,26 +216,41 @@ def load_executor(
     threads: int | None = None,
     verify: bool = True,
     adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    opener: SessionOpener = open_session,
+    interface: OrtInterface | None = None,
+    opener: SessionOpener | None = None,
     is_tuned: bool = True,
+    keeps_budget: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
-    the schedule. ``is_tuned`` takes the tuned partitions of a tuned bundle. Raises `BundleError` when the bundle is not
-    whole, or not tuned for this processor.
+    the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+
+    Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
+    was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
     """
-    manifest = adapt(_schedule(read_manifest(bundle), is_tuned=is_tuned))
+    manifest = read_manifest(bundle)
+    interface = interface or _python_interface()
+    manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
+    if keeps_budget:
+        check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
-    return Executor(bundle, manifest, threads=threads, opener=opener, verify=verify)
+    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
 
 
-def _schedule(manifest: Manifest, *, is_tuned: bool) -> Manifest:
+def _python_interface() -> OrtInterface:
+    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
+
+    return python_interface()
+
+
+def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
     """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
     if not manifest.tuned or not is_tuned:
         return untuned(manifest)
     here = instruction_set()
-    return tuned(manifest, here.machine, here.features, ort.__version__)
+    return tuned(manifest, here.machine, here.features, version)
 
 
 def _is_available(nbytes: int) -> bool:
@@ -263,7 +261,7 @@ def _is_available(nbytes: int) -> bool:
         return False
 
 
-def check_inputs(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> None:
+def check_inputs(manifest: Manifest, inputs: Mapping[str, TensorValue]) -> None:
     """Raise `InputError` unless ``inputs`` are exactly the model's, with its dtypes and shapes."""
     expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
     for name in inputs:
@@ -279,7 +277,7 @@ def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, sh
     """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
     kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
     if kind == record.dtype and tuple(shape) == record.shape:
-        if isinstance(dtype, np.dtype) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
+        if not isinstance(dtype, str) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
             raise InputError(
                 f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
                 f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",

@@ -12,8 +12,6 @@ from operator import length_hint
 from pathlib import Path
 from typing import Self
 
-import onnxruntime as ort
-
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
@@ -28,7 +26,7 @@ from hyps.runtime.execution.engine import (
     run_in_turn,
 )
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
-from hyps.runtime.execution.session import open_session
+from hyps.runtime.execution.interface import OrtInterface, SessionOpener
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 
@@ -64,6 +62,7 @@ class LocalEngine:
         repeat: int,
         batch: int,
         profile: bool,
+        interface: OrtInterface | None = None,
         is_tuned: bool = True,
     ) -> Self:
         """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does."""
@@ -75,8 +74,16 @@ class LocalEngine:
 
             return batch_manifest(manifest, min(batch, most_inputs(manifest)))
 
-        opener = partial(open_session, custom_ops=custom_ops)
-        executor = load_executor(bundle, threads=threads, verify=verify, adapt=adapted, opener=opener, is_tuned=is_tuned)
+        opener = _with_custom_ops(custom_ops) if custom_ops else None
+        executor = load_executor(
+            bundle,
+            threads=threads,
+            verify=verify,
+            adapt=adapted,
+            interface=interface,
+            opener=opener,
+            is_tuned=is_tuned,
+        )
         follows = is_tuned or not read_manifest(bundle).tuned
         return cls(executor, repeat=repeat, batch=batch, profile=profile, is_tuned=follows)
 
@@ -90,9 +97,9 @@ class LocalEngine:
 
         A batch yields an input's result when the last step ran over it. Raises `RuntimeFault` for a faulty bundle.
         """
-        observer, waiting = observer or Observer(), iter(inputs)
+        observer, waiting, interface = observer or Observer(), iter(inputs), self._executor.interface
         observer.opened(self.manifest, self._executor.threads)
-        if unplanned := version_warning(self.manifest, ort.__version__):
+        if unplanned := version_warning(self.manifest, interface.version, interface.kind):
             observer.warning(unplanned)
         if not self._is_tuned:
             observer.warning("this is a tuned bundle, and --untuned runs it as it was compiled, which is slower")
@@ -130,3 +137,9 @@ class LocalEngine:
 
     def _room_bytes(self) -> int:
         return self._executor.room_bytes() - ROOM_MARGIN_BYTES
+
+
+def _with_custom_ops(library: Path) -> SessionOpener:
+    from hyps.runtime.execution.session import open_session  # it imports numpy and onnxruntime
+
+    return partial(open_session, custom_ops=library)

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
-
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, Step, WeightRecord
-from hyps.runtime.execution.row_reader import RowReader
-from hyps.runtime.execution.session import Session, SessionOpener, TensorValue
+from hyps.runtime.bundle.manifest import SmallWeightRecord, Step, WeightRecord
+from hyps.runtime.execution.interface import Session, SessionOpener
+from hyps.runtime.execution.tensor import RawTensor, TensorValue
 
 
 class SessionPool:
@@ -47,6 +44,8 @@ class SessionPool:
         if index in self._open_sessions:
             return self._open_sessions[index]
         if rows := self._steps[index].rows:  # it holds no memory, and has checked the file
+            from hyps.runtime.execution.row_reader import RowReader  # it needs numpy
+
             return self._open_sessions.setdefault(index, RowReader(self._bundle, rows, verify=self._verify))
         step, (held, self._group_session) = self._steps[index], (self._group_session, None)
         opened_for, session = held or (step, self._opened(step, weights))
@@ -82,6 +81,11 @@ class BorrowedSession:
         self._weights = {theirs.name: weights[own.name] for theirs, own in large}
         self._weights |= {theirs.name: _value(own) for theirs, own in small}
 
+    @property
+    def run_s(self) -> float:
+        """The seconds that the last run computed."""
+        return self._session.run_s
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         """Compute the named ``outputs`` from named ``inputs``: see `Session`."""
         theirs = dict(zip(self._step.outputs, self._opened_for.outputs, strict=True))
@@ -94,7 +98,5 @@ def _large(step: Step) -> tuple[WeightRecord, ...]:
     return step.weights.tensors if step.weights else ()
 
 
-def _value(weight: SmallWeightRecord) -> TensorValue:
-    kind = STORAGE_TYPES[weight.dtype]
-    array = np.frombuffer(weight.data, kind.storage).reshape(weight.shape)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind.onnx)
+def _value(weight: SmallWeightRecord) -> RawTensor:
+    return RawTensor(weight.dtype, weight.shape, memoryview(bytearray(weight.data)))

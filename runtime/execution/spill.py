@@ -11,7 +11,8 @@ from typing import IO, NamedTuple
 
 from hyps.runtime.bundle.batch_schedule import TENSOR_SET_BYTES
 from hyps.runtime.errors import OutputError
-from hyps.runtime.execution.session import ElementType, TensorValue, element_type, empty, memory_of, shape_of
+from hyps.runtime.execution.session import ElementType, element_type, empty, memory_of
+from hyps.runtime.execution.tensor import TensorValue, shape_of
 
 _PAGE_BYTES = mmap.PAGESIZE
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import STORAGE_TYPES, Step, WeightsRecord
 from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weights_files import weights_file
 
@@ -37,6 +36,7 @@ class StepWeights:
         self.start = start
         self.buffer = buffer
         self.filled = 0
+        self.hash_s = 0.0
         self._record = record
         self._file = weights_file(bundle, record, keep_cached=keep_cached)
         self._path = self._file.path
@@ -82,7 +82,9 @@ class StepWeights:
         known = self._hashed - self.filled
         if self._digest is None or known >= len(block):
             return
+        began = time.perf_counter()
         self._digest.update(block[max(0, known) :])
+        self.hash_s += time.perf_counter() - began
         self._hashed = self.filled + len(block)
         if self._hashed == self.nbytes:
             if self._digest.hexdigest() != self._record.sha256:
@@ -96,11 +98,10 @@ class StepWeights:
         if self.pinned_bytes:
             self.buffer.release(self.pinned_bytes, self.nbytes)
 
-    def values(self) -> dict[str, ort.OrtValue]:
-        """Return the weights by name, as onnxruntime values over this memory, without a copy."""
+    def values(self) -> dict[str, RawTensor]:
+        """Return the weights by name, over this memory, without a copy."""
         values = {}
         for tensor in self._record.tensors:
-            kind = STORAGE_TYPES[tensor.dtype]
-            flat = np.frombuffer(self._view, kind.storage, tensor.elements, tensor.offset)
-            values[tensor.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(flat.reshape(tensor.shape), kind.onnx)
+            stop = tensor.offset + tensor.elements * STORAGE_TYPES[tensor.dtype].item_bytes
+            values[tensor.name] = RawTensor(tensor.dtype, tensor.shape, self._view[tensor.offset : stop])
         return values

@@ -16,16 +16,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 
-import onnxruntime as ort
-
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
 
 class WeightResidency:
-    """All weights of a bundle but those that onnxruntime reads itself. Call `enter` before a step runs and `leave` after it, in the order of the steps."""
+    """All weights of a bundle but those that onnxruntime reads itself.
+
+    Call `enter` before a step runs and `leave` after it, in the order of the steps.
+    """
 
     def __init__(
         self,
@@ -63,8 +65,8 @@ class WeightResidency:
             for index, file in files.items()
         }
 
-    def values(self, index: int) -> dict[str, ort.OrtValue]:
-        """Return a step's weights by name, as onnxruntime values; their content is valid from `enter` to `leave`."""
+    def values(self, index: int) -> dict[str, RawTensor]:
+        """Return a step's weights by name; their content is valid from `enter` to `leave`."""
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 
@@ -116,6 +118,10 @@ class WeightResidency:
     def pending_bytes(self) -> int:
         """Return the bytes that are still to be read ahead."""
         return self._reading.pending_bytes() if self._reading else 0
+
+    def hash_s(self) -> float:
+        """Return the seconds that threads have spent on checking weights."""
+        return sum(weights.hash_s for weights in self._weights.values())
 
     def _following(self, index: int, *, again: bool) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""

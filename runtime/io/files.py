@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyps.runtime.errors import OutputError
+from hyps.runtime.signals import commit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hyps.runtime.execution.executor import StepProfile
+    from hyps.runtime.execution.step_profile import StepProfile
 
 
 def save(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
@@ -44,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.part")
     try:
         yield partial
-        partial.replace(path)
+        with commit():
+            partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
     finally:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib
 import io
+import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from hyps.runtime.bundle.manifest import Preprocess
 from hyps.runtime.errors import InputError, RoomError
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.io.orientation import ORIENTATION_TAG, UPRIGHT, exif_orientation, xmp_orientation
 from hyps.runtime.io.picture_file import REMEDY, PictureFile, picture_file
+from hyps.runtime.io.pixel_tables import pixel_tables
 from hyps.runtime.io.tiff_parts import block_bytes
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: Pillow holds a colour picture in four bytes a pixel.
 _PIXEL_BYTES = 4
+_VALUE_BYTES = 4
 #: The bytes a pixel that a decoder holds in addition to the picture (measured: tests/runtime/io/test_image_memory.py). The
 #: coefficients of a JPEG with several scans take two bytes a pixel and band, at every scale of decoding.
 _DECODER_BYTES = {"JPEG": 0, "PNG": 0, "BMP": 0, "PPM": 0, "GIF": 4, "TIFF": 0, "WEBP": 13}
@@ -44,7 +46,7 @@ _TURNS = {
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> NDArray[Any]:
+def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> RawTensor:
     """Decode a picture into the input tensor, of shape [1, C, H, W] or [1, H, W, C] as ``recipe`` says.
 
     A JPEG too large for ``room_bytes`` of memory is decoded at the smallest of libjpeg's scales that still has the size
@@ -61,8 +63,8 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
     return to_tensor(upright, recipe)
 
 
-def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
-    """Resize, crop and normalise an upright picture: (pixel x scale - mean) / std in float32.
+def to_tensor(picture: Image.Image, recipe: Preprocess) -> RawTensor:
+    """Resize, crop and normalise an upright picture, as `pixel_tables` says.
 
     The long side is rounded to the nearest pixel, the corner of the centre crop is rounded down.
     """
@@ -71,18 +73,18 @@ def to_tensor(picture: Image.Image, recipe: Preprocess) -> NDArray[Any]:
     if recipe.resize is not None:
         left, top = (picture.width - width) // 2, (picture.height - height) // 2
         picture = picture.crop((left, top, left + width, top + height))
-    pixels = np.asarray(picture, np.float32).reshape(height, width, -1)
-    if recipe.colour == "BGR":
-        pixels = pixels[:, :, ::-1]
-    mean, std = np.array(recipe.mean, np.float32), np.array(recipe.std, np.float32)
-    values = (pixels * np.float32(recipe.scale) - mean) / std
-    if recipe.layout == "NCHW":
-        values = values.transpose(2, 0, 1)
-    dtype = np.dtype(recipe.dtype)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return np.ascontiguousarray(values[None], dtype)
+    pixels, channels = picture.tobytes(), len(picture.getbands())
+    tables = pixel_tables(recipe, channels)
+    item_bytes = len(tables[0])
+    content = bytearray(len(pixels) * item_bytes)
+    for place, bytes_of_values in enumerate(tables):
+        plane = pixels[channels - 1 - place if recipe.colour == "BGR" else place :: channels]
+        start, step = (place * len(plane), 1) if recipe.layout == "NCHW" else (place, channels)
+        stop = (place + 1) * len(plane) if recipe.layout == "NCHW" else len(pixels)
+        for byte, table in enumerate(bytes_of_values):
+            content[start * item_bytes + byte : stop * item_bytes : step * item_bytes] = plane.translate(table)
+    shape = (channels, height, width) if recipe.layout == "NCHW" else (height, width, channels)
+    return RawTensor(recipe.dtype, (1, *shape), memoryview(content))
 
 
 def _decode(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:
@@ -129,7 +131,8 @@ def _scaled(size: tuple[int, int], recipe: Preprocess) -> tuple[int, int]:
 def _in_colour(picture: Image.Image, mode: str) -> Image.Image:
     """Return the picture in ``mode``; of 16 bits a pixel it keeps the upper 8, which Pillow would clip."""
     if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        order = {"B": "big", "N": sys.byteorder}.get(picture.mode[-1], "little")
+        picture = Image.frombytes("L", picture.size, picture.tobytes()[order == "little" :: 2])
     return picture if picture.mode == mode else picture.convert(mode)
 
 
@@ -164,7 +167,7 @@ def _needed_bytes(
     # Pillow resizes one direction first: full height, final width.
     between = max(scaled[0] * height, scaled[1] * width)
     resizing_bytes = (between + scaled[0] * scaled[1]) * _PIXEL_BYTES
-    tensor_bytes = 3 * np.dtype(np.float32).itemsize * recipe.size[0] * recipe.size[1] * 3
+    tensor_bytes = 3 * _VALUE_BYTES * recipe.size[0] * recipe.size[1] * 3
     turned_bytes = 0 if plain and orientation == UPRIGHT else pixels_bytes
     return file.extra_bytes + pixels_bytes + max(decoder_bytes, turned_bytes, resizing_bytes, tensor_bytes)
 

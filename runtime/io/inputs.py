@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import InputTensors
-from hyps.runtime.io.tensor_file import read_npy, read_npz
+from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.units import megabytes
 
 _NPY_MAGIC, _ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
@@ -32,9 +32,30 @@ class InputSource:
     name: str
     content: Path | bytes
 
+    @property
+    def holds_tensors(self) -> bool:
+        """Whether it is a .npy or .npz file. Raises `InputError` where it cannot be read."""
+        return _starts_with(self, _NPY_MAGIC) or _starts_with(self, _ZIP_MAGIC)
+
     def read(self, manifest: Manifest, room_bytes: Callable[[], int]) -> InputTensors:
         """Return the tensors; see `read_tensors`."""
         return read_tensors(self, manifest, room_bytes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSource:
+    """A picture for onnxruntime's C interface: an `hyps.runtime.execution.engine.EngineInput` that makes a `RawTensor`."""
+
+    source: InputSource
+
+    @property
+    def name(self) -> str:
+        """The picture's name."""
+        return self.source.name
+
+    def read(self, manifest: Manifest, room_bytes: Callable[[], int]) -> InputTensors:
+        """Return the tensor; see `read_picture`."""
+        return read_picture(self.source, manifest, room_bytes())
 
 
 class StandardInput:
@@ -54,16 +75,20 @@ class StandardInput:
         return tensors
 
 
+#: An input as `InputQueue` yields it.
+AnySource = InputSource | PictureSource | StandardInput
+
+
 class InputQueue:
     """An iterator over inputs: it keeps no reference to those it has yielded, and its length is the number left."""
 
-    def __init__(self, inputs: Iterable[InputSource | StandardInput]) -> None:
+    def __init__(self, inputs: Iterable[AnySource]) -> None:
         self._waiting = deque(inputs)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> InputSource | StandardInput:
+    def __next__(self) -> AnySource:
         if not self._waiting:
             raise StopIteration
         return self._waiting.popleft()
@@ -97,12 +122,19 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> In
 
     ``room_bytes`` bounds the memory that reading may take. Raises `InputError`, and `RoomError` where an input does not fit.
     """
-    if _starts_with(source, _NPY_MAGIC):
+    if source.holds_tensors:
+        from hyps.runtime.io.tensor_file import read_npy, read_npz
+
         with _open(source) as stream:
-            return read_npy(stream, source.name, manifest, room_bytes)
-    if _starts_with(source, _ZIP_MAGIC):
-        with _open(source) as stream:
-            return read_npz(stream, source.name, manifest, room_bytes)
+            read = read_npy if _starts_with(source, _NPY_MAGIC) else read_npz
+            return read(stream, source.name, manifest, room_bytes)
+    from hyps.runtime.execution.session import to_numpy
+
+    return {name: to_numpy(tensor) for name, tensor in read_picture(source, manifest, room_bytes).items()}
+
+
+def read_picture(source: InputSource, manifest: Manifest, room_bytes: int) -> dict[str, RawTensor]:
+    """Return a model's only input, made of a picture; numpy is not imported. Raises `InputError`, `RoomError`."""
     if manifest.preprocess is None:
         raise InputError(
             f"{source.name} is not a .npy or .npz file, and this bundle takes no images: compile it with --preprocess"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import StepProfile, describe
-from hyps.runtime.execution.session import dtype_name
+from hyps.runtime.execution.executor import describe
+from hyps.runtime.execution.step_profile import StepProfile
+from hyps.runtime.execution.tensor import NUMBER_FORMATS, TensorValue, dtype_of, numbers_of, shape_of
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
 
@@ -43,7 +45,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     values: dict[str, list[Any]] = {}
 
 
-def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: int) -> tuple[ClassScore, ...]:
+def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:
     """Return the ``count`` classes with the highest scores, highest first; equal scores by index.
 
     The scores are in the output that names its classes, else in the first one.
@@ -53,29 +55,34 @@ def top_classes(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: 
     that the scores are of classes. Raises `InputError` where a score is not a number.
     """
     record = next((output for output in manifest.outputs if output.classes), manifest.outputs[0])
-    values = np.squeeze(np.asarray(outputs[record.name]))
+    value = outputs[record.name]
     classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities
-    if not classifies or values.ndim != 1 or values.size < 2 or values.dtype.kind not in "biuf":
+    is_vector = sum(extent != 1 for extent in shape_of(value)) == 1 and math.prod(shape_of(value)) > 1
+    if not classifies or not is_vector or dtype_of(value) not in NUMBER_FORMATS:
         return ()
-    scores = values.astype(np.float64)
+    scores = array("d", numbers_of(value))
     if not record.probabilities:
-        with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
-            scores = np.exp(scores - scores.max())
-            scores /= scores.sum()
-    if not np.isfinite(scores).all():
+        scores = _softmax(scores)
+    if not all(map(math.isfinite, scores)):
         raise InputError(
             f"the scores in output {record.name!r} are not all numbers (NaN or infinite)",
             "check the input's values, and the model with 'hypsc validate'",
         )
-    best = np.argsort(-scores, kind="stable")[:count]
+    best = heapq.nsmallest(count, range(len(scores)), key=lambda index: (-scores[index], index))
     labels = record.classes or manifest.labels
-    return tuple(
-        ClassScore(index=int(index), label=labels[index] if labels else None, score=float(scores[index])) for index in best
-    )
+    return tuple(ClassScore(index=index, label=labels[index] if labels else None, score=scores[index]) for index in best)
+
+
+def _softmax(scores: array[float]) -> array[float]:
+    """Return the probabilities; they are not numbers where a score is infinite. `math.fsum` rounds the sum once."""
+    highest = max(scores)
+    exponentials = array("d", (math.exp(score - highest) for score in scores))
+    total = math.fsum(exponentials)
+    return array("d", (each / total for each in exponentials))
 
 
 def result_lines(
-    result: ResultRecord, outputs: Mapping[str, NDArray[Any]], repeats: int, *, quiet: bool = False
+    result: ResultRecord, outputs: Mapping[str, TensorValue], repeats: int, *, quiet: bool = False
 ) -> Iterable[str]:
     """Yield a result as text: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
     yield plain(result.input)
@@ -83,7 +90,7 @@ def result_lines(
         yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
     if not result.top:
         for name, values in outputs.items():
-            kind = describe(TensorRecord(dtype=dtype_name(values.dtype), shape=values.shape))
+            kind = describe(TensorRecord(dtype=dtype_of(values), shape=shape_of(values)))
             yield f"  {plain(name)}: {kind}{_shown(result.values.get(name))}"
     if quiet:
         return
@@ -92,29 +99,68 @@ def result_lines(
     yield f"  {result.latency_s:.3f} s{median}, peak memory {peak} of a budget of {budget}"
 
 
-def few_values(outputs: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+def few_values(outputs: Mapping[str, TensorValue]) -> dict[str, list[Any]]:
     """Return the values of the outputs of strings, and of those of at most `FEW` numbers, as nested lists by name."""
-    few = {name: np.asarray(values) for name, values in outputs.items() if values.dtype.kind in "biufU"}
-    return {name: values.tolist() for name, values in few.items() if values.dtype.kind == "U" or 0 < values.size <= FEW}
+    return {name: found for name, value in outputs.items() if (found := _few(value)) is not None}
+
+
+def _few(value: TensorValue) -> Any:
+    if dtype_of(value) == STRING_TYPE:
+        return value.tolist()
+    is_short = dtype_of(value) in NUMBER_FORMATS and 0 < math.prod(shape_of(value)) <= FEW
+    return _nested(numbers_of(value), shape_of(value)) if is_short else None
+
+
+def _nested(numbers: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    """Return numbers in C order as lists within lists; one number for a tensor without dimensions."""
+    if not shape:
+        return numbers[0]
+    length = len(numbers) // shape[0]
+    return [_nested(numbers[start : start + length], shape[1:]) for start in range(0, len(numbers), length)]
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    if not isinstance(values, list):
+        yield values
+        return
+    for value in values:
+        yield from _flat(value)
 
 
 def _shown(values: list[Any] | None) -> str:
     """Return values for a line of text, if there are few."""
-    flat = np.asarray(values).ravel() if values is not None else ()
+    flat = list(_flat(values)) if values is not None else []
     return f" {', '.join(plain(str(value)) for value in flat)}" if 0 < len(flat) <= FEW else ""
 
 
 def profile_lines(profiles: Iterable[StepProfile], stream: TextIO | None = None) -> Iterable[str]:
-    """Return a table with a row per step: time to load and to run, bytes read from storage, memory resident after it ran."""
+    """Return a table with a row per step: its time in milliseconds, page faults, bytes read and resident (`StepProfile`).
+
+    The last row has the sums, and of memory the maximum.
+    """
     from hyps.runtime.terminal.tables import Column, table
 
-    columns = (Column("step"), *(Column(heading, numeric=True) for heading in ("load", "run", "read", "resident")))
+    spare = {"copy", "close", "hash", "major"}
+    headings = ("wait", "open", "run", "copy", "close", "hash", "faults", "major", "read", "resident")
+    columns = (Column("step, ms"), *(Column(heading, numeric=True, spare=heading in spare) for heading in headings))
+    steps = [
+        (row.name, _times(row), (row.minor_faults, row.major_faults, row.read_bytes), row.resident_bytes) for row in profiles
+    ]
+    _, times, counts, resident = zip(*steps, strict=True)
+    total = ("all", tuple(map(sum, zip(*times, strict=True))), tuple(map(sum, zip(*counts, strict=True))), max(resident))
     rows = [
-        [row.name, _ms(row.load_s), _ms(row.run_s), megabytes(row.read_bytes), megabytes(row.resident_bytes)]
-        for row in profiles
+        [
+            name,
+            *(f"{seconds * 1e3:,.1f}" for seconds in times),
+            f"{minor:,}",
+            f"{major:,}",
+            megabytes(read_bytes),
+            megabytes(resident_bytes),
+        ]
+        for name, times, (minor, major, read_bytes), resident_bytes in [*steps, total]
     ]
     return table(columns, rows, stream)
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f} ms"
+def _times(row: StepProfile) -> tuple[float, ...]:
+    return row.wait_s, row.open_s, row.run_s, row.copy_s, row.close_s, row.hash_s

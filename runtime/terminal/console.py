@@ -76,13 +76,13 @@ def prose(text: str, stream: TextIO, indent: int = 4) -> list[str]:
 
 def say(message: object, program: str = "hyps-run") -> int:
     """Print one line that says what is wrong; return the exit code that stands for it."""
-    print(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}", file=sys.stderr, flush=True)  # noqa: T201
+    _write(f"{styled(program, '31', sys.stderr)}: {plain(str(message))}\n", sys.stderr)
     return 2
 
 
 def note(message: object, program: str = "hyps-run") -> None:
     """Print a message for the user that is not part of the result."""
-    print("\n".join(prose(f"{program}: {message}", sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
+    _write("\n".join([*prose(f"{program}: {message}", sys.stderr), ""]), sys.stderr)
 
 
 def show(lines: Iterable[str], stream: TextIO | None = None, *, over: int = 0) -> None:
@@ -94,14 +94,20 @@ def show(lines: Iterable[str], stream: TextIO | None = None, *, over: int = 0) -
     encoding = out.encoding or "utf-8"
     try:
         if over:
-            print(f"\x1b[{over}F\x1b[J" if moves(out) else "\n", end="", file=out)
+            _write(f"\x1b[{over}F\x1b[J" if moves(out) else "\n", out)
         for line in lines:
-            print(_safe(line, out).encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+            _write(_safe(line, out).encode(encoding, "backslashreplace").decode(encoding) + "\n", out)
     except BrokenPipeError:
         raise
     except OSError as error:
         drop_stdout()
         raise OutputError(f"cannot print the result: {error.strerror}") from None
+
+
+def _write(text: str, out: TextIO) -> None:
+    """Print whole lines at once; ``print`` writes the line end by itself, and another thread's line may come between."""
+    out.write(text)
+    out.flush()
 
 
 def drop_stdout() -> None:

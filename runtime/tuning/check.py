@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, Step
-from hyps.runtime.execution.session import TensorValue, memory_of, open_session, to_numpy
+from hyps.runtime.execution.session import memory_of, open_session, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 
 #: The most that a tuned partition's results may differ, relative to the largest: sums are added up in another order.
 LARGEST_DEVIATION = 1e-4

@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from hyps.runtime.bundle.bundle_folder import check_free_bytes, check_is_writable, whole_or_absent
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.library_memory import library_memory
+from hyps.runtime.bundle.library_memory import check_interface, library_memory
 from hyps.runtime.bundle.manifest import (
     MANIFEST_NAME,
     REPORT_NAME,
@@ -60,11 +60,14 @@ def tune(
     """Write the bundle in folder ``bundle``, tuned for this processor, to the folder ``output``, whole or not at all.
 
     Memory stays within ``memory_bytes``, or the bundle's budget. ``step_done`` is called after each step. Raises
-    `BundleError` for a bundle that is not whole or of which no step can be tuned, `OutputError` where it cannot be written.
+    `BundleError` for a bundle that is not whole or of which no step can be tuned, `BudgetError` for a budget in which tuning
+    has no room, and `OutputError` where the bundle cannot be written.
     """
     remove_abandoned(output.parent)
     check_is_writable(output, OutputError, force=force)
     manifest = untuned(read_manifest(bundle))
+    if memory_bytes is None:
+        check_interface(manifest, ort.__version__, "python", "allow tuning more with --memory")
     before = (bundle / MANIFEST_NAME).read_bytes()
     check_files(bundle, manifest)
     check_free_bytes(output, 2 * sum(file.size_bytes for file in manifest.files), OutputError)
@@ -135,7 +138,8 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
     grown = [step.alone_bytes + manifest.arena_growth_bytes(step) + more_weights_bytes(step, part) for step, part in pairs]
     peaks = [max(each) for each in zip(alone, grown, strict=True)]
     residency = tuned_residency(manifest, peaks, [file.size_bytes if file else 0 for file in files])
-    here = instruction_set()
+    here, target = instruction_set(), manifest.target
+    start_bytes = library_memory(target.onnxruntime, target.planned_interface).start_bytes
     return TunedRecord(
         machine=here.machine,
         features=here.features,
@@ -146,7 +150,7 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
             TunedStep(
                 partition=part,
                 alone_bytes=own,
-                peak_bytes=max(stays.peak_bytes, library_memory(manifest.target.onnxruntime).start_bytes),
+                peak_bytes=max(stays.peak_bytes, start_bytes),
                 pinned_bytes=stays.pinned_bytes,
                 ahead_bytes=stays.ahead_bytes,
                 stays_open=stays.session_stays_open,

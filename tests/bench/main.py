@@ -28,6 +28,7 @@ from tests.bench.document import page, readme
 from tests.bench.drawing import drawings
 from tests.bench.latency import latency
 from tests.bench.machine import ROOT, commit, machine
+from tests.bench.networks import networks
 from tests.bench.place import ROUNDS, Place
 from tests.bench.planning import planning
 from tests.bench.prediction import prediction
@@ -39,7 +40,7 @@ from tests.bench.words import SECTIONS
 DOCS = ROOT / "docs"
 NAME = "benchmarks"
 Measure = Callable[[Place], Any]
-_MEASURES: tuple[Measure, ...] = (latency, storage, batch, prediction, compilation, planning, dependencies)
+_MEASURES: tuple[Measure, ...] = (latency, networks, storage, batch, prediction, compilation, planning, dependencies)
 PARTS = {measure.__name__: measure for measure in _MEASURES}
 
 

@@ -112,6 +112,29 @@ class Race:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One contender of a `Comparison`: processes that opened and ran once, and the one whose runs took turns with others'.
+
+    The label of a bundle is its tier.
+    """
+
+    label: str
+    budget_bytes: int | None
+    starts: tuple[Process, ...]
+    race: Process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A network in bundles of several budgets, and in stock onnxruntime; ``model_bytes`` are those of its files."""
+
+    network: str
+    threads: int
+    model_bytes: int
+    contenders: tuple[Compared, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:
     """A contender on slow storage."""
 
@@ -204,6 +227,7 @@ class Results:
     """Everything; a part that was never measured is None."""
 
     latency: Part[tuple[Race, ...]] | None = None
+    networks: Part[tuple[Comparison, ...]] | None = None
     storage: Part[Storage] | None = None
     batch: Part[Batch] | None = None
     prediction: Part[tuple[Predicted, ...]] | None = None

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.readings import Process, Race, Raced
+from tests.bench.readings import Compared, Process, Race, Raced
 
 #: Contenders that others are compared with, by their labels, and how columns call them.
+STOCK = "stock onnxruntime"
 DEFAULT, MAPPED, LEAN = "whole, default", "whole, mapped, no prepacking", "whole, bundles' options"
 _SHORT = {DEFAULT: "default", MAPPED: "mapped", LEAN: "bundles' options"}
 
@@ -32,13 +33,13 @@ def bases(race: Race) -> list[tuple[str, Raced]]:
     return [(_SHORT[each.label], each) for each in race.contenders if each.label in _SHORT]
 
 
-def warm_ratio(contender: Raced, other: Raced) -> Spread:
+def warm_ratio(contender: Raced | Compared, other: Raced | Compared) -> Spread:
     """This contender's time over the other's in the same round, first runs apart."""
     pairs = zip(contender.race.runs[1:], other.race.runs[1:], strict=True)
     return spread([mine.seconds / its.seconds for mine, its in pairs])
 
 
-def warm_s(contender: Raced) -> float:
+def warm_s(contender: Raced | Compared) -> float:
     """Median seconds of a run after the first, in the race."""
     return run_s(contender.race)
 

@@ -7,8 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.readings import Batch, Compiled, Deployment, Imported, Predicted, Race, Raced, Storage, Timed
-from tests.bench.summary import bases, cold, peak_bytes, run_s, start_s, warm_ratio, warm_s
+from tests.bench.readings import (
+    Batch,
+    Compared,
+    Comparison,
+    Compiled,
+    Deployment,
+    Imported,
+    Predicted,
+    Race,
+    Raced,
+    Storage,
+    Timed,
+)
+from tests.bench.summary import STOCK, bases, cold, peak_bytes, run_s, start_s, warm_ratio, warm_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,44 @@ def _reads(race: Race, label: str) -> Grid:
     )
     title = f"{label}: bytes read, of a model of {race.model_bytes / 1e6:.0f} MB"
     return Grid(title=title, columns=("", *columns), rows=tuple(rows))
+
+
+#: A figure of a bundle next to that of stock onnxruntime.
+_Figure = Callable[[Compared, Compared], float]
+
+
+def networks(result: Sequence[Comparison]) -> Iterator[Grid]:
+    """Warm runs, first inferences and peaks: a row for each network and tier, a column for each budget."""
+    figures: tuple[tuple[str, _Figure], ...] = (
+        ("time of a warm run / stock", lambda each, stock: warm_ratio(each, stock).median),
+        ("first inference, opening included / stock", lambda each, stock: _first_s(each) / _first_s(stock)),
+        ("peak memory / budget", lambda each, _: _most_bytes(each) / (each.budget_bytes or _most_bytes(each))),
+    )
+    for threads in sorted({each.threads for each in result}):
+        own = [each for each in result if each.threads == threads]
+        for title, figure in figures:
+            yield _by_budget(own, f"{'1 thread' if threads == 1 else f'{threads} threads'}: {title}", figure)
+
+
+def _by_budget(result: Sequence[Comparison], title: str, figure: _Figure) -> Grid:
+    budgets = sorted({each.budget_bytes for race in result for each in race.contenders if each.budget_bytes})
+    rows = []
+    for race in result:
+        stock = next(each for each in race.contenders if each.label == STOCK)
+        for tier in dict.fromkeys(each.label for each in race.contenders if each is not stock):
+            found = {each.budget_bytes: figure(each, stock) for each in race.contenders if each.label == tier}
+            cells = (f"{found[budget]:.2f}" if budget in found else "-" for budget in budgets)
+            rows.append((f"{race.network}, {tier}", *cells, f"{warm_s(stock) * 1e3:.1f}"))
+    names = [f"{budget / 1e6:.0f} MB" for budget in budgets[:-1]]
+    return Grid(title=title, columns=("", *names, *(["whole fits"] if budgets else []), "stock, warm ms"), rows=tuple(rows))
+
+
+def _first_s(each: Compared) -> float:
+    return statistics.median(map(start_s, each.starts))
+
+
+def _most_bytes(each: Compared) -> int:
+    return max(process.peak_bytes for process in (*each.starts, each.race))
 
 
 def storage(result: Storage) -> Iterator[Grid]:
@@ -183,5 +233,5 @@ def _mb(*sizes: float) -> tuple[str, ...]:
 
 
 _MAKERS: dict[str, Callable[[Any], Iterator[Grid]]] = {
-    made.__name__: made for made in (latency, storage, batch, prediction, compilation, planning, dependencies)
+    made.__name__: made for made in (latency, networks, storage, batch, prediction, compilation, planning, dependencies)
 }

@@ -22,8 +22,10 @@ from tests.bench.known_results import part, predicted, race
 from tests.bench.latency import bundled
 from tests.bench.machine import ROOT, commit, machine
 from tests.bench.main import PARTS, main
+from tests.bench.networks import compared
 from tests.bench.place import Place
 from tests.bench.readings import Reading, Results, Skipped, dump, load, save
+from tests.bench.summary import STOCK
 
 Measure = Callable[[Place], object]
 
@@ -114,7 +116,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "latency,speed"], "no part speed: there are latency, storage"),
+        (["--only", "latency,speed"], "no part speed: there are latency, networks, storage"),
         (["--rounds", "1"], "at least 2"),
     ],
 )
@@ -160,6 +162,22 @@ def test_a_small_race(tmp_path: Path) -> None:
             weights = model.with_suffix(".onnx.data").stat().st_size if each is one else 0
             assert _read(each.cold[0].opened, each.cold[0].runs[0]) > weights * 0.9
     assert two.race.peak_bytes <= 72_000_000
+
+
+def test_a_small_comparison(tmp_path: Path) -> None:
+    """The classifier, where it fits, against stock onnxruntime, whose options it runs with: there is nothing to tune."""
+    found = compared(Place(folder=tmp_path, rounds=2), "cifar10_vgg", 1, budgets_mb=(10, 80))
+    assert [(each.label, each.budget_bytes) for each in found.contenders] == [
+        (STOCK, None),
+        ("bundle", 80_000_000),
+    ]
+    for each in found.contenders:
+        assert len(each.starts) == 3
+        assert len(each.race.runs) == 2
+        for process in (*each.starts, each.race):
+            assert process.opened.seconds > 0
+            assert process.peak_bytes <= (each.budget_bytes or 1 << 40)
+    assert not [*tmp_path.iterdir()]
 
 
 def _read(*readings: Reading) -> int:

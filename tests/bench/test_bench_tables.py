@@ -7,8 +7,20 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.known_results import MB, predicted, race, raced, reading
-from tests.bench.readings import Batch, Compiled, Deployment, Imported, Process, Slow, Storage, Timed, Turn
-from tests.bench.summary import DEFAULT, MAPPED
+from tests.bench.readings import (
+    Batch,
+    Compared,
+    Comparison,
+    Compiled,
+    Deployment,
+    Imported,
+    Process,
+    Slow,
+    Storage,
+    Timed,
+    Turn,
+)
+from tests.bench.summary import DEFAULT, MAPPED, STOCK
 from tests.bench.tables import Grid, grids
 
 
@@ -70,6 +82,27 @@ def test_a_race_without_a_default_compares_with_what_there_is() -> None:
     warm, starts, _ = grids("latency", [replace(race(), contenders=race().contenders[1:])])
     assert warm.columns[1] == "time / mapped"
     assert starts.columns[1] == "cold / mapped"
+
+
+def test_networks_by_budget_against_stock() -> None:
+    def compared(label: str, budget_mb: int | None, first_s: float, seconds: tuple[float, ...], peak_mb: float) -> Compared:
+        starts = (Process(opened=reading(1, peak_mb), runs=(reading(first_s, peak_mb),)),)
+        race = Process(opened=reading(1, peak_mb), runs=tuple(reading(each, peak_mb) for each in seconds))
+        return Compared(label=label, budget_bytes=budget_mb * MB if budget_mb else None, starts=starts, race=race)
+
+    contenders = (
+        compared(STOCK, None, 1, (9, 1, 10), 300),
+        compared("bundle", 72, 2, (9, 3, 15), 36),
+        compared("bundle", 2000, 0, (9, 1, 10), 200),
+        compared("tuned", 2000, 0, (9, 1, 9), 200),
+    )
+    result = [Comparison(network="net", threads=2, model_bytes=MB, contenders=contenders)]
+    warm, first, peak = grids("networks", result)
+    assert warm.columns == ("", "72 MB", "whole fits", "stock, warm ms")
+    assert warm.rows == (("net, bundle", "2.25", "1.00", "5500.0"), ("net, tuned", "-", "0.95", "5500.0"))
+    assert [row[1:3] for row in first.rows] == [("1.50", "0.50"), ("-", "0.50")]
+    assert [row[1:3] for row in peak.rows] == [("0.50", "0.10"), ("-", "0.10")]
+    assert [grid.title.startswith("2 threads: ") for grid in (warm, first, peak)] == [True] * 3
 
 
 def test_slow_storage_leaves_the_first_run_apart() -> None:

@@ -17,7 +17,7 @@ the median of the ratios within each round. A MB is a million bytes.
 Run it yourself, on Linux:
 
 ```
-make bench                        # everything: half an hour at most, 10 GB in the temporary folder ($TMPDIR)
+make bench                        # everything: an hour at most, 10 GB in the temporary folder ($TMPDIR)
 make bench ONLY=latency,storage   # these parts; what is known of the others stays
 make bench RENDER=1               # nothing is measured: this page and its plots from benchmarks.json
 ```
@@ -53,6 +53,19 @@ onnxruntime are imported; a bundle reads its weights, and checks them, in its fi
 (`rchar`) come from the cache or from storage. Mapped weights are read without a call, and on a device that cannot cache
 them all of them again in every run; a bundle asks for its weights, once for those that stay in memory, in every run for
 the rest. That is what `storage` below measures.
+"""
+
+_NETWORKS = """
+The networks that small boards run, at four budgets and at one that holds any of them whole (2 GB). Each contender is a
+process of its own:
+
+- *stock onnxruntime*: the whole model, weights in a file next to it, every option as it comes but the number of threads.
+- *bundle*: `hypsc compile --memory N`, run by the runtime's executor.
+- *tuned*: that bundle after `hyps-run tune`.
+
+All files are in the kernel's cache. Warm runs are taken in turn, and a ratio is the median of those within each round. A
+first inference is everything from the start of the imports to the first result, the median of three processes; a bundle
+checks its files meanwhile. The peak is VmHWM, the largest of all processes. A dash: the network does not fit that budget.
 """
 
 _STORAGE = """
@@ -91,6 +104,7 @@ Resident memory of one lean process while it imports what the runtime needs: the
 #: Parts in the order in which they are measured and shown: title, text.
 SECTIONS = {
     "latency": ("VGG16, whole and in bundles", _LATENCY),
+    "networks": ("Small networks against stock onnxruntime", _NETWORKS),
     "storage": ("Slow storage", _STORAGE),
     "batch": ("A batch on slow storage", _BATCH),
     "prediction": ("Predicted and measured peaks", _PREDICTION),

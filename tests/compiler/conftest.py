@@ -42,11 +42,13 @@ Compile = Callable[..., Bundle]
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Compile:
-    """Return a function that compiles a model, a file or a structure, into ``tmp_path / "bundle"``."""
+    """Return a function that compiles a model, a file or a structure, into ``tmp_path / "bundle"``; it asks for no arena."""
 
-    def call(source: ModelProto | Path, *, budget_bytes: int = 10**9, split: Any = "auto", **options: Any) -> Bundle:
+    def call(
+        source: ModelProto | Path, *, budget_bytes: int = 10**9, split: Any = "auto", tier: Any = "lean", **options: Any
+    ) -> Bundle:
         model = source if isinstance(source, Path) else saved(tmp_path / "model.onnx", source)
-        request = Request(budget_bytes=budget_bytes, split=split, threads=2)
+        request = Request(budget_bytes=budget_bytes, split=split, threads=2, tier=tier)
         job = Compilation(model=model, output=tmp_path / "bundle", request=request, target_name="test", **options)
         return Bundle(model=model, folder=job.output, compiled=compile_file(job))
 

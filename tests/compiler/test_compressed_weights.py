@@ -25,7 +25,7 @@ from tests.compiler.tables import lookup
 from tests.compiler.test_embedding_tables import tied
 from tests.compiler.test_odd_types import halved, quantised
 
-SLOW = DeviceRates(storage_bytes_per_s=22e6, cache_bytes=0.0)
+SLOW = DeviceRates(storage_bytes_per_s=22e6, available_bytes=0.0)
 CIFAR10 = "models/cifar10_vgg.onnx"
 
 

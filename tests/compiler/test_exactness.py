@@ -165,9 +165,9 @@ def test_large_computed_constants_are_not_computed(compiled: Compile, monkeypatc
     proto = model(nodes, [value("x", 4, 200)], [value("y", 4, 300)], [halves])
     seen: list[ModelProto] = []
 
-    def watched(proto: ModelProto, custom_ops: Path | None) -> ModelProto:
+    def watched(proto: ModelProto, custom_ops: Path | None, *, stock: bool) -> ModelProto:
         seen.append(proto)
-        return optimised(proto, custom_ops)
+        return optimised(proto, custom_ops, stock=stock)
 
     monkeypatch.setattr(exactness, "optimised", watched)
     for limit in (10**9, 1):

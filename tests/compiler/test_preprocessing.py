@@ -13,6 +13,7 @@ from PIL import Image
 from hyps.compiler.errors import OptionError
 from hyps.compiler.preprocessing import FILE_LIMIT_BYTES, PRESETS, read_labels, resolve_preprocess
 from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import to_tensor
 
 NCHW = TensorRecord(dtype="float32", shape=(1, 3, 224, 224))
@@ -68,7 +69,7 @@ def test_preset(preset: str, record: TensorRecord, layout: str) -> None:
         "float32",
         (224, 224),
     )
-    values = to_tensor(Image.new("RGB", (300, 400), (10, 20, 30)), found)
+    values = to_numpy(to_tensor(Image.new("RGB", (300, 400), (10, 20, 30)), found))
     assert values.shape == record.shape
     pixel = values[0, :, 100, 100] if layout == "NCHW" else values[0, 100, 100, :]
     np.testing.assert_allclose(pixel, expected, rtol=1e-5)
@@ -96,7 +97,7 @@ def test_preset_that_has_no_grey(preset: str, problem: str) -> None:
 def test_preset_on_bytes() -> None:
     found = resolve_preprocess("raw", "x", BYTES)
     assert (found.dtype, found.size, found.layout) == ("uint8", (240, 320), "NHWC")
-    assert to_tensor(Image.new("RGB", (640, 480), (1, 2, 255)), found)[0, 0, 0].tolist() == [1, 2, 255]
+    assert to_numpy(to_tensor(Image.new("RGB", (640, 480), (1, 2, 255)), found))[0, 0, 0].tolist() == [1, 2, 255]
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"raw"}))

@@ -31,6 +31,12 @@ MEASURED = (
     "conv_macs_per_s",
     "gemm_macs_per_s",
     "gemv_bytes_per_s",
+    "depthwise_macs_per_s",
+    "memory_bytes_per_s",
+    "fresh_bytes_per_s",
+    "open_us",
+    "open_node_us",
+    "step_us",
     "decompression_bytes_per_s",
 )
 OWN = """\

@@ -56,6 +56,18 @@ def test_gemm_takes_the_weight_transposed() -> None:
     assert np.array_equal(y, x @ w.T)
 
 
+def test_depthwise_channels_have_filters_of_their_own() -> None:
+    x, w = np.ones((1, 96, 5, 6), np.float32), np.arange(96, dtype=np.float32).reshape(96, 1, 1, 1).repeat(9, 2)
+    (y,) = session("depthwise").run(None, {"x": x, "w": w.reshape(96, 1, 3, 3)})
+    assert y[0, :, 2, 2].tolist() == [9.0 * channel for channel in range(96)]
+
+
+def test_chain_multiplies_twelve_times() -> None:
+    x, w = np.full((1, 1, 1, 1), 3, np.float32), np.full((1, 1, 1, 1), 2, np.float32)
+    (y,) = session("chain").run(None, {"x": x, "w": w})
+    assert y.item() == 3 * 2**12
+
+
 def test_tiny_takes_a_picture() -> None:
     (y,) = session("tiny").run(None, {"image": np.full((1, 3, 224, 224), 0.5, np.float32)})
     np.testing.assert_allclose(y, [[0.5, 0.5]], rtol=1e-6)

@@ -21,7 +21,7 @@ from hyps.models.vgg import vgg16
 from hyps.passes.cost.costs import costs
 from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.graph import Graph, Operator, Tensor, view
-from hyps.passes.planning.partitions import partitions, segments_between
+from hyps.passes.planning.partitions import Segments, partitions
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
@@ -230,7 +230,7 @@ def run_cut(model: Model, cuts: tuple[int, ...], feeds: Feeds, folder: Path) -> 
 
 def cut(graph: Graph, cuts: tuple[int, ...], reasons: Mapping[int, Reason] | None = None) -> tuple[Partition, ...]:
     """Return the partitions between ``cuts``; nothing of any of them stays in memory."""
-    segments = segments_between(graph, costs(graph, footprints(graph, 1)), cuts)
+    segments = Segments(graph, costs(graph, footprints(graph, 1))).between(cuts)
     alone = [
         StepResidency(pinned_bytes=0, ahead_bytes=0, session_stays_open=False, peak_bytes=segment.alone_bytes)
         for segment in segments

@@ -51,9 +51,9 @@ def _compile(model: Path, bundle: Path, budget_bytes: int, *options: str) -> sub
     return subprocess.run([BIN / "hypsc", *map(str, command)], capture_output=True, text=True, check=False)
 
 
-def smallest_bytes(model: Path, bundle: Path) -> int:
+def smallest_bytes(model: Path, bundle: Path, *options: str) -> int:
     """The smallest budget that works, as the refusal of a smaller one tells."""
-    done = _compile(model, bundle, 10**6)
+    done = _compile(model, bundle, 10**6, *options)
     assert done.returncode == 2
     return round(float(done.stderr.strip().rsplit("is ", 1)[1].removesuffix(" MB")) * 1e6)
 

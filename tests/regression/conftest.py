@@ -44,16 +44,16 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def whole(network: Callable[[str], Path], pixels: Path) -> Callable[[str], Outputs]:
-    """The whole network's outputs in onnxruntime, with the session options of a bundle."""
-    known: dict[str, Outputs] = {}
+def whole(network: Callable[[str], Path], pixels: Path) -> Callable[[str, bool], Outputs]:
+    """The whole network's outputs in onnxruntime, with the lean options of a bundle, or its default ones."""
+    known: dict[tuple[str, bool], Outputs] = {}
 
-    def get(name: str) -> Outputs:
-        if name not in known:
+    def get(name: str, stock: bool) -> Outputs:
+        if (name, stock) not in known:
             output = {"vgg16": "prob", "vgg19": "prob", "squeezenet": "prob"}.get(name, "logits")
-            values = open_session(network(name), THREADS).run([output], {"image": np.load(pixels)})
-            known[name] = {key: to_numpy(value) for key, value in values.items()}
-        return known[name]
+            values = open_session(network(name), THREADS, stock=stock).run([output], {"image": np.load(pixels)})
+            known[name, stock] = {key: to_numpy(value) for key, value in values.items()}
+        return known[name, stock]
 
     return get
 

@@ -24,7 +24,8 @@ from hyps.passes.errors import PassError
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.execution.executor import load_executor
-from hyps.runtime.execution.session import TensorValue, open_session, to_numpy
+from hyps.runtime.execution.session import open_session, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -70,10 +71,14 @@ class _Shaped:
         path: Path,
         threads: int,
         weights: Mapping[str, TensorValue],
-        **options: bool,
+        **options: Any,
     ) -> None:
         self._session = open_session(path, threads, weights, **options)
         self._manifest = manifest
+
+    @property
+    def run_s(self) -> float:
+        return self._session.run_s
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
         values = self._session.run(outputs, inputs)
@@ -129,7 +134,7 @@ def _compiled(case: Case, bundle: Path, **options: Any) -> Compiled:
 
 
 def _whole(model: Path, manifest: Manifest, sample: Tensors) -> dict[str, NDArray[Any]]:
-    values = open_session(model, 1).run([output.name for output in manifest.outputs], sample)
+    values = open_session(model, 1, stock=manifest.is_stock).run([output.name for output in manifest.outputs], sample)
     return {name: to_numpy(value) for name, value in values.items()}
 
 

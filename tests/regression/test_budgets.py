@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hyps.runtime.bundle.integrity import read_manifest
 from tests.regression.conftest import THREADS
 
 #: Those with an image of 224x224; the others are in `test_predictions`.
@@ -29,7 +30,7 @@ def test_network_within_budget(
     name: str,
     budget_mb: int,
     network: Callable[[str], Path],
-    whole: Callable[[str], dict[str, NDArray[Any]]],
+    whole: Callable[[str, bool], dict[str, NDArray[Any]]],
     pixels: Path,
     command: Command,
     golden: Callable[[str, Any], None],
@@ -46,7 +47,7 @@ def test_network_within_budget(
     assert json.loads(ran.stdout)["peak_rss_bytes"] <= summary["peak_bytes"] <= budget_mb * 10**6
     assert summary["exact"]
     with np.load(saved) as outputs:
-        for output, values in whole(name).items():
+        for output, values in whole(name, read_manifest(bundle).is_stock).items():
             np.testing.assert_array_equal(outputs[output], values)
     golden(f"{name}-{budget_mb}", _essence(summary))
 
@@ -64,7 +65,17 @@ def test_smallest_budget_is_kept_too(network: Callable[[str], Path], pixels: Pat
 
 def _essence(summary: dict[str, Any]) -> dict[str, Any]:
     """What a golden plan keeps: where the cuts are, why, and what each partition needs."""
-    keys = ("name", "weight_bytes", "activation_bytes", "pinned_bytes", "ahead_bytes", "kept", "peak_bytes", "leaving_bytes")
+    keys = (
+        "name",
+        "weight_bytes",
+        "activation_bytes",
+        "pinned_bytes",
+        "ahead_bytes",
+        "kept",
+        "peak_bytes",
+        "leaving_bytes",
+        "tier",
+    )
     return {
         "whole_peak_bytes": summary["whole_peak_bytes"],
         "smallest_budget_bytes": summary["smallest_budget_bytes"],

@@ -23,6 +23,7 @@ from hyps.runtime.cluster.broker.join import Join, encode_join, read_join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES, QUEUED_BYTES
 from hyps.runtime.cluster.protocol.topics import MANAGER, TOPIC_ROOT, Role, access_rules, checked_name
 from hyps.runtime.errors import HubError
+from hyps.runtime.signals import commit
 
 CONFIGURATION, PASSWORDS, ACCESS, MANAGER_JOIN = "mosquitto.conf", "passwords", "access", "manager.join"
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
@@ -55,7 +56,8 @@ def init_hub(folder: Path, hosts: Sequence[str], port: int) -> None:
             write_secret(partial / PASSWORDS, f"{_hashed(MANAGER, password)}\n".encode())
             write_secret(partial / ACCESS, f"user {MANAGER}\ntopic readwrite {TOPIC_ROOT}/#\n".encode())
             write_secret(partial / CONFIGURATION, configuration(path, port).encode())
-            partial.rename(path)
+            with commit():
+                partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

@@ -18,7 +18,14 @@ _REMEDY = "run the bundle on one device, or compile it with fewer cuts, so that 
 
 
 def check_sendable(manifest: Manifest, largest_bytes: int | None = MAX_TENSOR_BYTES) -> None:
-    """Raise `BundleError`, which names the tensor, if one cannot be sent in frames."""
+    """Raise `BundleError` for a bundle that other devices cannot run.
+
+    That is one with a tensor that cannot be sent in frames, which the error names, and one whose budget has no room for the
+    numpy of a worker.
+    """
+    if manifest.target.planned_interface == "c":
+        problem = "the budget was planned for onnxruntime's C interface, which workers do not use"
+        raise BundleError(problem, "compile again without --interface c")
     key = Key(job="0" * 32, sub_bundle=len(manifest.steps), attempt=(1 << 31) - 1)
     for name, record in manifest.tensors.items():
         if record.dtype not in STORAGE_TYPES and record.dtype not in PACKED_TYPES:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, TensorRecord
-from hyps.runtime.execution.session import TensorValue, empty, memory_of, numpy_knows
+from hyps.runtime.execution.session import empty, memory_of, numpy_knows
+from hyps.runtime.execution.tensor import TensorValue
 
 
 def to_value(data: bytearray | bytes | NDArray[Any], record: TensorRecord) -> TensorValue:

@@ -35,7 +35,8 @@ from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
-from hyps.runtime.execution.session import TensorValue, memory_of
+from hyps.runtime.execution.session import memory_of
+from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.units import megabytes
 
 #: Incomplete tensors, and inputs that wait for others: the manager sends few at a time.

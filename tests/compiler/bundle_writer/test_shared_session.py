@@ -20,7 +20,8 @@ from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Manifest, Reason
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.executor import load_executor
-from hyps.runtime.execution.session import Session, open_session, session_options
+from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.session import open_session, session_options
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.onnxes import model, node, value, weight
 
@@ -151,7 +152,7 @@ def part(name: str, *operators: str, inputs: str = "x", outputs: str) -> Partiti
     )
     return Partition(
         name=name, operators=operators, inputs=tuple(inputs.split()), outputs=tuple(outputs.split()), live=(), kept=False,
-        reuse=True, reason=Reason(kind="first", text=""), reads_rows=False, **nothing,
+        reuse=True, reason=Reason(kind="first", text=""), reads_rows=False, tier="lean", **nothing,
     )  # fmt: skip
 
 

@@ -94,7 +94,16 @@ def test_a_model_with_its_plan(hypsc: Command, tmp_path: Path, look: Look) -> No
 def test_a_bundle_with_a_profile(hypsc: Command, tmp_path: Path, classifier_bundle: Bundle, look: Look) -> None:
     steps = classifier_bundle.compiled.manifest.steps
     runs = [
-        {"name": step.name, "load_s": 0.5, "run_s": 0.25, "read_bytes": 7_000_000, "resident_bytes": 41_000_000 + index}
+        {
+            **dict.fromkeys(("name", "wait_s", "open_s", "run_s", "copy_s", "close_s", "hash_s"), 0.125),
+            "minor_faults": 1000,
+            "major_faults": 1,
+            "read_bytes": 7_000_000,
+            "name": step.name,
+            "wait_s": 0.5,
+            "run_s": 0.25,
+            "resident_bytes": 41_000_000 + index,
+        }
         for index, step in enumerate(steps[1:])
     ]
     (tmp_path / "profile.json").write_text(json.dumps(runs))
@@ -107,8 +116,8 @@ def test_a_bundle_with_a_profile(hypsc: Command, tmp_path: Path, classifier_bund
         rows = table(page, "partitions")
         assert [row[0] for row in rows] == [step.name for step in steps]
         assert [row[7] for row in rows] == [mb(step.peak_bytes) for step in steps]
-        assert rows[0][9:13] == ["-"] * 4
-        assert rows[1][9:13] == ["41.0 MB", "500.0 ms", "250.0 ms", "7.0 MB"]
+        assert rows[0][9:18] == ["-"] * 9
+        assert rows[1][9:18] == ["41.0 MB", "500.0 ms", "125.0 ms", "250.0 ms", *["125.0 ms"] * 3, "1,001", "7.0 MB"]
         assert page.locator("#plot-measured .broad text").filter(has_text="measured, resident").count() == 1
 
     look(page_path, see)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.passes.cost.residency import STEADY_TRIALS, ResidencyPlan, StepNeeds, _Search, plan_residency
 from hyps.passes.device import DeviceRates
-from hyps.runtime.bundle.residency import Residency, StepMemory
+from hyps.runtime.bundle.residency import Residency, StepMemory, open_sessions
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 MB = 1_000_000
 #: Reading a megabyte takes as long as computing for ten milliseconds.
-SLOW = DeviceRates(storage_bytes_per_s=100e6, step_s=0.0, cache_bytes=0)
+SLOW = DeviceRates(storage_bytes_per_s=100e6, step_s=0.0, available_bytes=0)
 
 
 def step(base: int, weights: int, session: int = 0, compute_s: float = 0.01) -> StepNeeds:
     """Return a step that needs ``base`` besides its weights and its session, all in MB."""
     memory = StepMemory(alone_bytes=(base + weights + session) * MB, weights_bytes=weights * MB, session_bytes=session * MB)
-    return StepNeeds(memory=memory, compute_s=compute_s)
+    return StepNeeds(memory=memory, compute_s=compute_s, opening_s=0.0)
 
 
 def sharing(need: StepNeeds, **changes: float) -> StepNeeds:
@@ -51,10 +52,11 @@ NEEDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(needs=NEEDS, spare=st.integers(0, 300), rate=st.sampled_from([1e6, 20e6, 1e9, 1e10]), cached=st.booleans())
 def test_the_budget_is_kept(needs: list[StepNeeds], spare: int, rate: float, cached: bool) -> None:
     budget = max(need.memory.alone_bytes for need in needs) + spare * MB
-    device = DeviceRates(storage_bytes_per_s=rate, cache_bytes=1 << 40 if cached else 0)
+    device = DeviceRates(storage_bytes_per_s=rate, available_bytes=1 << 40 if cached else 0)
     decision = plan_residency(needs, budget, device).residency
     found = decision.steps
     assert [each.peak_bytes for each in found] == peaks(needs, decision)
@@ -62,17 +64,19 @@ def test_the_budget_is_kept(needs: list[StepNeeds], spare: int, rate: float, cac
     assert all(0 <= each.pinned_bytes <= need.memory.weights_bytes for need, each in zip(needs, found, strict=True))
 
 
+@settings(deadline=None)
 @given(needs=NEEDS, spare=st.integers(0, 300))
 def test_on_slow_storage_the_budget_is_used(needs: list[StepNeeds], spare: int) -> None:
     """At most the weights less the budget's rest above the working set are read, within 2 % and some huge pages."""
     budget = max(need.memory.alone_bytes for need in needs) + spare * MB
-    device = DeviceRates(storage_bytes_per_s=1e5, cache_bytes=0)
+    device = DeviceRates(storage_bytes_per_s=1e5, available_bytes=0)
     found = plan_residency(needs, budget, device).residency.steps
     total, pinned = sum(need.memory.weights_bytes for need in needs), sum(each.pinned_bytes for each in found)
     working_set = max(each.peak_bytes for each in found) - pinned
     assert total - pinned <= max(0, total - (budget - working_set)) + 0.02 * total + 4 * HUGE_SLACK_BYTES
 
 
+@settings(deadline=None)
 @given(needs=NEEDS, spare=st.integers(0, 300))
 def test_what_is_read_ahead_fits_beside_every_step_until_it_is_used(needs: list[StepNeeds], spare: int) -> None:
     budget = max(need.memory.alone_bytes for need in needs) + spare * MB
@@ -104,14 +108,14 @@ def test_with_room_for_all_everything_stays() -> None:
     found = decided(needs, 10_000)
     assert [each.pinned_bytes for each in found.residency.steps] == [20 * MB, 40 * MB, 30 * MB]
     assert all(each.session_stays_open for each in found.residency.steps)
-    assert found.latency_s == pytest.approx(0.03)
+    assert found.latency_s == pytest.approx(0.03, rel=0.03)
 
 
 def test_without_room_nothing_stays() -> None:
     needs = [step(10, 40), step(10, 40), step(10, 40)]
     found = decided(needs, 50)
     assert [(each.pinned_bytes, each.ahead_bytes) for each in found.residency.steps] == [(0, 0)] * 3
-    assert found.latency_s == pytest.approx(3 * 0.4 + 0.03)
+    assert found.latency_s == pytest.approx(3 * 0.4 + 0.03, rel=0.03)
 
 
 def test_pinning_saves_what_the_budget_leaves() -> None:
@@ -126,7 +130,7 @@ def test_pinning_saves_what_the_budget_leaves() -> None:
 def test_where_computing_hides_reading_it_is_read_ahead() -> None:
     """Each step computes for as long as the next one's weights take to read."""
     needs = [step(10, 40, compute_s=0.4)] * 4
-    assert decided(needs, 96).latency_s == pytest.approx(4 * 0.4, rel=0.02)
+    assert decided(needs, 96).latency_s == pytest.approx(4 * 0.4, rel=0.03)
 
 
 def test_a_step_alone_reads_nothing_ahead_of_itself() -> None:
@@ -136,7 +140,7 @@ def test_a_step_alone_reads_nothing_ahead_of_itself() -> None:
 
 def test_sessions_that_are_shared_take_no_room() -> None:
     """Their memory goes to weights."""
-    own = [step(40, 10, session=1)] * 8
+    own = [replace(step(40, 10, session=1), opening_s=0.1)] * 8
     budget = own[0].memory.alone_bytes + 8 * MB
     kept, shared = (plan_residency(needs, budget, SLOW).residency.steps for needs in (own, [*map(sharing, own)]))
     assert sum(each.session_stays_open for each in kept) == 8
@@ -146,13 +150,23 @@ def test_sessions_that_are_shared_take_no_room() -> None:
 
 def test_small_steps_cost_time_though_a_session_runs_all() -> None:
     few, many = [step(40, 30)] * 4, [sharing(step(40, 3), compute_s=0.001)] * 40
-    device = replace(SLOW, cache_bytes=1 << 40, step_s=0.001)
-    assert plan_residency(few, 110 * MB, device).cost < plan_residency(many, 110 * MB, device).cost
+    device = replace(SLOW, available_bytes=1 << 40, step_s=0.001)
+    assert plan_residency(few, 110 * MB, device).latency_s < plan_residency(many, 110 * MB, device).latency_s
+
+
+@settings(deadline=None)
+@given(needs=NEEDS, spare=st.integers(0, 300), more=st.integers(0, 300), cached=st.booleans())
+def test_a_larger_budget_is_hardly_ever_slower(needs: list[StepNeeds], spare: int, more: int, cached: bool) -> None:
+    budget = max(need.memory.alone_bytes for need in needs) + spare * MB
+    device = replace(SLOW, available_bytes=math.inf if cached else 0)
+    less = plan_residency(needs, budget, device).latency_s
+    assert plan_residency(needs, budget + more * MB, device).latency_s <= 1.05 * less
 
 
 def test_the_trials_are_bounded() -> None:
     """Each trial looks at every step, so that to try every one of thousands would never end."""
     for needs in ([step(1, 0)] * 3_000, [step(1, 1)] * 3_000):
-        search = _Search(needs, 10_000 * MB, SLOW)
+        sessions = open_sessions([need.memory for need in needs], 10_000 * MB)
+        search = _Search(needs, sessions, 10_000 * MB, SLOW)
         found = sum(1 for _ in search.steady())
         assert 1 <= found <= 2 * STEADY_TRIALS // len(needs) + 1

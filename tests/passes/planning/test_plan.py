@@ -32,6 +32,7 @@ def plan_of(graph: Graph, cuts: tuple[int, ...]) -> Plan:
         whole_peak_bytes=peak,
         smallest_budget_bytes=peak,
         latency_s=0.0,
+        storage_latency_s=0.0,
         huge_pages=False,
         steady=False,
         inexact_reason=None,

@@ -15,7 +15,7 @@ from hyps.passes.cost.footprint import footprints
 from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit, UnsupportedModel
 from hyps.passes.graph import view
-from hyps.passes.planning.minimum_budget import BUDGET_STEP_BYTES
+from hyps.passes.planning.minimum_budget import BUDGET_STEP_BYTES, minimum_budget
 from hyps.passes.planning.plan import check_plan
 from hyps.passes.planning.planner import PlannedModel, plan
 from hyps.passes.planning.request import CutMode, Policy, Request, RequestedShard
@@ -128,6 +128,15 @@ def wide_convolutions(net: Net) -> None:
     net.node("MatMul", value, net.weight("v", 256, 1000), to="y")
 
 
+def oversize(net: Net) -> None:
+    """A convolution and a Gemm that alone need more than small budgets: they are split and tiled."""
+    net.input("x", 1, 32, 96, 96)
+    value = net.node("Relu", net.conv("x", "c", (64, 32, 3, 3), pads=[1] * 4), to="r")
+    value = net.node("Flatten", net.node("MaxPool", value, to="p", kernel_shape=[8, 8], strides=[8, 8]), to="f")
+    value = net.node("Relu", net.node("Gemm", value, net.weight("w", 9216, 1024), to="g"), to="gr")
+    net.node("Gemm", value, net.weight("v", 1024, 1000), to="y")
+
+
 NETS: dict[str, Callable[[Net], None]] = {
     fill.__name__.replace("_", " "): fill
     for fill in (
@@ -203,20 +212,20 @@ def test_ample_budget_is_one_partition(fill: Callable[[Net], None]) -> None:
     model = built(fill)
     planned = plan(model, Request(budget_bytes=1 << 40))
     assert len(planned.plan.partitions) == 1
-    assert planned.plan.peak_bytes == planned.plan.whole_peak_bytes
+    assert planned.plan.is_stock or planned.plan.peak_bytes == planned.plan.whole_peak_bytes
     assert planned.plan.changes == ()
     assert planned.model.weights is model.weights
     assert {node.name for node in planned.model.proto.graph.node} == {node.name for node in model.proto.graph.node}
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("fill", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("fill", [*NETS.values(), oversize], ids=[*NETS, "oversize"])
 def test_smallest_budget_works_and_the_next_smaller_does_not(fill: Callable[[Net], None], split: CutMode) -> None:
     model = built(fill)
     least = smallest(model, split)
     assert least % BUDGET_STEP_BYTES == 0
     planned = plan(model, Request(budget_bytes=least, split=split))
-    assert planned.plan.smallest_budget_bytes == least
+    assert planned.plan.smallest_budget_bytes == least == minimum_budget(model, Request(split=split))
     does_not_fit(model, Request(budget_bytes=least - BUDGET_STEP_BYTES, split=split))
 
 
@@ -226,6 +235,26 @@ def test_more_budget_never_fails(fill: Callable[[Net], None]) -> None:
     least = smallest(model, "auto")
     for more in (0, 37_000, 111_000, 333_000, 777_000, 2_000_000, 5_000_000):
         assert plan(model, Request(budget_bytes=least + more)).plan.peak_bytes <= least + more
+
+
+LADDER_BYTES = [int(START_BYTES * 1.07**step) for step in range(20)]
+
+
+@pytest.mark.parametrize("device", [DeviceRates(), DeviceRates(available_bytes=0)], ids=["cached", "from storage"])
+@pytest.mark.parametrize("fill", [*NETS.values(), oversize], ids=[*NETS, "oversize"])
+def test_a_larger_budget_is_never_slower(fill: Callable[[Net], None], device: DeviceRates) -> None:
+    """Plans that keep every bit come first, so that a faster one that does not may be passed over."""
+    model = built(fill)
+    found: list[tuple[bool, float]] = []
+    for budget in LADDER_BYTES:
+        try:
+            planned = plan(model, Request(budget_bytes=budget, threads=1, device=device)).plan
+        except DoesNotFit:
+            assert not found
+            continue
+        found.append((not planned.exact, planned.latency_s))
+    assert len(found) > 1
+    assert found == sorted(found, reverse=True)
 
 
 def wide_layer(rows: int = 1, *after: str) -> Model:
@@ -272,6 +301,11 @@ def test_layers_need_more_than_auto_and_the_refusal_says_so() -> None:
     model = net.model()
     auto, layers = smallest(model, "auto"), smallest(model, "layers")
     assert layers > auto
+    refusal = str(does_not_fit(model, Request(budget_bytes=auto, split="layers")))
+    assert refusal.endswith(
+        f"without options for splitting {auto / 1e6:.1f} MB would do; with them the smallest budget that works is "
+        f"{layers / 1e6:.1f} MB"
+    )
     assert len(plan(model, Request(budget_bytes=layers, split="layers")).plan.partitions) == 3
 
 

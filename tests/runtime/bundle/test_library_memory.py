@@ -16,6 +16,7 @@ from hyps.runtime.bundle.library_memory import (
     COSTLIEST,
     MARGIN_BYTES,
     MEASURED,
+    check_interface,
     is_measured,
     library_memory,
     measured_versions,
@@ -24,6 +25,7 @@ from hyps.runtime.bundle.library_memory import (
     version_warning,
 )
 from hyps.runtime.bundle.manifest import Manifest, TargetRecord
+from hyps.runtime.errors import BudgetError
 
 ROOT = Path(__file__).parents[3]
 OLDEST, NEWEST = MEASURED[0], MEASURED[-1]
@@ -90,6 +92,21 @@ def test_the_budget_may_not_hold_on_a_costlier_one(manifest: Manifest) -> None:
     )
     more = NEWEST.process_bytes - OLDEST.process_bytes
     assert missing_bytes(planned_for(exact, OLDEST.version, exact.budget_bytes), NEWEST.version) >= more > 0
+
+
+@pytest.mark.parametrize("version", [*(each.version for each in MEASURED), "1.27.1"])
+def test_the_c_interface_takes_less(version: str, manifest: Manifest) -> None:
+    usual, less = library_memory(version), library_memory(version, "c")
+    assert less.process_bytes + 15_000_000 < usual.process_bytes
+    assert less.start_bytes + 15_000_000 < usual.start_bytes
+    planned = planned_for(manifest, version, manifest.steps[0].peak_bytes)
+    assert missing_bytes(planned, version, "c") == 0
+    planned = msgspec.structs.replace(planned, target=msgspec.structs.replace(planned.target, interface="c"))
+    more = max(usual.process_bytes - less.process_bytes, usual.start_bytes - less.start_bytes)
+    assert missing_bytes(planned, version, "python") == more
+    check_interface(planned, version, "c")
+    with pytest.raises(BudgetError, match=f"anything else needs {more / 1e6} MB more than it allows; compile again without"):
+        check_interface(planned, version, "python")
 
 
 def test_a_budget_with_room_holds(manifest: Manifest) -> None:

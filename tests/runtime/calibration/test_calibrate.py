@@ -25,6 +25,7 @@ from hyps.runtime.calibration.baseline import Baseline
 from hyps.runtime.calibration.calibrate import calibrate
 from hyps.runtime.calibration.measurements import obtainable_memory
 from hyps.runtime.calibration.rates import Rates
+from hyps.runtime.calibration.step_costs import StepCosts
 from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
 from hyps.runtime.device.available_memory import AvailableMemory
@@ -45,6 +46,14 @@ RATES = Rates(
     gemv_weight_bytes=64 << 20,
     conv_by_threads={1: 3_000_000_000, 2: 6_000_000_000, 3: 9_000_000_000, 4: 8_000_000_000},
 )
+STEPS = StepCosts(
+    depthwise_macs_per_s=400_000_000,
+    memory_bytes_per_s=2_000_000_000,
+    fresh_bytes_per_s=500_000_000,
+    open_us=3_000,
+    open_node_us=200,
+    step_us=800,
+)
 
 
 @pytest.fixture
@@ -53,6 +62,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(module, "storage", lambda folder: StorageProbe(read_bytes_per_s=22_000_000, file_bytes=64_000_000))
     monkeypatch.setattr("hyps.runtime.calibration.rates.rates", lambda cores, cache, room: RATES)
+    monkeypatch.setattr("hyps.runtime.calibration.step_costs.step_costs", lambda threads: STEPS)
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
     monkeypatch.setattr("hyps.runtime.calibration.baseline.baseline", lambda threads, budget: found)
     monkeypatch.setattr("hyps.runtime.calibration.decompression.decompression_bytes_per_s", lambda: 150_000_000)
@@ -123,6 +133,7 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
         "  Conv                  9.0 G/s  multiply-adds; by threads 1: 3.0, 2: 6.0, 3: 9.0, 4: 8.0",
         "  Gemm                 12.0 G/s  multiply-adds, in cache",
         "  Gemm, one row    2,500.0 MB/s  of weights, from memory",
+        "  step                  0.80 ms  and 3.00 ms where its session is opened",
         "  decompression      150.0 MB/s  of compressed weights, by one thread",
         f"written to {tmp_path}/board.toml; on your computer: hypsc compile MODEL --target board.toml -o BUNDLE",
     ]

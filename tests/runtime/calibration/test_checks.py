@@ -87,7 +87,7 @@ def test_a_library_that_fails(
     ("version", "state", "found", "mend"),
     [
         ("1.32.4", "ok", "1.32.4 with CPUExecutionProvider; its memory was measured", ""),
-        ("1.27.0", "ok", "1.27.0 with CPUExecutionProvider; its memory is taken from 1.23, 1.31 and 1.32", ""),
+        ("1.27.0", "ok", "1.27.0 with CPUExecutionProvider; its memory is taken from 1.23, 1.28, 1.31 and 1.32", ""),
         (
             "1.99.0",
             "warn",

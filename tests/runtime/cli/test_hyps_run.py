@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from hyps.runtime.bundle.manifest import Preprocess
-from hyps.runtime.execution.session import session_options
+from hyps.runtime.execution.session import session_options, to_numpy
 from hyps.runtime.io.files import save
 from hyps.runtime.io.images import read_image
 from tests.waiting import PATIENCE_S
@@ -49,7 +49,7 @@ def whole(root: Path, tensor: NDArray[Any], threads: int) -> NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def expected(root: Path, photograph: Path) -> NDArray[Any]:
-    return whole(root, read_image(photograph, "", CIFAR10, 10**8), 1)
+    return whole(root, to_numpy(read_image(photograph, "", CIFAR10, 10**8)), 1)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_saved_outputs_are_the_whole_models_bit_for_bit(
     with np.load(path) as saved:
         assert saved.files == ["scores"]
         assert saved["scores"].dtype == np.float32
-        tensor = read_image(photograph, "", CIFAR10, 10**8)
+        tensor = to_numpy(read_image(photograph, "", CIFAR10, 10**8))
         np.testing.assert_array_equal(saved["scores"], whole(root, tensor, threads))
     assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
 
@@ -136,18 +136,20 @@ def test_what_was_saved_can_be_run_on(cifar_bundle: Path, hyps_run: Run, root: P
         np.testing.assert_array_equal(saved["scores"], whole(root, tensor, 2))
 
 
-PROFILE_HEAD = ["step", "load", "run", "read", "resident"]
+PROFILE_HEAD = ["step,", "ms", "wait", "open", "run", "copy", "close", "hash", "faults", "major", "read", "resident"]
 
 
 def test_profile(cifar_bundle: Path, photograph: Path, hyps_run: Run) -> None:
     text = hyps_run(cifar_bundle, photograph, "--profile")
     assert text.stderr == ""
-    assert_matches(r"00-scores( +\d+\.\d ms){2}( +\d+\.\d+ MB){2}", text.stdout.splitlines()[-1])
-    assert text.stdout.splitlines()[-2].split() == PROFILE_HEAD
+    head, step, total = text.stdout.splitlines()[-3:]
+    assert head.split() == PROFILE_HEAD
+    for name, line in (("00-scores", step), ("all", total)):
+        assert_matches(rf"{name}( +\d+\.\d){{6}}( +[\d,]+){{2}}( +\d+\.\d+ MB){{2}}", line)
     data = hyps_run(cifar_bundle, photograph, "--profile", "--json", "--repeat", "2")
     assert len(data.stdout.splitlines()) == 1
     assert data.stderr.splitlines()[0].split() == PROFILE_HEAD
-    assert len(data.stderr.splitlines()) == 2
+    assert len(data.stderr.splitlines()) == 3
 
 
 def test_a_folder_is_run_file_by_file(cifar_bundle: Path, photograph: Path, hyps_run: Run, tmp_path: Path) -> None:
@@ -502,7 +504,7 @@ def test_a_profile_as_json(hyps_run: Run, layers: Path, photograph: Path, tmp_pa
     rows = json.loads((tmp_path / "profile.json").read_text())
     names = [step["name"] for step in json.loads((layers / "manifest.json").read_text())["steps"]]
     assert [row["name"] for row in rows] == names
-    assert all(row["run_s"] > 0 and row["load_s"] > 0 and row["resident_bytes"] > 20e6 for row in rows)
+    assert all(row["run_s"] > 0 and row["open_s"] > 0 and row["resident_bytes"] > 20e6 for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
     for path in (tmp_path / "no" / "profile.json", tmp_path):
         failed = hyps_run(layers, photograph, "--profile-json", path)

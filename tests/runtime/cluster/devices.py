@@ -165,7 +165,7 @@ class Devices:
             waits = {"placed", "loading"} & {*lives.values()}
             return len(homes) >= workers and not waits and bool(ready) and ready == {life.split()[0] for life in lives}
 
-        wait_for(f"loaded sub-bundles: {self.log('manager')}", loaded)
+        wait_for(lambda: f"loaded sub-bundles: {self.log('manager')}", loaded)
 
     def resident_bytes(self, name: str, figure: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.processes[name].pid}/status").read_text()

@@ -27,7 +27,8 @@ from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.engine import run_one
 from hyps.runtime.execution.executor import load_executor
-from hyps.runtime.execution.session import dtype_of, memory_of, shape_of
+from hyps.runtime.execution.session import memory_of
+from hyps.runtime.execution.tensor import dtype_of, shape_of
 from tests.compiler.conftest import Bundle, Compile, compiled  # noqa: F401
 from tests.compiler.test_odd_types import KINDS, halved, quantised
 from tests.runtime.cluster.devices import Devices
@@ -129,3 +130,9 @@ def test_inputs_are_given_as_numpy_arrays(compiled: Compile) -> None:  # noqa: F
     wrong = to_value(bytearray(4 * 512 * 2), TensorRecord(dtype="bfloat16", shape=(4, 512)))
     with pytest.raises(InputError, match=r"input 'x' is bfloat16\[4, 512\]"):
         executor.run({**sample, "x": wrong})
+
+
+def test_a_bundle_without_room_for_a_workers_numpy_is_refused(manifest: Manifest) -> None:
+    target = msgspec.structs.replace(manifest.target, interface="c")
+    with pytest.raises(BundleError, match="which workers do not use; compile again without --interface c"):
+        check_sendable(msgspec.structs.replace(manifest, target=target))

@@ -13,8 +13,9 @@ import pytest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.execution.engine import InferenceResult, InputTensors, Observer, in_memory, run_one
-from hyps.runtime.execution.executor import Executor, StepProfile
+from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.local_engine import LocalEngine
+from hyps.runtime.execution.step_profile import StepProfile
 from tests.runtime.execution.test_executor import SCHEDULES, FakeRuntime, scheduled
 
 SAMPLES = [{"x": np.full(1, value, np.float32)} for value in range(3)]

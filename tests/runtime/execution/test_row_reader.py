@@ -17,7 +17,8 @@ from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES, STORAG
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import row_reader
 from hyps.runtime.execution.row_reader import RowReader
-from hyps.runtime.execution.session import dtype_of, memory_of, shape_of, to_ort
+from hyps.runtime.execution.session import memory_of, to_ort
+from hyps.runtime.execution.tensor import dtype_of, shape_of
 
 ROWS, SHAPE = 500, (3, 2)
 OFFSET = 192

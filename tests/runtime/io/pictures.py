@@ -16,6 +16,7 @@ from PIL import Image
 
 from hyps.runtime.bundle.manifest import Preprocess
 from hyps.runtime.errors import InputError
+from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import read_image
 
 Pixels = NDArray[np.uint8]
@@ -39,7 +40,8 @@ def as_is(height: int, width: int, **changes: Any) -> Preprocess:
 
 
 def read(content: bytes, recipe: Preprocess, room_bytes: int = ROOM_BYTES) -> NDArray[Any]:
-    return read_image(content, "x.img", recipe, room_bytes)
+    array: NDArray[Any] = to_numpy(read_image(content, "x.img", recipe, room_bytes))
+    return array
 
 
 def channels_last(tensor: NDArray[Any]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import read_image
 from tests.runtime.io.pictures import (
     ORIENTATION,
@@ -153,7 +154,7 @@ def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(content)
     recipe = Preprocess(size=(24, 28), resize=32)
-    np.testing.assert_array_equal(read_image(path, "picture", recipe, ROOM_BYTES), read(content, recipe))
+    np.testing.assert_array_equal(to_numpy(read_image(path, "picture", recipe, ROOM_BYTES)), read(content, recipe))
 
 
 # A trained network recognises real photographs.
@@ -168,7 +169,7 @@ def test_photographs_are_classified_as_by_the_models_authors(shared_data: Path) 
     assert len(rows) == 20
     for row in rows:
         path = shared_data / "images" / row["file"]
-        tensor = read_image(path, row["file"], recipe, ROOM_BYTES)
+        tensor = to_numpy(read_image(path, row["file"], recipe, ROOM_BYTES))
         (scores,) = session.run(None, {session.get_inputs()[0].name: tensor})
         best = np.argsort(-scores.ravel(), kind="stable")[:5]
         assert best.tolist() == [int(index) for index in row["derived_squeezenet11_fp32:top5"].split()], row["file"]

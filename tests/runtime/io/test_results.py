@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest, OutputRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import StepProfile
+from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.io.results import ClassScore, ResultRecord, profile_lines, result_lines, top_classes
 
 
@@ -148,12 +148,28 @@ def test_lines_of_what_has_no_classes_tell_the_outputs() -> None:
 
 
 def test_a_profile_has_a_row_per_step() -> None:
+    def profile(name: str, wait_s: float, run_s: float, faults: int, read_bytes: int, resident_bytes: int) -> StepProfile:
+        return StepProfile(
+            name=name,
+            wait_s=wait_s,
+            open_s=run_s / 2,
+            run_s=run_s,
+            copy_s=0,
+            close_s=0,
+            hash_s=0,
+            minor_faults=faults,
+            major_faults=0,
+            read_bytes=read_bytes,
+            resident_bytes=resident_bytes,
+        )
+
     rows = [
-        StepProfile(name="00-conv1_1", load_s=0.0086, run_s=0.002, read_bytes=204_800, resident_bytes=57_300_000),
-        StepProfile(name="01", load_s=12.5, run_s=0.0, read_bytes=0, resident_bytes=1_234_500_000),
+        profile("00-conv1_1", 0.0086, 0.002, 1200, 204_800, 57_300_000),
+        profile("01", 12.5, 0.0, 0, 0, 1_234_500_000),
     ]
     assert list(profile_lines(rows)) == [
-        "step               load     run      read    resident",
-        "00-conv1_1       8.6 ms  2.0 ms  0.205 MB     57.3 MB",
-        "01          12,500.0 ms  0.0 ms  0.000 MB  1,234.5 MB",
+        "step, ms        wait  open  run  copy  close  hash  faults  major      read    resident",
+        "00-conv1_1       8.6   1.0  2.0   0.0    0.0   0.0   1,200      0  0.205 MB     57.3 MB",
+        "01          12,500.0   0.0  0.0   0.0    0.0   0.0       0      0  0.000 MB  1,234.5 MB",
+        "all         12,508.6   1.0  2.0   0.0    0.0   0.0   1,200      0  0.205 MB  1,234.5 MB",
     ]

@@ -76,7 +76,9 @@ def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path,
     for number in range(workers):
         cluster.start_worker(f"w{number}")
     pattern = re.compile(r"the page: (https?://\S+?)/(?:#token=(\S+))?$", re.MULTILINE)
-    wait_for("the page's address", lambda: pattern.search(cluster.log("manager"), said_before))
+    wait_for(
+        lambda: f"the page's address: {cluster.log('manager')}", lambda: pattern.search(cluster.log("manager"), said_before)
+    )
     match = pattern.search(cluster.log("manager"), said_before)
     assert match
     return Web(devices=cluster, url=match[1], token=match[2] or "", library=library)
