@@ -22,7 +22,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.session import session_options
 from tests.arm.board import SAVED, Job, boot
 from tests.arm.networks import BIN, deviation
-from tests.arm.parts import CACHE, disk_image, make_parts, missing_tools, run
+from tests.arm.parts import CACHE, ROOT, disk_image, make_parts, missing_tools, run
 from tests.arm.rows import TOLERANCE
 
 pytestmark = pytest.mark.arm
@@ -30,14 +30,16 @@ pytestmark = pytest.mark.arm
 #: Small networks of the catalogue, with their inputs' shapes: one trained, in fp32, and one in 8 bits.
 SHAPES = {"cifar10_vgg": (1, 3, 32, 32), "mobilenetv2_int8": (1, 3, 224, 224)}
 FLOAT, ROUNDED = SHAPES
-#: Bundles: the network, the budget, the options, and the tier of all their steps.
-BUNDLES = {
-    "arena": (FLOAT, "61MB", (), "arena"),
-    "compressed": (FLOAT, "62.5MB", ("--compress-weights",), None),
-    "compressed-arena": (FLOAT, "64MB", ("--compress-weights",), "arena"),
+#: A bundle: the network, the budget, the options, and the tier of all its steps.
+Case = tuple[str, str, tuple[str, ...], str | None]
+BUNDLES: dict[str, Case] = {
+    "arena": (FLOAT, "62MB", ("--preprocess", "cifar10"), "arena"),
+    "compressed": (FLOAT, "64MB", ("--compress-weights", "--tier", "lean"), None),
     "stock": (FLOAT, "72MB", (), "stock"),
-    "rounded": (ROUNDED, "80MB", ("--tunable",), "arena"),
+    "rounded": (ROUNDED, "96MB", ("--tunable", "--tier", "arena"), "arena"),
 }
+#: A bundle for pictures, which needs no numpy; on a board it runs the same picture as the bundle ``arena``.
+SMALL: Case = (FLOAT, "49MB", ("--interface", "c", "--preprocess", "cifar10"), "arena")
 #: The operators by which ALL differs from EXTENDED on a board (docs/arm.md), by their numbers.
 CHANGES = {
     FLOAT: Counter[str](),
@@ -64,6 +66,9 @@ def _commands() -> dict[str, list[str]]:
         commands[f"{network}-levels"] = ["python3", "/opt/board/levels.py", f"/data/{network}.onnx", values, "{saved}"]
     whole = ("/opt/board/whole.py", "inside", f"/data/{FLOAT}.onnx", "{saved}", inputs[FLOAT])
     commands["whole"] = ["python3", *whole]
+    for name in ("small", "arena"):
+        commands[f"{name}-picture"] = ["hyps-run", f"/data/{name}", "/data/picture.jpg", "--json"]
+    commands["arena-picture"] += ["--save", "{saved}"]  # numpy's format: so Python's interface computes it
     commands["tune-float"] = ["hyps-run", "tune", "/data/arena", "-o", "/tmp/float-tuned", "--memory", "96MB"]
     commands["tune-rounded"] = ["hyps-run", "tune", "/data/rounded", "-o", "/tmp/rounded-tuned", "--json"]
     tuned = ["hyps-run", "/tmp/rounded-tuned", inputs[ROUNDED], "--json", "--save", "{saved}"]
@@ -81,9 +86,10 @@ def folder() -> Path:
     for network, shape in SHAPES.items():
         run(BIN / "hypsc", "models", "build", network, "-o", folder / f"{network}.onnx", "--external-data")
         np.save(folder / f"{network}.npy", np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-    for name, (network, budget, options, _) in BUNDLES.items():
+    for name, (network, budget, options, _) in {**BUNDLES, "small": SMALL}.items():
         words = ("--target", "rpi3b", "--memory", budget, *options, "-o", folder / name)
         run(BIN / "hypsc", "compile", folder / f"{network}.onnx", *words)
+    shutil.copy(ROOT / "models" / "cat.jpg", folder / "picture.jpg")
     (folder / "commands.json").write_text(json.dumps(_commands()))
     return folder
 
@@ -133,6 +139,15 @@ def test_a_bundle_keeps_its_promise_and_its_budget(
     whole = _answer(arrays, "whole") if tier == "stock" else arrays[f"{network}-levels/EXTENDED"]
     assert np.array_equal(found, whole)
     assert deviation(found, _answer_here(folder, network)) <= TOLERANCE
+
+
+def test_a_picture_takes_less_memory_without_numpy(folder: Path, said: dict[str, Said]) -> None:
+    manifest = read_manifest(folder / "small")
+    small, usual = said["small-picture"], said["arena-picture"]
+    assert (small["exit"], usual["exit"]) == (0, 0), small["stderr"] + usual["stderr"]
+    predicted = max(step.peak_bytes for step in manifest.steps)
+    assert small["peak_bytes"] <= predicted <= manifest.budget_bytes < usual["peak_bytes"]
+    assert json.loads(small["stdout"])["top"] == json.loads(usual["stdout"])["top"]
 
 
 def test_there_is_nothing_to_tune_without_another_layout(said: dict[str, Said]) -> None:
