@@ -65,9 +65,11 @@ whole models, one input, without prepacking. Both processors got the same operat
 - No operator is of `com.microsoft.nchwc`, the layout on x86-64. So `hyps-run tune` says of the first two rows in one line
   that onnxruntime has no faster layout, ends with exit code 2, and writes nothing. Nor does it keep the fused additions:
   they are no layout, and would change bits.
-- It tunes the network in 8 bits. The tuned bundle gives the bits of the untuned one.
+- It tunes the network in 8 bits. The tuned bundle gives the bits of the untuned one. Whether that is faster on a real board
+  was not measured.
 - Bundles with an arena, with onnxruntime's default options and with compressed weights give, bit for bit, what the whole
-  model gives on the board with the same options. Each stays below its predicted peak.
+  model gives on the board with the same options. Each stays below its predicted peak. Emulated, weights
+  are decompressed at 160 MB/s, which says little of a real board.
 - Float networks differ by 4e-7 to 7e-6 from x86-64. The network in 8 bits gives other numbers on x86-64 processors that have
   AVX2 and no VNNI: there onnxruntime adds pairs of 8-bit products in 16 bits, which overflow. With
   `session.x64quantprecision=1` these processors give the board's bits.
