@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyps.runtime.bundle.library_memory import library_memory
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.residency import (
     OpenSessions,
@@ -17,8 +18,7 @@ from hyps.runtime.bundle.residency import (
     read_ahead,
     steady_residency,
 )
-from hyps.runtime.bundle.sub_bundle import open_sessions_bytes
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 
 def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:
@@ -42,9 +42,30 @@ def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_byte
 
 def _sessions(manifest: Manifest, peaks_bytes: Sequence[int]) -> OpenSessions:
     """Return the open sessions: those that the planner kept open, if they fit next to the largest step; else none."""
-    open_bytes = open_sessions_bytes(manifest)
+    open_bytes = _open_bytes(manifest)
     fits = max(peaks_bytes) + open_bytes <= manifest.budget_bytes
     return OpenSessions(
         stay_open=tuple(fits and step.session.stays_open for step in manifest.steps),
         base_bytes=tuple(each + (open_bytes if fits else 0) for each in peaks_bytes),
+    )
+
+
+def _open_bytes(manifest: Manifest) -> int:
+    """Return what the open sessions of a bundle that hypsc wrote hold: what its peaks count and nothing else explains.
+
+    A peak may be that of the start, and then says nothing; where all are, the result is too large, which is safe.
+    """
+    if not any(step.session.stays_open for step in manifest.steps):
+        return 0
+    pinned = sum(step.pinned_bytes for step in manifest.steps)
+    arena = arena_bytes([step.streamed_bytes for step in manifest.steps]) if manifest.steady else 0
+    slack = HUGE_SLACK_BYTES if manifest.huge_pages and not manifest.steady else 0
+    start = library_memory(manifest.target.onnxruntime, manifest.target.planned_interface).start_bytes
+    telling = [step for step in manifest.steps if step.peak_bytes > start] or manifest.steps
+    return max(
+        step.peak_bytes
+        - (step.alone_bytes + manifest.arena_growth_bytes(step))
+        - (pinned - step.pinned_bytes)
+        - (arena - step.streamed_bytes if manifest.steady else step.ahead_bytes + slack)
+        for step in telling
     )

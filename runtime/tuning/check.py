@@ -1,4 +1,4 @@
-"""Check a tuned partition: run it and the one it came from on the same values, and compare the results.
+"""Check a tuned partition: run it and the one it came from on the same values, and compare results and times.
 
 onnxruntime's layouts are its own matter and may change with a version. Numbers that are wrong without an error would be the
 worst that tuning could do, so every tuned partition proves itself before it is kept. Results wait on storage: the budget has
@@ -30,18 +30,15 @@ def deviation(manifest: Manifest, step: Step, model: Path, tuned: Path, scratch:
     """
     inputs = {name: _values(manifest, name) for name in step.inputs}
     _write_results(step, model, inputs, scratch, custom_ops)
-    session = open_session(tuned, 1, custom_ops=custom_ops, optimize=False)
-    results = session.run(step.outputs, inputs)
-    return max(
-        (_difference(to_numpy(results[name]), scratch / str(place)) for place, name in enumerate(step.outputs)), default=0.0
-    )
+    results = open_session(tuned, 1, custom_ops=custom_ops, optimize=False).run(step.outputs, inputs)
+    pairs = [(to_numpy(results[name]), scratch / str(place)) for place, name in enumerate(step.outputs)]
+    return max((_difference(found, expected) for found, expected in pairs), default=0.0)
 
 
 def _write_results(
     step: Step, model: Path, inputs: Mapping[str, TensorValue], scratch: Path, custom_ops: Path | None
 ) -> None:
-    session = open_session(model, 1, custom_ops=custom_ops, optimize=step.session.is_optimizable)
-    results = session.run(step.outputs, inputs)
+    results = open_session(model, 1, custom_ops=custom_ops, optimize=step.session.is_optimizable).run(step.outputs, inputs)
     for place, name in enumerate(step.outputs):
         (scratch / str(place)).write_bytes(memory_of(results[name]))
 

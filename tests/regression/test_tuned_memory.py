@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest, network: Callable[[str], Path], tmp_pa
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_tuned_bundle_keeps_its_prediction(budget: int, model: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    said = compiled(model, bundle, budget * 10**6, "--tune", "--threads", "1")
+    said = compiled(model, bundle, budget * 10**6, "--tune", "--tier", "arena", "--threads", "1")
     if said is None:
         return  # too small a budget
     manifest = read_manifest(bundle)
