@@ -50,7 +50,7 @@ budgets: $(READY) ## keep the smallest budgets of small networks with several ve
 coverage: $(READY) ## write docs/coverage.md: what of third-party suites compiles, what is refused and why
 	$(BIN)/python -m pytest -m regression tests/regression/test_suites.py --update
 
-test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1: one small network; ROWS="...": these rows)
+test-arm: $(READY) ## VGG16 on emulated ARM boards, table in docs/arm.md (FAST=1: small networks; ROWS="...": these rows)
 	@dpkg -s $(ARM_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(ARM_PACKAGES); } \
 		|| { echo "make test-arm needs Debian's $(ARM_PACKAGES): install them as root"; exit 2; }
 	$(BIN)/python -m $(if $(FAST),pytest -m arm,tests.arm.main $(ROWS))

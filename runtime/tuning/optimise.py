@@ -14,9 +14,9 @@ from hyps.runtime.tuning.stored_weights import stored_weights
 
 #: Smaller weights are part of the model's file, as in the bundles that hypsc writes.
 _STORED_BYTES = 1 << 16
-#: Parts of the names of operators and attributes by which a partition computes in a layout of the processor.
-_LAYOUTS = (b"com.microsoft.nchwc", b"com.ms.internal.nhwc", b"channels_last")
-
+#: By these bytes a partition computes in a layout of the processor: an operator's domain (NodeProto 7) and an attribute
+#: that is 1 (AttributeProto 3). Every model that onnxruntime writes imports the domains, and may have the attribute as 0.
+_LAYOUTS = (b"\x3a\x13com.microsoft.nchwc", b"\x3a\x14com.ms.internal.nhwc", b"channels_last\x18\x01")
 #: Parts of the names of operators that round to 8 bits or fewer.
 _ROUNDING = (b"QuantizeLinear", b"QLinear", b"DynamicQuantize")
 

@@ -72,6 +72,7 @@ def tune(
     check_files(bundle, manifest)
     check_free_bytes(output, 2 * sum(file.size_bytes for file in manifest.files), OutputError)
     start_onnxruntime()
+    CodePages().release()
     with whole_or_absent(output, OutputError) as folder:
         for file in manifest.files:
             shutil.copyfile(bundle / file.path, folder / file.path)

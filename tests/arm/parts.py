@@ -25,7 +25,7 @@ _MODULES = ("virtio_ring", "virtio", "virtio_mmio", "virtio_blk")
 #: pip takes each tag literally and does not go on to the older ones.
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 #: What runs on the board, apart from the wheel.
-_BOARD_SCRIPTS = ("job.py", "whole.py")
+_BOARD_SCRIPTS = ("job.py", "whole.py", "several.py", "levels.py")
 
 _INIT = """#!/bin/busybox sh
 for module in {modules}; do /bin/busybox insmod /$module.ko; done
@@ -130,7 +130,7 @@ def _install(root: Path) -> Path:
     tags = [word for name in _PLATFORMS for word in ("--platform", f"{name}_aarch64")]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", libraries]
     wanted = ["--python-version", version.removeprefix("python"), "--implementation", "cp", "--only-binary=:all:"]
-    run(*pip, *wanted, *tags, wheel)
+    run(*pip, *wanted, *tags, f"{wheel}[compress]")
     command = (libraries / "bin" / "hyps-run").read_text().split("\n", 1)[1]  # less the first line, which names our Python
     _script(root / "usr/local/bin/hyps-run", f"#!/usr/bin/python3\n{command}")
     for name in _BOARD_SCRIPTS:

@@ -24,7 +24,7 @@ _WHAT = {"inside": "one file", "mapped": "mapped", "lean": "lean", "bundle": "bu
 _TEXT = """# VGG16 on emulated boards
 
 Written by `make test-arm` (measured {first} to {last}); do not edit. On demand, not in CI: it takes longer than ten minutes.
-`make test-arm FAST=1` checks a small network on the smallest board in about a minute.
+`make test-arm FAST=1` checks small networks on small boards in a few minutes.
 
 The boards are QEMU's `virt` machine with {cores} cortex-a53 cores under software emulation, without swap, with Debian's own
 kernel. Their limits of memory are real, their speed is not: compare times within the table alone. Both disks (root and
@@ -49,6 +49,33 @@ Host: {host}.
   Where memory is smaller than the weights the mapped model takes two to three times as long, though it reads and waits no
   more often than on 1024 MB; the cause was not looked for, and may be the emulation.
 - *deviation*: largest difference from the whole model on x86-64, over the largest output ({tolerance:.0e} is allowed).
+
+## What the highest optimisation level changes
+
+A bundle's steps are optimised at `ORT_ENABLE_EXTENDED`, `hyps-run tune` optimises them at `ORT_ENABLE_ALL`
+([As fast as onnxruntime](guide/speed.md)). Measured with onnxruntime 1.32.0 on boards with cortex-a53 and cortex-a76 cores:
+whole models, one input, without prepacking. Both processors got the same operators and gave the same bits.
+
+| network | what is other at ALL | its output |
+|---|---|---|
+| SqueezeNet, CIFAR-10, ViT tiny | nothing | the same bits |
+| MobileNetV2 | 10 of 52 Conv become FusedConv, which adds the shortcut | differs by 3e-6 of the largest |
+| MobileNetV2 in 8 bits | 52 QLinearConv and the average pool have channels last; 2 Transpose | the same bits |
+
+- No operator is of `com.microsoft.nchwc`, the layout on x86-64. So `hyps-run tune` says of the first two rows in one line
+  that onnxruntime has no faster layout, ends with exit code 2, and writes nothing. Nor does it keep the fused additions:
+  they are no layout, and would change bits.
+- It tunes the network in 8 bits. The tuned bundle gives the bits of the untuned one. Whether that is faster on a real board
+  was not measured.
+- Bundles with an arena, with onnxruntime's default options and with compressed weights give, bit for bit, what the whole
+  model gives on the board with the same options. Each stays below its predicted peak. So does a
+  bundle for pictures (`--interface c`), whose answers are the same as with numpy. Emulated, weights are decompressed at
+  160 MB/s, which says little of a real board.
+- Float networks differ by 4e-7 to 7e-6 from x86-64. The network in 8 bits gives other numbers on x86-64 processors that have
+  AVX2 and no VNNI: there onnxruntime adds pairs of 8-bit products in 16 bits, which overflow. With
+  `session.x64quantprecision=1` these processors give the board's bits.
+
+`make test-arm FAST=1` checks all of this but MobileNetV2, SqueezeNet and ViT tiny, on cortex-a53.
 """
 
 

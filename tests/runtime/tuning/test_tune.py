@@ -19,7 +19,7 @@ from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import BundleError
 from hyps.runtime.tuning import partition
-from hyps.runtime.tuning.optimise import weights_path, write_optimised
+from hyps.runtime.tuning.optimise import has_layout, weights_path, write_optimised
 from hyps.runtime.tuning.stored_weights import stored_weights
 from hyps.runtime.tuning.tune import tune
 from tests.compiler.conftest import listing
@@ -132,6 +132,37 @@ def test_a_bundle_is_tuned_while_it_is_compiled(place: Path, run: Run, tmp_path:
     assert run("hypsc", "validate", place / "squeezenet.onnx", tmp_path / "tuned").returncode == 0
     report = run("hypsc", "report", tmp_path / "tuned", "-o", tmp_path / "report.html")
     assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        pytest.param(
+            """(float[1, 16, 8, 8] x) => (float[1, 16, 6, 6] y) {
+                shape = Constant <value_ints = [16, 16, 3, 3]> ()
+                w = ConstantOfShape (shape)
+                y = Conv (x, w)
+            }""",
+            True,
+            id="convolution",
+        ),
+        pytest.param("(float[8, 8] x, float[8, 8] w) => (float[8, 8] y) { y = MatMul (x, w) }", False, id="product"),
+        pytest.param(
+            """(uint8[1, 16, 8, 8] x, float s, uint8 z) => (uint8[1, 16, 1, 1] y) {
+                y = com.microsoft.QLinearGlobalAveragePool <channels_last = 0> (x, s, z, s, z)
+            }""",
+            False,
+            id="usual layout by name",
+        ),
+    ],
+)
+def test_a_layout_is_an_operators(graph: str, expected: bool, tmp_path: Path) -> None:
+    """It is not a domain that onnxruntime imports in every model that it writes."""
+    header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
+    onnx.save(onnx.parser.parse_model(f"{header} g {graph}"), tmp_path / "model.onnx")
+    write_optimised(tmp_path / "model.onnx", tmp_path / "optimised.onnx", None)
+    assert b"com.microsoft.nchwc" in (tmp_path / "optimised.onnx").read_bytes()
+    assert has_layout(tmp_path / "optimised.onnx") == expected
 
 
 def edited(bundle: Path, target: Path, **changes: Any) -> Path:
