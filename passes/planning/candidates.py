@@ -126,7 +126,8 @@ def candidates(
     """Yield plans within the budget, first the one with the largest partitions; yield none if the budget is too small.
 
     Partitions are kept within caps of at most ``limit_bytes``. The caps do not depend on the budget: a plan that is found
-    for one budget is found for any larger one, too. If the first plan is exact, all others use exact splits only.
+    for one budget is found for any larger one, too. If the first plan is exact, all others use exact splits only. If none is
+    exact, partitions as large as the budget are tried as well.
     ``advance`` is called with 1 for each cap.
     """
     budget = request.budget_bytes
@@ -134,7 +135,7 @@ def candidates(
         yield from _capped_candidates(search, request, request, tiles=tiles, exact=False, known=set())
         return
     allowed = [cap for cap in _caps(search, tiles=tiles) if cap <= min(budget, limit_bytes)]
-    exact_bytes = 0
+    exact_bytes, has_exact = 0, False
     known: set[_Partitions] = set()
     for cap in reversed(allowed):
         is_first = cap == allowed[-1]
@@ -143,11 +144,15 @@ def candidates(
         capped = replace(request, budget_bytes=cap)
         for candidate in _capped_candidates(search, request, capped, tiles=tiles, exact=exact_bytes > 0, known=known):
             yield candidate
+            has_exact |= candidate.inexact_reason is None
             if candidate.is_whole:
                 return
             if is_first and candidate.inexact_reason is None and not exact_bytes:
                 exact_bytes = min(search.minimum(tiles=tiles, exact=True), cap)
         advance(1)
+    if not has_exact and allowed and allowed[-1] < min(budget, limit_bytes):
+        largest = replace(request, budget_bytes=int(min(budget, limit_bytes)))
+        yield from _capped_candidates(search, request, largest, tiles=tiles, exact=False, known=known)
 
 
 def _caps(search: BudgetSearch, *, tiles: bool) -> list[int]:

@@ -125,12 +125,16 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
 
 
 def _peak_bytes(bundle: Path, source: Path, runs: int) -> int:
-    """Return the largest peak of some runs: how much of the libraries becomes resident varies a little between runs."""
+    """Return the largest peak of some runs: how much of the libraries becomes resident varies a little between runs.
+
+    ``--save`` has numpy compute pictures, too: plans are for that, unless they are for onnxruntime's C interface.
+    """
+    command: list[str | Path] = [*_COMMAND, bundle, source, "--json", "--save", bundle.parent / "outputs.npz"]
     peaks: list[int] = []
     started = time.perf_counter()
     while not peaks or (len(peaks) < runs and time.perf_counter() - started < _ENOUGH_S):
         try:
-            done = subprocess.run([*_COMMAND, bundle, source, "--json"], capture_output=True, check=False, timeout=_LIMIT_S)
+            done = subprocess.run(command, capture_output=True, check=False, timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
             raise DeviceError(f"hyps-run on the smallest bundle took over {_LIMIT_S:.0f} s", "stop other programs") from None
         if done.returncode == -signal.SIGKILL:

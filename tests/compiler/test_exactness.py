@@ -165,7 +165,7 @@ def test_large_computed_constants_are_not_computed(compiled: Compile, monkeypatc
     proto = model(nodes, [value("x", 4, 200)], [value("y", 4, 300)], [halves])
     seen: list[ModelProto] = []
 
-    def watched(proto: ModelProto, custom_ops: Path | None, *, stock: bool) -> ModelProto:
+    def watched(proto: ModelProto, custom_ops: Path | None, *, stock: bool = False) -> ModelProto:
         seen.append(proto)
         return optimised(proto, custom_ops, stock=stock)
 

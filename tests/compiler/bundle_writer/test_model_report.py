@@ -45,7 +45,7 @@ def facts_of(folder: Path) -> Facts:
 )
 def test_a_bundle_tells_what_its_model_does(compiled: Compile, proto: ModelProto, budget_bytes: int, split: Any) -> None:
     made = compiled(proto, budget_bytes=budget_bytes, split=split)
-    request = Request(budget_bytes=budget_bytes, split=split, threads=2)
+    request = Request(budget_bytes=budget_bytes, split=split, threads=2, tier="lean")  # as `compiled`
     expected = model_facts(Compilation(model=made.model, output=Path(), request=request, target_name="test"))
     found = facts_of(made.folder)
     for what in ("whole", "planned", "layers", "types", "splits", "changes"):

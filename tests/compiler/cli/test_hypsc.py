@@ -116,7 +116,7 @@ class TestCompile:
             "compile", saved(tmp_path / "m.onnx", gemm), "--memory", "58.6MB", "--split", "mandatory", "-o", tmp_path / "b"
         )
         assert result.returncode == 0, result.stderr
-        assert re.search(r"^\d\d-\d\d  fc( in 3 shards, 12\.8 MB alone does not fit| holds)", result.stdout, re.MULTILINE)
+        assert re.search(r"^\d\d-\d\d  fc( in 5 shards, 12\.8 MB alone does not fit| holds)", result.stdout, re.MULTILINE)
 
     def test_json(self, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
         folder = tmp_path / "b"

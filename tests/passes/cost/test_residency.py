@@ -90,13 +90,13 @@ def test_what_is_read_ahead_fits_beside_every_step_until_it_is_used(needs: list[
 
 @pytest.mark.parametrize(("rate", "part"), [(22e6, 0.85), (95e6, 0.95)])
 def test_compressed_weights_come_sooner(rate: float, part: float) -> None:
-    """By what the storage need not read, or up to the rate of decompression."""
+    """By what the storage need not read, or up to the rate of decompression; estimates are on a scale of 3 %."""
     device = replace(SLOW, storage_bytes_per_s=rate, decompression_bytes_per_s=100e6)
     needs = [step(50, 40, compute_s=0.0), step(50, 30, compute_s=0.0)]
     plain = decided(needs, 90, device)
     compressed = decided(needs, 90, device.with_compressed_weights())
     assert compressed.residency == plain.residency
-    assert compressed.latency_s == pytest.approx(part * plain.latency_s)
+    assert compressed.latency_s == pytest.approx(part * plain.latency_s, rel=0.03)
 
 
 def decided(needs: Sequence[StepNeeds], budget: int, device: DeviceRates = SLOW) -> ResidencyPlan:
