@@ -34,3 +34,7 @@ def run_and_exit(program: str, act: Callable[[], int | None], mendable: tuple[ty
     except BrokenPipeError:
         drop_stdout()
         sys.exit(141)
+    except Exception:
+        if number := received_signal():  # a library turned its SystemExit into an error of another kind
+            sys.exit(128 + number)
+        raise
