@@ -37,7 +37,7 @@ from hyps.runtime.errors import BundleError, OutputError
 from hyps.runtime.execution.session import start_onnxruntime
 from hyps.runtime.tuning.check import LARGEST_DEVIATION
 from hyps.runtime.tuning.optimise import has_roundings
-from hyps.runtime.tuning.partition import StaysUntuned, Tuning, alone_bytes, more_weights_bytes, tuned_partition
+from hyps.runtime.tuning.partition import StaysUntuned, Tuning, alone_bytes, lowest_peak_bytes, tuned_partition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +135,7 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
     pairs = list(zip(manifest.steps, parts, strict=True))
     alone = [alone_bytes(step, part) for step, part in pairs]
     files = [part.weights if part else step.weights for step, part in pairs]
-    # an arena that is large enough has room for the activations in either layout; without it the step must fit, too
-    grown = [step.alone_bytes + manifest.arena_growth_bytes(step) + more_weights_bytes(step, part) for step, part in pairs]
-    peaks = [max(each) for each in zip(alone, grown, strict=True)]
+    peaks = [lowest_peak_bytes(manifest, step, part) for step, part in pairs]
     residency = tuned_residency(manifest, peaks, [file.size_bytes if file else 0 for file in files])
     here, target = instruction_set(), manifest.target
     start_bytes = library_memory(target.onnxruntime, target.planned_interface).start_bytes

@@ -222,6 +222,21 @@ def test_wrong_numbers_stay_out(place: Path, tmp_path: Path, monkeypatch: pytest
     assert listing(tmp_path) == {}
 
 
+def test_no_step_is_tuned_beyond_the_budget(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Next to the arena there is room for a little more: filters that fill no whole block may take more than that."""
+    bundle = place / "mobilenetv2-72"
+    manifest = read_manifest(bundle)
+    assert manifest.activations
+    full = [step.alone_bytes + manifest.arena_growth_bytes(step) for step in manifest.steps]
+    more = manifest.budget_bytes - max(full) + 1
+    assert any(step.alone_bytes + more <= manifest.budget_bytes for step in manifest.steps)  # without the arena it fits
+    monkeypatch.setattr(partition, "more_weights_bytes", lambda step, tuned: more if tuned else 0)
+    tuned = tune(bundle, tmp_path / "tuned")
+    tightest = manifest.steps[full.index(max(full))].name
+    assert "tuned, it would take" in tuned.untuned[tightest]
+    assert read_manifest(tmp_path / "tuned") == tuned.manifest  # which refuses a peak beyond the budget
+
+
 def test_tuning_again_is_the_same(tuned: Path, tmp_path: Path) -> None:
     again = tune(tuned, tmp_path / "again")
     assert again.manifest == read_manifest(tuned)
