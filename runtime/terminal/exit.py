@@ -25,16 +25,12 @@ def run_and_exit(program: str, act: Callable[[], int | None], mendable: tuple[ty
         if number := received_signal():  # its SystemExit was lost, and the work was done all the same
             sys.exit(128 + number)
         sys.exit(status or 0)
-    except mendable as error:
-        sys.exit(say(error, program))
-    except ImportError as error:  # extension modules turn an exception that a signal raises in their init into this
-        if isinstance(error.__cause__, SystemExit):
-            sys.exit(error.__cause__.code)
-        raise
-    except BrokenPipeError:
-        drop_stdout()
-        sys.exit(141)
-    except Exception:
-        if number := received_signal():  # a library turned its SystemExit into an error of another kind
+    except Exception as error:
+        if number := received_signal():  # a library, or an extension module's import, turned its SystemExit into this
             sys.exit(128 + number)
+        if isinstance(error, mendable):
+            sys.exit(say(error, program))
+        if isinstance(error, BrokenPipeError):
+            drop_stdout()
+            sys.exit(141)
         raise

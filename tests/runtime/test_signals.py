@@ -23,6 +23,12 @@ class Released:
         for _ in range(10_000):
             pass
 
+def turned_into(error):
+    try:
+        os.kill(os.getpid(), {number})
+    except SystemExit:
+        raise error from None
+
 def by_another_thread():
     def act():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [{number}])  # as in a thread that was there before
@@ -56,6 +62,20 @@ def test_the_exit_code_names_the_signal(number: int, body: str, unraisable: bool
     """Python drops the exception of a handler that runs inside ``__del__``; the work then goes on to its end."""
     done = run(number, body)
     assert (done.returncode, "SystemExit" in done.stderr) == (128 + number, unraisable), done.stderr
+
+
+@pytest.mark.parametrize("number", [2, 15])
+@pytest.mark.parametrize("error", ["RuntimeError", "ImportError", "OSError", "BrokenPipeError"])
+def test_a_library_turns_it_into_another_error(number: int, error: str) -> None:
+    """Extension modules do, where a signal arrives while they are imported."""
+    done = run(number, f"turned_into({error}('lost'))")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "ImportError"])
+def test_a_bug_without_a_signal_keeps_its_traceback(error: str) -> None:
+    done = run(2, f"raise {error}('a bug')")
+    assert (done.returncode, f"{error}: a bug" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("number", [2, 15])
