@@ -28,7 +28,7 @@ def tuned(manifest: Manifest, machine: str, features: Sequence[str], onnxruntime
 
 
 def with_tuned_steps(manifest: Manifest) -> Manifest:
-    """Return the schedule of a tuned bundle's own processor, wherever this is; it is not exact."""
+    """Return a bundle's schedule with its tuned partitions, whatever processor this is. It promises no exact bits."""
     if not manifest.tuned:
         return manifest
     record = manifest.tuned
