@@ -20,7 +20,7 @@ HUB = "hub"
 class PlacedStep:
     """One step, as a planner sees it.
 
-    ``seconds`` are those of the computation with all weights in memory, by board class, or `ANY_CLASS`. ``working_bytes``
+    ``seconds`` are those of the computation with all weights in memory, by board class. ``working_bytes``
     are what the process takes besides its weights while the step runs. ``inputs`` and ``outputs`` are names of tensors.
     """
 
