@@ -44,8 +44,8 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
         raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     memories = [StepMemory(alone_bytes=step.alone_bytes, weights_bytes=step.weights_file_bytes) for step in steps]
     residency = sub_bundle_residency(memories, open_sessions_bytes(manifest), budget_bytes)
-    stays = dict(zip(indices, residency.steps, strict=True))
-    return tuple(_sub_bundle(manifest, run, stays, residency, budget_bytes) for run in runs)
+    stays = iter(residency.steps)  # runs may have steps in common: each holds its own
+    return tuple(_sub_bundle(manifest, run, {index: next(stays) for index in run}, residency, budget_bytes) for run in runs)
 
 
 def _sub_bundle(

@@ -240,7 +240,7 @@ class Manager:
     def _on_tensor(self, sender: User, received: ReceivedTensor) -> None:
         if received.key.sub_bundle >= 0:
             self._results.arrived(sender.name, received)
-        elif (new := self._submissions.arrived(received)) and self._scheduler:
+        elif self._scheduler and (new := self._submissions.arrived(received, self._scheduler.generation)):
             self._scheduler.add(new.job, new.client, new.digests)
             self._statistics.trace.accepted(new.job)
 
@@ -251,7 +251,7 @@ class Manager:
         if sender.role is not Role.WORKER or self._scheduler is None:
             raise Rejection("never asked for")
         self._scheduler.check(sender.name, key)
-        if tensor not in self._scheduler.graph.outputs[key.sub_bundle]:
+        if tensor not in self._scheduler.graph.outputs.get(key.sub_bundle, ()):
             raise Rejection("unknown tensor")
         return self.manifest.tensors[tensor]
 

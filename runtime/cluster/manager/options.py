@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from hyps.runtime.cluster.placement.sharing import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,9 @@ class ClusterOptions:
 
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
-    With ``compress``, tensors travel compressed.
+    With ``compress``, tensors travel compressed. ``placement``: "pipeline" has one worker for each step; "best" has
+    data-parallel replicas, too, where a stream is faster with them. ``objective`` is what the placement is best for.
+    ``rebalance``: whether runs of steps move when measured speeds say that others are better, or the manager only says so.
     """
 
     least_workers: int = 1
@@ -43,6 +48,9 @@ class ClusterOptions:
     safe: frozenset[str] | None = None
     lease_s: float = 120.0
     compress: bool = False
+    placement: Literal["pipeline", "best"] = "pipeline"
+    objective: Objective = "throughput"
+    rebalance: Literal["off", "advise", "on"] = "off"
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property

@@ -127,7 +127,11 @@ class StatusPublisher:
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
         replicas = scheduler.replicas
-        for number, run in enumerate(scheduler.graph.runs):
+        live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
+        shown = {number for generation in live for number in scheduler.generations[generation]}
+        for number, run in sorted(scheduler.graph.runs.items(), key=lambda each: (each[1].start, each[0])):
+            if number not in shown and not replicas.homes[number]:
+                continue  # it comes with a move
             yield SubBundleLine(
                 number=number,
                 first=self._steps[run.start],

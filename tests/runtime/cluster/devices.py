@@ -104,6 +104,8 @@ class Devices:
         self.wait_for_sub_bundles(workers=workers)
 
     def start_manager(self, *options: str) -> None:
+        """Start the manager; it places pipelines unless the options say otherwise."""
+        options = options if "--placement" in options else ("--placement", "pipeline", *options)
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url]
         command: list[str | Path] = [self.bundle, *hub, "--journal", self._folder / "journal", "--verbose", *options]
         self.start_command("manager", "hyps-manager", command)
