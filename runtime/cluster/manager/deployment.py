@@ -34,6 +34,8 @@ _ATTEMPTS_PER_START = 4096
 _LONGEST_SETTLES = 10
 #: A worker gets an input that is larger than this only after it has answered the one before.
 _LARGE_INPUT_BYTES = 32 << 20
+#: A worker that shares inputs with one faster than this gets one at a time.
+_SLOW = 0.75
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +67,7 @@ class Deployment:
         self._ordered_to: set[str] = set()
         self._changed_at = self._changing_since = 0.0
         self._read_s: dict[tuple[str, int], float] = {}
+        self._room: dict[str, int] = {}
 
     def workers_changed(self) -> None:
         """Note that a worker came, went or changed: the next placement waits until no more follow, but not for long."""
@@ -311,8 +314,8 @@ class Deployment:
         self.scheduler.replicas.place(dict(zip(placement.numbers, placement.homes, strict=True)))
         self.scheduler.replicas.dealt = self._dealt(placement)
         self.scheduler.withdraw()
-        self.scheduler.speeds = {worker.name: float(worker.macs_per_s) for worker in workers}
-        self.scheduler.windows = {worker.name: self._window(worker, assigned[worker.name]) for worker in workers}
+        self._room = {worker.name: self._window(worker, assigned[worker.name]) for worker in workers}
+        self.set_speeds({worker.name: float(worker.macs_per_s) for worker in workers})
         self._read_s = {
             (worker.name, number): streamed_bytes(part) / worker.storage_bytes_per_s
             for worker in workers
@@ -337,6 +340,21 @@ class Deployment:
             f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
+
+    def set_speeds(self, speeds: Mapping[str, float]) -> None:
+        """Have the faster of workers that share inputs get them first, and slower ones one at a time.
+
+        Results come in the order of the inputs, so that a second input that waits at a slow worker holds all up.
+        """
+        assert self.scheduler
+        replicas = self.scheduler.replicas
+        slow = set[str]()
+        for number in replicas.dealt:
+            homes = replicas.homes[number]
+            fastest = max((speeds.get(home, 0.0) for home in homes), default=0.0)
+            slow.update(home for home in homes if speeds.get(home, 0.0) < _SLOW * fastest)
+        self.scheduler.speeds = speeds
+        self.scheduler.windows = {name: 1 if name in slow else room for name, room in self._room.items()}
 
     def _window(self, worker: WorkerCapacity, parts: Mapping[int, Manifest]) -> int:
         """Return how many leases a worker has at a time: a single board has no memory for a second large input."""

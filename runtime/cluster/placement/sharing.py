@@ -49,7 +49,7 @@ def place_well(
     if copies > 1 or len(workers) == 1:
         return plain
     best = judge(manifest, plain, workers, link_bytes_per_s)
-    bar = _WORTHWHILE
+    bar = _WORTHWHILE if objective == "throughput" else 1.0
     for candidate in _candidates(manifest, workers, objective):
         choice = judge(manifest, candidate, workers, link_bytes_per_s)
         if _merit(choice.forecast, objective) > bar * _merit(best.forecast, objective):
