@@ -66,8 +66,8 @@ class Link:
 class Fleet:
     """The boards, and the links between them.
 
-    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a link
-    for the pair. ``hub_watts`` is the power of the hub and the manager.
+    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a
+    link for the pair. ``hub_watts`` is the power of the hub and the manager.
     """
 
     boards: tuple[Board, ...]
