@@ -97,6 +97,12 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
         default="throughput",
         help="place for streams of inputs (default), or for the time of one input",
     )
+    serve.add_argument(
+        "--rebalance",
+        choices=("off", "advise", "on"),
+        default="on",
+        help="move steps under load when measured speeds say so (default: on), only say so (advise), or never",
+    )
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
@@ -158,6 +164,7 @@ def _serve(options: argparse.Namespace) -> None:
         compress=options.compress,
         placement=options.placement,
         objective=options.objective,
+        rebalance=options.rebalance,
     )
     if options.web is not None:
         serve(options, join, cluster_options, journal, _print)

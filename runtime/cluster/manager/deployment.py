@@ -20,7 +20,7 @@ from hyps.runtime.cluster.manager.speeds import Work
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.description import describe_placement
 from hyps.runtime.cluster.placement.forecast import forecast, streamed_bytes
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.sharing import place_well
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
@@ -63,6 +63,7 @@ class Deployment:
         self.placement: Placement | None = None
         self.best_placement: Callable[[Sequence[WorkerCapacity]], Placement] = self._place
         self._move: Move | None = None
+        self.moves_done = 0
         self._placed_on: list[WorkerCapacity] = []
         self._ordered_to: set[str] = set()
         self._changed_at = self._changing_since = 0.0
@@ -209,6 +210,29 @@ class Deployment:
         self._order(moved, workers)
         self._placed_on = workers
 
+    def place_by(self, manifest: Manifest, workers: Sequence[WorkerCapacity]) -> Placement:
+        """Place all steps as the operator chose, by what the manifest says that they cost. Raises `BudgetError`."""
+        if self._options.placement == "pipeline" and self._options.objective == "throughput":
+            return place(manifest, workers, self._options.copies)
+        return place_well(manifest, workers, self._options.copies, self._options.objective)
+
+    def moving_cost_s(self, target: Placement) -> float:
+        """Return the seconds in which workers load what a move gives them: all by the link, and what they keep again."""
+        assert self.placement
+        cost_s = 0.0
+        for worker in self._usable_workers():
+            before, after = (
+                {run for run, homes in zip(each.runs, each.homes, strict=True) if worker.name in homes}
+                for each in (self.placement, target)
+            )
+            new, held = (sum(self._file_bytes(run) for run in runs) for runs in (after - before, after | before))
+            if before != after:
+                cost_s += new / LINK_BYTES_PER_S + 2 * held / worker.storage_bytes_per_s
+        return cost_s
+
+    def _file_bytes(self, run: range) -> int:
+        return sum(file.size_bytes for index in run for file in self._manifest.steps[index].data_files)
+
     def begin_move(self, target: Placement) -> None:
         """Begin to compute new jobs by another placement. Raises `BudgetError` if both do not fit side by side."""
         assert self.scheduler
@@ -244,6 +268,7 @@ class Deployment:
             self._say(f"new jobs take the new runs of steps, after {seconds:.1f} s; older jobs end under theirs")
         if move.is_over:
             self._move = None
+            self.moves_done += 1
             self._say(f"the move is done, after {time.monotonic() - move.began:.1f} s")
 
     def place_anew(self) -> None:
@@ -265,9 +290,7 @@ class Deployment:
 
     def _place(self, workers: Sequence[WorkerCapacity]) -> Placement:
         """Place all steps by the workers' claims. Raises `BudgetError`."""
-        if self._options.placement == "pipeline" and self._options.objective == "throughput":
-            return place(self._manifest, workers, self._options.copies)
-        return place_well(self._manifest, workers, self._options.copies, self._options.objective)
+        return self.place_by(self._manifest, workers)
 
     def _homes(self) -> list[tuple[str, ...]]:
         """Return the workers of each sub-bundle that the jobs under way need."""

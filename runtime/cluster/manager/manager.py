@@ -22,6 +22,7 @@ from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.rebalancer import Rebalancer
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.status import Status, StatusPublisher
@@ -71,9 +72,20 @@ class Manager:
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
         self._statistics = Statistics()
-        self._workers = WorkerRegistry(bundle, self.manifest, listen, options, self._statistics.speeds)
+        self._workers = WorkerRegistry(
+            bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
+        )
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, options, say)
+        self._rebalancer = Rebalancer(
+            self.manifest,
+            self.deployment,
+            self._workers,
+            self._statistics.monitor,
+            self._statistics.answered,
+            options,
+            say,
+        )
         self._watch_workers = WorkerWatch(self._workers, self.deployment, self._statistics.speeds, say)
         self._submissions = Submissions(self.manifest, bundle_sha256, journal, self._publish, compress=compress)
         self._results = ResultCollector(
@@ -138,7 +150,7 @@ class Manager:
 
     def status(self) -> Status:
         """Return the status now. Not thread-safe: `ask` for it."""
-        return self._status.status(self._scheduler)
+        return self._status.status(self._scheduler, self._rebalancer.line())
 
     def spans(self, job: str) -> list[Span]:
         """Return the times of a job's sub-bundles. Not thread-safe: `ask` for them."""
@@ -159,6 +171,9 @@ class Manager:
                 continue
             self._statistics.trace.sent(lease.key, lease.worker)
             self._watch_workers.sent(lease)
+            number, graph = lease.key.sub_bundle, scheduler.graph
+            result_bytes = graph.moved_bytes[number] - graph.input_bytes[number]
+            self._statistics.monitor.sent(lease.key, lease.worker, graph.runs[number], result_bytes, time.monotonic())
             try:
                 self._sender.send(lease, job, scheduler.graph.inputs[lease.key.sub_bundle])
             except DamagedTensor as fault:
@@ -208,6 +223,7 @@ class Manager:
             self._workers.pulse(name, message)
         elif isinstance(message, Timed):
             self._statistics.trace.timed(name, message)
+            self._statistics.monitor.timed(name, message, time.monotonic())
         else:
             self._results.failed(name, message)
 
@@ -274,7 +290,8 @@ class Manager:
         for job in self._submissions.expire():
             self._inputs.forget(job)
         self.deployment.ensure()
-        self._status.publish(self._connection, self._scheduler)
+        self._rebalancer.tick()
+        self._status.publish(self._connection, self._scheduler, self._rebalancer.line())
 
 
 def _largest_step_bytes(manifest: Manifest) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 
+from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.scheduling.trace import Trace
 
@@ -38,7 +39,8 @@ class Statistics:
     """The counters of one manager since its start. Not thread-safe: use it on the manager's thread.
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
-    accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed.
+    accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed, ``monitor`` what
+    workers do under load.
     """
 
     def __init__(self) -> None:
@@ -47,3 +49,4 @@ class Statistics:
         self.rejected: Counter[str] = Counter()
         self.trace = Trace()
         self.speeds = MeasuredSpeeds()
+        self.monitor = Monitor()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.obedience import Obedience
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
@@ -67,6 +68,7 @@ class WorkerRegistry:
         listen: str | None,
         options: ClusterOptions,
         speeds: MeasuredSpeeds,
+        monitor: Monitor,
     ) -> None:
         self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, options.compress
         self._timeouts = options.timeouts
@@ -79,7 +81,7 @@ class WorkerRegistry:
         self._troubles: dict[str, _LoadTrouble] = {}
         self._obedience = Obedience(options.timeouts, options.lease_s)
         self._unanswered: Counter[str] = Counter()
-        self._speeds = speeds
+        self._speeds, self._monitor = speeds, monitor
         self._problems = Tally()
         self._epoch = secrets.randbelow(1 << 48)  # no worker holds orders of this number from an earlier manager
         self._connection: Link | None = None
@@ -195,6 +197,7 @@ class WorkerRegistry:
         self._obedience.forget(name)
         self._unanswered.pop(name, None)
         self._speeds.forget(name)
+        self._monitor.forget(name)
 
     def set_aside(self, name: str, reason: str) -> None:
         """Give a worker nothing more until it is started again, and if that helped nothing, for longer. Say so."""
