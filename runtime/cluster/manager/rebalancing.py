@@ -12,7 +12,7 @@ from typing import Literal
 
 #: The least gain that is worth a move, and the least one after another move within `_REMEMBERED_S`; that doubles with
 #: each further move.
-MARGIN, _LATER_MARGIN, _REMEMBERED_S = 0.15, 0.5, 600.0
+MARGIN, _LATER_MARGIN, _REMEMBERED_S = 0.15, 0.65, 600.0
 #: A gain must last for this many seconds divided by it, within these bounds.
 _PATIENCE_S, _LEAST_S, _MOST_S = 10.0, 6.0, 60.0
 #: A move must gain more than it costs within this time. After a move, the next waits until times are measured again.

@@ -2,8 +2,9 @@
 
 import { call, path } from './api.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
-import { count, gmacs, mb, rate, steps } from './format.js';
+import { count, gmacs, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';
+import { drawQueue, drawRebalancing, makeQueue } from './queues.js';
 import { cameFrom } from './moves.js';
 import { changed, hueOf, isGone, seenSeconds, state, watch } from './state.js';
 
@@ -42,6 +43,7 @@ function makeCard(worker) {
     ),
     el('div', { class: 'meter-row' }, bar, (parts.memory = el('span', { class: 'meter-text' }))),
     el('div', { class: 'board-facts' }, facts, parts.drain),
+    (parts.bars = makeQueue()),
     (parts.problem = el('p', { class: 'problem' })),
     (parts.shares = el('ul', { class: 'held', 'aria-label': `Steps on ${worker.name}` })),
   );
@@ -78,6 +80,7 @@ function updateCard(card, { worker, shares }) {
   setText(parts.answers, `${rate(worker.computed_per_s)} /s`);
   setText(parts.queue, String(worker.queue));
   setText(parts.leases, String(worker.leases));
+  drawQueue(parts.bars, worker);
   setText(parts.seen, seenText(seenSeconds(worker)));
   setText(
     parts.problem,
@@ -103,7 +106,10 @@ function updateCard(card, { worker, shares }) {
       setAttribute(item, 'data-how', how);
       const origin = from?.length ? `, from ${from.join(', ')}` : '';
       const waiting = share.waiting ? `, ${share.waiting} waiting` : '';
-      setText(item, `${steps(share.start, share.stop)}: ${how}${origin}${waiting}`);
+      const seconds = share.service_s[worker.name];
+      const took = seconds === undefined ? '' : `, ${time(seconds)}`;
+      const dealt = share.dealt ? ', inputs dealt out' : '';
+      setText(item, `${steps(share.start, share.stop)}: ${how}${took}${dealt}${origin}${waiting}`);
     },
   );
 }
@@ -167,6 +173,7 @@ function drawOverview() {
   setText($('under-way'), count(status.jobs, 'job'));
   setText($('answered'), `${status.answered}, ${rate(status.answered_per_s)} /s`);
   setText($('status-problem'), status.problem ?? '');
+  drawRebalancing(status.rebalancing);
   setHidden($('next-step'), status.bundle !== null);
   arrange(status.bundle === null);
 }
