@@ -54,6 +54,7 @@ class WorkerWatch:
         if scheduler := self._deployment.scheduler:
             if change.reconnected:
                 scheduler.release(name)
+            scheduler.missing(name, (*state.loading, *state.loaded))
             scheduler.replicas.loading(name, change.loading)
             scheduler.replicas.loaded(name, change.loaded)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hyps.runtime.cluster.scheduling.lifecycle import READY, Event, LifeCycle, State
 
@@ -46,6 +46,13 @@ class Replicas:
         """Note that a worker has loaded these sub-bundles."""
         self.loading(worker, sub_bundles := [*sub_bundles])
         self._move(worker, sub_bundles, State.LOADING, Event.LOADED)
+
+    def missing(self, worker: str, held: Collection[int]) -> None:
+        """Note that a worker holds no sub-bundles but these; others that it had loaded must be loaded again."""
+        for sub_bundle in self.sub_bundles_of(worker):
+            if sub_bundle not in held and self.can_infer(sub_bundle, worker):
+                self._lose(sub_bundle, worker)
+                self._lives[sub_bundle, worker].apply(Event.PLACE)
 
     def lost(self, worker: str) -> list[int]:
         """Mark all replicas of a worker as lost; return their sub-bundles."""

@@ -158,6 +158,17 @@ class Scheduler:
         for lease in self._leases.of(worker):
             self._cancel(lease)
 
+    def missing(self, worker: str, held: Iterable[int]) -> None:
+        """Note what a worker holds: what it has loaded, and what it loads again, as inputs wait for that.
+
+        The leases of other sub-bundles end: it has dropped their inputs. It gets no more until it has loaded them.
+        """
+        held = frozenset(held)
+        for lease in self._leases.of(worker):
+            if lease.key in self.leases and lease.key.sub_bundle not in held:
+                self._cancel(lease)
+        self.replicas.missing(worker, held)
+
     def withdraw(self) -> None:
         """End the leases of sub-bundles that have moved to other workers; they are given out again."""
         for lease in [*self.leases.values()]:

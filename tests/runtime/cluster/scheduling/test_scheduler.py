@@ -468,3 +468,17 @@ def test_a_lease_of_a_dropped_sub_bundle_is_over(manifest: Manifest) -> None:
     assert scheduler.leases == {}
     with pytest.raises(Rejection, match="done already"):
         scheduler.check("w0", slow.key)
+
+
+def test_inputs_that_a_worker_has_dropped_are_sent_again(manifest: Manifest) -> None:
+    """A worker whose orders were replaced before it could fetch them may hold nothing for a moment."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.missing("w0", [0, 1])
+    assert [*scheduler.leases] == [first.key]
+    scheduler.missing("w0", [1])
+    assert scheduler.tasks(0) == []
+    scheduler.replicas.loaded("w0", [0, 1])
+    (second,) = scheduler.tasks(0)
+    assert (second.key.sub_bundle, second.key.attempt) == (0, 1)
