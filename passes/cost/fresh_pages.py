@@ -32,21 +32,27 @@ def fresh_weight_bytes(weights_bytes: Sequence[int], residency: Residency, budge
     if residency.steady or max((step.peak_bytes for step in steps), default=0) + layout.nbytes <= budget_bytes:
         return fresh
     starts = dict(zip(shared, layout.starts, strict=True))
+    places = [_pages(starts[index], size) if index in starts else 0 for index, size in enumerate(weights_bytes)]
     following = _next_streamed(streamed)
+    aheads = [
+        _pages(starts[after], min(step.ahead_bytes, streamed[after])) if after in starts else 0
+        for step, after in zip(steps, following, strict=True)
+    ]
     arena, resident = _pages(0, layout.nbytes), 0
-    for turn in range(2 * len(steps)):
-        index = turn % len(steps)
-        step, after = steps[index], following[index]
-        own = _pages(starts[index], weights_bytes[index]) if index in starts else 0
-        ahead = _pages(starts[after], min(step.ahead_bytes, streamed[after])) if after in starts else 0
-        unused_bytes = (arena & ~own & ~ahead).bit_count() * ALIGNMENT_BYTES
-        if step.peak_bytes + unused_bytes > budget_bytes:
-            resident &= own | ahead
-        if turn >= len(steps):  # the turn before brings the arena to the state in which each inference leaves it
-            fresh[index] += (own & ~resident).bit_count() * ALIGNMENT_BYTES
-            if ahead:
-                fresh[after] += (ahead & ~resident).bit_count() * ALIGNMENT_BYTES
-        resident |= own | ahead
+    circle = [*zip(range(len(steps)), steps, places, aheads, following, strict=True)]
+    for is_second in (False, True):
+        for index, step, own, ahead, after in circle:
+            kept = own | ahead
+            if resident & ~kept:
+                unused_bytes = (arena & ~kept).bit_count() * ALIGNMENT_BYTES
+                if step.peak_bytes + unused_bytes > budget_bytes:
+                    resident &= kept
+            if missing := kept & ~resident:
+                if is_second:  # the first inference brings the arena to the state in which each leaves it
+                    fresh[index] += (missing & own).bit_count() * ALIGNMENT_BYTES
+                    if ahead:
+                        fresh[after] += (missing & ahead).bit_count() * ALIGNMENT_BYTES
+                resident |= kept
     return [min(each, size) for each, size in zip(fresh, streamed, strict=True)]
 
 
