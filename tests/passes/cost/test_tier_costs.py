@@ -43,7 +43,7 @@ def test_copies_are_padded(shape: tuple[int, ...], expected: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(
-    ("activation_bytes", "expected"), [(0, REGION_BYTES), (10_000_000, 15_000_000 + REGION_BYTES), (2 * 10**9, None)]
+    ("activation_bytes", "expected"), [(0, REGION_BYTES), (10_000_000, 16_000_000 + REGION_BYTES), (2 * 10**9, None)]
 )
 def test_region(activation_bytes: int, expected: int | None) -> None:
     found = arena_region_bytes(activation_bytes)
