@@ -1,7 +1,7 @@
 """Measure what a step of a bundle costs besides its multiply-adds: opening a session, running it, and taking memory.
 
-Each figure is the best of the runs within a moment, as in `hyps.runtime.calibration.rates`. Sessions are opened and run while
-the processor's caches hold other data.
+Each figure is the best of the runs within a moment, as in `hyps.runtime.calibration.rates`. Sessions are opened and run
+while the processor's caches hold other data.
 """
 
 from __future__ import annotations
