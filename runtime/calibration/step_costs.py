@@ -79,7 +79,7 @@ def _cached_read_bytes_per_s(memory: NDArray[np.uint8]) -> float:
 
     Pieces are read in turn, so that the next one is seldom in the processor's cache, and the fastest counts.
     """
-    view = memoryview(memory)
+    view = memory.data
     with os.fdopen(os.memfd_create("hyps-calibrate"), "wb", buffering=0) as file:
         file.write(view)
         starts = itertools.cycle(range(0, len(view), _PIECE_BYTES))
