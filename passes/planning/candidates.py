@@ -249,7 +249,7 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> 
     pairs = zip(needs, fresh_s, strict=True)
     yield _Way(tuple(replace(need, fresh_s=seconds) for need, seconds in pairs), None)
     most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
-    region_bytes = arena_region_bytes(most_live)
+    region_bytes = arena_region_bytes(most_live, len(segments))
     if request.tier != "lean" and region_bytes is not None and can_use_arena(graph):
         more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
         grown = (
