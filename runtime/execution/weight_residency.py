@@ -8,6 +8,7 @@ so they are read ahead without a limit.
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +46,7 @@ class WeightResidency:
         self._budget_bytes = budget_bytes
         self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
+        self._last: StepWeights | None = None
         self._steady = steady
         self._unit = HUGE_PAGE_BYTES if huge else 1
         streamed = [index for index in files if not steps[index].pinned_bytes]
@@ -80,7 +82,7 @@ class WeightResidency:
         for each in following:  # an interrupted inference may have left more than there is room for during this step
             each.weights.filled = min(each.weights.filled, each.stop)
         self._trim(index, following)
-        weights = self._weights.get(index)
+        weights = self._last = self._weights.get(index)
         kept = {id(weights), *(id(each.weights) for each in following)}
         for other in self._weights.values():  # reads from here on may overwrite their bytes
             if other.buffer is self._arena and id(other) not in kept:
@@ -135,7 +137,10 @@ class WeightResidency:
             yield _Target(weights=weights, stop=weights.nbytes)
 
     def _trim(self, index: int, following: Sequence[_Target]) -> None:
-        """Give back what older steps left in the arena, where the budget has no room for it."""
+        """Give back what older steps left in the arena, where the budget has no room for it.
+
+        What the last step left moves to where pages are needed.
+        """
         if self._arena is None or self._steady:
             return
         own = self._weights.get(index)
@@ -145,13 +150,36 @@ class WeightResidency:
         ]
         unused = list(uncovered_ranges(self._arena.nbytes, ranges, self._unit))
         if self._steps[index].peak_bytes + sum(stop - start for start, stop in unused) > self._budget_bytes:
+            self._move_pages([each for each in kept if each.weights.buffer is self._arena], unused)
             for start, stop in unused:
                 self._arena.release(start, stop)
+
+    def _move_pages(self, targets: Sequence[_Target], unused: Sequence[tuple[int, int]]) -> None:
+        """Move pages of the step that ran last, from ``unused`` places, to where ``targets`` have none yet."""
+        last = self._last
+        if last is None or last.buffer is not self._arena:
+            return
+        unit = max(self._unit, mmap.PAGESIZE)
+        free = [_whole(max(start, last.start), min(stop, last.start + last.nbytes), unit) for start, stop in unused]
+        for each in reversed(targets):  # the running step's weights come first
+            target = -(-(each.weights.start + each.weights.filled) // unit) * unit
+            end = -(-(each.weights.start + each.stop) // unit) * unit
+            while target < end and free:
+                start, stop = free.pop()
+                if (nbytes := min(stop - start, end - target)) > 0:
+                    self._arena.move(start, target, nbytes)
+                    free.append((start + nbytes, stop))
+                    target += nbytes
 
     def _stop_reading(self) -> None:
         if self._reading:
             reading, self._reading = self._reading, None
             reading.stop()
+
+
+def _whole(start: int, stop: int, unit: int) -> tuple[int, int]:
+    """Return the whole units within ``start..stop``."""
+    return -(-start // unit) * unit, stop // unit * unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
