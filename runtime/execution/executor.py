@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
+from hyps.runtime.bundle.spare_memory import RoomierSteps, roomier, spare_bytes
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
@@ -74,7 +75,9 @@ class Executor:
         interface: OrtInterface | None = None,
         opener: SessionOpener | None = None,
         verify: bool = True,
+        is_alone: bool = False,
     ) -> None:
+        """``is_alone``: nothing else in this process runs bundles, so that what it does not need is this one's."""
         if threads is not None and not 1 <= threads <= manifest.target.threads:
             raise BudgetError(
                 f"--threads {threads}: the budget was planned for 1 to {manifest.target.threads} threads",
@@ -83,19 +86,11 @@ class Executor:
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self.interface = interface or _python_interface()
-        opener = opener or self.interface.open_session
-        self._sessions = SessionPool(bundle, manifest.steps, self.threads, opener, verify=verify)
+        self._bundle, self._opener = bundle, opener or self.interface.open_session
         self._arena: ActivationArena | None = None
-        read_bytes = sum(step.read_bytes for step in manifest.steps)
-        self._residency = WeightResidency(
-            bundle,
-            manifest.steps,
-            manifest.budget_bytes,
-            huge=manifest.huge_pages,
-            steady=manifest.steady,
-            verify=verify,
-            keep_cached=_is_available(manifest.budget_bytes + read_bytes),
-        )
+        self._is_alone = is_alone and manifest.streams_weights
+        self._inferences = 0
+        self._place(RoomierSteps(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
         self._code = CodePages()
@@ -105,6 +100,46 @@ class Executor:
             self._arena = claim_arena(self, manifest.activations, self.interface.register_arena)
             self._sessions.has_arena = self._arena is not None
         self.trim()
+
+    def _place(self, placed: RoomierSteps, *, verify: bool) -> None:
+        """Hold sessions and weights as these steps say; nothing is open or resident yet."""
+        self._sessions = SessionPool(self._bundle, placed.steps, self.threads, self._opener, verify=verify)
+        self._sessions.has_arena = self.has_arena
+        self._residency = WeightResidency(
+            self._bundle,
+            placed.steps,
+            placed.budget_bytes,
+            huge=self.manifest.huge_pages,
+            steady=self.manifest.steady,
+            verify=verify,
+            keep_cached=_is_available(self.manifest.budget_bytes + sum(step.read_bytes for step in self.manifest.steps)),
+        )
+        self._opened_before = 0
+
+    def _use_spare_memory(self) -> None:
+        """Before the second inference: keep more in memory where the first took less than predicted.
+
+        Before the third: go back to the plan should that have been too much. Files were checked by then.
+        """
+        if self._inferences == 1:
+            spare = spare_bytes(self.manifest, memory().peak_bytes)
+            if self._is_alone and spare:
+                self._place_again(roomier(self.manifest, spare))
+            else:
+                self._is_alone = False
+        elif self._inferences == 2 and memory().peak_bytes > max(step.peak_bytes for step in self.manifest.steps):
+            self._keep_to_plan()
+
+    def _keep_to_plan(self) -> None:
+        """Hold from now on no more than the plan says."""
+        if self._is_alone and self._inferences > 1:
+            self._place_again(RoomierSteps(steps=self.manifest.steps, budget_bytes=self.manifest.budget_bytes))
+        self._is_alone = False
+
+    def _place_again(self, placed: RoomierSteps) -> None:
+        self._sessions.close()
+        self._residency.close()
+        self._place(placed, verify=False)
 
     @property
     def has_arena(self) -> bool:
@@ -123,6 +158,7 @@ class Executor:
 
     def make_room(self) -> None:
         """Give back, between two inferences, everything that can be read again."""
+        self._keep_to_plan()
         self._residency.release()
         if self._arena:
             self._sessions.close()
@@ -150,6 +186,9 @@ class Executor:
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
         check_inputs(self.manifest, inputs)
+        if self._is_alone:
+            self._use_spare_memory()
+            self._inferences += 1
         with suppress(ActivationArenaFull):
             return self._run(inputs, step_done, again=again, profile=profile)
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
@@ -220,12 +259,13 @@ def load_executor(
     opener: SessionOpener | None = None,
     is_tuned: bool = True,
     keeps_budget: bool = True,
+    is_alone: bool = True,
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
     Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
     the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
-    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
 
     Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
     was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
@@ -236,7 +276,10 @@ def load_executor(
     if keeps_budget:
         check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
-    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify)
+    is_alone = is_alone and keeps_budget
+    return Executor(
+        bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify, is_alone=is_alone
+    )
 
 
 def _python_interface() -> OrtInterface:

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from hyps.runtime.bundle.manifest import Step
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, common_ranges, uncovered_ranges
 from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
@@ -46,9 +46,10 @@ class WeightResidency:
         self._budget_bytes = budget_bytes
         self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
-        self._last: StepWeights | None = None
+        #: The ranges of the arena that may have pages, in whole units.
+        self._resident: list[tuple[int, int]] = []
         self._steady = steady
-        self._unit = HUGE_PAGE_BYTES if huge else 1
+        self._unit = HUGE_PAGE_BYTES if huge else mmap.PAGESIZE
         streamed = [index for index in files if not steps[index].pinned_bytes]
         sizes = [steps[index].weights_file_bytes for index in streamed]
         layout = arena_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge_pages=huge)
@@ -82,7 +83,7 @@ class WeightResidency:
         for each in following:  # an interrupted inference may have left more than there is room for during this step
             each.weights.filled = min(each.weights.filled, each.stop)
         self._trim(index, following)
-        weights = self._last = self._weights.get(index)
+        weights = self._weights.get(index)
         kept = {id(weights), *(id(each.weights) for each in following)}
         for other in self._weights.values():  # reads from here on may overwrite their bytes
             if other.buffer is self._arena and id(other) not in kept:
@@ -107,6 +108,7 @@ class WeightResidency:
             weights.give_back()
         if self._arena:
             self._arena.release(0, self._arena.nbytes)
+            self._resident = []
 
     def close(self) -> None:
         """Give back all buffers, and wait for the thread that refers to them; no step can be entered afterwards."""
@@ -137,49 +139,47 @@ class WeightResidency:
             yield _Target(weights=weights, stop=weights.nbytes)
 
     def _trim(self, index: int, following: Sequence[_Target]) -> None:
-        """Give back what older steps left in the arena, where the budget has no room for it.
+        """Take from the arena what older steps left in it and the budget has no room for.
 
-        What the last step left moves to where pages are needed.
+        Such pages move to where this step or the next one has none yet, or are given back to the kernel.
         """
         if self._arena is None or self._steady:
             return
         own = self._weights.get(index)
         kept = [*following, *([_Target(weights=own, stop=own.nbytes)] if own else [])]
-        ranges = [
-            (each.weights.start, each.weights.start + each.stop) for each in kept if each.weights.buffer is self._arena
-        ]
-        unused = list(uncovered_ranges(self._arena.nbytes, ranges, self._unit))
-        if self._steps[index].peak_bytes + sum(stop - start for start, stop in unused) > self._budget_bytes:
-            self._move_pages([each for each in kept if each.weights.buffer is self._arena], unused)
-            for start, stop in unused:
-                self._arena.release(start, stop)
+        used = sorted(
+            (each.weights.start, -(-(each.weights.start + each.stop) // self._unit) * self._unit)
+            for each in kept
+            if each.stop and each.weights.buffer is self._arena
+        )
+        end = -(-self._arena.nbytes // self._unit) * self._unit
+        free = [*common_ranges(self._resident, uncovered_ranges(end, used, 1))]
+        missing = [*common_ranges(used, uncovered_ranges(end, self._resident, 1))]
+        excess = self._steps[index].peak_bytes + sum(stop - start for start, stop in free) - self._budget_bytes
+        self._resident = [*used]
+        for start, stop in free:
+            taken = min(stop - start, -(-max(0, excess) // self._unit) * self._unit)
+            excess -= taken
+            self._take(start, start + taken, missing)
+            if start + taken < stop:
+                self._resident.append((start + taken, stop))
 
-    def _move_pages(self, targets: Sequence[_Target], unused: Sequence[tuple[int, int]]) -> None:
-        """Move pages of the step that ran last, from ``unused`` places, to where ``targets`` have none yet."""
-        last = self._last
-        if last is None or last.buffer is not self._arena:
-            return
-        unit = max(self._unit, mmap.PAGESIZE)
-        free = [_whole(max(start, last.start), min(stop, last.start + last.nbytes), unit) for start, stop in unused]
-        for each in reversed(targets):  # the running step's weights come first
-            target = -(-(each.weights.start + each.weights.filled) // unit) * unit
-            end = -(-(each.weights.start + each.stop) // unit) * unit
-            while target < end and free:
-                start, stop = free.pop()
-                if (nbytes := min(stop - start, end - target)) > 0:
-                    self._arena.move(start, target, nbytes)
-                    free.append((start + nbytes, stop))
-                    target += nbytes
+    def _take(self, start: int, stop: int, missing: list[tuple[int, int]]) -> None:
+        """Move the pages of ``start..stop`` to ``missing`` ranges, which lose what is filled; give the others back."""
+        assert self._arena
+        while start < stop and missing:
+            target, end = missing.pop()
+            nbytes = min(stop - start, end - target)
+            self._arena.move(start, target, nbytes)
+            start += nbytes
+            if target + nbytes < end:
+                missing.append((target + nbytes, end))
+        self._arena.release(start, stop)
 
     def _stop_reading(self) -> None:
         if self._reading:
             reading, self._reading = self._reading, None
             reading.stop()
-
-
-def _whole(start: int, stop: int, unit: int) -> tuple[int, int]:
-    """Return the whole units within ``start..stop``."""
-    return -(-start // unit) * unit, stop // unit * unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
