@@ -29,11 +29,11 @@ from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 MARGIN_BYTES = 1_000_000
 #: With less to spare nothing changes: sessions would be opened again for little.
 LEAST_BYTES = 250_000
-#: An open session takes at most these bytes, these for each operator, and its model's so often (``passes/calibration.toml``).
+#: An open session takes at most these bytes, these for each operator, and its model so often (passes/calibration.toml).
 _SESSION_BYTES, _OPERATOR_BYTES, _MODEL_COPIES = 262_144, 8_192, 2
 #: The limits to try for pinned weights are multiples of this part of all weights.
 _PARTS = 20
-#: The cost of a byte that is read while nothing computes, and of one in pages that are not used again, against one of others.
+#: The additional cost of a byte that is read while nothing computes, and of one in pages that are not used again.
 _WAITING, _FRESH = 2, 2
 
 

@@ -47,6 +47,7 @@ _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 #: The memory that glibc keeps in addition with huge pages.
 HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED, _MADV_DONTDUMP = 4, 16
+_PAGE = resource.getpagesize()
 #: mremap(2): MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP.
 _MOVE = 1 | 2 | 4
 #: The pages of a library that are mapped together when one of them is touched, and the libraries for which that matters.
@@ -144,6 +145,14 @@ def lock_pages(address: int, nbytes: int) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
         mlock(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
+
+
+def give_back_pages(start: int, stop: int) -> None:
+    """Give the pages that lie wholly within these addresses of private memory back to the kernel (madvise(2))."""
+    start, stop = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None and start < stop:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)
 
 
 def move_pages(start: int, target: int, nbytes: int) -> bool:

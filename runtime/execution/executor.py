@@ -93,6 +93,9 @@ class Executor:
         self._place(RoomierSteps(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
+        uses = [step.session.uses_arena for step in manifest.steps]
+        #: The steps with the arena that one without it follows.
+        self._leaves_arena = {index for index, own in enumerate(uses) if own and not uses[(index + 1) % len(uses)]}
         self._code = CodePages()
         self.trim()
         self.interface.start()
@@ -211,6 +214,8 @@ class Executor:
                 run_s = ready.run(held)
                 if meter:
                     meter.ran(run_s)
+            if index in self._leaves_arena and self._arena:
+                self._arena.give_back(map(self.interface.place, held.values()))
             step_done(meter.profile() if meter else None)
         return self.outputs(held)
 
@@ -277,9 +282,7 @@ def load_executor(
         check_interface(manifest, interface.version, interface.kind)
     check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
     is_alone = is_alone and keeps_budget
-    return Executor(
-        bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify, is_alone=is_alone
-    )
+    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify, is_alone=is_alone)
 
 
 def _python_interface() -> OrtInterface:
