@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
+#: The inferences after which the process's peak is looked at.
+_MEASURED = 3
 
 
 class ReadyStep:
@@ -89,7 +91,7 @@ class Executor:
         self._bundle, self._opener = bundle, opener or self.interface.open_session
         self._arena: ActivationArena | None = None
         self._is_alone = is_alone and manifest.streams_weights
-        self._inferences = 0
+        self._inferences = self._spare_bytes = 0
         self._place(RoomierSteps(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
@@ -120,24 +122,25 @@ class Executor:
         self._opened_before = 0
 
     def _use_spare_memory(self) -> None:
-        """Before the second inference: keep more in memory where the first took less than predicted.
+        """Before the second and the third inference: keep more in memory where those before took less than predicted.
 
-        Before the third: go back to the plan should that have been too much. Files were checked by then.
+        Before the fourth: go back to the plan should that have been too much. Files were checked by then.
         """
-        if self._inferences == 1:
-            spare = spare_bytes(self.manifest, memory().peak_bytes)
-            if self._is_alone and spare:
-                self._place_again(roomier(self.manifest, spare))
-            else:
-                self._is_alone = False
-        elif self._inferences == 2 and memory().peak_bytes > max(step.peak_bytes for step in self.manifest.steps):
+        if not 1 <= self._inferences <= _MEASURED:
+            return
+        peak_bytes = memory().peak_bytes
+        more = spare_bytes(self.manifest, peak_bytes)
+        if self._inferences < _MEASURED and more:
+            self._spare_bytes += more
+            self._place_again(roomier(self.manifest, self._spare_bytes))
+        elif peak_bytes > max(step.peak_bytes for step in self.manifest.steps):
             self._keep_to_plan()
 
     def _keep_to_plan(self) -> None:
         """Hold from now on no more than the plan says."""
-        if self._is_alone and self._inferences > 1:
+        if self._spare_bytes:
             self._place_again(RoomierSteps(steps=self.manifest.steps, budget_bytes=self.manifest.budget_bytes))
-        self._is_alone = False
+        self._spare_bytes, self._is_alone = 0, False
 
     def _place_again(self, placed: RoomierSteps) -> None:
         self._sessions.close()
