@@ -191,14 +191,14 @@ def _reads_into_fresh_pages(
 ) -> list[bool]:
     """Return, for each step, whether its remaining weights are read into pages that were given back since their last use.
 
-    They are not where the step before leaves as many pages, which move to where they are needed
-    (`hyps.runtime.execution.weight_residency`), nor where all of it is read ahead.
+    They are not where the step before had the same place in the arena (`hyps.runtime.bundle.weight_arena`), nor where all
+    of it is read ahead.
     """
     found = []
     for index, own in enumerate(streamed_bytes):
         before, ahead = streamed_bytes[index - 1], ahead_bytes[index - 1]
-        moved = not pinned_bytes[index - 1] and before + HUGE_PAGE_BYTES > own
-        found.append(bool(pinned_bytes[index]) or not (moved or ahead >= own))
+        same_place = not ahead and not pinned_bytes[index - 1] and before + HUGE_PAGE_BYTES > own
+        found.append(bool(pinned_bytes[index]) or not (same_place or ahead >= own))
     return found
 
 

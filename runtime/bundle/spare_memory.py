@@ -1,8 +1,8 @@
 """Decide what stays in memory, in addition to the plan, where a process turns out to need less than was predicted.
 
 A prediction holds for every machine and is therefore too large on most: an arena has free places that no activation ever
-touched, and a processor runs code of its own. The process knows its peak after an inference. What is missing from the
-predicted peak then serves as if the budget were larger by as much. No process peak exceeds what the plan predicts.
+touched, and a processor runs code of its own. The process knows its peak after inferences by the plan. Every step may then
+take more than the plan gives it, by what is missing from the predicted peak: no peak exceeds the prediction then.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 #: What the peak of later inferences may be above that of the first: code that runs late, and pages of the heap.
 MARGIN_BYTES = 1_000_000
+#: With huge pages the peak also varies by so much from run to run (`hyps.runtime.device.process_memory`).
+HUGE_MARGIN_BYTES = 4_000_000
 #: With less to spare nothing changes: sessions would be opened again for little.
 LEAST_BYTES = 250_000
 #: An open session takes at most these bytes, these for each operator, and its model so often (passes/calibration.toml).
@@ -47,15 +49,16 @@ class RoomierSteps:
 
 def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
     """Return the bytes that a process whose peak was ``peak_bytes`` may take in addition; 0 where they are too few."""
-    spare = max(step.peak_bytes for step in manifest.steps) - peak_bytes - MARGIN_BYTES
+    margin = MARGIN_BYTES + (HUGE_MARGIN_BYTES if manifest.huge_pages else 0)
+    spare = max(step.peak_bytes for step in manifest.steps) - peak_bytes - margin
     return spare if spare >= LEAST_BYTES else 0
 
 
 def roomier(manifest: Manifest, spare: int) -> RoomierSteps:
-    """Return the steps with as much in memory as fits into ``spare`` more bytes than the plan predicts.
+    """Return the steps with as much in memory as fits into ``spare`` more bytes than the plan gives each.
 
-    Sessions stay open first. The rest is for pinned weights and for reading ahead, as little as possible of which is left
-    to be read while nothing computes.
+    The peaks are counted as if the plan had given every step as much as the largest. Sessions stay open first. The rest is
+    for pinned weights and for reading ahead, as little as possible of which is left to be read while nothing computes.
     """
     steps = manifest.steps
     budget = max(step.peak_bytes for step in steps) + spare
@@ -81,13 +84,13 @@ def _weights_bytes(step: Step) -> int:
 
 
 def _bases(manifest: Manifest) -> list[int]:
-    """Return the predicted peak of each step with the planned open sessions, without pinned weights and reading ahead."""
+    """Return the largest predicted peak, less what the plan holds for each step besides it and its open sessions."""
     steps = manifest.steps
-    pinned = sum(step.pinned_bytes for step in steps)
+    largest, pinned = max(step.peak_bytes for step in steps), sum(step.pinned_bytes for step in steps)
     arena = arena_bytes([step.streamed_bytes for step in steps]) if manifest.steady else 0
     slack = HUGE_SLACK_BYTES if manifest.huge_pages and not manifest.steady else 0
     return [
-        step.peak_bytes
+        largest
         - (pinned - step.pinned_bytes)
         - (arena - step.streamed_bytes if manifest.steady else step.ahead_bytes + slack)
         for step in steps

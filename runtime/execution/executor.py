@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
-#: The inferences after which the process's peak is looked at.
-_MEASURED = 3
+#: The inferences that show what a process takes by the plan.
+_MEASURED = 2
 
 
 class ReadyStep:
@@ -92,6 +92,7 @@ class Executor:
         self._arena: ActivationArena | None = None
         self._is_alone = is_alone and manifest.streams_weights
         self._inferences = self._spare_bytes = 0
+        self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
         self._place(RoomierSteps(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
@@ -122,18 +123,16 @@ class Executor:
         self._opened_before = 0
 
     def _use_spare_memory(self) -> None:
-        """Before the second and the third inference: keep more in memory where those before took less than predicted.
+        """Before the third inference: keep more in memory where the first two took less than predicted.
 
-        Before the fourth: go back to the plan should that have been too much. Files were checked by then.
+        Two: the first leaves in the arena of weights what the second finds there. Files were checked by then. Should it
+        have been too much, the next two inferences show it: then go back to the plan.
         """
-        if not 1 <= self._inferences <= _MEASURED:
-            return
-        peak_bytes = memory().peak_bytes
-        more = spare_bytes(self.manifest, peak_bytes)
-        if self._inferences < _MEASURED and more:
-            self._spare_bytes += more
-            self._place_again(roomier(self.manifest, self._spare_bytes))
-        elif peak_bytes > max(step.peak_bytes for step in self.manifest.steps):
+        if self._inferences == _MEASURED:
+            self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
+            if self._spare_bytes:
+                self._place_again(roomier(self.manifest, self._spare_bytes))
+        elif self._spare_bytes and self._inferences <= 2 * _MEASURED and memory().peak_bytes > self._predicted_bytes:
             self._keep_to_plan()
 
     def _keep_to_plan(self) -> None:
