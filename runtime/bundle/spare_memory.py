@@ -26,9 +26,9 @@ from hyps.runtime.bundle.residency import (
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 #: What the peak of later inferences may be above that of the first: code that runs late, and pages of the heap.
-MARGIN_BYTES = 1_000_000
+SPARED_MARGIN_BYTES = 1_000_000
 #: With huge pages the peak also varies by so much from run to run (`hyps.runtime.device.process_memory`).
-HUGE_MARGIN_BYTES = 4_000_000
+SPARED_HUGE_MARGIN_BYTES = 4_000_000
 #: With less to spare nothing changes: sessions would be opened again for little.
 LEAST_BYTES = 250_000
 #: An open session takes at most these bytes, these for each operator, and its model so often (passes/calibration.toml).
@@ -49,7 +49,7 @@ class RoomierSteps:
 
 def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
     """Return the bytes that a process whose peak was ``peak_bytes`` may take in addition; 0 where they are too few."""
-    margin = MARGIN_BYTES + (HUGE_MARGIN_BYTES if manifest.huge_pages else 0)
+    margin = SPARED_MARGIN_BYTES + (SPARED_HUGE_MARGIN_BYTES if manifest.huge_pages else 0)
     spare = max(step.peak_bytes for step in manifest.steps) - peak_bytes - margin
     return spare if spare >= LEAST_BYTES else 0
 

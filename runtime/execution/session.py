@@ -103,10 +103,10 @@ def register_arena(record: ActivationsRecord) -> int:
     information = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(information, ort.OrtArenaCfg(arena_settings(record)))
     (first,) = identity_session(arena=True).run_with_ort_values(["y"], {"x": to_ort(np.zeros(1, np.float32))})
-    return place(first)[0]
+    return value_place(first)[0]
 
 
-def place(value: TensorValue) -> tuple[int, int]:
+def value_place(value: TensorValue) -> tuple[int, int]:
     """Return where in memory one of onnxruntime's own values begins and ends; 0 for others."""
     if isinstance(value, np.ndarray | RawTensor):
         return 0, 0
@@ -207,7 +207,7 @@ def python_interface() -> OrtInterface:
         open_session=open_session,
         start=start_onnxruntime,
         register_arena=register_arena,
-        place=place,
+        place=value_place,
         to_output=to_numpy,
     )
 

@@ -67,7 +67,7 @@ class Runtime:
         library.call("CreateAndRegisterAllocator", self._environment, self._memory.pointer, arena.pointer)
         one = RawTensor("float32", (1,), memoryview(bytearray(4)))
         first = CSession(self, self._identity(arena=True), Path("identity")).run(["y"], {"x": one})["y"]
-        return place(first)[0]
+        return _place(first)[0]
 
     def _identity(self, *, arena: bool) -> Handle:
         options = self.options(1, session_settings(arena=arena))
@@ -154,7 +154,7 @@ class CSession:
         return dict(zip(outputs, computed, strict=True))
 
 
-def place(value: TensorValue) -> tuple[int, int]:
+def _place(value: TensorValue) -> tuple[int, int]:
     """Return where in memory one of onnxruntime's own values begins and ends; 0 for others."""
     if not isinstance(value, RawTensor) or not isinstance(value.owner, Handle) or not len(value.memory):
         return 0, 0
@@ -171,6 +171,6 @@ def c_interface(path: Path) -> OrtInterface:
         open_session=runtime.open_session,
         start=runtime.start,
         register_arena=runtime.register_arena,
-        place=place,
+        place=_place,
         to_output=lambda value: value,
     )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.spare_memory import LEAST_BYTES, MARGIN_BYTES, roomier, spare_bytes
+from hyps.runtime.bundle.spare_memory import LEAST_BYTES, SPARED_MARGIN_BYTES, roomier, spare_bytes
 
 MB = 1_000_000
 
@@ -53,7 +53,7 @@ def test_all_that_fits_is_pinned(manifest: Manifest) -> None:
     assert [step.streamed_bytes for step in roomier(streaming(manifest, [3, 4], [72, 72]), 20 * MB).steps] == [0, 0]
 
 
-@pytest.mark.parametrize(("peak_mb", "spare"), [(72, 0), (71, 0), (66, 72 * MB - 66 * MB - MARGIN_BYTES), (80, 0)])
+@pytest.mark.parametrize(("peak_mb", "spare"), [(72, 0), (71, 0), (66, 72 * MB - 66 * MB - SPARED_MARGIN_BYTES), (80, 0)])
 def test_what_is_spared(manifest: Manifest, peak_mb: int, spare: int) -> None:
     assert spare_bytes(streaming(manifest, [3, 4], [72, 70]), peak_mb * MB) == spare
     assert LEAST_BYTES < MB
