@@ -134,12 +134,12 @@ def partitions(
     residencies: Sequence[StepResidency],
     reasons: Mapping[int, Reason],
     start_bytes: int = 0,
-    tier: Tier = "lean",
+    tiers: Sequence[Tier] | None = None,
 ) -> tuple[Partition, ...]:
     """Return the partitions of a plan: ``segments`` with what of each stays in memory.
 
     ``reasons`` are those of cuts that the budget alone does not explain, by position. No peak is below ``start_bytes``,
-    which the process needs to start. All have the same ``tier``.
+    which the process needs to start. Without ``tiers`` all are lean.
     """
     parts = []
     start = crossing_bytes = 0
@@ -168,7 +168,7 @@ def partitions(
                 leaving_bytes=segment.leaving_bytes,
                 reason=_with_rows(_reason(before, crossing_bytes, reasons.get(start)), row_read(graph, operators[0])),
                 reads_rows=bool(operators[0].table),
-                tier=tier,
+                tier=tiers[number] if tiers else "lean",
             )
         )
         start, crossing_bytes = stop, segment.leaving_bytes

@@ -35,7 +35,7 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
             [_residency(memory, segment)],
             {},
             request.start_bytes,
-            "stock",
+            ["stock"],
         ),
         changes=(),
         budget_bytes=budget,

@@ -35,6 +35,8 @@ FATAL_SEVERITY: Final = 4
 #: Entries of a lean session's configuration, and of one that uses the environment's arena.
 _LEAN_ENTRIES: Mapping[str, str] = {"session.disable_prepacking": "1", "session.intra_op.allow_spinning": "0"}
 _ARENA_ENTRIES: Mapping[str, str] = {"session.use_env_allocators": "1"}
+#: Weights that a model holds itself are not in the arena then, so that free places of the arena can be given back.
+_OUTSIDE_ENTRIES: Mapping[str, str] = {"session.use_device_allocator_for_initializers": "1"}
 #: A model of one Identity, in ONNX's format. The first session of a process needs 4.5 MB more code than any other: a caller
 #: that opens one of this model, and gives those pages back before the weights come, has a peak that is smaller by as much.
 IDENTITY: Final = (
@@ -106,7 +108,11 @@ def session_settings(
     """Return the options of a session, as `SessionOpener` names them. Without optimisation opening takes half the time."""
     return SessionSettings(
         level=DISABLE_ALL if not optimize else None if stock else ENABLE_EXTENDED,
-        entries={**({} if stock else _LEAN_ENTRIES), **(_ARENA_ENTRIES if arena else {})},
+        entries={
+            **({} if stock else _LEAN_ENTRIES),
+            **(_ARENA_ENTRIES if arena else {}),
+            **(_OUTSIDE_ENTRIES if arena and not stock else {}),
+        },
         reuses_memory=reuse_memory and not arena,  # an arena reuses it in smaller pieces
     )
 
@@ -126,14 +132,17 @@ class OrtInterface:
     """An interface to onnxruntime of some ``version``.
 
     ``start`` opens and drops a session of `IDENTITY`. ``register_arena`` makes an arena the one that sessions opened from
-    then on share, and has it take its region. ``to_output`` returns a step's result as the caller gets it.
+    then on share, has it take its region, and returns the region's address. ``place`` returns where in memory a value of a
+    session begins and ends; 0 for one that is not onnxruntime's own. ``to_output`` returns a step's result as the caller
+    gets it.
     """
 
     kind: Literal["python", "c"]
     version: str
     open_session: SessionOpener
     start: Callable[[], None]
-    register_arena: Callable[[ActivationsRecord], None]
+    register_arena: Callable[[ActivationsRecord], int]
+    place: Callable[[TensorValue], tuple[int, int]]
     to_output: Callable[[TensorValue], Any]
 
 
