@@ -18,7 +18,7 @@ def test_steps_with_room_have_it() -> None:
     found = some_in_arena(memories(60, 60, 71), [4 * MB, 4 * MB, MB], [0.1, 0.1, 0.1], [True] * 3, 72 * MB, RATE)
     assert found
     assert found.in_arena == (True, True, False)
-    assert found.region_bytes == arena_region_bytes(4 * MB)
+    assert found.region_bytes == arena_region_bytes(4 * MB, 3)
     assert found.more_bytes == (found.region_bytes - 4 * MB, found.region_bytes - 4 * MB, 0)
     assert found.more_s == (found.region_bytes / RATE, 0.0, 0.0)  # cleared once
     assert all(each.alone_bytes + more <= 72 * MB for each, more in zip(memories(60, 60, 71), found.more_bytes, strict=True))
