@@ -165,7 +165,7 @@ def test_options_are_the_recipes(
     shown = {key: printed[key] for key in ("enable_mem_reuse", "enable_mem_pattern", "enable_cpu_mem_arena")}
     assert shown == {
         "enable_mem_reuse": str(int(reuse_memory and not arena)),
-        "enable_mem_pattern": "0",
+        "enable_mem_pattern": str(int(stock and arena)),
         "enable_cpu_mem_arena": "0",
     }
 
