@@ -7,9 +7,10 @@ A *stock* step has onnxruntime's default options. onnxruntime then holds weights
 convolutions in blocks of channels (NCHWc), those of products in panels. It maps the originals one after the other while the
 session opens, and gives each back when it is copied. Just then it holds four copies of a convolution's.
 
-A process with one stock step has two peaks. While the session opens, code that opens sessions is resident next to the weights.
-Its pages are given back before the first run (`hyps.runtime.execution.executor`), in which the arena is taken. Each peak has a
-constant of its own for what the process holds less than `Costs.process_bytes`, which is for steps that are opened in each run.
+A process with one stock step has two peaks. While the session opens, code that opens sessions is resident next to the
+weights. Its pages are given back before the first run (`hyps.runtime.execution.executor`), in which the arena is taken.
+Each peak has a constant of its own for what the process holds less than `Costs.process_bytes`, which is for steps that are
+opened in each run.
 
 The region of a stock step is a limit: where activations do not fit, the executor runs without the arena, and keeps the
 budget. So a small budget gets a region hardly larger than what is live; onnxruntime then uses nearly all of it.
@@ -56,8 +57,8 @@ class StockMemory:
     """The memory of a model that runs as one stock step.
 
     ``opening_bytes`` is the process's peak while the session opens, ``running_bytes`` the one while it runs, without the
-    arena's region. That has ``region_bytes``, or ``tight_region_bytes`` where the budget is small. ``packed_bytes`` are those
-    of copied weights that onnxruntime counts as the arena's.
+    arena's region. That has ``region_bytes``, or ``tight_region_bytes`` where the budget is small. ``packed_bytes`` are
+    those of copied weights that onnxruntime counts as the arena's.
     """
 
     opening_bytes: int

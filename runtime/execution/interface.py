@@ -5,10 +5,10 @@ Two modules open sessions: `hyps.runtime.execution.session` through onnxruntime'
 
 The lean options: no prepacking: it copies every weight. No arena of onnxruntime's own and no memory pattern: they hold
 blocks as large as the peak, or larger; `hyps.runtime.execution.activation_arena` is bounded. A stock step has the memory
-pattern: from its second run on, its activations are one block of that arena, which makes MobileNetV2 8 % faster. Graph optimisation at most
-EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's threads would compete
-for a while with the next session's and with the thread that reads weights. On two cores a bundle of VGG16 took 1.0 s with
-spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
+pattern: from its second run on, its activations are one block of that arena, which makes MobileNetV2 8 % faster. Graph
+optimisation at most EXTENDED: ALL rewrites convolution weights into the layout of this processor. No spinning: a session's
+threads would compete for a while with the next session's and with the thread that reads weights. On two cores a bundle of
+VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
 
 `session_settings` is the one place that translates a tier of `hyps.runtime.bundle.manifest.SessionRecord`.
 """
