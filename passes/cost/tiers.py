@@ -26,6 +26,7 @@ from hyps.passes.cost.costs import Costs
 from hyps.passes.graph import Graph, Tensor
 from hyps.passes.mlas import IN_PLACE
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
+from hyps.passes.weights import Weight
 from hyps.runtime.bundle.manifest import STORAGE_TYPES
 
 #: The arena's region, as a multiple of the most activations that are live at a time, and what is added.
@@ -101,12 +102,13 @@ def fresh_pages_s(graph: Graph, costs: Costs, operators: Iterable[int], bytes_pe
     return written / bytes_per_s
 
 
-def stock_memory(graph: Graph, costs: Costs, activation_bytes: int) -> StockMemory | None:
+def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, laid_out_bytes: int = 0) -> StockMemory | None:
     """Return what a model takes with onnxruntime's default options; None where no bound is known.
 
-    ``activation_bytes`` are the most live bytes of the model as one step.
+    ``activation_bytes`` are the most live bytes of the model as one step; ``laid_out_bytes`` is the arena that they take
+    (`hyps.passes.cost.arena_layout`).
     """
-    live = activation_bytes - costs.input_bytes
+    live = max(activation_bytes - costs.input_bytes, laid_out_bytes)
     region = arena_region_bytes(live)
     if region is None or not can_use_arena(graph):
         return None
@@ -149,7 +151,7 @@ def _weights_by_use(graph: Graph) -> tuple[_Use, _Use, _Use]:
 
     Of the others both the original and the copy stay. Products are those of recurrent operators, too.
     """
-    readers: dict[object, list[str]] = {}
+    readers: dict[Weight | str, list[str]] = {}
     for operator in graph.operators:
         for name in operator.weights:
             readers.setdefault(graph.weights[name].storage or name, []).append(operator.op_type)

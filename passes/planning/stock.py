@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from hyps.passes.cost.coded_operators import coded_view, is_coded
+from hyps.passes.cost.arena_layout import arena_bytes
+from hyps.passes.cost.blocked_layout import filled_view
 from hyps.passes.cost.compute import compute_s
+from hyps.passes.cost.computed_types import HALF_FLOATS, coded_view, is_coded, widened_view
 from hyps.passes.cost.costs import costs
+from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.residency import rounded_up
+from hyps.passes.cost.session_order import session_order
 from hyps.passes.cost.tiers import StockMemory, stock_memory
 from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.partitions import Segment, Segments, partitions
@@ -61,13 +66,21 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
 
 
 def _memory(whole: CostedModel, segment: Segment, request: Request) -> StockMemory | None:
-    """Return what a model takes as one stock step, a quantised one without the floats that onnxruntime does not make."""
-    if not is_coded(whole.graph):
-        return stock_memory(whole.graph, whole.costs, segment.activation_bytes)
-    graph, prints = coded_view(whole.graph, request.threads)
-    found = costs(graph, prints, request.process_bytes)
-    (coded,) = Segments(graph, found).between(())
-    return stock_memory(graph, found, coded.activation_bytes)
+    """Return what a model takes as one stock step, in the types in which onnxruntime computes it."""
+    graph, found = whole.graph, whole.costs
+    prints: Mapping[str, Footprint] | None = None
+    if is_coded(graph):
+        graph, prints = coded_view(graph, request.threads)
+    elif any(weight.dtype in HALF_FLOATS for weight in graph.weights.values()):
+        graph = widened_view(graph)
+        prints = footprints(graph, request.threads)
+    if prints is not None:
+        found = costs(graph, prints, request.process_bytes)
+        (segment,) = Segments(graph, found).between(())
+    filled = filled_view(graph)
+    order = session_order(graph, segment.operators, graph.outputs)
+    laid_out_bytes = arena_bytes(filled, prints or footprints(filled, request.threads), order)
+    return stock_memory(graph, found, segment.activation_bytes, laid_out_bytes)
 
 
 def _residency(segment: Segment, alone_bytes: int) -> StepResidency:

@@ -1,9 +1,11 @@
-"""Count what onnxruntime holds where it computes in 8 bits: codes, not the floats that a model writes between them.
+"""View a model in the types in which onnxruntime computes it as a stock step: codes of 8 bits, and floats of 32.
 
 A quantised model has DequantizeLinear before a product or a convolution, and QuantizeLinear after it. onnxruntime computes
 the three as one operator on codes (``qdq_selectors.cc``), and folds no DequantizeLinear meanwhile. So weights stay codes, a
 quarter of the floats. Method: the sources of its 8-bit convolution (``qlinearconv.cc``): sums of 32 bits for each result,
 its input and its result once more in another layout, and either the columns of the input or pointers to them.
+
+Floats of 16 bits are another matter: the processor has no operators for most of them, and onnxruntime computes in 32 bits.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hyps.passes.onnx_ops import ACTIVATIONS
 #: Operators that onnxruntime computes on codes, where their weights are codes as well.
 _CODED = frozenset({"Conv", "Gemm", "MatMul"})
 _CODES = frozenset({"int8", "uint8"})
+HALF_FLOATS = frozenset({"float16", "bfloat16"})
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _SUM_BYTES, _POINTER_BYTES = 4, 8
 
@@ -41,6 +44,15 @@ def coded_view(graph: Graph, threads: int) -> tuple[Graph, Mapping[str, Footprin
         elif operator.op_type in {_QUANTIZE, _DEQUANTIZE}:  # element by element
             prints[operator.name] = replace(own, workspace_bytes=0)
     return found, prints
+
+
+def widened_view(graph: Graph) -> Graph:
+    """Return a graph whose floats of 16 bits take 32."""
+    tensors, weights = (
+        {name: replace(each, nbytes=2 * each.nbytes) if each.dtype in HALF_FLOATS else each for name, each in values.items()}
+        for values in (graph.tensors, graph.weights)
+    )
+    return replace(graph, tensors=tensors, weights=weights)
 
 
 def _workspace_bytes(graph: Graph, operator: Operator) -> int:
