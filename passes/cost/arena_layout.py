@@ -59,7 +59,7 @@ class _Blocks:
         del self._free[bisect_left(self._free, (nbytes, address))], self._starts[address], self._ends[address + nbytes]
 
 
-def arena_bytes(graph: Graph, footprints: Mapping[str, Footprint], order: Sequence[int]) -> int:
+def arena_layout_bytes(graph: Graph, footprints: Mapping[str, Footprint], order: Sequence[int]) -> int:
     """Return the size of the arena when a session runs a whole model's operators in this ``order``.
 
     An output that is computed in place keeps its input's block. The model's inputs are their caller's.
