@@ -31,6 +31,8 @@ from hyps.runtime.bundle.manifest import STORAGE_TYPES
 
 #: The arena's region, as a multiple of the most activations that are live at a time, and what is added.
 REGION_FACTOR = calibrated("region_factor")
+#: The same for a model in several steps.
+SPLIT_REGION_FACTOR = calibrated("split_region_factor")
 REGION_BYTES = calibrated_bytes("region_bytes")
 #: The copies of the largest weight that onnxruntime holds for a moment while it puts weights in another order.
 REORDER_COPIES = calibrated("reorder_copies")
@@ -73,12 +75,13 @@ class StockMemory:
         return max(self.opening_bytes, self.running_bytes + region_bytes)
 
 
-def arena_region_bytes(activation_bytes: int) -> int | None:
+def arena_region_bytes(activation_bytes: int, steps: int = 1) -> int | None:
     """Return the size of the arena's region for steps with this many live bytes at most; None if it would be too large.
 
     ``activation_bytes`` are without the model's inputs, which their caller holds.
     """
-    nbytes = _whole_pages(activation_bytes * REGION_FACTOR + REGION_BYTES)
+    factor = REGION_FACTOR if steps == 1 else SPLIT_REGION_FACTOR
+    nbytes = _whole_pages(activation_bytes * factor + REGION_BYTES)
     return nbytes if nbytes <= _LARGEST_REGION else None
 
 

@@ -91,7 +91,7 @@ class Candidate:
 
     def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
         """Return the same partitions with what stays in memory within another budget."""
-        residency_plan, region_bytes = _fastest(self.ways, budget_bytes, device)
+        residency_plan, region_bytes = _fastest(self.ways, budget_bytes, device, self.budget_bytes)
         return replace(self, residency_plan=residency_plan, region_bytes=region_bytes)
 
     def _raised(self, seconds: float) -> float:
@@ -227,7 +227,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
     ways = tuple(_ways(sharded.costed, partitioning, request))
-    residency_plan, region_bytes = _fastest(ways, budget, request.device)
+    residency_plan, region_bytes = _fastest(ways, budget, request.device, budget)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
@@ -247,9 +247,9 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> 
     needs = tuple(_step_needs(graph, partitioning, device))
     fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
     pairs = zip(needs, fresh_s, strict=True)
-    yield _Way(tuple(replace(need, compute_s=need.compute_s + seconds) for need, seconds in pairs), None)
+    yield _Way(tuple(replace(need, fresh_s=seconds) for need, seconds in pairs), None)
     most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
-    region_bytes = arena_region_bytes(most_live)
+    region_bytes = arena_region_bytes(most_live, len(segments))
     if request.tier != "lean" and region_bytes is not None and can_use_arena(graph):
         more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
         grown = (
@@ -259,10 +259,15 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> 
         yield _Way(tuple(grown), region_bytes)
 
 
-def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tuple[ResidencyPlan, int | None]:
-    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
+def _fastest(
+    ways: Sequence[_Way], budget_bytes: int, device: DeviceRates, given_bytes: int
+) -> tuple[ResidencyPlan, int | None]:
+    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces.
+
+    The runtime keeps the budget ``given_bytes``, which may be larger than the one to plan for.
+    """
     fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
-    found = ((plan_residency(way.needs, budget_bytes, device), way.region_bytes) for way in fitting)
+    found = ((plan_residency(way.needs, budget_bytes, device, given_bytes), way.region_bytes) for way in fitting)
     return min(found, key=lambda each: each[0].rank)
 
 

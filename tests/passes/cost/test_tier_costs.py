@@ -55,6 +55,7 @@ def test_region(activation_bytes: int, expected: int | None) -> None:
     if found is not None and expected is not None:
         assert expected <= found < expected + 4096
         assert found % 4096 == 0
+        assert found <= (arena_region_bytes(activation_bytes, steps=2) or 0)
 
 
 def products() -> tuple[Graph, Costs]:
