@@ -231,6 +231,8 @@ class Executor:
         self._sessions.release_before(step)
         self._residency.enter(index, again=again)
         loaded_at = time.perf_counter()
+        if index == self._first_session and not self._sessions.opened:
+            self.trim()  # of code that read the input, and of what the caller did before
         try:
             ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step, loaded_at)
             if index == self._first_session and self._opened_before != self._sessions.opened:

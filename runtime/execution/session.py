@@ -73,7 +73,7 @@ def session_options(
     for key, value in settings.entries.items():
         options.add_session_config_entry(key, value)
     options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = settings.has_pattern
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_SEVERITY

@@ -46,8 +46,8 @@ class Runtime:
             library.call("AddSessionConfigEntry", options.pointer, key.encode(), value.encode())
         if not settings.reuses_memory:
             disable_memory_reuse(library, options)
-        for name in ("CpuMemArena", "MemPattern"):
-            library.call(f"Disable{name}", options.pointer)
+        library.call("DisableCpuMemArena", options.pointer)
+        library.call("EnableMemPattern" if settings.has_pattern else "DisableMemPattern", options.pointer)
         library.call("SetIntraOpNumThreads", options.pointer, threads)
         library.call("SetInterOpNumThreads", options.pointer, 1)
         library.call("SetSessionLogSeverityLevel", options.pointer, FATAL_SEVERITY)
