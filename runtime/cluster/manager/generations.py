@@ -69,7 +69,7 @@ def renumbered(target: Placement, held: Placement) -> Placement:
     return replace(target, numbers=tuple(known[run] if run in known else next(new) for run in target.runs))
 
 
-def joined(old: Placement, new: Placement, workers: Collection[str]) -> Placement:
+def side_by_side(old: Placement, new: Placement, workers: Collection[str]) -> Placement:
     """Return what is held of two numbered placements when these ``workers`` have their new sub-bundles, too.
 
     The homes of a run that both have share its inputs meanwhile: each of them may get any.

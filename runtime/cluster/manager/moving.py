@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from hyps.runtime.cluster.manager.generations import holders, joined, renumbered, restricted
+from hyps.runtime.cluster.manager.generations import holders, renumbered, restricted, side_by_side
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 
@@ -45,7 +45,7 @@ class Move:
         self.phase = "loading"
         self.began = time.monotonic()
         self._done: list[str] = []
-        self._left = self._changed(holders(old), holders(joined(old, self._new, {*_names(self._new)})))
+        self._left = self._changed(holders(old), holders(side_by_side(old, self._new, {*_names(self._new)})))
 
     @classmethod
     def resumed(cls, scheduler: Scheduler, holder: Holder, held: Placement, before: int) -> Move:
@@ -68,7 +68,7 @@ class Move:
         if self.phase == "loading":
             return self._old
         if self.phase == "draining":
-            return joined(self._old, self._new, {*_names(self._new)})
+            return side_by_side(self._old, self._new, {*_names(self._new)})
         return self._new
 
     def advance(self) -> None:
@@ -79,12 +79,12 @@ class Move:
             if not self._scheduler.is_drained(self._before):
                 return
             self._scheduler.drop_generation(self._before)
-            self._left = self._changed(holders(joined(self._old, self._new, {*_names(self._new)})), holders(self._new))
+            self._left = self._changed(holders(side_by_side(self._old, self._new, {*_names(self._new)})), holders(self._new))
             self._done, self.phase = [], "settling"
             self._holder.hold(self._new, self._new, ())
         if self._left:
             self._done.append(self._left.pop(0))
-            held = joined(self._old, self._new, {*self._done}) if self.phase == "loading" else self._new
+            held = side_by_side(self._old, self._new, {*self._done}) if self.phase == "loading" else self._new
             self._holder.hold(held, self.active, self._done[-1:])
         elif self.phase == "loading" and self._scheduler.replicas.are_loaded(self._new.numbers):
             self._scheduler.activate(self._after)

@@ -18,7 +18,7 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.monitor import CostModel, Monitor
 from hyps.runtime.cluster.manager.options import ClusterOptions
-from hyps.runtime.cluster.manager.rebalancing import Outlook, Record, decide
+from hyps.runtime.cluster.manager.rebalancing import MoveRecord, Outlook, decide
 from hyps.runtime.cluster.manager.statistics import RateMeter
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
@@ -75,7 +75,7 @@ class Rebalancer:
         self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
         self._mode = "off" if options.copies > 1 else options.rebalance
         self._model = CostModel()
-        self._record = Record()
+        self._record = MoveRecord()
         self._next_at = 0.0
         self._line = RebalancingLine(mode=self._mode, reason="nothing is measured yet")
         self._moves: deque[tuple[float, MoveLine]] = deque(maxlen=_MOVES)
@@ -173,7 +173,7 @@ class Rebalancer:
         else:
             self._begin(now, best, figures, decision.record)
 
-    def _begin(self, now: float, best: Choice, figures: str, record: Record) -> None:
+    def _begin(self, now: float, best: Choice, figures: str, record: MoveRecord) -> None:
         before = self._answered.per_s()
         try:
             self._deployment.begin_move(best.placement)

@@ -20,7 +20,7 @@ _HORIZON_S, _COOL_DOWN_S = 300.0, 15.0
 #: Below this part of time in which the busiest worker computes, a stream waits for its inputs or for links.
 _LEAST_BUSY = 0.5
 
-Verdict = Literal["stay", "wait", "move"]
+MoveVerdict = Literal["stay", "wait", "move"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class MoveRecord:
     """What a decision remembers: since when moving has been worth it, and when the last moves were."""
 
     worth_since: float | None = None
@@ -55,12 +55,12 @@ class Record:
 class Decision:
     """A decision and its reason in words, with what to remember for the next."""
 
-    verdict: Verdict
+    verdict: MoveVerdict
     reason: str
-    record: Record
+    record: MoveRecord
 
 
-def decide(outlook: Outlook, record: Record) -> Decision:
+def decide(outlook: Outlook, record: MoveRecord) -> Decision:
     """Decide whether to move now."""
     recent = tuple(at for at in record.moves if outlook.now - at < _REMEMBERED_S)
     margin = MARGIN if not recent else _LATER_MARGIN * 2.0 ** (len(recent) - 1)
@@ -79,6 +79,6 @@ def decide(outlook: Outlook, record: Record) -> Decision:
     needed_s = min(_MOST_S, max(_LEAST_S, _PATIENCE_S / gain))
     if outlook.now - since < needed_s:
         reason = f"{gain:+.0%} must last for {needed_s:.0f} s"
-        return Decision(verdict="wait", reason=reason, record=Record(worth_since=since, moves=recent))
+        return Decision(verdict="wait", reason=reason, record=MoveRecord(worth_since=since, moves=recent))
     reason = f"{gain:+.0%} for {outlook.now - since:.0f} s, moving costs {outlook.cost_s:.1f} s"
-    return Decision(verdict="move", reason=reason, record=Record(moves=(*recent, outlook.now)))
+    return Decision(verdict="move", reason=reason, record=MoveRecord(moves=(*recent, outlook.now)))

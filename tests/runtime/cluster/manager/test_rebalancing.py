@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.cluster.manager.monitor import CostModel, Monitor
-from hyps.runtime.cluster.manager.rebalancing import MARGIN, Outlook, Record, decide
+from hyps.runtime.cluster.manager.rebalancing import MARGIN, MoveRecord, Outlook, decide
 from hyps.runtime.cluster.protocol.frames import Key
 from hyps.runtime.cluster.protocol.messages import Timed
 
 
 def first_move(gain: float, *, cost_s: float = 1.0, busy: float = 1.0, limit_s: int = 600) -> int | None:
     """Return the second at which a constant gain leads to a move."""
-    record = Record()
+    record = MoveRecord()
     for now in range(limit_s):
         decision = decide(Outlook(now=now, present=1.0, best=1.0 + gain, cost_s=cost_s, busy=busy), record)
         record = decision.record
@@ -43,7 +43,7 @@ def test_nothing_moves_while_workers_wait_for_inputs() -> None:
 
 
 def test_a_gain_that_comes_and_goes_is_not_worth_a_move() -> None:
-    record = Record()
+    record = MoveRecord()
     for now in range(600):
         best = 1.5 if now % 15 else 1.0
         decision = decide(Outlook(now=now, present=1.0, best=best, cost_s=1.0), record)
@@ -52,7 +52,7 @@ def test_a_gain_that_comes_and_goes_is_not_worth_a_move() -> None:
 
 
 def test_each_move_makes_the_next_harder() -> None:
-    record = Record(moves=(0.0,))
+    record = MoveRecord(moves=(0.0,))
     small = decide(Outlook(now=100, present=1.0, best=1.4, cost_s=1.0), record)
     assert "less than the margin of 65%" in small.reason
     later = decide(Outlook(now=601, present=1.0, best=1.4, cost_s=1.0), record)
@@ -63,7 +63,7 @@ def test_each_move_makes_the_next_harder() -> None:
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0, 100)), max_size=200))
 def test_a_move_always_gains_more_than_the_margin(figures: list[tuple[float, float, float]]) -> None:
-    record = Record()
+    record = MoveRecord()
     for now, (present, best, cost_s) in enumerate(figures):
         outlook = Outlook(now=now, present=present, best=best, cost_s=cost_s)
         decision = decide(outlook, record)
@@ -80,7 +80,7 @@ def simulate(workers: int, speed: Callable[[int, int], float], seconds: int = 60
     """
     shares = [1 / workers] * workers
     samples: list[deque[float]] = [deque(maxlen=9) for _ in range(workers)]
-    record, moves = Record(), []
+    record, moves = MoveRecord(), []
     for now in range(seconds):
         for each in range(workers):
             samples[each].append(1 / speed(each, now))

@@ -11,7 +11,7 @@ import pytest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.cluster.manager.deployment import Deployment
-from hyps.runtime.cluster.manager.generations import encode_plan, joined, renumbered
+from hyps.runtime.cluster.manager.generations import encode_plan, renumbered, side_by_side
 from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
@@ -34,7 +34,7 @@ def test_jobs_go_on_under_the_generation_that_they_began_with(layers: Path, tmp_
         journal.accept(OLD_JOB, "c", {"image": b"old"}, 0)
         journal.keep(OLD_JOB, between, b"0" * 32, b"made")
         journal.complete(OLD_JOB, 0, ["image"])
-        journal.set_plan(bundle_sha256, encode_plan(joined(old, new, ["w0", "w1"]), {0: (0, 1), 1: (2, 3)}, 1))
+        journal.set_plan(bundle_sha256, encode_plan(side_by_side(old, new, ["w0", "w1"]), {0: (0, 1), 1: (2, 3)}, 1))
         journal.accept(NEW_JOB, "c", {"image": b"new"}, 1)
     said: list[str] = []
     options = ClusterOptions()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan, holders, joined, renumbered, restricted
+from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan, holders, renumbered, restricted, side_by_side
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement
 from hyps.runtime.cluster.placement.sharing import judge, place_well
@@ -85,14 +85,14 @@ def test_two_generations_fit_side_by_side(network: Manifest, data: st.DataObject
     workers = boards(1, 1, 1, memory_mb=90)
     names = [worker.name for worker in workers]
     for count in range(4):
-        held = joined(old, new, names[:count])
+        held = side_by_side(old, new, names[:count])
         for parts in assign(network, held, workers).values():
             peaks = [step.peak_bytes for part in parts.values() for step in part.steps]
             assert max(peaks, default=0) <= 74 * MB
         assert restricted(held, old.numbers).runs == old.runs
         assert {*old.numbers} <= {*held.numbers}
         assert decode_plan(encode_plan(held, {0: old.numbers, 1: new.numbers}, 1))[0].homes == held.homes
-    whole = joined(old, new, names)
+    whole = side_by_side(old, new, names)
     assert all(holders(old)[name] <= holders(whole)[name] for name in holders(old))
     assert all(holders(new)[name] <= holders(whole)[name] for name in holders(new))
     after = repair_placement(network, whole, workers[:1])
