@@ -16,6 +16,10 @@ from typing import Protocol
 from hyps.runtime.cluster.manager.generations import holders, renumbered, restricted, side_by_side
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
+from hyps.runtime.errors import BudgetError
+
+#: A move that lacks a worker for so many seconds after the last orders is given up.
+_STUCK_S = 30.0
 
 
 class Holder(Protocol):
@@ -44,6 +48,7 @@ class Move:
         scheduler.add_generation(self._after, dict(zip(self._new.numbers, self._new.runs, strict=True)))
         self.phase = "loading"
         self.began = time.monotonic()
+        self._ordered_at = self.began
         self._done: list[str] = []
         self._left = self._changed(holders(old), holders(side_by_side(old, self._new, {*_names(self._new)})))
 
@@ -55,6 +60,7 @@ class Move:
         move._old = restricted(held, scheduler.generations[before])
         move._new = restricted(held, scheduler.generations[scheduler.generation])
         move.phase, move.began, move._done, move._left = "draining", time.monotonic(), [], []
+        move._ordered_at = move.began
         return move
 
     @property
@@ -86,7 +92,11 @@ class Move:
             self._done.append(self._left.pop(0))
             held = side_by_side(self._old, self._new, {*self._done}) if self.phase == "loading" else self._new
             self._holder.hold(held, self.active, self._done[-1:])
-        elif self.phase == "loading" and self._scheduler.replicas.are_loaded(self._new.numbers):
+            self._ordered_at = time.monotonic()
+        elif self.phase == "loading" and not self._scheduler.replicas.are_loaded(self._new.numbers):
+            if time.monotonic() > self._ordered_at + _STUCK_S:
+                raise BudgetError("the workers have obeyed, but not all new sub-bundles are loaded")
+        elif self.phase == "loading":
             self._scheduler.activate(self._after)
             self.phase = "draining"
             self._holder.hold(self.active, self.active, ())
