@@ -2,8 +2,8 @@
 
     python -m tests.bench.quota_cut [--seconds 90] [--quota 0.2] [--placement pipeline]
 
-Three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). The best throughput is that
-of a cluster that starts with the new quotas, measured after the stream in the same run.
+SqueezeNet on three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). The best
+throughput is that of a cluster that starts with the new quotas and moves its steps, too, measured in the same run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from hyps.models.catalogue import build
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
-from tests.bench.clusters import BIN, build_layers, mosquitto
+from tests.bench.clusters import BIN, compile_bundle, mosquitto
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 
 _GROUPS, _PERIOD_US = Path("/sys/fs/cgroup/cpu"), 20_000
 _WORKERS, _CUT = ("w0", "w1", "w2"), "w1"
+_PICTURES = 10
 #: Seconds of a stream before the cut, over which a rate is measured, and of the cluster that starts with the new quotas.
 _BEFORE_S, _RATE_S, _ANEW_S = 30.0, 6.0, 60.0
 
@@ -59,9 +61,11 @@ def _stream(
 ) -> tuple[list[float], str]:
     """Return when each image was answered, from the cut or the start, and the manager's log. Checks bits and order."""
     generator = np.random.default_rng(0)
-    pictures = [{"image": generator.standard_normal((1, 3, 32, 32), dtype=np.float32)} for _ in range(40)]
     executor = load_executor(bundle)
-    expected = [executor.run(picture)["scores"].tobytes() for picture in pictures]
+    (name,) = executor.manifest.inputs
+    shape = executor.manifest.tensors[name].shape
+    pictures = [{name: generator.standard_normal(shape, dtype=np.float32)} for _ in range(_PICTURES)]
+    expected = [_bits(executor.run(picture)) for picture in pictures]
     times: list[float] = []
     over = threading.Event()
     with ExitStack() as stack:
@@ -92,10 +96,14 @@ def _stream(
         threading.Thread(target=script, daemon=True).start()
         with closing(devices.engine()) as engine:
             for number, done in enumerate(engine.run(in_memory(endless()))):
-                if done.number != number or done.error or done.outputs["scores"].tobytes() != expected[number % 40]:
+                if done.number != number or done.error or _bits(done.outputs or {}) != expected[number % _PICTURES]:
                     sys.exit(f"image {number} is answered wrongly or out of order")
                 times.append(time.monotonic() - began)
         return times, devices.log("manager")
+
+
+def _bits(outputs: Mapping[str, Any]) -> bytes:
+    return b"".join(values.tobytes() for values in outputs.values())
 
 
 def _rate(times: Sequence[float], until: float) -> float:
@@ -113,7 +121,9 @@ def main() -> None:
     given = ("--placement", options.placement)
     with tempfile.TemporaryDirectory(prefix="hyps-quota-") as name:
         folder = Path(name)
-        bundle = build_layers(folder)
+        model = folder / "squeezenet.onnx"
+        build("squeezenet", model)
+        bundle = compile_bundle(model, folder / "squeezenet", "90MB")
         even = dict.fromkeys(_WORKERS, options.quota)
         cut = options.quota / 3
         times, log = _stream(folder, bundle, even, options.seconds, cut, given)
