@@ -76,9 +76,33 @@ def test_built_in_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("figure", ["memory", "reserved", "cores", "storage", "network"])
+@pytest.mark.parametrize("figure", ["memory", "reserved", "cores", "storage", "network", "power"])
 def test_built_in_figure_has_a_source(name: str, figure: str) -> None:
     assert len(getattr(load_target(name).sources, figure)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_in_powers_are_those_of_a_board(name: str) -> None:
+    power = load_target(name).power
+    assert power is not None
+    assert 100 < power.idle_milliwatts < power.busy_milliwatts < 15_000
+    assert (power.cores, power.error_milliwatts) == (load_target(name).cores, None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("idle_milliwatts = 5", "idle_milliwatts and busy_milliwatts belong together; give both or neither"),
+        ("idle_milliwatts = 5\nbusy_milliwatts = 4", "busy_milliwatts is 4, less than idle_milliwatts, 5"),
+        ("idle_milliwatts = -1\nbusy_milliwatts = 4", "idle_milliwatts is -1; write a number above 0"),
+        ("power_error_milliwatts = -1", "power_error_milliwatts is -1; write 0 or more"),
+        ("idle_milliwatts = 1.4\nbusy_milliwatts = 4", "Expected `int | null`, got `float` - at `$.idle_milliwatts`"),
+    ],
+)
+def test_powers_that_cannot_be(lines: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"{OWN}{lines}\n")
+    assert message_of(path) == f"target file {str(path)!r}: {problem}"
 
 
 @pytest.mark.parametrize("name", NAMES)
