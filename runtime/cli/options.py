@@ -107,7 +107,8 @@ def calibrate_parser() -> Parser:
     parser = Parser(
         prog="hyps-run calibrate",
         description="Measure this device in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
-        "Let nothing else run meanwhile, unless it will also run while the network does.",
+        "Where a sensor or --meter shows its power, that takes half a minute more. Let nothing else run meanwhile, unless "
+        "it will also run while the network does.",
         examples=("hyps-run calibrate --output board.toml",),
     )
     parser.add_argument(

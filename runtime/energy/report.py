@@ -71,7 +71,7 @@ def energy_record(
 
 
 def energy_lines(record: EnergyRecord, *, quiet: bool = False) -> Iterator[str]:
-    """Yield a record as sentences: the medians and their sources, then, unless ``quiet``, each window and what is measured."""
+    """Yield a record as sentences: the medians with their sources and, unless ``quiet``, each window and what is covered."""
     yield (
         f"{joules_text(record.joules)} an inference ({record.source}): {joules_text(record.static_joules)} static "
         f"({record.idle_watts:.3f} W idle by {record.idle_source}), {joules_text(record.dynamic_joules)} dynamic (the rest)"
