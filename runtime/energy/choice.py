@@ -1,7 +1,11 @@
-"""Open the best source of energy figures that a device has."""
+"""Open the best source of energy figures that a device has.
+
+What starts programs is imported only where there is one to start: it is a megabyte of a small device's memory.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +14,11 @@ from hyps.runtime.device.available_memory import FILESYSTEM_ROOT
 from hyps.runtime.energy.battery import battery_reader
 from hyps.runtime.energy.estimate import EstimateReader, PowerFigures
 from hyps.runtime.energy.ina import ina_reader
-from hyps.runtime.energy.meter import CommandMeter
-from hyps.runtime.energy.pmic import PMIC_COMMAND, pmic_reader
 from hyps.runtime.energy.rapl import rapl_reader
 from hyps.runtime.energy.reader import EnergyError, EnergyReader
+
+#: The command of a Raspberry Pi 5's firmware that shows its power.
+PMIC_COMMAND = ("vcgencmd", "pmic_read_adc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ def open_measuring_reader(
     Where none works, return why those that are there do not. Raises `EnergyError` if the user's meter does not work.
     """
     if meter is not None:
+        from hyps.runtime.energy.meter import CommandMeter
+
         reader = CommandMeter(meter)
         try:
             reader.read()
@@ -46,7 +53,7 @@ def open_measuring_reader(
         return OpenedReader(reader=reader)
     openers: tuple[Callable[[], EnergyReader | None], ...] = (
         lambda: ina_reader(root),
-        lambda: pmic_reader(pmic),
+        lambda: _pmic_reader(pmic),
         lambda: rapl_reader(root),
         lambda: battery_reader(root),
     )
@@ -60,6 +67,15 @@ def open_measuring_reader(
         if found:
             return OpenedReader(reader=found, unusable=tuple(unusable))
     return tuple(unusable)
+
+
+def _pmic_reader(command: Sequence[str]) -> EnergyReader | None:
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if not any(os.access(os.path.join(folder, command[0]), os.X_OK) for folder in folders):  # noqa: PTH118
+        return None
+    from hyps.runtime.energy.pmic import pmic_reader
+
+    return pmic_reader(command)
 
 
 def open_energy_reader(

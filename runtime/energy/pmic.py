@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from hyps.runtime.energy.command import program_output
 from hyps.runtime.energy.reader import EnergyError, checked_watts
 
-PMIC_COMMAND = ("vcgencmd", "pmic_read_adc")
 _LINE = re.compile(r"\s*([A-Z0-9_]{1,32})_(A|V) (current|volt)\(\d{1,3}\)=(\d{1,6}(?:\.\d{1,12})?)(A|V)\s*\Z")
 _OUTPUT_BYTES, _TIMEOUT_S = 1 << 14, 5.0
 
@@ -45,7 +44,7 @@ class PmicReader:
         return program_output(self._command, limit_bytes=_OUTPUT_BYTES, timeout_s=_TIMEOUT_S)
 
 
-def pmic_reader(command: Sequence[str] = PMIC_COMMAND) -> PmicReader | None:
+def pmic_reader(command: Sequence[str]) -> PmicReader | None:
     """Return the reader, or None on a device without such a chip."""
     try:
         return PmicReader(command)

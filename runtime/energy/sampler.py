@@ -35,6 +35,12 @@ class EnergySampler:
             self._sample()
             return self._joules
 
+    def joules_so_far(self) -> float:
+        """Return the joules until the last sample; a counter is sampled now. Raises `EnergyError` as `joules` does."""
+        if self.reader.counts_joules or self._fault:
+            return self.joules()
+        return self._joules
+
     def close(self) -> None:
         """End sampling, and close the reader."""
         self._closed.set()

@@ -103,12 +103,29 @@ class Timed(Message, frozen=True, kw_only=True, tag="timed"):
     steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MAX_TIMED_STEPS)] = ()
 
 
-class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
-    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled."""
+class BoardEnergy(Message, frozen=True, kw_only=True):
+    """The joules that a worker's board has taken since it began to count, the board's idle power, and the source of both.
+
+    ``machine`` is the same for all programs of one machine.
+    """
+
+    joules: Annotated[float, Meta(ge=0, le=1e15)]
+    idle_watts: Annotated[float, Meta(ge=0, le=1e5)]
+    estimated: bool
+    source: Annotated[str, Meta(max_length=200)]
+    machine: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
+    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
+
+    ``energy`` is absent where the worker's board has no figures.
+    """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
+    energy: BoardEnergy | None = None
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
