@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardState:
-    """The joules that a board has taken since its program began to count, its idle power, and the source of both."""
+    """The seconds since a board's program began to count, the joules taken in them, the idle power, and their source."""
 
+    seconds: float
     joules: float
     idle_watts: float
     estimated: bool
@@ -39,7 +39,7 @@ class BoardMeter:
     def __init__(self, opened: OpenedReader | None) -> None:
         self._lock = threading.Lock()
         self._opened, self._sampler = opened, EnergySampler(opened.reader) if opened else None
-        self._mark = (time.monotonic(), 0.0)
+        self._mark = (0.0, 0.0)
         self._idle_watts = opened.power.idle_watts if opened and opened.power else None
 
     def estimate_by(self, power: PowerFigures) -> None:
@@ -55,17 +55,18 @@ class BoardMeter:
             if self._opened is None or self._sampler is None:
                 return None
             try:
-                joules = self._sampler.joules_so_far()
+                seconds, joules = self._sampler.last_sample()
             except EnergyError as fault:
                 _log.warning("energy is not measured any more: %s", fault)
                 self._sampler.close()
                 self._sampler = None
                 return None
             if not self._opened.power:
-                self._look_for_idle(joules)
+                self._look_for_idle(seconds, joules)
             if self._idle_watts is None:
                 return None
             return BoardState(
+                seconds=seconds,
                 joules=max(0.0, joules),
                 idle_watts=self._idle_watts,
                 estimated=self._opened.power is not None,
@@ -79,12 +80,12 @@ class BoardMeter:
                 self._sampler.close()
                 self._sampler = None
 
-    def _look_for_idle(self, joules: float) -> None:
-        (at, before), now = self._mark, time.monotonic()
-        if now >= at + _IDLE_AVERAGE_S:
-            watts = max(0.0, joules - before) / (now - at)
+    def _look_for_idle(self, seconds: float, joules: float) -> None:
+        began, before = self._mark
+        if seconds >= began + _IDLE_AVERAGE_S:
+            watts = max(0.0, joules - before) / (seconds - began)
             self._idle_watts = watts if self._idle_watts is None else min(watts, self._idle_watts)
-            self._mark = now, joules
+            self._mark = seconds, joules
 
 
 def board_meter(meter: str | None, power: PowerFigures | None) -> BoardMeter:

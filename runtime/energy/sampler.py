@@ -20,8 +20,9 @@ class EnergySampler:
     def __init__(self, reader: EnergyReader) -> None:
         self.reader = reader
         self._lock = threading.Lock()
-        self._joules = 0.0
         self._last, self._last_at = reader.read(), time.monotonic()
+        self._began_at = self._last_at
+        self._total = (0.0, 0.0)  # seconds and joules, replaced at once: other threads read it
         self._fault: EnergyError | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._sample_regularly, name="energy", daemon=True)
@@ -33,13 +34,16 @@ class EnergySampler:
             if self._fault:
                 raise EnergyError(self._fault.fault.problem, self._fault.fault.remedy)
             self._sample()
-            return self._joules
+            return self._total[1]
 
-    def joules_so_far(self) -> float:
-        """Return the joules until the last sample; a counter is sampled now. Raises `EnergyError` as `joules` does."""
+    def last_sample(self) -> tuple[float, float]:
+        """Return the seconds and the joules until the last sample; a counter is sampled now.
+
+        Raises `EnergyError` as `joules` does.
+        """
         if self.reader.counts_joules or self._fault:
-            return self.joules()
-        return self._joules
+            self.joules()
+        return self._total
 
     def close(self) -> None:
         """End sampling, and close the reader."""
@@ -49,10 +53,9 @@ class EnergySampler:
 
     def _sample(self) -> None:
         value, now = self.reader.read(), time.monotonic()
-        if self.reader.counts_joules:
-            self._joules += value - self._last
-        else:
-            self._joules += (value + self._last) / 2 * (now - self._last_at)
+        is_counter = self.reader.counts_joules
+        more = value - self._last if is_counter else (value + self._last) / 2 * (now - self._last_at)
+        self._total = now - self._began_at, self._total[1] + more
         self._last, self._last_at = value, now
 
     def _sample_regularly(self) -> None:

@@ -23,7 +23,12 @@ _MESSAGES = (
     ),
     messages.Failed(key=_KEY, input=False, reason="r"),
     messages.Timed(key=_KEY, compute_s=0.5, steps_s=(0.25, 0.25)),
-    messages.Pulse(session=_ID, resident_bytes=1, queue=0),
+    messages.Pulse(
+        session=_ID,
+        resident_bytes=1,
+        queue=0,
+        energy=messages.BoardEnergy(seconds=1.0, joules=1.5, idle_watts=1.0, estimated=True, source="s", machine="0" * 16),
+    ),
     messages.Submit(job=_ID, bundle=_SHA256),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),

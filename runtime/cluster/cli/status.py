@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
-from hyps.runtime.cluster.manager.energy import BoardPowerLine, EnergyLine
+from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.status import EXPIRY_S, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.energy.report import joules_text
 from hyps.runtime.errors import HubError
-from hyps.runtime.terminal.console import height, json_text, plain, show
+from hyps.runtime.terminal.console import height, json_text, plain, prose, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
@@ -122,16 +122,17 @@ def _energy(line: EnergyLine) -> Iterator[str]:
     else:
         static, dynamic = joules_text(line.static_joules), joules_text(line.dynamic_joules)
         each = f"{joules_text(line.static_joules + line.dynamic_joules)} an inference: {static} static, {dynamic} dynamic"
-    yield f"energy over {line.seconds:.0f} s: {each}; {line.watts:.2f} W, of it {line.idle_watts:.2f} W idle"
-    watts, idle = Column("power", numeric=True), Column("idle", numeric=True)
-    yield from table((Column("board"), watts, idle, Column("source")), map(_board_power, line.boards))
+    yield from prose(
+        f"energy over {line.seconds:.0f} s: {each}; {line.watts:.2f} W, of it {line.idle_watts:.2f} W idle", sys.stdout
+    )
+    for board in line.boards:
+        counted = f"; counted with {board.counted_with}, on the same machine" if board.counted_with else ""
+        power = f"{board.watts:.2f} W, {board.idle_watts:.2f} W idle"
+        yield from prose(f"  {board.name}: {power}, {board.source}{counted}", sys.stdout)
     if line.unknown:
-        yield f"not known: {', '.join(map(plain, line.unknown))} (there, give --meter CMD or --watts IDLE,BUSY)"
-
-
-def _board_power(board: BoardPowerLine) -> list[str]:
-    counted = f"; on the machine of {plain(board.counted_with)}" if board.counted_with else ""
-    return [board.name, f"{board.watts:.2f} W", f"{board.idle_watts:.2f} W", f"{plain(board.source)}{counted}"]
+        yield from prose(
+            f"  not known: {', '.join(line.unknown)} (there, give --meter CMD or --watts IDLE,BUSY)", sys.stdout
+        )
 
 
 def _worker(each: WorkerLine) -> list[str]:

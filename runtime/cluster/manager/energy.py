@@ -10,7 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COVERED_S, _SAMPLE_S = 60.0, 1.0
 #: The most watts that are believed of one board: a worker may claim what it likes.
 _MOST_WATTS = 10_000.0
+_Sample = TypeVar("_Sample")
 
 
 class BoardPowerLine(Message, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ class ClusterEnergy:
 
     def __init__(self, answered: AnsweredCount, own: OwnBoard | None) -> None:
         self._answered, self._own = answered, own
-        self._samples: dict[str, deque[tuple[float, float]]] = {}
+        self._samples: dict[str, deque[tuple[float, BoardEnergy]]] = {}
         self._newest: dict[str, tuple[str, BoardEnergy]] = {}
         self._counts: deque[tuple[float, int]] = deque()
 
@@ -95,10 +96,10 @@ class ClusterEnergy:
             self.forget(name)
             return
         samples = self._samples.setdefault(name, deque())
-        if before and (before[0] != session or energy.joules < before[1].joules):
+        if before and (before[0] != session or energy.joules < before[1].joules or energy.seconds < before[1].seconds):
             samples.clear()
         self._newest[name] = session, energy
-        _keep(samples, energy.joules)
+        _keep(samples, energy)
 
     def forget(self, name: str) -> None:
         """Forget a board."""
@@ -142,6 +143,7 @@ class ClusterEnergy:
     def _look_at_own(self) -> None:
         if self._own and (state := self._own.meter.state()):
             energy = BoardEnergy(
+                seconds=state.seconds,
                 joules=state.joules,
                 idle_watts=state.idle_watts,
                 estimated=state.estimated,
@@ -151,19 +153,19 @@ class ClusterEnergy:
             self.take(self._own.name, "", energy)
 
     def _board(self, name: str) -> BoardPowerLine | None:
-        samples, (_, energy) = self._samples[name], self._newest[name]
-        (began, first), (ended, last) = samples[0], samples[-1]
-        if ended <= began or not 0 <= (watts := (last - first) / (ended - began)) <= _MOST_WATTS:
+        (_, first), (_, last) = self._samples[name][0], self._samples[name][-1]
+        seconds = last.seconds - first.seconds
+        if seconds <= 0 or (watts := (last.joules - first.joules) / seconds) > _MOST_WATTS:
             return None
-        idle = min(energy.idle_watts, _MOST_WATTS)
-        return BoardPowerLine(name=name, watts=watts, idle_watts=idle, estimated=energy.estimated, source=energy.source)
+        idle = min(last.idle_watts, _MOST_WATTS)
+        return BoardPowerLine(name=name, watts=watts, idle_watts=idle, estimated=last.estimated, source=last.source)
 
 
-def _keep(samples: deque[tuple[float, float]] | deque[tuple[float, int]], value: float) -> None:
+def _keep(samples: deque[tuple[float, _Sample]], value: _Sample) -> None:
     """Add a sample if a second has passed since the last, and drop those that are too old, but for one."""
     now = time.monotonic()
     if not samples or now >= samples[-1][0] + _SAMPLE_S:
-        samples.append((now, value))  # type: ignore[arg-type]
+        samples.append((now, value))
     while len(samples) > 2 and samples[1][0] <= now - _COVERED_S:
         samples.popleft()
 

@@ -104,11 +104,12 @@ class Timed(Message, frozen=True, kw_only=True, tag="timed"):
 
 
 class BoardEnergy(Message, frozen=True, kw_only=True):
-    """The joules that a worker's board has taken since it began to count, the board's idle power, and the source of both.
+    """The energy of a worker's board: the seconds since it began to count, and the joules in them, by its own clock.
 
-    ``machine`` is the same for all programs of one machine.
+    ``source`` is where they and the board's idle power are from. ``machine`` is the same for all programs of one machine.
     """
 
+    seconds: Annotated[float, Meta(ge=0, le=1e10)]
     joules: Annotated[float, Meta(ge=0, le=1e15)]
     idle_watts: Annotated[float, Meta(ge=0, le=1e5)]
     estimated: bool

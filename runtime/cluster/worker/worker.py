@@ -166,6 +166,7 @@ class Worker:
         if state is None:
             return None
         return BoardEnergy(
+            seconds=state.seconds,
             joules=state.joules,
             idle_watts=state.idle_watts,
             estimated=state.estimated,
