@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 from hyps.runtime.energy.choice import OpenedReader, open_measuring_reader
+from hyps.runtime.energy.reader import EnergyError
 from hyps.runtime.energy.sampler import EnergySampler
 
 #: Seconds for the device to come to rest, and of each measurement.
@@ -50,15 +51,23 @@ def power(
 ) -> PowerProbe | None:
     """Measure with no core, one, half and all ``cores`` busy: about half a minute. None where nothing shows the power.
 
-    ``load(threads)`` computes with so many threads for a moment. Raises `EnergyError` where the user's ``meter``, or a
-    sensor that did work, does not.
+    ``load(threads)`` computes with so many threads for a moment. Raises `EnergyError` where the user's ``meter`` fails.
     """
-    opened = open_measuring_reader(meter)
-    if not isinstance(opened, OpenedReader):
-        return None
+    try:
+        opened = open_measuring_reader(meter)
+        if isinstance(opened, OpenedReader):
+            return _probe(opened, sorted({1, cores // 2 or 1, cores}), load, rest_s, measure_s)
+    except EnergyError:
+        if meter is not None:
+            raise
+    return None
+
+
+def _probe(
+    opened: OpenedReader, counts: Sequence[int], load: Callable[[int], object], rest_s: float, measure_s: float
+) -> PowerProbe:
     with closing(EnergySampler(opened.reader)) as sampler:
         time.sleep(rest_s)
-        counts = sorted({1, cores // 2 or 1, cores})
         watts = {0: _watts(sampler, lambda: time.sleep(measure_s / 10), measure_s)}
         for count in counts:
             watts[count] = _watts(sampler, partial(load, count), measure_s)

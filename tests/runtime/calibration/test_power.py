@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.calibration.power import PowerProbe, power
+from hyps.runtime.energy.choice import OpenedReader
 from hyps.runtime.energy.reader import EnergyError
+from tests.runtime.energy.test_measuring import MadeUpReader
 
 
 def test_power_by_busy_cores(tmp_path: Path) -> None:
@@ -41,3 +43,10 @@ def test_the_error_is_that_of_the_worst_point() -> None:
 def test_a_meter_that_does_not_work() -> None:
     with pytest.raises(EnergyError, match="must print watts"):
         power(1, "echo nothing", lambda threads: None)
+
+
+def test_a_sensor_that_fails_costs_no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for it: the other figures are worth having."""
+    opened = OpenedReader(reader=MadeUpReader(2.0, None, counts_joules=True))
+    monkeypatch.setattr("hyps.runtime.calibration.power.open_measuring_reader", lambda meter: opened)
+    assert power(1, None, lambda threads: None, rest_s=0.0, measure_s=0.1) is None
