@@ -7,14 +7,14 @@ is what the same boards take without work. A machine on which several programs r
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from hyps.runtime.cluster.protocol.messages import BoardEnergy, Message, Text
+from hyps.runtime.cluster.protocol.messages import BoardEnergy, Message, Pulse, Text
 
 if TYPE_CHECKING:
     from hyps.runtime.energy.board import BoardMeter
@@ -89,8 +89,14 @@ class ClusterEnergy:
         self._newest: dict[str, tuple[str, BoardEnergy]] = {}
         self._counts: deque[tuple[float, int]] = deque()
 
+    def pulse(self, worker: str, pulse: Pulse) -> None:
+        """Take what a worker's pulse says of its board's energy, and of the boards below it."""
+        self.take(worker, pulse.session, pulse.energy)
+        for name, energy in pulse.below.items():
+            self.take(f"{worker}/{name}", pulse.session, energy)
+
     def take(self, name: str, session: str, energy: BoardEnergy | None) -> None:
-        """Take what a worker's pulse says of its energy; a worker that was started again counts from 0."""
+        """Take what is known of a board's energy; a worker that was started again counts from 0."""
         before = self._newest.get(name)
         if energy is None:
             self.forget(name)
@@ -106,12 +112,13 @@ class ClusterEnergy:
         self._samples.pop(name, None)
         self._newest.pop(name, None)
 
-    def line(self, workers: Sequence[str], groups: Iterable[str] = ()) -> EnergyLine | None:
+    def line(self, workers: Mapping[str, int]) -> EnergyLine | None:
         """Return the figures over these workers and the manager's board, or None if no board's are known.
 
-        The workers below one of ``groups`` have no figures here.
+        ``workers`` are the numbers of boards below each worker, 0 for one that computes itself.
         """
-        for name in [name for name in self._newest if name not in workers and (not self._own or name != self._own.name)]:
+        own = {self._own.name} if self._own else set()
+        for name in [name for name in self._newest if name.partition("/")[0] not in workers.keys() | own]:
             self.forget(name)
         self._look_at_own()
         _keep(self._counts, self._answered.total)
@@ -135,8 +142,8 @@ class ClusterEnergy:
             unknown=(
                 *([] if self._own and self._own.name in known else ["manager"]),
                 *([] if self._own and self._own.has_hub and self._own.name in known else ["hub"]),
-                *(name for name in workers if name not in known),
-                *(f"the boards below {name}"[:500] for name in groups),
+                *(name for name in sorted(workers) if name not in known),
+                *_unknown_below(workers, known),
             ),
         )
 
@@ -159,6 +166,14 @@ class ClusterEnergy:
             return None
         idle = min(last.idle_watts, _MOST_WATTS)
         return BoardPowerLine(name=name, watts=watts, idle_watts=idle, estimated=last.estimated, source=last.source)
+
+
+def _unknown_below(workers: Mapping[str, int], known: Iterable[str]) -> Iterator[str]:
+    """Yield in words how many boards of each group have no figures."""
+    counts = Counter(name.partition("/")[0] for name in known if "/" in name)
+    for name, boards in sorted(workers.items()):
+        if (missing := boards - counts[name]) > 0:
+            yield f"{missing} board{'' if missing == 1 else 's'} below {name}"[:500]
 
 
 def _keep(samples: deque[tuple[float, _Sample]], value: _Sample) -> None:

@@ -207,7 +207,7 @@ class Manager:
         if isinstance(message, Pulse):
             self._workers.pulse(name, message)
             if name in self._workers.online:
-                self._statistics.energy.take(name, message.session, message.energy)
+                self._statistics.energy.pulse(name, message)
         elif isinstance(message, Timed):
             self._statistics.trace.timed(name, message)
         else:

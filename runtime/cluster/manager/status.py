@@ -104,9 +104,7 @@ class StatusPublisher:
             workers=tuple(self._worker_lines(scheduler)),
             sub_bundles=tuple(self._sub_bundle_lines(scheduler)) if scheduler else (),
             rejected=dict(self._statistics.rejected),
-            energy=self._statistics.energy.line(
-                sorted(self._workers.online), [name for name, state in self._workers.online.items() if state.group]
-            ),
+            energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
         )
 
     def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:

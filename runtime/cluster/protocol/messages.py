@@ -21,8 +21,11 @@ MAX_TIMED_STEPS = 1000
 MAX_MEMORY_BYTES, MAX_MACS_PER_S, MAX_STORAGE_BYTES_PER_S = 1 << 44, 10**14, 10**12
 #: The most workers in a group, and the most sub-bundles that a worker may name.
 MAX_GROUP, MAX_SUB_BUNDLES = 4096, 1000
+#: The most boards of a group whose energy a pulse reports, and the longest name of one: "group/worker".
+MAX_BELOW, MAX_BOARD_NAME = 100, 200
 Text = Annotated[str, Meta(max_length=500)]
 SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+BoardName = Annotated[str, Meta(min_length=1, max_length=MAX_BOARD_NAME)]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 _Message = TypeVar("_Message")
 
@@ -120,13 +123,14 @@ class BoardEnergy(Message, frozen=True, kw_only=True):
 class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
     """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
 
-    ``energy`` is absent where the worker's board has no figures.
+    ``energy`` is absent where the worker's board has no figures. ``below`` has those of a group's boards, by name.
     """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
     energy: BoardEnergy | None = None
+    below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):

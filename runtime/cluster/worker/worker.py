@@ -158,6 +158,7 @@ class Worker:
                     resident_bytes=resident,
                     queue=self._events.qsize(),
                     energy=self._board_energy(),
+                    below={**self._backend.energies()},
                 )
                 self._connection.publish(self._output_topic, messages.encode_message(pulse), expiry_s=1)
 
@@ -249,7 +250,9 @@ class Worker:
             _log.error("cannot load sub-bundle %d: %s", order.number, fault)
             return
         life.apply(Event.LOADED)
-        if self._energy and (power := runner.manifest.target.power):
+        capabilities = self._backend.capabilities()
+        computes_here = capabilities is not None and not capabilities.group
+        if self._energy and computes_here and (power := runner.manifest.target.power):
             self._energy.estimate_by(recorded_power(power, runner.manifest.target.name))
         steps = runner.manifest.steps
         names = steps[0].name if len(steps) == 1 else f"{steps[0].name} to {steps[-1].name}"

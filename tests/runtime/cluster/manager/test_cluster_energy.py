@@ -59,7 +59,7 @@ class Board:
         for second in range(seconds):
             for name, watts, estimated in boards:
                 self.energy.take(name, SESSION, energy(name, second, watts * second, estimated=estimated))
-            line = self.energy.line([name for name, _, _ in boards])
+            line = self.energy.line(dict.fromkeys((name for name, _, _ in boards), 0))
             self.clock.now += 1
             self.count.total += answered_per_s
         return line
@@ -89,7 +89,7 @@ def test_only_the_last_minute_counts(clock: Clock) -> None:
     clock.now += 1
     for second in range(70):
         board.energy.take("w0", SESSION, energy("w0", 100 + second, 1000 + 2.0 * second))
-        line = board.energy.line(["w0"])
+        line = board.energy.line({"w0": 0})
         clock.now += 1
         board.count.total += 1
     assert line
@@ -126,10 +126,27 @@ def test_boards_without_figures_are_named(clock: Clock) -> None:
     board = Board(clock)
     board.run(5, 1, ("w0", 3.0, False))
     board.energy.take("w1", SESSION, None)
-    line = board.energy.line(["w0", "w1"], ["w1"])
+    line = board.energy.line({"w0": 0, "w1": 3})
     assert line
-    assert line.unknown == ("manager", "hub", "w1", "the boards below w1")
-    assert board.energy.line([]) is None, "a board that is gone has no power"
+    assert line.unknown == ("manager", "hub", "w1", "3 boards below w1")
+    assert board.energy.line({}) is None, "a board that is gone has no power"
+
+
+def test_the_boards_of_a_group(clock: Clock) -> None:
+    """The group's own machine takes 3 W, one of its two boards 4 W; of the other nothing is known."""
+    board = Board(clock)
+    for second in range(11):
+        below = {"a": energy("w1", second, 4.0 * second)}
+        pulse = Pulse(session=SESSION, resident_bytes=1, queue=0, energy=energy("w0", second, 3.0 * second), below=below)
+        board.energy.pulse("g", pulse)
+        line = board.energy.line({"g": 2})
+        clock.now += 1
+        board.count.total += 1
+    assert line
+    assert line.watts == pytest.approx(7)
+    assert [each.name for each in line.boards] == ["g", "g/a"]
+    assert line.unknown == ("manager", "hub", "1 board below g")
+    assert board.energy.line({}) is None
 
 
 def test_a_worker_that_starts_again_counts_from_nothing(clock: Clock) -> None:
@@ -137,7 +154,7 @@ def test_a_worker_that_starts_again_counts_from_nothing(clock: Clock) -> None:
     board.run(10, 1, ("w0", 3.0, False))
     for second in range(10):
         board.energy.take("w0", "2" * 32, energy("w0", second, 2.0 * second))
-        line = board.energy.line(["w0"])
+        line = board.energy.line({"w0": 0})
         clock.now += 1
     assert line
     assert line.watts == pytest.approx(2)
