@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from hyps.compiler import compile_model
 from hyps.compiler.errors import CompilerError, TargetError
 from hyps.compiler.targets import Sources, Target, load_target, target_names, target_toml
+from hyps.runtime.bundle.integrity import read_manifest
 
 NAMES = (
     "jetson-nano",
@@ -330,3 +333,12 @@ def test_target_cannot_be_half_built() -> None:
 def test_target_takes_keywords_only() -> None:
     with pytest.raises(TypeError):
         Target("own")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("has_target", [True, False], ids=["for a target", "for a budget"])
+def test_a_bundle_carries_the_powers_of_its_target(root: Path, tmp_path: Path, has_target: bool) -> None:
+    """The runtime knows no targets: it estimates energy from what the manifest says."""
+    options: Any = {"target": "rpi3b"} if has_target else {"memory_bytes": 72_000_000}
+    compile_model(root / "models" / "cifar10_vgg.onnx", tmp_path / "bundle", **options)
+    target = read_manifest(tmp_path / "bundle").target
+    assert target.power == (load_target("rpi3b").power if has_target else msgspec.UNSET)
