@@ -55,7 +55,7 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class NetworkLink:
     """One direction of a connection: bytes a second, and the seconds until the first byte arrives."""
 
     bytes_per_s: float
@@ -66,17 +66,17 @@ class Link:
 class Fleet:
     """The boards, and the links between them.
 
-    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a link
-    for the pair. ``hub_watts`` is the power of the hub and the manager.
+    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a
+    link for the pair. ``hub_watts`` is the power of the hub and the manager.
     """
 
     boards: tuple[Board, ...]
-    links: Mapping[tuple[str, str], Link]
+    links: Mapping[tuple[str, str], NetworkLink]
     hub_watts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class PipelineStage:
     """A run of steps, and the boards that hold it.
 
     With ``sharing`` "shards", ``shares`` are the steps (their numbers) of each board, in the order of ``boards``. ``reason``
@@ -91,4 +91,4 @@ class Stage:
 
 
 #: A placement: stages in the order of the steps, which together hold each step once.
-Stages = tuple[Stage, ...]
+Stages = tuple[PipelineStage, ...]
