@@ -12,7 +12,7 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last fourteen.
+    # All of these are optional: leave out what was not measured. No built-in target has the last seventeen.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -30,6 +30,9 @@ of a target's name::
     open_node_us = 200                      # microseconds that each further operator of a session adds to that
     step_us = 800                           # microseconds to run a session whose operators take no time
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
+    network_up_bytes_per_s = 11_760_000     # bytes a second to the hub, and from the hub
+    network_down_bytes_per_s = 11_760_000
+    network_latency_us = 250                # microseconds of a small message to the hub, or from it
 
     [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
@@ -80,6 +83,9 @@ _POSITIVE = (
     "open_node_us",
     "step_us",
     "decompression_bytes_per_s",
+    "network_up_bytes_per_s",
+    "network_down_bytes_per_s",
+    "network_latency_us",
 )
 
 TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
@@ -129,6 +135,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     open_node_us: int | None = None
     step_us: int | None = None
     decompression_bytes_per_s: int | None = None
+    network_up_bytes_per_s: int | None = None
+    network_down_bytes_per_s: int | None = None
+    network_latency_us: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:

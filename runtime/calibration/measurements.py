@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.device.probes import Processor, StorageProbe, board, processor, storage
 from hyps.runtime.errors import DeviceError
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
-#: `measure` announces each of these before it begins.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
+#: `measure` announces each of these before it begins; the last only where a link is measured.
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "the link to the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
-    ``decompression_bytes_per_s`` is None where zstandard is not installed.
+    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``link`` where no hub was named.
     """
 
     board: str | None
@@ -43,12 +44,16 @@ class DeviceMeasurements:
     steps: StepCosts
     decompression_bytes_per_s: int | None
     baseline: Baseline
+    link: LinkRates | None = None
 
 
-def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None]) -> DeviceMeasurements:
+def measure(
+    folder: Path, *, test_memory: bool, announce: Callable[[str], None], probe_link: Callable[[], LinkRates] | None = None
+) -> DeviceMeasurements:
     """Measure this device in 10 to 30 s; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. Raises `DeviceError` where something cannot be measured.
+    With ``test_memory`` a process takes the available memory once. ``probe_link`` measures the link to a hub. Raises
+    `DeviceError` where something cannot be measured, `HubError` where that is the link.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -68,6 +73,9 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
+    if probe_link:
+        announce(next(stages))
+    link = probe_link() if probe_link else None
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -78,6 +86,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
         steps=steps,
         decompression_bytes_per_s=decompressed,
         baseline=own,
+        link=link,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import Count, Positive
+from hyps.runtime.bundle.manifest import Positive
 
 #: A line of text about a board, as its firmware and its kernel give it.
 FactText = Annotated[str, Meta(max_length=120)]
@@ -41,14 +41,6 @@ class BoardFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         version = ".".join(self.onnxruntime.split(".")[:2])
         name = [self.model] if self.model else []
         return ", ".join([*name, f"{self.cores} x {self.cpu or self.machine}", size, f"onnxruntime {version}"])
-
-
-class LinkRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The rates of a board's link to its hub: bytes a second to the hub and from it, and half of a round trip's seconds."""
-
-    up_bytes_per_s: Count
-    down_bytes_per_s: Count
-    latency_s: Annotated[float, Meta(ge=0, le=1e6)]
 
 
 def this_board() -> BoardFacts:

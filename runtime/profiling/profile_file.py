@@ -18,7 +18,7 @@ from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts
 
 PROFILE_VERSION: Final = 1
 #: The largest file, and the most steps in it; a thousand steps with four thread counts take a megabyte.
-PROFILE_LIMIT_BYTES: Final = 64 << 20
+STEP_PROFILE_LIMIT_BYTES: Final = 64 << 20
 MAX_PROFILED_STEPS: Final = 100_000
 #: The seconds of a step, which may be 0 for one that does nothing, and the number of threads.
 StepSeconds = Annotated[float, Meta(ge=0, le=1e6)]
@@ -92,23 +92,23 @@ class StepProfileFile(ProfilePart, frozen=True, kw_only=True):
     steps: Annotated[tuple[ProfiledStep, ...], Meta(min_length=1, max_length=MAX_PROFILED_STEPS)]
 
 
-def read_profile(path: Path) -> StepProfileFile:
+def read_step_profile(path: Path) -> StepProfileFile:
     """Read a step profile. Raises `ProfileError` for a file that is none, is too large, or is of another version."""
     again = "make it with 'hyps-run profile BUNDLE -o FILE'"
     try:
         with path.open("rb") as stream:
-            data = stream.read(PROFILE_LIMIT_BYTES + 1)
+            data = stream.read(STEP_PROFILE_LIMIT_BYTES + 1)
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror}", again) from None
-    if len(data) > PROFILE_LIMIT_BYTES:
-        raise ProfileError(f"{path} is over {PROFILE_LIMIT_BYTES >> 20} MiB, more than any step profile", again)
+    if len(data) > STEP_PROFILE_LIMIT_BYTES:
+        raise ProfileError(f"{path} is over {STEP_PROFILE_LIMIT_BYTES >> 20} MiB, more than any step profile", again)
     try:
         return msgspec.json.decode(data, type=StepProfileFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProfileError(f"{path} is no step profile of version {PROFILE_VERSION}: {error}", again) from None
 
 
-def write_profile(path: Path, profile: StepProfileFile) -> None:
+def write_step_profile(path: Path, profile: StepProfileFile) -> None:
     """Write a step profile, whole or not at all. Raises `OutputError`."""
     with replacing(path) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n")

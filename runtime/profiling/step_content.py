@@ -2,11 +2,11 @@
 
 A step's key is a hash of its graph with names numbered in the order in which they appear: operators with their attributes,
 types and shapes, and the options of its session. The values of its weights are left out, as no kernel's time depends on
-them; small integers are kept, as they may be shapes. So the layers of a network that was trained again, and the shards of one
-operator, have the keys of those that were profiled.
+them; small integers are kept, as they may be shapes. So the layers of a network that was trained again, and the shards of
+one operator, have the keys of those that were profiled.
 
-The files are read by their field numbers (onnx.proto: ModelProto 7 is the graph and 8 an operator set; GraphProto 1 is a node
-and 5 an initializer).
+The files are read by their field numbers (onnx.proto: ModelProto 7 is the graph and 8 an operator set; GraphProto 1 is a
+node and 5 an initializer).
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 _INTEGER_TYPES, _MOST_SHAPE_NUMBERS = (6, 7), 64
 #: The operators that do most of a network's multiply-adds.
 _HEAVY = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv DeformConv Gemm MatMul MatMulInteger QLinearMatMul Einsum LSTM GRU RNN "
-    "Attention FusedConv FusedGemm FusedMatMul MatMulNBits".split()
+    (
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv", "FusedConv"),
+        *("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger", "MatMulNBits", "QLinearMatMul", "Einsum"),
+        *("LSTM", "GRU", "RNN", "Attention"),
+    )
 )
 #: The kind of a step without any of them.
 LIGHT_KIND = "other"

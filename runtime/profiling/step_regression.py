@@ -1,8 +1,8 @@
 """Predict the seconds of a step that was never profiled, from those that were (Hadidi, section 4.4.3: regression models).
 
 The model of one class of boards is linear: so many seconds for each multiply-add of this kind of operator, for each byte of
-weights, inputs and outputs, for each operator, and for the step itself. No coefficient is negative. The fit makes *relative* errors small: a
-step of a millisecond counts as much as one of a second.
+weights, inputs and outputs, for each operator, and for the step itself. No coefficient is negative. The fit makes *relative*
+errors small: a step of a millisecond counts as much as one of a second.
 
 The error that is stated is the median relative error of steps that the fit had not seen: each is left out once. For a kind
 of operator that was never profiled, its multiply-adds cost what those of all kinds cost, and each kind is left out once.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hyps.runtime.errors import ProfileError
 from hyps.runtime.profiling.step_content import StepContent
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 #: The fewest steps that a fit is made of.
 LEAST_STEPS = 5
 #: A step that takes less is noise: its error counts as if it took this.
@@ -62,20 +62,20 @@ class StepRegression:
         return float(_features(content, []) @ self._of_all), self.unknown_error
 
 
-def _features(content: StepContent, kinds: Sequence[str]) -> Floats:
+def _features(content: StepContent, kinds: Sequence[str]) -> _Floats:
     """Return a step's multiply-adds by kind (of all kinds, if none are named), its bytes and operators, and 1."""
     macs = [content.multiply_adds if content.kind == kind else 0 for kind in kinds] or [content.multiply_adds]
     return np.array([*macs, content.moved_bytes, content.operators, 1], np.float64)
 
 
-def _fit(profiled: Sequence[ProfiledTime], kinds: Sequence[str]) -> Floats:
+def _fit(profiled: Sequence[ProfiledTime], kinds: Sequence[str]) -> _Floats:
     """Return the coefficients that make the sum of squared relative errors least, none of them negative."""
     seconds = np.array([max(each.seconds, _LEAST_S) for each in profiled])
     rows = np.array([_features(each.content, kinds) for each in profiled]) / seconds[:, None]
     return least_squares(rows, np.ones(len(profiled)))
 
 
-def least_squares(rows: Floats, wanted: Floats) -> Floats:
+def least_squares(rows: _Floats, wanted: _Floats) -> _Floats:
     """Return the x >= 0 that makes ``|rows @ x - wanted|`` least, by the active-set method.
 
     Lawson and Hanson (1974), "Solving Least Squares Problems", chapter 23. Columns are scaled to unit length meanwhile.
@@ -96,7 +96,7 @@ def least_squares(rows: Floats, wanted: Floats) -> Floats:
                 found = solved
                 break
             below = free & (solved <= 0)
-            way = float((found[below] / (found[below] - solved[below])).min())
+            way = float((found[below] / np.maximum(found[below] - solved[below], _SETTLED)).min())
             found = np.maximum(found + way * (solved - found), 0.0)
             free &= found > _SETTLED
             if not free.any():
