@@ -34,7 +34,7 @@ LINES = {
     "manager": "hyps-manager bundle --hub mqtt://127.0.0.1:1 --journal journal",
 }
 #: What an interrupted command keeps, to continue from: results and journals of whole lines, whole fetched partitions.
-KEPT = {"batch": {"out.jsonl"}, "worker": {"cache"}, "manager": {"journal"}}
+KEPT = {"batch": {"out.jsonl"}, "worker": {"cache"}, "manager": {"journal", "hyps-profiles.sqlite"}}
 
 
 @pytest.fixture(scope="module")

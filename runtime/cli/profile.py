@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hyps.runtime.errors import OutputError, ProfileError
-from hyps.runtime.profiling.measure_steps import planned_threads, profile_steps, step_measurements
+from hyps.runtime.profiling.measure_steps import measurement_count, planned_threads, profile_steps
 from hyps.runtime.profiling.profile_file import StepProfileFile, ThreadTimes, write_step_profile
 from hyps.runtime.profiling.step_seconds import ProfiledSeconds
 from hyps.runtime.terminal.console import json_text, show
@@ -29,7 +29,7 @@ def profile_bundle(options: argparse.Namespace) -> int:
     output: Path = options.output
     _check_output(output)
     threads = options.threads or planned_threads(bundle)
-    with closing(_MeasuredSteps(step_measurements(bundle, threads), quiet=options.quiet)) as progress:
+    with closing(_MeasuredSteps(measurement_count(bundle, threads), quiet=options.quiet)) as progress:
         found = profile_steps(
             bundle,
             threads,

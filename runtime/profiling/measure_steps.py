@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, FileRecord, Manifest, Step
@@ -31,8 +30,9 @@ from hyps.runtime.execution.session import open_session
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.random_inputs import random_inputs
 from hyps.runtime.profiling.board_facts import this_board
-from hyps.runtime.profiling.profile_file import ProfiledStep, Quartiles, StepProfileFile, ThreadTimes
+from hyps.runtime.profiling.profile_file import ProfiledStep, StepProfileFile, ThreadTimes
 from hyps.runtime.profiling.step_content import StepContent, step_contents
+from hyps.runtime.profiling.step_measurement import quartiles
 
 #: How often each step is opened and read from storage; its runs are spread over these passes, so that a disturbance of a
 #: second or two does not meet all runs of one step.
@@ -69,7 +69,7 @@ def profile_steps(
 ) -> StepProfileFile:
     """Measure the steps of the bundle in a folder, each at least ``repeats`` times, with each of these thread counts.
 
-    ``step_done`` is called `step_measurements` times. Raises `BundleError` for a damaged bundle, `BudgetError` for more
+    ``step_done`` is called `measurement_count` times. Raises `BundleError` for a damaged bundle, `BudgetError` for more
     threads than it was planned for.
     """
     manifest = untuned(read_manifest(bundle))
@@ -91,7 +91,7 @@ def profile_steps(
     )
 
 
-def step_measurements(bundle: Path, threads: Sequence[int]) -> int:
+def measurement_count(bundle: Path, threads: Sequence[int]) -> int:
     """Return how many times `profile_steps` calls ``step_done``."""
     return len(read_manifest(bundle).steps) * len(threads) * _PASSES
 
@@ -197,9 +197,3 @@ def _profiled(step: Step, content: StepContent, samples: dict[int, _Samples]) ->
         operators=content.operators,
         times=times,
     )
-
-
-def quartiles(seconds: Sequence[float]) -> Quartiles:
-    """Return the quartiles of some measurements, interpolated linearly."""
-    lower, median, upper = (float(each) for each in np.quantile(seconds, (0.25, 0.5, 0.75)))
-    return Quartiles(lower=lower, median=max(lower, median), upper=max(lower, median, upper))

@@ -22,7 +22,7 @@ from hyps.runtime.errors import ProfileError
 from hyps.runtime.profiling.board_facts import BoardFacts
 from hyps.runtime.profiling.profile_file import ProfiledStep, StepProfileFile, ThreadTimes
 from hyps.runtime.profiling.step_content import StepContent
-from hyps.runtime.profiling.step_seconds import StepMeasurement, content_of
+from hyps.runtime.profiling.step_measurement import StepMeasurement, content_of
 
 #: Where times are from: a file that an operator imported, a worker's profile, a worker's answers.
 TimesSource = Literal["file", "worker", "answers"]
@@ -81,6 +81,7 @@ class ProfileDatabase:
             if tables and version != _TABLES_VERSION:
                 raise ProfileError(f"{path} is no profile database of this version of HyPS", "give another --profiles")
             self._base.execute("pragma journal_mode = wal")
+            self._base.execute("pragma synchronous = normal")  # a power cut may lose what was measured last
             self._base.execute(f"pragma user_version = {_TABLES_VERSION}")
             self._base.executescript(_TABLES)
 

@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from hyps.runtime.errors import ProfileError
-from hyps.runtime.profiling.profile_file import ProfiledStep, Quartiles, StepProfileFile
+from hyps.runtime.profiling.profile_file import StepProfileFile
 from hyps.runtime.profiling.step_content import StepContent
+from hyps.runtime.profiling.step_measurement import StepMeasurement, measurements_of
 from hyps.runtime.profiling.step_regression import ProfiledTime, StepRegression
 from hyps.runtime.suggestions import did_you_mean
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepMeasurement:
-    """The measured times of one step on one class of boards, with one number of threads; all weights are in memory."""
-
-    content: StepContent
-    board_class: str
-    threads: int
-    run_s: Quartiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,23 +85,3 @@ def workload_seconds(steps: Sequence[StepContent], known: ProfiledSeconds, board
     ``steps`` are those of `hyps.runtime.profiling.step_content.step_contents`.
     """
     return {number: known.seconds_of(step, board_class) for number, step in enumerate(steps)}
-
-
-def measurements_of(profile: StepProfileFile) -> Iterable[StepMeasurement]:
-    """Yield the measurements in a step profile, one for each step and number of threads."""
-    for step in profile.steps:
-        for times in step.times:
-            yield StepMeasurement(
-                content=content_of(step), board_class=profile.board_class, threads=times.threads, run_s=times.run_s
-            )
-
-
-def content_of(step: ProfiledStep) -> StepContent:
-    """Return the content of a profiled step."""
-    return StepContent(
-        key=step.key,
-        kind=step.kind,
-        multiply_adds=step.multiply_adds,
-        moved_bytes=step.moved_bytes,
-        operators=step.operators,
-    )

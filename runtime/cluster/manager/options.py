@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class ClusterOptions:
 
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
-    With ``compress``, tensors travel compressed.
+    With ``compress``, tensors travel compressed. What workers measure is kept in the database ``profiles``, if there is one.
     """
 
     least_workers: int = 1
@@ -43,6 +44,7 @@ class ClusterOptions:
     safe: frozenset[str] | None = None
     lease_s: float = 120.0
     compress: bool = False
+    profiles: Path | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property

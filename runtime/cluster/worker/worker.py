@@ -31,6 +31,7 @@ from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
 from hyps.runtime.cluster.transfer.file_cache import FileCache
+from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError, RuntimeFault
@@ -75,9 +76,11 @@ class Worker:
         cache: Path,
         cache_bytes: int,
         *,
+        introduction: Introduction | None = None,
         say: Callable[[str], None] = _log.info,
     ) -> None:
         self._backend, self._say = backend, say
+        self._introduction = introduction or Introduction()
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._name = name
         self._session = secrets.token_hex(16)
@@ -125,6 +128,7 @@ class Worker:
         back = "joined" if self._connects == 1 else "is back at"
         self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
+        self._events.put(self._publish_profile)
 
     def _lost(self, reason: str) -> None:
         """Tell the operator (on the connection's thread)."""
@@ -163,8 +167,16 @@ class Worker:
             loading=self._loading,
             loaded=tuple(sorted(self._sub_bundles)),
             problem=self._problem,
+            board=self._introduction.board,
+            board_class=self._introduction.board_class,
+            link=self._introduction.link,
         )
         self._connection.publish(self._state_topic, messages.encode_message(state), retain=True)
+
+    def _publish_profile(self) -> None:
+        """Send the step profile: when the worker joins, and when a manager that may not have heard of it gives orders."""
+        for part in self._introduction.profile_messages():
+            self._connection.publish(self._output_topic, messages.encode_message(part), expiry_s=_EXPIRY_S)
 
     def _backend_changed(self) -> None:
         """Unload faulty sub-bundles and publish the new state.
@@ -201,7 +213,10 @@ class Worker:
             if number not in ordered or ordered[number].sha256 != self._sub_bundles[number].sha256:
                 self._unload(number)
                 self._say(f"{self._name} gave sub-bundle {number} back")
+        is_new_manager = self._orders is None or self._orders.token != orders.token
         self._orders, self._problem = orders, None
+        if is_new_manager:
+            self._publish_profile()
         missing = [order for order in orders.sub_bundles if order.number not in self._sub_bundles]
         self._loading = tuple(order.number for order in missing)
         self._publish_state()
