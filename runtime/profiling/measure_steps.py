@@ -193,7 +193,8 @@ def _profiled(step: Step, content: StepContent, samples: dict[int, _Samples]) ->
         key=content.key,
         kind=content.kind,
         multiply_adds=content.multiply_adds,
-        moved_bytes=content.moved_bytes,
+        weight_bytes=content.weight_bytes,
+        tensor_bytes=content.tensor_bytes,
         operators=content.operators,
         times=times,
     )

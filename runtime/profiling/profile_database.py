@@ -31,11 +31,13 @@ _RANKS: Final[Sequence[TimesSource]] = ("file", "worker", "answers")
 OPERATOR: Final = ""
 #: The most times that are kept of one reporter: the latest. A thousand steps with eight thread counts fit.
 MOST_TIMES: Final = 10_000
+#: The columns of the table of steps, which are fields of `ProfiledStep`.
+_STEP_FIELDS = ("key", "name", "kind", "multiply_adds", "weight_bytes", "tensor_bytes", "operators")
 _TABLES_VERSION = 1
 _TABLES = """
 create table if not exists steps (
     key text primary key, name text not null, kind text not null, multiply_adds integer not null,
-    moved_bytes integer not null, operators integer not null);
+    weight_bytes integer not null, tensor_bytes integer not null, operators integer not null);
 create table if not exists boards (board_class text primary key, facts text not null);
 create table if not exists times (
     key text not null references steps, board_class text not null, threads integer not null, source text not null,
@@ -110,9 +112,10 @@ class ProfileDatabase:
         with self._told(), self._transaction():
             for each in reported:
                 content = each.content
+                sizes = content.kind, content.multiply_adds, content.weight_bytes, content.tensor_bytes, content.operators
                 self._base.execute(
-                    "insert or ignore into steps values (?, ?, ?, ?, ?, ?)",
-                    (content.key, each.name, content.kind, content.multiply_adds, content.moved_bytes, content.operators),
+                    "insert or ignore into steps values (?, ?, ?, ?, ?, ?, ?)",
+                    (content.key, each.name, *sizes),
                 )
                 if board:
                     facts = msgspec.json.encode(board).decode()
@@ -187,7 +190,8 @@ class ProfileDatabase:
                     key=key,
                     kind=times[0].content.kind,
                     multiply_adds=times[0].content.multiply_adds,
-                    moved_bytes=times[0].content.moved_bytes,
+                    weight_bytes=times[0].content.weight_bytes,
+                    tensor_bytes=times[0].content.tensor_bytes,
                     operators=times[0].content.operators,
                     times=tuple(each.times for each in times),
                 )
@@ -198,34 +202,24 @@ class ProfileDatabase:
     def _counting(self, board_class: str | None) -> Iterator[ReportedTimes]:
         """Yield the one of several reporters' times that counts: of the best source, the lower median."""
         query = (
-            "select key, name, kind, multiply_adds, moved_bytes, operators, board_class, threads, source, times "
-            "from times join steps using (key) where board_class = coalesce(?, board_class) "
+            "select key, name, kind, multiply_adds, weight_bytes, tensor_bytes, operators, board_class, threads, source, "
+            "times from times join steps using (key) where board_class = coalesce(?, board_class) "
             "order by board_class, steps.rowid, threads, median"
         )
         with self._told():
             rows = self._base.execute(query, (board_class,)).fetchall()
         groups: dict[tuple[str, str, int], dict[str, list[tuple[object, ...]]]] = {}
         for row in rows:
-            groups.setdefault((row[6], row[0], row[7]), {}).setdefault(row[8], []).append(row)
+            groups.setdefault((row[7], row[0], row[8]), {}).setdefault(row[9], []).append(row)
         for by_source in groups.values():
             of_best = next(by_source[source] for source in _RANKS if source in by_source)
             yield self._reported(of_best[(len(of_best) - 1) // 2])
 
     def _reported(self, row: tuple[object, ...]) -> ReportedTimes:
-        key, name, kind, multiply_adds, moved_bytes, operators, board_class, _, _, times = row
+        *content, board_class, _, _, times = row
         with self._told():
-            step = msgspec.convert(
-                {
-                    "name": name,
-                    "key": key,
-                    "kind": kind,
-                    "multiply_adds": multiply_adds,
-                    "moved_bytes": moved_bytes,
-                    "operators": operators,
-                    "times": [msgspec.json.decode(str(times))],
-                },
-                ProfiledStep,
-            )
+            fields = dict(zip(_STEP_FIELDS, content, strict=True))
+            step = msgspec.convert(fields | {"times": [msgspec.json.decode(str(times))]}, ProfiledStep)
         return ReportedTimes(name=step.name, content=content_of(step), board_class=str(board_class), times=step.times[0])
 
     @contextmanager

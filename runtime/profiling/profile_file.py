@@ -71,7 +71,8 @@ class ProfiledStep(ProfilePart, frozen=True, kw_only=True):
     key: Sha256
     kind: Annotated[str, Meta(min_length=1, max_length=64)]
     multiply_adds: Count
-    moved_bytes: Count
+    weight_bytes: Count
+    tensor_bytes: Count
     operators: Count
     times: Annotated[tuple[ThreadTimes, ...], Meta(min_length=1, max_length=64)]
 

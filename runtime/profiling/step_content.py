@@ -30,7 +30,8 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_PLACE = 1, 2, 8, 13
 #: The fields of a tensor that hold integers: int32_data, int64_data and raw_data.
 _TENSOR_INTEGERS = (5, 7, 9)
-_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_INTEGERS = 1, 3, 8
+_NO_MESSAGE = memoryview(b"")
 #: onnx's INT32 and INT64, and how many of them may be a shape.
 _INTEGER_TYPES, _MOST_SHAPE_NUMBERS = (6, 7), 64
 #: The operators that do most of a network's multiply-adds.
@@ -49,15 +50,21 @@ LIGHT_KIND = "other"
 class StepContent:
     """One step's content: its key, and what a regression predicts its time from.
 
-    ``kind`` is the heavy operator that it has most of, with "grouped " before a convolution in groups. ``moved_bytes`` are
-    those of its weights, inputs and outputs.
+    ``kind`` is the heavy operator that it has most of, with "grouped " before a convolution in groups and " 1x1" after one
+    of single pixels: their kernels differ. ``tensor_bytes`` are those of its inputs and outputs.
     """
 
     key: str
     kind: str
     multiply_adds: int
-    moved_bytes: int
+    weight_bytes: int
+    tensor_bytes: int
     operators: int
+
+    @property
+    def moved_bytes(self) -> int:
+        """The bytes that it reads or writes at least once."""
+        return self.weight_bytes + self.tensor_bytes
 
 
 def step_contents(bundle: Path, manifest: Manifest) -> tuple[StepContent, ...]:
@@ -85,39 +92,38 @@ def _content(bundle: Path, manifest: Manifest, step: Step) -> StepContent:
         key=hashlib.sha256(msgspec.json.encode(canonical)).hexdigest(),
         kind=_kind(nodes),
         multiply_adds=step.multiply_adds,
-        moved_bytes=crossing + (0 if step.rows else step.weight_bytes),
+        weight_bytes=0 if step.rows else step.weight_bytes,
+        tensor_bytes=crossing,
         operators=len(nodes),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Node:
-    """An operator of a partition; ``group`` is that attribute of a convolution."""
+    """An operator of a partition, and its kind, as `StepContent` names it."""
 
     operator: str
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: tuple[bytes, ...]
-    group: int
+    kind: str
 
 
 def _node(message: memoryview) -> _Node:
     attributes = [*message_parts(message, _NODE_ATTRIBUTE)]
-    groups = [
-        value
-        for each in attributes
-        if message_text(each, _ATTRIBUTE_NAME) == "group"
-        for number, value in message_fields(each)
-        if number == _ATTRIBUTE_INTEGER and isinstance(value, int)
-    ]
+    operator = message_text(message, _NODE_TYPE)
+    named = {message_text(each, _ATTRIBUTE_NAME): each for each in attributes}
+    group = [*message_numbers(named.get("group", _NO_MESSAGE), _ATTRIBUTE_INTEGER)]
+    kernel = [*message_numbers(named.get("kernel_shape", _NO_MESSAGE), _ATTRIBUTE_INTEGERS)]
+    before, after = "grouped " if group and group[0] > 1 else "", " 1x1" if kernel and max(kernel) == 1 else ""
     return _Node(
-        operator=message_text(message, _NODE_TYPE),
+        operator=operator,
         domain=message_text(message, _NODE_DOMAIN),
         inputs=tuple(bytes(each).decode() for each in message_parts(message, _NODE_INPUT)),
         outputs=tuple(bytes(each).decode() for each in message_parts(message, _NODE_OUTPUT)),
         attributes=tuple(sorted(bytes(each) for each in attributes)),
-        group=groups[0] if groups else 1,
+        kind=f"{before}{operator}{after}",
     )
 
 
@@ -171,5 +177,5 @@ def _shapes(manifest: Manifest, names: Sequence[str], numbers: Mapping[str, int]
 
 
 def _kind(nodes: Sequence[_Node]) -> str:
-    heavy = Counter(("grouped " if each.group > 1 else "") + each.operator for each in nodes if each.operator in _HEAVY)
+    heavy = Counter(each.kind for each in nodes if each.operator in _HEAVY)
     return min(heavy, key=lambda kind: (-heavy[kind], kind)) if heavy else LIGHT_KIND

@@ -34,7 +34,8 @@ def content_of(step: ProfiledStep) -> StepContent:
         key=step.key,
         kind=step.kind,
         multiply_adds=step.multiply_adds,
-        moved_bytes=step.moved_bytes,
+        weight_bytes=step.weight_bytes,
+        tensor_bytes=step.tensor_bytes,
         operators=step.operators,
     )
 

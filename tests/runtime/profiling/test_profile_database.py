@@ -21,7 +21,7 @@ NOTHING = Quartiles(lower=0.0, median=0.0, upper=0.0)
 
 
 def reported(number: int, seconds: float, threads: int = 1, board_class: str = "pi4") -> ReportedTimes:
-    content = StepContent(key=f"{number:064x}", kind="Conv", multiply_adds=100, moved_bytes=10, operators=1)
+    content = StepContent(key=f"{number:064x}", kind="Conv", multiply_adds=100, weight_bytes=5, tensor_bytes=5, operators=1)
     times = ThreadTimes(
         threads=threads,
         runs=3,

@@ -76,6 +76,14 @@ def test_a_convolution_in_groups_is_of_another_kind(tmp_path: Path) -> None:
     assert found.kind == "grouped Conv"
 
 
+def test_the_bytes_that_a_step_moves(layers: Path) -> None:
+    manifest = read_manifest(layers)
+    last = contents(layers)[-1]
+    assert last.tensor_bytes == 1024 * 4 + 10 * 4
+    assert last.weight_bytes == manifest.steps[-1].weight_bytes
+    assert last.moved_bytes == last.tensor_bytes + last.weight_bytes
+
+
 def test_equal_steps_of_bundles_for_other_budgets_have_equal_keys(layers: Path, root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     compile_model(root / "models/cifar10_vgg.onnx", other, memory_bytes=120_000_000, split="layers", tier="lean")

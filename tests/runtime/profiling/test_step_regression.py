@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,21 +12,30 @@ from hypothesis import strategies as st
 from hyps.runtime.errors import ProfileError
 from hyps.runtime.profiling.profile_file import Quartiles, StepProfileFile
 from hyps.runtime.profiling.step_content import StepContent
-from hyps.runtime.profiling.step_measurement import StepMeasurement
+from hyps.runtime.profiling.step_measurement import StepMeasurement, content_of
 from hyps.runtime.profiling.step_regression import ProfiledTime, StepRegression, least_squares
 from hyps.runtime.profiling.step_seconds import ProfiledSeconds, workload_seconds
 
 #: Seconds a multiply-add of each kind, a byte, an operator and a step.
 MAC_S = {"Conv": 1e-10, "Gemm": 4e-10, "other": 0.0}
-BYTE_S, OPERATOR_S, STEP_S = 3e-10, 2e-5, 5e-5
+BYTE_S, WEIGHT_BYTE_S, OPERATOR_S, STEP_S = 3e-10, 4e-11, 2e-5, 5e-5
 
 
 def content(number: int, kind: str, macs: int, moved: int, operators: int) -> StepContent:
-    return StepContent(key=f"{number:064x}", kind=kind, multiply_adds=macs, moved_bytes=moved, operators=operators)
+    """Return a step of which a third of the bytes are weights."""
+    return StepContent(
+        key=f"{number:064x}",
+        kind=kind,
+        multiply_adds=macs,
+        weight_bytes=moved // 3,
+        tensor_bytes=moved - moved // 3,
+        operators=operators,
+    )
 
 
 def truth(step: StepContent) -> float:
-    return step.multiply_adds * MAC_S[step.kind] + step.moved_bytes * BYTE_S + step.operators * OPERATOR_S + STEP_S
+    bytes_s = step.weight_bytes * WEIGHT_BYTE_S + step.tensor_bytes * BYTE_S
+    return step.multiply_adds * MAC_S[step.kind] + bytes_s + step.operators * OPERATOR_S + STEP_S
 
 
 def drawn(count: int, seed: int, kinds: tuple[str, ...] = ("Conv", "Gemm", "other")) -> list[StepContent]:
@@ -92,9 +103,8 @@ def test_a_measured_step_is_measured_and_another_is_predicted(layers_profile: St
     known = ProfiledSeconds.of_files([layers_profile])
     (name,) = known.board_classes
     step = layers_profile.steps[1]
-    same = content(0, step.kind, step.multiply_adds, step.moved_bytes, step.operators)
-    measured = content(0, "Conv", 0, 0, 0)
-    measured = StepContent(key=step.key, kind=step.kind, multiply_adds=0, moved_bytes=0, operators=0)
+    same = replace(content_of(step), key="0" * 64)
+    measured = replace(content(0, "Conv", 0, 0, 0), key=step.key)
     estimates = workload_seconds([measured, same], known, name)
     run_s = step.times[0].run_s
     assert (estimates[0].source, estimates[0].seconds) == ("measured", run_s.median)

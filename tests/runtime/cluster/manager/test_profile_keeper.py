@@ -1,4 +1,4 @@
-"""What a manager keeps of what workers measured, and what it does not believe."""
+"""Test what a manager keeps of the times that workers measured, and what it does not believe."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_impossible_profile_is_rejected(keeper: ProfileKeeper, layers: Path, 
 
 
 def test_plausible_times_follow_the_claim() -> None:
-    step = StepContent(key="0" * 64, kind="Conv", multiply_adds=10**9, moved_bytes=10**6, operators=1)
+    step = StepContent(key="0" * 64, kind="Conv", multiply_adds=10**9, weight_bytes=0, tensor_bytes=10**6, operators=1)
     assert is_plausible(step, 0.1, 10**10)
     assert is_plausible(step, 0.02, 10**10)
     assert not is_plausible(step, 0.01, 10**10)
