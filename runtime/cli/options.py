@@ -141,7 +141,7 @@ def profile_parser() -> Parser:
     )
     parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
     parser.add_argument("--json", action="store_true", help="print the file's content as one JSON object")
-    add_volume(parser, "all steps, not only the slowest")
+    add_volume(parser, "every step, not only the slowest")
     return parser
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from hyps.runtime.errors import OutputError, ProfileError
 from hyps.runtime.profiling.measure_steps import measurement_count, planned_threads, profile_steps
-from hyps.runtime.profiling.profile_file import StepProfileFile, ThreadTimes, write_step_profile
+from hyps.runtime.profiling.profile_file import ProfiledStep, StepProfileFile, ThreadTimes, write_step_profile
 from hyps.runtime.profiling.step_seconds import ProfiledSeconds
 from hyps.runtime.terminal.console import json_text, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
-#: The steps of the summary; with -v all are shown.
+#: The steps of the summary; -v lists all on standard error.
 _SLOWEST = 10
 
 
@@ -42,7 +44,9 @@ def profile_bundle(options: argparse.Namespace) -> int:
     if options.json:
         show([json_text(msgspec.json.encode(found))])
     elif not options.quiet:
-        show(_summary(found, output, every_step=options.verbose))
+        show(_summary(found, output))
+    if options.verbose:
+        show(_rows(found.steps, sys.stderr), sys.stderr)
     return 0
 
 
@@ -70,26 +74,13 @@ def _check_output(output: Path) -> None:
         raise OutputError(f"cannot write {output}: {output.parent} {why}", "give another place with --output")
 
 
-def _summary(found: StepProfileFile, output: Path, *, every_step: bool) -> Iterator[str]:
+def _summary(found: StepProfileFile, output: Path) -> Iterator[str]:
     """Yield the lines for people: the class of the board, the slowest steps, sums, and how well others are predicted."""
     yield f"class of this board: {found.board_class}"
-    best = {step.name: min(step.times, key=lambda times: times.run_s.median) for step in found.steps}
-    slowest = sorted(found.steps, key=lambda step: -best[step.name].run_s.median)[:_SLOWEST]
-    shown = found.steps if every_step else slowest
-    columns = (
-        Column("step"),
-        Column("kind"),
-        Column("threads", numeric=True),
-        Column("ms", numeric=True),
-        Column("quartiles", numeric=True, spare=True),
-        Column("open", numeric=True, spare=True),
-        Column("from storage", numeric=True, spare=True),
-        Column("peak", numeric=True, spare=True),
-    )
-    rows = [[step.name, step.kind, *_cells(best[step.name])] for step in shown]
-    yield from table(columns, rows)
-    if len(shown) < len(found.steps):
-        yield f"({len(shown)} slowest of {len(found.steps)} steps; -v shows all)"
+    slowest = sorted(found.steps, key=lambda step: -_fastest(step).run_s.median)[:_SLOWEST]
+    yield from _rows(slowest, sys.stdout)
+    if len(slowest) < len(found.steps):
+        yield f"({len(slowest)} slowest of {len(found.steps)} steps; -v shows all)"
     for place, times in enumerate(found.steps[0].times):
         each = [step.times[place] for step in found.steps]
         total = sum(step.run_s.median for step in each)
@@ -101,6 +92,25 @@ def _summary(found: StepProfileFile, output: Path, *, every_step: bool) -> Itera
         yield "times from storage were not measured: nothing was read from it, as when the bundle lies in memory (tmpfs)"
     yield _prediction(found)
     yield f"written to {output}"
+
+
+def _rows(steps: Sequence[ProfiledStep], stream: TextIO) -> Iterator[str]:
+    """Yield a table of steps, in milliseconds, each with its fastest number of threads."""
+    columns = (
+        Column("step"),
+        Column("kind"),
+        Column("threads", numeric=True),
+        Column("ms", numeric=True),
+        Column("quartiles", numeric=True, spare=True),
+        Column("open", numeric=True, spare=True),
+        Column("from storage", numeric=True, spare=True),
+        Column("peak", numeric=True, spare=True),
+    )
+    return table(columns, [[step.name, step.kind, *_cells(_fastest(step))] for step in steps], stream)
+
+
+def _fastest(step: ProfiledStep) -> ThreadTimes:
+    return min(step.times, key=lambda times: times.run_s.median)
 
 
 def _cells(times: ThreadTimes) -> list[str]:

@@ -96,7 +96,7 @@ complete -c hyps-run -n '_shtab_hyps_run_using profile' -l board-class -x -d 'a 
 complete -c hyps-run -n '_shtab_hyps_run_using profile' -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
 complete -c hyps-run -n '_shtab_hyps_run_using profile' -l json -d 'print the file'"'"'s content as one JSON object'
 complete -c hyps-run -n '_shtab_hyps_run_using profile' -s q -l quiet -d 'print the result and errors alone'
-complete -c hyps-run -n '_shtab_hyps_run_using profile' -s v -l verbose -d 'also report on standard error all steps, not only the slowest'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -s v -l verbose -d 'also report on standard error every step, not only the slowest'
 complete -c hyps-run -n '_shtab_hyps_run_using profile; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
 complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -ge 1' -a calibrate -d calibrate
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s h -l help -d 'show this help message and exit'

@@ -80,7 +80,7 @@ _shtab_hyps_run_profile_options=(
   "--custom-ops[a library with the model\'s custom operators]:LIB:_files"
   "--json[print the file\'s content as one JSON object]"
   {-q,--quiet}"[print the result and errors alone]"
-  {-v,--verbose}"[also report on standard error all steps, not only the slowest]"
+  {-v,--verbose}"[also report on standard error every step, not only the slowest]"
   ":the bundle\'s folder, made by \'hypsc compile\':_files -/"
 )
 
