@@ -8,6 +8,7 @@ agree could tell them apart. Large messages give the rates, less the time of a s
 
 from __future__ import annotations
 
+import logging
 import queue
 import statistics
 import threading
@@ -28,28 +29,90 @@ _ENOUGH_S = 3.0
 _ROUNDS, _LARGE_ROUNDS = 11, 5
 #: The most seconds that a message may take (64 KB at 20 kbit/s), and the first one that is to come back.
 _LIMIT_S, _FIRST_LIMIT_S = 30.0, 5.0
+_log = logging.getLogger(__name__)
 
 
 def probe_link(join: Join, name: str, *, sizes: Sequence[int] = LARGE_BYTES) -> LinkRates:
-    """Measure the link of the worker ``name`` to its hub, with messages of these ``sizes``; it takes up to 30 s.
+    """Connect as the worker ``name``, and measure its link to the hub, with messages of these ``sizes``.
 
-    Raises `HubError` if the hub cannot be reached, or does not send the worker its own messages.
+    It takes up to 30 s. Raises `HubError` if the hub cannot be reached, or does not send the worker its own messages.
     """
-    probe = _LinkProbe(join, name)
-    with closing(probe):
-        small_up = probe.seconds(SMALL_BYTES, _ROUNDS)
-        up = _by_size(probe.seconds, sizes)
-        probe.listen()
-        small_round = probe.seconds(SMALL_BYTES, _ROUNDS)
+    connection = Connection(join, name, received=lambda _, payload, acknowledge: probe.returned(payload, acknowledge))
+    probe = LinkProbe(connection, name)
+    connection.open()
+    with closing(connection):
+        return probe.measure(sizes)
+
+
+class LinkProbe:
+    """The measurement of a link by the ``connection`` of a worker, which passes messages of the topic `topic` to `returned`.
+
+    It publishes messages one at a time, and waits until each is acknowledged or is back. What the connection sends meanwhile
+    delays it: a hub takes a user's second connection for the first that came back, so that there can be no other.
+    """
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        #: The topic of the messages.
+        self.topic = topic(Role.WORKER, name, "probe")
+        self._back: queue.Queue[bytes] = queue.Queue()
+        self._listens = False
+        self._number = 0
+
+    def measure(self, sizes: Sequence[int]) -> LinkRates:
+        """Return the rates. Raises `HubError` where messages are not acknowledged or do not come back."""
+        small_up = self._seconds(SMALL_BYTES, _ROUNDS)
+        up = _by_size(self._seconds, sizes)
+        self._connection.subscribe([self.topic], own=True)
+        self._listens = True
+        self._pass(SMALL_BYTES, _FIRST_LIMIT_S)  # also waits for the subscription
+        small_round = self._seconds(SMALL_BYTES, _ROUNDS)
         size = max(up)
-        round_s = probe.seconds(size, _LARGE_ROUNDS)
-    up_s = up[size] - small_up
-    down_s = round_s - small_round - up_s
-    return LinkRates(
-        up_bytes_per_s=_rate(size, up_s),
-        down_bytes_per_s=_rate(size, down_s),
-        latency_s=small_round / 2,
-    )
+        round_s = self._seconds(size, _LARGE_ROUNDS)
+        up_s = up[size] - small_up
+        down_s = round_s - small_round - up_s
+        return LinkRates(up_bytes_per_s=_rate(size, up_s), down_bytes_per_s=_rate(size, down_s), latency_s=small_round / 2)
+
+    def start(self, sizes: Sequence[int], measured: Callable[[LinkRates], None]) -> None:
+        """Measure on a thread of its own, and call ``measured`` there, unless that fails."""
+        threading.Thread(target=self._measure, args=(sizes, measured), name="link probe", daemon=True).start()
+
+    def _measure(self, sizes: Sequence[int], measured: Callable[[LinkRates], None]) -> None:
+        try:
+            link = self.measure(sizes)
+        except HubError as error:
+            _log.info("the link is not measured: %s", error)
+        else:
+            measured(link)
+
+    def returned(self, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        """Note that a message is back (on the connection's thread)."""
+        acknowledge()
+        self._back.put(payload[:8])
+
+    def _seconds(self, size: int, rounds: int) -> float:
+        """Return the median seconds of messages of this size; one more before them does not count."""
+        return statistics.median([self._pass(size) for _ in range(rounds + 1)][1:])
+
+    def _pass(self, size: int, limit_s: float = _LIMIT_S) -> float:
+        self._number += 1
+        mark = self._number.to_bytes(8, "little")
+        started = time.perf_counter()
+        self._connection.publish(self.topic, mark.ljust(size, b"\xa5"), expiry_s=60)
+        if not self._listens:
+            if not self._connection.wait_until_sent(0, timeout_s=limit_s):
+                raise HubError(f"the hub at {self._connection.address} does not acknowledge messages")
+            return time.perf_counter() - started
+        while True:
+            try:
+                back = self._back.get(timeout=limit_s)
+            except queue.Empty:
+                raise HubError(
+                    f"the hub at {self._connection.address} does not send {self.topic} back",
+                    "a hub of an older HyPS does not allow it: add this worker again with 'hyps-manager add-worker'",
+                ) from None
+            if back == mark:
+                return time.perf_counter() - started
 
 
 def _rate(size: int, seconds: float) -> int:
@@ -65,55 +128,3 @@ def _by_size(seconds: Callable[[int, int], float], sizes: Sequence[int]) -> dict
             break
         found[size] = seconds(size, _LARGE_ROUNDS)
     return found
-
-
-class _LinkProbe:
-    """A connection for measuring: it publishes messages one at a time, and waits until each is acknowledged or is back."""
-
-    def __init__(self, join: Join, name: str) -> None:
-        self._topic = topic(Role.WORKER, name, "probe")
-        self._back: queue.Queue[bytes] = queue.Queue()
-        self._listens = False
-        self._number = 0
-        self._ended = threading.Event()
-        self._connection = Connection(join, name, received=self._received, lost=lambda reason: self._ended.set())
-        self._connection.open()
-
-    def listen(self) -> None:
-        """Have the hub send what is published back from now on."""
-        self._connection.subscribe([self._topic], own=True)
-        self._listens = True
-        self._pass(SMALL_BYTES, _FIRST_LIMIT_S)  # also waits for the subscription
-
-    def seconds(self, size: int, rounds: int) -> float:
-        """Return the median seconds of messages of this size; one more before them does not count."""
-        return statistics.median([self._pass(size) for _ in range(rounds + 1)][1:])
-
-    def _pass(self, size: int, limit_s: float = _LIMIT_S) -> float:
-        self._number += 1
-        mark = self._number.to_bytes(8, "little")
-        started = time.perf_counter()
-        self._connection.publish(self._topic, mark.ljust(size, b"\xa5"), expiry_s=60)
-        if not self._listens:
-            if not self._connection.wait_until_sent(0, timeout_s=limit_s) or self._ended.is_set():
-                raise HubError(f"the hub at {self._connection.address} does not acknowledge messages")
-            return time.perf_counter() - started
-        while True:
-            try:
-                back = self._back.get(timeout=limit_s)
-            except queue.Empty:
-                raise HubError(
-                    f"the hub at {self._connection.address} does not send {self._topic} back",
-                    "a hub of an older HyPS does not allow it: add this worker again with 'hyps-manager add-worker'",
-                ) from None
-            if back == mark:
-                return time.perf_counter() - started
-
-    def _received(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
-        """Note that a message is back (on the connection's thread)."""
-        acknowledge()
-        self._back.put(payload[:8])
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._connection.close()

@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.worker.introduction import Introduction, introduce_board
 
     host = _group(options, join, cache) if below else _device(options, cache)
-    introduction = Introduction() if below else introduce_board(join, name, options.profile)
+    introduction = Introduction() if below else introduce_board(options.profile)
     say = _ignore if options.quiet else _say
     Worker(join, name, host, cache, options.cache_size, introduction=introduction, say=say).run()
 

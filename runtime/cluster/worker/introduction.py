@@ -1,4 +1,4 @@
-"""Collect what a worker says of its board when it joins: its class, its link to the hub, and its step profile if any."""
+"""Collect what a worker says of its board when it joins: its class, and its step profile if it has one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.broker.link_probe import probe_link
 from hyps.runtime.cluster.protocol.messages import MAX_PROFILED_TIMES, Profiled, StepTimes
-from hyps.runtime.device.link_rates import LinkRates
-from hyps.runtime.errors import DeviceError, HubError, ProfileError
+from hyps.runtime.errors import DeviceError, ProfileError
 from hyps.runtime.profiling.board_facts import BoardFacts, this_board
 from hyps.runtime.profiling.profile_file import StepProfileFile, read_step_profile
 
-#: The bytes of the messages that measure a link: enough for a rate, and little for a hub that many workers join at once.
-_PROBE_SIZES = (65_536, 262_144)
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +21,6 @@ class Introduction:
 
     board: BoardFacts | None = None
     board_class: str | None = None
-    link: LinkRates | None = None
     profile: StepProfileFile | None = None
 
     def profile_messages(self) -> Iterator[Profiled]:
@@ -40,11 +34,10 @@ class Introduction:
             yield Profiled(steps=tuple(times[start : start + MAX_PROFILED_TIMES]))
 
 
-def introduce_board(join: Join, name: str, profile: Path | None) -> Introduction:
-    """Return what this board says of itself; its link is measured, in a fraction of a second, if the hub is there.
+def introduce_board(profile: Path | None) -> Introduction:
+    """Return what this board says of itself; its class is the one in the step ``profile``, if that is given.
 
-    The board's class is the one in the step ``profile``, if that is given. Raises `ProfileError` for a file that is no
-    profile, or that was measured on a board of another class.
+    Raises `ProfileError` for a file that is no profile, or that was measured on a board of another class.
     """
     measured = read_step_profile(profile) if profile else None
     board = _board()
@@ -55,7 +48,7 @@ def introduce_board(join: Join, name: str, profile: Path | None) -> Introduction
             "profile this board with 'hyps-run profile', or leave out --profile",
         )
     board_class = measured.board_class if measured else board.board_class if board else None
-    return Introduction(board=board, board_class=board_class, link=_link(join, name), profile=measured)
+    return Introduction(board=board, board_class=board_class, profile=measured)
 
 
 def _board() -> BoardFacts | None:
@@ -63,12 +56,4 @@ def _board() -> BoardFacts | None:
         return this_board()
     except DeviceError as error:
         _log.info("the class of this board is not known: %s", error)
-        return None
-
-
-def _link(join: Join, name: str) -> LinkRates | None:
-    try:
-        return probe_link(join, name, sizes=_PROBE_SIZES)
-    except HubError as error:
-        _log.info("the link is not measured: %s", error)
         return None

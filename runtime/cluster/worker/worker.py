@@ -22,6 +22,7 @@ from typing import Any
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.broker.link_probe import LinkProbe
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
@@ -33,6 +34,7 @@ from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
 from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
@@ -49,6 +51,8 @@ _UNSENT_BYTES = 8 << 20
 _EXPIRY_S = 600
 #: With this, a manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
 _PULSE_S = 0.5
+#: The bytes of the messages that measure the link: enough for a rate, and little for a hub that many workers join at once.
+_PROBE_SIZES = (65_536, 262_144)
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +85,7 @@ class Worker:
     ) -> None:
         self._backend, self._say = backend, say
         self._introduction = introduction or Introduction()
+        self._link: LinkRates | None = None
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._name = name
         self._session = secrets.token_hex(16)
@@ -106,6 +111,7 @@ class Worker:
             lost=self._lost,
             will=(self._state_topic, last_will),
         )
+        self._probe = LinkProbe(self._connection, name)
 
     def run(self, *, patient: bool = True) -> None:
         """Serve until interrupted; ``patient``: wait for a hub that is not there yet. Raises `HubError`."""
@@ -129,6 +135,12 @@ class Worker:
         self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
         self._events.put(self._publish_profile)
+        if self._connects == 1 and self._introduction.board:
+            self._probe.start(_PROBE_SIZES, lambda link: self._events.put(partial(self._link_measured, link)))
+
+    def _link_measured(self, link: LinkRates) -> None:
+        self._link = link
+        self._publish_state()
 
     def _lost(self, reason: str) -> None:
         """Tell the operator (on the connection's thread)."""
@@ -139,6 +151,9 @@ class Worker:
 
         It is acknowledged at once: what is lost with this process the manager sends again.
         """
+        if topic == self._probe.topic:
+            self._probe.returned(payload, acknowledge)
+            return
         acknowledge()
         if topic == self._orders_topic:
             self._events.put(lambda: self._obey(payload))
@@ -169,7 +184,7 @@ class Worker:
             problem=self._problem,
             board=self._introduction.board,
             board_class=self._introduction.board_class,
-            link=self._introduction.link,
+            link=self._link,
         )
         self._connection.publish(self._state_topic, messages.encode_message(state), retain=True)
 

@@ -49,7 +49,7 @@ def states(devices: Devices) -> dict[str, WorkerState]:
         connected=lambda: seen.subscribe(["hyps/workers/+/state"]),
     )
     seen.open()
-    wait_for("a state of each worker", lambda: {"w0", "w1"} <= found.keys())
+    wait_for("a state of each worker", lambda: {"w0", "w1"} <= {name for name, state in found.items() if state.link})
     seen.close()
     return found
 
