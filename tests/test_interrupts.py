@@ -24,6 +24,7 @@ LINES = {
     "report": "hypsc report net.onnx --memory 75MB -o out.html",
     "plot": "hypsc plot net.onnx --memory 75MB -o out --format png",
     "tune": "hyps-run tune bundle -o out",
+    "profile": "hyps-run profile bundle -o out.json",
     "build": "hypsc models build alexnet -o out.onnx --external-data",
     "validate": "hypsc validate net.onnx bundle --random 20",
     "run": "hyps-run bundle x.npy --repeat 1000 --save out.npz --profile-json out.json",

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
-#: The most bits of a variable-length integer; a longer one is damaged.
-_MOST_BITS = 70
+#: The most bits that a variable-length integer is stored in, of which the lowest 64 count; a longer one is damaged.
+_MOST_BITS, _LOWEST = 70, (1 << 64) - 1
 
 
 def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -64,5 +64,5 @@ def read_number(message: memoryview, place: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         place, shift = place + 1, shift + 7
         if byte < 0x80:
-            return value, place
+            return value & _LOWEST, place
     raise ValueError(f"a number of more than ten bytes at byte {place}")
