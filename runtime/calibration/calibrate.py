@@ -28,19 +28,21 @@ def calibrate(
     *,
     test_memory: bool = False,
     probe_link: Callable[[], LinkRates] | None = None,
+    meter: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> Iterable[str]:
     """Measure, write the target file ``output`` and return the lines to print; storage is measured in ``folder``.
 
     The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once.
-    ``probe_link`` measures the link to a hub. Raises `OutputError`, before anything is measured, where the file cannot be
-    written, and `DeviceError` or `HubError` where the device or its link cannot be measured; none leaves a file.
+    ``probe_link`` measures the link to a hub, ``meter`` is a command that prints watts. Raises `OutputError`, before
+    anything is measured, where the file cannot be written, `EnergyError` for a meter that does not work, and `DeviceError`
+    or `HubError` where the device or its link cannot be measured; none leaves a file.
     """
     name = _checked_name(output, name)
     stages = MEASURING_STAGES if probe_link else MEASURING_STAGES[:-1]
     with _progress(stages, quiet=quiet) as announce:
-        measured = measure(folder, test_memory=test_memory, announce=announce, probe_link=probe_link)
+        measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter, probe_link=probe_link)
     target = calibration(name, measured)
     with replacing(output) as partial:
         partial.write_text(toml_text(target), encoding="utf-8")
@@ -83,6 +85,9 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
         latency_ms = (target.network_latency_us or 0) / 1e3
         meaning = f"to the hub; {megabytes(down)}/s from it; {latency_ms:.2f} ms one way (half a round trip)"
         rows.append(("network", f"{megabytes(up)}/s", meaning))
+    if target.idle_milliwatts is not None and target.busy_milliwatts is not None:
+        busy = f"idle; {target.busy_milliwatts / 1e3:.2f} W with all cores busy"
+        rows.append(("power", f"{target.idle_milliwatts / 1e3:.2f} W", busy))
     yield target.title
     for figure, value, meaning in rows:
         yield f"  {figure:13}  {value:>14}  {meaning}"
@@ -102,7 +107,7 @@ def _progress(stages: Sequence[str], *, quiet: bool) -> Iterator[Callable[[str],
 
     def announce(stage: str) -> None:
         number = stages.index(stage) + 1
-        progress.stage(f"measuring {stage}, {number} of {len(stages)}; it takes 10 to 30 s in all")
+        progress.stage(f"measuring {stage}, {number} of {len(stages)}; it takes 10 to 60 s in all")
 
     try:
         yield announce

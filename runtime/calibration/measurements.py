@@ -21,18 +21,20 @@ from hyps.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from hyps.runtime.calibration.baseline import Baseline
+    from hyps.runtime.calibration.power import PowerProbe
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
 #: `measure` announces each of these before it begins; the last only where a link is measured.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "the link to the hub")
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power", "the link to the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
-    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``link`` where no hub was named.
+    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it, and
+    ``link`` where no hub was named.
     """
 
     board: str | None
@@ -44,16 +46,23 @@ class DeviceMeasurements:
     steps: StepCosts
     decompression_bytes_per_s: int | None
     baseline: Baseline
+    power: PowerProbe | None
     link: LinkRates | None = None
 
 
 def measure(
-    folder: Path, *, test_memory: bool, announce: Callable[[str], None], probe_link: Callable[[], LinkRates] | None = None
+    folder: Path,
+    *,
+    test_memory: bool,
+    announce: Callable[[str], None],
+    meter: str | None = None,
+    probe_link: Callable[[], LinkRates] | None = None,
 ) -> DeviceMeasurements:
-    """Measure this device in 10 to 30 s; storage is measured in ``folder``.
+    """Measure this device in 10 to 30 s, and its power in half a minute more; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. ``probe_link`` measures the link to a hub. Raises
-    `DeviceError` where something cannot be measured, `HubError` where that is the link.
+    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts, ``probe_link``
+    measures the link to a hub. Raises `DeviceError` where something cannot be measured, `EnergyError` for a meter that does
+    not work, and `HubError` where the link cannot be measured.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -63,7 +72,8 @@ def measure(
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
     from hyps.runtime.calibration.decompression import decompression_bytes_per_s
-    from hyps.runtime.calibration.rates import rates
+    from hyps.runtime.calibration.power import power
+    from hyps.runtime.calibration.rates import conv_by_threads, rates
     from hyps.runtime.calibration.step_costs import step_costs
 
     announce(next(stages))
@@ -73,6 +83,8 @@ def measure(
     decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
+    announce(next(stages))
+    watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
     if probe_link:
         announce(next(stages))
     link = probe_link() if probe_link else None
@@ -86,6 +98,7 @@ def measure(
         steps=steps,
         decompression_bytes_per_s=decompressed,
         baseline=own,
+        power=watts,
         link=link,
     )
 

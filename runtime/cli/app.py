@@ -74,6 +74,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         options.folder,
         test_memory=options.test_memory,
         probe_link=partial(_probe_link, options.hub) if options.hub else None,
+        meter=options.meter,
         as_json=options.json,
         quiet=options.quiet,
     )

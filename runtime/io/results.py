@@ -34,6 +34,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
+    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`.
     """
 
     input: str
@@ -43,6 +44,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     peak_rss_bytes: int
     budget_bytes: int
     values: dict[str, list[Any]] = {}
+    energy: dict[str, Any] = {}
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:

@@ -23,6 +23,7 @@ _BOARD = BoardFacts(model="Pi", machine="aarch64", cpu="a72", cores=4, memory_by
 _LINK = LinkRates(up_bytes_per_s=10**7, down_bytes_per_s=10**7, latency_s=0.001)
 _RUN = Quartiles(lower=0.1, median=0.2, upper=0.3)
 _TIMES = ThreadTimes(threads=1, runs=3, run_s=_RUN, open_s=_RUN, stored_s=None, read_bytes=0, peak_bytes=0)
+_ENERGY = messages.BoardEnergy(seconds=1.0, joules=1.5, idle_watts=1.0, estimated=True, source="s", machine="0" * 16)
 _MESSAGES = (
     messages.WorkerState(online=True, session=_ID, memory_bytes=1 << 30, threads=4, loaded=(0, 1), problem="none"),
     messages.WorkerState(online=True, session=_ID, board=_BOARD, board_class="pi4", link=_LINK),
@@ -32,7 +33,13 @@ _MESSAGES = (
     messages.Failed(key=_KEY, input=False, reason="r"),
     messages.Timed(key=_KEY, compute_s=0.5, steps_s=(0.25, 0.25)),
     messages.Profiled(steps=(messages.StepTimes(key=_SHA256, times=_TIMES),)),
-    messages.Pulse(session=_ID, resident_bytes=1, queue=0),
+    messages.Pulse(
+        session=_ID,
+        resident_bytes=1,
+        queue=0,
+        energy=_ENERGY,
+        below={"w0": _ENERGY},
+    ),
     messages.Submit(job=_ID, bundle=_SHA256),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.energy import OwnBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class ClusterOptions:
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
     With ``compress``, tensors travel compressed. What workers measure is kept in the database ``profiles``, if there is one.
+    ``own_board`` follows the energy of the manager's own board.
     """
 
     least_workers: int = 1
@@ -45,6 +50,7 @@ class ClusterOptions:
     lease_s: float = 120.0
     compress: bool = False
     profiles: Path | None = None
+    own_board: OwnBoard | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
