@@ -17,15 +17,15 @@ def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]
     """Yield the number and the value of every field: an integer, or the bytes of any other value."""
     place = 0
     while place < len(message):
-        key, place = read_number(message, place)
+        key, place = _read_number(message, place)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
-            value, place = read_number(message, place)
+            value, place = _read_number(message, place)
             yield number, value
             continue
         length = {_FIXED64: 8, _FIXED32: 4}.get(kind, 0)
         if kind == _DELIMITED:
-            length, place = read_number(message, place)
+            length, place = _read_number(message, place)
         if (not length and kind != _DELIMITED) or place + length > len(message):
             raise ValueError(f"no field of {length} bytes at byte {place}")
         yield number, message[place : place + length]
@@ -52,11 +52,11 @@ def message_numbers(message: memoryview, field: int) -> Iterator[int]:
         elif number == field and isinstance(value, memoryview):
             place = 0
             while place < len(value):
-                each, place = read_number(value, place)
+                each, place = _read_number(value, place)
                 yield each
 
 
-def read_number(message: memoryview, place: int) -> tuple[int, int]:
+def _read_number(message: memoryview, place: int) -> tuple[int, int]:
     """Return the variable-length integer at ``place``, and the place after it."""
     value = shift = 0
     while shift < _MOST_BITS:
