@@ -12,7 +12,7 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import describe
+from hyps.runtime.execution.input_checks import describe
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.execution.tensor import NUMBER_FORMATS, TensorValue, dtype_of, numbers_of, shape_of
 from hyps.runtime.terminal.console import plain
