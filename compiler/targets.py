@@ -12,7 +12,7 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. Of the last nineteen, built-in targets have
+    # All of these are optional: leave out what was not measured. Of the last twenty-two, built-in targets have
     # the two powers alone.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
@@ -33,6 +33,9 @@ of a target's name::
     open_node_us = 200                      # microseconds that each further operator of a session adds to that
     step_us = 800                           # microseconds to run a session whose operators take no time
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
+    network_up_bytes_per_s = 11_760_000     # bytes a second to the hub, and from the hub
+    network_down_bytes_per_s = 11_760_000
+    network_latency_us = 250                # microseconds of a small message to the hub, or from it
     idle_milliwatts = 1_400                 # the board's power without work, and with all cores busy: for estimates of
     busy_milliwatts = 3_700                 # energy where nothing measures it; give both or neither
     power_error_milliwatts = 150            # the most by which measured powers differ from the line between the two
@@ -89,6 +92,9 @@ _POSITIVE = (
     "open_node_us",
     "step_us",
     "decompression_bytes_per_s",
+    "network_up_bytes_per_s",
+    "network_down_bytes_per_s",
+    "network_latency_us",
     "idle_milliwatts",
     "busy_milliwatts",
 )
@@ -143,6 +149,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     open_node_us: int | None = None
     step_us: int | None = None
     decompression_bytes_per_s: int | None = None
+    network_up_bytes_per_s: int | None = None
+    network_down_bytes_per_s: int | None = None
+    network_latency_us: int | None = None
     idle_milliwatts: int | None = None
     busy_milliwatts: int | None = None
     power_error_milliwatts: int | None = None

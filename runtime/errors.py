@@ -64,6 +64,10 @@ class DeviceError(RuntimeFault):
     """The device, or the given folder, cannot be measured."""
 
 
+class ProfileError(RuntimeFault):
+    """A step profile or the database of profiles cannot be read, or says nothing about the steps or boards in question."""
+
+
 class HubError(RuntimeFault):
     """The hub cannot be reached, refuses the connection, or is another hub; or its files cannot be made."""
 

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
-from tests.documents import ROOT, SCHEMA, blocks, run_page, schema
+from tests.documents import PROFILE_SCHEMA, ROOT, SCHEMA, blocks, profile_schema, run_page, schema
 
 DOCS = ROOT / "docs"
 #: The pages with commands that a reader types in order.
@@ -102,6 +102,7 @@ def test_the_worked_example_of_a_pass(tmp_path: Path) -> None:
 def test_the_schema_is_current() -> None:
     """``make docs`` writes it anew."""
     assert SCHEMA.read_text("utf-8") == schema()
+    assert PROFILE_SCHEMA.read_text("utf-8") == profile_schema()
 
 
 def test_a_manifest_is_as_the_schema_says(manifest: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.device.probes import Processor, StorageProbe, board, processor, storage
 from hyps.runtime.errors import DeviceError
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
-#: `measure` announces each of these before it begins.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power")
+#: `measure` announces each of these before it begins; the last only where a link is measured.
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power", "the link to the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
-    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it.
+    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it, and
+    ``link`` where no hub was named.
     """
 
     board: str | None
@@ -45,15 +47,22 @@ class DeviceMeasurements:
     decompression_bytes_per_s: int | None
     baseline: Baseline
     power: PowerProbe | None
+    link: LinkRates | None = None
 
 
 def measure(
-    folder: Path, *, test_memory: bool, announce: Callable[[str], None], meter: str | None = None
+    folder: Path,
+    *,
+    test_memory: bool,
+    announce: Callable[[str], None],
+    meter: str | None = None,
+    probe_link: Callable[[], LinkRates] | None = None,
 ) -> DeviceMeasurements:
     """Measure this device in 10 to 30 s, and its power in half a minute more; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts. Raises
-    `DeviceError` where something cannot be measured, and `EnergyError` for a meter that does not work.
+    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts, ``probe_link``
+    measures the link to a hub. Raises `DeviceError` where something cannot be measured, `EnergyError` for a meter that does
+    not work, and `HubError` where the link cannot be measured.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -76,6 +85,9 @@ def measure(
     own = baseline(speed.threads, memory.total_bytes)
     announce(next(stages))
     watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
+    if probe_link:
+        announce(next(stages))
+    link = probe_link() if probe_link else None
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -87,6 +99,7 @@ def measure(
         decompression_bytes_per_s=decompressed,
         baseline=own,
         power=watts,
+        link=link,
     )
 
 

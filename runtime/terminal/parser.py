@@ -118,6 +118,14 @@ def count(text: str) -> int:
     return number
 
 
+def counts(text: str) -> tuple[int, ...]:
+    """Parse whole numbers, such as ``1,2,4``, of which none comes twice."""
+    numbers = tuple(count(part) for part in text.split(",")[:65])
+    if len(set(numbers)) < len(numbers) or len(numbers) > 64:
+        raise argparse.ArgumentTypeError("must be at most 64 whole numbers, each once")
+    return numbers
+
+
 def size(text: str) -> int:
     """Parse ``700MB`` or ``1GiB`` into bytes."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.upper())

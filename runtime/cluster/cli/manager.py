@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
 
 _PROGRAM = "hyps-manager"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
+#: The default name of the profile database.
+DATABASE_NAME = "hyps-profiles.sqlite"
+_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status", "profiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,6 +60,7 @@ def manager_parser() -> Parser:
     status.add_argument("--watch", action="store_true", help="show it as it changes, until ctrl-C")
     status.add_argument("--json", action="store_true", help="print each status as one line of JSON")
     status.set_defaults(act=_status)
+    _add_profiles(commands)
     return parser
 
 
@@ -72,6 +75,12 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     add_hub(serve)
     serve.add_argument("--journal", type=Path, metavar="DIR", help="the folder that records jobs (default: DIR.journal)")
+    serve.add_argument(
+        "--profiles",
+        type=Path,
+        metavar="FILE",
+        help=f"the database of what workers measure of steps (default: {DATABASE_NAME} next to the journal)",
+    )
     serve.add_argument(
         "--workers", type=count, default=1, metavar="N", help="wait for N workers before the first placement (default: 1)"
     )
@@ -98,6 +107,31 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     add_power(serve)
     add_web(serve)
     serve.set_defaults(act=_serve)
+
+
+def _add_profiles(commands: argparse._SubParsersAction[Parser]) -> None:
+    profiles = commands.add_parser(
+        "profiles", help="list, import, export or remove what is known of the speed of boards (step profiles)"
+    )
+    profiles.add_argument(
+        "--profiles",
+        type=Path,
+        default=Path(DATABASE_NAME),
+        metavar="FILE",
+        help=f"the manager's database (default: {DATABASE_NAME})",
+    )
+    act = profiles.add_mutually_exclusive_group()
+    act.add_argument(
+        "--import", dest="files", type=Path, nargs="+", metavar="FILE", help="add files that 'hyps-run profile' wrote"
+    )
+    act.add_argument("--export", metavar="CLASS", help="write a class of boards as a step profile, to --output")
+    act.add_argument("--remove", metavar="CLASS", help="forget a class of boards")
+    profiles.add_argument(
+        "-o", "--output", type=Path, default=Path("step_profile.json"), metavar="FILE", help="the file that --export writes"
+    )
+    profiles.add_argument("--json", action="store_true", help="print the classes of boards as one JSON list")
+    add_volume(profiles)
+    profiles.set_defaults(act=_profiles)
 
 
 def _add_init_hub(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -133,6 +167,12 @@ def _status(options: argparse.Namespace) -> None:
     show_status(options)
 
 
+def _profiles(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.cli.profiles import manage_profiles
+
+    manage_profiles(options)
+
+
 def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.broker.connection import manager_link
     from hyps.runtime.cluster.manager.manager import Manager
@@ -153,6 +193,7 @@ def _serve(options: argparse.Namespace) -> None:
         safe=frozenset(map(checked_name, options.safe.split(","))) if options.safe else None,
         lease_s=options.lease,
         compress=options.compress,
+        profiles=options.profiles or (journal.absolute().parent if journal else Path.cwd()) / DATABASE_NAME,
         own_board=own,
     )
     with closing(own.meter):

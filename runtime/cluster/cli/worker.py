@@ -80,6 +80,9 @@ def worker_parser() -> Parser:
         metavar="SIZE",
         help="the most bytes of unused partitions it keeps (default: 4GB)",
     )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="send what 'hyps-run profile' measured on this board to the manager"
+    )
     add_power(parser)
     return parser
 
@@ -100,10 +103,13 @@ def _run(options: argparse.Namespace) -> None:
 
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
     below = options.sub_hub or options.sub_join
+    from hyps.runtime.cluster.worker.introduction import Introduction, introduce_board
+
     host = _group(options, join, cache) if below else _device(options, cache)
+    introduction = Introduction() if below else introduce_board(options.profile)
     with closing(_meter(options)) as energy:
         say = _ignore if options.quiet else _say
-        Worker(join, name, host, cache, options.cache_size, say=say, energy=energy).run()
+        Worker(join, name, host, cache, options.cache_size, introduction=introduction, say=say, energy=energy).run()
 
 
 def _meter(options: argparse.Namespace) -> BoardMeter:
@@ -127,8 +133,10 @@ def _ignore(line: str) -> None:
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """Return the workers at the hub below. Raises `HubError`."""
-    if options.memory or options.threads:
-        raise HubError("--memory and --threads are for a worker that computes on this device; leave them out with --sub-hub")
+    if options.memory or options.threads or options.profile:
+        raise HubError(
+            "--memory, --threads and --profile are for a worker that computes on this device; leave them out with --sub-hub"
+        )
     below = resolve_join(options.sub_hub, options.sub_join, "--sub-hub", "--sub-join")
     if below.name not in (None, MANAGER):
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")

@@ -22,6 +22,7 @@ from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.profile_keeper import ProfileKeeper
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.status import Status, StatusPublisher
@@ -31,7 +32,7 @@ from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
-from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
+from hyps.runtime.cluster.protocol.messages import Failed, Profiled, Pulse, Timed
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
@@ -102,6 +103,7 @@ class Manager:
             connected=self._connected,
         )
         self.health = Health(self._connection, self._workers, self.deployment)
+        self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
 
     @property
     def _scheduler(self) -> Scheduler | None:
@@ -129,6 +131,7 @@ class Manager:
                     self._send_inputs(self._scheduler)
         finally:
             self._connection.close()
+            self._profiles.close()
             self._workers.close()
             self._events.discard()
 
@@ -203,15 +206,23 @@ class Manager:
                 _log.warning("dropped a message of %d bytes on %s: %s%s", len(payload), plain(text), reason, times)
         acknowledge()
 
-    def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
+    def _on_worker_message(self, name: str, message: Failed | Timed | Profiled | Pulse) -> None:
         if isinstance(message, Pulse):
             self._workers.pulse(name, message)
             if name in self._workers.online:
                 self._statistics.energy.pulse(name, message)
         elif isinstance(message, Timed):
-            self._statistics.trace.timed(name, message)
+            self._on_times(name, message)
+        elif isinstance(message, Profiled):
+            self._profiles.profiled(name, self._workers.online.get(name), message)
         else:
             self._results.failed(name, message)
+
+    def _on_times(self, name: str, message: Timed) -> None:
+        waited_s = self._statistics.trace.timed(name, message)
+        if waited_s is not None:
+            run, read_s = self.deployment.run_of(name, message.key.sub_bundle)
+            self._profiles.answered(name, self._workers.online.get(name), run, message, waited_s, read_s)
 
     def _on_client_message(self, name: str, message: messages.Submit | messages.Delivered) -> None:
         starting = time.monotonic() < self._started_at + self._options.timeouts.startup_s
@@ -276,6 +287,7 @@ class Manager:
         for job in self._submissions.expire():
             self._inputs.forget(job)
         self.deployment.ensure()
+        self._profiles.write(time.monotonic())
         self._status.publish(self._connection, self._scheduler)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class ClusterOptions:
 
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
-    With ``compress``, tensors travel compressed. ``own_board`` follows the energy of the manager's own board.
+    With ``compress``, tensors travel compressed. What workers measure is kept in the database ``profiles``, if there is one.
+    ``own_board`` follows the energy of the manager's own board.
     """
 
     least_workers: int = 1
@@ -47,6 +49,7 @@ class ClusterOptions:
     safe: frozenset[str] | None = None
     lease_s: float = 120.0
     compress: bool = False
+    profiles: Path | None = None
     own_board: OwnBoard | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 

@@ -22,6 +22,7 @@ from typing import Any
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.broker.link_probe import LinkProbe
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
@@ -31,7 +32,9 @@ from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
 from hyps.runtime.cluster.transfer.file_cache import FileCache
+from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.energy.board import BoardMeter, machine_number
 from hyps.runtime.energy.estimate import recorded_power
@@ -50,6 +53,8 @@ _UNSENT_BYTES = 8 << 20
 _EXPIRY_S = 600
 #: With this, a manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
 _PULSE_S = 0.5
+#: The bytes of the messages that measure the link: enough for a rate, and little for a hub that many workers join at once.
+_PROBE_SIZES = (65_536, 262_144)
 _log = logging.getLogger(__name__)
 
 
@@ -77,11 +82,14 @@ class Worker:
         cache: Path,
         cache_bytes: int,
         *,
+        introduction: Introduction | None = None,
         say: Callable[[str], None] = _log.info,
         energy: BoardMeter | None = None,
     ) -> None:
         self._backend, self._say, self._energy = backend, say, energy
         self._machine = machine_number() if energy else ""
+        self._introduction = introduction or Introduction()
+        self._link: LinkRates | None = None
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._name = name
         self._session = secrets.token_hex(16)
@@ -107,6 +115,7 @@ class Worker:
             lost=self._lost,
             will=(self._state_topic, last_will),
         )
+        self._probe = LinkProbe(self._connection, name)
 
     def run(self, *, patient: bool = True) -> None:
         """Serve until interrupted; ``patient``: wait for a hub that is not there yet. Raises `HubError`."""
@@ -129,6 +138,13 @@ class Worker:
         back = "joined" if self._connects == 1 else "is back at"
         self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
+        self._events.put(self._publish_profile)
+        if self._connects == 1 and self._introduction.board:
+            self._probe.start(_PROBE_SIZES, lambda link: self._events.put(partial(self._link_measured, link)))
+
+    def _link_measured(self, link: LinkRates) -> None:
+        self._link = link
+        self._publish_state()
 
     def _lost(self, reason: str) -> None:
         """Tell the operator (on the connection's thread)."""
@@ -139,6 +155,9 @@ class Worker:
 
         It is acknowledged at once: what is lost with this process the manager sends again.
         """
+        if topic == self._probe.topic:
+            self._probe.returned(payload, acknowledge)
+            return
         acknowledge()
         if topic == self._orders_topic:
             self._events.put(lambda: self._obey(payload))
@@ -186,8 +205,16 @@ class Worker:
             loading=self._loading,
             loaded=tuple(sorted(self._sub_bundles)),
             problem=self._problem,
+            board=self._introduction.board,
+            board_class=self._introduction.board_class,
+            link=self._link,
         )
         self._connection.publish(self._state_topic, messages.encode_message(state), retain=True)
+
+    def _publish_profile(self) -> None:
+        """Send the step profile: when the worker joins, and when a manager that may not have heard of it gives orders."""
+        for part in self._introduction.profile_messages():
+            self._connection.publish(self._output_topic, messages.encode_message(part), expiry_s=_EXPIRY_S)
 
     def _backend_changed(self) -> None:
         """Unload faulty sub-bundles and publish the new state.
@@ -224,7 +251,10 @@ class Worker:
             if number not in ordered or ordered[number].sha256 != self._sub_bundles[number].sha256:
                 self._unload(number)
                 self._say(f"{self._name} gave sub-bundle {number} back")
+        is_new_manager = self._orders is None or self._orders.token != orders.token
         self._orders, self._problem = orders, None
+        if is_new_manager:
+            self._publish_profile()
         missing = [order for order in orders.sub_bundles if order.number not in self._sub_bundles]
         self._loading = tuple(order.number for order in missing)
         self._publish_state()

@@ -5,19 +5,21 @@
 #    source ~/.local/share/bash_completion/hyps-manager
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hyps_manager_subparsers=(serve init-hub add-worker add-client add-viewer status)
+_shtab_hyps_manager_subparsers=(serve init-hub add-worker add-client add-viewer status profiles)
 
-_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --workers --lease --replicas --vote --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_viewer_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_status_option_strings=(-h --help --hub --join -q --quiet -v --verbose --watch --json)
-_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --workers --lease --replicas --vote --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_profiles_option_strings=(-h --help --profiles --import --export --remove -o --output --json -q --quiet -v --verbose)
+_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
 
 _shtab_hyps_manager_serve_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_serve___join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___journal_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_manager_serve___profiles_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___tls_cert_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___tls_key_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___token_file_COMPGEN=_shtab_compgen_files
@@ -27,14 +29,19 @@ _shtab_hyps_manager_add_worker___hub_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_client___hub_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_viewer___hub_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_status___join_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_profiles___profiles_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_profiles___import_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_profiles__o_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_profiles___output_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___journal_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_manager___profiles_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___tls_cert_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___tls_key_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___library_COMPGEN=_shtab_compgen_dirs
 
-_shtab_hyps_manager_pos_0_choices=(serve init-hub add-worker add-client add-viewer status)
+_shtab_hyps_manager_pos_0_choices=(serve init-hub add-worker add-client add-viewer status profiles)
 _shtab_hyps_manager___show_completion_choices=(bash zsh fish)
 
 _shtab_hyps_manager_serve__h_nargs=0
@@ -77,6 +84,14 @@ _shtab_hyps_manager_status__v_nargs=0
 _shtab_hyps_manager_status___verbose_nargs=0
 _shtab_hyps_manager_status___watch_nargs=0
 _shtab_hyps_manager_status___json_nargs=0
+_shtab_hyps_manager_profiles__h_nargs=0
+_shtab_hyps_manager_profiles___help_nargs=0
+_shtab_hyps_manager_profiles___import_nargs=+
+_shtab_hyps_manager_profiles___json_nargs=0
+_shtab_hyps_manager_profiles__q_nargs=0
+_shtab_hyps_manager_profiles___quiet_nargs=0
+_shtab_hyps_manager_profiles__v_nargs=0
+_shtab_hyps_manager_profiles___verbose_nargs=0
 _shtab_hyps_manager_pos_0_nargs=A...
 _shtab_hyps_manager__h_nargs=0
 _shtab_hyps_manager___help_nargs=0

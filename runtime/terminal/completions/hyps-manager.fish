@@ -50,8 +50,8 @@ function _shtab_hyps_manager_using
   test "$_shtab_hyps_manager_cmdpath" = "$argv"
 end
 
-set -g _shtab_hyps_manager_commands serve init-hub add-worker add-client add-viewer status
-set -g _shtab_hyps_manager_opts_with_value --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --meter --port --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers
+set -g _shtab_hyps_manager_commands serve init-hub add-worker add-client add-viewer status profiles
+set -g _shtab_hyps_manager_opts_with_value --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --meter --output --port --profiles --remove --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -64,6 +64,7 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l join -xka "(__fish_comp
 complete -c hyps-manager -n _shtab_hyps_manager_using -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-manager -n _shtab_hyps_manager_using -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l journal -xka "(__fish_complete_directories)" -d 'the folder that records jobs (default: DIR.journal)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the database of what workers measure of steps (default: hyps-profiles.sqlite next to the journal)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l workers -x -d 'wait for N workers before the first placement (default: 1)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l replicas -x -d 'place each partition on N workers; the first answer wins'
@@ -89,6 +90,7 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l join -xka "(__f
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l journal -xka "(__fish_complete_directories)" -d 'the folder that records jobs (default: DIR.journal)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the database of what workers measure of steps (default: hyps-profiles.sqlite next to the journal)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l workers -x -d 'wait for N workers before the first placement (default: 1)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l replicas -x -d 'place each partition on N workers; the first answer wins'
@@ -138,3 +140,13 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using status' -s q -l quiet -d 
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -l watch -d 'show it as it changes, until ctrl-C'
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -l json -d 'print each status as one line of JSON'
+complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a profiles -d 'list, import, export or remove what is known of the speed of boards (step profiles)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s h -l help -d 'show this help message and exit'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the manager'"'"'s database (default: hyps-profiles.sqlite)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l import -xka "(__fish_complete_path (commandline -ct))" -d 'add files that '"'"'hyps-run profile'"'"' wrote'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l export -x -d 'write a class of boards as a step profile, to --output'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l remove -x -d 'forget a class of boards'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the file that --export writes'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l json -d 'print the classes of boards as one JSON list'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s v -l verbose -d 'accepted for uniformity; reports nothing more'

@@ -30,6 +30,7 @@ from hyps.runtime.calibration.step_costs import StepCosts
 from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
 from hyps.runtime.device.available_memory import AvailableMemory
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES
 from hyps.runtime.device.probes import StorageProbe
 from hyps.runtime.errors import DeviceError, OutputError
@@ -164,7 +165,7 @@ def test_the_file(measured: None, tmp_path: Path) -> None:
     text = (tmp_path / "board.toml").read_text()
     assert text.startswith('name = "my-board.2"\ntitle = "Raspberry Pi 3 Model B Rev 1.2"\nmemory_bytes = 1_000_000_000\n')
     assert "reserved_bytes = 300_000_000\n" in text
-    assert "\n# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n\n[sources]\n" in text
+    assert "\n# network_bytes_per_s is not measured; measure it with --hub, or if you know it, write it here" in text
     sources = tomllib.loads(text)["sources"]
     assert sources["storage"].startswith(f"cold sequential read of 64 MB in {tmp_path}; measured by hyps-run calibrate on ")
     assert sources["threads"].startswith(
@@ -173,15 +174,25 @@ def test_the_file(measured: None, tmp_path: Path) -> None:
 
 
 def test_its_fields_are_those_of_a_target() -> None:
-    """Every figure of a target is measured except the network's; each has its source."""
-    fields = set(Target.__struct_fields__)
-    assert set(Calibration.__struct_fields__) == fields - {"network_bytes_per_s"}
+    """Every figure of a target is measured; each has its source."""
+    assert set(Calibration.__struct_fields__) == set(Target.__struct_fields__)
 
 
 def test_its_sources_are_those_of_a_target(measured: None, tmp_path: Path) -> None:
     list(calibrate(tmp_path / "board.toml", None, tmp_path, meter="echo 5"))
     sources = tomllib.loads((tmp_path / "board.toml").read_text())["sources"]
     assert set(sources) == set(Sources.__struct_fields__) - {"network"}
+
+
+def test_a_link_to_a_hub_is_part_of_the_target(measured: None, tmp_path: Path) -> None:
+    link = LinkRates(up_bytes_per_s=2_000_000, down_bytes_per_s=11_000_000, latency_s=0.0042)
+    lines = [*calibrate(tmp_path / "board.toml", None, tmp_path, probe_link=lambda: link)]
+    assert "  network              2.0 MB/s  to the hub; 11.0 MB/s from it; 4.20 ms one way (half a round trip)" in lines
+    target = load_target(str(tmp_path / "board.toml"))
+    assert (target.network_up_bytes_per_s, target.network_down_bytes_per_s) == (2_000_000, 11_000_000)
+    assert (target.network_bytes_per_s, target.network_latency_us) == (2_000_000, 4200)
+    assert "half of a round trip of 64 bytes" in target.sources.network
+    assert "is not measured" not in (tmp_path / "board.toml").read_text()
 
 
 @given(title=st.text(min_size=1), cpu=st.text(min_size=1), source=st.text(), figure=st.integers(1, 2**63 - 1))
