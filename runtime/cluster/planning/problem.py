@@ -34,12 +34,16 @@ class PlacedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The steps of a network in order, the bytes of each tensor by name, and the network's inputs and outputs."""
+    """The steps of a network in order, the bytes of each tensor by name, and the network's inputs and outputs.
+
+    ``sessions_bytes`` are what all sessions of a board's steps take together, if they stay open.
+    """
 
     steps: tuple[PlacedStep, ...]
     tensor_bytes: Mapping[str, int]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    sessions_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
