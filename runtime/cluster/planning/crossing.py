@@ -1,4 +1,4 @@
-"""Find the tensors and the bytes that cross into and out of steps, for one set of steps and for all runs of steps at once."""
+"""Find the tensors and the bytes that cross into and out of steps, for one set of steps and for all runs at once."""
 
 from __future__ import annotations
 

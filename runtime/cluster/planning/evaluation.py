@@ -4,8 +4,8 @@ A stage takes as long as the longest of computing, reading the weights that do n
 four go on at the same time for different inputs. Replicas add their rates; of shards side by side the slowest counts. The
 *period*, the seconds between two results of a stream, is that of the slowest stage or shared link. The *latency*, the
 seconds of one input alone, adds for every stage receiving, working and sending, latencies of links included; of several
-boards in a stage the slowest counts. Energy is static (the idle power of all boards and of the hub, for a period) and dynamic
-(what working boards take more).
+boards in a stage the slowest counts. Energy is static (the idle power of all boards and of the hub, for a period) and
+dynamic (what working boards take more).
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class StageCost:
 class Evaluation:
     """The figures of a placement.
 
-    ``link_bytes`` are the bytes of an inference by (from, to). ``slowest`` names the stage, by its number, or the shared link
-    that bounds the throughput. Energy is in joules an inference.
+    ``link_bytes`` are the bytes of an inference by (from, to). ``slowest`` names the stage, by its number, or the shared
+    link that bounds the throughput. Energy is in joules an inference.
     """
 
     period_s: float
@@ -175,7 +175,7 @@ def _with_part(cost: BoardCost, part: float) -> BoardCost:
 
 def _stage_cost(costs: list[BoardCost]) -> StageCost:
     slowest = max(costs, key=lambda cost: cost.period_s)
-    is_dealt = costs[0].part < 1
+    is_dealt = any(cost.part < 1 for cost in costs)
     return StageCost(
         period_s=1 / sum(1 / cost.period_s for cost in costs) if is_dealt else slowest.period_s,
         latency_s=max(cost.latency_s for cost in costs),
@@ -212,7 +212,8 @@ def check_stages(workload: Workload, fleet: Fleet, stages: Stages) -> None:
 
 def _check_independent(workload: Workload, shares: Iterable[tuple[int, ...]]) -> None:
     """Raise ValueError if a share needs a tensor of another."""
-    owners = {name: place for place, share in enumerate(shares) for number in share for name in workload.steps[number].outputs}
+    steps = workload.steps
+    owners = {name: place for place, share in enumerate(shares) for number in share for name in steps[number].outputs}
     for place, share in enumerate(shares):
         for number in share:
             if any(owners.get(name, place) != place for name in workload.steps[number].inputs):

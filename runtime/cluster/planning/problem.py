@@ -67,6 +67,20 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLink:
+    """A link that several boards share: a router's to the hub, the hub's own, or the air of a WLAN.
+
+    ``bytes_per_s`` is for both directions together, or for each if it is ``duplex``. It carries what its boards send and
+    receive, except what they send each other by links of their own.
+    """
+
+    name: str
+    boards: frozenset[str]
+    bytes_per_s: float
+    duplex: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """The boards, and the links between them.
 
@@ -77,6 +91,7 @@ class Fleet:
     boards: tuple[Board, ...]
     links: Mapping[tuple[str, str], Link]
     hub_watts: float = 0.0
+    shared_links: tuple[SharedLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
