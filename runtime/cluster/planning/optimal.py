@@ -87,7 +87,7 @@ class ExactPlanner:
         return self._cheapest[True, -1.0]
 
     def _costs(self, limit: float, *, energy: bool) -> Costs:
-        """Return the least latency, or dynamic energy, by (choice of boards, steps), of stages with periods up to a limit."""
+        """Return the least latency, or energy, by (choice of boards, steps), of stages with periods up to a limit."""
         if (energy, limit) not in self._cheapest:
             self._cheapest[energy, limit] = self._solve(self._stages(limit, energy=energy).costs, np.add)
         return self._cheapest[energy, limit]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from hyps.runtime.cluster.planning.crossing import tensor_uses
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.problem import Fleet, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.transfers import KnownCosts
 from hyps.runtime.errors import BudgetError
 
 
@@ -52,10 +52,10 @@ def used(fleet: Fleet, stages: Stages) -> Fleet:
 
 def evaluations(workload: Workload, fleet: Fleet, most: int) -> Iterator[Evaluation]:
     """Yield the figures of every placement that fits."""
-    uses = tensor_uses(workload)
+    known = KnownCosts(workload)
     names = tuple(board.name for board in fleet.boards)
     for stages in every_placement(0, len(workload.steps), names, most):
         try:
-            yield evaluate(workload, used(fleet, stages), stages, uses)
+            yield evaluate(workload, used(fleet, stages), stages, known)
         except (BudgetError, ValueError):
             continue
