@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from hyps.runtime.cluster.planning.crossing import crossing, tensor_uses
 from hyps.runtime.cluster.planning.holding import hold
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Sharing, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, PipelineStage, Sharing, Stages, Workload
 from hyps.runtime.cluster.planning.shares import components_of
 from hyps.runtime.errors import BudgetError
 
@@ -92,10 +92,10 @@ class _EqualDevices:
             tasks = [*tasks[:place], min(self._variants(tasks[place]), key=self._seconds), *tasks[place + 1 :]]
         return tasks
 
-    def stage(self, task: TaskVariant, boards: Sequence[str]) -> Stage:
+    def stage(self, task: TaskVariant, boards: Sequence[str]) -> PipelineStage:
         """Return a task as a stage."""
         shares = self._shares(task) if task.sharing == "shards" else ()
-        return Stage(steps=task.steps, boards=tuple(boards), sharing=task.sharing, shares=shares)
+        return PipelineStage(steps=task.steps, boards=tuple(boards), sharing=task.sharing, shares=shares)
 
     def _memory(self, steps: range) -> int:
         held = self._workload.steps[steps.start : steps.stop]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.cluster.planning.crossing import RunBytes, TensorUse, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.holding import hold, step_fits
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Workload
 from hyps.runtime.cluster.planning.transfers import LEAST_S, link
 
 #: The most steps for which it is computed exactly which weights stay, instead of by their sum.
@@ -29,8 +29,8 @@ class BoardGroup:
     """Boards with the same class, memory, storage, power, and links to and from the hub."""
 
     boards: tuple[Board, ...]
-    up: Link
-    down: Link
+    up: NetworkLink
+    down: NetworkLink
 
     @property
     def sample(self) -> Board:

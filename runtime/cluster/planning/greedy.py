@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hyps.runtime.cluster.planning.board_groups import BoardGroup, RunTable
-from hyps.runtime.cluster.planning.problem import Sharing, Stage, Stages
+from hyps.runtime.cluster.planning.problem import PipelineStage, Sharing, Stages
 
 #: How near to each other the least period that works and the largest that does not are in the end.
 _PRECISION = 1 + 1e-3
@@ -45,7 +45,7 @@ class GreedyPlanner:
         """Return a placement with this period, or None where the walk does not reach the end."""
         free = {group: iter(each.boards) for group, each in enumerate(self._groups)}
         left = {group: len(each.boards) for group, each in enumerate(self._groups)}
-        stages: list[Stage] = []
+        stages: list[PipelineStage] = []
         start, boards_left = 0, most_boards
         while start < self._table.count:
             found = self._next(start, period_s, left, boards_left)
@@ -59,7 +59,7 @@ class GreedyPlanner:
                 if not left[group]:
                     del left[group]
             sharing: Sharing = "alone" if len(names) == 1 else "replicas"
-            stages.append(Stage(steps=range(start, stop), boards=tuple(names), sharing=sharing))
+            stages.append(PipelineStage(steps=range(start, stop), boards=tuple(names), sharing=sharing))
             start, boards_left = stop, boards_left - len(names)
         return tuple(stages)
 

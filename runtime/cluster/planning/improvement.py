@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from hyps.runtime.cluster.planning.evaluation import Evaluation
-from hyps.runtime.cluster.planning.problem import Fleet, Stage, Stages
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages
 
 #: The numbers of steps by which the border between two stages moves.
 _SHIFTS = (1, -1, 2, -2, 4, -4, 8, -8)
@@ -75,11 +75,11 @@ def _enlarged(stages: Stages, place: int, free: list[str]) -> Iterator[Stages]:
             yield _with(stages, place, replace(stage, boards=(*stage.boards, name), sharing="replicas"))
         if len(stage.steps) > 1:
             border = (stage.steps.start + stage.steps.stop) // 2
-            first = Stage(steps=range(stage.steps.start, border), boards=(name,))
-            second = Stage(steps=range(border, stage.steps.stop), boards=stage.boards, sharing=stage.sharing)
+            first = PipelineStage(steps=range(stage.steps.start, border), boards=(name,))
+            second = PipelineStage(steps=range(border, stage.steps.stop), boards=stage.boards, sharing=stage.sharing)
             if not stage.shares:
                 yield _with(stages, place, first, second)
-            alone = Stage(steps=range(border, stage.steps.stop), boards=stage.boards[:1])
+            alone = PipelineStage(steps=range(border, stage.steps.stop), boards=stage.boards[:1])
             yield _with(stages, place, replace(first, boards=stage.boards[:1]), replace(alone, boards=(name,)))
 
 
@@ -108,5 +108,5 @@ def _reduced(stages: Stages, place: int) -> Iterator[Stages]:
                 yield (*stages[:place], replace(each, steps=steps), *stages[place + 2 :])
 
 
-def _with(stages: Stages, place: int, *instead: Stage) -> Stages:
+def _with(stages: Stages, place: int, *instead: PipelineStage) -> Stages:
     return (*stages[:place], *instead, *stages[place + 1 :])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.cluster.planning.board_groups import BoardGroup, RunTable
-from hyps.runtime.cluster.planning.problem import Stage, Stages
+from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 
 
 def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: int) -> Stages | None:
@@ -28,11 +28,11 @@ def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: in
         best = np.minimum(best, cost)
     if not np.isfinite(best[-1]):
         return None
-    stages: list[Stage] = []
+    stages: list[PipelineStage] = []
     stop = table.count
     for (_, name), chosen in zip(reversed(boards), reversed(starts), strict=True):
         start = int(chosen[stop])
         if stop and start >= 0:
-            stages.append(Stage(steps=range(start, stop), boards=(name,)))
+            stages.append(PipelineStage(steps=range(start, stop), boards=(name,)))
             stop = start
     return tuple(reversed(stages))

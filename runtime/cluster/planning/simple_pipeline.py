@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 
-from hyps.runtime.cluster.planning.problem import Fleet, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
 
 
 def simple_pipeline(workload: Workload, fleet: Fleet, count: int) -> Stages:
@@ -22,5 +22,6 @@ def simple_pipeline(workload: Workload, fleet: Fleet, count: int) -> Stages:
         bounds.append(min(allowed, key=lambda stop: abs(done[stop] - aim)))
     runs = itertools.pairwise([*bounds, len(steps)])
     return tuple(
-        Stage(steps=range(start, stop), boards=(board.name,)) for board, (start, stop) in zip(boards, runs, strict=True)
+        PipelineStage(steps=range(start, stop), boards=(board.name,))
+        for board, (start, stop) in zip(boards, runs, strict=True)
     )

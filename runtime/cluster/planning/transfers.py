@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from hyps.runtime.cluster.planning.crossing import Crossing, TensorUse, crossing, tensor_uses
 from hyps.runtime.cluster.planning.holding import Holding, hold
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, Sharing, Stages, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Sharing, Stages, Workload
 from hyps.runtime.errors import InputError
 
 #: The least seconds of anything, so that a rate is finite.
@@ -42,7 +42,7 @@ class Holder:
         self.sent[receiver] = self.sent.get(receiver, 0.0) + nbytes
 
 
-def link(fleet: Fleet, sender: str, receiver: str) -> Link:
+def link(fleet: Fleet, sender: str, receiver: str) -> NetworkLink:
     """Return a link. Raises `InputError` if there is none."""
     found = fleet.links.get((sender, receiver))
     if found is None:
