@@ -172,7 +172,9 @@ class PlacementPlanner:
                 bound_s = lower_bound(self.workload, self.fleet, "throughput", each)
                 if stages := GreedyPlanner(self._table, groups).best(each, bound_s):
                     yield stages
-            if objective != "throughput" and (stages := least_latency(self._table, groups[:_LATENCY_BOARDS], count)):
+            if objective != "throughput" and (
+                stages := least_latency(self._table, groups[:_LATENCY_BOARDS], min(count, _LATENCY_BOARDS))
+            ):
                 yield stages
         alone = sorted(self._groups, key=self._seconds)[:_LATENCY_BOARDS] if objective != "throughput" else []
         for group in alone:
