@@ -106,7 +106,7 @@ class LocalBackend:
     def open(self, folder: Path) -> SubBundleRunner:
         """Load a sub-bundle, with no more threads than its budget was planned for."""
         planned = read_manifest(folder).target.threads
-        return _LocalRunner(load_executor(folder, threads=min(self._capabilities.threads, planned)))
+        return _LocalRunner(load_executor(folder, threads=min(self._capabilities.threads, planned), is_alone=False))
 
     def close(self) -> None:
         """Do nothing."""

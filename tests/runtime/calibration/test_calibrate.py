@@ -49,6 +49,7 @@ RATES = Rates(
 STEPS = StepCosts(
     depthwise_macs_per_s=400_000_000,
     memory_bytes_per_s=2_000_000_000,
+    cached_read_bytes_per_s=900_000_000,
     fresh_bytes_per_s=500_000_000,
     open_us=3_000,
     open_node_us=200,
