@@ -43,6 +43,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     open_node_us: int
     step_us: int
     decompression_bytes_per_s: int | None
+    idle_milliwatts: int | None
+    busy_milliwatts: int | None
+    power_error_milliwatts: int | None
     sources: dict[str, str]
 
     @property
@@ -55,7 +58,8 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     """Return the target called ``name`` with the measured figures and their sources."""
     import onnxruntime as ort
 
-    cores, memory, rates = measured.processor, measured.memory, measured.rates
+    cores, memory, rates, power = measured.processor, measured.memory, measured.rates, measured.power
+    error_watts = power.error_watts if power else None
     return Calibration(
         name=name,
         title=measured.board or f"{cores.cpu}, {cores.cores} core{'s' if cores.cores > 1 else ''}",
@@ -80,6 +84,9 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         open_node_us=measured.steps.open_node_us,
         step_us=measured.steps.step_us,
         decompression_bytes_per_s=measured.decompression_bytes_per_s,
+        idle_milliwatts=max(1, round(power.idle_watts * 1e3)) if power else None,
+        busy_milliwatts=max(1, round(power.busy_watts * 1e3)) if power else None,
+        power_error_milliwatts=None if error_watts is None else round(error_watts * 1e3),
         sources=_sources(measured),
     )
 
@@ -130,6 +137,9 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
     }
     if measured.decompression_bytes_per_s:
         methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
+    if power := measured.power:
+        by_cores = ", ".join(f"{cores}: {watts:.2f}" for cores, watts in power.watts_by_cores.items())
+        methods = {**methods, "power": f"{power.source}, which covers {power.covers}; watts by busy cores: {by_cores}"}
     return {key: f"{method}; {stamp}" for key, method in methods.items()}
 
 
