@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.cli.options import add_hub, hub_of
+from hyps.runtime.cluster.cli.plan import add_plan
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _PROGRAM = "hyps-manager"
 #: The default name of the profile database.
 DATABASE_NAME = "hyps-profiles.sqlite"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status", "profiles")
+_COMMANDS = ("serve", "plan", "init-hub", "add-worker", "add-client", "add-viewer", "status", "profiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +54,7 @@ def manager_parser() -> Parser:
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    add_plan(commands)
     _add_init_hub(commands)
     _add_users(commands)
     status = commands.add_parser("status", help="show workers, placements, queues and rates")
