@@ -66,8 +66,9 @@ class Link:
 class Fleet:
     """The boards, and the links between them.
 
-    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a link
-    for the pair. ``hub_watts`` is the power of the hub and the manager.
+    ``links`` are by (from, to), each a board's name or `HUB`. Tensors between two boards pass the hub, unless there is a
+    link for the pair. ``(HUB, HUB)``, if there is one, is what all that passes the hub shares, such as the hub's own cable.
+    ``hub_watts`` is the power of the hub and the manager.
     """
 
     boards: tuple[Board, ...]

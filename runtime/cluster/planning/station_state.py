@@ -1,0 +1,62 @@
+"""Hold what changes at the stations of a simulation, and how many inputs may wait where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyps.runtime.cluster.planning.simulation_result import StationCounters
+from hyps.runtime.cluster.planning.stations import AT_HUB, Route, Station, StationNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedMessage:
+    """The tensors of one input on their way to a station, or to the hub with ``stage`` `AT_HUB`."""
+
+    item: int
+    stage: int
+    number: int
+    nbytes: int
+    route: Route
+
+
+class StationState:
+    """A station's state: what waits, what is served until when, at which speed."""
+
+    def __init__(self, station: Station, queue: int) -> None:
+        self.station = station
+        self.ready: list[int] = []
+        self.missing: dict[int, int] = {}
+        self.dealt = 0
+        self.serving: int | None = None
+        self.until = self.service_s = 0.0
+        self.scale, self.speed, self.version = 1.0, 1.0, 0
+        self.counters = StationCounters(since=0.0, occupancy_s=[0.0] * (queue + 1))
+
+    def seconds(self) -> float:
+        """Return how long the present service takes at the present speed."""
+        return max(self.station.compute_s * self.scale / self.speed, self.station.read_s)
+
+
+def queue_places(network: StationNetwork, stage: int, queue: int) -> int:
+    """Return how many inputs may have a place at a stage: in its queues, and one with each board that sends to it.
+
+    Tensors that skip stages wait at their reader: there is a place, too, for every input in the stages between.
+    """
+    count = queue * _queues(network, stage)
+    senders = [number for number in network.producers[stage] if number != AT_HUB]
+    if AT_HUB in network.producers[stage] and senders:
+        senders.append(0)
+    if senders:
+        first, last = min(senders), max(senders)
+        count += sum(_queues(network, number) for number in range(first, stage))
+        count += sum(queue * _queues(network, number) for number in range(first + 1, last + 1))
+    return count
+
+
+def _queues(network: StationNetwork, stage: int) -> int:
+    return len(network.stages[stage]) if network.sharing[stage] == "replicas" else 1
+
+
+def replica_load(state: StationState) -> tuple[int, float, int]:
+    """Order replicas by the inputs they have, then by speed."""
+    return state.dealt + (state.serving is not None), state.station.service_s, state.station.number
