@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What setup compiles to bytecode: a command starts in half the time where Python itself may not write it.
+SOURCES := .types/hyps compiler models passes runtime tests
 # Debian's packages that the tests need; make itself is there.
 SYSTEM_PACKAGES := python3-venv mosquitto systemd chromium iproute2 fish zsh
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
@@ -22,6 +24,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,report,manager,web,dask,docs,dev]'
+	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
 setup-system: ## install the programs that the tests need beside Python (Debian, as root)

@@ -51,6 +51,7 @@ def analyze_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
+    interface: options.InterfaceOption = "python",
     input_shape: options.ShapeOption = None,
     from_: options.FromOption = None,
     until: options.UntilOption = None,
@@ -70,7 +71,7 @@ def analyze_command(
     if csv_file:
         check_file(csv_file, force=True, option="--csv")
     part = options.model_part(from_, until)
-    job = options.planning_job(model, target, memory, threads, input_shape, part, custom_ops, onnxruntime)
+    job = options.planning_job(model, target, memory, threads, input_shape, part, custom_ops, onnxruntime, interface)
     with console.progress("analysing", None):
         analysis = analyse(job)
     rows = list(analysis.operators)

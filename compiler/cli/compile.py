@@ -16,7 +16,6 @@ from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, RequestedShard, Tile
-from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.terminal.console import note, show
 from hyps.runtime.units import megabytes
 
@@ -66,13 +65,6 @@ _MaxParams = Annotated[
         metavar="N",
         rich_help_panel=options.SPLITTING,
         help="Split operators with N parameters or more (Kaboubi's threshold).",
-    ),
-]
-_Interface = Annotated[
-    Interface,
-    typer.Option(
-        rich_help_panel=options.TARGET,
-        help="How the device calls onnxruntime: 'c' takes less memory, and is for hyps-run on pictures alone.",
     ),
 ]
 _Preprocess = Annotated[
@@ -128,7 +120,7 @@ def compile_command(
     memory: options.MemoryOption = None,
     threads: options.ThreadsOption = None,
     onnxruntime: options.OnnxruntimeOption = None,
-    interface: _Interface = "python",
+    interface: options.InterfaceOption = "python",
     split: _Split = "auto",
     shard: _Shard = None,
     shard_policy: _Policy = "auto",

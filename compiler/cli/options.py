@@ -14,7 +14,7 @@ from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import target_names
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.request import Request
-from hyps.runtime.bundle.library_memory import measured_versions
+from hyps.runtime.bundle.library_memory import Interface, measured_versions
 
 #: The headings of a command's ``--help``.
 TARGET, SPLITTING, INPUT, OUTPUT = "Target", "Splitting", "Input", "Output"
@@ -77,6 +77,13 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", rich_help_panel=TARGET, help="Threads to plan for (default: the target's cores, or 4)."
+    ),
+]
+InterfaceOption = Annotated[
+    Interface,
+    typer.Option(
+        rich_help_panel=TARGET,
+        help="How the device calls onnxruntime: 'c' takes less memory, and is for hyps-run on pictures alone.",
     ),
 ]
 OnnxruntimeOption = Annotated[
@@ -153,13 +160,19 @@ def planning_job(
     part: ModelPart,
     custom_ops: Path | None,
     onnxruntime: str | None = None,
+    interface: Interface = "python",
 ) -> PlanningJob:
     """Return the planning job of a command that writes no bundle.
 
     Raises `hyps.compiler.errors.TargetError` and `hyps.compiler.errors.OptionError`.
     """
     request, profile = resolve_request(
-        Request(), target=target, memory_bytes=memory_bytes, threads=threads, onnxruntime=onnxruntime
+        Request(images=interface == "c"),
+        target=target,
+        memory_bytes=memory_bytes,
+        threads=threads,
+        onnxruntime=onnxruntime,
+        interface=interface,
     )
     return PlanningJob(
         model=model,

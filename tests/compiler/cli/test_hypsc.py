@@ -180,6 +180,15 @@ class TestCompile:
             assert usual - alone_bytes("--onnxruntime", f"{each.version}.2") == less
         assert alone_bytes("--onnxruntime", "1.99.0") == usual + MARGIN_BYTES
 
+    def test_analysis_for_the_c_interface_names_the_budget_of_a_refusal(
+        self, path: Path, hypsc_here: Command, tmp_path: Path
+    ) -> None:
+        analysis = hypsc_here("analyze", path, "--interface", "c")
+        found = re.search(r"smallest budget +([\d.]+) MB", analysis.stdout)
+        assert found
+        small = ("--interface", "c", "--preprocess", "imagenet", "--memory", "5MB", "-o", tmp_path / "bundle")
+        assert f"the smallest budget that works is {found[1]} MB" in said(hypsc_here("compile", path, *small))
+
     def test_a_target_measured_with_another_onnxruntime(self, path: Path, hypsc_here: Command, tmp_path: Path) -> None:
         text = hypsc_here("targets", "show", "rpi3b").stdout
         figures = 'process_bytes = 60_000_000\nonnxruntime = "1.23.2"\n[sources]'
