@@ -6,8 +6,8 @@ The rules are those of the thesis's systems (Hadidi, sections 4.4.3 and 4.6) and
 - each board has a queue. A sender begins an input only if there is a place for it in the queues of those that read its
   result, so that a full queue blocks it. Only the oldest input of all passes without a place, so that nothing can block for
   ever;
-- a link carries one message after another. Through the hub a message takes the sender's link and then the receiver's. With
-  ``chunk_bytes`` the second begins when the first chunk has come (our cluster, or a switch), without, when all has;
+- a board sends one message after another and receives one after another. The hub sends on what has come in whole, or chunk
+  by chunk with ``chunk_bytes``, as our cluster does;
 - an input goes to the replica with the fewest inputs; shards all get it, and the next stage waits for the slowest;
 - weights that do not stay in memory are read while others are used: a service takes the longer of both;
 - outputs leave in the order of their inputs.
@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from hyps.runtime.cluster.planning.problem import Fleet, Stage, Workload
-from hyps.runtime.cluster.planning.simulation_engine import Simulation, SimulationLimits, SpeedChange
+from hyps.runtime.cluster.planning.simulation_engine import Simulation
+from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
 from hyps.runtime.cluster.planning.simulation_result import SimulationResult
 from hyps.runtime.cluster.planning.stations import station_network
 
@@ -49,14 +50,14 @@ def simulate(
 
     ``arrivals`` are inputs a second, or "saturated": an input enters as soon as there is a place for it. Its latency counts
     from then, or from its arrival. With ``jitter``, each service takes up to that share more or less, drawn by ``seed``.
-    Raises `ValueError` if a link is missing, or if a placement is none (`station_network`).
+    Raises what `hyps.runtime.cluster.planning.evaluation.evaluate` raises, for the same reasons.
     """
     if (seconds is None) == (inputs is None):
         raise ValueError("say seconds or inputs")
     network = station_network(workload, fleet, stages)
     rate = None if arrivals == "saturated" else arrivals
     limits = SimulationLimits(seconds=seconds, inputs=inputs, queue=queue, rate=rate, jitter=jitter, chunk_bytes=chunk_bytes)
-    simulation = Simulation(fleet, network, limits, random.Random(seed))  # noqa: S311
+    simulation = Simulation(workload, fleet, network, limits, random.Random(seed))  # noqa: S311
     for change in events:
         simulation.plan(change)
     for _ in simulation.outputs():

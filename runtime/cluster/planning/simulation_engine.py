@@ -6,50 +6,33 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from hyps.runtime.cluster.planning.problem import HUB, Fleet
+from hyps.runtime.cluster.planning.problem import HUB, Fleet, Workload
 from hyps.runtime.cluster.planning.simulated_links import SimulatedLinks
+from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
 from hyps.runtime.cluster.planning.simulation_result import (
     LatencyHistogram,
     SimulatedBoard,
     SimulationResult,
 )
-from hyps.runtime.cluster.planning.station_state import SimulatedMessage, StationState, queue_places, replica_load
-from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, Route, StationNetwork, route
+from hyps.runtime.cluster.planning.station_state import StationState, queue_places, replica_load
+from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, StationNetwork
+from hyps.runtime.cluster.planning.tensor_messages import Reader, TensorMessage, messages
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 #: The share of the run in which queues fill, and nothing is measured.
 _FILLING = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedChange:
-    """A board computes at ``factor`` times its normal speed from ``at_s`` on."""
-
-    at_s: float
-    board: str
-    factor: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulationLimits:
-    """The options of `hyps.runtime.cluster.planning.simulation.simulate`."""
-
-    seconds: float | None
-    inputs: int | None
-    queue: int
-    rate: float | None
-    jitter: float
-    chunk_bytes: int | None
-
-
 class Simulation:
     """One run. `outputs` carries it out and yields (number, seconds) of every input that leaves; `result` says what was."""
 
-    def __init__(self, fleet: Fleet, network: StationNetwork, limits: SimulationLimits, generator: random.Random) -> None:
-        self._fleet, self._network, self._limits, self._random = fleet, network, limits, generator
+    def __init__(
+        self, workload: Workload, fleet: Fleet, network: StationNetwork, limits: SimulationLimits, generator: random.Random
+    ) -> None:
+        self._workload, self._fleet, self._network, self._limits = workload, fleet, network, limits
+        self._random = generator
         self._states = [[StationState(station, limits.queue) for station in row] for row in network.stages]
         self._all = [state for row in self._states for state in row]
         self._places = [queue_places(network, number, limits.queue) for number in range(len(network.stages))]
@@ -59,14 +42,14 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._now = self._measured_from = 0.0
-        self._links = SimulatedLinks(fleet.links, limits.chunk_bytes)
+        self._links = SimulatedLinks()
         self._entered: dict[int, float] = {}
         self._injected = self._left = self._left_before = 0
         self._out: dict[int, int] = {}
         self._done: set[int] = set()
         self._latencies = LatencyHistogram()
         self._woken: deque[StationState | None] = deque()
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._messages: dict[tuple[str, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
 
     def plan(self, change: SpeedChange) -> None:
         """Have a board change its speed."""
@@ -111,7 +94,7 @@ class Simulation:
                 occupancy=tuple(seconds / window_s for seconds in counters.occupancy_s),
                 joules=extra + board.idle_watts * window_s / each,
             )
-        idle_watts = sum(state.station.board.idle_watts for state in self._all) + self._fleet.hub_watts
+        idle_watts = sum(board.idle_watts for board in self._fleet.boards) + self._fleet.hub_watts
         return SimulationResult(
             throughput_per_s=count / window_s,
             latency_mean_s=self._latencies.total_s / max(self._latencies.count, 1),
@@ -207,47 +190,54 @@ class Simulation:
         self._wake(state)
 
     def _send(self, sender: str, item: int, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            for number, nbytes in self._receivers(item, delivery):
-                receiver = HUB if delivery.stage == AT_HUB else self._states[delivery.stage][number].station.board.name
-                if (sender, receiver) not in self._routes:
-                    self._routes[sender, receiver] = route(self._fleet, sender, receiver)
-                way = self._routes[sender, receiver]
-                self._hop(SimulatedMessage(item=item, stage=delivery.stage, number=number, nbytes=nbytes, route=way), 0, 0.0)
+        """Send what a board, or the hub, has for an input; messages are the same whenever the readers are."""
+        readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
+        key = sender, tuple(number for _, number in readers)
+        if key not in self._messages:
+            self._messages[key] = messages(self._workload, self._fleet, sender, [self._reader(*each) for each in readers])
+        for delivery, number in readers:
+            if delivery.stage != AT_HUB:
+                self._states[delivery.stage][number].expect(item)
+        for message in self._messages[key]:
+            self._carry(item, message, 0, 0.0)
 
-    def _receivers(self, item: int, delivery: Delivery) -> Iterable[tuple[int, int]]:
-        """Return the stations that get an input, with the bytes for each; of replicas the one with the fewest inputs."""
-        if delivery.stage == AT_HUB or self._network.sharing[delivery.stage] != "replicas":
-            return delivery.sizes.items()
+    def _reader(self, delivery: Delivery, number: int) -> Reader:
+        board = None if delivery.stage == AT_HUB else self._states[delivery.stage][number].station.board.name
+        share = 0 if self._is_replicated(delivery.stage) else number
+        return Reader(stage=delivery.stage, number=number, board=board, tensors=delivery.tensors[share])
+
+    def _is_replicated(self, stage: int) -> bool:
+        return stage != AT_HUB and self._network.sharing[stage] == "replicas"
+
+    def _receivers(self, item: int, delivery: Delivery) -> Iterable[int]:
+        """Return the stations that get an input; of replicas the one with the fewest inputs."""
+        if not self._is_replicated(delivery.stage):
+            return delivery.tensors
         dealt = self._replica[delivery.stage]
         if item not in dealt:
             row = self._states[delivery.stage]
             dealt[item] = min(range(len(row)), key=lambda number: replica_load(row[number]))
-        return [(dealt[item], delivery.sizes[0])]
+        return [dealt[item]]
 
-    def _hop(self, message: SimulatedMessage, hop: int, sent_until: float) -> None:
-        """Put a message on a link of its route; ``sent_until``: when its last byte has come from the link before."""
-        if hop == 0 and message.stage != AT_HUB:
-            state = self._states[message.stage][message.number]
-            if message.item not in state.missing:
-                state.missing[message.item] = state.station.messages
-                state.dealt += 1
-        begun = self._links.carry(message.route, hop, message.nbytes, self._now, sent_until)
-        if begun.next_at is None:
-            self._at(begun.last_byte_s, partial(self._arrive, message))
-        else:
-            self._at(begun.next_at, partial(self._hop, message, hop + 1, begun.last_byte_s))
-
-    def _arrive(self, message: SimulatedMessage) -> None:
-        if message.stage == AT_HUB:
-            self._leave(message.item)
+    def _carry(self, item: int, message: TensorMessage, hop: int, last_byte_s: float) -> None:
+        """Put a message on a part of its way, and have it arrive, or go on by the next part or from the hub."""
+        carried = self._links.carry(message.hops[hop], message.nbytes, self._now, last_byte_s)
+        if hop + 1 < len(message.hops):  # the same transmission: it goes on byte by byte
+            at_s, last_s = carried.next_begin(message.hops[hop + 1], message.nbytes, 0)
+            self._at(at_s, partial(self._carry, item, message, hop + 1, last_s))
             return
-        state = self._states[message.stage][message.number]
-        state.missing[message.item] -= 1
-        if not state.missing[message.item]:
-            del state.missing[message.item]
+        for each in message.onward:
+            at_s, last_s = carried.next_begin(each.hops[0], each.nbytes, self._limits.chunk_bytes or message.nbytes)
+            self._at(at_s, partial(self._carry, item, each, 0, last_s))
+        if not message.to_hub:
+            self._at(carried.last_byte_s, partial(self._arrive, item, self._states[message.stage][message.number]))
+        elif message.leaves:
+            self._at(carried.last_byte_s, partial(self._leave, item))
+
+    def _arrive(self, item: int, state: StationState) -> None:
+        if state.has_all_of(item):
             self._count(state)
-            heapq.heappush(state.ready, message.item)
+            heapq.heappush(state.ready, item)
             self._wake(state)
 
     def _leave(self, item: int) -> None:

@@ -35,8 +35,9 @@ class SimulationResult:
     """What a placement did: inferences a second, seconds of latency, queues, energy, traffic.
 
     ``window_s`` is the time that was measured: without the first fifth, in which queues fill. ``inferences`` came out in it.
-    ``static_joules`` and ``dynamic_joules`` are for one inference, of all boards that hold a stage, hub and manager
-    included. ``link_bytes`` are for one inference, ``link_busy`` shares of the time, by (from, to).
+    ``static_joules`` and ``dynamic_joules`` are for one inference, of all boards of the fleet, hub and manager
+    included. ``link_bytes`` are for one inference, by (from, to); ``link_busy`` are shares of the time, by what carries one
+    message at a time (`hyps.runtime.cluster.planning.tensor_messages`).
     """
 
     throughput_per_s: float

@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hyps.runtime.cluster.planning.simulation_result import StationCounters
-from hyps.runtime.cluster.planning.stations import AT_HUB, Route, Station, StationNetwork
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedMessage:
-    """The tensors of one input on their way to a station, or to the hub with ``stage`` `AT_HUB`."""
-
-    item: int
-    stage: int
-    number: int
-    nbytes: int
-    route: Route
+from hyps.runtime.cluster.planning.stations import AT_HUB, Station, StationNetwork
 
 
 class StationState:
@@ -34,7 +21,21 @@ class StationState:
 
     def seconds(self) -> float:
         """Return how long the present service takes at the present speed."""
-        return max(self.station.compute_s * self.scale / self.speed, self.station.read_s)
+        return max(self.station.compute_s * self.scale / self.speed, self.station.streaming_s)
+
+    def expect(self, item: int) -> None:
+        """Note that a message of an input is on its way here."""
+        if item not in self.missing:
+            self.missing[item] = self.station.messages
+            self.dealt += 1
+
+    def has_all_of(self, item: int) -> bool:
+        """Note that a message of an input has come; return whether all have."""
+        self.missing[item] -= 1
+        if self.missing[item]:
+            return False
+        del self.missing[item]
+        return True
 
 
 def queue_places(network: StationNetwork, stage: int, queue: int) -> int:
