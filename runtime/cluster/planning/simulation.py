@@ -6,8 +6,8 @@ The rules are those of the thesis's systems (Hadidi, sections 4.4.3 and 4.6) and
 - each board has a queue. A sender begins an input only if there is a place for it in the queues of those that read its
   result, so that a full queue blocks it. Only the oldest input of all passes without a place, so that nothing can block for
   ever;
-- a board sends one message after another and receives one after another. The hub sends on what has come in whole, or chunk
-  by chunk with ``chunk_bytes``, as our cluster does;
+- a board sends one message after another and receives one after another. It begins an input when of the results before at
+  most one is unsent. The hub sends on what has come in whole, or chunk by chunk with ``chunk_bytes``, as our cluster does;
 - an input goes to the replica with the fewest inputs; shards all get it, and the next stage waits for the slowest;
 - weights that do not stay in memory are read while others are used: a service takes the longer of both;
 - outputs leave in the order of their inputs.

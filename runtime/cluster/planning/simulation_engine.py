@@ -132,7 +132,7 @@ class Simulation:
             state = self._woken.popleft()
             if state is None:
                 self._enter()
-            elif state.serving is None and state.ready and self._has_places(state.ready[0], state.station.deliveries):
+            elif state.can_begin and self._has_places(state.ready[0], state.station.deliveries):
                 self._begin(state)
 
     def _enter(self) -> None:
@@ -148,7 +148,7 @@ class Simulation:
                 return
             self._injected += 1
             self._entered[item] = due
-            self._send(HUB, item, deliveries)
+            self._send(None, item, deliveries)
 
     def _has_places(self, item: int, deliveries: Sequence[Delivery]) -> bool:
         """Return whether all that read an input's tensors have a place for it; if so, reserve the places."""
@@ -186,11 +186,12 @@ class Simulation:
         item, state.serving = state.serving, None
         assert item is not None
         state.counters.served += 1
-        self._send(state.station.board.name, item, state.station.deliveries)
+        self._send(state, item, state.station.deliveries)
         self._wake(state)
 
-    def _send(self, sender: str, item: int, deliveries: Sequence[Delivery]) -> None:
-        """Send what a board, or the hub, has for an input; messages are the same whenever the readers are."""
+    def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery]) -> None:
+        """Send what a board, or the hub as None, has for an input; messages are the same whenever the readers are."""
+        sender = state.station.board.name if state else HUB
         readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
         key = sender, tuple(number for _, number in readers)
         if key not in self._messages:
@@ -199,7 +200,10 @@ class Simulation:
             if delivery.stage != AT_HUB:
                 self._states[delivery.stage][number].expect(item)
         for message in self._messages[key]:
-            self._carry(item, message, 0, 0.0)
+            self._carry(item, message, 0, 0.0, state)
+        if state:
+            state.messages_each = len(self._messages[key])
+            state.unsent += state.messages_each
 
     def _reader(self, delivery: Delivery, number: int) -> Reader:
         board = None if delivery.stage == AT_HUB else self._states[delivery.stage][number].station.board.name
@@ -219,13 +223,17 @@ class Simulation:
             dealt[item] = min(range(len(row)), key=lambda number: replica_load(row[number]))
         return [dealt[item]]
 
-    def _carry(self, item: int, message: TensorMessage, hop: int, last_byte_s: float) -> None:
+    def _carry(
+        self, item: int, message: TensorMessage, hop: int, last_byte_s: float, sender: StationState | None = None
+    ) -> None:
         """Put a message on a part of its way, and have it arrive, or go on by the next part or from the hub."""
         carried = self._links.carry(message.hops[hop], message.nbytes, self._now, last_byte_s)
         if hop + 1 < len(message.hops):  # the same transmission: it goes on byte by byte
             at_s, last_s = carried.next_begin(message.hops[hop + 1], message.nbytes, 0)
-            self._at(at_s, partial(self._carry, item, message, hop + 1, last_s))
+            self._at(at_s, partial(self._carry, item, message, hop + 1, last_s, sender))
             return
+        if sender:
+            self._at(carried.last_byte_s - carried.hop.latency_s, partial(self._sent, sender))
         for each in message.onward:
             at_s, last_s = carried.next_begin(each.hops[0], each.nbytes, self._limits.chunk_bytes or message.nbytes)
             self._at(at_s, partial(self._carry, item, each, 0, last_s))
@@ -233,6 +241,10 @@ class Simulation:
             self._at(carried.last_byte_s, partial(self._arrive, item, self._states[message.stage][message.number]))
         elif message.leaves:
             self._at(carried.last_byte_s, partial(self._leave, item))
+
+    def _sent(self, state: StationState) -> None:
+        state.unsent -= 1
+        self._wake(state)
 
     def _arrive(self, item: int, state: StationState) -> None:
         if state.has_all_of(item):

@@ -13,7 +13,7 @@ class StationState:
         self.station = station
         self.ready: list[int] = []
         self.missing: dict[int, int] = {}
-        self.dealt = 0
+        self.dealt = self.unsent = self.messages_each = 0
         self.serving: int | None = None
         self.until = self.service_s = 0.0
         self.scale, self.speed, self.version = 1.0, 1.0, 0
@@ -22,6 +22,11 @@ class StationState:
     def seconds(self) -> float:
         """Return how long the present service takes at the present speed."""
         return max(self.station.compute_s * self.scale / self.speed, self.station.streaming_s)
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether there is an input to serve, and of the results before at most one has still to be sent."""
+        return self.serving is None and bool(self.ready) and self.unsent <= self.messages_each
 
     def expect(self, item: int) -> None:
         """Note that a message of an input is on its way here."""
