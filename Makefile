@@ -10,11 +10,13 @@ SYSTEM_PACKAGES := python3-venv mosquitto systemd chromium iproute2 fish zsh
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
 # The versions of onnxruntime whose memory was measured (runtime/bundle/library_memory.py): the oldest allowed, the newest.
 ORT ?= 1.23 1.28 1.31 1.32
+# The versions of Kubernetes whose schemas check the manifests.
+KUBERNETES := 1.27 1.37
 # The golden plans of two light networks at every budget: bits, peaks and steps.
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-plans fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +74,13 @@ bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; ta
 
 bench-plans: $(READY) ## whether estimates order plans as measured times do: Kendall's tau of 100 plans (PLANS=20: as many)
 	$(BIN)/python -m tests.bench.plan_order $(if $(PLANS),--plans $(PLANS))
+
+deploy-check: $(READY) ## the Kubernetes manifests by kubernetes-validate and checkov, from PyPI, in an environment of their own
+	@test -x build/deploy/bin/checkov || { $(PYTHON) -m venv build/deploy && build/deploy/bin/python -m pip install --quiet \
+		--disable-pip-version-check kubernetes-validate checkov; }
+	build/deploy/bin/kubernetes-validate --strict $(addprefix -k ,$(KUBERNETES)) docs/deploy/kubernetes/cluster.yaml
+	LOG_LEVEL=CRITICAL build/deploy/bin/checkov --framework kubernetes --compact --quiet --skip-download \
+		--file docs/deploy/kubernetes/cluster.yaml
 
 fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages and models for SECONDS=60; findings go to build/fuzz
 	$(BIN)/python -m tests.fuzz.main $(or $(SECONDS),60) $(TARGETS)

@@ -60,6 +60,10 @@ class OutputError(RuntimeFault):
     """The outputs cannot be written to the given place."""
 
 
+class BoardsError(RuntimeFault):
+    """The file that describes a cluster's boards cannot be read, or describes no possible cluster."""
+
+
 class DeviceError(RuntimeFault):
     """The device, or the given folder, cannot be measured."""
 

@@ -83,7 +83,7 @@ def test_commands_are_found() -> None:
     assert [sum(each.startswith(path.name) for each in found) for path in UNITS] == [0, 2, 3]  # without and with OPTIONS
     assert {"compose.yaml manager", "compose.yaml w1", "compose.yaml w2", "compose.yaml client"} <= {*found}
     assert sum(each.startswith("init: ") for each in found) == SCRIPT.count("hyps-manager") == 4
-    assert sum(each.startswith("README.md: ") for each in found) == 2
+    assert sum(each.startswith("README.md: ") for each in found) == 4
 
 
 @pytest.mark.parametrize("words", [*commands()])

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hyps.runtime.cluster.cli.options import add_hub, hub_of
+from hyps.runtime.cluster.cli.plan import add_plan
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
@@ -20,7 +21,7 @@ from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
 from hyps.runtime.web.serve import add_web, serve
 
 _PROGRAM = "hyps-manager"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
+_COMMANDS = ("serve", "plan", "init-hub", "add-worker", "add-client", "add-viewer", "status")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,6 +45,7 @@ def manager_parser() -> Parser:
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    add_plan(commands)
     _add_init_hub(commands)
     _add_users(commands)
     status = commands.add_parser("status", help="show workers, placements, queues and rates")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.cluster.planning.crossing import RunBytes, TensorUse, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.holding import hold, step_fits
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Workload
 from hyps.runtime.cluster.planning.transfers import LEAST_S, link
 
 #: The most steps for which it is computed exactly which weights stay, instead of by their sum.
@@ -29,8 +29,8 @@ class BoardGroup:
     """Boards with the same class, memory, storage, power, and links to and from the hub."""
 
     boards: tuple[Board, ...]
-    up: Link
-    down: Link
+    up: NetworkLink
+    down: NetworkLink
 
     @property
     def sample(self) -> Board:
@@ -73,6 +73,7 @@ class RunTable:
         self.uses: Mapping[str, TensorUse] = tensor_uses(workload)
         self.count = len(workload.steps)
         self._services: dict[object, Costs] = {}
+        self._ends: dict[str, Costs] = {}
 
     @cached_property
     def crossing(self) -> RunBytes:
@@ -105,6 +106,28 @@ class RunTable:
             latency_s=latency,
             dynamic_j=(group.sample.busy_watts - group.sample.idle_watts) * np.where(np.isfinite(service), service, 0.0),
         )
+
+    def period_row(self, group: BoardGroup, start: int, most_s: float) -> Costs:
+        """Return the periods of runs of 1, 2, ... steps from ``start`` on, that compute no longer than ``most_s``."""
+        board, ends = group.sample, self._seconds(group.sample.board_class)
+        stop = int(np.searchsorted(ends, ends[start] + most_s, side="right"))
+        row = start, slice(start + 1, max(stop, start + 1))
+        weights, alone = self.weights[row], self.alone[row]
+        room = board.memory_bytes - self.working[row] - self.workload.sessions_bytes
+        streamed = np.where(weights <= room, 0.0, np.maximum(0, weights - np.maximum(0, board.memory_bytes - alone)))
+        service = np.maximum(ends[row[1]] - ends[start], streamed / board.storage_bytes_per_s)
+        moving = np.maximum(
+            self.crossing.inputs[row] / group.down.bytes_per_s, self.crossing.outputs[row] / group.up.bytes_per_s
+        )
+        period: Costs = np.where(alone <= board.memory_bytes, np.maximum(np.maximum(service, moving), LEAST_S), np.inf)
+        return period
+
+    def _seconds(self, name: str) -> Costs:
+        """Return the seconds that a class computes the first steps, by their number; infinite from the first without."""
+        if name not in self._ends:
+            values = [step.seconds.get(name, np.inf) for step in self.workload.steps]
+            self._ends[name] = np.concatenate([[0.0], np.cumsum(values)])
+        return self._ends[name]
 
     def service_s(self, board: Board) -> Costs:
         """Return the seconds that a board works on one input, for every run; infinite where a run does not fit."""

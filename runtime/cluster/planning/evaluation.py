@@ -10,13 +10,13 @@ dynamic (what working boards take more).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hyps.runtime.cluster.planning.crossing import TensorUse, tensor_uses
 from hyps.runtime.cluster.planning.holding import Holding
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, Stages, Workload
-from hyps.runtime.cluster.planning.transfers import LEAST_S, Holder, holders, link
+from hyps.runtime.cluster.planning.transfers import LEAST_S, Holder, KnownCosts, holders, link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,18 +94,17 @@ class Evaluation:
         return sum(self.link_bytes.values())
 
 
-def evaluate(workload: Workload, fleet: Fleet, stages: Stages, uses: Mapping[str, TensorUse] | None = None) -> Evaluation:
+def evaluate(workload: Workload, fleet: Fleet, stages: Stages, known: KnownCosts | None = None) -> Evaluation:
     """Return the figures of a placement; all boards of the fleet count for the energy.
 
-    ``uses`` are `tensor_uses(workload)`, for a caller that evaluates often. Raises `BudgetError` if a step does not fit its
+    ``known`` is `KnownCosts(workload)`, for a caller that evaluates often. Raises `BudgetError` if a step does not fit its
     board, `InputError` if a board has no link, ValueError if the stages are no placement.
     """
-    uses = tensor_uses(workload) if uses is None else uses
     check_stages(workload, fleet, stages)
-    found = holders(workload, fleet, stages, uses)
+    found = holders(fleet, stages, known or KnownCosts(workload))
     costs = [_board_cost(fleet, holder) for holder in found]
     costs = _with_parts(costs, found)
-    stage_costs = tuple(_stage_cost([cost for cost in costs if cost.stage == number]) for number in range(len(stages)))
+    stage_costs = tuple(_stage_cost(list(each)) for _, each in itertools.groupby(costs, key=lambda cost: cost.stage))
     link_bytes: dict[tuple[str, str], float] = {}
     for holder, cost in zip(found, costs, strict=True):
         for sender, nbytes in holder.received.items():

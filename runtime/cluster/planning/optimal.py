@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from hyps.runtime.cluster.planning.board_groups import Costs
-from hyps.runtime.cluster.planning.problem import Stage, Stages
+from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.cluster.planning.stage_options import ShardedStage, StageOptions
 
 Objective = Literal["throughput", "latency", "energy"]
@@ -87,7 +87,7 @@ class ExactPlanner:
         return self._cheapest[True, -1.0]
 
     def _costs(self, limit: float, *, energy: bool) -> Costs:
-        """Return the least latency, or dynamic energy, by (choice of boards, steps), of stages with periods up to a limit."""
+        """Return the least latency, or energy, by (choice of boards, steps), of stages with periods up to a limit."""
         if (energy, limit) not in self._cheapest:
             self._cheapest[energy, limit] = self._solve(self._stages(limit, energy=energy).costs, np.add)
         return self._cheapest[energy, limit]
@@ -131,16 +131,18 @@ class ExactPlanner:
 
     def _named(
         self, found: Iterator[tuple[int, int, int]], sharded: dict[tuple[int, int, int], ShardedStage]
-    ) -> Iterator[Stage]:
+    ) -> Iterator[PipelineStage]:
         free = [iter(group.boards) for group in self._options.groups]
         for choice, start, stop in found:
             counts = self._options.choices[choice]
             names = tuple(next(free[group]).name for group, count in enumerate(counts) for _ in range(count))
             shards = sharded.get((choice, start, stop))
             if shards:
-                yield Stage(steps=range(start, stop), boards=names, sharing="shards", shares=shards.shares)
+                yield PipelineStage(steps=range(start, stop), boards=names, sharing="shards", shares=shards.shares)
             else:
-                yield Stage(steps=range(start, stop), boards=names, sharing="alone" if len(names) == 1 else "replicas")
+                yield PipelineStage(
+                    steps=range(start, stop), boards=names, sharing="alone" if len(names) == 1 else "replicas"
+                )
 
     def _least_energy(self, within: Sequence[int]) -> Stages | None:
         """Return the placement with the least energy: of intervals of the period, the one with the least bound is halved."""

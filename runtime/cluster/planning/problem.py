@@ -59,7 +59,7 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class NetworkLink:
     """One direction of a connection: bytes a second, and the seconds until the first byte arrives."""
 
     bytes_per_s: float
@@ -89,13 +89,13 @@ class Fleet:
     """
 
     boards: tuple[Board, ...]
-    links: Mapping[tuple[str, str], Link]
+    links: Mapping[tuple[str, str], NetworkLink]
     hub_watts: float = 0.0
     shared_links: tuple[SharedLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class PipelineStage:
     """A run of steps, and the boards that hold it.
 
     With ``sharing`` "shards", ``shares`` are the steps (their numbers) of each board, in the order of ``boards``. ``reason``
@@ -110,4 +110,4 @@ class Stage:
 
 
 #: A placement: stages in the order of the steps, which together hold each step once.
-Stages = tuple[Stage, ...]
+Stages = tuple[PipelineStage, ...]

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from hyps.runtime.cluster.planning.crossing import TensorUse
 from hyps.runtime.cluster.planning.problem import Workload
 
-#: The most ways in which components that differ are shared; beyond that only balanced ways are tried.
-MOST_WAYS = 3000
-
 Components = tuple[tuple[int, ...], ...]
 Shares = tuple[tuple[int, ...], ...]
 
@@ -44,6 +41,21 @@ def parallel_runs(workload: Workload) -> Iterator[ParallelRun]:
                 )
 
 
+def components_of(workload: Workload, steps: range) -> Components:
+    """Return the components of a run of steps; one that is in a single part is one component."""
+    components: list[list[int]] = []
+    for number in steps:
+        needed = set(workload.steps[number].inputs)
+        joined = [each for each in components if needed.intersection(_made(workload, each))]
+        components = [each for each in components if each not in joined]
+        components.append([*itertools.chain.from_iterable(joined), number])
+    return tuple(tuple(sorted(each)) for each in sorted(components))
+
+
+def _made(workload: Workload, steps: Sequence[int]) -> set[str]:
+    return {name for number in steps for name in workload.steps[number].outputs}
+
+
 def widest_runs(workload: Workload) -> Iterator[ParallelRun]:
     """Yield the runs of steps that all need nothing of each other, each as long as it can be."""
     start, steps = 0, workload.steps
@@ -58,19 +70,24 @@ def widest_runs(workload: Workload) -> Iterator[ParallelRun]:
 
 
 def ways_to_share(
-    workload: Workload, uses: Mapping[str, TensorUse], components: Components, groups: Sequence[int], speeds: Sequence[float]
+    workload: Workload,
+    uses: Mapping[str, TensorUse],
+    components: Components,
+    groups: Sequence[int],
+    speeds: Sequence[float],
+    most_ways: int,
 ) -> tuple[list[Shares], bool]:
     """Return ways to share components among boards, so that each has some; and whether these are all that differ.
 
-    ``groups`` has each board's group: boards of a group are the same. ``speeds`` are the boards'.
+    ``groups`` has each board's group: boards of a group are the same. ``speeds`` are the boards'. Of more ways than
+    ``most_ways``, only balanced ones are returned.
     """
     count = len(groups)
     if len({_likeness(workload, uses, component) for component in components}) == 1:
-        counted = list(itertools.islice(_counts(len(components), groups), MOST_WAYS + 1))
-        is_complete = len(counted) <= MOST_WAYS
-        if is_complete:
+        counted = list(itertools.islice(_counts(len(components), groups), most_ways + 1))
+        if len(counted) <= most_ways:
             return [_in_order(components, counts) for counts in counted], True
-    elif count ** len(components) <= MOST_WAYS:
+    elif count ** len(components) <= most_ways:
         return list(_all_ways(components, groups)), True
     return _balanced(workload, components, speeds), False
 

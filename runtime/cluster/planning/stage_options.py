@@ -20,6 +20,8 @@ from hyps.runtime.errors import BudgetError
 
 #: The most pairs of a parallel run and a choice of boards for which shards are tried; beyond, only the widest runs are.
 MOST_SHARDED = 6000
+#: The most ways to share that are tried in all.
+_MOST_WAYS = 60_000
 
 #: How many boards of each group.
 BoardCounts = tuple[int, ...]
@@ -96,15 +98,14 @@ class StageOptions:
         if len(runs) * len(several) > MOST_SHARDED:
             self.is_complete = False
             runs = list(widest_runs(self.table.workload))
-        for run in runs:
-            for place in several:
-                if sum(self.choices[place]) <= len(run.components):
-                    yield from self._stages(run, place)
+        pairs = [(run, place) for run in runs for place in several if sum(self.choices[place]) <= len(run.components)]
+        for run, place in pairs:
+            yield from self._stages(run, place, _MOST_WAYS // len(pairs))
 
-    def _stages(self, run: ParallelRun, choice: int) -> Iterator[ShardedStage]:
+    def _stages(self, run: ParallelRun, choice: int, most_ways: int) -> Iterator[ShardedStage]:
         numbers = [group for group, count in enumerate(self.choices[choice]) for _ in range(count)]
         speeds = [1 / self._seconds(number) for number in numbers]
-        ways, is_complete = ways_to_share(self.table.workload, self.table.uses, run.components, numbers, speeds)
+        ways, is_complete = ways_to_share(self.table.workload, self.table.uses, run.components, numbers, speeds, most_ways)
         self.is_complete &= is_complete
         kept: list[ShardedStage] = []
         for shares in ways:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hyps.runtime.cluster.planning.crossing import Crossing, TensorUse, crossing
+from hyps.runtime.cluster.planning.crossing import Crossing, TensorUse, crossing, tensor_uses
 from hyps.runtime.cluster.planning.holding import Holding, hold
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, Sharing, Stages, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Sharing, Stages, Workload
 from hyps.runtime.errors import InputError
 
 #: The least seconds of anything, so that a rate is finite.
 LEAST_S = 1e-12
+#: The most costs that are remembered.
+_REMEMBERED = 20_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Holder:
         self.sent[receiver] = self.sent.get(receiver, 0.0) + nbytes
 
 
-def link(fleet: Fleet, sender: str, receiver: str) -> Link:
+def link(fleet: Fleet, sender: str, receiver: str) -> NetworkLink:
     """Return a link. Raises `InputError` if there is none."""
     found = fleet.links.get((sender, receiver))
     if found is None:
@@ -48,7 +50,40 @@ def link(fleet: Fleet, sender: str, receiver: str) -> Link:
     return found
 
 
-def holders(workload: Workload, fleet: Fleet, stages: Stages, uses: Mapping[str, TensorUse]) -> list[Holder]:
+class KnownCosts:
+    """What a workload's steps cost and what crosses, remembered for a caller that evaluates many placements."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.uses: Mapping[str, TensorUse] = tensor_uses(workload)
+        self._crossings: dict[tuple[int, ...], Crossing] = {}
+        self._holdings: dict[object, Holding] = {}
+
+    def crossing(self, steps: Sequence[int]) -> Crossing:
+        """Return the tensors that cross into and out of a set of steps."""
+        key = _key(steps)
+        if key not in self._crossings:
+            if len(self._crossings) > _REMEMBERED:
+                self._crossings.clear()
+            self._crossings[key] = crossing(self.workload, self.uses, steps)
+        return self._crossings[key]
+
+    def holding(self, steps: Sequence[int], board: Board) -> Holding:
+        """Return what steps cost a board. Raises `BudgetError` if one does not fit."""
+        key = (_key(steps), board.board_class, board.memory_bytes, board.storage_bytes_per_s)
+        if key not in self._holdings:
+            if len(self._holdings) > _REMEMBERED:
+                self._holdings.clear()
+            self._holdings[key] = hold(self.workload, steps, board)
+        return self._holdings[key]
+
+
+def _key(steps: Sequence[int]) -> tuple[int, ...]:
+    """Return a short value that tells runs and shares apart: a run's ends, a share's numbers."""
+    return (-1, steps.start, steps.stop) if isinstance(steps, range) else tuple(steps)
+
+
+def holders(fleet: Fleet, stages: Stages, known: KnownCosts) -> list[Holder]:
     """Return the boards of all stages with their transfers. Raises `BudgetError` if a step does not fit its board."""
     boards = {board.name: board for board in fleet.boards}
     found: list[Holder] = []
@@ -59,8 +94,8 @@ def holders(workload: Workload, fleet: Fleet, stages: Stages, uses: Mapping[str,
                 stage=number,
                 sharing=stage.sharing,
                 board=boards[name],
-                crossing=crossing(workload, uses, steps),
-                holding=hold(workload, steps, boards[name]),
+                crossing=known.crossing(steps),
+                holding=known.holding(steps, boards[name]),
             )
             for name, steps in zip(stage.boards, shares, strict=True)
         ]
@@ -69,7 +104,7 @@ def holders(workload: Workload, fleet: Fleet, stages: Stages, uses: Mapping[str,
             for holder, rate in zip(made, rates, strict=True):
                 holder.mix = rate / sum(rates)
         found += made
-    _count(fleet, found, uses)
+    _count(fleet, found, known.uses)
     return found
 
 
@@ -85,13 +120,14 @@ def _count(fleet: Fleet, found: Sequence[Holder], uses: Mapping[str, TensorUse])
     has_pairs = any(HUB not in pair for pair in fleet.links)
     for name, reading in readers.items():
         for reader in reading:
-            for maker in makers.get(name, ()):
-                direct = has_pairs and (maker.board.name, reader.board.name) in fleet.links
+            if name not in makers or not has_pairs:
+                reader.receive(HUB, uses[name].nbytes)
+                continue
+            for maker in makers[name]:
+                direct = (maker.board.name, reader.board.name) in fleet.links
                 reader.receive(maker.board.name if direct else HUB, maker.mix * uses[name].nbytes)
                 if direct:
                     maker.send(reader.board.name, reader.mix * uses[name].nbytes)
-            if name not in makers:
-                reader.receive(HUB, uses[name].nbytes)
     for name, making in makers.items():
         for maker in making:
             part = 1.0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from hyps.runtime.cluster.planning.crossing import tensor_uses
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
-from hyps.runtime.cluster.planning.problem import Fleet, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
+from hyps.runtime.cluster.planning.transfers import KnownCosts
 from hyps.runtime.errors import BudgetError
 
 
-def every_stage(steps: range, free: tuple[str, ...], most: int) -> Iterator[Stage]:
+def every_stage(steps: range, free: tuple[str, ...], most: int) -> Iterator[PipelineStage]:
     """Yield the stages of a run on any of the free boards."""
     for count in range(1, min(len(free), most) + 1):
         for boards in itertools.combinations(free, count):
-            yield Stage(steps=steps, boards=boards, sharing="alone" if count == 1 else "replicas")
+            yield PipelineStage(steps=steps, boards=boards, sharing="alone" if count == 1 else "replicas")
             if count == 1:
                 continue
             for owners in itertools.product(range(count), repeat=len(steps)):
@@ -24,7 +24,7 @@ def every_stage(steps: range, free: tuple[str, ...], most: int) -> Iterator[Stag
                         tuple(step for step, owner in zip(steps, owners, strict=True) if owner == each)
                         for each in range(count)
                     )
-                    yield Stage(steps=steps, boards=boards, sharing="shards", shares=shares)
+                    yield PipelineStage(steps=steps, boards=boards, sharing="shards", shares=shares)
 
 
 def every_placement(start: int, count: int, free: tuple[str, ...], most: int) -> Iterator[Stages]:
@@ -52,10 +52,10 @@ def used(fleet: Fleet, stages: Stages) -> Fleet:
 
 def evaluations(workload: Workload, fleet: Fleet, most: int) -> Iterator[Evaluation]:
     """Yield the figures of every placement that fits."""
-    uses = tensor_uses(workload)
+    known = KnownCosts(workload)
     names = tuple(board.name for board in fleet.boards)
     for stages in every_placement(0, len(workload.steps), names, most):
         try:
-            yield evaluate(workload, used(fleet, stages), stages, uses)
+            yield evaluate(workload, used(fleet, stages), stages, known)
         except (BudgetError, ValueError):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, PlacedStep, SharedLink, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, PlacedStep, SharedLink, Workload
 
 
 def drawn_workload(random_: random.Random, steps: int, classes: int) -> Workload:
@@ -56,8 +56,8 @@ def drawn_fleet(random_: random.Random, boards: int, classes: int, *, pairs: boo
                 idle_watts=random_.choice([0.5, 2.0]),
                 busy_watts=random_.choice([2.0, 6.0]),
             ),
-            Link(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=random_.choice([0.0003, 0.0088])),
-            Link(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=0.0003),
+            NetworkLink(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=random_.choice([0.0003, 0.0088])),
+            NetworkLink(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=0.0003),
         )
         for _ in range(classes)
     ]
@@ -81,6 +81,6 @@ def drawn_fleet(random_: random.Random, boards: int, classes: int, *, pairs: boo
         for one in made:
             for other in made:
                 if one is not other and random_.random() < 0.3:
-                    links[one.name, other.name] = Link(bytes_per_s=20e6, latency_s=0.0001)
+                    links[one.name, other.name] = NetworkLink(bytes_per_s=20e6, latency_s=0.0001)
         shared = [SharedLink(name="router", boards=frozenset(b.name for b in made[::2]), bytes_per_s=2e6, duplex=False)]
     return Fleet(boards=tuple(made), links=links, hub_watts=random_.choice([0.0, 3.0]), shared_links=tuple(shared))
