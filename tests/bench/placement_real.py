@@ -28,7 +28,16 @@ from hyps.models.catalogue import build
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, PlacedStep, SharedLink, Stage, Workload
+from hyps.runtime.cluster.planning.problem import (
+    HUB,
+    Board,
+    Fleet,
+    NetworkLink,
+    PipelineStage,
+    PlacedStep,
+    SharedLink,
+    Workload,
+)
 from hyps.runtime.cluster.planning.simulation import simulate
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.execution.engine import in_memory, run_one
@@ -185,12 +194,12 @@ def _moved(manifest: Manifest, start: int, stop: int) -> int:
 
 def _problem(
     manifest: Manifest, calibration: Calibration, runs: Runs, shares: Sequence[float], *, alone: bool
-) -> tuple[Workload, Fleet, tuple[Stage, ...]]:
+) -> tuple[Workload, Fleet, tuple[PipelineStage, ...]]:
     """Return what the simulator needs; every worker is of its own class, as it has a share of its own.
 
     Tensors go from a worker to the hub, to the manager, to the hub, and to the next worker: twice over the hub's cable. In a
-    stream, handling bytes takes the processor from computing. An input ``alone`` is handled while it arrives, so that the link
-    is no faster than that.
+    stream, handling bytes takes the processor from computing. An input ``alone`` is handled while it arrives, so
+    that the link is no faster than that.
     """
     byte_s = 0.0 if alone else calibration.byte_s
     extra = {start: calibration.message_s + byte_s * _moved(manifest, start, stop) for start, stop, _ in runs}
@@ -230,8 +239,8 @@ def _problem(
     links = {}
     for (_, _, worker), share in zip(runs, shares, strict=True):
         handled = min(rate, share / max(calibration.byte_s, 1e-12)) if alone else rate
-        links[worker, HUB] = links[HUB, worker] = Link(bytes_per_s=handled, latency_s=calibration.delay_s)
-    stages = tuple(Stage(steps=range(start, stop), boards=(worker,)) for start, stop, worker in runs)
+        links[worker, HUB] = links[HUB, worker] = NetworkLink(bytes_per_s=handled, latency_s=calibration.delay_s)
+    stages = tuple(PipelineStage(steps=range(start, stop), boards=(worker,)) for start, stop, worker in runs)
     return workload, Fleet(boards=boards, links=links, shared_links=(cable,)), stages
 
 

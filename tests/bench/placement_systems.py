@@ -114,9 +114,10 @@ def described(workload: Workload, stages: Stages) -> str:
 
 
 def _compared(statement: Statement, cases: Mapping[tuple[str, int], PlacementCase]) -> Stated:
-    figures = []
+    figures: list[float | None] = []
     for planner, devices in (statement.of, statement.to):
         case = cases.get((planner, devices))
         figures.append(getattr(case, statement.figure) if case and case.skipped is None else None)
-    found = round(figures[0] / figures[1], 3) if all(figures) else None
+    of, to = figures
+    found = round(of / to, 3) if of and to else None
     return Stated(what=statement.what, factor=statement.factor, found=found, source=statement.source)

@@ -15,7 +15,17 @@ from typing import Literal
 
 import msgspec
 
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, PlacedStep, Sharing, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import (
+    HUB,
+    Board,
+    Fleet,
+    NetworkLink,
+    PipelineStage,
+    PlacedStep,
+    Sharing,
+    Stages,
+    Workload,
+)
 
 SYSTEMS = Path(__file__).parent / "thesis_systems.toml"
 _VALUE_BYTES = 4
@@ -126,7 +136,7 @@ def thesis_fleet(thesis: Thesis, count: int) -> Fleet:
         )
         for number in range(count)
     )
-    link = Link(bytes_per_s=network.bytes_per_s, latency_s=network.latency_s / 2)
+    link = NetworkLink(bytes_per_s=network.bytes_per_s, latency_s=network.latency_s / 2)
     return Fleet(boards=boards, links={pair: link for each in boards for pair in ((each.name, HUB), (HUB, each.name))})
 
 
@@ -147,7 +157,7 @@ def own_placement(thesis: Thesis, system: System, count: int) -> Stages | None:
         shares = tuple(tuple(range(a, b)) for a, b in itertools.pairwise(ends)) if sharing == "shards" else ()
         names = tuple(f"d{number}" for number in range(free, free + devices))
         free += devices
-        stages.append(Stage(steps=held, boards=names, sharing=sharing, shares=shares, reason="the thesis's"))
+        stages.append(PipelineStage(steps=held, boards=names, sharing=sharing, shares=shares, reason="the thesis's"))
     return tuple(stages) or None
 
 
@@ -163,7 +173,8 @@ def _built(thesis: Thesis, system: System) -> tuple[Workload, Mapping[str, _Step
         rate, macs, weights = layer.work
         seconds = layer.seconds + macs / thesis.rates[rate]
         reads = [piece for name in layer.reads or (before,) for piece in made[name].pieces]
-        start, pieces = len(steps), []
+        start = len(steps)
+        pieces: list[str] = []
         for part in range(layer.parts):
             suffix = f".{part}" if layer.parts > 1 else ""
             outputs = _pieces(

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hyps.runtime.cluster.planning.problem import Fleet, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
 from hyps.runtime.cluster.planning.shares import widest_runs
 
 ROUNDS = 25
@@ -111,7 +111,7 @@ def _layers(workload: Workload, memory_bytes: int, estimates: Sequence[float]) -
         steps = runs.get(start, range(start, start + 1))
         held = [workload.steps[index] for index in steps]
         needed = sum(step.weight_bytes for step in held) + max(step.working_bytes for step in held)
-        devices = min(len(steps), math.ceil(needed / memory_bytes))
+        devices = min(len(steps), max(1, math.ceil(needed / memory_bytes)))
         found.append(_Layer(steps=steps, estimates=tuple(estimates[index] for index in steps), least_devices=devices))
         start = steps.stop
     return found
@@ -138,10 +138,12 @@ def _grouped(layers: Sequence[_Layer], limit_s: float, count: int) -> list[tuple
     return groups if sum(devices for _, devices in groups) <= count else None
 
 
-def _stage(group: Sequence[_Layer], boards: Sequence[str]) -> Stage:
+def _stage(group: Sequence[_Layer], boards: Sequence[str]) -> PipelineStage:
     steps = range(group[0].steps.start, group[-1].steps.stop)
     if len(boards) == 1:
-        return Stage(steps=steps, boards=tuple(boards), reason=f"{sum(layer.seconds for layer in group):.3g} s a board")
+        return PipelineStage(
+            steps=steps, boards=tuple(boards), reason=f"{sum(layer.seconds for layer in group):.3g} s a board"
+        )
     shares = tuple(tuple(share) for share in group[0].shares(len(boards)))
     reason = f"a layer of {group[0].seconds:.3g} s in {len(boards)} parts"
-    return Stage(steps=steps, boards=tuple(boards), sharing="shards", shares=shares, reason=reason)
+    return PipelineStage(steps=steps, boards=tuple(boards), sharing="shards", shares=shares, reason=reason)

@@ -22,7 +22,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from hyps.runtime.cluster.planning.problem import Fleet, Stage, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Workload
 from hyps.runtime.cluster.planning.simulation_engine import Simulation
 from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
 from hyps.runtime.cluster.planning.simulation_result import SimulationResult
@@ -35,7 +35,7 @@ QUEUE_PLACES = 10
 def simulate(
     workload: Workload,
     fleet: Fleet,
-    stages: Sequence[Stage],
+    stages: Sequence[PipelineStage],
     *,
     seconds: float | None = None,
     inputs: int | None = None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hyps.runtime.cluster.planning.crossing import crossing, tensor_uses
 from hyps.runtime.cluster.planning.evaluation import check_stages
 from hyps.runtime.cluster.planning.holding import hold
-from hyps.runtime.cluster.planning.problem import Board, Fleet, Sharing, Stage, Workload
+from hyps.runtime.cluster.planning.problem import Board, Fleet, PipelineStage, Sharing, Workload
 
 #: The stage number of the hub: inputs come from it, outputs go to it.
 AT_HUB = -1
@@ -62,7 +62,7 @@ class StationNetwork:
     producers: tuple[frozenset[int], ...]
 
 
-def station_network(workload: Workload, fleet: Fleet, stages: Sequence[Stage]) -> StationNetwork:
+def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineStage]) -> StationNetwork:
     """Return the stations of a placement.
 
     Raises ValueError if the stages are no placement, `BudgetError` if a step does not fit its board.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Link, PlacedStep, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, PlacedStep, Workload
 
 IDLE_W, BUSY_W = 1.3, 6.5
 
@@ -49,6 +49,6 @@ def fleet(slownesses: Sequence[int], *, rate: float = 1e7, latency_s: float = 1e
         )
         for number, slowness in enumerate(slownesses)
     )
-    each = Link(bytes_per_s=rate, latency_s=latency_s)
+    each = NetworkLink(bytes_per_s=rate, latency_s=latency_s)
     links = {pair: each for board in boards for pair in ((board.name, HUB), (HUB, board.name))}
     return Fleet(boards=boards, links=links, hub_watts=2.0)

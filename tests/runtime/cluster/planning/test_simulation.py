@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from hyps.runtime.cluster.planning.evaluation import evaluate
-from hyps.runtime.cluster.planning.problem import HUB, Fleet, Link, SharedLink, Stage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import HUB, Fleet, NetworkLink, PipelineStage, SharedLink, Stages, Workload
 from hyps.runtime.cluster.planning.simulation import simulate
 from hyps.runtime.cluster.planning.simulation_engine import Simulation
 from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
@@ -19,7 +19,7 @@ from hyps.runtime.cluster.planning.stations import station_network
 from hyps.runtime.errors import BudgetError, InputError
 from tests.runtime.cluster.planning.problems import chain, fleet, step, workload
 
-ONE_EACH = [Stage(steps=range(number, number + 1), boards=(f"b{number}",)) for number in range(6)]
+ONE_EACH = [PipelineStage(steps=range(number, number + 1), boards=(f"b{number}",)) for number in range(6)]
 
 
 @st.composite
@@ -37,7 +37,7 @@ def pipelines(draw: st.DrawFn, *, equal: bool = False) -> tuple[Workload, Fleet,
         copies = draw(st.integers(1, 3))
         names = tuple(f"b{number}" for number in range(boards, boards + copies))
         boards += copies
-        stages.append(Stage(steps=range(start, stop), boards=names, sharing="alone" if copies == 1 else "replicas"))
+        stages.append(PipelineStage(steps=range(start, stop), boards=names, sharing="alone" if copies == 1 else "replicas"))
     slow = st.just(1) if equal else st.integers(1, 4)
     made = fleet(
         draw(st.lists(slow, min_size=boards, max_size=boards)),
@@ -45,7 +45,7 @@ def pipelines(draw: st.DrawFn, *, equal: bool = False) -> tuple[Workload, Fleet,
         memory_bytes=2_000_000,
     )
     if draw(st.booleans()):
-        each = Link(bytes_per_s=5e6, latency_s=2e-3)
+        each = NetworkLink(bytes_per_s=5e6, latency_s=2e-3)
         pairs = {(a.name, b.name): each for a in made.boards for b in made.boards if a != b}
         made = replace(made, links={**made.links, **pairs})
     elif draw(st.booleans()):
@@ -115,7 +115,7 @@ def skipping(count: int) -> Workload:
 def test_tensors_that_skip_stages_block_nothing(queue: int, copies: int) -> None:
     """Even where replicas of very different speeds overtake each other."""
     stages = [
-        Stage(
+        PipelineStage(
             steps=range(number, number + 1),
             boards=tuple(f"b{copies * number + each}" for each in range(copies)),
             sharing="replicas" if copies > 1 else "alone",
@@ -131,8 +131,8 @@ def test_the_next_stage_waits_for_the_slowest_shard() -> None:
     shards = (step("a", 0.1, ("t0",), ("a",)), step("b", 0.4, ("t0",), ("b",)), step("join", 0.05, ("a", "b"), ("t1",)))
     work = workload(shards, {"t0": 1000, "a": 500, "b": 500, "t1": 10}, "t1")
     stages = (
-        Stage(steps=range(2), boards=("b0", "b1"), sharing="shards", shares=((0,), (1,))),
-        Stage(steps=range(2, 3), boards=("b2",)),
+        PipelineStage(steps=range(2), boards=("b0", "b1"), sharing="shards", shares=((0,), (1,))),
+        PipelineStage(steps=range(2, 3), boards=("b2",)),
     )
     made = fleet([1, 1, 1], rate=1e9, latency_s=0.0)
     found = simulate(work, made, stages, seconds=200)
@@ -161,7 +161,7 @@ def test_inputs_that_come_slowly_do_not_wait() -> None:
 
 def test_replicas_get_inputs_by_their_speed() -> None:
     """Boards of speeds 1, 2 and 4: the sum of what each does alone."""
-    stage = Stage(steps=range(1), boards=("b0", "b1", "b2"), sharing="replicas")
+    stage = PipelineStage(steps=range(1), boards=("b0", "b1", "b2"), sharing="replicas")
     found = simulate(chain([0.1], [10, 10]), fleet([4, 2, 1]), [stage], seconds=400)
     assert found.throughput_per_s == pytest.approx(10 + 5 + 2.5, rel=0.02)
     assert found.boards["b2"].served == pytest.approx(4 * found.boards["b0"].served, rel=0.05)
@@ -195,15 +195,15 @@ def test_a_slow_sender_does_not_take_a_fast_receivers_link_for_itself() -> None:
     work = workload((*shards, join), {"t0": 0, "t1": 0} | {f"p{number}": 1_000_000 for number in range(4)}, "t1")
     boards = tuple(f"b{number}" for number in range(4))
     stages = (
-        Stage(steps=range(4), boards=boards, sharing="shards", shares=((0,), (1,), (2,), (3,))),
-        Stage(steps=range(4, 5), boards=("b4",)),
+        PipelineStage(steps=range(4), boards=boards, sharing="shards", shares=((0,), (1,), (2,), (3,))),
+        PipelineStage(steps=range(4, 5), boards=("b4",)),
     )
     made = fleet([1] * 5, rate=1e6, latency_s=0.0)
-    made = replace(made, links={**made.links, (HUB, "b4"): Link(bytes_per_s=1e7, latency_s=0.0)})
+    made = replace(made, links={**made.links, (HUB, "b4"): NetworkLink(bytes_per_s=1e7, latency_s=0.0)})
     assert simulate(work, made, stages, seconds=200, chunk_bytes=1).throughput_per_s == pytest.approx(1, rel=0.02)
 
 
-def bad_stages(*stages: Stage) -> Sequence[Stage]:
+def bad_stages(*stages: PipelineStage) -> Sequence[PipelineStage]:
     return stages
 
 
@@ -211,11 +211,11 @@ def bad_stages(*stages: Stage) -> Sequence[Stage]:
     ("stages", "error"),
     [
         (bad_stages(ONE_EACH[0]), ValueError),
-        (bad_stages(ONE_EACH[0], Stage(steps=range(1, 2), boards=("b0",))), ValueError),
+        (bad_stages(ONE_EACH[0], PipelineStage(steps=range(1, 2), boards=("b0",))), ValueError),
     ],
     ids=["a step is missing", "a board is in two stages"],
 )
-def test_what_is_no_placement_is_refused(stages: Sequence[Stage], error: type[Exception]) -> None:
+def test_what_is_no_placement_is_refused(stages: Sequence[PipelineStage], error: type[Exception]) -> None:
     with pytest.raises(error):
         simulate(chain([0.1, 0.1], [1, 1, 1]), fleet([1, 1]), stages, inputs=1)
 
