@@ -12,7 +12,6 @@ from hyps.compiler.report.plots import Format, Style, render
 from tests.bench.placement_results import PLANNERS, PlacementCase, SimulatedSystem
 
 _COLOURS = dict(zip(PLANNERS, (PROCESS, OTHER, MEASURED, WEIGHTS, OPTIONAL), strict=True))
-_HATCHES = dict(zip(PLANNERS, ("", "///", "...", "", "\\\\"), strict=True))
 _WIDTH = 0.16
 
 
@@ -27,7 +26,7 @@ def placement_drawings(systems: Sequence[SimulatedSystem], kind: Format = "svg")
 
 
 def _figures(figure: Figure, system: SimulatedSystem) -> None:
-    """Bars by number of devices, a planner each: inferences a second, latency, energy with its static part hatched below."""
+    """Bars by number of devices, a planner each: inferences a second, latency, energy with a line at its static part. Bars stand in the legend's order."""
     figure.set_size_inches(10, 3.6)
     axes = figure.subplots(1, 3)
     counts = sorted({case.devices for case in system.cases})
@@ -55,7 +54,6 @@ def _bars(
             [figure(case) for case in own],
             width=_WIDTH,
             color=_COLOURS[planner],
-            hatch=_HATCHES[planner],
             edgecolor="white",
             linewidth=0.3,
             label=name,

@@ -29,9 +29,10 @@ Energy is that of one inference in a stream: static (idle power of all devices t
 computing time; as a layer's parts are steps, it cuts between them, too, which the thesis's could not."""
 _REAL = """\
 Worker processes in network namespaces, at links of {rate:.0f} Mbit/s each way; each worker has a share of a
-core. The network is {network} up to its last pooling. What the simulator needs was measured before, at full
-speed: the processor's time of each step, what handling messages and bytes takes, and the delay of a message.
-The goal is {goal:.0%}."""
+core. The network is {network} up to its last pooling. What the simulator needs was measured before: the
+processor's time of each step at full speed, and, with workers of a fifth of a core that hold the whole network
+or are cut at another place, what handling messages and bytes takes, and the delay of a message. The goal is
+{goal:.0%}."""
 _GOAL = 0.15
 
 
@@ -75,7 +76,7 @@ def _short(results: PlacementResults) -> Iterator[str]:
         for system in systems
         for one in system.stated
     )
-    yield markdown(Grid(title="", columns=("system", "factor of", "thesis", "simulated", "where"), rows=factors))
+    yield markdown(Grid(title="", columns=("system", "factor of", "thesis", "simulated", "where"), rows=factors), "---")
     yield (
         "The largest differences are with one device and with simple pipelines. The thesis's device swaps (section 4.6.2); "
         "the simulated one reads what does not fit at 22 MB/s, and computes meanwhile."

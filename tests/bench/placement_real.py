@@ -1,9 +1,10 @@
 """Predict and measure placements on real worker processes: network namespaces, links of 94 Mbit/s, shares of a core.
 
-First, what a prediction needs is measured at full speed: the processor's seconds of each step, what a worker's process
-spends on a message and on a byte, and the delay of a message. Then the simulator predicts what five placements do with
-workers of small shares, and they are run. Workers' groups weigh more than other processes: what else runs on the machine
-disturbs less. The network is VGG16 up to its last pooling, cut behind poolings: its weights are loaded in seconds.
+First, what a prediction needs is measured: the processor's seconds of each step at full speed, and with workers of a
+fifth of a core what their processes spend on a message and on a byte, and the delay of a message. Then the simulator
+predicts what five placements do with workers of small shares, and they are run. Workers' groups weigh more than other
+processes: what else runs on the machine disturbs less. The network is VGG16 up to its last pooling, cut behind poolings:
+its weights are loaded in seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ _WEIGHT, _PERIOD_US = 200_000, 10_000
 #: Of tensors of a megabyte, which go in sixteen chunks.
 _CHUNK_BYTES = 1 << 16
 _MEMORY = "300MB"
-_WARM, _PROFILED, _CALIBRATED, _ALONE, _STREAMED = 3, 15, 20, 5, 24
+#: The share of a core of workers that calibrate: a fast worker wakes up for every chunk, a slow one finds several.
+_SHARE = 0.2
+_WARM, _PROFILED, _CALIBRATED, _ALONE, _STREAMED = 3, 15, 16, 5, 24
 #: Shares of a core, and the poolings behind which to cut.
 CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "one worker": ((0.2,), (5,)),
@@ -70,7 +73,7 @@ CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Measured at full speed: the processor's seconds of each step, of a message, and of a byte; the delay of a message."""
+    """The processor's seconds of each step, of a message, and of a byte; the delay of a message."""
 
     step_s: tuple[float, ...]
     message_s: float
@@ -154,13 +157,13 @@ def _cluster(folder: Path, bundle: Path, runs: Runs, shares: Sequence[float]) ->
 
 
 def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[float, ...]) -> Calibration:
-    """Run one worker, and two with an early cut, at full speed; fit what their processes take besides the steps."""
+    """Run one worker, and two with an early cut; fit what their processes take besides the steps."""
     (image,) = random_inputs(manifest, 1)
     moved, overhead, delays = [], [], []
     for number, cuts in enumerate(((5,), (1, 5))):
         runs = _runs(manifest, cuts)
         place.say(f"real: calibration with {len(runs)} workers")
-        with _cluster(place.folder / f"calibration-{number}", bundle, runs, [4.0] * len(runs)) as boards:
+        with _cluster(place.folder / f"calibration-{number}", bundle, runs, [_SHARE] * len(runs)) as boards:
             with closing(boards.engine()) as engine:
                 for _ in range(_WARM):
                     run_one(engine, image)
@@ -182,7 +185,7 @@ def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[fl
     found = []
     for runs, measured in delays:
         predicted = simulate(
-            *_problem(manifest, fitted, runs, [1.0] * len(runs), alone=True), inputs=1, chunk_bytes=_CHUNK_BYTES
+            *_problem(manifest, fitted, runs, [_SHARE] * len(runs), alone=True), inputs=1, chunk_bytes=_CHUNK_BYTES
         )
         found.append((measured - predicted.latency_mean_s) / (2 * len(runs)))
     return replace(fitted, delay_s=max(0.0, float(statistics.mean(found))))
