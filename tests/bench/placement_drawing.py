@@ -26,7 +26,7 @@ def placement_drawings(systems: Sequence[SimulatedSystem], kind: Format = "svg")
 
 
 def _figures(figure: Figure, system: SimulatedSystem) -> None:
-    """Bars by number of devices, a planner each: inferences a second, latency, energy with a line at its static part. Bars stand in the legend's order."""
+    """Bars by number of devices, planners in the legend's order: throughput, latency, energy with a line at its static part."""
     figure.set_size_inches(10, 3.6)
     axes = figure.subplots(1, 3)
     counts = sorted({case.devices for case in system.cases})
@@ -74,6 +74,7 @@ def _queues(figure: Figure, system: SimulatedSystem) -> None:
             axis.bar(range(len(shares)), shares, color=WEIGHTS)
             axis.set_title(f"{case.devices} devices: {name}", fontsize=8.5)
             axis.set_ylim(0, 1.05)
+            axis.set_xticks((0, 5, 10))
         for axis in row[len(case.queues) :]:
             axis.set_visible(False)
     figure.supxlabel("inputs in the queue", fontsize=9)
