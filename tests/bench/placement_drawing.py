@@ -26,7 +26,7 @@ def placement_drawings(systems: Sequence[SimulatedSystem], kind: Format = "svg")
 
 
 def _figures(figure: Figure, system: SimulatedSystem) -> None:
-    """Bars by number of devices, planners in the legend's order: throughput, latency, energy with a line at its static part."""
+    """Bars by number of devices, planners in the legend's order; a line in each bar of energy is its static part."""
     figure.set_size_inches(10, 3.6)
     axes = figure.subplots(1, 3)
     counts = sorted({case.devices for case in system.cases})
