@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from hyps.runtime.cluster.planning.comparison import PlanRow
 from hyps.runtime.cluster.planning.evaluation import Evaluation
-from hyps.runtime.cluster.planning.problem import PipelineStage, Workload
+from hyps.runtime.cluster.planning.problem import Workload
 from hyps.runtime.cluster.planning.reasons import seconds_text
+from hyps.runtime.terminal.console import prose
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
@@ -72,13 +74,10 @@ def _summary(row: PlanRow, has_planner: bool) -> list[str]:
 
 
 def _stages(workload: Workload, row: PlanRow) -> Iterator[str]:
-    columns = (Column("stage", numeric=True), Column("steps"), Column("on"), Column("because"))
-    yield from table(columns, (_stage(workload, number, stage) for number, stage in enumerate(row.stages)))
-
-
-def _stage(workload: Workload, number: int, stage: PipelineStage) -> list[str]:
-    first, last = workload.steps[stage.steps.start].name, workload.steps[stage.steps.stop - 1].name
-    return [str(number), first if first == last else f"{first} to {last}", ", ".join(stage.boards), stage.reason]
+    for number, stage in enumerate(row.stages):
+        first, last = workload.steps[stage.steps.start].name, workload.steps[stage.steps.stop - 1].name
+        steps = first if first == last else f"{first} to {last}"
+        yield from prose(f"stage {number} on {', '.join(stage.boards)}: {steps}; {stage.reason}", sys.stdout)
 
 
 def _boards(figures: Evaluation) -> Iterator[str]:

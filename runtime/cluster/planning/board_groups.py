@@ -43,6 +43,23 @@ def is_star(fleet: Fleet) -> bool:
     return not fleet.shared_links and all(HUB in pair for pair in fleet.links)
 
 
+def relaxed_star(fleet: Fleet) -> Fleet:
+    """Return a star on which no placement takes longer than on the fleet: for lower bounds.
+
+    It has no shared links. A board with links to others receives all by its best link, and sends in no time.
+    """
+    best = {pair: each for pair, each in fleet.links.items() if HUB in pair}
+    for (sender, receiver), pair in fleet.links.items():
+        if HUB in (sender, receiver):
+            continue
+        down = best[HUB, receiver]
+        best[HUB, receiver] = NetworkLink(
+            bytes_per_s=max(down.bytes_per_s, pair.bytes_per_s), latency_s=min(down.latency_s, pair.latency_s)
+        )
+        best[sender, HUB] = NetworkLink(bytes_per_s=np.inf, latency_s=0.0)
+    return Fleet(boards=fleet.boards, links=best, hub_watts=fleet.hub_watts)
+
+
 def board_groups(fleet: Fleet) -> tuple[BoardGroup, ...]:
     """Return the groups of a fleet's boards, in the order of their first boards."""
     found: dict[object, list[Board]] = {}

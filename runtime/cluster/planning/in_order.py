@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup, Costs, RunTable
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 
 
@@ -20,8 +20,11 @@ def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: in
     best = np.full(table.count + 1, np.inf)
     best[0] = 0.0
     starts: list[NDArray[np.int64]] = []
+    known: dict[str, Costs] = {}
     for group, _ in boards:
-        joined = best[: table.count, None] + table.costs(group).latency_s
+        name = group.sample.name
+        known[name] = known[name] if name in known else table.costs(group).latency_s
+        joined = best[: table.count, None] + known[name]
         chosen = joined.argmin(0)
         cost = joined[chosen, np.arange(table.count + 1)]
         starts.append(np.where(cost < best, chosen, -1))

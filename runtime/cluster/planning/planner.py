@@ -1,8 +1,10 @@
 """Plan placements on up to so many boards: exactly where that is tractable, else by heuristics with a bound.
 
 Exact (`hyps.runtime.cluster.planning.optimal`): a star of few groups of boards and at most 150 steps, so that the dynamic
-program's table is small. Else (many groups, links between boards, shared links) the best of several heuristics' placements,
-Algorithm 1's and the simple pipeline's among them, is improved by small changes, and the gap to a lower bound is stated.
+program's table is small. A fleet with shared links, or with links between boards, is relaxed to a star that is no slower:
+the star's best placement is a lower bound, and the best of the fleet where it reaches that. Else the best of several
+heuristics' placements, Algorithm 1's and the simple pipeline's among them, is improved by small changes, and the gap to the
+bound is stated.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hyps.runtime.cluster.planning.algorithm1 import task_assignment
-from hyps.runtime.cluster.planning.board_groups import MOST_EXACT_STEPS, BoardGroup, RunTable, board_groups, is_star
+from hyps.runtime.cluster.planning.board_groups import (
+    MOST_EXACT_STEPS,
+    BoardGroup,
+    RunTable,
+    board_groups,
+    is_star,
+    relaxed_star,
+)
 from hyps.runtime.cluster.planning.bounds import lower_bound
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.greedy import GreedyPlanner
@@ -35,6 +44,8 @@ _MOST_ENTRIES, _MOST_COMPARED = 4e6, 1.5e8
 _TRIES = 20_000
 #: The boards that the heuristic for latency looks at: few steps are worth sending on.
 _LATENCY_BOARDS = 8
+#: A placement reaches a bound if it is no more than rounding above it.
+_REACHED = 1 + 1e-9
 
 KEYS: dict[Objective, Callable[[Evaluation], Key]] = {
     "throughput": lambda figures: (figures.period_s, figures.latency_s, figures.crossing_bytes),
@@ -93,42 +104,52 @@ class PlacementPlanner:
         self._table = RunTable(workload)
         self._known = KnownCosts(workload)
         self._groups = board_groups(fleet)
+        self._star = fleet if is_star(fleet) else relaxed_star(fleet)
         self._class_seconds: dict[str, float] = {}
 
     def plan(self, objective: Objective, count: int) -> PlannedPlacement:
         """Return the best placement on at most ``count`` boards. Raises `BudgetError` if none is found."""
         count = min(count, self._most_boards)
-        exact = self._exact if is_star(self.fleet) and self._exact and self._is_complete else None
-        stages = exact.best(objective, count) if exact else self._heuristic(objective, count)
-        is_exact = exact is not None
+        bound = lower_bound(self.workload, self.fleet, objective, count)
+        stages = self._exact.best(objective, count) if self._exact else None
+        if stages and self._is_complete:
+            bound = max(bound, KEYS[objective](self._evaluated(self._star, stages))[0])
         figures = self.figures(stages) if stages else None
+        if figures is None or KEYS[objective](figures)[0] > bound * _REACHED:
+            stages = self._heuristic(objective, count, bound)
+            figures = self.figures(stages) if stages else None
         if stages is None or figures is None:
             raise BudgetError(f"no placement on {count} boards is found: no board has a time for all steps that fit it")
         reached = KEYS[objective](figures)[0]
-        bound = reached if is_exact else min(reached, lower_bound(self.workload, self.fleet, objective, count))
-        return PlannedPlacement(stages=stages, evaluation=figures, is_exact=is_exact, bound=bound)
+        return PlannedPlacement(
+            stages=stages, evaluation=figures, is_exact=reached <= bound * _REACHED, bound=min(bound, reached)
+        )
 
     def figures(self, stages: Stages) -> Evaluation | None:
         """Return a placement's figures with the boards that it uses, or None if a step does not fit."""
         try:
-            return evaluate(self.workload, used_fleet(self.fleet, stages), stages, self._known)
+            return self._evaluated(self.fleet, stages)
         except BudgetError:
             return None
+
+    def _evaluated(self, fleet: Fleet, stages: Stages) -> Evaluation:
+        return evaluate(self.workload, used_fleet(fleet, stages), stages, self._known)
 
     @cached_property
     def _exact(self) -> ExactPlanner | None:
         """The dynamic program, or None where its table would be too large."""
-        limits = tuple(min(len(group.boards), self._most_boards) for group in self._groups)
+        groups = board_groups(self._star)
+        limits = tuple(min(len(group.boards), self._most_boards) for group in groups)
         steps = len(self.workload.steps)
         entries = math.prod(limit + 1 for limit in limits) * steps**2
         compared = math.prod((limit + 1) * (limit + 2) // 2 for limit in limits) * steps**2
         if steps > MOST_EXACT_STEPS or entries > _MOST_ENTRIES or compared > _MOST_COMPARED:
             return None
-        options = StageOptions(self._table, self._groups, limits, self._most_boards)
+        options = StageOptions(self._table, groups, limits, self._most_boards)
         self._is_complete = options.is_complete
         return ExactPlanner(options, self.fleet.hub_watts)
 
-    def _heuristic(self, objective: Objective, count: int) -> Stages | None:
+    def _heuristic(self, objective: Objective, count: int, bound: float) -> Stages | None:
         key = KEYS[objective]
         found = [
             (key(figures), stages) for stages in self._candidates(objective, count) if (figures := self.figures(stages))
@@ -136,7 +157,7 @@ class PlacementPlanner:
         if not found:
             return None
         reached, best = min(found, key=lambda each: each[0])
-        if reached[0] <= lower_bound(self.workload, self.fleet, objective, count) * (1 + 1e-6):
+        if reached[0] <= bound * (1 + 1e-6):
             return best
         tries = _TRIES // (len(self.workload.steps) + len(self.fleet.boards)) - 20
         return improved(best, self.fleet, self.figures, key, count, tries) if tries > 0 else best
@@ -151,7 +172,9 @@ class PlacementPlanner:
                 bound_s = lower_bound(self.workload, self.fleet, "throughput", each)
                 if stages := GreedyPlanner(self._table, groups).best(each, bound_s):
                     yield stages
-            if objective != "throughput" and (stages := least_latency(self._table, groups[:_LATENCY_BOARDS], count)):
+            if objective != "throughput" and (
+                stages := least_latency(self._table, groups[:_LATENCY_BOARDS], min(count, _LATENCY_BOARDS))
+            ):
                 yield stages
         alone = sorted(self._groups, key=self._seconds)[:_LATENCY_BOARDS] if objective != "throughput" else []
         for group in alone:

@@ -51,7 +51,7 @@ def quality(planned: PlannedPlacement, reached: float) -> str:
     if planned.is_exact:
         return "no placement is better"
     gap = reached / planned.bound - 1 if planned.bound > 0 else float("inf")
-    return f"found by heuristics, at most {gap:.1%} from the best"
+    return f"by heuristics, within {max(gap, 0.001):.1%} of the best"
 
 
 def seconds_text(seconds: float) -> str:

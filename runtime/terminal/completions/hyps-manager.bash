@@ -5,9 +5,10 @@
 #    source ~/.local/share/bash_completion/hyps-manager
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hyps_manager_subparsers=(serve init-hub add-worker add-client add-viewer status)
+_shtab_hyps_manager_subparsers=(serve plan init-hub add-worker add-client add-viewer status)
 
 _shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --workers --lease --replicas --vote --safe --compress --listen --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_plan_option_strings=(-h --help --boards --max --objective --compare --json --csv -q --quiet -v --verbose)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
@@ -22,6 +23,8 @@ _shtab_hyps_manager_serve___tls_cert_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___tls_key_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___library_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_manager_plan_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_manager_plan___boards_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_init_hub_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_worker___hub_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_client___hub_dir_COMPGEN=_shtab_compgen_dirs
@@ -34,7 +37,8 @@ _shtab_hyps_manager___tls_key_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___library_COMPGEN=_shtab_compgen_dirs
 
-_shtab_hyps_manager_pos_0_choices=(serve init-hub add-worker add-client add-viewer status)
+_shtab_hyps_manager_plan___objective_choices=(throughput latency energy)
+_shtab_hyps_manager_pos_0_choices=(serve plan init-hub add-worker add-client add-viewer status)
 _shtab_hyps_manager___show_completion_choices=(bash zsh fish)
 
 _shtab_hyps_manager_serve__h_nargs=0
@@ -45,6 +49,15 @@ _shtab_hyps_manager_serve__v_nargs=0
 _shtab_hyps_manager_serve___verbose_nargs=0
 _shtab_hyps_manager_serve___compress_nargs=0
 _shtab_hyps_manager_serve___web_nargs='?'
+_shtab_hyps_manager_plan__h_nargs=0
+_shtab_hyps_manager_plan___help_nargs=0
+_shtab_hyps_manager_plan___compare_nargs=0
+_shtab_hyps_manager_plan___json_nargs=0
+_shtab_hyps_manager_plan___csv_nargs=0
+_shtab_hyps_manager_plan__q_nargs=0
+_shtab_hyps_manager_plan___quiet_nargs=0
+_shtab_hyps_manager_plan__v_nargs=0
+_shtab_hyps_manager_plan___verbose_nargs=0
 _shtab_hyps_manager_init_hub__h_nargs=0
 _shtab_hyps_manager_init_hub___help_nargs=0
 _shtab_hyps_manager_init_hub__q_nargs=0

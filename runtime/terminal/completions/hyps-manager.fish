@@ -50,8 +50,8 @@ function _shtab_hyps_manager_using
   test "$_shtab_hyps_manager_cmdpath" = "$argv"
 end
 
-set -g _shtab_hyps_manager_commands serve init-hub add-worker add-client add-viewer status
-set -g _shtab_hyps_manager_opts_with_value --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --port --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --web --workers
+set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --max --objective --port --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --web --workers
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -104,6 +104,17 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l input-limit -x 
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l build-memory -x -d 'for compiling (default 4GiB)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l build-seconds -x -d 'seconds for compiling (default 900)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve; and test $_shtab_hyps_manager_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"'; not needed with --web'
+complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a plan -d 'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s h -l help -d 'show this help message and exit'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__fish_complete_path (commandline -ct))" -d 'the file (TOML) that describes boards and links'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l max -x -d 'plan for up to N boards (default: all of the file, at most 16)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l objective -xka "throughput latency energy" -d 'what is best: most inferences a second, least seconds or least joules of one (default: throughput)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l compare -d 'show Hadidi'"'"'s Algorithm 1 and a simple pipeline beside our placement'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l json -d 'print the placements as JSON'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l csv -d 'print a line of comma-separated values for each placement'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s v -l verbose -d 'accepted for uniformity; reports nothing more'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan; and test $_shtab_hyps_manager_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
 complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a init-hub -d 'write a complete configuration for a hub (Mosquitto)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using init-hub' -s h -l help -d 'show this help message and exit'
 complete -c hyps-manager -n '_shtab_hyps_manager_using init-hub' -l host -x -d 'a name or address by which devices reach the hub (repeatable; default: this machine'"'"'s name)'

@@ -14,6 +14,7 @@ _shtab_hyps_manager_commands() {
     add-viewer:'Print a join file for a user of '"'"'hyps-manager status'"'"'; it holds a secret.'
     add-worker:'Print a join file for a device that will run partitions; it holds a secret.'
     init-hub:'write a complete configuration for a hub (Mosquitto)'
+    plan:'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
     serve:'serve a bundle to clients; '"'"'hyps-manager DIR'"'"' is the same'
     status:'show workers, placements, queues and rates'
   )
@@ -96,6 +97,22 @@ _shtab_hyps_manager_init_hub_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hyps_manager_init_hub_defaults_added=0
 
+_shtab_hyps_manager_plan_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--boards[the file (TOML) that describes boards and links]:FILE:_files"
+  "--max[plan for up to N boards (default\: all of the file, at most 16)]:N:"
+  "--objective[what is best\: most inferences a second, least seconds or least joules of one (default\: throughput)]:objective:(throughput latency energy)"
+  "--compare[show Hadidi\'s Algorithm 1 and a simple pipeline beside our placement]"
+  "--json[print the placements as JSON]"
+  "--csv[print a line of comma-separated values for each placement]"
+  {-q,--quiet}"[print the result and errors alone]"
+  {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
+  ":the bundle\'s folder, made by \'hypsc compile\':_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hyps_manager_plan_defaults_added=0
+
 _shtab_hyps_manager_serve_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hub[the hub\'s address\: mqtt\:\/\/HOST\:PORT, or mqtts\:\/\/ for TLS]:URL:"
@@ -161,6 +178,7 @@ _shtab_hyps_manager() {
         add-viewer) _arguments -C -s $_shtab_hyps_manager_add_viewer_options ;;
         add-worker) _arguments -C -s $_shtab_hyps_manager_add_worker_options ;;
         init-hub) _arguments -C -s $_shtab_hyps_manager_init_hub_options ;;
+        plan) _arguments -C -s $_shtab_hyps_manager_plan_options ;;
         serve) _arguments -C -s $_shtab_hyps_manager_serve_options ;;
         status) _arguments -C -s $_shtab_hyps_manager_status_options ;;
         *) _arguments -C -s ${(M)_shtab_hyps_manager_options:#*\[*} '*:input:_files' ;;

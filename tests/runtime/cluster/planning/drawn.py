@@ -61,7 +61,8 @@ def drawn_fleet(random_: random.Random, boards: int, classes: int, *, pairs: boo
         )
         for _ in range(classes)
     ]
-    made, links = [], {}
+    made: list[Board] = []
+    links: dict[tuple[str, str], NetworkLink] = {}
     for number in range(boards):
         kind, up, down = random_.choice(kinds)
         name = f"b{number}"
