@@ -1,6 +1,6 @@
 """Group the boards that no planner needs to tell apart, and compute what every run of steps costs each group at once.
 
-Costs are arrays with an entry [start, stop] for each run, infinite where the run does not fit. They agree with
+CostArray are arrays with an entry [start, stop] for each run, infinite where the run does not fit. They agree with
 `hyps.runtime.cluster.planning.evaluation` for a *star*: a fleet without links between boards and without shared links.
 """
 
@@ -21,7 +21,7 @@ from hyps.runtime.cluster.planning.transfers import LEAST_S, link
 #: The most steps for which it is computed exactly which weights stay, instead of by their sum.
 MOST_EXACT_STEPS = 150
 
-Costs = NDArray[np.float64]
+CostArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,9 @@ def board_groups(fleet: Fleet) -> tuple[BoardGroup, ...]:
 class RunCosts:
     """The costs of all runs for one group: seconds between inputs, seconds of one input, and dynamic joules."""
 
-    period_s: Costs
-    latency_s: Costs
-    dynamic_j: Costs
+    period_s: CostArray
+    latency_s: CostArray
+    dynamic_j: CostArray
 
 
 class RunTable:
@@ -89,8 +89,8 @@ class RunTable:
         self.workload = workload
         self.uses: Mapping[str, TensorUse] = tensor_uses(workload)
         self.count = len(workload.steps)
-        self._services: dict[object, Costs] = {}
-        self._ends: dict[str, Costs] = {}
+        self._services: dict[object, CostArray] = {}
+        self._ends: dict[str, CostArray] = {}
 
     @cached_property
     def crossing(self) -> RunBytes:
@@ -98,17 +98,17 @@ class RunTable:
         return run_bytes(self.workload, self.uses)
 
     @cached_property
-    def weights(self) -> Costs:
+    def weights(self) -> CostArray:
         """The weight bytes of every run."""
         return self._sums([step.weight_bytes for step in self.workload.steps])
 
     @cached_property
-    def working(self) -> Costs:
+    def working(self) -> CostArray:
         """The most working bytes of a step of every run."""
         return self._maxima([step.working_bytes for step in self.workload.steps])
 
     @cached_property
-    def alone(self) -> Costs:
+    def alone(self) -> CostArray:
         """The most bytes that a step of every run needs with its weights."""
         return self._maxima([step.working_bytes + step.weight_bytes for step in self.workload.steps])
 
@@ -124,7 +124,7 @@ class RunTable:
             dynamic_j=(group.sample.busy_watts - group.sample.idle_watts) * np.where(np.isfinite(service), service, 0.0),
         )
 
-    def period_row(self, group: BoardGroup, start: int, most_s: float) -> Costs:
+    def period_row(self, group: BoardGroup, start: int, most_s: float) -> CostArray:
         """Return the periods of runs of 1, 2, ... steps from ``start`` on, that compute no longer than ``most_s``."""
         board, ends = group.sample, self._seconds(group.sample.board_class)
         stop = int(np.searchsorted(ends, ends[start] + most_s, side="right"))
@@ -136,24 +136,24 @@ class RunTable:
         moving = np.maximum(
             self.crossing.inputs[row] / group.down.bytes_per_s, self.crossing.outputs[row] / group.up.bytes_per_s
         )
-        period: Costs = np.where(alone <= board.memory_bytes, np.maximum(np.maximum(service, moving), LEAST_S), np.inf)
+        period: CostArray = np.where(alone <= board.memory_bytes, np.maximum(np.maximum(service, moving), LEAST_S), np.inf)
         return period
 
-    def _seconds(self, name: str) -> Costs:
+    def _seconds(self, name: str) -> CostArray:
         """Return the seconds that a class computes the first steps, by their number; infinite from the first without."""
         if name not in self._ends:
             values = [step.seconds.get(name, np.inf) for step in self.workload.steps]
             self._ends[name] = np.concatenate([[0.0], np.cumsum(values)])
         return self._ends[name]
 
-    def service_s(self, board: Board) -> Costs:
+    def service_s(self, board: Board) -> CostArray:
         """Return the seconds that a board works on one input, for every run; infinite where a run does not fit."""
         key = (board.board_class, board.memory_bytes, board.storage_bytes_per_s)
         if key not in self._services:
             self._services[key] = self._service_s(board)
         return self._services[key]
 
-    def _service_s(self, board: Board) -> Costs:
+    def _service_s(self, board: Board) -> CostArray:
         steps = self.workload.steps
         seconds = self._sums([step.seconds.get(board.board_class, np.inf) for step in steps])
         room = board.memory_bytes - self.working - self.workload.sessions_bytes
@@ -163,9 +163,9 @@ class RunTable:
         service[np.isnan(service)] = np.inf
         return service
 
-    def _streamed(self, board: Board) -> Costs:
+    def _streamed(self, board: Board) -> CostArray:
         """Return the weight bytes that do not stay, where not all do: exactly for few steps, else by their sum."""
-        streamed: Costs = np.maximum(0, self.weights - np.maximum(0, board.memory_bytes - self.alone))
+        streamed: CostArray = np.maximum(0, self.weights - np.maximum(0, board.memory_bytes - self.alone))
         if self.count > MOST_EXACT_STEPS:
             return streamed
         is_runnable = [board.board_class in step.seconds and step_fits(step, board) for step in self.workload.steps]
@@ -177,7 +177,7 @@ class RunTable:
                     streamed[start, stop] = hold(self.workload, range(start, stop), board).streamed_bytes
         return streamed
 
-    def _sums(self, values: Sequence[float]) -> Costs:
+    def _sums(self, values: Sequence[float]) -> CostArray:
         finite = np.where(np.isfinite(values), values, 0.0)
         ends = np.concatenate([[0.0], np.cumsum(finite)])
         missing = np.concatenate([[0], np.cumsum(~np.isfinite(values))])
@@ -185,11 +185,11 @@ class RunTable:
         sums[(missing[None, :] - missing[:-1, None]) > 0] = np.inf
         return self._runs_only(sums)
 
-    def _maxima(self, values: Sequence[float]) -> Costs:
+    def _maxima(self, values: Sequence[float]) -> CostArray:
         grid = np.broadcast_to(np.concatenate([[0.0], np.asarray(values, float)]), (self.count, self.count + 1)).copy()
         grid[np.arange(self.count + 1)[None, :] <= np.arange(self.count)[:, None]] = 0.0
         return self._runs_only(np.maximum.accumulate(grid, 1))
 
-    def _runs_only(self, costs: Costs) -> Costs:
+    def _runs_only(self, costs: CostArray) -> CostArray:
         costs[np.arange(self.count + 1)[None, :] <= np.arange(self.count)[:, None]] = np.inf
         return costs

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hyps.runtime.cluster.planning.holding import step_fits
 from hyps.runtime.cluster.planning.optimal import Objective
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Workload
 from hyps.runtime.cluster.planning.transfers import LEAST_S
@@ -42,26 +44,38 @@ def _kinds(fleet: Fleet) -> list[Board]:
     return list({(board.board_class, board.busy_watts - board.idle_watts): board for board in fleet.boards}.values())
 
 
+def _step_seconds(workload: Workload, fleet: Fleet) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Return the seconds of every step by class and memory of boards; infinite where a step does not fit."""
+    kinds = {(board.board_class, board.memory_bytes): board for board in fleet.boards}
+    return {
+        kind: np.array(
+            [
+                max(step.seconds.get(board.board_class, np.inf), LEAST_S) if step_fits(step, board) else np.inf
+                for step in workload.steps
+            ]
+        )
+        for kind, board in kinds.items()
+    }
+
+
 def _period_s(workload: Workload, fleet: Fleet, most_boards: int) -> float:
-    classes = sorted({board.board_class for board in fleet.boards})
-    seconds = np.array([[max(step.seconds.get(name, np.inf), LEAST_S) for step in workload.steps] for name in classes])
-    finite = np.where(np.isfinite(seconds), seconds, np.nan)
+    seconds = _step_seconds(workload, fleet)
     best = 0.0
-    for weights in (*finite, np.nanmin(finite, axis=0)):
+    for weights in (*seconds.values(), np.min([*seconds.values()], axis=0)):
         usable = np.where(np.isfinite(weights), weights, 0.0)
-        rates = dict(zip(classes, (usable / seconds).max(axis=1), strict=True))
-        total = sum(sorted((float(rates[board.board_class]) for board in fleet.boards), reverse=True)[:most_boards])
+        rates = {kind: float((usable / each).max()) for kind, each in seconds.items()}
+        every = sorted((rates[board.board_class, board.memory_bytes] for board in fleet.boards), reverse=True)
+        total = sum(every[:most_boards])
         best = max(best, float(usable.sum()) / total if total else 0.0)
     return best
 
 
 def _latency_s(workload: Workload, fleet: Fleet) -> float:
     """Return the longest path through the steps at their fastest, between the fastest links."""
-    classes = {board.board_class for board in fleet.boards}
+    least = np.min([*_step_seconds(workload, fleet).values()], axis=0)
     ready: dict[str, float] = dict.fromkeys(workload.inputs, 0.0)
-    for step in workload.steps:
-        ends = max((ready.get(name, 0.0) for name in step.inputs), default=0.0)
-        ends += min((step.seconds[name] for name in classes if name in step.seconds), default=0.0)
+    for step, seconds in zip(workload.steps, least, strict=True):
+        ends = max((ready.get(name, 0.0) for name in step.inputs), default=0.0) + float(seconds)
         ready |= dict.fromkeys(step.outputs, ends)
     return max(ready.get(name, 0.0) for name in workload.outputs) + _ends_s(workload, fleet)
 

@@ -62,5 +62,5 @@ def _row(planner: PlacementPlanner, count: int, name: str, stages: Stages) -> Pl
         planner=name,
         stages=with_reasons(stages, figures) if figures else (),
         evaluation=figures,
-        remark="" if figures else "a step does not fit the board that it is on",
+        remark="" if figures else "a step does not fit its board",
     )

@@ -12,14 +12,14 @@ from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages
 #: The numbers of steps by which the border between two stages moves.
 _SHIFTS = (1, -1, 2, -2, 4, -4, 8, -8)
 
-Key = tuple[float, ...]
+ObjectiveKey = tuple[float, ...]
 
 
 def improved(
     stages: Stages,
     fleet: Fleet,
     evaluated: Callable[[Stages], Evaluation | None],
-    key: Callable[[Evaluation], Key],
+    key: Callable[[Evaluation], ObjectiveKey],
     most_boards: int,
     most_tries: int,
 ) -> Stages:

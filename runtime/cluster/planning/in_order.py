@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, Costs, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup, CostArray, RunTable
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 
 
@@ -20,7 +20,7 @@ def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: in
     best = np.full(table.count + 1, np.inf)
     best[0] = 0.0
     starts: list[NDArray[np.int64]] = []
-    known: dict[str, Costs] = {}
+    known: dict[str, CostArray] = {}
     for group, _ in boards:
         name = group.sample.name
         known[name] = known[name] if name in known else table.costs(group).latency_s

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from hyps.runtime.cluster.planning.board_groups import Costs
+from hyps.runtime.cluster.planning.board_groups import CostArray
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.cluster.planning.stage_options import ShardedStage, StageOptions
 
@@ -36,7 +36,7 @@ _TIE = 1e-10
 class _Stages:
     """The cheapest stage of every (choice, start, stop) under a limit, and the shards that are cheaper than replicas."""
 
-    costs: Costs
+    costs: CostArray
     sharded: dict[tuple[int, int, int], ShardedStage]
 
 
@@ -54,7 +54,7 @@ class ExactPlanner:
             self._before.append(([places[each] for each in before], [places[each] for each in last]))
         finite = options.nbytes[np.isfinite(options.nbytes)]
         self._byte_cost = _TIE / max(float(finite.max(initial=1.0)) * self._count, 1.0)
-        self._cheapest: dict[tuple[bool, float], Costs] = {}
+        self._cheapest: dict[tuple[bool, float], CostArray] = {}
 
     def best(self, objective: Objective, most_boards: int) -> Stages | None:
         """Return the best placement on at most this many boards, or None if there is none."""
@@ -76,7 +76,7 @@ class ExactPlanner:
         return self._trace(place, limit, energy=energy)
 
     @property
-    def _smallest_periods(self) -> Costs:
+    def _smallest_periods(self) -> CostArray:
         """The smallest period by (choice of boards, number of steps)."""
         if (True, -1.0) not in self._cheapest:
             stages = self._options.period_s.copy()
@@ -86,7 +86,7 @@ class ExactPlanner:
             self._cheapest[True, -1.0] = self._solve(stages, np.maximum)
         return self._cheapest[True, -1.0]
 
-    def _costs(self, limit: float, *, energy: bool) -> Costs:
+    def _costs(self, limit: float, *, energy: bool) -> CostArray:
         """Return the least latency, or energy, by (choice of boards, steps), of stages with periods up to a limit."""
         if (energy, limit) not in self._cheapest:
             self._cheapest[energy, limit] = self._solve(self._stages(limit, energy=energy).costs, np.add)
@@ -105,7 +105,7 @@ class ExactPlanner:
                 cheaper[key] = each
         return _Stages(costs=costs, sharded=cheaper)
 
-    def _solve(self, stages: Costs, join: np.ufunc) -> Costs:
+    def _solve(self, stages: CostArray, join: np.ufunc) -> CostArray:
         """Return the least joined costs of stages that hold the first steps, by (choice of boards, number of steps)."""
         best = np.full((len(self._options.choices), self._count + 1), np.inf)
         best[0, 0] = 0.0

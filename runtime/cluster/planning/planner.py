@@ -28,7 +28,7 @@ from hyps.runtime.cluster.planning.bounds import lower_bound
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.greedy import GreedyPlanner
 from hyps.runtime.cluster.planning.holding import step_fits
-from hyps.runtime.cluster.planning.improvement import Key, improved
+from hyps.runtime.cluster.planning.improvement import ObjectiveKey, improved
 from hyps.runtime.cluster.planning.in_order import least_latency
 from hyps.runtime.cluster.planning.optimal import ExactPlanner, Objective
 from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
@@ -47,7 +47,7 @@ _LATENCY_BOARDS = 8
 #: A placement reaches a bound if it is no more than rounding above it.
 _REACHED = 1 + 1e-9
 
-KEYS: dict[Objective, Callable[[Evaluation], Key]] = {
+KEYS: dict[Objective, Callable[[Evaluation], ObjectiveKey]] = {
     "throughput": lambda figures: (figures.period_s, figures.latency_s, figures.crossing_bytes),
     "latency": lambda figures: (figures.latency_s, figures.crossing_bytes),
     "energy": lambda figures: (figures.energy_j, figures.latency_s),

@@ -50,8 +50,7 @@ def quality(planned: PlannedPlacement, reached: float) -> str:
     """Return in words how good a placement is, whose objective is ``reached``."""
     if planned.is_exact:
         return "no placement is better"
-    gap = reached / planned.bound - 1 if planned.bound > 0 else float("inf")
-    return f"by heuristics, within {max(gap, 0.001):.1%} of the best"
+    return f"within {max(1 - planned.bound / reached, 0.001):.1%} of the best"
 
 
 def seconds_text(seconds: float) -> str:

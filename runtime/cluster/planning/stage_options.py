@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, Costs, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup, CostArray, RunTable
 from hyps.runtime.cluster.planning.crossing import crossing
 from hyps.runtime.cluster.planning.holding import hold
 from hyps.runtime.cluster.planning.shares import ParallelRun, Shares, parallel_runs, ways_to_share, widest_runs
@@ -71,7 +71,7 @@ class StageOptions:
         self.table, self.groups = table, groups
         ranges = [range(limit + 1) for limit in limits]
         self.choices: list[BoardCounts] = [counts for counts in itertools.product(*ranges) if sum(counts) <= most_boards]
-        self.nbytes: Costs = table.crossing.inputs + table.crossing.outputs
+        self.nbytes: CostArray = table.crossing.inputs + table.crossing.outputs
         costs = [table.costs(group) for group in groups]
         shape = (len(self.choices), table.count, table.count + 1)
         self.period_s, self.latency_s, self.dynamic_j = (np.full(shape, np.inf) for _ in range(3))

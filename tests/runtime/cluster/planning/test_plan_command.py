@@ -88,7 +88,7 @@ def test_no_network_library_is_loaded(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"90 MB"', '"20 MB"', "and the largest board, pi3-1, has 20.0 MB: "),
+        ('"130 MB"', '"20 MB"', "and the largest board, pi3-1, has 20.0 MB: "),
         ('"22 MB/s"', '"22 parsecs"', "storage = '22 parsecs' is no number with a unit of"),
     ],
 )
