@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -228,3 +229,19 @@ def test_a_missing_link_and_a_step_that_does_not_fit_are_refused() -> None:
         simulate(work, fleet([1], memory_bytes=1000), ONE_EACH[:1], inputs=1)
     with pytest.raises(ValueError, match="say seconds or inputs"):
         simulate(work, made, ONE_EACH[:1])
+
+
+def test_memory_does_not_grow_with_the_number_of_inputs() -> None:
+    """Replicas of unequal speed overtake each other all the time, and services jitter."""
+    stages = [
+        PipelineStage(steps=range(1), boards=("b0", "b1", "b2"), sharing="replicas"),
+        PipelineStage(steps=range(1, 2), boards=("b3",)),
+    ]
+    case = chain([0.1, 0.05], [10, 10, 10]), fleet([1, 2, 4, 1]), stages
+    peaks = []
+    for inputs in (500, 5000):
+        tracemalloc.start()
+        simulate(*case, inputs=inputs, jitter=0.2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
