@@ -31,8 +31,9 @@ _REAL = """\
 Worker processes in network namespaces, at links of {rate:.0f} Mbit/s each way; each worker has a share of a
 core. The network is {network} up to its last pooling. What the simulator needs was measured before: the
 processor's time of each step at full speed, and, with workers of a fifth of a core that hold the whole network
-or are cut at another place, what handling messages and bytes takes, and the delay of a message. The goal is
-{goal:.0%}."""
+or are cut at another place, how much longer a step takes in a worker ({slowdown:.2f} times), the processor's
+time for a megabyte that is sent or received ({milliseconds:.1f} ms), and the delay of a message ({delay:.1f}
+ms). The goal is {goal:.0%}."""
 _GOAL = 0.15
 
 
@@ -128,7 +129,14 @@ def _real(part: Part[RealRuns] | None) -> Iterator[str]:
         yield f"**Skipped** ({part.when}): {part.skipped}."
         return
     runs = part.result
-    yield _REAL.format(rate=runs.rate_bits_per_s / 1e6, network=runs.network.upper(), goal=_GOAL)
+    yield _REAL.format(
+        rate=runs.rate_bits_per_s / 1e6,
+        network=runs.network.upper(),
+        slowdown=runs.slowdown,
+        milliseconds=runs.megabyte_s * 1e3,
+        delay=runs.delay_s * 1e3,
+        goal=_GOAL,
+    )
     yield f"{_provenance(part)} Machine: {part.machine.cores} cores of {part.machine.processor}, {part.machine.kernel}."
     columns = ("placement", "a second: predicted", "measured", "off by", "s alone: predicted", "measured", "off by")
     yield markdown(Grid(title="", columns=columns, rows=tuple(map(_real_row, runs.cases))))

@@ -1,10 +1,10 @@
 """Predict and measure placements on real worker processes: network namespaces, links of 94 Mbit/s, shares of a core.
 
 First, what a prediction needs is measured: the processor's seconds of each step at full speed, and with workers of a
-fifth of a core what their processes spend on a message and on a byte, and the delay of a message. Then the simulator
-predicts what five placements do with workers of small shares, and they are run. Workers' groups weigh more than other
-processes: what else runs on the machine disturbs less. The network is VGG16 up to its last pooling, cut behind poolings:
-its weights are loaded in seconds.
+fifth of a core how much longer steps take in a worker, what it spends on a byte, and the delay of a message. Then the
+simulator predicts what five placements do with workers of small shares, and they are run. Workers' groups weigh more than
+other processes: what else runs on the machine disturbs less. The network is VGG16 up to its last pooling, cut behind
+poolings: its weights are loaded in seconds.
 """
 
 from __future__ import annotations
@@ -73,10 +73,13 @@ CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The processor's seconds of each step, of a message, and of a byte; the delay of a message."""
+    """The processor's seconds of each step, and of a byte that is sent or received; the delay of a message.
+
+    A step takes ``slowdown`` times as long in a worker, which does other things and loses its caches to others.
+    """
 
     step_s: tuple[float, ...]
-    message_s: float
+    slowdown: float
     byte_s: float
     delay_s: float
 
@@ -100,7 +103,14 @@ def real_runs(place: Place) -> RealRuns:
             cases.append(_case(place, bundle, manifest, calibration, name, shares, runs))
     except (NoNetwork, OSError) as reason:
         raise Skipped(f"no namespaces or control groups here: {reason}") from reason
-    return RealRuns(network=NETWORK, rate_bits_per_s=RATE_BITS_PER_S, cases=tuple(cases))
+    return RealRuns(
+        network=NETWORK,
+        rate_bits_per_s=RATE_BITS_PER_S,
+        slowdown=round(calibration.slowdown, 4),
+        megabyte_s=round(calibration.byte_s * 1e6, 5),
+        delay_s=round(calibration.delay_s, 5),
+        cases=tuple(cases),
+    )
 
 
 def profiled(bundle: Path) -> tuple[float, ...]:
@@ -157,9 +167,9 @@ def _cluster(folder: Path, bundle: Path, runs: Runs, shares: Sequence[float]) ->
 
 
 def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[float, ...]) -> Calibration:
-    """Run one worker, and two with an early cut; fit what their processes take besides the steps."""
+    """Run one worker, and two with an early cut; fit what their processes take for steps and for bytes."""
     (image,) = random_inputs(manifest, 1)
-    moved, overhead, delays = [], [], []
+    work, spent, delays = [], [], []
     for number, cuts in enumerate(((5,), (1, 5))):
         runs = _runs(manifest, cuts)
         place.say(f"real: calibration with {len(runs)} workers")
@@ -177,18 +187,18 @@ def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[fl
                     pass
             for start, stop, worker in runs:
                 used = (boards.cpu_s(worker) - before[worker]) / _CALIBRATED
-                moved.append(_moved(manifest, start, stop))
-                overhead.append(used - sum(step_s[start:stop]))
+                work.append((sum(step_s[start:stop]), _moved(manifest, start, stop) / 1e6))
+                spent.append(used)
             delays.append((runs, statistics.median(seconds)))
-    byte_s, message_s = np.polyfit(moved, overhead, 1)
-    fitted = Calibration(step_s=step_s, message_s=max(0.0, float(message_s)), byte_s=max(0.0, float(byte_s)), delay_s=0.0)
-    found = []
+    (slowdown, megabyte_s), *_ = np.linalg.lstsq(np.array(work), np.array(spent), rcond=None)
+    fitted = Calibration(step_s=step_s, slowdown=float(slowdown), byte_s=max(0.0, float(megabyte_s) / 1e6), delay_s=0.0)
+    waits = []
     for runs, measured in delays:
         predicted = simulate(
             *_problem(manifest, fitted, runs, [_SHARE] * len(runs), alone=True), inputs=1, chunk_bytes=_CHUNK_BYTES
         )
-        found.append((measured - predicted.latency_mean_s) / (2 * len(runs)))
-    return replace(fitted, delay_s=max(0.0, float(statistics.mean(found))))
+        waits.append((measured - predicted.latency_mean_s) / (2 * len(runs)))
+    return replace(fitted, delay_s=max(0.0, float(statistics.mean(waits))))
 
 
 def _moved(manifest: Manifest, start: int, stop: int) -> int:
@@ -205,12 +215,12 @@ def _problem(
     that the link is no faster than that.
     """
     byte_s = 0.0 if alone else calibration.byte_s
-    extra = {start: calibration.message_s + byte_s * _moved(manifest, start, stop) for start, stop, _ in runs}
+    extra = {start: byte_s * _moved(manifest, start, stop) for start, stop, _ in runs}
     steps = tuple(
         PlacedStep(
             name=step.name,
             seconds={
-                worker: (seconds + extra.get(number, 0.0)) / share
+                worker: (calibration.slowdown * seconds + extra.get(number, 0.0)) / share
                 for (_, _, worker), share in zip(runs, shares, strict=True)
             },
             weight_bytes=step.weight_bytes,

@@ -82,10 +82,17 @@ class RealCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealRuns:
-    """The network that was used, and its cases."""
+    """The network that was used, its cases, and what was measured for the predictions.
+
+    A step takes ``slowdown`` times as long in a worker as alone; ``megabyte_s`` are the processor's seconds of a megabyte that
+    a worker sends or receives; ``delay_s`` is that of a message.
+    """
 
     network: str
     rate_bits_per_s: int
+    slowdown: float
+    megabyte_s: float
+    delay_s: float
     cases: tuple[RealCase, ...]
 
 

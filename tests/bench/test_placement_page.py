@@ -47,7 +47,7 @@ REAL = RealCase(
     predicted_s=0.6,
     measured_s=(0.5,),
 )
-RUNS = RealRuns(network="net", rate_bits_per_s=94_000_000, cases=(REAL,))
+RUNS = RealRuns(network="net", rate_bits_per_s=94_000_000, slowdown=1.1, megabyte_s=0.01, delay_s=0.002, cases=(REAL,))
 
 
 def test_the_page_is_what_the_raw_results_say() -> None:
