@@ -84,8 +84,8 @@ class RealCase:
 class RealRuns:
     """The network that was used, its cases, and what was measured for the predictions.
 
-    A step takes ``slowdown`` times as long in a worker as alone; ``megabyte_s`` are the processor's seconds of a megabyte that
-    a worker sends or receives; ``delay_s`` is that of a message.
+    A step takes ``slowdown`` times as long in a worker as alone; ``megabyte_s`` are the processor's seconds of a megabyte
+    that a worker sends or receives; ``delay_s`` is that of a message.
     """
 
     network: str
