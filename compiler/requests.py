@@ -98,7 +98,7 @@ def resolve_request(
             f"{megabytes_down(profile.budget_bytes)}; ask for less"
         )
     budget_bytes = memory_bytes if memory_bytes is not None or profile is None else profile.budget_bytes
-    device = profile.device_rates() if profile else DeviceRates()
+    device = profile.device_rates(threads or profile.cores) if profile else DeviceRates()
     try:
         device = device.with_onnxruntime(onnxruntime) if onnxruntime else device
     except ValueError as error:

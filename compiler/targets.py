@@ -12,7 +12,8 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last fourteen.
+    # All of these are optional: leave out what was not measured. Of the last nineteen, built-in targets have
+    # the two powers alone.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -20,20 +21,25 @@ of a target's name::
     onnxruntime = "1.32.0"                  # the version of onnxruntime with which these two were measured
     threads = 4                             # the number of threads with which a convolution is fastest
     conv_macs_per_s = 9_000_000_000         # multiply-adds a second of a 3x3 Conv (128 channels), with these threads
+    one_thread_conv_macs_per_s = 2_600_000_000  # the same with one thread
     gemm_macs_per_s = 12_000_000_000        # the same of a matrix-matrix Gemm (256 x 256 x 256) in the caches
     gemv_bytes_per_s = 2_500_000_000        # weight bytes a second of a Gemm of one row (transB = 1) over weights larger
                                             # than the caches, in memory: bound by the memory, not by the processor
     depthwise_macs_per_s = 400_000_000      # multiply-adds a second of a depthwise 3x3 Conv (96 channels)
     memory_bytes_per_s = 2_000_000_000      # bytes read and written a second while memory is copied
-    fresh_bytes_per_s = 500_000_000         # bytes a second of pages that the system finds and clears for a process
+    cached_read_bytes_per_s = 900_000_000   # bytes read a second of a file that the system has in memory
+    fresh_bytes_per_s = 500_000_000         # bytes a second of small pages that the system finds and clears for a process
     open_us = 3_000                         # microseconds to open a session of one operator
     open_node_us = 200                      # microseconds that each further operator of a session adds to that
     step_us = 800                           # microseconds to run a session whose operators take no time
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
+    idle_milliwatts = 1_400                 # the board's power without work, and with all cores busy: for estimates of
+    busy_milliwatts = 3_700                 # energy where nothing measures it; give both or neither
+    power_error_milliwatts = 150            # the most by which measured powers differ from the line between the two
 
     [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
-                                        # steps, decompression
+                                        # steps, decompression, power (all three)
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -54,6 +60,7 @@ import msgspec
 from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
+from hyps.runtime.bundle.manifest import PowerRecord
 from hyps.runtime.suggestions import did_you_mean
 
 _LARGEST_FILE_BYTES = 64 * 1024
@@ -71,15 +78,19 @@ _POSITIVE = (
     "process_images_bytes",
     "threads",
     "conv_macs_per_s",
+    "one_thread_conv_macs_per_s",
     "gemm_macs_per_s",
     "gemv_bytes_per_s",
     "depthwise_macs_per_s",
     "memory_bytes_per_s",
+    "cached_read_bytes_per_s",
     "fresh_bytes_per_s",
     "open_us",
     "open_node_us",
     "step_us",
     "decompression_bytes_per_s",
+    "idle_milliwatts",
+    "busy_milliwatts",
 )
 
 TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
@@ -99,6 +110,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     compute: str = ""
     steps: str = ""
     decompression: str = ""
+    power: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,15 +132,20 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     onnxruntime: str = BEFORE_NAMED
     threads: int | None = None
     conv_macs_per_s: int | None = None
+    one_thread_conv_macs_per_s: int | None = None
     gemm_macs_per_s: int | None = None
     gemv_bytes_per_s: int | None = None
     depthwise_macs_per_s: int | None = None
     memory_bytes_per_s: int | None = None
+    cached_read_bytes_per_s: int | None = None
     fresh_bytes_per_s: int | None = None
     open_us: int | None = None
     open_node_us: int | None = None
     step_us: int | None = None
     decompression_bytes_per_s: int | None = None
+    idle_milliwatts: int | None = None
+    busy_milliwatts: int | None = None
+    power_error_milliwatts: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:
@@ -143,21 +160,28 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}; "
                 "write less"
             )
+        if (self.idle_milliwatts is None) != (self.busy_milliwatts is None):
+            raise ValueError("idle_milliwatts and busy_milliwatts belong together; give both or neither")
+        if self.idle_milliwatts and self.busy_milliwatts and self.busy_milliwatts < self.idle_milliwatts:
+            raise ValueError(f"busy_milliwatts is {self.busy_milliwatts}, less than idle_milliwatts, {self.idle_milliwatts}")
+        if (self.power_error_milliwatts or 0) < 0:
+            raise ValueError(f"power_error_milliwatts is {self.power_error_milliwatts}; write 0 or more")
 
-    def device_rates(self) -> DeviceRates:
-        """Return the rates that the planner needs.
+    def device_rates(self, threads: int | None = None) -> DeviceRates:
+        """Return the rates that the planner needs, with this number of ``threads``; by default with the fastest number.
 
         Figures that the file leaves out are those of an unknown device.
         """
-        default = DeviceRates()
+        default, part = DeviceRates(), self._computing_part(threads)
         rates = DeviceRates(
             available_bytes=self.budget_bytes,
             storage_bytes_per_s=self.storage_read_bytes_per_s,
             decompression_bytes_per_s=self.decompression_bytes_per_s or default.decompression_bytes_per_s,
-            conv_macs_per_s=self.conv_macs_per_s or default.conv_macs_per_s,
+            conv_macs_per_s=part * (self.conv_macs_per_s or default.conv_macs_per_s),
             gemv_bytes_per_s=self.gemv_bytes_per_s or default.gemv_bytes_per_s,
-            depthwise_macs_per_s=self.depthwise_macs_per_s or default.depthwise_macs_per_s,
+            depthwise_macs_per_s=part * (self.depthwise_macs_per_s or default.depthwise_macs_per_s),
             memory_bytes_per_s=self.memory_bytes_per_s or default.memory_bytes_per_s,
+            cached_read_bytes_per_s=self.cached_read_bytes_per_s,
             fresh_bytes_per_s=self.fresh_bytes_per_s or default.fresh_bytes_per_s,
             open_s=self.open_us / 1e6 if self.open_us else default.open_s,
             open_node_s=self.open_node_us / 1e6 if self.open_node_us else default.open_node_s,
@@ -174,6 +198,25 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 pictures = self.process_images_bytes - self.process_bytes
                 rates = replace(rates, images_bytes=max(0, pictures) + DECODERS_BYTES)
         return rates
+
+    def _computing_part(self, threads: int | None) -> float:
+        """Return how fast convolutions are with fewer threads than the fastest number, as a part of the fastest rate."""
+        if not (threads and self.threads and self.conv_macs_per_s and self.one_thread_conv_macs_per_s):
+            return 1.0
+        one = min(1.0, self.one_thread_conv_macs_per_s / self.conv_macs_per_s)
+        return 1.0 if threads >= self.threads else one + (1 - one) * (threads - 1) / (self.threads - 1)
+
+    @property
+    def power(self) -> PowerRecord | None:
+        """The powers that a bundle's manifest carries to the runtime, or None where they are not known."""
+        if self.idle_milliwatts is None or self.busy_milliwatts is None:
+            return None
+        return PowerRecord(
+            idle_milliwatts=self.idle_milliwatts,
+            busy_milliwatts=self.busy_milliwatts,
+            cores=self.cores,
+            error_milliwatts=self.power_error_milliwatts,
+        )
 
     @property
     def is_measured(self) -> bool:

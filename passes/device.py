@@ -43,6 +43,8 @@ class DeviceRates:
     gemv_bytes_per_s: float = calibrated("gemv_bytes_per_s")
     #: Operators that only move bytes, and copies of tensors that cross a cut.
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
+    #: Reading a file that the system has in memory into memory of the process; None: each byte is read and written.
+    cached_read_bytes_per_s: float | None = None
     #: Depthwise convolutions.
     depthwise_macs_per_s: float = calibrated("depthwise_macs_per_s")
     #: Writing to memory that the system has not given to the process yet.
@@ -74,8 +76,8 @@ class DeviceRates:
 
     @property
     def cached_weights_bytes_per_s(self) -> float:
-        """The rate at which weights come from the file cache into memory: each byte is read and written."""
-        return self._decompressed(self.memory_bytes_per_s / 2)
+        """The rate at which weights come from the file cache into memory."""
+        return self._decompressed(self.cached_read_bytes_per_s or self.memory_bytes_per_s / 2)
 
     @property
     def compresses_weights(self) -> bool:

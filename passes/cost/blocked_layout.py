@@ -39,8 +39,8 @@ def computes_in_blocks(graph: Graph, operator: Operator) -> bool:
 
 def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
     """Return the costs of a graph whose partitions are computed in blocks."""
-    filled = {name: _filled(tensor) for name, tensor in graph.tensors.items()}
-    padded = replace(graph, tensors=filled)
+    padded = filled_view(graph)
+    filled = padded.tensors
     prints = _with_copies(padded, footprints(padded, threads))
     found = costs(padded, prints, process_bytes)
     entering, leaving = np.zeros(found.count + 2, np.int64), np.zeros(found.count + 2, np.int64)
@@ -57,6 +57,11 @@ def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
         reorder_in=np.cumsum(entering)[: found.count + 1],
         reorder_out=np.cumsum(leaving)[: found.count + 1],
     )
+
+
+def filled_view(graph: Graph) -> Graph:
+    """Return a graph whose tensors have whole blocks of channels."""
+    return replace(graph, tensors={name: _filled(tensor) for name, tensor in graph.tensors.items()})
 
 
 def _is_picture(tensor: Tensor) -> bool:

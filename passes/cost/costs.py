@@ -18,7 +18,7 @@ The sum was measured to be within 3 % of VmHWM (DESIGN.md, section 5).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 import numpy as np
@@ -64,6 +64,7 @@ class Costs:
     reorder_in: Bytes | None = None
     reorder_out: Bytes | None = None
     tuned: Costs | None = None
+    _peaks: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -107,6 +108,12 @@ class Costs:
     def peaks_from(self, start: int, end: int | None = None) -> Bytes:
         """Return the predicted process peak of the partitions ``[start, stop)`` for stop = start+1 .. end; never falls."""
         return self.process_bytes + self.weights_from(start, end) + self.activations_from(start, end)
+
+    def peak(self, start: int, stop: int) -> int:
+        """Return the predicted process peak of the partition ``[start, stop)``; it is computed once."""
+        if (start, stop) not in self._peaks:
+            self._peaks[start, stop] = int(self.peaks_from(start, stop)[-1])
+        return self._peaks[start, stop]
 
     def alone(self) -> Bytes:
         """Return the predicted process peak of every operator as a partition of its own."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated
+from hyps.passes.cost.fresh_pages import fresh_weight_bytes
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.residency import (
     OpenSessions,
@@ -29,7 +30,7 @@ from hyps.runtime.bundle.residency import (
     read_ahead,
     steady_residency,
 )
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 #: How much faster the system finds and clears huge pages than small ones.
 HUGE_PAGES_FACTOR = calibrated("fresh_huge_pages_bytes_per_s") / calibrated("fresh_pages_bytes_per_s")
@@ -48,11 +49,15 @@ STEADY_TRIALS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeeds:
-    """The memory that one step needs, and its seconds of computing, and of opening its session."""
+    """The memory that one step needs, and its seconds of computing, and of opening its session.
+
+    ``fresh_s`` are the seconds in which the kernel finds and clears small pages for activations.
+    """
 
     memory: StepMemory
     compute_s: float
     opening_s: float
+    fresh_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +86,20 @@ def rounded_up(seconds: float) -> float:
     return SCALE ** math.ceil(math.log(seconds, SCALE) - 1e-9) if seconds > 0 else 0.0
 
 
-def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates) -> ResidencyPlan:
-    """Return the fastest plan within the budget, which has room for each step alone."""
+def plan_residency(
+    needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates, given_bytes: int | None = None
+) -> ResidencyPlan:
+    """Return the fastest plan within the budget, which has room for each step alone.
+
+    ``given_bytes`` is the larger budget that the runtime keeps, where the plan is for a lower one.
+    """
     needs = tuple(needs)
     memories = [need.memory for need in needs]
     every = open_sessions(memories, budget_bytes)
     is_short = len(needs) <= MANY_STEPS
     found = []
     for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
-        search = _Search(needs, sessions, budget_bytes, device)
+        search = _Search(needs, sessions, budget_bytes, device, given_bytes or budget_bytes)
         slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
         slacks = ((0, HUGE_SLACK_BYTES) if is_short else (HUGE_SLACK_BYTES,)) if slack_fits else (0,)
         found += [*search.steady(), *map(search.alternating, slacks)]
@@ -99,18 +109,30 @@ def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: Device
 class _Search:
     """The search for the best use of one budget."""
 
-    def __init__(self, needs: Sequence[StepNeeds], sessions: OpenSessions, budget_bytes: int, device: DeviceRates) -> None:
+    def __init__(
+        self,
+        needs: Sequence[StepNeeds],
+        sessions: OpenSessions,
+        budget_bytes: int,
+        device: DeviceRates,
+        given_bytes: int | None = None,
+    ) -> None:
         memories = [need.memory for need in needs]
         self.sessions = sessions
         self._weights_bytes = [memory.weights_bytes for memory in memories]
-        self._budget_bytes = budget_bytes
+        self._budget_bytes, self._given_bytes = budget_bytes, given_bytes or budget_bytes
         self._device = device
         opening_s = [
             0.0 if stays else need.opening_s * (SHARED_SESSION_PART if need.memory.shares_session else 1)
             for need, stays in zip(needs, self.sessions.stay_open, strict=True)
         ]
         #: The seconds of each step after its weights are in memory; the next step's are read ahead meanwhile.
-        self._busy_s = [device.step_s + need.compute_s + opening for need, opening in zip(needs, opening_s, strict=True)]
+        self._busy_s = self._huge_busy_s = [
+            device.step_s + need.compute_s + opening + need.fresh_s for need, opening in zip(needs, opening_s, strict=True)
+        ]
+        if any(need.fresh_s for need in needs):
+            saved = 1 - 1 / HUGE_PAGES_FACTOR
+            self._huge_busy_s = [busy - saved * need.fresh_s for busy, need in zip(self._busy_s, needs, strict=True)]
 
     def alternating(self, slack_bytes: int) -> ResidencyPlan:
         """Return the best plan in which streamed weights come and go; ``slack_bytes`` are kept for huge pages."""
@@ -165,13 +187,16 @@ class _Search:
 
     def _timed(self, residency: Residency, fresh_bytes_per_s: float) -> ResidencyPlan:
         """Return the plan of a residency, with this rate of reading into fresh pages."""
-        pinned_bytes, ahead_bytes = zip(*((step.pinned_bytes, step.ahead_bytes) for step in residency.steps), strict=True)
-        streamed_bytes = [size - pinned for size, pinned in zip(self._weights_bytes, pinned_bytes, strict=True)]
-        fresh = _reads_into_fresh_pages(streamed_bytes, pinned_bytes, ahead_bytes)
+        ahead_bytes = [step.ahead_bytes for step in residency.steps]
+        streamed_bytes = [size - step.pinned_bytes for size, step in zip(self._weights_bytes, residency.steps, strict=True)]
+        fresh_bytes = fresh_weight_bytes(self._weights_bytes, residency, self._given_bytes)
+        fresh_s = [each / fresh_bytes_per_s for each in fresh_bytes]
+        busy_s = self._huge_busy_s if residency.huge_pages else self._busy_s
 
         def latency_s(bytes_per_s: float) -> float:
-            rates = [min(bytes_per_s, fresh_bytes_per_s) if each else bytes_per_s for each in fresh]
-            return rounded_up(_latency_s(self._busy_s, streamed_bytes, ahead_bytes, rates))
+            reading_s = [each / bytes_per_s + more for each, more in zip(streamed_bytes, fresh_s, strict=True)]
+            rates = [each / max(took, 1e-12) for each, took in zip(streamed_bytes, reading_s, strict=True)]
+            return rounded_up(_latency_s(busy_s, streamed_bytes, ahead_bytes, rates))
 
         device, streamed = self._device, sum(streamed_bytes)
         storage_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
@@ -184,22 +209,6 @@ class _Search:
             latency_s=cached_s if is_cached or not streamed else storage_s,
             reading_s=streamed / device.weights_bytes_per_s,
         )
-
-
-def _reads_into_fresh_pages(
-    streamed_bytes: Sequence[int], pinned_bytes: Sequence[int], ahead_bytes: Sequence[int]
-) -> list[bool]:
-    """Return, for each step, whether its remaining weights are read into pages that were given back since their last use.
-
-    They are not where the step before had the same place in the arena (`hyps.runtime.bundle.weight_arena`), nor where all
-    of it is read ahead.
-    """
-    found = []
-    for index, own in enumerate(streamed_bytes):
-        before, ahead = streamed_bytes[index - 1], ahead_bytes[index - 1]
-        same_place = not ahead and not pinned_bytes[index - 1] and before + HUGE_PAGE_BYTES > own
-        found.append(bool(pinned_bytes[index]) or not (same_place or ahead >= own))
-    return found
 
 
 def _latency_s(

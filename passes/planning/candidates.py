@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
+from hyps.passes.cost.partial_arena import some_in_arena
 from hyps.passes.cost.residency import MANY_STEPS, ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
@@ -38,10 +39,11 @@ _TILED_TIME_SHARE = 0.9
 
 
 class _Way(NamedTuple):
-    """A way to hold activations: what each step then needs, and the size of the arena; None where pages are fresh."""
+    """A way to hold activations: what each step then needs, the size of the arena (None: no step has it), and who has it."""
 
     needs: tuple[StepNeeds, ...]
     region_bytes: int | None
+    in_arena: tuple[bool, ...]
 
     @property
     def alone_bytes(self) -> int:
@@ -53,7 +55,7 @@ class _Way(NamedTuple):
 class Candidate:
     """A plan that keeps within the budget: its tiles, splits and cuts, and what stays in memory.
 
-    ``region_bytes`` is the size of the arena of its activations, which are in fresh pages where it is None.
+    ``way`` is the one of its ``ways`` to hold activations.
     """
 
     tiling: Tiling
@@ -62,7 +64,7 @@ class Candidate:
     budget_bytes: int
     ways: tuple[_Way, ...]
     residency_plan: ResidencyPlan
-    region_bytes: int | None
+    way: _Way
     start_bytes: int
     inexact_reason: str | None
 
@@ -86,13 +88,13 @@ class Candidate:
         """Whether the model is one partition whose weights and activations all stay in memory: no other plan is faster."""
         steps = self.residency_plan.residency.steps
         all_pinned = len(steps) == 1 and steps[0].pinned_bytes == self.ways[0].needs[0].memory.weights_bytes
-        is_last = self.region_bytes == self.ways[-1].region_bytes
+        is_last = self.way is self.ways[-1]
         return all_pinned and is_last and steps[0].session_stays_open and not self.tiling.changes
 
     def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
         """Return the same partitions with what stays in memory within another budget."""
-        residency_plan, region_bytes = _fastest(self.ways, budget_bytes, device)
-        return replace(self, residency_plan=residency_plan, region_bytes=region_bytes)
+        residency_plan, way = _fastest(self.ways, budget_bytes, device, self.budget_bytes)
+        return replace(self, residency_plan=residency_plan, way=way)
 
     def _raised(self, seconds: float) -> float:
         return seconds / (_TILED_TIME_SHARE if self.tiling.changes else 1)
@@ -226,8 +228,8 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
     if budget is None:
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
-    ways = tuple(_ways(sharded.costed, partitioning, request))
-    residency_plan, region_bytes = _fastest(ways, budget, request.device)
+    ways = tuple(_ways(sharded.costed, partitioning, request, budget))
+    residency_plan, way = _fastest(ways, budget, request.device, budget)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
@@ -235,34 +237,49 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
         budget_bytes=budget,
         ways=ways,
         residency_plan=residency_plan,
-        region_bytes=region_bytes,
+        way=way,
         start_bytes=request.start_bytes,
         inexact_reason=inexact_reason(tiling.costed.shard_options, sharded.splits, graph, partitioning.cuts),
     )
 
 
-def _ways(costed: CostedModel, partitioning: Partitioning, request: Request) -> Iterator[_Way]:
-    """Yield what the steps need with activations in fresh pages, and with an arena for them."""
+def _ways(costed: CostedModel, partitioning: Partitioning, request: Request, budget_bytes: int) -> Iterator[_Way]:
+    """Yield what the steps need with activations in fresh pages, with an arena for some of them, and for all."""
     graph, costs, segments, device = costed.graph, costed.costs, partitioning.segments, request.device
     needs = tuple(_step_needs(graph, partitioning, device))
     fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
-    pairs = zip(needs, fresh_s, strict=True)
-    yield _Way(tuple(replace(need, compute_s=need.compute_s + seconds) for need, seconds in pairs), None)
-    most_live = max(segment.activation_bytes for segment in segments) - costs.input_bytes
-    region_bytes = arena_region_bytes(most_live)
-    if request.tier != "lean" and region_bytes is not None and can_use_arena(graph):
-        more = [region_bytes - segment.activation_bytes + costs.input_bytes for segment in segments]
-        grown = (
-            replace(need, memory=replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes))
-            for need, nbytes in zip(needs, more, strict=True)
-        )
-        yield _Way(tuple(grown), region_bytes)
+    nothing = (False,) * len(segments)
+    lean = tuple(replace(need, fresh_s=seconds) for need, seconds in zip(needs, fresh_s, strict=True))
+    yield _Way(lean, None, nothing)
+    if request.tier == "lean" or not can_use_arena(graph):
+        return
+    live = [segment.activation_bytes - costs.input_bytes for segment in segments]
+    memory = [need.memory for need in needs]
+    is_inner = [not {*segment.outputs} & {*graph.outputs} for segment in segments]
+    if found := some_in_arena(memory, live, fresh_s, is_inner, budget_bytes, device.fresh_bytes_per_s):
+        kept = ((a if inside else b) for a, b, inside in zip(needs, lean, found.in_arena, strict=True))
+        grown = [
+            _grown(need, nbytes, seconds) for need, nbytes, seconds in zip(kept, found.more_bytes, found.more_s, strict=True)
+        ]
+        yield _Way(tuple(grown), found.region_bytes, found.in_arena)
+    if (region_bytes := arena_region_bytes(max(live), len(segments))) is not None:
+        grown = [_grown(need, region_bytes - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
+        yield _Way(tuple(grown), region_bytes, (True,) * len(segments))
 
 
-def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tuple[ResidencyPlan, int | None]:
-    """Return what stays in memory, and the region of the arena for activations if it saves more than it displaces."""
+def _grown(need: StepNeeds, nbytes: int, seconds: float) -> StepNeeds:
+    """Return what a step needs that takes so much more memory and time."""
+    memory = replace(need.memory, alone_bytes=need.memory.alone_bytes + nbytes)
+    return replace(need, memory=memory, compute_s=need.compute_s + seconds)
+
+
+def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates, given_bytes: int) -> tuple[ResidencyPlan, _Way]:
+    """Return what stays in memory, and how activations are held: in an arena if it saves more than it displaces.
+
+    The runtime keeps the budget ``given_bytes``, which may be larger than the one to plan for.
+    """
     fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
-    found = ((plan_residency(way.needs, budget_bytes, device), way.region_bytes) for way in fitting)
+    found = ((plan_residency(way.needs, budget_bytes, device, given_bytes), way) for way in fitting)
     return min(found, key=lambda each: each[0].rank)
 
 

@@ -51,7 +51,7 @@ class CutSearch:
     def _joined_peak(self) -> int:
         """The process peak with no other cuts than those required."""
         ends = itertools.pairwise((0, *self._required, self._costs.count))
-        return max(int(self._costs.peaks_from(start, stop)[-1]) for start, stop in ends)
+        return max(self._costs.peak(start, stop) for start, stop in ends)
 
     @cached_property
     def _promising(self) -> Positions:

@@ -18,13 +18,16 @@ import numpy as np
 
 from hyps.passes.cost.costs import Costs
 
+#: The least number of operators that are looked at together.
+SHORT = 32
+
 
 def longest_partition(costs: Costs, start: int, end: int, budget_bytes: int, guess: int = 1) -> int:
     """Return the most operators, up to ``end``, of a partition from ``start`` that keeps within the budget; may be 0.
 
     Looks at twice ``guess`` operators first, and doubles their number while all of them fit.
     """
-    length = min(max(2 * guess, 32), end - start)
+    length = min(max(2 * guess, SHORT), end - start)
     while True:
         fitting = int(np.searchsorted(costs.peaks_from(start, start + length), budget_bytes, side="right"))
         if fitting < length or start + length == end:
@@ -36,6 +39,8 @@ def is_feasible(costs: Costs, required: tuple[int, ...], budget_bytes: int) -> b
     """Return whether some choice of cuts that includes all ``required`` (ascending) keeps within the budget."""
     length = 1
     for first, last in itertools.pairwise((0, *required, costs.count)):
+        if last - first <= SHORT and costs.peak(first, last) <= budget_bytes:
+            continue
         untried, furthest = [first], first
         while furthest < last:
             if not untried:
@@ -52,6 +57,8 @@ def fewest_partitions(costs: Costs, required: tuple[int, ...], budget_bytes: int
     count, length = 0, 1
     for first, last in itertools.pairwise((0, *required, costs.count)):
         start = first
+        if last - first <= SHORT and costs.peak(first, last) <= budget_bytes:
+            start, count = last, count + 1
         while start < last:
             length = max(1, longest_partition(costs, start, last, budget_bytes, length))
             start, count = start + length, count + 1

@@ -52,23 +52,34 @@ class Segments:
     def __init__(self, graph: Graph, costs: Costs) -> None:
         self._graph, self._costs = graph, costs
         self._known: dict[tuple[int, int], Segment] = {}
+        self._last_kept: dict[tuple[int, ...], Segment] = {}
 
     def between(self, cuts: tuple[int, ...]) -> tuple[Segment, ...]:
         """Return the segments between ``cuts``."""
         held = dict.fromkeys(self._graph.inputs)
-        found: list[Segment] = []
-        held_counts = []
+        found: list[tuple[Segment, tuple[str, ...], int]] = []
+        names = 0
         for start, stop in itertools.pairwise((0, *cuts, len(self._graph.operators))):
             segment = self._of(start, stop)
-            held_counts.append(len(held) + len(segment.outputs))
+            held_count = len(held) + len(segment.outputs)
             held |= dict.fromkeys(segment.outputs)
-            held = {name: None for name in held if self._lives[name].last >= stop}
-            found.append(replace(segment, live=tuple(held)))
-        names = sum(len(each.inputs) + len(each.outputs) + len(each.live) for each in found)
-        taken = (schedule_bytes(steps=len(found), names=names, held=count) for count in held_counts)
-        if not any(nbytes := tuple(taken)):
-            return tuple(found)
-        return tuple(replace(each, alone_bytes=each.alone_bytes + more) for each, more in zip(found, nbytes, strict=True))
+            for name in itertools.chain.from_iterable(self._last_read[start:stop]):
+                held.pop(name, None)
+            live = tuple(held)
+            names += len(segment.inputs) + len(segment.outputs) + len(live)
+            found.append((segment, live, held_count))
+        return tuple(
+            self._kept(segment, live, schedule_bytes(steps=len(found), names=names, held=count))
+            for segment, live, count in found
+        )
+
+    def _kept(self, segment: Segment, live: tuple[str, ...], more_bytes: int) -> Segment:
+        """Return a segment with the tensors that are kept after it, and ``more_bytes``; most often it was so before."""
+        known = self._last_kept.get(segment.operators)
+        alone_bytes = segment.alone_bytes + more_bytes
+        if known is None or known.alone_bytes != alone_bytes or known.live != live:
+            known = self._last_kept[segment.operators] = replace(segment, live=live, alone_bytes=alone_bytes)
+        return known
 
     def _of(self, start: int, stop: int) -> Segment:
         """Return a segment without the tensors that are kept after it."""
@@ -100,6 +111,15 @@ class Segments:
         return live_ranges(self._graph)
 
     @cached_property
+    def _last_read(self) -> list[list[str]]:
+        """The tensors that each operator reads, or writes, last."""
+        found: list[list[str]] = [[] for _ in self._graph.operators]
+        for name, live in self._lives.items():
+            if live.last < len(found):
+                found[max(0, live.last)].append(name)
+        return found
+
+    @cached_property
     def _entering_bytes(self) -> Bytes:
         """The bytes that cross every position, without the model's inputs."""
         own = np.zeros(len(self._graph.operators) + 1, np.int64)
@@ -114,12 +134,12 @@ def partitions(
     residencies: Sequence[StepResidency],
     reasons: Mapping[int, Reason],
     start_bytes: int = 0,
-    tier: Tier = "lean",
+    tiers: Sequence[Tier] | None = None,
 ) -> tuple[Partition, ...]:
     """Return the partitions of a plan: ``segments`` with what of each stays in memory.
 
     ``reasons`` are those of cuts that the budget alone does not explain, by position. No peak is below ``start_bytes``,
-    which the process needs to start. All have the same ``tier``.
+    which the process needs to start. Without ``tiers`` all are lean.
     """
     parts = []
     start = crossing_bytes = 0
@@ -148,7 +168,7 @@ def partitions(
                 leaving_bytes=segment.leaving_bytes,
                 reason=_with_rows(_reason(before, crossing_bytes, reasons.get(start)), row_read(graph, operators[0])),
                 reads_rows=bool(operators[0].table),
-                tier=tier,
+                tier=tiers[number] if tiers else "lean",
             )
         )
         start, crossing_bytes = stop, segment.leaving_bytes

@@ -73,7 +73,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
             best.residency_plan.residency.steps,
             cut_reasons(best.sharded, request),
             request.start_bytes,
-            "arena" if best.region_bytes else "lean",
+            ["arena" if inside else "lean" for inside in best.way.in_arena],
         ),
         changes=(*_readings(graph), *best.tiling.changes, *best.sharded.changes),
         budget_bytes=best.budget_bytes,
@@ -85,7 +85,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         huge_pages=best.residency_plan.residency.huge_pages,
         steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,
-        activations=ActivationsRecord(region_bytes=best.region_bytes) if best.region_bytes else None,
+        activations=ActivationsRecord(region_bytes=best.way.region_bytes) if best.way.region_bytes else None,
     )
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)

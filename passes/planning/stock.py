@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from hyps.passes.cost.arena_layout import arena_layout_bytes
+from hyps.passes.cost.blocked_layout import filled_view
 from hyps.passes.cost.compute import compute_s
+from hyps.passes.cost.computed_types import HALF_FLOATS, coded_view, is_coded, widened_view
+from hyps.passes.cost.costs import costs
+from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.residency import rounded_up
+from hyps.passes.cost.session_order import session_order
 from hyps.passes.cost.tiers import StockMemory, stock_memory
 from hyps.passes.planning.costed_model import CostedModel
-from hyps.passes.planning.partitions import Segment, partitions
+from hyps.passes.planning.partitions import Segment, Segments, partitions
 from hyps.passes.planning.plan import Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import ActivationsRecord
 from hyps.runtime.bundle.residency import StepResidency
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
+
+#: What glibc keeps of its heap with huge pages (`hyps.runtime.device.process_memory`): less than `HUGE_SLACK_BYTES`.
+_HUGE_HEAP_BYTES = 2_000_000
 
 
 def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int) -> Plan | None:
@@ -22,20 +32,27 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
     Nor is there one with compressed weights: onnxruntime reads the weights of a stock step itself.
     """
     budget, (segment,) = request.budget_bytes, whole.segments.between(())
-    memory = stock_memory(whole.graph, whole.costs, segment.activation_bytes)
     is_free = request.split == request.tier == "auto" and not request.shards and request.max_params is None
     is_free = is_free and not request.device.compresses_weights
-    if budget is None or memory is None or not is_free or memory.alone_bytes > budget:
+    memory = _memory(whole, segment, request) if budget is not None and is_free else None
+    if budget is None or memory is None:
         return None
+    regions = (memory.region_bytes, memory.tight_region_bytes)
+    region_bytes = next((each for each in regions if memory.alone_bytes(each) <= budget), None)
+    if region_bytes is None:
+        return None
+    alone_bytes = memory.alone_bytes(region_bytes)
+    if huge_pages := alone_bytes + HUGE_SLACK_BYTES <= budget:
+        alone_bytes += _HUGE_HEAP_BYTES
     seconds = rounded_up(request.device.step_s + float(compute_s(whole.graph, request.device).sum()))
     found = Plan(
         partitions=partitions(
             whole.graph,
-            [replace(segment, alone_bytes=memory.alone_bytes)],
-            [_residency(memory, segment)],
+            [replace(segment, alone_bytes=alone_bytes)],
+            [_residency(segment, alone_bytes)],
             {},
             request.start_bytes,
-            "stock",
+            ["stock"],
         ),
         changes=(),
         budget_bytes=budget,
@@ -44,17 +61,33 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
         smallest_budget_bytes=smallest_budget_bytes,
         latency_s=seconds,
         storage_latency_s=seconds,
-        huge_pages=memory.alone_bytes + HUGE_SLACK_BYTES <= budget,
+        huge_pages=huge_pages,
         steady=False,
         inexact_reason=None,
-        activations=ActivationsRecord(region_bytes=memory.region_bytes, packed_bytes=memory.packed_bytes),
+        activations=ActivationsRecord(region_bytes=region_bytes, packed_bytes=memory.packed_bytes),
     )
     check_plan(whole.graph, found)
     return found
 
 
-def _residency(memory: StockMemory, segment: Segment) -> StepResidency:
+def _memory(whole: CostedModel, segment: Segment, request: Request) -> StockMemory | None:
+    """Return what a model takes as one stock step, in the types in which onnxruntime computes it."""
+    graph, found = whole.graph, whole.costs
+    prints: Mapping[str, Footprint] | None = None
+    if is_coded(graph):
+        graph, prints = coded_view(graph, request.threads)
+    elif any(weight.dtype in HALF_FLOATS for weight in graph.weights.values()):
+        graph = widened_view(graph)
+        prints = footprints(graph, request.threads)
+    if prints is not None:
+        found = costs(graph, prints, request.process_bytes)
+        (segment,) = Segments(graph, found).between(())
+    filled = filled_view(graph)
+    order = session_order(graph, segment.operators, graph.outputs)
+    laid_out_bytes = arena_layout_bytes(filled, prints or footprints(filled, request.threads), order)
+    return stock_memory(graph, found, segment.activation_bytes, laid_out_bytes)
+
+
+def _residency(segment: Segment, alone_bytes: int) -> StepResidency:
     """Return that all stays in memory."""
-    return StepResidency(
-        pinned_bytes=segment.weight_bytes, ahead_bytes=0, session_stays_open=True, peak_bytes=memory.alone_bytes
-    )
+    return StepResidency(pinned_bytes=segment.weight_bytes, ahead_bytes=0, session_stays_open=True, peak_bytes=alone_bytes)

@@ -159,9 +159,17 @@ def _beam_search(graph: TaskGraph, below: int, width: int) -> tuple[int, ...] | 
 
 def _runs(graph: TaskGraph, ready: tuple[int, ...], highest: int, live: int, finished: int) -> list[_Run]:
     """Return how each ready task would run; or only the first that raises no peak and leaves no more bytes live."""
-    runs = []
+    runs, tasks, unfinished = [], graph.tasks, ~finished
     for index in ready:
-        needed, live_after = _run(graph.tasks[index], live, finished)
+        needed, live_after = 0, live
+        for made, extra, freed, shared in tasks[index].steps:  # as `_run`, whose call would take a third of the time
+            live_after += made
+            if live_after + extra > needed:
+                needed = live_after + extra
+            live_after -= freed
+            for nbytes, readers in shared:
+                if not readers & unfinished:
+                    live_after -= nbytes
         if needed <= highest and live_after <= live:
             return [(index, needed, live_after)]
         runs.append((index, needed, live_after))

@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 #: Steps start at multiples of this, in the arena as in their files.
@@ -70,6 +70,15 @@ def uncovered_ranges(nbytes: int, covered: Sequence[tuple[int, int]], unit: int)
         end = max(end, stop)
     if end < nbytes:
         yield end, nbytes
+
+
+def common_ranges(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the parts that (start, stop) ranges have in common with others; no two of either overlap."""
+    others = [*others]
+    for start, stop in ranges:
+        for first, last in others:
+            if max(start, first) < min(stop, last):
+                yield max(start, first), min(stop, last)
 
 
 def _groups_sharing_a_place(reads_ahead: Sequence[bool]) -> list[list[int]]:

@@ -26,18 +26,19 @@ def calibrate(
     folder: Path,
     *,
     test_memory: bool = False,
+    meter: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> Iterable[str]:
     """Measure, write the target file ``output`` and return the lines to print; storage is measured in ``folder``.
 
-    The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once. Raises
-    `OutputError`, before anything is measured, where the file cannot be written, and `DeviceError` where the device cannot
-    be measured; neither leaves a file.
+    The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once. ``meter``
+    is a command that prints watts. Raises `OutputError`, before anything is measured, where the file cannot be written,
+    `EnergyError` for a meter that does not work, and `DeviceError` where the device cannot be measured; none leaves a file.
     """
     name = _checked_name(output, name)
     with _progress(quiet=quiet) as announce:
-        measured = measure(folder, test_memory=test_memory, announce=announce)
+        measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter)
     target = calibration(name, measured)
     with replacing(output) as partial:
         partial.write_text(toml_text(target), encoding="utf-8")
@@ -76,6 +77,9 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
     ]
     if rate := target.decompression_bytes_per_s:
         rows.append(("decompression", f"{megabytes(rate)}/s", "of compressed weights, by one thread"))
+    if target.idle_milliwatts is not None and target.busy_milliwatts is not None:
+        busy = f"idle; {target.busy_milliwatts / 1e3:.2f} W with all cores busy"
+        rows.append(("power", f"{target.idle_milliwatts / 1e3:.2f} W", busy))
     yield target.title
     for figure, value, meaning in rows:
         yield f"  {figure:13}  {value:>14}  {meaning}"
@@ -95,7 +99,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 
     def announce(stage: str) -> None:
         number = MEASURING_STAGES.index(stage) + 1
-        progress.stage(f"measuring {stage}, {number} of {len(MEASURING_STAGES)}; it takes 10 to 30 s in all")
+        progress.stage(f"measuring {stage}, {number} of {len(MEASURING_STAGES)}; it takes 10 to 60 s in all")
 
     try:
         yield announce

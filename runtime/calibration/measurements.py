@@ -20,18 +20,19 @@ from hyps.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from hyps.runtime.calibration.baseline import Baseline
+    from hyps.runtime.calibration.power import PowerProbe
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
 #: `measure` announces each of these before it begins.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
-    ``decompression_bytes_per_s`` is None where zstandard is not installed.
+    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it.
     """
 
     board: str | None
@@ -43,12 +44,16 @@ class DeviceMeasurements:
     steps: StepCosts
     decompression_bytes_per_s: int | None
     baseline: Baseline
+    power: PowerProbe | None
 
 
-def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None]) -> DeviceMeasurements:
-    """Measure this device in 10 to 30 s; storage is measured in ``folder``.
+def measure(
+    folder: Path, *, test_memory: bool, announce: Callable[[str], None], meter: str | None = None
+) -> DeviceMeasurements:
+    """Measure this device in 10 to 30 s, and its power in half a minute more; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. Raises `DeviceError` where something cannot be measured.
+    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts. Raises
+    `DeviceError` where something cannot be measured, and `EnergyError` for a meter that does not work.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -58,7 +63,8 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
     from hyps.runtime.calibration.decompression import decompression_bytes_per_s
-    from hyps.runtime.calibration.rates import rates
+    from hyps.runtime.calibration.power import power
+    from hyps.runtime.calibration.rates import conv_by_threads, rates
     from hyps.runtime.calibration.step_costs import step_costs
 
     announce(next(stages))
@@ -68,6 +74,8 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
+    announce(next(stages))
+    watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -78,6 +86,7 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
         steps=steps,
         decompression_bytes_per_s=decompressed,
         baseline=own,
+        power=watts,
     )
 
 

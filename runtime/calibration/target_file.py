@@ -32,15 +32,20 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     onnxruntime: str
     threads: int
     conv_macs_per_s: int
+    one_thread_conv_macs_per_s: int
     gemm_macs_per_s: int
     gemv_bytes_per_s: int
     depthwise_macs_per_s: int
     memory_bytes_per_s: int
+    cached_read_bytes_per_s: int
     fresh_bytes_per_s: int
     open_us: int
     open_node_us: int
     step_us: int
     decompression_bytes_per_s: int | None
+    idle_milliwatts: int | None
+    busy_milliwatts: int | None
+    power_error_milliwatts: int | None
     sources: dict[str, str]
 
     @property
@@ -53,7 +58,8 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     """Return the target called ``name`` with the measured figures and their sources."""
     import onnxruntime as ort
 
-    cores, memory, rates = measured.processor, measured.memory, measured.rates
+    cores, memory, rates, power = measured.processor, measured.memory, measured.rates, measured.power
+    error_watts = power.error_watts if power else None
     return Calibration(
         name=name,
         title=measured.board or f"{cores.cpu}, {cores.cores} core{'s' if cores.cores > 1 else ''}",
@@ -67,15 +73,20 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         onnxruntime=ort.__version__,
         threads=rates.threads,
         conv_macs_per_s=rates.conv_macs_per_s,
+        one_thread_conv_macs_per_s=rates.conv_by_threads[1],
         gemm_macs_per_s=rates.gemm_macs_per_s,
         gemv_bytes_per_s=rates.gemv_bytes_per_s,
         depthwise_macs_per_s=measured.steps.depthwise_macs_per_s,
         memory_bytes_per_s=measured.steps.memory_bytes_per_s,
+        cached_read_bytes_per_s=measured.steps.cached_read_bytes_per_s,
         fresh_bytes_per_s=measured.steps.fresh_bytes_per_s,
         open_us=measured.steps.open_us,
         open_node_us=measured.steps.open_node_us,
         step_us=measured.steps.step_us,
         decompression_bytes_per_s=measured.decompression_bytes_per_s,
+        idle_milliwatts=max(1, round(power.idle_watts * 1e3)) if power else None,
+        busy_milliwatts=max(1, round(power.busy_watts * 1e3)) if power else None,
+        power_error_milliwatts=None if error_watts is None else round(error_watts * 1e3),
         sources=_sources(measured),
     )
 
@@ -121,10 +132,14 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
         "threads": f"1e9 multiply-adds a second of the Conv by threads: {by_threads}",
         "compute": "best runs of a 3x3 Conv, 128 to 128 channels over 28 x 28; a Gemm of 256 x 256 x 256; a Gemm of one row "
         f"over {weights_mb:.0f} MB; a depthwise 3x3 Conv, 96 channels of 56 x 56",
-        "steps": "best times to copy memory, to take new pages, to open sessions of 1 and of 24 operators, to run one",
+        "steps": "best times to copy memory, to read a cached file, to take and give back pages, to open sessions of 1 and "
+        "of 24 operators, to run one",
     }
     if measured.decompression_bytes_per_s:
         methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
+    if power := measured.power:
+        by_cores = ", ".join(f"{cores}: {watts:.2f}" for cores, watts in power.watts_by_cores.items())
+        methods = {**methods, "power": f"{power.source}, which covers {power.covers}; watts by busy cores: {by_cores}"}
     return {key: f"{method}; {stamp}" for key, method in methods.items()}
 
 

@@ -56,7 +56,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.terminal.console import note, show
 
     settings = {"test_memory": options.test_memory, "as_json": options.json, "quiet": options.quiet}
-    lines = calibrate(options.output, options.name, options.folder, **settings)
+    lines = calibrate(options.output, options.name, options.folder, meter=options.meter, **settings)
     if options.json or not options.quiet:
         show(lines)
     for line in origins(options.output) if options.verbose else ():

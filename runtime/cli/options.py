@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count, size
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count, size
 
 
 def run_parser() -> Parser:
@@ -49,6 +49,16 @@ def run_parser() -> Parser:
     measuring.add_argument(
         "--profile-json", type=Path, metavar="FILE", help="write the last input's profile for 'hypsc report'"
     )
+    measuring.add_argument(
+        "--energy", action="store_true", help="run one input again and again, and print the joules of one inference"
+    )
+    measuring.add_argument(
+        "--energy-windows", type=count, default=3, metavar="N", help="measure energy N times (default: 3)"
+    )
+    measuring.add_argument(
+        "--energy-seconds", type=count, default=30, metavar="S", help="measure for S seconds each time (default: 30)"
+    )
+    add_power(measuring)
     add_about(parser)
     return parser
 
@@ -97,7 +107,8 @@ def calibrate_parser() -> Parser:
     parser = Parser(
         prog="hyps-run calibrate",
         description="Measure this device in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
-        "Let nothing else run meanwhile, unless it will also run while the network does.",
+        "Where a sensor or --meter shows its power, that takes half a minute more. Let nothing else run meanwhile, unless "
+        "it will also run while the network does.",
         examples=("hyps-run calibrate --output board.toml",),
     )
     parser.add_argument(
@@ -121,6 +132,9 @@ def calibrate_parser() -> Parser:
         action="store_true",
         help="check that the free memory is really available: a process takes all of it for a moment, as the first that the "
         "kernel kills; this empties the device's file cache",
+    )
+    parser.add_argument(
+        "--meter", metavar="CMD", help="read the power from this command, which prints watts (default: from a sensor)"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     add_volume(parser, "where each figure comes from")

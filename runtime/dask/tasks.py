@@ -89,7 +89,9 @@ class SubBundleStore:
             threads = min(self._threads, manifest.target.threads)
             several = ticket.inputs > 1  # one at a time, pinned weights stay
             adapted = batch_manifest(manifest, ticket.inputs) if several else manifest
-            self._loaded[sha256] = load_executor(folder, threads=threads, adapt=lambda _: adapted, is_tuned=False)
+            self._loaded[sha256] = load_executor(
+                folder, threads=threads, adapt=lambda _: adapted, is_tuned=False, is_alone=False
+            )
         self._loaded.move_to_end(sha256)
         return self._loaded[sha256]
 

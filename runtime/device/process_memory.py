@@ -17,13 +17,15 @@ Four things cost a process memory that its work does not need (measured with ``m
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hyps.runtime.signals import block_signals
 
@@ -45,6 +47,9 @@ _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 #: The memory that glibc keeps in addition with huge pages.
 HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED, _MADV_DONTDUMP = 4, 16
+_PAGE = resource.getpagesize()
+#: mremap(2): MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP.
+_MOVE = 1 | 2 | 4
 #: The pages of a library that are mapped together when one of them is touched, and the libraries for which that matters.
 _MAPPED_BYTES, _LARGE_BYTES = max(16_384, resource.getpagesize()), 1 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -140,6 +145,34 @@ def lock_pages(address: int, nbytes: int) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
         mlock(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
+
+
+def give_back_pages(start: int, stop: int) -> None:
+    """Give the pages that lie wholly within these addresses of private memory back to the kernel (madvise(2))."""
+    start, stop = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None and start < stop:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)
+
+
+def move_pages(start: int, target: int, nbytes: int) -> bool:
+    """Move the pages at one address of anonymous private memory to another, which loses its own (mremap(2)).
+
+    Both ranges stay mapped. Return False, with nothing changed, where the kernel cannot: before Linux 5.7.
+    """
+    mremap = _mremap()
+    return mremap is not None and mremap(start, nbytes, nbytes, _MOVE, target) == target
+
+
+@functools.cache
+def _mremap() -> Callable[[int, int, int, int, int], int | None] | None:
+    """Return the C library's mremap, on Linux."""
+    mremap = getattr(ctypes.CDLL(None), "mremap", None)
+    if mremap is None or not sys.platform.startswith("linux"):
+        return None
+    address, size = ctypes.c_void_p, ctypes.c_size_t
+    mremap.restype, mremap.argtypes = address, (address, size, size, ctypes.c_int, address)
+    return cast("Callable[[int, int, int, int, int], int | None]", mremap)
 
 
 class CodePages:

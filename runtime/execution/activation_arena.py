@@ -5,18 +5,23 @@ time of MobileNetV2. onnxruntime's own arenas grow by powers of two, without a b
 size, in which free memory is joined again. It takes no page before it is written to. Memory that is prepacked is counted as
 the arena's, so the region must be there before. An activation that does not fit raises `ActivationArenaFull`.
 
+Where steps without the arena follow, they have no room for its pages: its free places are given back to the kernel before.
+Nothing but tensors between steps is in it then: sessions hold their weights elsewhere.
+
 onnxruntime's environment belongs to the process, so that a process has one such arena at a time.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from hyps.runtime.bundle.manifest import ActivationsRecord
+from hyps.runtime.bundle.weight_arena import uncovered_ranges
+from hyps.runtime.device.process_memory import give_back_pages
 
 #: See `hyps.runtime.execution.interface.OrtInterface`.
-RegisterArena = Callable[[ActivationsRecord], None]
+RegisterArena = Callable[[ActivationsRecord], int]
 
 #: The size of an arena that no session uses: onnxruntime replaces arenas, but keeps the last.
 _NOTHING = ActivationsRecord(region_bytes=4096)
@@ -31,11 +36,18 @@ class ActivationArena:
         self._record, self._register = record, register
         _claimed[:] = [weakref.ref(owner)]
         self._close = weakref.finalize(owner, _give_up, weakref.ref(owner), register)
-        register(record)
+        self._address = register(record)
+
+    def give_back(self, places: Iterable[tuple[int, int]]) -> None:
+        """Give its pages back to the kernel, but for those of the tensors that begin and end at these ``places``."""
+        first, nbytes = self._address, self._record.region_bytes
+        kept = [(start - first, stop - first) for start, stop in places if first <= start < first + nbytes]
+        for start, stop in uncovered_ranges(nbytes, kept, 1):
+            give_back_pages(first + start, first + stop)
 
     def renew(self) -> None:
         """Let sessions opened from now on use an arena without pages; the older one's are given back with its sessions."""
-        self._register(self._record)
+        self._address = self._register(self._record)
 
     def close(self) -> None:
         """Give the arena up; its memory is given back when the last session that uses it is closed."""

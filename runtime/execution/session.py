@@ -73,7 +73,7 @@ def session_options(
     for key, value in settings.entries.items():
         options.add_session_config_entry(key, value)
     options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = settings.has_pattern
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_SEVERITY
@@ -95,11 +95,23 @@ def identity_session(*, arena: bool = False) -> ort.InferenceSession:
     return ort.InferenceSession(IDENTITY, session_options(1, arena=arena), providers=["CPUExecutionProvider"])
 
 
-def register_arena(record: ActivationsRecord) -> None:
-    """Make an arena the one that sessions opened from now on share; see `hyps.runtime.execution.activation_arena`."""
+def register_arena(record: ActivationsRecord) -> int:
+    """Make an arena the one that sessions opened from now on share, and return its address.
+
+    See `hyps.runtime.execution.activation_arena`. The first tensor is at the beginning.
+    """
     information = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(information, ort.OrtArenaCfg(arena_settings(record)))
-    identity_session(arena=True).run(None, {"x": np.zeros(1, np.float32)})
+    (first,) = identity_session(arena=True).run_with_ort_values(["y"], {"x": to_ort(np.zeros(1, np.float32))})
+    return value_place(first)[0]
+
+
+def value_place(value: TensorValue) -> tuple[int, int]:
+    """Return where in memory one of onnxruntime's own values begins and ends; 0 for others."""
+    if isinstance(value, np.ndarray | RawTensor):
+        return 0, 0
+    start = value.data_ptr()
+    return start, start + value.tensor_size_in_bytes()
 
 
 class OrtSession:
@@ -195,6 +207,7 @@ def python_interface() -> OrtInterface:
         open_session=open_session,
         start=start_onnxruntime,
         register_arena=register_arena,
+        place=value_place,
         to_output=to_numpy,
     )
 

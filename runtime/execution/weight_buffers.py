@@ -11,7 +11,7 @@ import mmap
 from contextlib import suppress
 
 from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES
-from hyps.runtime.device.process_memory import lock_pages
+from hyps.runtime.device.process_memory import lock_pages, move_pages
 
 
 class WeightBuffer:
@@ -44,3 +44,13 @@ class WeightBuffer:
         stop = (self._first + stop) // mmap.PAGESIZE * mmap.PAGESIZE
         if start < stop:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+    def move(self, start: int, target: int, nbytes: int) -> None:
+        """Take the pages of ``start`` for ``target``, which loses its own; the kernel need not clear others for it.
+
+        Positions are multiples of the page size, and the two ranges do not overlap. What the pages hold moves with them,
+        and ``start`` reads as zeros from then on. Where the kernel cannot move pages, those of ``start`` are given back.
+        """
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self.view))
+        if not move_pages(first + start, first + target, nbytes):
+            self.release(start, start + nbytes)

@@ -8,6 +8,7 @@ so they are read ahead without a limit.
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from hyps.runtime.bundle.manifest import Step
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, uncovered_ranges
+from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, common_ranges, uncovered_ranges
 from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
@@ -45,8 +46,10 @@ class WeightResidency:
         self._budget_bytes = budget_bytes
         self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
+        #: The ranges of the arena that may have pages, in whole units.
+        self._resident: list[tuple[int, int]] = []
         self._steady = steady
-        self._unit = HUGE_PAGE_BYTES if huge else 1
+        self._unit = HUGE_PAGE_BYTES if huge else mmap.PAGESIZE
         streamed = [index for index in files if not steps[index].pinned_bytes]
         sizes = [steps[index].weights_file_bytes for index in streamed]
         layout = arena_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge_pages=huge)
@@ -105,6 +108,7 @@ class WeightResidency:
             weights.give_back()
         if self._arena:
             self._arena.release(0, self._arena.nbytes)
+            self._resident = []
 
     def close(self) -> None:
         """Give back all buffers, and wait for the thread that refers to them; no step can be entered afterwards."""
@@ -135,18 +139,42 @@ class WeightResidency:
             yield _Target(weights=weights, stop=weights.nbytes)
 
     def _trim(self, index: int, following: Sequence[_Target]) -> None:
-        """Give back what older steps left in the arena, where the budget has no room for it."""
+        """Take from the arena what older steps left in it and the budget has no room for.
+
+        Such pages move to where this step or the next one has none yet, or are given back to the kernel.
+        """
         if self._arena is None or self._steady:
             return
         own = self._weights.get(index)
         kept = [*following, *([_Target(weights=own, stop=own.nbytes)] if own else [])]
-        ranges = [
-            (each.weights.start, each.weights.start + each.stop) for each in kept if each.weights.buffer is self._arena
-        ]
-        unused = list(uncovered_ranges(self._arena.nbytes, ranges, self._unit))
-        if self._steps[index].peak_bytes + sum(stop - start for start, stop in unused) > self._budget_bytes:
-            for start, stop in unused:
-                self._arena.release(start, stop)
+        used = sorted(
+            (each.weights.start, -(-(each.weights.start + each.stop) // self._unit) * self._unit)
+            for each in kept
+            if each.stop and each.weights.buffer is self._arena
+        )
+        end = -(-self._arena.nbytes // self._unit) * self._unit
+        free = [*common_ranges(self._resident, uncovered_ranges(end, used, 1))]
+        missing = [*common_ranges(used, uncovered_ranges(end, self._resident, 1))]
+        excess = self._steps[index].peak_bytes + sum(stop - start for start, stop in free) - self._budget_bytes
+        self._resident = [*used]
+        for start, stop in free:
+            taken = min(stop - start, -(-max(0, excess) // self._unit) * self._unit)
+            excess -= taken
+            self._take(start, start + taken, missing)
+            if start + taken < stop:
+                self._resident.append((start + taken, stop))
+
+    def _take(self, start: int, stop: int, missing: list[tuple[int, int]]) -> None:
+        """Move the pages of ``start..stop`` to ``missing`` ranges, which lose what is filled; give the others back."""
+        assert self._arena
+        while start < stop and missing:
+            target, end = missing.pop()
+            nbytes = min(stop - start, end - target)
+            self._arena.move(start, target, nbytes)
+            start += nbytes
+            if target + nbytes < end:
+                missing.append((target + nbytes, end))
+        self._arena.release(start, stop)
 
     def _stop_reading(self) -> None:
         if self._reading:

@@ -11,7 +11,7 @@ import msgspec
 
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import EnergyView, ShareView, StatusView, WorkerView
 
 #: Seconds for which a lost board stays in the list.
 _KEPT_S = 600.0
@@ -47,6 +47,7 @@ class Boards:
             answered_per_s=status.answered_per_s,
             workers=workers,
             shares=shares,
+            energy=EnergyView.model_validate(msgspec.to_builtins(status.energy)) if status.energy else None,
         )
 
     def _workers(self, lines: Sequence[WorkerLine]) -> list[WorkerView]:

@@ -1,12 +1,14 @@
 """Compare the order of plans by estimated time with their order by measured time: ``python -m tests.bench.plan_order``.
 
-A hundred plans are drawn: networks, each at several budgets and with several ways to cut. Each is estimated for the target
-that ``hyps-run calibrate`` writes of this machine. Warm bundles of one network then run in turn, so that a slow moment of
-the machine meets all of them.
+A hundred plans are drawn: networks, each at several budgets, with several ways to cut, and with and without an arena for
+activations. Each is estimated for the target that ``hyps-run calibrate`` writes of this machine. Warm bundles of one network
+then run in turn, so that a slow moment of the machine meets all of them.
 
-Kendall's tau is the share of pairs that both orders agree on less the share that they do not. Two plans may differ by less
-than the machine's noise. So a pair counts if one of the two is faster in nearly every round; the others are left out, and
-their number is printed. Times are those of the clock, and those of the processor: on a busy machine only the latter tell.
+Kendall's tau is the share of pairs that both orders agree on less the share that they do not. Pairs are of plans of one
+network: nobody chooses between plans of two. Two plans may differ by less than the machine's noise. So a pair counts if one
+of the two is faster in nearly every round; the others are left out, and their number is printed. A pair that counts and is
+estimated alike is neither in order nor out of order; it lowers tau. Times are those of the clock, and those of the
+processor. Only the latter tell something on a busy machine, but they count reading ahead that other cores do meanwhile.
 """
 
 from __future__ import annotations
@@ -46,9 +48,12 @@ NETWORKS = (
     "tiny_yolo",
     "cifar10_vgg",
 )
-SPLITS = ("auto", "layers", "pooling")
+#: The options of ``hypsc compile``: how to cut, and the highest tier.
+WAYS = (("auto", "auto"), ("layers", "auto"), ("pooling", "auto"), ("auto", "lean"))
 #: Budgets, as shares of the way from the smallest that works to the whole model's need.
 SHARES = (0.0, 0.1, 0.3, 0.6, 1.0)
+#: Budgets and ways are combined in this stride, so that the first few cover all of both.
+STRIDE = 7
 #: A pair of plans counts if one is faster in at least this share of the rounds.
 DECIDED = 0.85
 ROUNDS, PLANS = 9, 100
@@ -68,31 +73,54 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Pairs of plans: those whose orders agree, those whose orders do not, and those that were left out."""
+    """Pairs of plans: those whose orders agree, those whose orders do not, and those that were left out.
 
-    agreeing: int
-    opposed: int
-    left_out: int
+    ``alike`` are pairs that are estimated alike and of which one is measured to be faster.
+    """
+
+    agreeing: int = 0
+    opposed: int = 0
+    alike: int = 0
+    left_out: int = 0
+
+    @property
+    def counted(self) -> int:
+        """The pairs that count."""
+        return self.agreeing + self.opposed + self.alike
 
     @property
     def tau(self) -> float:
         """Kendall's tau over the pairs that count."""
-        return (self.agreeing - self.opposed) / max(1, self.agreeing + self.opposed)
+        return (self.agreeing - self.opposed) / max(1, self.counted)
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            agreeing=self.agreeing + other.agreeing,
+            opposed=self.opposed + other.opposed,
+            alike=self.alike + other.alike,
+            left_out=self.left_out + other.left_out,
+        )
+
+    def __str__(self) -> str:
+        pairs = f"{self.counted} pairs of {self.counted + self.left_out}"
+        return f"{self.tau:.2f} ({pairs}: {self.agreeing} in order, {self.opposed} not, {self.alike} estimated alike)"
 
 
 def agreement(plans: Sequence[Drawn], measured: Callable[[Drawn], Sequence[float]]) -> Agreement:
     """Compare the order by estimate with that by what was ``measured``, pair by pair."""
-    agreeing = opposed = left_out = 0
+    found = Agreement()
     for one, other in itertools.combinations(plans, 2):
         rounds = list(zip(measured(one), measured(other), strict=True))
         faster = sum(a < b for a, b in rounds) / len(rounds)
-        if one.estimated_s == other.estimated_s or 1 - DECIDED < faster < DECIDED:
-            left_out += 1
+        if 1 - DECIDED < faster < DECIDED:
+            found += Agreement(left_out=1)
+        elif one.estimated_s == other.estimated_s:
+            found += Agreement(alike=1)
         elif (one.estimated_s < other.estimated_s) == (faster >= DECIDED):
-            agreeing += 1
+            found += Agreement(agreeing=1)
         else:
-            opposed += 1
-    return Agreement(agreeing=agreeing, opposed=opposed, left_out=left_out)
+            found += Agreement(opposed=1)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,31 +136,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     each = -(-options.plans // len(NETWORKS))
     drawn: list[Drawn] = []
+    clock = cpu = Agreement()
     with tempfile.TemporaryDirectory(prefix="hyps-bench-") as scratch:
         folder = Path(scratch)
         target = options.target or _calibrated(folder / "here.toml")
         for network in NETWORKS:
             found = tuple(itertools.islice(_compiled(network, target, folder), min(each, options.plans - len(drawn))))
-            drawn += _measured(network, found, folder, options.rounds)
-            _print(network, [plan for plan in drawn if plan.network == network])
+            plans = [*_measured(network, found, folder, options.rounds)]
+            of_clock, of_cpu = agreement(plans, lambda plan: plan.clock_s), agreement(plans, lambda plan: plan.cpu_s)
+            _print(network, plans, of_clock, of_cpu)
+            drawn, clock, cpu = drawn + plans, clock + of_clock, cpu + of_cpu
             for path in folder.glob(f"{network}*"):
                 subprocess.run(["rm", "-r", str(path)], check=True)
-    _print("all", drawn)
+    print(f"all: {len(drawn)} plans; tau by the clock {clock}; by the processor {cpu}")
 
 
-def _print(name: str, plans: Sequence[Drawn]) -> None:
-    for plan in plans if name != "all" else ():
+def _print(network: str, plans: Sequence[Drawn], clock: Agreement, cpu: Agreement) -> None:
+    for plan in plans:
         print(
             f"  {plan.label:28} estimated {plan.estimated_s:8.4f} s, measured {statistics.median(plan.clock_s):8.4f} s, "
             f"of the processor {statistics.median(plan.cpu_s):8.4f} s"
         )
-    clock, cpu = agreement(plans, lambda plan: plan.clock_s), agreement(plans, lambda plan: plan.cpu_s)
-    pairs = len(plans) * (len(plans) - 1) // 2
-    print(
-        f"{name}: {len(plans)} plans; tau {clock.tau:.2f} by the clock ({clock.left_out} pairs of {pairs} left out), "
-        f"{cpu.tau:.2f} by the processor ({cpu.left_out} left out)",
-        flush=True,
-    )
+    print(f"{network}: {len(plans)} plans; tau by the clock {clock}; by the processor {cpu}", flush=True)
 
 
 def _calibrated(path: Path) -> Path:
@@ -144,26 +169,32 @@ def _compiled(network: str, target: Path, folder: Path) -> Iterator[tuple[str, f
     """Compile a network for each budget and each way to cut; yield label, estimate and bundle of plans that differ."""
     model = folder / f"{network}.onnx"
     build(network, model)
-    whole = _compile(model, folder / f"{network}-whole", 10**10, "auto", target)
+    whole = _compile(model, folder / f"{network}-whole", 10**10, ("auto", "auto"), target)
     assert whole is not None
     smallest, most = whole["smallest_budget_bytes"], whole["whole_peak_bytes"]
     known = set()
-    for share, split in itertools.product(SHARES, SPLITS):
-        bundle = folder / f"{network}-{split}-{share}"
+    combined = [*itertools.product(SHARES, WAYS)]
+    for place in range(len(combined)):
+        share, (split, tier) = combined[place * STRIDE % len(combined)]
+        bundle = folder / f"{network}-{split}-{tier}-{share}"
         budget = smallest + int((most - smallest) * share)
-        summary = _compile(model, bundle, budget, split, target)
+        summary = _compile(model, bundle, budget, (split, tier), target)
         plan = json.dumps(summary["partitions"]) if summary else None
         if summary is None or plan in known:
             continue
         known.add(plan)
-        yield f"{network} {split} {budget / 1e6:.1f} MB", summary["latency_s"], bundle
+        yield f"{network} {split} {tier} {budget / 1e6:.1f} MB", summary["latency_s"], bundle
     data_path(model).unlink(missing_ok=True)
 
 
-def _compile(model: Path, bundle: Path, budget_bytes: int, split: str, target: Path) -> dict[str, Any] | None:
+def _compile(model: Path, bundle: Path, budget_bytes: int, way: tuple[str, str], target: Path) -> dict[str, Any] | None:
+    split, tier = way
     command = [HYPSC, "compile", model, "--target", target, "--memory", f"{budget_bytes / 1e6}MB", "--threads", "1"]
     done = subprocess.run(
-        [*map(str, command), "--split", split, "-o", str(bundle), "--json"], capture_output=True, text=True, check=False
+        [*map(str, command), "--split", split, "--tier", tier, "-o", str(bundle), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return json.loads(done.stdout) if done.returncode == 0 else None
 

@@ -18,7 +18,7 @@ def drawn(estimated_s: float, *clock_s: float) -> Drawn:
         ([drawn(3, 1, 1), drawn(2, 2, 2), drawn(1, 3, 3)], Agreement(agreeing=0, opposed=3, left_out=0), -1.0),
         ([drawn(1, 1, 1), drawn(3, 2, 2), drawn(2, 3, 3)], Agreement(agreeing=2, opposed=1, left_out=0), 1 / 3),
         ([drawn(1, 1, 3), drawn(2, 2, 2)], Agreement(agreeing=0, opposed=0, left_out=1), 0.0),
-        ([drawn(1, 1, 1), drawn(1, 2, 2)], Agreement(agreeing=0, opposed=0, left_out=1), 0.0),
+        ([drawn(1, 1, 1), drawn(1, 2, 2)], Agreement(alike=1), 0.0),
     ],
     ids=["same", "reversed", "one pair differs", "within the noise", "estimated alike"],
 )

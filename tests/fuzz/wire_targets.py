@@ -16,6 +16,7 @@ _SHA256, _ID = "0" * 64, "0" * 32
 _KEY = Key(job=_ID, sub_bundle=0, attempt=0)
 _RECORD = TensorRecord(dtype="float32", shape=(1, 3, 8, 8))
 _GROWN_BYTES = 20_000_000
+_ENERGY = messages.BoardEnergy(seconds=1.0, joules=1.5, idle_watts=1.0, estimated=True, source="s", machine="0" * 16)
 _MESSAGES = (
     messages.WorkerState(online=True, session=_ID, memory_bytes=1 << 30, threads=4, loaded=(0, 1), problem="none"),
     messages.Orders(
@@ -23,7 +24,13 @@ _MESSAGES = (
     ),
     messages.Failed(key=_KEY, input=False, reason="r"),
     messages.Timed(key=_KEY, compute_s=0.5, steps_s=(0.25, 0.25)),
-    messages.Pulse(session=_ID, resident_bytes=1, queue=0),
+    messages.Pulse(
+        session=_ID,
+        resident_bytes=1,
+        queue=0,
+        energy=_ENERGY,
+        below={"w0": _ENERGY},
+    ),
     messages.Submit(job=_ID, bundle=_SHA256),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.cli.options import add_hub, hub_of
 from hyps.runtime.cluster.cli.plan import add_plan
@@ -17,8 +20,12 @@ from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.console import json_text, note, plain, show
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
-from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count
 from hyps.runtime.web.serve import add_web, serve
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.broker.join import Address
+    from hyps.runtime.cluster.manager.energy import OwnBoard
 
 _PROGRAM = "hyps-manager"
 _COMMANDS = ("serve", "plan", "init-hub", "add-worker", "add-client", "add-viewer", "status")
@@ -90,6 +97,7 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
+    add_power(serve)
     add_web(serve)
     serve.set_defaults(act=_serve)
 
@@ -139,6 +147,7 @@ def _serve(options: argparse.Namespace) -> None:
     if bundle is None and options.web is None:
         raise HubError("name the bundle's folder, or serve the page with --web and choose a bundle there")
     journal = options.journal or (bundle.absolute().with_name(f"{bundle.absolute().name}.journal") if bundle else None)
+    own = _own_board(options, join.address)
     cluster_options = ClusterOptions(
         least_workers=options.workers,
         replicas=options.replicas,
@@ -146,13 +155,31 @@ def _serve(options: argparse.Namespace) -> None:
         safe=frozenset(map(checked_name, options.safe.split(","))) if options.safe else None,
         lease_s=options.lease,
         compress=options.compress,
+        own_board=own,
     )
-    if options.web is not None:
-        serve(options, join, cluster_options, journal, _print)
-    elif bundle and journal:
-        Manager(
-            bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
-        ).run()
+    with closing(own.meter):
+        if options.web is not None:
+            serve(options, join, cluster_options, journal, _print)
+        elif bundle and journal:
+            Manager(
+                bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
+            ).run()
+
+
+def _own_board(options: argparse.Namespace, hub: Address) -> OwnBoard:
+    """Return the manager's board, with its meter. Raises `EnergyError`."""
+    from hyps.runtime.cluster.manager.energy import OwnBoard
+    from hyps.runtime.cluster.transfer.file_server import local_address
+    from hyps.runtime.energy.board import board_meter, machine_number
+    from hyps.runtime.energy.estimate import given_power
+
+    power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else None
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(hub.host, hub.port, type=socket.SOCK_STREAM)}
+        has_hub = local_address(hub.host, hub.port) in addresses
+    except OSError:  # its name is not known yet
+        has_hub = False
+    return OwnBoard(meter=board_meter(options.meter, power), machine=machine_number(), has_hub=has_hub)
 
 
 def _init_hub(options: argparse.Namespace) -> None:

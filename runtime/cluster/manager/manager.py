@@ -70,7 +70,7 @@ class Manager:
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
-        self._statistics = Statistics()
+        self._statistics = Statistics(options.own_board)
         self._workers = WorkerRegistry(bundle, self.manifest, listen, options, self._statistics.speeds)
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, options, say)
@@ -206,6 +206,8 @@ class Manager:
     def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
         if isinstance(message, Pulse):
             self._workers.pulse(name, message)
+            if name in self._workers.online:
+                self._statistics.energy.pulse(name, message)
         elif isinstance(message, Timed):
             self._statistics.trace.timed(name, message)
         else:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.energy import OwnBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class ClusterOptions:
 
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
-    With ``compress``, tensors travel compressed.
+    With ``compress``, tensors travel compressed. ``own_board`` follows the energy of the manager's own board.
     """
 
     least_workers: int = 1
@@ -43,6 +47,7 @@ class ClusterOptions:
     safe: frozenset[str] | None = None
     lease_s: float = 120.0
     compress: bool = False
+    own_board: OwnBoard | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property

@@ -13,6 +13,7 @@ from msgspec import field
 
 from hyps.runtime.bundle.manifest import Count, Manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
@@ -75,6 +76,7 @@ class Status(Message, frozen=True, kw_only=True):
     workers: tuple[WorkerLine, ...] = ()
     sub_bundles: tuple[SubBundleLine, ...] = ()
     rejected: dict[str, int] = field(default_factory=dict)
+    energy: EnergyLine | None = None
 
 
 class StatusPublisher:
@@ -102,6 +104,7 @@ class StatusPublisher:
             workers=tuple(self._worker_lines(scheduler)),
             sub_bundles=tuple(self._sub_bundle_lines(scheduler)) if scheduler else (),
             rejected=dict(self._statistics.rejected),
+            energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
         )
 
     def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:

@@ -21,8 +21,11 @@ MAX_TIMED_STEPS = 1000
 MAX_MEMORY_BYTES, MAX_MACS_PER_S, MAX_STORAGE_BYTES_PER_S = 1 << 44, 10**14, 10**12
 #: The most workers in a group, and the most sub-bundles that a worker may name.
 MAX_GROUP, MAX_SUB_BUNDLES = 4096, 1000
+#: The most boards of a group whose energy a pulse reports, and the longest name of one: "group/worker".
+MAX_BELOW, MAX_BOARD_NAME = 100, 200
 Text = Annotated[str, Meta(max_length=500)]
 SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+BoardName = Annotated[str, Meta(min_length=1, max_length=MAX_BOARD_NAME)]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 _Message = TypeVar("_Message")
 
@@ -103,12 +106,31 @@ class Timed(Message, frozen=True, kw_only=True, tag="timed"):
     steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MAX_TIMED_STEPS)] = ()
 
 
-class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
-    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled."""
+class BoardEnergy(Message, frozen=True, kw_only=True):
+    """The energy of a worker's board: the seconds since it began to count, and the joules in them, by its own clock.
+
+    ``source`` is where they and the board's idle power are from. ``machine`` is the same for all programs of one machine.
+    """
+
+    seconds: Annotated[float, Meta(ge=0, le=1e10)]
+    joules: Annotated[float, Meta(ge=0, le=1e15)]
+    idle_watts: Annotated[float, Meta(ge=0, le=1e5)]
+    estimated: bool
+    source: Annotated[str, Meta(max_length=200)]
+    machine: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
+    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
+
+    ``energy`` is absent where the worker's board has no figures. ``below`` has those of a group's boards, by name.
+    """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
+    energy: BoardEnergy | None = None
+    below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):

@@ -25,7 +25,7 @@ from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
-from hyps.runtime.cluster.protocol.messages import Failed, Orders, SubBundleOrder, WorkerState
+from hyps.runtime.cluster.protocol.messages import BoardEnergy, Failed, Orders, SubBundleOrder, WorkerState
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
@@ -33,6 +33,8 @@ from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
 from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
 from hyps.runtime.device.process_memory import memory
+from hyps.runtime.energy.board import BoardMeter, machine_number
+from hyps.runtime.energy.estimate import recorded_power
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.session import memory_of
@@ -64,7 +66,7 @@ class _LoadedSubBundle:
 class Worker:
     """One worker, which serves until it is stopped; all but receiving happens on the thread that calls `run`.
 
-    ``say`` gets lines for the operator, on any thread.
+    ``say`` gets lines for the operator, on any thread. ``energy`` follows the energy of this board.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class Worker:
         cache_bytes: int,
         *,
         say: Callable[[str], None] = _log.info,
+        energy: BoardMeter | None = None,
     ) -> None:
-        self._backend, self._say = backend, say
+        self._backend, self._say, self._energy = backend, say, energy
+        self._machine = machine_number() if energy else ""
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._name = name
         self._session = secrets.token_hex(16)
@@ -149,8 +153,27 @@ class Worker:
         while not self._ended.wait(_PULSE_S):
             if self._connection.connected:
                 resident = memory().resident_bytes
-                pulse = messages.Pulse(session=self._session, resident_bytes=resident, queue=self._events.qsize())
+                pulse = messages.Pulse(
+                    session=self._session,
+                    resident_bytes=resident,
+                    queue=self._events.qsize(),
+                    energy=self._board_energy(),
+                    below={**self._backend.energies()},
+                )
                 self._connection.publish(self._output_topic, messages.encode_message(pulse), expiry_s=1)
+
+    def _board_energy(self) -> BoardEnergy | None:
+        state = self._energy.state() if self._energy else None
+        if state is None:
+            return None
+        return BoardEnergy(
+            seconds=state.seconds,
+            joules=state.joules,
+            idle_watts=state.idle_watts,
+            estimated=state.estimated,
+            source=state.source[:200],
+            machine=self._machine,
+        )
 
     def _publish_state(self, *, online: bool = True) -> None:
         capabilities = self._backend.capabilities()
@@ -227,6 +250,10 @@ class Worker:
             _log.error("cannot load sub-bundle %d: %s", order.number, fault)
             return
         life.apply(Event.LOADED)
+        capabilities = self._backend.capabilities()
+        computes_here = capabilities is not None and not capabilities.group
+        if self._energy and computes_here and (power := runner.manifest.target.power):
+            self._energy.estimate_by(recorded_power(power, runner.manifest.target.name))
         steps = runner.manifest.steps
         names = steps[0].name if len(steps) == 1 else f"{steps[0].name} to {steps[-1].name}"
         weight_bytes = sum(step.weights.size_bytes for step in steps if step.weights)

@@ -24,6 +24,7 @@ _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {
     "CreateSessionFromArray": (8, (c_void_p, c_char_p, c_size_t, c_void_p, c_void_p)),
     "Run": (9, (c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p)),
     "CreateSessionOptions": (10, (c_void_p,)),
+    "EnableMemPattern": (16, (c_void_p,)),
     "DisableMemPattern": (17, (c_void_p,)),
     "DisableCpuMemArena": (19, (c_void_p,)),
     "SetSessionLogSeverityLevel": (22, (c_void_p, c_int)),

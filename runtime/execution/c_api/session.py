@@ -22,7 +22,7 @@ from hyps.runtime.execution.interface import (
     session_settings,
     unopened,
 )
-from hyps.runtime.execution.tensor import TYPE_NAMES, RawTensor
+from hyps.runtime.execution.tensor import TYPE_NAMES, RawTensor, TensorValue
 
 #: ``OrtArenaAllocator`` and ``OrtMemTypeDefault``; onnxruntime takes no notice of the first for memory that it is given.
 _ARENA_ALLOCATOR, _DEFAULT_MEMORY = 1, 0
@@ -46,8 +46,8 @@ class Runtime:
             library.call("AddSessionConfigEntry", options.pointer, key.encode(), value.encode())
         if not settings.reuses_memory:
             disable_memory_reuse(library, options)
-        for name in ("CpuMemArena", "MemPattern"):
-            library.call(f"Disable{name}", options.pointer)
+        library.call("DisableCpuMemArena", options.pointer)
+        library.call("EnableMemPattern" if settings.has_pattern else "DisableMemPattern", options.pointer)
         library.call("SetIntraOpNumThreads", options.pointer, threads)
         library.call("SetInterOpNumThreads", options.pointer, 1)
         library.call("SetSessionLogSeverityLevel", options.pointer, FATAL_SEVERITY)
@@ -57,13 +57,17 @@ class Runtime:
         """Open and drop a session of one operator."""
         self._identity(arena=False)
 
-    def register_arena(self, record: ActivationsRecord) -> None:
-        """Make an arena the one that sessions opened from now on share; see `hyps.runtime.execution.activation_arena`."""
+    def register_arena(self, record: ActivationsRecord) -> int:
+        """Make an arena the one that sessions opened from now on share, and return its address.
+
+        See `hyps.runtime.execution.activation_arena`. The first tensor is at the beginning.
+        """
         library = self.library
         arena = library.made("ArenaCfg", "CreateArenaCfg", *arena_settings(record).values())
         library.call("CreateAndRegisterAllocator", self._environment, self._memory.pointer, arena.pointer)
         one = RawTensor("float32", (1,), memoryview(bytearray(4)))
-        CSession(self, self._identity(arena=True), Path("identity")).run(["y"], {"x": one})
+        first = CSession(self, self._identity(arena=True), Path("identity")).run(["y"], {"x": one})["y"]
+        return _place(first)[0]
 
     def _identity(self, *, arena: bool) -> Handle:
         options = self.options(1, session_settings(arena=arena))
@@ -150,6 +154,14 @@ class CSession:
         return dict(zip(outputs, computed, strict=True))
 
 
+def _place(value: TensorValue) -> tuple[int, int]:
+    """Return where in memory one of onnxruntime's own values begins and ends; 0 for others."""
+    if not isinstance(value, RawTensor) or not isinstance(value.owner, Handle) or not len(value.memory):
+        return 0, 0
+    start = ctypes.addressof(ctypes.c_char.from_buffer(value.memory))
+    return start, start + len(value.memory)
+
+
 def c_interface(path: Path) -> OrtInterface:
     """Load the C library at ``path`` and return the interface to it."""
     runtime = Runtime(path)
@@ -159,5 +171,6 @@ def c_interface(path: Path) -> OrtInterface:
         open_session=runtime.open_session,
         start=runtime.start,
         register_arena=runtime.register_arena,
+        place=_place,
         to_output=lambda value: value,
     )

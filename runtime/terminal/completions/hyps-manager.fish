@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --max --objective --port --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --web --workers
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --max --meter --objective --port --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -71,6 +71,8 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l vote -x -d 'place each 
 complete -c hyps-manager -n _shtab_hyps_manager_using -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l web -x -d 'serve the page (default 127.0.0.1:8765)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l tls-cert -xka "(__fish_complete_path (commandline -ct))" -d 'serve the page with TLS and this certificate'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l tls-key -xka "(__fish_complete_path (commandline -ct))" -d 'the certificate'"'"'s key'
@@ -94,6 +96,8 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l vote -x -d 'pla
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l web -x -d 'serve the page (default 127.0.0.1:8765)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tls-cert -xka "(__fish_complete_path (commandline -ct))" -d 'serve the page with TLS and this certificate'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tls-key -xka "(__fish_complete_path (commandline -ct))" -d 'the certificate'"'"'s key'

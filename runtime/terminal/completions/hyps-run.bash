@@ -7,9 +7,9 @@
 
 _shtab_hyps_run_subparsers=(calibrate doctor)
 
-_shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --json -q --quiet -v --verbose)
+_shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --meter --json -q --quiet -v --verbose)
 _shtab_hyps_run_doctor_option_strings=(-h --help --folder --json -q --quiet -v --verbose)
-_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --custom-ops --untuned --no-verify --repeat --profile --profile-json --version --show-completion)
+_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --custom-ops --untuned --no-verify --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
 
 _shtab_hyps_run_pos_0_COMPGEN=_hyps_start
 _shtab_hyps_run_pos_1_COMPGEN=_shtab_compgen_files
@@ -54,6 +54,7 @@ _shtab_hyps_run___verbose_nargs=0
 _shtab_hyps_run___untuned_nargs=0
 _shtab_hyps_run___no_verify_nargs=0
 _shtab_hyps_run___profile_nargs=0
+_shtab_hyps_run___energy_nargs=0
 _shtab_hyps_run___version_nargs=0
 _shtab_hyps_run___show_completion_nargs='?'
 

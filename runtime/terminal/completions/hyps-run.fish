@@ -51,7 +51,7 @@ function _shtab_hyps_run_using
 end
 
 set -g _shtab_hyps_run_commands calibrate doctor
-set -g _shtab_hyps_run_opts_with_value --batch --custom-ops --engine --folder --join --name --output --profile-json --repeat --save --show-completion --threads --top -o
+set -g _shtab_hyps_run_opts_with_value --batch --custom-ops --energy-seconds --energy-windows --engine --folder --join --meter --name --output --profile-json --repeat --save --show-completion --threads --top --watts -o
 
 complete -c hyps-run -e
 complete -c hyps-run -f
@@ -73,6 +73,11 @@ complete -c hyps-run -n _shtab_hyps_run_using -l no-verify -d 'check the files'"
 complete -c hyps-run -n _shtab_hyps_run_using -l repeat -x -d 'run each input N times, report the median time'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile -d 'print for each step: load and run time, bytes read, resident memory'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile-json -xka "(__fish_complete_path (commandline -ct))" -d 'write the last input'"'"'s profile for '"'"'hypsc report'"'"''
+complete -c hyps-run -n _shtab_hyps_run_using -l energy -d 'run one input again and again, and print the joules of one inference'
+complete -c hyps-run -n _shtab_hyps_run_using -l energy-windows -x -d 'measure energy N times (default: 3)'
+complete -c hyps-run -n _shtab_hyps_run_using -l energy-seconds -x -d 'measure for S seconds each time (default: 30)'
+complete -c hyps-run -n _shtab_hyps_run_using -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-run -n _shtab_hyps_run_using -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-run -n _shtab_hyps_run_using -l version -d 'print the versions of what is installed'
 complete -c hyps-run -n _shtab_hyps_run_using -l show-completion -xka "bash zsh fish" -d 'print a completion script for a shell to source (default: for the running shell)'
 complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories; printf '%s\n' calibrate doctor)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
@@ -83,6 +88,7 @@ complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s o -l output -xka "(
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l name -x -d 'the target'"'"'s name (default: the file'"'"'s)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l folder -xka "(__fish_complete_directories)" -d 'measure the storage that holds DIR (default: the current folder)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l test-memory -d 'check that the free memory is really available: a process takes all of it for a moment, as the first that the kernel kills; this empties the device'"'"'s file cache'
+complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l json -d 'print the figures as one JSON object'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s v -l verbose -d 'also report on standard error where each figure comes from'

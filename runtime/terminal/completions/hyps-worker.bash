@@ -7,7 +7,7 @@
 
 
 
-_shtab_hyps_worker_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --sub-hub --sub-join --name --memory --threads --cache --cache-size)
+_shtab_hyps_worker_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --sub-hub --sub-join --name --memory --threads --cache --cache-size --meter --watts)
 
 _shtab_hyps_worker___join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_worker___sub_join_COMPGEN=_shtab_compgen_files

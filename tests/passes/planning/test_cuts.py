@@ -42,7 +42,12 @@ def seconds(graph: Graph, graph_costs: Costs, device: DeviceRates, cuts: Cuts) -
         reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.storage_bytes_per_s
         inside = replace(graph, operators=graph.operators[start:stop])
         computing = float(compute_s(inside, device).sum())
-        total += device.step_s + max(reading, computing) + int(graph_costs.crossing[stop]) / device.memory_bytes_per_s
+        total += (
+            device.step_s
+            + device.open_s
+            + max(reading, computing)
+            + int(graph_costs.crossing[stop]) / device.memory_bytes_per_s
+        )
     return total
 
 

@@ -24,6 +24,7 @@ from hyps.runtime.calibration import measurements as module
 from hyps.runtime.calibration.baseline import Baseline
 from hyps.runtime.calibration.calibrate import calibrate
 from hyps.runtime.calibration.measurements import obtainable_memory
+from hyps.runtime.calibration.power import PowerProbe
 from hyps.runtime.calibration.rates import Rates
 from hyps.runtime.calibration.step_costs import StepCosts
 from hyps.runtime.calibration.target_file import Calibration, toml_text
@@ -49,10 +50,16 @@ RATES = Rates(
 STEPS = StepCosts(
     depthwise_macs_per_s=400_000_000,
     memory_bytes_per_s=2_000_000_000,
+    cached_read_bytes_per_s=900_000_000,
     fresh_bytes_per_s=500_000_000,
     open_us=3_000,
     open_node_us=200,
     step_us=800,
+)
+POWER = PowerProbe(
+    watts_by_cores={0: 1.4, 1: 2.1, 2: 2.6, 4: 3.8},
+    source="ina219 sensor",
+    covers="the rail ina219, unlabelled",
 )
 
 
@@ -66,6 +73,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
     monkeypatch.setattr("hyps.runtime.calibration.baseline.baseline", lambda threads, budget: found)
     monkeypatch.setattr("hyps.runtime.calibration.decompression.decompression_bytes_per_s", lambda: 150_000_000)
+    monkeypatch.setattr("hyps.runtime.calibration.power.power", lambda cores, meter, load: POWER if meter else None)
     monkeypatch.setattr(module, "board", lambda: "Raspberry Pi 3 Model B Rev 1.2")
 
 
@@ -139,6 +147,18 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
     ]
 
 
+def test_power_is_in_the_table_and_in_the_file(measured: None, tmp_path: Path) -> None:
+    """One busy core took 0.1 W more than the line from 1.4 to 3.8 W says: the fit's error."""
+    lines = list(calibrate(tmp_path / "board.toml", None, tmp_path, meter="echo 5"))
+    assert "  power                  1.40 W  idle; 3.80 W with all cores busy" in lines
+    target = load_target(str(tmp_path / "board.toml"))
+    assert (target.idle_milliwatts, target.busy_milliwatts, target.power_error_milliwatts) == (1400, 3800, 100)
+    assert target.sources.power.startswith(
+        "ina219 sensor, which covers the rail ina219, unlabelled; watts by busy cores: 0: 1.40, 1: 2.10, 2: 2.60, 4: 3.80; "
+        "measured by hyps-run calibrate on 20"
+    )
+
+
 def test_the_file(measured: None, tmp_path: Path) -> None:
     list(calibrate(tmp_path / "board.toml", "my-board.2", tmp_path))
     text = (tmp_path / "board.toml").read_text()
@@ -159,7 +179,7 @@ def test_its_fields_are_those_of_a_target() -> None:
 
 
 def test_its_sources_are_those_of_a_target(measured: None, tmp_path: Path) -> None:
-    list(calibrate(tmp_path / "board.toml", None, tmp_path))
+    list(calibrate(tmp_path / "board.toml", None, tmp_path, meter="echo 5"))
     sources = tomllib.loads((tmp_path / "board.toml").read_text())["sources"]
     assert set(sources) == set(Sources.__struct_fields__) - {"network"}
 
@@ -278,8 +298,8 @@ def test_progress_is_for_terminals(measured: None, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TERM", "xterm")
     calibrate(tmp_path / "board.toml", None, tmp_path)
     shown = capsys.readouterr().err
-    stages = re.findall(r"\r\x1b\[Kmeasuring (.*?), (\d) of 4; ", shown)
-    assert stages == [("memory", "1"), ("storage", "2"), ("compute", "3"), ("the runtime's own memory", "4")]
+    stages = re.findall(r"\r\x1b\[Kmeasuring (.*?), (\d) of 5; ", shown)
+    assert stages == [("memory", "1"), ("storage", "2"), ("compute", "3"), ("the runtime's own memory", "4"), ("power", "5")]
     assert shown.endswith("\r\x1b[K")
     calibrate(tmp_path / "board.toml", None, tmp_path, quiet=True)
     monkeypatch.setenv("TERM", "dumb")

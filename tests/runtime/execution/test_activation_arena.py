@@ -142,11 +142,12 @@ def test_room_is_made_of_the_arena(load: Callable[..., Executor], sample: Output
 
 
 def test_stock_options_are_onnxruntimes_own() -> None:
-    """All but its unbounded arena, which changes no bit."""
+    """All but its unbounded arena, which changes no bit. The memory pattern needs an arena."""
     own, stock = ort.SessionOptions(), session_options(1, stock=True)
     assert stock.graph_optimization_level == own.graph_optimization_level
     assert not stock.enable_cpu_mem_arena
     assert not stock.enable_mem_pattern
+    assert session_options(1, stock=True, arena=True).enable_mem_pattern
     with pytest.raises(RuntimeError):
         stock.get_session_config_entry("session.disable_prepacking")
 

@@ -52,3 +52,15 @@ def flags_of(address: int) -> list[str]:
             start, stop = (int(each, 16) for each in words[0].split("-"))
             inside = start <= address < stop
     raise AssertionError(f"nothing is mapped at {address:x}")
+
+
+@pytest.mark.own_process
+@pytest.mark.parametrize("huge", [True, False])
+def test_pages_move_with_what_they_hold(huge: bool) -> None:
+    buffer = WeightBuffer(16 * MB, huge=huge)
+    buffer.view[: 4 * MB] = b"\x01" * (4 * MB)
+    before = memory().anonymous_bytes
+    buffer.move(0, 8 * MB, 4 * MB)
+    assert memory().anonymous_bytes - before < MB / 4
+    assert set(buffer.view[8 * MB : 12 * MB]) == {1}
+    assert set(buffer.view[: 8 * MB]) == {0}

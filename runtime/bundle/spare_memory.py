@@ -1,0 +1,146 @@
+"""Decide what stays in memory, in addition to the plan, where a process turns out to need less than was predicted.
+
+A prediction holds for every machine and is therefore too large on most: an arena has free places that no activation ever
+touched, and a processor runs code of its own. The process knows its peak after inferences by the plan. Every step may then
+take more than the plan gives it, by what is missing from the predicted peak: no peak exceeds the prediction then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.residency import (
+    OpenSessions,
+    Residency,
+    StepMemory,
+    alternating_residency,
+    open_sessions,
+    pin_highest_peaks,
+    read_ahead,
+    steady_residency,
+)
+from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
+
+#: What the peak of later inferences may be above that of the first: code that runs late, and pages of the heap.
+SPARED_MARGIN_BYTES = 1_000_000
+#: With huge pages the peak also varies by so much from run to run (`hyps.runtime.device.process_memory`).
+SPARED_HUGE_MARGIN_BYTES = 4_000_000
+#: With less to spare nothing changes: sessions would be opened again for little.
+LEAST_BYTES = 250_000
+#: An open session takes at most these bytes, these for each operator, and its model so often (passes/calibration.toml).
+_SESSION_BYTES, _OPERATOR_BYTES, _MODEL_COPIES = 262_144, 8_192, 2
+#: The limits to try for pinned weights are multiples of this part of all weights.
+_PARTS = 20
+#: The additional cost of a byte that is read while nothing computes, and of one in pages that are not used again.
+_WAITING, _FRESH = 2, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnlargedResidency:
+    """The steps of a schedule, with more in memory, and the budget that their ``peak_bytes`` seem to need."""
+
+    steps: tuple[Step, ...]
+    budget_bytes: int
+
+
+def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
+    """Return the bytes that a process whose peak was ``peak_bytes`` may take in addition; 0 where they are too few."""
+    margin = SPARED_MARGIN_BYTES + (SPARED_HUGE_MARGIN_BYTES if manifest.huge_pages else 0)
+    spare = max(step.peak_bytes for step in manifest.steps) - peak_bytes - margin
+    return spare if spare >= LEAST_BYTES else 0
+
+
+def enlarge_residency(manifest: Manifest, spare: int) -> EnlargedResidency:
+    """Return the steps with as much in memory as fits into ``spare`` more bytes than the plan gives each.
+
+    The peaks are counted as if the plan had given every step as much as the largest. Sessions stay open first. The rest is
+    for pinned weights and for reading ahead, as little as possible of which is left to be read while nothing computes.
+    """
+    steps = manifest.steps
+    budget = max(step.peak_bytes for step in steps) + spare
+    sessions = _sessions(steps, _bases(manifest), budget)
+    weights = [_weights_bytes(step) for step in steps]
+    found = min(_residencies(manifest, weights, sessions, budget), key=lambda each: _cost(weights, each))
+    changed = tuple(
+        msgspec.structs.replace(
+            step,
+            pinned_bytes=stays.pinned_bytes,
+            ahead_bytes=stays.ahead_bytes,
+            peak_bytes=stays.peak_bytes,
+            session=msgspec.structs.replace(step.session, stays_open=stays.session_stays_open),
+        )
+        for step, stays in zip(steps, found.steps, strict=True)
+    )
+    return EnlargedResidency(steps=changed, budget_bytes=budget)
+
+
+def _weights_bytes(step: Step) -> int:
+    """Return the bytes of the weights that the runtime holds itself."""
+    return 0 if step.session.is_stock else step.weights_file_bytes
+
+
+def _bases(manifest: Manifest) -> list[int]:
+    """Return the largest predicted peak, less what the plan holds for each step besides it and its open sessions."""
+    steps = manifest.steps
+    largest, pinned = max(step.peak_bytes for step in steps), sum(step.pinned_bytes for step in steps)
+    arena = arena_bytes([step.streamed_bytes for step in steps]) if manifest.steady else 0
+    slack = HUGE_SLACK_BYTES if manifest.huge_pages and not manifest.steady else 0
+    return [
+        largest
+        - (pinned - step.pinned_bytes)
+        - (arena - step.streamed_bytes if manifest.steady else step.ahead_bytes + slack)
+        for step in steps
+    ]
+
+
+def _sessions(steps: Sequence[Step], bases: Sequence[int], budget_bytes: int) -> OpenSessions:
+    """Return the open sessions: the planned ones, whose memory the bases count, and more."""
+    groups = [None, *(step.session.group or None for step in steps), None]
+    memories = [
+        StepMemory(
+            alone_bytes=base,
+            weights_bytes=_weights_bytes(step),
+            session_bytes=0 if step.session.stays_open or step.rows else _session_bytes(step),
+            shares_session=own is not None and own in (before, after),
+        )
+        for step, base, before, own, after in zip(steps, bases, groups, groups[1:], groups[2:], strict=False)
+    ]
+    return open_sessions(memories, budget_bytes)
+
+
+def _session_bytes(step: Step) -> int:
+    return _SESSION_BYTES + _OPERATOR_BYTES * len(step.operators) + _MODEL_COPIES * step.model.size_bytes
+
+
+def _residencies(
+    manifest: Manifest, weights: Sequence[int], sessions: OpenSessions, budget_bytes: int
+) -> Iterator[Residency]:
+    """Yield what may stay in memory: the whole arena as planned, with more pinned steps; or more and more pinned weights."""
+    if manifest.steady:
+        pinned = [step.pinned_bytes for step in manifest.steps]
+        for index in sorted(range(len(weights)), key=lambda index: -weights[index]):
+            more = [*pinned[:index], weights[index], *pinned[index + 1 :]]
+            if found := steady_residency(weights, sessions, more, budget_bytes):
+                pinned = more
+                yield found
+    else:
+        slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
+        room, total = budget_bytes - slack, sum(weights)
+        for part in range(_PARTS + 1):
+            pinned = pin_highest_peaks(weights, sessions.base_bytes, room, total * part // _PARTS)
+            for ahead in (read_ahead(weights, sessions.base_bytes, pinned, room), [0] * len(weights)):
+                yield alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
+
+
+def _cost(weights: Sequence[int], residency: Residency) -> int:
+    """Return the bytes that an inference reads, more for those that are not ahead, or in pages that are not used again."""
+    cost, steps = 0, residency.steps
+    for index, (size, step) in enumerate(zip(weights, steps, strict=True)):
+        streamed = size - step.pinned_bytes
+        waiting = max(0, streamed - steps[index - 1].ahead_bytes)
+        cost += streamed + _WAITING * waiting + (_FRESH * streamed if step.pinned_bytes else 0)
+    return cost
