@@ -85,7 +85,7 @@ deploy-check: $(READY) ## the Kubernetes manifests by kubernetes-validate and ch
 	LOG_LEVEL=CRITICAL build/deploy/bin/checkov --framework kubernetes --compact --quiet --skip-download \
 		--file docs/deploy/kubernetes/cluster.yaml
 
-fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages and models for SECONDS=60; findings go to build/fuzz
+fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages, boards files and models for SECONDS=60; findings go to build/fuzz
 	$(BIN)/python -m tests.fuzz.main $(or $(SECONDS),60) $(TARGETS)
 
 docs: $(READY) ## the documentation's site in build/site; broken links are errors

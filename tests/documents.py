@@ -1,6 +1,6 @@
-"""Run the documentation's commands, and write the manifest's JSON Schema.
+"""Run the documentation's commands, and write the JSON Schemas of manifests and of boards files.
 
-``python -m tests.documents`` writes ``docs/reference/bundle.schema.json``.
+``python -m tests.documents`` writes ``docs/reference/bundle.schema.json`` and ``docs/reference/boards.schema.json``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any
 import msgspec
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.planning.boards_file import BoardsFile
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "docs" / "reference" / "bundle.schema.json"
+BOARDS_SCHEMA = ROOT / "docs" / "reference" / "boards.schema.json"
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -63,12 +65,17 @@ def extras(path: Path) -> set[str]:
 
 def schema() -> str:
     """Return the manifest's JSON Schema, made from the structs that read manifests."""
-    made = msgspec.json.schema(Manifest)
-    described = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "manifest.json of a HyPS bundle",
-        **_portable(made),
-    }
+    return _schema(Manifest, "manifest.json of a HyPS bundle")
+
+
+def boards_schema() -> str:
+    """Return the JSON Schema of boards files, for editors that check TOML."""
+    return _schema(BoardsFile, "boards.toml of hyps-manager plan")
+
+
+def _schema(content: type, title: str) -> str:
+    made = _portable(msgspec.json.schema(content))
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **made}
     return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -89,3 +96,4 @@ def _text(key: str, value: Any) -> Any:
 
 if __name__ == "__main__":
     SCHEMA.write_text(schema(), "utf-8")
+    BOARDS_SCHEMA.write_text(boards_schema(), "utf-8")

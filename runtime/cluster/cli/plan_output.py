@@ -52,6 +52,8 @@ def text_lines(workload: Workload, rows: Sequence[PlanRow], objective: str) -> I
         yield f"the best {objective} on {last.count} board{'s' if last.count > 1 else ''}: {last.remark}"
         yield ""
         yield from _stages(workload, last)
+        if isinstance(last.evaluation.slowest, str):
+            yield f"{last.evaluation.slowest} bounds the throughput: stages wait for it"
         yield ""
         yield from _boards(last.evaluation)
         yield ""

@@ -52,7 +52,7 @@ _LARGEST_BYTES, MOST_BOARDS = 1 << 20, 2000
 
 _Content = TypeVar("_Content")
 
-BoardName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z", max_length=64)]
+EntryName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z", max_length=64)]
 Quantity = Annotated[str, Meta(min_length=1, max_length=64)]
 NumberOfBoards = Annotated[int, Meta(ge=1, le=MOST_BOARDS)]
 MostBoards = Annotated[tuple["BoardsRecord", ...], Meta(min_length=1, max_length=MOST_BOARDS)]
@@ -78,7 +78,7 @@ class LinkRecord(FileSection, frozen=True, kw_only=True):
 class BoardsRecord(FileSection, frozen=True, kw_only=True):
     """Some equal boards: a target file, or figures, which come before the target's."""
 
-    name: BoardName
+    name: EntryName
     link: str
     count: NumberOfBoards | None = None
     target: Annotated[str, Meta(max_length=4096)] | None = None

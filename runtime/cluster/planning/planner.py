@@ -44,14 +44,21 @@ _MOST_ENTRIES, _MOST_COMPARED = 4e6, 1.5e8
 _TRIES = 20_000
 #: The boards that the heuristic for latency looks at: few steps are worth sending on.
 _LATENCY_BOARDS = 8
+#: The most boards for which the star's best placements on fewer are tried, too: links may bound what more could gain.
+_FEW_BOARDS = 16
 #: A placement reaches a bound if it is no more than rounding above it.
 _REACHED = 1 + 1e-9
 
 KEYS: dict[Objective, Callable[[Evaluation], ObjectiveKey]] = {
-    "throughput": lambda figures: (figures.period_s, figures.latency_s, figures.crossing_bytes),
-    "latency": lambda figures: (figures.latency_s, figures.crossing_bytes),
-    "energy": lambda figures: (figures.energy_j, figures.latency_s),
+    "throughput": lambda figures: (_rounded(figures.period_s), figures.latency_s, figures.crossing_bytes),
+    "latency": lambda figures: (_rounded(figures.latency_s), figures.crossing_bytes),
+    "energy": lambda figures: (_rounded(figures.energy_j), figures.latency_s),
 }
+
+
+def _rounded(value: float) -> float:
+    """Return a figure without what the order of sums makes of it, so that equal ones are equal."""
+    return float(f"{value:.10g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +171,9 @@ class PlacementPlanner:
 
     def _candidates(self, objective: Objective, count: int) -> Iterator[Stages]:
         """Yield placements that may be good: as if the fleet were a star, of one board, and those of simpler planners."""
-        if self._exact and (stages := self._exact.best(objective, count)):
-            yield stages
+        for each in range(1, count + 1) if self._exact and count <= _FEW_BOARDS else (count,):
+            if self._exact and (stages := self._exact.best(objective, each)):
+                yield stages
         counts = {count} if objective == "throughput" else {each for each in (1, 2, 4, 8, count) if each <= count}
         for groups in self._orders():
             for each in sorted(counts):
