@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photograph
 
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
+
+bench-placement: $(READY) ## placements of the thesis's systems, simulated, and predictions against real workers; docs/placement.md (ONLY=systems: these)
+	$(BIN)/python -m tests.bench.placement $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-plans: $(READY) ## whether estimates order plans as measured times do: Kendall's tau of 100 plans (PLANS=20: as many)
 	$(BIN)/python -m tests.bench.plan_order $(if $(PLANS),--plans $(PLANS))

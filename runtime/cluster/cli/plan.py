@@ -36,6 +36,9 @@ def add_plan(commands: argparse._SubParsersAction[Parser]) -> None:
     plan.add_argument(
         "--compare", action="store_true", help="show Hadidi's Algorithm 1 and a simple pipeline beside our placement"
     )
+    plan.add_argument(
+        "--simulate", type=count, metavar="SECONDS", help="also simulate our placements for so many seconds of a stream"
+    )
     form = plan.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the placements as JSON")
     form.add_argument("--csv", action="store_true", help="print a line of comma-separated values for each placement")
@@ -47,6 +50,7 @@ def run_plan(options: argparse.Namespace) -> None:
     """Plan and print. Raises `BoardsError`, `BundleError` and `BudgetError`."""
     from hyps.runtime.bundle.integrity import read_manifest
     from hyps.runtime.cluster.cli.plan_output import csv_lines, json_document, text_lines
+    from hyps.runtime.cluster.cli.plan_simulation import simulated_row, simulation_lines
     from hyps.runtime.cluster.planning.comparison import PlanRow, plan_rows
     from hyps.runtime.cluster.planning.fleets import load_fleet
     from hyps.runtime.cluster.planning.workload import bundle_workload
@@ -66,9 +70,16 @@ def run_plan(options: argparse.Namespace) -> None:
 
     rows = list(counted(plan_rows(workload, planned.fleet, most, options.objective, compare=options.compare)))
     progress.clear()
+    simulated = {}
+    if options.simulate and not options.csv:
+        own = [row for row in rows if row.planner == "hyps" and row.evaluation]
+        wanted = own if options.json else own[-1:]
+        simulated = {row.count: simulated_row(workload, planned.fleet, row, options.simulate) for row in wanted}
     if options.json:
-        show([json_text(json_document(workload, rows)).removesuffix("\n")])
+        show([json_text(json_document(workload, rows, simulated)).removesuffix("\n")])
     elif options.csv:
         show(csv_lines(rows))
     else:
         show(text_lines(workload, rows, options.objective))
+        for found in simulated.values():
+            show(["", *simulation_lines(found, options.simulate)])

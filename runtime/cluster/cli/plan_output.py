@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from hyps.runtime.cluster.cli.plan_simulation import simulation_plain
 from hyps.runtime.cluster.planning.comparison import PlanRow
 from hyps.runtime.cluster.planning.evaluation import Evaluation
 from hyps.runtime.cluster.planning.problem import Workload
 from hyps.runtime.cluster.planning.reasons import seconds_text
+from hyps.runtime.cluster.planning.simulation_result import SimulationResult
 from hyps.runtime.terminal.console import prose
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
@@ -106,9 +108,13 @@ def _links(figures: Evaluation) -> Iterator[str]:
     yield from table(columns, ([*pair, megabytes(nbytes)] for pair, nbytes in figures.link_bytes.items() if nbytes))
 
 
-def json_document(workload: Workload, rows: Sequence[PlanRow]) -> bytes:
-    """Return all placements as indented JSON, in SI units."""
-    return msgspec.json.format(msgspec.json.encode([_plain(workload, row) for row in rows]), indent=1)
+def json_document(workload: Workload, rows: Sequence[PlanRow], simulated: Mapping[int, SimulationResult]) -> bytes:
+    """Return all placements as indented JSON, in SI units; ours with what was simulated, by number of boards."""
+    plain = [dict(_plain(workload, row)) for row in rows]
+    for row, values in zip(rows, plain, strict=True):
+        if row.planner == "hyps" and row.count in simulated:
+            values["simulated"] = simulation_plain(simulated[row.count])
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1)
 
 
 def _plain(workload: Workload, row: PlanRow) -> Mapping[str, object]:

@@ -8,7 +8,7 @@
 _shtab_hyps_manager_subparsers=(serve plan init-hub add-worker add-client add-viewer status profiles)
 
 _shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
-_shtab_hyps_manager_plan_option_strings=(-h --help --boards --max --objective --compare --json --csv -q --quiet -v --verbose)
+_shtab_hyps_manager_plan_option_strings=(-h --help --boards --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)

@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --port --profiles --remove --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --port --profiles --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -116,6 +116,7 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l max -x -d 'plan for up to N boards (default: all of the file, at most 16)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l objective -xka "throughput latency energy" -d 'what is best: most inferences a second, least seconds or least joules of one (default: throughput)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l compare -d 'show Hadidi'"'"'s Algorithm 1 and a simple pipeline beside our placement'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l simulate -x -d 'also simulate our placements for so many seconds of a stream'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l json -d 'print the placements as JSON'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l csv -d 'print a line of comma-separated values for each placement'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s q -l quiet -d 'print the result and errors alone'

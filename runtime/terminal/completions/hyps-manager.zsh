@@ -107,6 +107,7 @@ _shtab_hyps_manager_plan_options=(
   "--max[plan for up to N boards (default\: all of the file, at most 16)]:N:"
   "--objective[what is best\: most inferences a second, least seconds or least joules of one (default\: throughput)]:objective:(throughput latency energy)"
   "--compare[show Hadidi\'s Algorithm 1 and a simple pipeline beside our placement]"
+  "--simulate[also simulate our placements for so many seconds of a stream]:SECONDS:"
   "--json[print the placements as JSON]"
   "--csv[print a line of comma-separated values for each placement]"
   {-q,--quiet}"[print the result and errors alone]"

@@ -63,6 +63,16 @@ def test_json_and_csv_agree(bundle: Path, objective: str) -> None:
     assert values == sorted(values, reverse=True)
 
 
+def test_a_simulation_agrees_with_the_plan(bundle: Path) -> None:
+    shared: tuple[str | Path, ...] = (bundle, "--boards", EXAMPLE, "--max", "3", "--simulate", "60")
+    for row in json.loads(plan(*shared, "--json").stdout):
+        assert row["simulated"]["inferences_per_s"] == pytest.approx(row["inferences_per_s"], rel=0.05)
+        assert {board["board"] for board in row["simulated"]["boards"]} == {board["board"] for board in row["used"]}
+    lines = plan(*shared).stdout.splitlines()
+    assert sum(line.startswith("simulated for 60 s: ") for line in lines) == 1
+    assert any(line.split()[:3] == ["board", "busy", "inputs"] for line in lines)
+
+
 def test_no_network_library_is_loaded(bundle: Path) -> None:
     program = (
         "import sys, hyps.runtime.cluster.cli.manager as manager\n"
