@@ -10,10 +10,10 @@ from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, step_cost
 from hyps.runtime.cluster.planning.problem import PlacedStep, Workload
 
 #: Measured seconds of steps, by (a step's name or its model's sha256, class of boards).
-StepSeconds = Mapping[tuple[str, str], float]
+SecondsByClass = Mapping[tuple[str, str], float]
 
 
-def bundle_workload(manifest: Manifest, macs_per_s: Mapping[str, float], measured: StepSeconds | None = None) -> Workload:
+def bundle_workload(manifest: Manifest, macs_per_s: Mapping[str, float], measured: SecondsByClass | None = None) -> Workload:
     """Return a bundle's workload for boards of these classes.
 
     A step takes what was ``measured`` for its content (the sha256 of its model) or its name, or else its multiply-adds at
