@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-moves bench-page bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-moves: $(READY) ## kills while steps move under a stream: each image is an
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
 
+bench-placement: $(READY) ## placements of the thesis's systems, simulated, and predictions against real workers; docs/placement.md (ONLY=systems: these)
+	$(BIN)/python -m tests.bench.placement $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
+
 bench-plans: $(READY) ## whether estimates order plans as measured times do: Kendall's tau of 100 plans (PLANS=20: as many)
 	$(BIN)/python -m tests.bench.plan_order $(if $(PLANS),--plans $(PLANS))
 
@@ -85,7 +88,7 @@ deploy-check: $(READY) ## the Kubernetes manifests by kubernetes-validate and ch
 	LOG_LEVEL=CRITICAL build/deploy/bin/checkov --framework kubernetes --compact --quiet --skip-download \
 		--file docs/deploy/kubernetes/cluster.yaml
 
-fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages and models for SECONDS=60; findings go to build/fuzz
+fuzz: $(READY) ## damaged pictures, tensors, manifests, frames, messages, boards files and models for SECONDS=60; findings go to build/fuzz
 	$(BIN)/python -m tests.fuzz.main $(or $(SECONDS),60) $(TARGETS)
 
 docs: $(READY) ## the documentation's site in build/site; broken links are errors

@@ -83,6 +83,7 @@ def compile_model(
         output=Path(bundle),
         request=request,
         target_name=target_name(profile),
+        power=profile.power if profile else None,
         input_shapes={name: _shape(name, shape) for name, shape in (input_shapes or {}).items()},
         part=ModelPart(begin=_names("from_", from_), until=_names("until", until)),
         custom_ops=Path(custom_ops) if custom_ops else None,

@@ -44,6 +44,7 @@ from hyps.runtime.bundle.manifest import (
     Manifest,
     ModelRecord,
     OutputRecord,
+    PowerRecord,
     Preprocess,
     TargetRecord,
     TensorRecord,
@@ -69,7 +70,7 @@ class PlanningJob:
 class Compilation(PlanningJob):
     """A model to compile into a bundle; ``force`` allows replacing the bundle at ``output``.
 
-    ``tune`` tunes it for the processor of this machine.
+    ``tune`` tunes it for the processor of this machine. ``power`` is the target's, if it is known.
     """
 
     output: Path
@@ -77,6 +78,7 @@ class Compilation(PlanningJob):
     labels: Path | None = None
     force: bool = False
     tune: bool = False
+    power: PowerRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ def _write_bundle(
                 threads=job.request.threads,
                 onnxruntime=job.request.device.onnxruntime,
                 interface="c" if job.request.device.interface == "c" else UNSET,
+                power=job.power or UNSET,
             ),
             budget_bytes=planned.plan.budget_bytes,
             huge_pages=planned.plan.huge_pages,

@@ -12,7 +12,8 @@ of a target's name::
     cpu = "cortex-a53"                  # the cores' kind
     storage_read_bytes_per_s = 22_000_000   # sequential read, bytes a second
 
-    # All of these are optional: leave out what was not measured. No built-in target has the last sixteen.
+    # All of these are optional: leave out what was not measured. Of the last twenty-two, built-in targets have
+    # the two powers alone.
     network_bytes_per_s = 11_760_000        # payload, bytes a second (not bits)
     process_bytes = 53_000_000              # resident bytes (VmHWM) of a hyps-run process with its libraries that ran a
                                             # tiny session on a tensor: the runtime without a network
@@ -32,10 +33,16 @@ of a target's name::
     open_node_us = 200                      # microseconds that each further operator of a session adds to that
     step_us = 800                           # microseconds to run a session whose operators take no time
     decompression_bytes_per_s = 150_000_000 # bytes a second that compressed weights become in memory, by one core
+    network_up_bytes_per_s = 11_760_000     # bytes a second to the hub, and from the hub
+    network_down_bytes_per_s = 11_760_000
+    network_latency_us = 250                # microseconds of a small message to the hub, or from it
+    idle_milliwatts = 1_400                 # the board's power without work, and with all cores busy: for estimates of
+    busy_milliwatts = 3_700                 # energy where nothing measures it; give both or neither
+    power_error_milliwatts = 150            # the most by which measured powers differ from the line between the two
 
     [sources]                           # optional in your own file: the source of each figure
     memory = "product brief"            # also: reserved, cores, storage, network, process (both), threads, compute (rates),
-                                        # steps, decompression
+                                        # steps, decompression, power (all three)
 
 Figures are whole numbers; ``_`` may group digits. ``memory_bytes - reserved_bytes`` is the default budget. To find it
 on a running Linux device, take ``MemAvailable`` of ``/proc/meminfo`` (in KiB) when idle; the rest is reserved.
@@ -56,6 +63,7 @@ import msgspec
 from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
+from hyps.runtime.bundle.manifest import PowerRecord
 from hyps.runtime.suggestions import did_you_mean
 
 _LARGEST_FILE_BYTES = 64 * 1024
@@ -84,6 +92,11 @@ _POSITIVE = (
     "open_node_us",
     "step_us",
     "decompression_bytes_per_s",
+    "network_up_bytes_per_s",
+    "network_down_bytes_per_s",
+    "network_latency_us",
+    "idle_milliwatts",
+    "busy_milliwatts",
 )
 
 TargetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=64)]
@@ -103,6 +116,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     compute: str = ""
     steps: str = ""
     decompression: str = ""
+    power: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +149,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     open_node_us: int | None = None
     step_us: int | None = None
     decompression_bytes_per_s: int | None = None
+    network_up_bytes_per_s: int | None = None
+    network_down_bytes_per_s: int | None = None
+    network_latency_us: int | None = None
+    idle_milliwatts: int | None = None
+    busy_milliwatts: int | None = None
+    power_error_milliwatts: int | None = None
     sources: Sources = Sources()
 
     def __post_init__(self) -> None:
@@ -149,6 +169,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"reserved_bytes is {self.reserved_bytes}, which leaves nothing of memory_bytes, {self.memory_bytes}; "
                 "write less"
             )
+        if (self.idle_milliwatts is None) != (self.busy_milliwatts is None):
+            raise ValueError("idle_milliwatts and busy_milliwatts belong together; give both or neither")
+        if self.idle_milliwatts and self.busy_milliwatts and self.busy_milliwatts < self.idle_milliwatts:
+            raise ValueError(f"busy_milliwatts is {self.busy_milliwatts}, less than idle_milliwatts, {self.idle_milliwatts}")
+        if (self.power_error_milliwatts or 0) < 0:
+            raise ValueError(f"power_error_milliwatts is {self.power_error_milliwatts}; write 0 or more")
 
     def device_rates(self, threads: int | None = None) -> DeviceRates:
         """Return the rates that the planner needs, with this number of ``threads``; by default with the fastest number.
@@ -188,6 +214,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return 1.0
         one = min(1.0, self.one_thread_conv_macs_per_s / self.conv_macs_per_s)
         return 1.0 if threads >= self.threads else one + (1 - one) * (threads - 1) / (self.threads - 1)
+
+    @property
+    def power(self) -> PowerRecord | None:
+        """The powers that a bundle's manifest carries to the runtime, or None where they are not known."""
+        if self.idle_milliwatts is None or self.busy_milliwatts is None:
+            return None
+        return PowerRecord(
+            idle_milliwatts=self.idle_milliwatts,
+            busy_milliwatts=self.busy_milliwatts,
+            cores=self.cores,
+            error_milliwatts=self.power_error_milliwatts,
+        )
 
     @property
     def is_measured(self) -> bool:

@@ -21,11 +21,13 @@ from hyps.compiler.tolerance import promised_tolerance
 from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import check_inputs, load_executor
+from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.interface import Session
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.inputs import sources
+from hyps.runtime.io.random_inputs import random_inputs as random_inputs
 
 #: One input of a network: its tensors by name.
 Sample = Mapping[str, NDArray[Any]]
@@ -34,8 +36,6 @@ Sample = Mapping[str, NDArray[Any]]
 _DECODING_BYTES = 1 << 30
 #: The type in which outputs are compared: it rounds no 64-bit integer.
 _WIDE = np.longdouble
-#: Strings for random inputs.
-_WORDS = ("", "a", "red", "the quick brown fox")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +131,6 @@ def _array(value: TensorValue, classes: Sequence[str]) -> NDArray[Any]:
     return array
 
 
-def random_inputs(manifest: Manifest, count: int, seed: int = 0) -> Iterator[Sample]:
-    """Yield ``count`` seeded inputs: standard normal floats, integers from 0 to 9, and booleans."""
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        yield {name: _random(rng, manifest.tensors[name].dtype, manifest.tensors[name].shape) for name in manifest.inputs}
-
-
 def file_inputs(manifest: Manifest, path: Path) -> Iterator[Sample]:
     """Yield the inputs in a file, or in each file of a folder, as ``hyps-run`` reads them."""
     for source in sources([str(path)]):
@@ -147,17 +140,6 @@ def file_inputs(manifest: Manifest, path: Path) -> Iterator[Sample]:
 def input_count(path: Path) -> int:
     """Return the number of inputs that `file_inputs` will yield."""
     return sum(1 for _ in sources([str(path)]))
-
-
-def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    kind = np.dtype(dtype).kind
-    if kind == "U":
-        return rng.choice(np.array(_WORDS), shape)
-    if kind in "iu":
-        return rng.integers(0, 10, shape).astype(dtype)
-    if kind == "b":
-        return rng.integers(0, 2, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def _deviation(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Deviation:

@@ -60,8 +60,16 @@ class OutputError(RuntimeFault):
     """The outputs cannot be written to the given place."""
 
 
+class BoardsError(RuntimeFault):
+    """The file that describes a cluster's boards cannot be read, or describes no possible cluster."""
+
+
 class DeviceError(RuntimeFault):
     """The device, or the given folder, cannot be measured."""
+
+
+class ProfileError(RuntimeFault):
+    """A step profile or the database of profiles cannot be read, or says nothing about the steps or boards in question."""
 
 
 class HubError(RuntimeFault):

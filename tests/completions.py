@@ -13,7 +13,7 @@ from pathlib import Path
 
 import shtab
 
-from hyps.runtime.cli.options import calibrate_parser, doctor_parser, run_parser
+from hyps.runtime.cli.options import calibrate_parser, doctor_parser, profile_parser, run_parser, tune_parser
 from hyps.runtime.cluster.cli.manager import manager_parser
 from hyps.runtime.cluster.cli.worker import worker_parser
 from hyps.runtime.terminal.parser import SHELLS, completion_path
@@ -33,7 +33,7 @@ def _run() -> argparse.ArgumentParser:
     """Return the parser of ``hyps-run`` with its commands."""
     parser = run_parser()
     commands = parser.add_subparsers()
-    for each in (calibrate_parser(), doctor_parser()):
+    for each in (tune_parser(), profile_parser(), calibrate_parser(), doctor_parser()):
         name = each.prog.split()[1]
         commands.add_parser(name, help=name, parents=(each,), add_help=False)
     return parser

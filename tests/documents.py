@@ -1,6 +1,7 @@
-"""Run the documentation's commands, and write the manifest's JSON Schema.
+"""Run the documentation's commands, and write the JSON Schemas of the files that HyPS reads.
 
-``python -m tests.documents`` writes ``docs/reference/bundle.schema.json``.
+``python -m tests.documents`` writes ``bundle.schema.json``, ``step_profile.schema.json`` and ``boards.schema.json`` to
+``docs/reference``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from typing import Any
 import msgspec
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.planning.boards_file import BoardsFile
+from hyps.runtime.profiling.profile_file import StepProfileFile
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "docs" / "reference" / "bundle.schema.json"
+PROFILE_SCHEMA = SCHEMA.with_name("step_profile.schema.json")
+BOARDS_SCHEMA = SCHEMA.with_name("boards.schema.json")
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -63,12 +68,22 @@ def extras(path: Path) -> set[str]:
 
 def schema() -> str:
     """Return the manifest's JSON Schema, made from the structs that read manifests."""
-    made = msgspec.json.schema(Manifest)
-    described = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "manifest.json of a HyPS bundle",
-        **_portable(made),
-    }
+    return _described(Manifest, "manifest.json of a HyPS bundle")
+
+
+def profile_schema() -> str:
+    """Return the JSON Schema of step profiles, made from the structs that read them."""
+    return _described(StepProfileFile, "step_profile.json of hyps-run profile")
+
+
+def boards_schema() -> str:
+    """Return the JSON Schema of boards files, for editors that check TOML."""
+    return _described(BoardsFile, "boards.toml of hyps-manager plan")
+
+
+def _described(kind: type[msgspec.Struct], title: str) -> str:
+    made = _portable(msgspec.json.schema(kind))
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **made}
     return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -89,3 +104,5 @@ def _text(key: str, value: Any) -> Any:
 
 if __name__ == "__main__":
     SCHEMA.write_text(schema(), "utf-8")
+    PROFILE_SCHEMA.write_text(profile_schema(), "utf-8")
+    BOARDS_SCHEMA.write_text(boards_schema(), "utf-8")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -19,7 +20,17 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
-from tests.documents import ROOT, SCHEMA, blocks, run_page, schema
+from tests.documents import (
+    BOARDS_SCHEMA,
+    PROFILE_SCHEMA,
+    ROOT,
+    SCHEMA,
+    blocks,
+    boards_schema,
+    profile_schema,
+    run_page,
+    schema,
+)
 
 DOCS = ROOT / "docs"
 #: The pages with commands that a reader types in order.
@@ -102,6 +113,16 @@ def test_the_worked_example_of_a_pass(tmp_path: Path) -> None:
 def test_the_schema_is_current() -> None:
     """``make docs`` writes it anew."""
     assert SCHEMA.read_text("utf-8") == schema()
+    assert PROFILE_SCHEMA.read_text("utf-8") == profile_schema()
+    assert BOARDS_SCHEMA.read_text("utf-8") == boards_schema()
+
+
+def test_the_example_of_a_boards_file_is_as_the_schema_says() -> None:
+    validator = Draft202012Validator(json.loads(BOARDS_SCHEMA.read_bytes()))
+    example = tomllib.loads((DOCS / "guide" / "boards.toml").read_text("utf-8"))
+    assert not list(validator.iter_errors(example))
+    example["boards"][0]["memory"] = 700
+    assert list(validator.iter_errors(example))
 
 
 def test_a_manifest_is_as_the_schema_says(manifest: Any) -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +22,7 @@ from PIL import Image
 
 from hyps.compiler.cli.console import shell_word
 from hyps.runtime.cluster.cli.status import table_lines
+from hyps.runtime.cluster.manager.energy import BoardPowerLine, EnergyLine
 from hyps.runtime.cluster.manager.status import Status, SubBundleLine, WorkerLine
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.terminal.console import json_text, show
@@ -181,6 +183,7 @@ def lines_of_a_status() -> Iterator[str]:
         set_aside=False,
         problem=HOSTILE,
     )
+    power = BoardPowerLine(name=HOSTILE, watts=3, idle_watts=1, estimated=False, source=HOSTILE)
     sub_bundle = SubBundleLine(number=0, first=HOSTILE, last=f"{HOSTILE}2", homes={HOSTILE: HOSTILE}, waiting=0)
     return table_lines(
         Status(
@@ -191,6 +194,16 @@ def lines_of_a_status() -> Iterator[str]:
             workers=(worker,),
             sub_bundles=(sub_bundle,),
             rejected={HOSTILE: 1},
+            energy=EnergyLine(
+                seconds=60,
+                answered=1,
+                watts=3,
+                idle_watts=1,
+                static_joules=1,
+                dynamic_joules=2,
+                boards=(power, msgspec.structs.replace(power, counted_with=HOSTILE)),
+                unknown=(HOSTILE,),
+            ),
         )
     )
 

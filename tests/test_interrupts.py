@@ -24,6 +24,7 @@ LINES = {
     "report": "hypsc report net.onnx --memory 75MB -o out.html",
     "plot": "hypsc plot net.onnx --memory 75MB -o out --format png",
     "tune": "hyps-run tune bundle -o out",
+    "profile": "hyps-run profile bundle -o out.json",
     "build": "hypsc models build alexnet -o out.onnx --external-data",
     "validate": "hypsc validate net.onnx bundle --random 20",
     "run": "hyps-run bundle x.npy --repeat 1000 --save out.npz --profile-json out.json",
@@ -34,7 +35,7 @@ LINES = {
     "manager": "hyps-manager bundle --hub mqtt://127.0.0.1:1 --journal journal",
 }
 #: What an interrupted command keeps, to continue from: results and journals of whole lines, whole fetched partitions.
-KEPT = {"batch": {"out.jsonl"}, "worker": {"cache"}, "manager": {"journal"}}
+KEPT = {"batch": {"out.jsonl"}, "worker": {"cache"}, "manager": {"journal", "hyps-profiles.sqlite"}}
 
 
 @pytest.fixture(scope="module")

@@ -178,6 +178,7 @@ def compile_command(
         output=output,
         request=request,
         target_name=target_name(profile),
+        power=profile.power if profile else None,
         input_shapes=options.shapes_by_name(input_shape),
         part=options.model_part(from_, until),
         preprocess=preprocess,

@@ -40,7 +40,7 @@ _WAITING, _FRESH = 2, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoomierSteps:
+class EnlargedResidency:
     """The steps of a schedule, with more in memory, and the budget that their ``peak_bytes`` seem to need."""
 
     steps: tuple[Step, ...]
@@ -54,7 +54,7 @@ def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
     return spare if spare >= LEAST_BYTES else 0
 
 
-def roomier(manifest: Manifest, spare: int) -> RoomierSteps:
+def enlarge_residency(manifest: Manifest, spare: int) -> EnlargedResidency:
     """Return the steps with as much in memory as fits into ``spare`` more bytes than the plan gives each.
 
     The peaks are counted as if the plan had given every step as much as the largest. Sessions stay open first. The rest is
@@ -75,7 +75,7 @@ def roomier(manifest: Manifest, spare: int) -> RoomierSteps:
         )
         for step, stays in zip(steps, found.steps, strict=True)
     )
-    return RoomierSteps(steps=changed, budget_bytes=budget)
+    return EnlargedResidency(steps=changed, budget_bytes=budget)
 
 
 def _weights_bytes(step: Step) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import msgspec
 
 from hyps.runtime.calibration.measurements import MEASURING_STAGES, measure
 from hyps.runtime.calibration.target_file import Calibration, calibration, printable_path, toml_text
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.errors import OutputError
 from hyps.runtime.io.files import replacing
 from hyps.runtime.terminal.progress import Progress
@@ -26,18 +27,22 @@ def calibrate(
     folder: Path,
     *,
     test_memory: bool = False,
+    probe_link: Callable[[], LinkRates] | None = None,
+    meter: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> Iterable[str]:
     """Measure, write the target file ``output`` and return the lines to print; storage is measured in ``folder``.
 
-    The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once. Raises
-    `OutputError`, before anything is measured, where the file cannot be written, and `DeviceError` where the device cannot
-    be measured; neither leaves a file.
+    The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once.
+    ``probe_link`` measures the link to a hub, ``meter`` is a command that prints watts. Raises `OutputError`, before
+    anything is measured, where the file cannot be written, `EnergyError` for a meter that does not work, and `DeviceError`
+    or `HubError` where the device or its link cannot be measured; none leaves a file.
     """
     name = _checked_name(output, name)
-    with _progress(quiet=quiet) as announce:
-        measured = measure(folder, test_memory=test_memory, announce=announce)
+    stages = MEASURING_STAGES if probe_link else MEASURING_STAGES[:-1]
+    with _progress(stages, quiet=quiet) as announce:
+        measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter, probe_link=probe_link)
     target = calibration(name, measured)
     with replacing(output) as partial:
         partial.write_text(toml_text(target), encoding="utf-8")
@@ -76,6 +81,13 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
     ]
     if rate := target.decompression_bytes_per_s:
         rows.append(("decompression", f"{megabytes(rate)}/s", "of compressed weights, by one thread"))
+    if (up := target.network_up_bytes_per_s) and (down := target.network_down_bytes_per_s):
+        latency_ms = (target.network_latency_us or 0) / 1e3
+        meaning = f"to the hub; {megabytes(down)}/s from it; {latency_ms:.2f} ms one way (half a round trip)"
+        rows.append(("network", f"{megabytes(up)}/s", meaning))
+    if target.idle_milliwatts is not None and target.busy_milliwatts is not None:
+        busy = f"idle; {target.busy_milliwatts / 1e3:.2f} W with all cores busy"
+        rows.append(("power", f"{target.idle_milliwatts / 1e3:.2f} W", busy))
     yield target.title
     for figure, value, meaning in rows:
         yield f"  {figure:13}  {value:>14}  {meaning}"
@@ -89,13 +101,13 @@ def _json_line(target: Calibration, output: Path) -> str:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+def _progress(stages: Sequence[str], *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is being measured, and leave an empty line; show nothing elsewhere."""
-    progress = Progress(len(MEASURING_STAGES), quiet=quiet)
+    progress = Progress(len(stages), quiet=quiet)
 
     def announce(stage: str) -> None:
-        number = MEASURING_STAGES.index(stage) + 1
-        progress.stage(f"measuring {stage}, {number} of {len(MEASURING_STAGES)}; it takes 10 to 30 s in all")
+        number = stages.index(stage) + 1
+        progress.stage(f"measuring {stage}, {number} of {len(stages)}; it takes 10 to 60 s in all")
 
     try:
         yield announce

@@ -14,24 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.device.probes import Processor, StorageProbe, board, processor, storage
 from hyps.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from hyps.runtime.calibration.baseline import Baseline
+    from hyps.runtime.calibration.power import PowerProbe
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
-#: `measure` announces each of these before it begins.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory")
+#: `measure` announces each of these before it begins; the last only where a link is measured.
+MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power", "the link to the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
-    ``decompression_bytes_per_s`` is None where zstandard is not installed.
+    ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it, and
+    ``link`` where no hub was named.
     """
 
     board: str | None
@@ -43,12 +46,23 @@ class DeviceMeasurements:
     steps: StepCosts
     decompression_bytes_per_s: int | None
     baseline: Baseline
+    power: PowerProbe | None
+    link: LinkRates | None = None
 
 
-def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None]) -> DeviceMeasurements:
-    """Measure this device in 10 to 30 s; storage is measured in ``folder``.
+def measure(
+    folder: Path,
+    *,
+    test_memory: bool,
+    announce: Callable[[str], None],
+    meter: str | None = None,
+    probe_link: Callable[[], LinkRates] | None = None,
+) -> DeviceMeasurements:
+    """Measure this device in 10 to 30 s, and its power in half a minute more; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. Raises `DeviceError` where something cannot be measured.
+    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts, ``probe_link``
+    measures the link to a hub. Raises `DeviceError` where something cannot be measured, `EnergyError` for a meter that does
+    not work, and `HubError` where the link cannot be measured.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -58,7 +72,8 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
     from hyps.runtime.calibration.decompression import decompression_bytes_per_s
-    from hyps.runtime.calibration.rates import rates
+    from hyps.runtime.calibration.power import power
+    from hyps.runtime.calibration.rates import conv_by_threads, rates
     from hyps.runtime.calibration.step_costs import step_costs
 
     announce(next(stages))
@@ -68,6 +83,11 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
     decompressed = decompression_bytes_per_s()
     announce(next(stages))
     own = baseline(speed.threads, memory.total_bytes)
+    announce(next(stages))
+    watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
+    if probe_link:
+        announce(next(stages))
+    link = probe_link() if probe_link else None
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -78,6 +98,8 @@ def measure(folder: Path, *, test_memory: bool, announce: Callable[[str], None])
         steps=steps,
         decompression_bytes_per_s=decompressed,
         baseline=own,
+        power=watts,
+        link=link,
     )
 
 

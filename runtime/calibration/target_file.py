@@ -14,7 +14,9 @@ import msgspec
 
 from hyps.runtime.calibration.measurements import DeviceMeasurements
 
-_NETWORK_NOTE = "# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n"
+_NETWORK_NOTE = (
+    "# network_bytes_per_s is not measured; measure it with --hub, or if you know it, write it here in bytes a second\n"
+)
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,13 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     open_node_us: int
     step_us: int
     decompression_bytes_per_s: int | None
+    network_bytes_per_s: int | None = None
+    network_up_bytes_per_s: int | None = None
+    network_down_bytes_per_s: int | None = None
+    network_latency_us: int | None = None
+    idle_milliwatts: int | None
+    busy_milliwatts: int | None
+    power_error_milliwatts: int | None
     sources: dict[str, str]
 
     @property
@@ -55,7 +64,8 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     """Return the target called ``name`` with the measured figures and their sources."""
     import onnxruntime as ort
 
-    cores, memory, rates = measured.processor, measured.memory, measured.rates
+    cores, memory, rates, power = measured.processor, measured.memory, measured.rates, measured.power
+    error_watts, link = power.error_watts if power else None, measured.link
     return Calibration(
         name=name,
         title=measured.board or f"{cores.cpu}, {cores.cores} core{'s' if cores.cores > 1 else ''}",
@@ -80,6 +90,13 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         open_node_us=measured.steps.open_node_us,
         step_us=measured.steps.step_us,
         decompression_bytes_per_s=measured.decompression_bytes_per_s,
+        network_bytes_per_s=min(link.up_bytes_per_s, link.down_bytes_per_s) if link else None,
+        network_up_bytes_per_s=link.up_bytes_per_s if link else None,
+        network_down_bytes_per_s=link.down_bytes_per_s if link else None,
+        network_latency_us=max(1, round(1e6 * link.latency_s)) if link else None,
+        idle_milliwatts=max(1, round(power.idle_watts * 1e3)) if power else None,
+        busy_milliwatts=max(1, round(power.busy_watts * 1e3)) if power else None,
+        power_error_milliwatts=None if error_watts is None else round(error_watts * 1e3),
         sources=_sources(measured),
     )
 
@@ -89,7 +106,8 @@ def toml_text(target: Calibration) -> str:
     fields = {key: value for key, value in msgspec.structs.asdict(target).items() if value is not None}
     sources = fields.pop("sources")
     lines = [f"{key} = {_toml_value(value)}\n" for key, value in fields.items()]
-    return "".join([*lines, _NETWORK_NOTE, "\n[sources]\n", *(f"{k} = {_toml_value(v)}\n" for k, v in sources.items())])
+    note = "" if target.network_bytes_per_s else _NETWORK_NOTE
+    return "".join([*lines, note, "\n[sources]\n", *(f"{k} = {_toml_value(v)}\n" for k, v in sources.items())])
 
 
 def origins(path: Path) -> Iterable[str]:
@@ -130,6 +148,14 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
     }
     if measured.decompression_bytes_per_s:
         methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
+    if measured.link:
+        method = (
+            "messages through the hub: until it acknowledges them, and until they are back; the lower rate of the two ways"
+        )
+        methods = {**methods, "network": f"{method}; latency is half of a round trip of 64 bytes"}
+    if power := measured.power:
+        by_cores = ", ".join(f"{cores}: {watts:.2f}" for cores, watts in power.watts_by_cores.items())
+        methods = {**methods, "power": f"{power.source}, which covers {power.covers}; watts by busy cores: {by_cores}"}
     return {key: f"{method}; {stamp}" for key, method in methods.items()}
 
 

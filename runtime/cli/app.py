@@ -1,4 +1,4 @@
-"""Start the commands of ``hyps-run``: run a bundle, ``tune`` one, ``calibrate`` this device, or ``doctor`` it."""
+"""Start the commands of ``hyps-run``: run a bundle, ``tune`` or ``profile`` it, ``calibrate`` or ``doctor`` this device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from hyps.runtime.cli.options import calibrate_parser, doctor_parser, run_parser, tune_parser
+from hyps.runtime.cli.options import calibrate_parser, doctor_parser, profile_parser, run_parser, tune_parser
 from hyps.runtime.device.process_memory import restart_lean
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.signals import unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
+
+if TYPE_CHECKING:
+    from hyps.runtime.device.link_rates import LinkRates
 
 
 def run_hyps_run(arguments: Sequence[str] | None) -> NoReturn:
@@ -22,6 +25,7 @@ def run_hyps_run(arguments: Sequence[str] | None) -> NoReturn:
     given = sys.argv[1:] if arguments is None else list(arguments)
     commands = {
         "tune": (tune_parser, _tune),
+        "profile": (profile_parser, _profile),
         "calibrate": (calibrate_parser, _calibrate),
         "doctor": (doctor_parser, _doctor),
     }
@@ -50,18 +54,43 @@ def _tune(options: argparse.Namespace) -> int:
     return tune_bundle(options)
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from hyps.runtime.execution.lean_imports import import_libraries
+
+    import_libraries()
+    from hyps.runtime.cli.profile import profile_bundle
+
+    return profile_bundle(options)
+
+
 def _calibrate(options: argparse.Namespace) -> int:
     from hyps.runtime.calibration.calibrate import calibrate
     from hyps.runtime.calibration.target_file import origins
     from hyps.runtime.terminal.console import note, show
 
-    settings = {"test_memory": options.test_memory, "as_json": options.json, "quiet": options.quiet}
-    lines = calibrate(options.output, options.name, options.folder, **settings)
+    lines = calibrate(
+        options.output,
+        options.name,
+        options.folder,
+        test_memory=options.test_memory,
+        probe_link=partial(_probe_link, options.hub) if options.hub else None,
+        meter=options.meter,
+        as_json=options.json,
+        quiet=options.quiet,
+    )
     if options.json or not options.quiet:
         show(lines)
     for line in origins(options.output) if options.verbose else ():
         note(line)
     return 0
+
+
+def _probe_link(hub: str) -> LinkRates:
+    from hyps.runtime.cluster.broker.join import Join, read_join
+    from hyps.runtime.cluster.broker.link_probe import probe_link
+
+    join = Join(hub=hub) if "://" in hub else read_join(Path(hub))
+    return probe_link(join, join.name or "calibrate")
 
 
 def _doctor(options: argparse.Namespace) -> int:

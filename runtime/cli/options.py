@@ -1,11 +1,18 @@
-"""Define the command lines of ``hyps-run`` and of its commands ``tune``, ``calibrate`` and ``doctor``."""
+"""Define the command lines of ``hyps-run`` and of its commands ``tune``, ``profile``, ``calibrate`` and ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count, size
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count, counts, size
+
+
+def board_class(text: str) -> str:
+    """Parse a name of a class of boards: 1 to 300 characters that can be printed."""
+    if not 0 < len(text) <= 300 or not text.isprintable():
+        raise argparse.ArgumentTypeError("must be a name of 1 to 300 characters")
+    return text
 
 
 def run_parser() -> Parser:
@@ -17,9 +24,9 @@ def run_parser() -> Parser:
             "hyps-run bundle cat.jpg                      # the five best classes, the time, the peak memory",
             "hyps-run bundle photos --batch 16 --output results.jsonl",
         ),
-        epilog="'hyps-run tune' makes a bundle faster on this device, 'hyps-run calibrate' measures it for hypsc, and "
-        "'hyps-run doctor' checks it. Each has its own --help. Write ./tune, ./calibrate or ./doctor for a bundle in a "
-        "folder of that name.",
+        epilog="'hyps-run tune' makes a bundle faster on this device, 'hyps-run profile' measures its steps here, 'hyps-run "
+        "calibrate' measures the device for hypsc, and 'hyps-run doctor' checks it. Each has its own --help. Write ./tune, "
+        "./profile, ./calibrate or ./doctor for a bundle in a folder of that name.",
     )
     inputs = parser.add_argument_group("input")
     inputs.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
@@ -49,6 +56,16 @@ def run_parser() -> Parser:
     measuring.add_argument(
         "--profile-json", type=Path, metavar="FILE", help="write the last input's profile for 'hypsc report'"
     )
+    measuring.add_argument(
+        "--energy", action="store_true", help="run one input again and again, and print the joules of one inference"
+    )
+    measuring.add_argument(
+        "--energy-windows", type=count, default=3, metavar="N", help="measure energy N times (default: 3)"
+    )
+    measuring.add_argument(
+        "--energy-seconds", type=count, default=30, metavar="S", help="measure for S seconds each time (default: 30)"
+    )
+    add_power(measuring)
     add_about(parser)
     return parser
 
@@ -92,12 +109,59 @@ def tune_parser() -> Parser:
     return parser
 
 
+def profile_parser() -> Parser:
+    """Return the parser of ``hyps-run profile``."""
+    parser = Parser(
+        prog="hyps-run profile",
+        description="Measure every step of a bundle on this device, as a worker of a cluster runs it: its seconds with its "
+        "weights in memory and from storage, for several numbers of threads, and its memory. Placements on several "
+        "devices are planned from such profiles; one for each kind of board is enough. Let nothing else run meanwhile.",
+        examples=(
+            "hyps-run profile bundle -o step_profile.json",
+            "hyps-run profile bundle -o pi4.json --threads 1,4 --repeats 31 --board-class pi4",
+        ),
+    )
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("step_profile.json"),
+        metavar="FILE",
+        help="the file to write (default: step_profile.json)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=counts,
+        metavar="N,N",
+        help="the numbers of threads (default: 1, 2, 3, 4, 8 and so on, up to the bundle's and this device's)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=count,
+        default=15,
+        metavar="N",
+        help="run each step N times with its weights in memory (default: 15)",
+    )
+    parser.add_argument(
+        "--board-class",
+        type=board_class,
+        metavar="NAME",
+        help="a name of your own for this kind of board (default: its model, processor, cores, memory and onnxruntime)",
+    )
+    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
+    parser.add_argument("--json", action="store_true", help="print the file's content as one JSON object")
+    add_volume(parser, "every step, not only the slowest")
+    return parser
+
+
 def calibrate_parser() -> Parser:
     """Return the parser of ``hyps-run calibrate``."""
     parser = Parser(
         prog="hyps-run calibrate",
         description="Measure this device in ten to thirty seconds, and write a target file for 'hypsc compile --target'. "
-        "Let nothing else run meanwhile, unless it will also run while the network does.",
+        "Where a sensor or --meter shows its power, that takes half a minute more. Let nothing else run meanwhile, unless "
+        "it will also run while the network does.",
         examples=("hyps-run calibrate --output board.toml",),
     )
     parser.add_argument(
@@ -121,6 +185,14 @@ def calibrate_parser() -> Parser:
         action="store_true",
         help="check that the free memory is really available: a process takes all of it for a moment, as the first that the "
         "kernel kills; this empties the device's file cache",
+    )
+    parser.add_argument(
+        "--hub",
+        metavar="URL|FILE",
+        help="also measure the link to a cluster's hub: mqtt://HOST:PORT, or a worker's join file",
+    )
+    parser.add_argument(
+        "--meter", metavar="CMD", help="read the power from this command, which prints watts (default: from a sensor)"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     add_volume(parser, "where each figure comes from")

@@ -15,13 +15,14 @@ from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
 from hyps.runtime.execution.tensor import shape_of
 from hyps.runtime.io.files import save, save_profile
 from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
-from hyps.runtime.terminal.console import json_text, note, say, show
+from hyps.runtime.terminal.console import json_text, note, prose, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest, Step
     from hyps.runtime.cli.run_options import RunOptions
+    from hyps.runtime.energy.report import EnergyRecord
     from hyps.runtime.execution.step_profile import StepProfile
     from hyps.runtime.io.archive import ResultArchive
 
@@ -44,7 +45,7 @@ class Reporter(Observer):
     def __exit__(self, *error: object) -> None:
         self._progress.clear()
 
-    def report(self, result: InferenceResult) -> int:
+    def report(self, result: InferenceResult, energy: EnergyRecord | None = None) -> int:
         """Print or keep a result and what belongs to it; return the exit code that it stands for. Raises `OutputError`."""
         if result.error:
             return self._fault(result.error)
@@ -52,7 +53,7 @@ class Reporter(Observer):
         if options.save:
             save(options.save, result.outputs)
         try:
-            self._result(result)
+            self._result(result, energy)
         except InputError as error:  # scores that are not numbers
             return self._fault(f"{result.name}: {error}")
         if options.profile:
@@ -108,7 +109,7 @@ class Reporter(Observer):
         """Print a warning."""
         self._fault(message)
 
-    def _result(self, result: InferenceResult) -> None:
+    def _result(self, result: InferenceResult, energy: EnergyRecord | None) -> None:
         options = self._options
         record = ResultRecord(
             input=result.name,
@@ -118,6 +119,7 @@ class Reporter(Observer):
             peak_rss_bytes=memory().peak_bytes,
             budget_bytes=self._manifest.budget_bytes,
             values=few_values(result.outputs),
+            energy=msgspec.to_builtins(energy) if energy else {},
         )
         if self._archive:
             self._archive.add(record)
@@ -125,6 +127,11 @@ class Reporter(Observer):
             self._show([json_text(msgspec.json.encode(record))])
         elif not (options.quiet and options.save):
             self._show(result_lines(record, result.outputs, self._run.repeat, quiet=options.quiet))
+            if energy:
+                from hyps.runtime.energy.report import energy_lines
+
+                for line in energy_lines(energy, quiet=options.quiet):
+                    self._show(prose(f"  {line}", sys.stdout))
 
     def _fault(self, message: object) -> int:
         self._progress.clear()

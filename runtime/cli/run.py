@@ -34,6 +34,8 @@ def run_inputs(options: RunOptions, library: Path | None) -> int:
         ]
         if options.report.save and len(inputs) != 1:
             raise InputError(f"--save keeps the outputs of one input, not of {len(inputs)}; run them one by one")
+        if options.energy:
+            return _run_for_energy(options, engine, inputs)
         status = 0
         with _open_archive(options) as archive:
             waiting = InputQueue(source for source in inputs if archive is None or source.name not in archive.done)
@@ -42,6 +44,17 @@ def run_inputs(options: RunOptions, library: Path | None) -> int:
                     status = max(status, reporter.report(result))
                     del result  # its outputs are given back before the next input computes
         return status
+
+
+def _run_for_energy(options: RunOptions, engine: Engine, inputs: list[AnySource]) -> int:
+    """Run one input for ``--energy``. Raises `RuntimeFault`."""
+    from hyps.runtime.cli.energy import run_for_energy
+
+    assert options.energy
+    if len(inputs) != 1:
+        raise InputError(f"--energy measures one input, not {len(inputs)}; run them one by one")
+    with Reporter(options, engine.manifest, 1, None) as reporter:
+        return run_for_energy(options.energy, engine, inputs[0], reporter, quiet=options.report.quiet)
 
 
 def open_engine(options: EngineOptions, library: Path | None) -> Engine:

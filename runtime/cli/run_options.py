@@ -61,12 +61,26 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyOptions:
+    """The options of ``--energy``: so many ``windows`` of so many ``seconds``.
+
+    ``meter`` is a command that prints watts; ``watts`` are the device's idle and busy power, for an estimate.
+    """
+
+    meter: str | None
+    watts: str | None
+    windows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """A valid command line of ``hyps-run``: making one raises `InputError` or `OutputError` for contradictions."""
 
     inputs: tuple[str, ...]
     engine: EngineOptions
     report: ReportOptions
+    energy: EnergyOptions | None = None
 
     def __post_init__(self) -> None:
         engine, report = self.engine, self.report
@@ -89,6 +103,11 @@ class RunOptions:
         if report.output and (engine.repeat > 1 or writes_profile or report.save or report.json):
             raise InputError(
                 "--output cannot be combined with --repeat, --profile, --profile-json, --save or --json; leave these out"
+            )
+        if self.energy and (engine.is_remote or engine.batch > 1 or engine.repeat > 1 or writes_profile or report.output):
+            raise InputError(
+                "--energy repeats one input on this device; leave out --engine, --join, --batch, --repeat, --profile, "
+                "--profile-json and --output ('hyps-manager status' shows a cluster's energy)"
             )
         if report.save and not report.save.name:
             raise OutputError(f"--save '{report.save}' names no file; give one such as outputs.npz")
@@ -118,4 +137,18 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
         profile=report.profile or report.profile_json is not None or report.verbose,
         is_tuned=not namespace.untuned,
     )
-    return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report)
+    return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace))
+
+
+def _energy_options(namespace: argparse.Namespace) -> EnergyOptions | None:
+    """Return the options of ``--energy``, or None without it. Raises `InputError` for options that need it."""
+    if not namespace.energy:
+        if namespace.meter is not None or namespace.watts is not None:
+            raise InputError("--meter and --watts are for --energy; add it")
+        return None
+    return EnergyOptions(
+        meter=namespace.meter,
+        watts=namespace.watts,
+        windows=namespace.energy_windows,
+        seconds=float(namespace.energy_seconds),
+    )

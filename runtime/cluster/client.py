@@ -51,7 +51,8 @@ from hyps.runtime.execution.engine import (
     only_outputs,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Outputs, check_inputs
+from hyps.runtime.execution.executor import Outputs
+from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.session import memory_of, to_numpy
 
 #: Jobs under way at a time.

@@ -41,7 +41,8 @@ from hyps.runtime.execution.engine import (
     only_outputs,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Outputs, check_inputs
+from hyps.runtime.execution.executor import Outputs
+from hyps.runtime.execution.input_checks import check_inputs
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
 _CHUNK, _CHUNK_BYTES = 16, 8_000_000

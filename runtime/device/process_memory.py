@@ -123,6 +123,15 @@ def memory() -> Memory:
     return Memory(peak_bytes=peak, anonymous_bytes=anonymous, file_bytes=file)
 
 
+def forget_peak() -> bool:
+    """Start the peak of this process anew (proc(5), ``clear_refs``); return False where the kernel cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def storage_bytes_read() -> int:
     """Return the bytes that the kernel has read from storage for this process; 0 where that is unknown."""
     try:

@@ -24,7 +24,8 @@ from hyps.runtime.execution.engine import (
     failed,
     failed_run,
 )
-from hyps.runtime.execution.executor import Executor, ReadyStep
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.spill import TensorStore
 from hyps.runtime.execution.tensor import TensorValue
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import Outputs, check_inputs
+from hyps.runtime.execution.executor import Outputs
+from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.tensor import TensorValue
 
 if TYPE_CHECKING:

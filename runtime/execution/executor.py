@@ -6,32 +6,33 @@ which tensors to keep, and which weights stay in memory (`hyps.runtime.execution
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
-from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, Step, TensorRecord
-from hyps.runtime.bundle.spare_memory import RoomierSteps, roomier, spare_bytes
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.spare_memory import EnlargedResidency, enlarge_residency, spare_bytes
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
-from hyps.runtime.errors import BudgetError, DeviceError, InputError
+from hyps.runtime.errors import BudgetError, DeviceError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
-from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, Session, SessionOpener
+from hyps.runtime.execution.input_checks import check_inputs
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener
+from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
-from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
+from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.execution.weight_residency import WeightResidency
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]
@@ -39,30 +40,6 @@ Outputs = dict[str, TensorValue]
 _MANY = 32
 #: The inferences that show what a process takes by the plan.
 _MEASURED = 2
-
-
-class ReadyStep:
-    """A step whose weights are in memory, since the time ``loaded_at``, and whose session is open."""
-
-    def __init__(self, session: Session, step: Step, loaded_at: float) -> None:
-        self._session: Session | None = session
-        self._step = step
-        self.loaded_at = loaded_at
-
-    def run(self, held: MutableMapping[str, TensorValue]) -> float:
-        """Run the step on the tensors of one inference, and drop those that no later step needs.
-
-        Return the seconds of it that the session computed.
-        """
-        assert self._session
-        held.update(self._session.run(self._step.outputs, {name: held[name] for name in self._step.inputs}))
-        for name in held.keys() - set(self._step.live):
-            del held[name]
-        return self._session.run_s
-
-    def release(self) -> None:
-        """Drop the session."""
-        self._session = None
 
 
 class Executor:
@@ -93,7 +70,7 @@ class Executor:
         self._is_alone = is_alone and manifest.streams_weights
         self._inferences = self._spare_bytes = 0
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
-        self._place(RoomierSteps(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
+        self._place(EnlargedResidency(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
         uses = [step.session.uses_arena for step in manifest.steps]
@@ -107,7 +84,7 @@ class Executor:
             self._sessions.has_arena = self._arena is not None
         self.trim()
 
-    def _place(self, placed: RoomierSteps, *, verify: bool) -> None:
+    def _place(self, placed: EnlargedResidency, *, verify: bool) -> None:
         """Hold sessions and weights as these steps say; nothing is open or resident yet."""
         self._sessions = SessionPool(self._bundle, placed.steps, self.threads, self._opener, verify=verify)
         self._sessions.has_arena = self.has_arena
@@ -131,17 +108,17 @@ class Executor:
         if self._inferences == _MEASURED:
             self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
             if self._spare_bytes:
-                self._place_again(roomier(self.manifest, self._spare_bytes))
+                self._place_again(enlarge_residency(self.manifest, self._spare_bytes))
         elif self._spare_bytes and self._inferences <= 2 * _MEASURED and memory().peak_bytes > self._predicted_bytes:
             self._keep_to_plan()
 
     def _keep_to_plan(self) -> None:
         """Hold from now on no more than the plan says."""
         if self._spare_bytes:
-            self._place_again(RoomierSteps(steps=self.manifest.steps, budget_bytes=self.manifest.budget_bytes))
+            self._place_again(EnlargedResidency(steps=self.manifest.steps, budget_bytes=self.manifest.budget_bytes))
         self._spare_bytes, self._is_alone = 0, False
 
-    def _place_again(self, placed: RoomierSteps) -> None:
+    def _place_again(self, placed: EnlargedResidency) -> None:
         self._sessions.close()
         self._residency.close()
         self._place(placed, verify=False)
@@ -309,48 +286,3 @@ def _is_available(nbytes: int) -> bool:
         return nbytes <= available_memory().available_bytes
     except DeviceError:
         return False
-
-
-def check_inputs(manifest: Manifest, inputs: Mapping[str, TensorValue]) -> None:
-    """Raise `InputError` unless ``inputs`` are exactly the model's, with its dtypes and shapes."""
-    expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
-    for name in inputs:
-        if name not in manifest.inputs:
-            raise InputError(f"the model has no input {name!r}", f"it takes {expected}")
-    for name in manifest.inputs:
-        if name not in inputs:
-            raise InputError(f"input {name!r} is missing", f"the model takes {expected}")
-        check_tensor(name, manifest.tensors[name], dtype_of(inputs[name]), shape_of(inputs[name]))
-
-
-def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless ``dtype`` and ``shape`` are the record's, and strings no longer than was planned for."""
-    kind = dtype if isinstance(dtype, str) else dtype_name(dtype)
-    if kind == record.dtype and tuple(shape) == record.shape:
-        if not isinstance(dtype, str) and dtype.kind == "U" and dtype.itemsize * math.prod(shape) > record.nbytes:
-            raise InputError(
-                f"input {name!r} has a string of {dtype.itemsize // 4:,} characters",
-                f"strings of up to {record.nbytes // 4 // math.prod(shape):,} are planned for: give a shorter text",
-            )
-        return
-    given = TensorRecord(dtype=kind, shape=tuple(shape))
-    problem = f"input {name!r} is {describe(given)}; the bundle was compiled for {describe(record)}"
-    if kind != record.dtype:
-        text = ", with numpy.array(strings, dtype=str)" if record.dtype == STRING_TYPE else ""
-        raise InputError(problem, f"convert it to {record.dtype}{text}")
-    if len(shape) != len(record.shape) or not all(shape):
-        raise InputError(problem, "give it that shape")
-    import shlex  # only a wrong input needs it
-
-    pad = all(size <= largest for size, largest in zip(shape, record.shape, strict=True))
-    option = shlex.quote(f"{name}:{','.join(map(str, shape))}")
-    raise InputError(
-        problem,
-        f"{'pad it to that shape' if pad else 'give it that shape'}, or compile another bundle with --input-shape {option}, "
-        "if the model leaves that dimension open",
-    )
-
-
-def describe(record: TensorRecord) -> str:
-    """Return a tensor's type for a message: ``float32[1, 3, 224, 224]``."""
-    return f"{record.dtype}[{', '.join(map(str, record.shape))}]"

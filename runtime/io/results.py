@@ -12,7 +12,7 @@ import msgspec
 
 from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import describe
+from hyps.runtime.execution.input_checks import describe
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.execution.tensor import NUMBER_FORMATS, TensorValue, dtype_of, numbers_of, shape_of
 from hyps.runtime.terminal.console import plain
@@ -34,6 +34,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
+    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`.
     """
 
     input: str
@@ -43,6 +44,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     peak_rss_bytes: int
     budget_bytes: int
     values: dict[str, list[Any]] = {}
+    energy: dict[str, Any] = {}
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:

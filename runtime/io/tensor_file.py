@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.execution.engine import InputTensors
-from hyps.runtime.execution.executor import check_tensor
+from hyps.runtime.execution.input_checks import check_tensor
 from hyps.runtime.io.file_parts import FileParts
 from hyps.runtime.units import megabytes_down, megabytes_up
 

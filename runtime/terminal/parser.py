@@ -100,12 +100,30 @@ def add_volume(
     volume.add_argument("-v", "--verbose", action="store_true", help=verbose)
 
 
+def add_power(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say where the figures of this device's power come from, if no sensor has them."""
+    parser.add_argument(
+        "--meter", metavar="CMD", help="read the power from this command, which prints watts (default: from a sensor)"
+    )
+    parser.add_argument(
+        "--watts", metavar="IDLE,BUSY", help="estimate energy from this device's power, if nothing measures it, e.g. 1.4,3.7"
+    )
+
+
 def count(text: str) -> int:
     """Parse a whole number, 1 or more."""
     number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
     return number
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Parse whole numbers, such as ``1,2,4``, of which none comes twice."""
+    numbers = tuple(count(part) for part in text.split(",")[:65])
+    if len(set(numbers)) < len(numbers) or len(numbers) > 64:
+        raise argparse.ArgumentTypeError("must be at most 64 whole numbers, each once")
+    return numbers
 
 
 def size(text: str) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import MoveView, RebalancingView, ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import EnergyView, MoveView, RebalancingView, ShareView, StatusView, WorkerView
 
 #: Seconds for which a lost board stays in the list.
 _KEPT_S = 600.0
@@ -49,6 +49,7 @@ class Boards:
             workers=workers,
             shares=shares,
             rebalancing=_rebalancing(status.rebalancing) if status.rebalancing else None,
+            energy=EnergyView.model_validate(msgspec.to_builtins(status.energy)) if status.energy else None,
         )
 
     def _workers(self, lines: Sequence[WorkerLine]) -> list[WorkerView]:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hyps.runtime.web.schemas import StatusView, WorkerView
+from hyps.runtime.web.schemas import EnergyView, StatusView, WorkerView
 
 #: The description and the value of each metric of a worker.
 _WORKER_METRICS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
@@ -37,6 +37,8 @@ class _Status(Collector):
             for worker in status.workers:
                 family.add_metric([worker.name], float(figure(worker)))
             yield family
+        if status.energy:
+            yield from _energy(status.energy)
         waiting = GaugeMetricFamily("hyps_share_waiting_jobs", "Jobs that wait for a sub-bundle.", labels=["share"])
         homes = GaugeMetricFamily("hyps_share_workers", "Workers that hold a sub-bundle.", labels=["share"])
         for share in status.shares:
@@ -80,6 +82,24 @@ def _times(status: StatusView) -> Iterator[Metric]:
         yield GaugeMetricFamily("hyps_present_jobs_per_second", "A full stream's rate by measured speeds.", present)
         yield GaugeMetricFamily("hyps_best_jobs_per_second", "That of the best placement.", best)
         yield GaugeMetricFamily("hyps_moving", "1 while runs of steps move.", rebalancing.phase is not None)
+
+
+def _energy(energy: EnergyView) -> Iterator[Metric]:
+    """Yield the watts of each board, and the joules of an inference, by part; each board's has its source as a label."""
+    watts = GaugeMetricFamily("hyps_board_watts", "Average power over a minute.", labels=["board", "source"])
+    idle = GaugeMetricFamily("hyps_board_idle_watts", "Power without work.", labels=["board", "source"])
+    for board in energy.boards:
+        if board.counted_with is None:
+            watts.add_metric([board.name, board.source], board.watts)
+            idle.add_metric([board.name, board.source], board.idle_watts)
+    yield watts
+    yield idle
+    yield GaugeMetricFamily("hyps_boards_without_power", "Boards whose power is not known.", len(energy.unknown))
+    joules = GaugeMetricFamily("hyps_inference_joules", "Joules of an inference, on all known boards.", labels=["part"])
+    for part, value in (("static", energy.static_joules), ("dynamic", energy.dynamic_joules)):
+        if value is not None:
+            joules.add_metric([part], value)
+    yield joules
 
 
 def registry(status: StatusView) -> CollectorRegistry:

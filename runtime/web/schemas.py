@@ -209,6 +209,32 @@ class RebalancingView(Schema):
     moves: list[MoveView] = Field(description="The last moves.")
 
 
+class BoardPowerView(Schema):
+    """The power of one board over the last minute."""
+
+    name: str = Field(description="The worker's name, `manager`, or `manager and hub`.")
+    watts: float = Field(description="Its average power.")
+    idle_watts: float = Field(description="Its power without work.")
+    estimated: bool = Field(description="Whether the figures are an estimate from idle and busy watts.")
+    source: str = Field(description="Where the figures are from.")
+    counted_with: str | None = Field(description="The board on the same machine whose figures hold this one's energy, too.")
+
+
+class EnergyView(Schema):
+    """What the boards take, and what one inference costs, over the last minute."""
+
+    seconds: float = Field(description="The seconds that the figures cover.")
+    answered: int = Field(description="The number of jobs answered in these seconds.")
+    watts: float = Field(description="The average power of all boards that are known.")
+    idle_watts: float = Field(description="The power of these boards without work.")
+    static_joules: float | None = Field(
+        description="The joules of one inference that the boards take without work, too; null if none was answered."
+    )
+    dynamic_joules: float | None = Field(description="The other joules of one inference; null if none was answered.")
+    boards: list[BoardPowerView] = Field(description="The boards whose power is known.")
+    unknown: list[str] = Field(description="The boards whose power is not known.")
+
+
 class StatusView(Schema):
     """The state of the cluster."""
 
@@ -223,6 +249,7 @@ class StatusView(Schema):
     workers: list[WorkerView] = Field(description="The workers, those lost in the last ten minutes included.")
     shares: list[ShareView] = Field(description="The sub-bundles, in the order of their steps.")
     rebalancing: RebalancingView | None = Field(default=None, description="The rebalancing; null while nothing is served.")
+    energy: EnergyView | None = Field(default=None, description="The boards' energy; null where no board's is known.")
 
 
 class ScoredView(Schema):

@@ -43,13 +43,13 @@ def page(results: Results) -> str:
     machines = list(dict.fromkeys(part.machine for part in parts.values()))
     blocks = [HEAD.format(parts=", ".join(f"`{name}`" for name in SECTIONS)).strip()]
     if machines:
-        blocks += ["## Machine", _provenance(parts), _markdown(_described(machines[0]), numbers="---")]
+        blocks += ["## Machine", _provenance(parts), markdown(_described(machines[0]), numbers="---")]
     blocks += ["## In short", *_short(results)]
     for name, (title, text) in SECTIONS.items():
         blocks += [f"## {title}", *_section(name, parts.get(name), machines), text.strip()]
         if name in parts and parts[name].result is not None:
             blocks += [f"![{each.alt}](benchmarks/{each.name}.svg)" for each in PICTURES.get(name, ())]
-            blocks += [f"**{grid.title}**\n\n{_markdown(grid)}" for grid in grids(name, parts[name].result)]
+            blocks += [f"**{grid.title}**\n\n{markdown(grid)}" for grid in grids(name, parts[name].result)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -62,7 +62,7 @@ def readme(text: str, results: Results) -> str:
     made_on = results.latency.machine
     machine = f"{_cores(made_on)}, {made_on.memory_bytes / 1e9:.0f} GB, onnxruntime {made_on.onnxruntime}"
     tail = README_TAIL.format(when=results.latency.when[:10], machine=machine)
-    blocks = [_markdown(_readme_grid(race)), _filled(tail)]
+    blocks = [markdown(_readme_grid(race)), _filled(tail)]
     before, rest = text.split(start)
     return before + start + "\n" + "\n\n".join(blocks) + "\n\n" + end + rest.split(end)[1]
 
@@ -188,7 +188,7 @@ def _filled(paragraph: str) -> str:
     return textwrap.fill(" ".join(paragraph.split()), 125, break_long_words=False, break_on_hyphens=False)
 
 
-def _markdown(grid: Grid, numbers: str = "---:") -> str:
+def markdown(grid: Grid, numbers: str = "---:") -> str:
     """A table, numbers to the right."""
     lines = [grid.columns, ("---", *[numbers] * (len(grid.columns) - 1)), *grid.rows]
     return "\n".join("| " + " | ".join(re.sub(r"([|<`*_])", r"\\\1", cell) for cell in line) + " |" for line in lines)

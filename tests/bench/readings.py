@@ -242,7 +242,7 @@ def load(path: Path) -> Results:
     return msgspec.json.decode(path.read_bytes(), type=Results) if path.exists() else Results()
 
 
-def dump(results: Results) -> str:
+def dump(results: object) -> str:
     """The file's text: a reading a line."""
     text = json.dumps(msgspec.to_builtins(results), indent=1, ensure_ascii=False)
     return _FLAT.sub(lambda found: found[1] + re.sub(r"\n\s+", " ", found[2]) + found[3], text) + "\n"

@@ -18,11 +18,17 @@ _PERIOD_US = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """A part of this machine: a share of one core, bytes of memory (cached files included), a storage rate; or all."""
+    """A part of this machine: a share of one core, bytes of memory (cached files included), a storage rate; or all.
+
+    The share is given out every ``period_us``. ``weight`` is against other processes for a core, where 1024 is usual; it
+    needs cgroup v1.
+    """
 
     share: float
     memory_bytes: int | None = None
     read_bytes_per_s: int | None = None
+    period_us: int = _PERIOD_US
+    weight: int | None = None
 
 
 class Slice:
@@ -30,11 +36,13 @@ class Slice:
 
     def __init__(self, name: str, limits: Limits, folder: Path) -> None:
         self._settings: dict[Path, dict[str, str]] = {}
-        quota_us = int(limits.share * _PERIOD_US)
+        period_us = limits.period_us
+        quota_us = int(limits.share * period_us)
         if (_GROUPS / "cgroup.controllers").exists():
-            self._settings[_GROUPS / name] = {"cpu.max": f"{quota_us} {_PERIOD_US}"}
+            self._settings[_GROUPS / name] = {"cpu.max": f"{quota_us} {period_us}"}
         else:
-            settings = {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(quota_us)}
+            settings = {"cpu.cfs_period_us": str(period_us), "cpu.cfs_quota_us": str(quota_us)}
+            settings |= {"cpu.shares": str(limits.weight)} if limits.weight else {}
             self._settings[_GROUPS / "cpu" / name] = settings
         if limits.memory_bytes:
             self._settings[_GROUPS / "memory" / name] = {"memory.limit_in_bytes": str(limits.memory_bytes)}

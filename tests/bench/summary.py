@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.readings import Compared, Process, Race, Raced
+from tests.bench.readings import Compared, Process, Race, Raced, Reading
 
+#: The runs before a process is warm: after two a bundle may keep more in memory, which the third brings there.
+WARM_UP = 3
 #: Contenders that others are compared with, by their labels, and how columns call them.
 STOCK = "stock onnxruntime"
 DEFAULT, MAPPED, LEAN = "whole, default", "whole, mapped, no prepacking", "whole, bundles' options"
@@ -34,14 +36,19 @@ def bases(race: Race) -> list[tuple[str, Raced]]:
 
 
 def warm_ratio(contender: Raced | Compared, other: Raced | Compared) -> Spread:
-    """This contender's time over the other's in the same round, first runs apart."""
-    pairs = zip(contender.race.runs[1:], other.race.runs[1:], strict=True)
+    """This contender's time over the other's in the same round, warm runs alone."""
+    pairs = zip(warm_runs(contender.race), warm_runs(other.race), strict=True)
     return spread([mine.seconds / its.seconds for mine, its in pairs])
 
 
 def warm_s(contender: Raced | Compared) -> float:
-    """Median seconds of a run after the first, in the race."""
-    return run_s(contender.race)
+    """Median seconds of a warm run, in the race."""
+    return statistics.median(run.seconds for run in warm_runs(contender.race))
+
+
+def warm_runs(process: Process) -> tuple[Reading, ...]:
+    """Its runs without the first three; of fewer than five, without the first."""
+    return process.runs[WARM_UP:] if len(process.runs) > WARM_UP + 1 else process.runs[1:]
 
 
 def run_s(process: Process) -> float:

@@ -20,7 +20,7 @@ from tests.bench.readings import (
     Storage,
     Timed,
 )
-from tests.bench.summary import STOCK, bases, cold, peak_bytes, run_s, start_s, warm_ratio, warm_s
+from tests.bench.summary import STOCK, bases, cold, peak_bytes, run_s, start_s, warm_ratio, warm_runs, warm_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def warm(race: Race, label: str) -> Grid:
         rows.append((each.label, *_ratios(*ratios), f"{warm_s(each):.3f}", *sizes))
     columns = [f"time / {name}" for name, _ in others] + [f"peak / {name}" for name, _ in others[:2]]
     columns += ["warm s", "peak MB", "anonymous MB", "file MB"]
-    count = len(race.contenders[0].race.runs) - 1
+    count = len(warm_runs(race.contenders[0].race))
     return Grid(title=f"{label}: warm runs, median of {count}", columns=("", *columns), rows=tuple(rows))
 
 
@@ -84,9 +84,9 @@ def _reads(race: Race, label: str) -> Grid:
     def cells(each: Raced) -> Iterable[float]:
         yield cold(each, lambda process: process.opened.storage_bytes)
         yield cold(each, lambda process: process.runs[0].storage_bytes)
-        yield statistics.median(run.storage_bytes for run in each.race.runs[1:])
+        yield statistics.median(run.storage_bytes for run in warm_runs(each.race))
         yield cold(each, lambda process: process.opened.asked_bytes + process.runs[0].asked_bytes)
-        yield statistics.median(run.asked_bytes for run in each.race.runs[1:])
+        yield statistics.median(run.asked_bytes for run in warm_runs(each.race))
 
     rows = []
     for each in race.contenders:

@@ -42,7 +42,7 @@ Each contender is a process of its own:
 Anonymous and file-backed bytes are those of the moment of the most resident memory, in a process that was looked at
 every millisecond; so they add up to about the peak.
 
-**Warm** runs are those after the first, in processes that live at the same time and run in turn; all files were read
+**Warm** runs are those after the third, in processes that live at the same time and run in turn; all files were read
 into the kernel's cache before. **Cold** is the median of three processes, each alone: before each of them the model's or the
 bundle's files were dropped from the kernel's file cache (`posix_fadvise`). Python's own files and those of numpy and
 onnxruntime stay cached, and so does what the disk or the host of a virtual machine caches: bytes are exact, cold

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from hyps.compiler import compile_model
 from hyps.compiler.errors import CompilerError, TargetError
 from hyps.compiler.targets import Sources, Target, load_target, target_names, target_toml
+from hyps.runtime.bundle.integrity import read_manifest
 
 NAMES = (
     "jetson-nano",
@@ -78,9 +81,33 @@ def test_built_in_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("figure", ["memory", "reserved", "cores", "storage", "network"])
+@pytest.mark.parametrize("figure", ["memory", "reserved", "cores", "storage", "network", "power"])
 def test_built_in_figure_has_a_source(name: str, figure: str) -> None:
     assert len(getattr(load_target(name).sources, figure)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_in_powers_are_those_of_a_board(name: str) -> None:
+    power = load_target(name).power
+    assert power is not None
+    assert 100 < power.idle_milliwatts < power.busy_milliwatts < 15_000
+    assert (power.cores, power.error_milliwatts) == (load_target(name).cores, None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("idle_milliwatts = 5", "idle_milliwatts and busy_milliwatts belong together; give both or neither"),
+        ("idle_milliwatts = 5\nbusy_milliwatts = 4", "busy_milliwatts is 4, less than idle_milliwatts, 5"),
+        ("idle_milliwatts = -1\nbusy_milliwatts = 4", "idle_milliwatts is -1; write a number above 0"),
+        ("power_error_milliwatts = -1", "power_error_milliwatts is -1; write 0 or more"),
+        ("idle_milliwatts = 1.4\nbusy_milliwatts = 4", "Expected `int | null`, got `float` - at `$.idle_milliwatts`"),
+    ],
+)
+def test_powers_that_cannot_be(lines: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"{OWN}{lines}\n")
+    assert message_of(path) == f"target file {str(path)!r}: {problem}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -308,3 +335,12 @@ def test_target_cannot_be_half_built() -> None:
 def test_target_takes_keywords_only() -> None:
     with pytest.raises(TypeError):
         Target("own")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("has_target", [True, False], ids=["for a target", "for a budget"])
+def test_a_bundle_carries_the_powers_of_its_target(root: Path, tmp_path: Path, has_target: bool) -> None:
+    """The runtime knows no targets: it estimates energy from what the manifest says."""
+    options: Any = {"target": "rpi3b"} if has_target else {"memory_bytes": 72_000_000}
+    compile_model(root / "models" / "cifar10_vgg.onnx", tmp_path / "bundle", **options)
+    target = read_manifest(tmp_path / "bundle").target
+    assert target.power == (load_target("rpi3b").power if has_target else msgspec.UNSET)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.fuzz import compiler_targets, device_targets, wire_targets
+from tests.fuzz import compiler_targets, device_targets, planning_targets, profile_targets, wire_targets
 from tests.fuzz.target import Target
 
-TARGETS: Mapping[str, Target] = {**device_targets.TARGETS, **wire_targets.TARGETS, **compiler_targets.TARGETS}
+TARGETS: Mapping[str, Target] = {
+    **device_targets.TARGETS,
+    **profile_targets.TARGETS,
+    **wire_targets.TARGETS,
+    **planning_targets.TARGETS,
+    **compiler_targets.TARGETS,
+}

@@ -9,6 +9,9 @@ from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
+from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.profiling.board_facts import BoardFacts
+from hyps.runtime.profiling.profile_file import Quartiles, ThreadTimes
 from tests.fuzz.mutation import damaged_json
 from tests.fuzz.target import Read, Target
 
@@ -16,14 +19,27 @@ _SHA256, _ID = "0" * 64, "0" * 32
 _KEY = Key(job=_ID, sub_bundle=0, attempt=0)
 _RECORD = TensorRecord(dtype="float32", shape=(1, 3, 8, 8))
 _GROWN_BYTES = 20_000_000
+_BOARD = BoardFacts(model="Pi", machine="aarch64", cpu="a72", cores=4, memory_bytes=1 << 32, onnxruntime="1.32.0")
+_LINK = LinkRates(up_bytes_per_s=10**7, down_bytes_per_s=10**7, latency_s=0.001)
+_RUN = Quartiles(lower=0.1, median=0.2, upper=0.3)
+_TIMES = ThreadTimes(threads=1, runs=3, run_s=_RUN, open_s=_RUN, stored_s=None, read_bytes=0, peak_bytes=0)
+_ENERGY = messages.BoardEnergy(seconds=1.0, joules=1.5, idle_watts=1.0, estimated=True, source="s", machine="0" * 16)
 _MESSAGES = (
     messages.WorkerState(online=True, session=_ID, memory_bytes=1 << 30, threads=4, loaded=(0, 1), problem="none"),
+    messages.WorkerState(online=True, session=_ID, board=_BOARD, board_class="pi4", link=_LINK),
     messages.Orders(
         epoch=1, url="http://x", token="t", sub_bundles=(messages.SubBundleOrder(number=0, sha256=_SHA256, size_bytes=9),)
     ),
     messages.Failed(key=_KEY, input=False, reason="r"),
     messages.Timed(key=_KEY, compute_s=0.5, steps_s=(0.25, 0.25)),
-    messages.Pulse(session=_ID, resident_bytes=1, queue=0),
+    messages.Profiled(steps=(messages.StepTimes(key=_SHA256, times=_TIMES),)),
+    messages.Pulse(
+        session=_ID,
+        resident_bytes=1,
+        queue=0,
+        energy=_ENERGY,
+        below={"w0": _ENERGY},
+    ),
     messages.Submit(job=_ID, bundle=_SHA256),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),

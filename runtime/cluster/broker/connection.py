@@ -158,11 +158,11 @@ class Connection:
         except OSError as error:
             raise _Unreachable(f"cannot reach {hub}: {error.strerror or error}", "is it running?") from None
 
-    def subscribe(self, topics: Sequence[str]) -> None:
-        """Ask for messages on ``topics``; usually called in ``connected``."""
+    def subscribe(self, topics: Sequence[str], *, own: bool = False) -> None:
+        """Ask for messages on ``topics``, with ``own`` also for this connection's; usually called in ``connected``."""
         if topics:
             self._subscribes = True
-            self._client.subscribe([(each, _at_least_once()) for each in topics])
+            self._client.subscribe([(each, _at_least_once(own=own)) for each in topics])
 
     @property
     def connected(self) -> bool:
@@ -180,13 +180,14 @@ class Connection:
             self._sent_bytes += len(payload)
         self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
 
-    def wait_until_sent(self, all_but_bytes: int) -> None:
+    def wait_until_sent(self, all_but_bytes: int, timeout_s: float | None = None) -> bool:
         """Wait until the hub has acknowledged all messages but so many bytes, also while there is no connection.
 
-        Not for a thread that this connection's own thread may have to wait for.
+        Return whether it has, within ``timeout_s`` if that is given. Not for a thread that this connection's own thread may
+        have to wait for.
         """
         with self._acknowledged:
-            self._acknowledged.wait_for(lambda: self._sent_bytes <= all_but_bytes)
+            return self._acknowledged.wait_for(lambda: self._sent_bytes <= all_but_bytes, timeout_s)
 
     def close(self) -> None:
         """Disconnect when all published messages are acknowledged, or after a second; the hub publishes no last will."""
@@ -251,10 +252,10 @@ def _properties(kind: int) -> Any:
     return Properties(kind)  # type: ignore[no-untyped-call]
 
 
-def _at_least_once() -> Any:
+def _at_least_once(*, own: bool) -> Any:
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
-    return SubscribeOptions(qos=1, noLocal=True)
+    return SubscribeOptions(qos=1, noLocal=not own)
 
 
 def _context(join: Join) -> ssl.SSLContext:

@@ -12,17 +12,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from hyps.runtime.cluster.broker.connection import manager_link
 from hyps.runtime.cluster.broker.join import Address, Join
 from hyps.runtime.cluster.broker.link import Link, Receiver
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
-from hyps.runtime.cluster.protocol.messages import WorkerState
+from hyps.runtime.cluster.protocol.messages import MAX_BELOW, MAX_BOARD_NAME, BoardEnergy, Pulse, WorkerState
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
 from hyps.runtime.errors import HubError
 
+#: The beginning of a pulse: other messages are not decoded here.
+_PULSE = b'{"type":"pulse"'
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +41,7 @@ class SharedConnection:
         self._states: dict[User, tuple[bytes, WorkerState]] = {}
         self._rejected = Tally()
         self._heard_at: dict[User, float] = {}
+        self._pulses: dict[User, Pulse] = {}
         self._local_hub: InProcessHub | None = None
         self._lock = threading.RLock()
         self._connection = manager_link(join)(MANAGER, received=self._receive, connected=self._connected)
@@ -71,6 +75,16 @@ class SharedConnection:
         with self._lock:
             return [(user.name, state, now - self._heard_at[user]) for user, (_, state) in self._states.items()]
 
+    def energies(self) -> dict[str, BoardEnergy]:
+        """Return what the workers that are there last said of their boards' energy, and of boards below them, by name."""
+        found: dict[str, BoardEnergy] = {}
+        with self._lock:
+            for user in self._states:
+                if pulse := self._pulses.get(user):
+                    found |= {f"{user.name}/{name}": energy for name, energy in pulse.below.items()}
+                    found |= {user.name: pulse.energy} if pulse.energy else {}
+        return {name: found[name] for name in sorted(found)[:MAX_BELOW] if len(name) <= MAX_BOARD_NAME}
+
     def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None) -> None:
         """Publish a message at the hub."""
         self._connection.publish(topic, payload, retain=retain, expiry_s=expiry_s)
@@ -94,6 +108,7 @@ class SharedConnection:
         """
         with self._lock:
             self._states.clear()
+            self._pulses.clear()
         self._changed()
         self._connection.subscribe([topic(Role.WORKER, "+", "state"), topic(Role.WORKER, "+", "output")])
         if self.clients:
@@ -110,6 +125,10 @@ class SharedConnection:
                 self._heard_at[worker] = time.monotonic()
                 if is_state:
                     self._note_state(worker, payload)
+                elif payload.startswith(_PULSE):
+                    with suppress(Rejection):
+                        if isinstance(pulse := messages.decode_worker_message(payload), Pulse):
+                            self._pulses[worker] = pulse
             if self._local_hub:
                 self._local_hub.received(text, payload, acknowledge)
             else:
@@ -129,6 +148,7 @@ class SharedConnection:
             self._states[worker] = payload, state
         elif before and before[1].session == state.session:
             del self._states[worker]
+            self._pulses.pop(worker, None)
 
 
 class InProcessHub:

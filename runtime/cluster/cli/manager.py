@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.cli.options import add_hub, hub_of
+from hyps.runtime.cluster.cli.plan import add_plan
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
 from hyps.runtime.errors import HubError, RuntimeFault
 from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.console import json_text, note, plain, show
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
-from hyps.runtime.terminal.parser import Parser, add_about, add_volume, count
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count
 from hyps.runtime.web.serve import add_web, serve
 
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.broker.join import Address
+    from hyps.runtime.cluster.manager.energy import OwnBoard
+
 _PROGRAM = "hyps-manager"
-_COMMANDS = ("serve", "init-hub", "add-worker", "add-client", "add-viewer", "status")
+#: The default name of the profile database.
+DATABASE_NAME = "hyps-profiles.sqlite"
+_COMMANDS = ("serve", "plan", "init-hub", "add-worker", "add-client", "add-viewer", "status", "profiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,6 +54,7 @@ def manager_parser() -> Parser:
     add_about(parser, ("paho-mqtt", "cryptography", "fastapi", "uvicorn"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    add_plan(commands)
     _add_init_hub(commands)
     _add_users(commands)
     status = commands.add_parser("status", help="show workers, placements, queues and rates")
@@ -51,6 +62,7 @@ def manager_parser() -> Parser:
     status.add_argument("--watch", action="store_true", help="show it as it changes, until ctrl-C")
     status.add_argument("--json", action="store_true", help="print each status as one line of JSON")
     status.set_defaults(act=_status)
+    _add_profiles(commands)
     return parser
 
 
@@ -65,6 +77,12 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     add_hub(serve)
     serve.add_argument("--journal", type=Path, metavar="DIR", help="the folder that records jobs (default: DIR.journal)")
+    serve.add_argument(
+        "--profiles",
+        type=Path,
+        metavar="FILE",
+        help=f"the database of what workers measure of steps (default: {DATABASE_NAME} next to the journal)",
+    )
     serve.add_argument(
         "--workers", type=count, default=1, metavar="N", help="wait for N workers before the first placement (default: 1)"
     )
@@ -106,8 +124,34 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
+    add_power(serve)
     add_web(serve)
     serve.set_defaults(act=_serve)
+
+
+def _add_profiles(commands: argparse._SubParsersAction[Parser]) -> None:
+    profiles = commands.add_parser(
+        "profiles", help="list, import, export or remove what is known of the speed of boards (step profiles)"
+    )
+    profiles.add_argument(
+        "--profiles",
+        type=Path,
+        default=Path(DATABASE_NAME),
+        metavar="FILE",
+        help=f"the manager's database (default: {DATABASE_NAME})",
+    )
+    act = profiles.add_mutually_exclusive_group()
+    act.add_argument(
+        "--import", dest="files", type=Path, nargs="+", metavar="FILE", help="add files that 'hyps-run profile' wrote"
+    )
+    act.add_argument("--export", metavar="CLASS", help="write a class of boards as a step profile, to --output")
+    act.add_argument("--remove", metavar="CLASS", help="forget a class of boards")
+    profiles.add_argument(
+        "-o", "--output", type=Path, default=Path("step_profile.json"), metavar="FILE", help="the file that --export writes"
+    )
+    profiles.add_argument("--json", action="store_true", help="print the classes of boards as one JSON list")
+    add_volume(profiles)
+    profiles.set_defaults(act=_profiles)
 
 
 def _add_init_hub(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -143,6 +187,12 @@ def _status(options: argparse.Namespace) -> None:
     show_status(options)
 
 
+def _profiles(options: argparse.Namespace) -> None:
+    from hyps.runtime.cluster.cli.profiles import manage_profiles
+
+    manage_profiles(options)
+
+
 def _serve(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.broker.connection import manager_link
     from hyps.runtime.cluster.manager.manager import Manager
@@ -155,6 +205,7 @@ def _serve(options: argparse.Namespace) -> None:
     if bundle is None and options.web is None:
         raise HubError("name the bundle's folder, or serve the page with --web and choose a bundle there")
     journal = options.journal or (bundle.absolute().with_name(f"{bundle.absolute().name}.journal") if bundle else None)
+    own = _own_board(options, join.address)
     cluster_options = ClusterOptions(
         least_workers=options.workers,
         replicas=options.replicas,
@@ -165,13 +216,32 @@ def _serve(options: argparse.Namespace) -> None:
         placement=options.placement,
         objective=options.objective,
         rebalance=options.rebalance,
+        profiles=options.profiles or (journal.absolute().parent if journal else Path.cwd()) / DATABASE_NAME,
+        own_board=own,
     )
-    if options.web is not None:
-        serve(options, join, cluster_options, journal, _print)
-    elif bundle and journal:
-        Manager(
-            bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
-        ).run()
+    with closing(own.meter):
+        if options.web is not None:
+            serve(options, join, cluster_options, journal, _print)
+        elif bundle and journal:
+            Manager(
+                bundle, manager_link(join), Journal(journal), cluster_options, listen=options.listen, say=_say(options)
+            ).run()
+
+
+def _own_board(options: argparse.Namespace, hub: Address) -> OwnBoard:
+    """Return the manager's board, with its meter. Raises `EnergyError`."""
+    from hyps.runtime.cluster.manager.energy import OwnBoard
+    from hyps.runtime.cluster.transfer.file_server import local_address
+    from hyps.runtime.energy.board import board_meter, machine_number
+    from hyps.runtime.energy.estimate import given_power
+
+    power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else None
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(hub.host, hub.port, type=socket.SOCK_STREAM)}
+        has_hub = local_address(hub.host, hub.port) in addresses
+    except OSError:  # its name is not known yet
+        has_hub = False
+    return OwnBoard(meter=board_meter(options.meter, power), machine=machine_number(), has_hub=has_hub)
 
 
 def _init_hub(options: argparse.Namespace) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
+from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import EXPIRY_S, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.topics import STATUS
+from hyps.runtime.energy.report import joules_text
 from hyps.runtime.errors import HubError
-from hyps.runtime.terminal.console import height, json_text, plain, show
+from hyps.runtime.terminal.console import height, json_text, plain, prose, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
@@ -100,6 +102,9 @@ def table_lines(status: Status) -> Iterator[str]:
     if status.rebalancing and status.rebalancing.mode != "off":
         yield ""
         yield from _rebalancing(status.rebalancing)
+    if status.energy:
+        yield ""
+        yield from _energy(status.energy)
     if status.rejected:
         yield ""
         yield f"rejected messages: {', '.join(f'{count} {plain(reason)}' for reason, count in status.rejected.items())}"
@@ -113,6 +118,26 @@ def _workers(status: Status) -> Iterator[str]:
     numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
     more = (Column("sent", numeric=True), Column("computed", numeric=True), Column("queue, 0 to 10"), Column(""))
     yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
+
+
+def _energy(line: EnergyLine) -> Iterator[str]:
+    """Yield the energy of an inference and each board's power, with its source."""
+    if line.static_joules is None or line.dynamic_joules is None:
+        each = "nothing was answered"
+    else:
+        static, dynamic = joules_text(line.static_joules), joules_text(line.dynamic_joules)
+        each = f"{joules_text(line.static_joules + line.dynamic_joules)} an inference: {static} static, {dynamic} dynamic"
+    yield from prose(
+        f"energy over {line.seconds:.0f} s: {each}; {line.watts:.2f} W, of it {line.idle_watts:.2f} W idle", sys.stdout
+    )
+    for board in line.boards:
+        counted = f"; counted with {board.counted_with}, on the same machine" if board.counted_with else ""
+        power = f"{board.watts:.2f} W, {board.idle_watts:.2f} W idle"
+        yield from prose(f"  {board.name}: {power}, {board.source}{counted}", sys.stdout)
+    if line.unknown:
+        yield from prose(
+            f"  not known: {', '.join(line.unknown)} (there, give --meter CMD or --watts IDLE,BUSY)", sys.stdout
+        )
 
 
 def _worker(each: WorkerLine) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,11 @@ from hyps.runtime.signals import exit_on_signals, unwind_on_signals
 from hyps.runtime.terminal.console import plain, show
 from hyps.runtime.terminal.exit import run_and_exit
 from hyps.runtime.terminal.logs import log_to_stderr
-from hyps.runtime.terminal.parser import Parser, add_about, count, size
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, count, size
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.worker.runner import Backend
+    from hyps.runtime.energy.board import BoardMeter
 
 _PROGRAM = "hyps-worker"
 #: The share of the free memory to use by default: the rest is for the file cache and for other programs.
@@ -79,6 +80,10 @@ def worker_parser() -> Parser:
         metavar="SIZE",
         help="the most bytes of unused partitions it keeps (default: 4GB)",
     )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="send what 'hyps-run profile' measured on this board to the manager"
+    )
+    add_power(parser)
     return parser
 
 
@@ -98,8 +103,22 @@ def _run(options: argparse.Namespace) -> None:
 
     cache = options.cache or Path.home() / ".cache" / "hyps" / name
     below = options.sub_hub or options.sub_join
+    from hyps.runtime.cluster.worker.introduction import Introduction, introduce_board
+
     host = _group(options, join, cache) if below else _device(options, cache)
-    Worker(join, name, host, cache, options.cache_size, say=_ignore if options.quiet else _say).run()
+    introduction = Introduction() if below else introduce_board(options.profile)
+    with closing(_meter(options)) as energy:
+        say = _ignore if options.quiet else _say
+        Worker(join, name, host, cache, options.cache_size, introduction=introduction, say=say, energy=energy).run()
+
+
+def _meter(options: argparse.Namespace) -> BoardMeter:
+    """Return the meter of this board. Raises `EnergyError`."""
+    from hyps.runtime.energy.board import board_meter
+    from hyps.runtime.energy.estimate import given_power
+
+    power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else None
+    return board_meter(options.meter, power)
 
 
 def _say(line: str) -> None:
@@ -114,8 +133,10 @@ def _ignore(line: str) -> None:
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """Return the workers at the hub below. Raises `HubError`."""
-    if options.memory or options.threads:
-        raise HubError("--memory and --threads are for a worker that computes on this device; leave them out with --sub-hub")
+    if options.memory or options.threads or options.profile:
+        raise HubError(
+            "--memory, --threads and --profile are for a worker that computes on this device; leave them out with --sub-hub"
+        )
     below = resolve_join(options.sub_hub, options.sub_join, "--sub-hub", "--sub-join")
     if below.name not in (None, MANAGER):
         raise HubError(f"the join file below is for '{below.name}'; a group needs its hub's manager.join")

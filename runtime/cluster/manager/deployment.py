@@ -89,6 +89,11 @@ class Deployment:
         read_s = self._read_s.get((worker, sub_bundle), 0.0)
         return Work(macs=macs, moved_bytes=graph.moved_bytes[sub_bundle], read_s=read_s)
 
+    def run_of(self, worker: str, sub_bundle: int) -> tuple[range | None, float]:
+        """Return a sub-bundle's steps, None if there is none, and the seconds in which the worker reads weights for it."""
+        run = self.scheduler.graph.runs.get(sub_bundle) if self.scheduler else None
+        return run, self._read_s.get((worker, sub_bundle), 0.0)
+
     def can_spare(self, name: str) -> bool:
         """Return whether the other workers could take over all sub-bundles of this one."""
         others = [worker for worker in self._usable_workers() if worker.name != name]

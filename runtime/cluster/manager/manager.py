@@ -22,6 +22,7 @@ from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.profile_keeper import ProfileKeeper
 from hyps.runtime.cluster.manager.rebalancer import Rebalancer
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
@@ -32,7 +33,7 @@ from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
-from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed
+from hyps.runtime.cluster.protocol.messages import Failed, Profiled, Pulse, Timed
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
@@ -71,7 +72,7 @@ class Manager:
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
-        self._statistics = Statistics()
+        self._statistics = Statistics(options.own_board)
         self._workers = WorkerRegistry(
             bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
         )
@@ -114,6 +115,7 @@ class Manager:
             connected=self._connected,
         )
         self.health = Health(self._connection, self._workers, self.deployment)
+        self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
 
     @property
     def _scheduler(self) -> Scheduler | None:
@@ -141,6 +143,7 @@ class Manager:
                     self._send_inputs(self._scheduler)
         finally:
             self._connection.close()
+            self._profiles.close()
             self._workers.close()
             self._events.discard()
 
@@ -218,14 +221,24 @@ class Manager:
                 _log.warning("dropped a message of %d bytes on %s: %s%s", len(payload), plain(text), reason, times)
         acknowledge()
 
-    def _on_worker_message(self, name: str, message: Failed | Timed | Pulse) -> None:
+    def _on_worker_message(self, name: str, message: Failed | Timed | Profiled | Pulse) -> None:
         if isinstance(message, Pulse):
             self._workers.pulse(name, message)
+            if name in self._workers.online:
+                self._statistics.energy.pulse(name, message)
         elif isinstance(message, Timed):
-            self._statistics.trace.timed(name, message)
             self._statistics.monitor.timed(name, message, time.monotonic())
+            self._on_times(name, message)
+        elif isinstance(message, Profiled):
+            self._profiles.profiled(name, self._workers.online.get(name), message)
         else:
             self._results.failed(name, message)
+
+    def _on_times(self, name: str, message: Timed) -> None:
+        waited_s = self._statistics.trace.timed(name, message)
+        if waited_s is not None:
+            run, read_s = self.deployment.run_of(name, message.key.sub_bundle)
+            self._profiles.answered(name, self._workers.online.get(name), run, message, waited_s, read_s)
 
     def _on_client_message(self, name: str, message: messages.Submit | messages.Delivered) -> None:
         starting = time.monotonic() < self._started_at + self._options.timeouts.startup_s
@@ -292,6 +305,7 @@ class Manager:
         self.deployment.ensure()
         self._rebalancer.tick()
         self._status.publish(self._connection, self._scheduler, self._rebalancer.line())
+        self._profiles.write(time.monotonic())
 
 
 def _largest_step_bytes(manifest: Manifest) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from hyps.runtime.cluster.placement.sharing import Objective
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.energy import OwnBoard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class ClusterOptions:
     With ``compress``, tensors travel compressed. ``placement``: "pipeline" has one worker for each step; "best" has
     data-parallel replicas, too, where a stream is faster with them. ``objective`` is what the placement is best for.
     ``rebalance``: whether runs of steps move when measured speeds say that others are better, or the manager only says so.
+    What workers measure is kept in the database ``profiles``, if there is one.
+    ``own_board`` follows the energy of the manager's own board.
     """
 
     least_workers: int = 1
@@ -51,6 +57,8 @@ class ClusterOptions:
     placement: Literal["pipeline", "best"] = "pipeline"
     objective: Objective = "throughput"
     rebalance: Literal["off", "advise", "on"] = "off"
+    profiles: Path | None = None
+    own_board: OwnBoard | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property

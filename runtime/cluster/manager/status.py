@@ -13,6 +13,7 @@ from msgspec import field
 
 from hyps.runtime.bundle.manifest import Count, Manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.statistics import Statistics
@@ -86,6 +87,7 @@ class Status(Message, frozen=True, kw_only=True):
     sub_bundles: tuple[SubBundleLine, ...] = ()
     rejected: dict[str, int] = field(default_factory=dict)
     rebalancing: RebalancingLine | None = None
+    energy: EnergyLine | None = None
 
 
 class StatusPublisher:
@@ -116,6 +118,7 @@ class StatusPublisher:
             sub_bundles=tuple(self._sub_bundle_lines(scheduler)) if scheduler else (),
             rejected=dict(self._statistics.rejected),
             rebalancing=rebalancing,
+            energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
         )
 
     def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:

@@ -34,12 +34,16 @@ class PlacedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The steps of a network in order, the bytes of each tensor by name, and the network's inputs and outputs."""
+    """The steps of a network in order, the bytes of each tensor by name, and the network's inputs and outputs.
+
+    ``sessions_bytes`` are what all sessions of a board's steps take together, if they stay open.
+    """
 
     steps: tuple[PlacedStep, ...]
     tensor_bytes: Mapping[str, int]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    sessions_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,20 @@ class NetworkLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLink:
+    """A link that several boards share: a router's to the hub, the hub's own, or the air of a WLAN.
+
+    ``bytes_per_s`` is for both directions together, or for each if it is ``duplex``. It carries what its boards send and
+    receive, except what they send each other by links of their own.
+    """
+
+    name: str
+    boards: frozenset[str]
+    bytes_per_s: float
+    duplex: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """The boards, and the links between them.
 
@@ -73,6 +91,7 @@ class Fleet:
     boards: tuple[Board, ...]
     links: Mapping[tuple[str, str], NetworkLink]
     hub_watts: float = 0.0
+    shared_links: tuple[SharedLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

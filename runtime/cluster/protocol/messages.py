@@ -12,17 +12,25 @@ from msgspec import Meta
 
 from hyps.runtime.bundle.manifest import Count, Positive, Sha256
 from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
+from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts
+from hyps.runtime.profiling.profile_file import ThreadTimes
 
 #: The largest message; orders for a thousand sub-bundles stay below.
 MESSAGE_LIMIT_BYTES = 1 << 18
 #: The number of steps whose times a `Timed` message carries at most.
 MAX_TIMED_STEPS = 1000
+#: The number of times that a `Profiled` message carries at most: each takes 400 bytes or less.
+MAX_PROFILED_TIMES = 400
 #: The most that one worker may claim: more than any machine has, so that a forged claim cannot draw all work to it.
 MAX_MEMORY_BYTES, MAX_MACS_PER_S, MAX_STORAGE_BYTES_PER_S = 1 << 44, 10**14, 10**12
 #: The most workers in a group, and the most sub-bundles that a worker may name.
 MAX_GROUP, MAX_SUB_BUNDLES = 4096, 1000
+#: The most boards of a group whose energy a pulse reports, and the longest name of one: "group/worker".
+MAX_BELOW, MAX_BOARD_NAME = 100, 200
 Text = Annotated[str, Meta(max_length=500)]
 SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+BoardName = Annotated[str, Meta(min_length=1, max_length=MAX_BOARD_NAME)]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 _Message = TypeVar("_Message")
 
@@ -36,7 +44,8 @@ class WorkerState(Message, frozen=True, kw_only=True):
 
     ``session`` differs between starts of the process, ``connects`` counts its connections, and ``problem`` is why a
     sub-bundle could not be loaded. Its last will is a state that is not ``online``. ``group``: the number of workers that it
-    stands for, 0 if it computes itself.
+    stands for, 0 if it computes itself. ``board`` and ``board_class`` say what it is, ``link`` what it measured of its link;
+    they are absent where that is not known.
     """
 
     online: bool
@@ -51,6 +60,9 @@ class WorkerState(Message, frozen=True, kw_only=True):
     loading: Annotated[tuple[Count, ...], Meta(max_length=MAX_SUB_BUNDLES)] = ()
     loaded: Annotated[tuple[Count, ...], Meta(max_length=MAX_SUB_BUNDLES)] = ()
     problem: Text | None = None
+    board: BoardFacts | None = None
+    board_class: BoardClass | None = None
+    link: LinkRates | None = None
 
     @property
     def is_possible(self) -> bool:
@@ -103,12 +115,44 @@ class Timed(Message, frozen=True, kw_only=True, tag="timed"):
     steps_s: Annotated[tuple[Seconds, ...], Meta(max_length=MAX_TIMED_STEPS)] = ()
 
 
-class Pulse(Message, frozen=True, kw_only=True, tag="pulse"):
-    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled."""
+class StepTimes(Message, frozen=True, kw_only=True):
+    """What a worker measured of the step with this key (`hyps.runtime.profiling.step_content`), before it joined."""
+
+    key: Sha256
+    times: ThreadTimes
+
+
+class Profiled(Message, frozen=True, kw_only=True, tag="profiled"):
+    """A part of the step profile that a worker was given; a manager keeps what it says of its bundle's steps."""
+
+    steps: Annotated[tuple[StepTimes, ...], Meta(max_length=MAX_PROFILED_TIMES)]
+
+
+class BoardEnergy(Message, frozen=True, kw_only=True):
+    """The energy of a worker's board: the seconds since it began to count, and the joules in them, by its own clock.
+
+    ``source`` is where they and the board's idle power are from. ``machine`` is the same for all programs of one machine.
+    """
+
+    seconds: Annotated[float, Meta(ge=0, le=1e10)]
+    joules: Annotated[float, Meta(ge=0, le=1e15)]
+    idle_watts: Annotated[float, Meta(ge=0, le=1e5)]
+    estimated: bool
+    source: Annotated[str, Meta(max_length=200)]
+    machine: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
+    """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
+
+    ``energy`` is absent where the worker's board has no figures. ``below`` has those of a group's boards, by name.
+    """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
+    energy: BoardEnergy | None = None
+    below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
@@ -163,9 +207,9 @@ def decode_state(payload: bytes) -> WorkerState:
     return state
 
 
-def decode_worker_message(payload: bytes) -> Failed | Timed | Pulse:
+def decode_worker_message(payload: bytes) -> Failed | Timed | Profiled | Pulse:
     """Return a worker's message. Raises `Rejection`."""
-    message: Failed | Timed | Pulse = _decode(payload, Failed | Timed | Pulse)
+    message: Failed | Timed | Profiled | Pulse = _decode(payload, Failed | Timed | Profiled | Pulse)
     return message
 
 

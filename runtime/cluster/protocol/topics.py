@@ -4,6 +4,7 @@
     hyps/workers/NAME/orders   the manager says which sub-bundles the worker holds (retained)
     hyps/workers/NAME/input    tensors to the worker
     hyps/workers/NAME/output   tensors from the worker
+    hyps/workers/NAME/probe    what the worker sends to itself, to measure its link to the hub
     hyps/clients/NAME/submit   a client's jobs and their input tensors
     hyps/clients/NAME/result   tensors of a job's result
     hyps/status                the manager's status (retained), for viewers
@@ -51,7 +52,7 @@ class UserTopic(NamedTuple):
 
 #: What a role may do with each of its channels, in Mosquitto's words.
 RIGHTS: Mapping[Role, Mapping[str, str]] = {
-    Role.WORKER: {"state": "write", "orders": "read", "input": "read", "output": "write"},
+    Role.WORKER: {"state": "write", "orders": "read", "input": "read", "output": "write", "probe": "readwrite"},
     Role.CLIENT: {"submit": "write", "result": "read"},
     Role.VIEWER: {},
 }

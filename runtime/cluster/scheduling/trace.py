@@ -53,11 +53,16 @@ class Trace:
         if span and span.begun_s is None:
             span.begun_s = time.monotonic() - began
 
-    def timed(self, worker: str, message: Timed) -> None:
-        """Take the times that a worker measured; ignore what it says of another worker's attempt."""
-        _, span = self._span(message.key)
-        if span and span.worker == worker:
-            span.compute_s, span.steps_s = message.compute_s, message.steps_s
+    def timed(self, worker: str, message: Timed) -> float | None:
+        """Take the times that a worker measured, and return the seconds since it was sent the inputs.
+
+        Ignore what it says of another worker's attempt, and return None.
+        """
+        began, span = self._span(message.key)
+        if span is None or span.worker != worker:
+            return None
+        span.compute_s, span.steps_s = message.compute_s, message.steps_s
+        return time.monotonic() - began - span.sent_s
 
     def done(self, key: Key) -> None:
         """Note that a result is complete."""

@@ -29,6 +29,7 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.manager.manager import Manager
 from hyps.runtime.cluster.manager.manager_thread import ManagerThread
 from hyps.runtime.cluster.manager.options import ClusterOptions, Timeouts
+from hyps.runtime.cluster.protocol.messages import BoardEnergy
 from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW
 from hyps.runtime.cluster.worker.runner import CallSoon, Capabilities, ResultHandler, SubBundleRunner
 from hyps.runtime.errors import HubError, InputError, RuntimeFault
@@ -72,6 +73,10 @@ class GroupBackend:
             storage_bytes_per_s=sum(state.storage_bytes_per_s for state in states),
             group=sum(max(1, state.group) for state in states),
         )
+
+    def energies(self) -> Mapping[str, BoardEnergy]:
+        """Return the energy of the workers' boards below, by name."""
+        return self._connection.energies()
 
     def open(self, folder: Path) -> SubBundleRunner:
         """Have the workers below load a sub-bundle; return when they have. Raises `RuntimeFault`."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.protocol.messages import BoardEnergy
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 
@@ -81,6 +82,10 @@ class Backend(Protocol):
         """Return what to advertise, or None while nothing can be computed."""
         ...
 
+    def energies(self) -> Mapping[str, BoardEnergy]:
+        """Return the energy of the boards of a group, by name, as far as it is known."""
+        ...
+
     def open(self, folder: Path) -> SubBundleRunner:
         """Load a sub-bundle. Raises `RuntimeFault`."""
         ...
@@ -102,6 +107,10 @@ class LocalBackend:
     def capabilities(self) -> Capabilities:
         """Return what was measured at the start."""
         return self._capabilities
+
+    def energies(self) -> Mapping[str, BoardEnergy]:
+        """Return nothing: there are no boards below."""
+        return {}
 
     def open(self, folder: Path) -> SubBundleRunner:
         """Load a sub-bundle, with no more threads than its budget was planned for."""

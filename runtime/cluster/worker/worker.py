@@ -22,17 +22,22 @@ from typing import Any
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.broker.link_probe import LinkProbe
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
-from hyps.runtime.cluster.protocol.messages import Failed, Orders, SubBundleOrder, WorkerState
+from hyps.runtime.cluster.protocol.messages import BoardEnergy, Failed, Orders, SubBundleOrder, WorkerState
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
 from hyps.runtime.cluster.scheduling.lifecycle import Event, LifeCycle, State
 from hyps.runtime.cluster.transfer.file_cache import FileCache
+from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.runner import Backend, SubBundleRunner
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.process_memory import memory
+from hyps.runtime.energy.board import BoardMeter, machine_number
+from hyps.runtime.energy.estimate import recorded_power
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.session import memory_of
@@ -48,6 +53,8 @@ _UNSENT_BYTES = 8 << 20
 _EXPIRY_S = 600
 #: With this, a manager's page shows within two seconds that a board was unplugged; the hub notices only after six.
 _PULSE_S = 0.5
+#: The bytes of the messages that measure the link: enough for a rate, and little for a hub that many workers join at once.
+_PROBE_SIZES = (65_536, 262_144)
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +71,7 @@ class _LoadedSubBundle:
 class Worker:
     """One worker, which serves until it is stopped; all but receiving happens on the thread that calls `run`.
 
-    ``say`` gets lines for the operator, on any thread.
+    ``say`` gets lines for the operator, on any thread. ``energy`` follows the energy of this board.
     """
 
     def __init__(
@@ -75,9 +82,14 @@ class Worker:
         cache: Path,
         cache_bytes: int,
         *,
+        introduction: Introduction | None = None,
         say: Callable[[str], None] = _log.info,
+        energy: BoardMeter | None = None,
     ) -> None:
-        self._backend, self._say = backend, say
+        self._backend, self._say, self._energy = backend, say, energy
+        self._machine = machine_number() if energy else ""
+        self._introduction = introduction or Introduction()
+        self._link: LinkRates | None = None
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._name = name
         self._session = secrets.token_hex(16)
@@ -103,6 +115,7 @@ class Worker:
             lost=self._lost,
             will=(self._state_topic, last_will),
         )
+        self._probe = LinkProbe(self._connection, name)
 
     def run(self, *, patient: bool = True) -> None:
         """Serve until interrupted; ``patient``: wait for a hub that is not there yet. Raises `HubError`."""
@@ -125,6 +138,13 @@ class Worker:
         back = "joined" if self._connects == 1 else "is back at"
         self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
+        self._events.put(self._publish_profile)
+        if self._connects == 1 and self._introduction.board:
+            self._probe.start(_PROBE_SIZES, lambda link: self._events.put(partial(self._link_measured, link)))
+
+    def _link_measured(self, link: LinkRates) -> None:
+        self._link = link
+        self._publish_state()
 
     def _lost(self, reason: str) -> None:
         """Tell the operator (on the connection's thread)."""
@@ -135,6 +155,9 @@ class Worker:
 
         It is acknowledged at once: what is lost with this process the manager sends again.
         """
+        if topic == self._probe.topic:
+            self._probe.returned(payload, acknowledge)
+            return
         acknowledge()
         if topic == self._orders_topic:
             self._events.put(lambda: self._obey(payload))
@@ -149,8 +172,27 @@ class Worker:
         while not self._ended.wait(_PULSE_S):
             if self._connection.connected:
                 resident = memory().resident_bytes
-                pulse = messages.Pulse(session=self._session, resident_bytes=resident, queue=self._events.qsize())
+                pulse = messages.Pulse(
+                    session=self._session,
+                    resident_bytes=resident,
+                    queue=self._events.qsize(),
+                    energy=self._board_energy(),
+                    below={**self._backend.energies()},
+                )
                 self._connection.publish(self._output_topic, messages.encode_message(pulse), expiry_s=1)
+
+    def _board_energy(self) -> BoardEnergy | None:
+        state = self._energy.state() if self._energy else None
+        if state is None:
+            return None
+        return BoardEnergy(
+            seconds=state.seconds,
+            joules=state.joules,
+            idle_watts=state.idle_watts,
+            estimated=state.estimated,
+            source=state.source[:200],
+            machine=self._machine,
+        )
 
     def _publish_state(self, *, online: bool = True) -> None:
         capabilities = self._backend.capabilities()
@@ -163,8 +205,16 @@ class Worker:
             loading=self._loading,
             loaded=tuple(sorted(self._sub_bundles)),
             problem=self._problem,
+            board=self._introduction.board,
+            board_class=self._introduction.board_class,
+            link=self._link,
         )
         self._connection.publish(self._state_topic, messages.encode_message(state), retain=True)
+
+    def _publish_profile(self) -> None:
+        """Send the step profile: when the worker joins, and when a manager that may not have heard of it gives orders."""
+        for part in self._introduction.profile_messages():
+            self._connection.publish(self._output_topic, messages.encode_message(part), expiry_s=_EXPIRY_S)
 
     def _backend_changed(self) -> None:
         """Unload faulty sub-bundles and publish the new state.
@@ -201,7 +251,10 @@ class Worker:
             if number not in ordered or ordered[number].sha256 != self._sub_bundles[number].sha256:
                 self._unload(number)
                 self._say(f"{self._name} gave sub-bundle {number} back")
+        is_new_manager = self._orders is None or self._orders.token != orders.token
         self._orders, self._problem = orders, None
+        if is_new_manager:
+            self._publish_profile()
         missing = [order for order in orders.sub_bundles if order.number not in self._sub_bundles]
         self._loading = tuple(order.number for order in missing)
         self._publish_state()
@@ -227,6 +280,10 @@ class Worker:
             _log.error("cannot load sub-bundle %d: %s", order.number, fault)
             return
         life.apply(Event.LOADED)
+        capabilities = self._backend.capabilities()
+        computes_here = capabilities is not None and not capabilities.group
+        if self._energy and computes_here and (power := runner.manifest.target.power):
+            self._energy.estimate_by(recorded_power(power, runner.manifest.target.name))
         steps = runner.manifest.steps
         names = steps[0].name if len(steps) == 1 else f"{steps[0].name} to {steps[-1].name}"
         weight_bytes = sum(step.weights.size_bytes for step in steps if step.weights)

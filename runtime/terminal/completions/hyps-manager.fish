@@ -50,8 +50,8 @@ function _shtab_hyps_manager_using
   test "$_shtab_hyps_manager_cmdpath" = "$argv"
 end
 
-set -g _shtab_hyps_manager_commands serve init-hub add-worker add-client add-viewer status
-set -g _shtab_hyps_manager_opts_with_value --build-memory --build-seconds --host --hub --hub-dir --input-limit --join --journal --lease --library --listen --objective --placement --port --rebalance --replicas --safe --show-completion --tls-cert --tls-key --token-file --upload-limit --vote --web --workers
+set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profiles --rebalance --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -64,6 +64,7 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l join -xka "(__fish_comp
 complete -c hyps-manager -n _shtab_hyps_manager_using -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-manager -n _shtab_hyps_manager_using -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l journal -xka "(__fish_complete_directories)" -d 'the folder that records jobs (default: DIR.journal)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the database of what workers measure of steps (default: hyps-profiles.sqlite next to the journal)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l workers -x -d 'wait for N workers before the first placement (default: 1)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l replicas -x -d 'place each partition on N workers; the first answer wins'
@@ -74,6 +75,8 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l rebalance -xka "off adv
 complete -c hyps-manager -n _shtab_hyps_manager_using -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l web -x -d 'serve the page (default 127.0.0.1:8765)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l tls-cert -xka "(__fish_complete_path (commandline -ct))" -d 'serve the page with TLS and this certificate'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l tls-key -xka "(__fish_complete_path (commandline -ct))" -d 'the certificate'"'"'s key'
@@ -90,6 +93,7 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l join -xka "(__f
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l journal -xka "(__fish_complete_directories)" -d 'the folder that records jobs (default: DIR.journal)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the database of what workers measure of steps (default: hyps-profiles.sqlite next to the journal)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l workers -x -d 'wait for N workers before the first placement (default: 1)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l replicas -x -d 'place each partition on N workers; the first answer wins'
@@ -100,6 +104,8 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l rebalance -xka 
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l web -x -d 'serve the page (default 127.0.0.1:8765)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tls-cert -xka "(__fish_complete_path (commandline -ct))" -d 'serve the page with TLS and this certificate'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tls-key -xka "(__fish_complete_path (commandline -ct))" -d 'the certificate'"'"'s key'
@@ -110,6 +116,18 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l input-limit -x 
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l build-memory -x -d 'for compiling (default 4GiB)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l build-seconds -x -d 'seconds for compiling (default 900)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve; and test $_shtab_hyps_manager_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"'; not needed with --web'
+complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a plan -d 'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s h -l help -d 'show this help message and exit'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__fish_complete_path (commandline -ct))" -d 'the file (TOML) that describes boards and links'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l max -x -d 'plan for up to N boards (default: all of the file, at most 16)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l objective -xka "throughput latency energy" -d 'what is best: most inferences a second, least seconds or least joules of one (default: throughput)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l compare -d 'show Hadidi'"'"'s Algorithm 1 and a simple pipeline beside our placement'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l simulate -x -d 'also simulate our placements for so many seconds of a stream'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l json -d 'print the placements as JSON'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l csv -d 'print a line of comma-separated values for each placement'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s v -l verbose -d 'accepted for uniformity; reports nothing more'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan; and test $_shtab_hyps_manager_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
 complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a init-hub -d 'write a complete configuration for a hub (Mosquitto)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using init-hub' -s h -l help -d 'show this help message and exit'
 complete -c hyps-manager -n '_shtab_hyps_manager_using init-hub' -l host -x -d 'a name or address by which devices reach the hub (repeatable; default: this machine'"'"'s name)'
@@ -140,3 +158,13 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using status' -s q -l quiet -d 
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -s v -l verbose -d 'also report on standard error what happens'
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -l watch -d 'show it as it changes, until ctrl-C'
 complete -c hyps-manager -n '_shtab_hyps_manager_using status' -l json -d 'print each status as one line of JSON'
+complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a profiles -d 'list, import, export or remove what is known of the speed of boards (step profiles)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s h -l help -d 'show this help message and exit'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'the manager'"'"'s database (default: hyps-profiles.sqlite)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l import -xka "(__fish_complete_path (commandline -ct))" -d 'add files that '"'"'hyps-run profile'"'"' wrote'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l export -x -d 'write a class of boards as a step profile, to --output'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l remove -x -d 'forget a class of boards'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the file that --export writes'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -l json -d 'print the classes of boards as one JSON list'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-manager -n '_shtab_hyps_manager_using profiles' -s v -l verbose -d 'accepted for uniformity; reports nothing more'

@@ -14,6 +14,8 @@ _shtab_hyps_manager_commands() {
     add-viewer:'Print a join file for a user of '"'"'hyps-manager status'"'"'; it holds a secret.'
     add-worker:'Print a join file for a device that will run partitions; it holds a secret.'
     init-hub:'write a complete configuration for a hub (Mosquitto)'
+    plan:'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
+    profiles:'list, import, export or remove what is known of the speed of boards (step profiles)'
     serve:'serve a bundle to clients; '"'"'hyps-manager DIR'"'"' is the same'
     status:'show workers, placements, queues and rates'
   )
@@ -30,6 +32,7 @@ _shtab_hyps_manager_options=(
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[also report on standard error what happens]"
   "--journal[the folder that records jobs (default\: DIR.journal)]:DIR:_files -/"
+  "--profiles[the database of what workers measure of steps (default\: hyps-profiles.sqlite next to the journal)]:FILE:_files"
   "--workers[wait for N workers before the first placement (default\: 1)]:N:"
   "--lease[the seconds that a worker has for one partition (default\: 120)]:S:"
   "--replicas[place each partition on N workers\; the first answer wins]:N:"
@@ -40,6 +43,8 @@ _shtab_hyps_manager_options=(
   "--safe[the workers that may see the model\'s inputs (default\: all)]:W1,W2:"
   "--compress[compress the tensors that are sent, for slow links]"
   "--listen[serve the partitions\' files at this address of this machine]:ADDRESS:"
+  "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
+  "--watts[estimate energy from this device\'s power, if nothing measures it, e.g. 1.4,3.7]:IDLE,BUSY:"
   "--web[serve the page (default 127.0.0.1\:8765)]:ADDRESS:PORT:"
   "--tls-cert[serve the page with TLS and this certificate]:FILE:_files"
   "--tls-key[the certificate\'s key]:FILE:_files"
@@ -99,6 +104,38 @@ _shtab_hyps_manager_init_hub_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hyps_manager_init_hub_defaults_added=0
 
+_shtab_hyps_manager_plan_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--boards[the file (TOML) that describes boards and links]:FILE:_files"
+  "--max[plan for up to N boards (default\: all of the file, at most 16)]:N:"
+  "--objective[what is best\: most inferences a second, least seconds or least joules of one (default\: throughput)]:objective:(throughput latency energy)"
+  "--compare[show Hadidi\'s Algorithm 1 and a simple pipeline beside our placement]"
+  "--simulate[also simulate our placements for so many seconds of a stream]:SECONDS:"
+  "--json[print the placements as JSON]"
+  "--csv[print a line of comma-separated values for each placement]"
+  {-q,--quiet}"[print the result and errors alone]"
+  {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
+  ":the bundle\'s folder, made by \'hypsc compile\':_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hyps_manager_plan_defaults_added=0
+
+_shtab_hyps_manager_profiles_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--profiles[the manager\'s database (default\: hyps-profiles.sqlite)]:FILE:_files"
+  "--import[add files that \'hyps-run profile\' wrote]:FILE:_files"
+  "--export[write a class of boards as a step profile, to --output]:CLASS:"
+  "--remove[forget a class of boards]:CLASS:"
+  {-o,--output}"[the file that --export writes]:FILE:_files"
+  "--json[print the classes of boards as one JSON list]"
+  {-q,--quiet}"[print the result and errors alone]"
+  {-v,--verbose}"[accepted for uniformity\; reports nothing more]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hyps_manager_profiles_defaults_added=0
+
 _shtab_hyps_manager_serve_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hub[the hub\'s address\: mqtt\:\/\/HOST\:PORT, or mqtts\:\/\/ for TLS]:URL:"
@@ -106,6 +143,7 @@ _shtab_hyps_manager_serve_options=(
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[also report on standard error what happens]"
   "--journal[the folder that records jobs (default\: DIR.journal)]:DIR:_files -/"
+  "--profiles[the database of what workers measure of steps (default\: hyps-profiles.sqlite next to the journal)]:FILE:_files"
   "--workers[wait for N workers before the first placement (default\: 1)]:N:"
   "--lease[the seconds that a worker has for one partition (default\: 120)]:S:"
   "--replicas[place each partition on N workers\; the first answer wins]:N:"
@@ -116,6 +154,8 @@ _shtab_hyps_manager_serve_options=(
   "--safe[the workers that may see the model\'s inputs (default\: all)]:W1,W2:"
   "--compress[compress the tensors that are sent, for slow links]"
   "--listen[serve the partitions\' files at this address of this machine]:ADDRESS:"
+  "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
+  "--watts[estimate energy from this device\'s power, if nothing measures it, e.g. 1.4,3.7]:IDLE,BUSY:"
   "--web[serve the page (default 127.0.0.1\:8765)]:ADDRESS:PORT:"
   "--tls-cert[serve the page with TLS and this certificate]:FILE:_files"
   "--tls-key[the certificate\'s key]:FILE:_files"
@@ -167,6 +207,8 @@ _shtab_hyps_manager() {
         add-viewer) _arguments -C -s $_shtab_hyps_manager_add_viewer_options ;;
         add-worker) _arguments -C -s $_shtab_hyps_manager_add_worker_options ;;
         init-hub) _arguments -C -s $_shtab_hyps_manager_init_hub_options ;;
+        plan) _arguments -C -s $_shtab_hyps_manager_plan_options ;;
+        profiles) _arguments -C -s $_shtab_hyps_manager_profiles_options ;;
         serve) _arguments -C -s $_shtab_hyps_manager_serve_options ;;
         status) _arguments -C -s $_shtab_hyps_manager_status_options ;;
         *) _arguments -C -s ${(M)_shtab_hyps_manager_options:#*\[*} '*:input:_files' ;;

@@ -5,14 +5,24 @@
 #    source ~/.local/share/bash_completion/hyps-run
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hyps_run_subparsers=(calibrate doctor)
+_shtab_hyps_run_subparsers=(tune profile calibrate doctor)
 
-_shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --json -q --quiet -v --verbose)
+_shtab_hyps_run_tune_option_strings=(-h --help -o --output --force --memory --custom-ops --json -q --quiet -v --verbose)
+_shtab_hyps_run_profile_option_strings=(-h --help -o --output --threads --repeats --board-class --custom-ops --json -q --quiet -v --verbose)
+_shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --hub --meter --json -q --quiet -v --verbose)
 _shtab_hyps_run_doctor_option_strings=(-h --help --folder --json -q --quiet -v --verbose)
-_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --custom-ops --untuned --no-verify --repeat --profile --profile-json --version --show-completion)
+_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --custom-ops --untuned --no-verify --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
 
 _shtab_hyps_run_pos_0_COMPGEN=_hyps_start
 _shtab_hyps_run_pos_1_COMPGEN=_shtab_compgen_files
+_shtab_hyps_run_tune_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_run_tune__o_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_run_tune___output_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_run_tune___custom_ops_COMPGEN=_shtab_compgen_files
+_shtab_hyps_run_profile_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_hyps_run_profile__o_COMPGEN=_shtab_compgen_files
+_shtab_hyps_run_profile___output_COMPGEN=_shtab_compgen_files
+_shtab_hyps_run_profile___custom_ops_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run_calibrate__o_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run_calibrate___output_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run_calibrate___folder_COMPGEN=_shtab_compgen_dirs
@@ -24,10 +34,25 @@ _shtab_hyps_run___join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run___custom_ops_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run___profile_json_COMPGEN=_shtab_compgen_files
 
-_shtab_hyps_run_pos_2_choices=(calibrate doctor)
+_shtab_hyps_run_pos_2_choices=(tune profile calibrate doctor)
 _shtab_hyps_run___show_completion_choices=(bash zsh fish)
 
 _shtab_hyps_run_pos_1_nargs=+
+_shtab_hyps_run_tune__h_nargs=0
+_shtab_hyps_run_tune___help_nargs=0
+_shtab_hyps_run_tune___force_nargs=0
+_shtab_hyps_run_tune___json_nargs=0
+_shtab_hyps_run_tune__q_nargs=0
+_shtab_hyps_run_tune___quiet_nargs=0
+_shtab_hyps_run_tune__v_nargs=0
+_shtab_hyps_run_tune___verbose_nargs=0
+_shtab_hyps_run_profile__h_nargs=0
+_shtab_hyps_run_profile___help_nargs=0
+_shtab_hyps_run_profile___json_nargs=0
+_shtab_hyps_run_profile__q_nargs=0
+_shtab_hyps_run_profile___quiet_nargs=0
+_shtab_hyps_run_profile__v_nargs=0
+_shtab_hyps_run_profile___verbose_nargs=0
 _shtab_hyps_run_calibrate__h_nargs=0
 _shtab_hyps_run_calibrate___help_nargs=0
 _shtab_hyps_run_calibrate___test_memory_nargs=0
@@ -54,12 +79,13 @@ _shtab_hyps_run___verbose_nargs=0
 _shtab_hyps_run___untuned_nargs=0
 _shtab_hyps_run___no_verify_nargs=0
 _shtab_hyps_run___profile_nargs=0
+_shtab_hyps_run___energy_nargs=0
 _shtab_hyps_run___version_nargs=0
 _shtab_hyps_run___show_completion_nargs='?'
 
 
 # Custom Preamble
-_hyps_start() { compgen -d -- "$1"; compgen -W "calibrate doctor" -- "$1"; }
+_hyps_start() { compgen -d -- "$1"; compgen -W "tune profile calibrate doctor" -- "$1"; }
 # End Custom Preamble
 
 # $1=COMP_WORDS[1]

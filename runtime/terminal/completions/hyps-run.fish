@@ -50,8 +50,8 @@ function _shtab_hyps_run_using
   test "$_shtab_hyps_run_cmdpath" = "$argv"
 end
 
-set -g _shtab_hyps_run_commands calibrate doctor
-set -g _shtab_hyps_run_opts_with_value --batch --custom-ops --engine --folder --join --name --output --profile-json --repeat --save --show-completion --threads --top -o
+set -g _shtab_hyps_run_commands tune profile calibrate doctor
+set -g _shtab_hyps_run_opts_with_value --batch --board-class --custom-ops --energy-seconds --energy-windows --engine --folder --hub --join --memory --meter --name --output --profile-json --repeat --repeats --save --show-completion --threads --top --watts -o
 
 complete -c hyps-run -e
 complete -c hyps-run -f
@@ -73,16 +73,44 @@ complete -c hyps-run -n _shtab_hyps_run_using -l no-verify -d 'check the files'"
 complete -c hyps-run -n _shtab_hyps_run_using -l repeat -x -d 'run each input N times, report the median time'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile -d 'print for each step: load and run time, bytes read, resident memory'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile-json -xka "(__fish_complete_path (commandline -ct))" -d 'write the last input'"'"'s profile for '"'"'hypsc report'"'"''
+complete -c hyps-run -n _shtab_hyps_run_using -l energy -d 'run one input again and again, and print the joules of one inference'
+complete -c hyps-run -n _shtab_hyps_run_using -l energy-windows -x -d 'measure energy N times (default: 3)'
+complete -c hyps-run -n _shtab_hyps_run_using -l energy-seconds -x -d 'measure for S seconds each time (default: 30)'
+complete -c hyps-run -n _shtab_hyps_run_using -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
+complete -c hyps-run -n _shtab_hyps_run_using -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'
 complete -c hyps-run -n _shtab_hyps_run_using -l version -d 'print the versions of what is installed'
 complete -c hyps-run -n _shtab_hyps_run_using -l show-completion -xka "bash zsh fish" -d 'print a completion script for a shell to source (default: for the running shell)'
-complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories; printf '%s\n' calibrate doctor)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
+complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories; printf '%s\n' tune profile calibrate doctor)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
 complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -ge 1' -ka "(__fish_complete_path (commandline -ct))" -d 'an image, a .npy or .npz file, a folder of them, or - for standard input'
+complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -ge 1' -a tune -d tune
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -s h -l help -d 'show this help message and exit'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -s o -l output -xka "(__fish_complete_directories)" -d 'the tuned bundle'"'"'s folder (default: the bundle'"'"'s name, -tuned)'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -l force -d 'replace the bundle that exists there'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -l memory -x -d 'the memory that tuning may take, e.g. 256MB (default: the budget)'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -l json -d 'print the result as one JSON object'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-run -n '_shtab_hyps_run_using tune' -s v -l verbose -d 'also report on standard error why steps stay as they were compiled'
+complete -c hyps-run -n '_shtab_hyps_run_using tune; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
+complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -ge 1' -a profile -d profile
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -s h -l help -d 'show this help message and exit'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the file to write (default: step_profile.json)'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -l threads -x -d 'the numbers of threads (default: 1, 2, 3, 4, 8 and so on, up to the bundle'"'"'s and this device'"'"'s)'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -l repeats -x -d 'run each step N times with its weights in memory (default: 15)'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -l board-class -x -d 'a name of your own for this kind of board (default: its model, processor, cores, memory and onnxruntime)'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -l json -d 'print the file'"'"'s content as one JSON object'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -s q -l quiet -d 'print the result and errors alone'
+complete -c hyps-run -n '_shtab_hyps_run_using profile' -s v -l verbose -d 'also report on standard error every step, not only the slowest'
+complete -c hyps-run -n '_shtab_hyps_run_using profile; and test $_shtab_hyps_run_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"''
 complete -c hyps-run -n '_shtab_hyps_run_using; and test $_shtab_hyps_run_npos -ge 1' -a calibrate -d calibrate
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s h -l help -d 'show this help message and exit'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the target file to write (default: board.toml)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l name -x -d 'the target'"'"'s name (default: the file'"'"'s)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l folder -xka "(__fish_complete_directories)" -d 'measure the storage that holds DIR (default: the current folder)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l test-memory -d 'check that the free memory is really available: a process takes all of it for a moment, as the first that the kernel kills; this empties the device'"'"'s file cache'
+complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l hub -x -d 'also measure the link to a cluster'"'"'s hub: mqtt://HOST:PORT, or a worker'"'"'s join file'
+complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l json -d 'print the figures as one JSON object'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s q -l quiet -d 'print the result and errors alone'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s v -l verbose -d 'also report on standard error where each figure comes from'

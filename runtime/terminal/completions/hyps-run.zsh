@@ -12,6 +12,8 @@ _shtab_hyps_run_commands() {
   local _commands=(
     calibrate:calibrate
     doctor:doctor
+    profile:profile
+    tune:tune
   )
   _describe 'hyps-run commands' _commands
   _files -/
@@ -35,6 +37,11 @@ _shtab_hyps_run_options=(
   "--repeat[run each input N times, report the median time]:N:"
   "--profile[print for each step\: load and run time, bytes read, resident memory]"
   "--profile-json[write the last input\'s profile for \'hypsc report\']:FILE:_files"
+  "--energy[run one input again and again, and print the joules of one inference]"
+  "--energy-windows[measure energy N times (default\: 3)]:N:"
+  "--energy-seconds[measure for S seconds each time (default\: 30)]:S:"
+  "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
+  "--watts[estimate energy from this device\'s power, if nothing measures it, e.g. 1.4,3.7]:IDLE,BUSY:"
   "--version[print the versions of what is installed]"
   "--show-completion[print a completion script for a shell to source (default\: for the running shell)]:show_completion:(bash zsh fish)"
 )
@@ -48,6 +55,8 @@ _shtab_hyps_run_calibrate_options=(
   "--name[the target\'s name (default\: the file\'s)]:NAME:"
   "--folder[measure the storage that holds DIR (default\: the current folder)]:DIR:_files -/"
   "--test-memory[check that the free memory is really available\: a process takes all of it for a moment, as the first that the kernel kills\; this empties the device\'s file cache]"
+  "--hub[also measure the link to a cluster\'s hub\: mqtt\:\/\/HOST\:PORT, or a worker\'s join file]:URL|FILE:"
+  "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
   "--json[print the figures as one JSON object]"
   {-q,--quiet}"[print the result and errors alone]"
   {-v,--verbose}"[also report on standard error where each figure comes from]"
@@ -67,6 +76,37 @@ _shtab_hyps_run_doctor_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hyps_run_doctor_defaults_added=0
+
+_shtab_hyps_run_profile_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-o,--output}"[the file to write (default\: step_profile.json)]:FILE:_files"
+  "--threads[the numbers of threads (default\: 1, 2, 3, 4, 8 and so on, up to the bundle\'s and this device\'s)]:N,N:"
+  "--repeats[run each step N times with its weights in memory (default\: 15)]:N:"
+  "--board-class[a name of your own for this kind of board (default\: its model, processor, cores, memory and onnxruntime)]:NAME:"
+  "--custom-ops[a library with the model\'s custom operators]:LIB:_files"
+  "--json[print the file\'s content as one JSON object]"
+  {-q,--quiet}"[print the result and errors alone]"
+  {-v,--verbose}"[also report on standard error every step, not only the slowest]"
+  ":the bundle\'s folder, made by \'hypsc compile\':_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hyps_run_profile_defaults_added=0
+
+_shtab_hyps_run_tune_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-o,--output}"[the tuned bundle\'s folder (default\: the bundle\'s name, -tuned)]:DIR:_files -/"
+  "--force[replace the bundle that exists there]"
+  "--memory[the memory that tuning may take, e.g. 256MB (default\: the budget)]:SIZE:"
+  "--custom-ops[a library with the model\'s custom operators]:LIB:_files"
+  "--json[print the result as one JSON object]"
+  {-q,--quiet}"[print the result and errors alone]"
+  {-v,--verbose}"[also report on standard error why steps stay as they were compiled]"
+  ":the bundle\'s folder, made by \'hypsc compile\':_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hyps_run_tune_defaults_added=0
 
 
 _shtab_hyps_run() {
@@ -89,6 +129,8 @@ _shtab_hyps_run() {
       case $line[1] in
         calibrate) _arguments -C -s $_shtab_hyps_run_calibrate_options ;;
         doctor) _arguments -C -s $_shtab_hyps_run_doctor_options ;;
+        profile) _arguments -C -s $_shtab_hyps_run_profile_options ;;
+        tune) _arguments -C -s $_shtab_hyps_run_tune_options ;;
         *) _arguments -C -s ${(M)_shtab_hyps_run_options:#*\[*} '*:input:_files' ;;
       esac
   esac

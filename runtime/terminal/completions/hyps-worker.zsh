@@ -30,6 +30,9 @@ _shtab_hyps_worker_options=(
   "--threads[compute with N threads (default\: one for each core)]:N:"
   "--cache[the folder that keeps partitions (default\: \~\/.cache\/hyps\/NAME)]:DIR:_files -/"
   "--cache-size[the most bytes of unused partitions it keeps (default\: 4GB)]:SIZE:"
+  "--profile[send what \'hyps-run profile\' measured on this board to the manager]:FILE:_files"
+  "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
+  "--watts[estimate energy from this device\'s power, if nothing measures it, e.g. 1.4,3.7]:IDLE,BUSY:"
 )
 
 # guard to ensure default positional specs are added only once per session

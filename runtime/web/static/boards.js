@@ -2,7 +2,7 @@
 
 import { call, path } from './api.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
-import { count, gmacs, mb, rate, steps, time } from './format.js';
+import { count, gmacs, joules, listed, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';
 import { drawQueue, drawRebalancing, makeQueue } from './queues.js';
 import { cameFrom } from './moves.js';
@@ -30,6 +30,7 @@ function makeCard(worker) {
     fact('Seen', 'seen', parts),
     fact('Queue', 'queue', parts),
     fact('Leases', 'leases', parts),
+    fact('Power', 'power', parts),
   );
   const card = el(
     'li',
@@ -63,7 +64,7 @@ function wordOf(worker, gone) {
 const seenText = (s) =>
   s < 10 ? `${s.toFixed(1)} s ago` : s < 120 ? `${Math.round(s)} s ago` : `${Math.round(s / 60)} min ago`;
 
-function updateCard(card, { worker, shares }) {
+function updateCard(card, { worker, shares, power }) {
   const { parts } = card;
   const gone = isGone(worker);
   const word = wordOf(worker, gone);
@@ -82,6 +83,9 @@ function updateCard(card, { worker, shares }) {
   setText(parts.leases, String(worker.leases));
   drawQueue(parts.bars, worker);
   setText(parts.seen, seenText(seenSeconds(worker)));
+  setHidden(parts.power.parentElement, !power);
+  setText(parts.power, power ? `${power.watts.toFixed(2)} W` : '');
+  setAttribute(parts.power, 'title', power ? `${power.idle_watts.toFixed(2)} W idle; ${power.source}` : '');
   setText(
     parts.problem,
     [worker.problem, worker.group > 1 ? `a group of ${worker.group} boards` : ''].filter(Boolean).join('; '),
@@ -144,7 +148,12 @@ function draw() {
   if (!state.status) return;
   const { workers, shares } = state.status;
   const held = heldBy(shares);
-  const items = workers.map((worker) => ({ worker, shares: held.get(worker.name) ?? [] }));
+  const powers = new Map((state.status.energy?.boards ?? []).map((board) => [board.name, board]));
+  const items = workers.map((worker) => ({
+    worker,
+    shares: held.get(worker.name) ?? [],
+    power: powers.get(worker.name),
+  }));
   keyed(
     $('boards'),
     items,
@@ -163,6 +172,19 @@ function arrange(idle) {
   if (first.parentElement.firstElementChild !== first) first.parentElement.insertBefore(boards, idle ? null : model);
 }
 
+/** The energy of an inference on all boards, each with the source of its figures as the hint. */
+function drawEnergy(energy) {
+  setHidden($('energy-fact'), !energy);
+  if (!energy) return;
+  const watts = `${energy.watts.toFixed(2)} W, ${energy.idle_watts.toFixed(2)} W idle`;
+  const { static_joules: still, dynamic_joules: moving } = energy;
+  const each = still === null ? '' : `${joules(still)} static + ${joules(moving)} dynamic an inference; `;
+  setText($('energy'), each + watts);
+  const sources = energy.boards.map(({ name, source }) => `${name}: ${source}`);
+  if (energy.unknown.length) sources.push(`not known: ${listed(energy.unknown)}`);
+  setAttribute($('energy'), 'title', sources.join('; '));
+}
+
 function drawOverview() {
   const { status } = state;
   if (!status) return;
@@ -172,6 +194,7 @@ function drawOverview() {
   setClass($('hub'), 'problem', !status.hub);
   setText($('under-way'), count(status.jobs, 'job'));
   setText($('answered'), `${status.answered}, ${rate(status.answered_per_s)} /s`);
+  drawEnergy(status.energy);
   setText($('status-problem'), status.problem ?? '');
   drawRebalancing(status.rebalancing);
   setHidden($('next-step'), status.bundle !== null);

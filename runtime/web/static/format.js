@@ -27,6 +27,9 @@ export function gmacs(macsPerS) {
 
 export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
 
+/** Joules, or millijoules below one. */
+export const joules = (value) => (Math.abs(value) < 1 ? `${(value * 1000).toFixed(1)} mJ` : `${value.toFixed(2)} J`);
+
 /** Steps start..stop-1 in words: "step 3", "steps 3 to 7". */
 export const steps = (start, stop) => (stop - start === 1 ? `step ${start}` : `steps ${start} to ${stop - 1}`);
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.spare_memory import LEAST_BYTES, SPARED_MARGIN_BYTES, roomier, spare_bytes
+from hyps.runtime.bundle.spare_memory import LEAST_BYTES, SPARED_MARGIN_BYTES, enlarge_residency, spare_bytes
 
 MB = 1_000_000
 
@@ -36,7 +36,7 @@ def test_no_step_takes_more_than_the_plan_and_the_spare(seed: int, manifest: Man
     draw = random.Random(seed)
     count, spare = draw.randint(2, 8), draw.randint(1, 20) * MB
     weights, peaks = [draw.randint(1, 15) for _ in range(count)], [draw.randint(66, 72) for _ in range(count)]
-    found = roomier(streaming(manifest, weights, peaks), spare)
+    found = enlarge_residency(streaming(manifest, weights, peaks), spare)
     pinned = sum(step.pinned_bytes for step in found.steps)
     for step in found.steps:
         assert pinned - step.pinned_bytes + step.ahead_bytes <= spare
@@ -46,11 +46,14 @@ def test_no_step_takes_more_than_the_plan_and_the_spare(seed: int, manifest: Man
 def test_sessions_stay_open_first(manifest: Manifest) -> None:
     plan = streaming(manifest, [10, 10], [72, 72])
     assert not any(step.session.stays_open for step in plan.steps)
-    assert all(step.session.stays_open for step in roomier(plan, 20 * MB).steps)
+    assert all(step.session.stays_open for step in enlarge_residency(plan, 20 * MB).steps)
 
 
 def test_all_that_fits_is_pinned(manifest: Manifest) -> None:
-    assert [step.streamed_bytes for step in roomier(streaming(manifest, [3, 4], [72, 72]), 20 * MB).steps] == [0, 0]
+    assert [step.streamed_bytes for step in enlarge_residency(streaming(manifest, [3, 4], [72, 72]), 20 * MB).steps] == [
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(("peak_mb", "spare"), [(72, 0), (71, 0), (66, 72 * MB - 66 * MB - SPARED_MARGIN_BYTES), (80, 0)])

@@ -24,11 +24,13 @@ from hyps.runtime.calibration import measurements as module
 from hyps.runtime.calibration.baseline import Baseline
 from hyps.runtime.calibration.calibrate import calibrate
 from hyps.runtime.calibration.measurements import obtainable_memory
+from hyps.runtime.calibration.power import PowerProbe
 from hyps.runtime.calibration.rates import Rates
 from hyps.runtime.calibration.step_costs import StepCosts
 from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
 from hyps.runtime.device.available_memory import AvailableMemory
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES
 from hyps.runtime.device.probes import StorageProbe
 from hyps.runtime.errors import DeviceError, OutputError
@@ -55,6 +57,11 @@ STEPS = StepCosts(
     open_node_us=200,
     step_us=800,
 )
+POWER = PowerProbe(
+    watts_by_cores={0: 1.4, 1: 2.1, 2: 2.6, 4: 3.8},
+    source="ina219 sensor",
+    covers="the rail ina219, unlabelled",
+)
 
 
 @pytest.fixture
@@ -67,6 +74,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Baseline(process_bytes=53_000_000, process_images_bytes=57_000_000)
     monkeypatch.setattr("hyps.runtime.calibration.baseline.baseline", lambda threads, budget: found)
     monkeypatch.setattr("hyps.runtime.calibration.decompression.decompression_bytes_per_s", lambda: 150_000_000)
+    monkeypatch.setattr("hyps.runtime.calibration.power.power", lambda cores, meter, load: POWER if meter else None)
     monkeypatch.setattr(module, "board", lambda: "Raspberry Pi 3 Model B Rev 1.2")
 
 
@@ -140,12 +148,24 @@ def test_the_table(measured: None, tmp_path: Path) -> None:
     ]
 
 
+def test_power_is_in_the_table_and_in_the_file(measured: None, tmp_path: Path) -> None:
+    """One busy core took 0.1 W more than the line from 1.4 to 3.8 W says: the fit's error."""
+    lines = list(calibrate(tmp_path / "board.toml", None, tmp_path, meter="echo 5"))
+    assert "  power                  1.40 W  idle; 3.80 W with all cores busy" in lines
+    target = load_target(str(tmp_path / "board.toml"))
+    assert (target.idle_milliwatts, target.busy_milliwatts, target.power_error_milliwatts) == (1400, 3800, 100)
+    assert target.sources.power.startswith(
+        "ina219 sensor, which covers the rail ina219, unlabelled; watts by busy cores: 0: 1.40, 1: 2.10, 2: 2.60, 4: 3.80; "
+        "measured by hyps-run calibrate on 20"
+    )
+
+
 def test_the_file(measured: None, tmp_path: Path) -> None:
     list(calibrate(tmp_path / "board.toml", "my-board.2", tmp_path))
     text = (tmp_path / "board.toml").read_text()
     assert text.startswith('name = "my-board.2"\ntitle = "Raspberry Pi 3 Model B Rev 1.2"\nmemory_bytes = 1_000_000_000\n')
     assert "reserved_bytes = 300_000_000\n" in text
-    assert "\n# network_bytes_per_s is not measured; if you know it, write it here in bytes a second\n\n[sources]\n" in text
+    assert "\n# network_bytes_per_s is not measured; measure it with --hub, or if you know it, write it here" in text
     sources = tomllib.loads(text)["sources"]
     assert sources["storage"].startswith(f"cold sequential read of 64 MB in {tmp_path}; measured by hyps-run calibrate on ")
     assert sources["threads"].startswith(
@@ -154,15 +174,25 @@ def test_the_file(measured: None, tmp_path: Path) -> None:
 
 
 def test_its_fields_are_those_of_a_target() -> None:
-    """Every figure of a target is measured except the network's; each has its source."""
-    fields = set(Target.__struct_fields__)
-    assert set(Calibration.__struct_fields__) == fields - {"network_bytes_per_s"}
+    """Every figure of a target is measured; each has its source."""
+    assert set(Calibration.__struct_fields__) == set(Target.__struct_fields__)
 
 
 def test_its_sources_are_those_of_a_target(measured: None, tmp_path: Path) -> None:
-    list(calibrate(tmp_path / "board.toml", None, tmp_path))
+    list(calibrate(tmp_path / "board.toml", None, tmp_path, meter="echo 5"))
     sources = tomllib.loads((tmp_path / "board.toml").read_text())["sources"]
     assert set(sources) == set(Sources.__struct_fields__) - {"network"}
+
+
+def test_a_link_to_a_hub_is_part_of_the_target(measured: None, tmp_path: Path) -> None:
+    link = LinkRates(up_bytes_per_s=2_000_000, down_bytes_per_s=11_000_000, latency_s=0.0042)
+    lines = [*calibrate(tmp_path / "board.toml", None, tmp_path, probe_link=lambda: link)]
+    assert "  network              2.0 MB/s  to the hub; 11.0 MB/s from it; 4.20 ms one way (half a round trip)" in lines
+    target = load_target(str(tmp_path / "board.toml"))
+    assert (target.network_up_bytes_per_s, target.network_down_bytes_per_s) == (2_000_000, 11_000_000)
+    assert (target.network_bytes_per_s, target.network_latency_us) == (2_000_000, 4200)
+    assert "half of a round trip of 64 bytes" in target.sources.network
+    assert "is not measured" not in (tmp_path / "board.toml").read_text()
 
 
 @given(title=st.text(min_size=1), cpu=st.text(min_size=1), source=st.text(), figure=st.integers(1, 2**63 - 1))
@@ -279,8 +309,8 @@ def test_progress_is_for_terminals(measured: None, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TERM", "xterm")
     calibrate(tmp_path / "board.toml", None, tmp_path)
     shown = capsys.readouterr().err
-    stages = re.findall(r"\r\x1b\[Kmeasuring (.*?), (\d) of 4; ", shown)
-    assert stages == [("memory", "1"), ("storage", "2"), ("compute", "3"), ("the runtime's own memory", "4")]
+    stages = re.findall(r"\r\x1b\[Kmeasuring (.*?), (\d) of 5; ", shown)
+    assert stages == [("memory", "1"), ("storage", "2"), ("compute", "3"), ("the runtime's own memory", "4"), ("power", "5")]
     assert shown.endswith("\r\x1b[K")
     calibrate(tmp_path / "board.toml", None, tmp_path, quiet=True)
     monkeypatch.setenv("TERM", "dumb")

@@ -27,6 +27,11 @@ CONTRADICTIONS = {
     "engine without a scheme": (["--engine", "host:1883"], "'host:1883' names no engine; give mqtt://HOST:PORT"),
     "engine misspelt": (["--engine", "mqqt://host"], "did you mean 'mqtt'? give mqtt://HOST:PORT"),
     "empty engine": (["--engine", ""], "'' names no engine; give mqtt://HOST:PORT"),
+    "energy and batch": (["--energy", "--batch", "2"], "--energy repeats one input on this device; leave out --engine"),
+    "energy and engine": (["--energy", "--engine", "mqtt://h:1"], "'hyps-manager status' shows a cluster's energy"),
+    "energy and output": (["--energy", "--output", "r.jsonl"], "--energy repeats one input on this device"),
+    "meter alone": (["--meter", "echo 5"], "--meter and --watts are for --energy; add it"),
+    "watts alone": (["--watts", "1,2"], "--meter and --watts are for --energy; add it"),
     "no file": (["--save", "/"], "--save '/' names no file"),
 }
 

@@ -278,3 +278,16 @@ def test_the_interfaces_description(web: Web, browser: Browser) -> None:
         expect(page.locator(".opblock")).to_have_count(sum(map(len, paths.values())))
         expect(page.locator("body")).to_contain_text("Cancel a job")
     assert all(url.startswith((web.url, "data:")) for url in asked)
+
+
+def test_the_energy_of_all_boards(start_web: Callable[..., Web], browser: Browser) -> None:
+    """Without a meter anywhere the page says nothing of energy; with one it names the source of each figure."""
+    web = start_web(1, "--meter", "echo 5")
+    web.devices.start_worker("w1", "--watts", "1.5,4")
+    with opened(browser, web) as page:
+        enter(page, 2)
+        expect(page.locator("#energy")).to_contain_text("5.00 W, 5.00 W idle")
+        expect(page.locator("[data-worker=w1]")).to_contain_text("Power")
+        expect(page.locator("[data-worker=w0] dt", has_text="Power")).to_be_hidden()
+        title = page.locator("#energy").get_attribute("title")
+        assert title == "manager and hub: meter 'echo 5'; w1: estimated from --watts; not known: w0"

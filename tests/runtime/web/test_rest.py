@@ -185,6 +185,37 @@ def test_metrics_are_prometheus(web: Web, photograph: Path) -> None:
     assert all(sample.value > 20e6 for sample in metrics["hyps_worker_resident_bytes"].samples)
 
 
+def test_energy_is_in_the_status_and_in_the_metrics(start_web: Callable[..., Web], photograph: Path) -> None:
+    """The hub, the manager and the board are on one machine: the meter's figure holds the board's estimate."""
+    web = start_web(0, "--meter", "echo 5")
+    web.devices.start_worker("w0", "--watts", "1.5,4")
+    wait_for("the board", web.ready)
+    web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+
+    def is_known() -> bool:
+        energy = web.get("/api/status")["energy"]
+        return bool(energy and energy["static_joules"] is not None and len(energy["boards"]) == 2)
+
+    def answered() -> bool:
+        web.done("jobs", web("POST", "/api/jobs", data=photograph.read_bytes()))
+        return is_known()
+
+    wait_for("the energy", answered)
+    energy = web.get("/api/status")["energy"]
+    sources = {board["name"]: (board["source"], board["estimated"], board["counted_with"]) for board in energy["boards"]}
+    assert sources == {
+        "manager and hub": ("meter 'echo 5'", False, None),
+        "w0": ("estimated from --watts", True, "manager and hub"),
+    }
+    assert energy["unknown"] == []
+    metrics = {family.name: family for family in text_string_to_metric_families(web("GET", "/metrics").text)}
+    (watts,) = metrics["hyps_board_watts"].samples
+    assert watts.labels == {"board": "manager and hub", "source": "meter 'echo 5'"}
+    assert watts.value == pytest.approx(5, rel=0.01)
+    assert metrics["hyps_boards_without_power"].samples[0].value == 0
+    assert {sample.labels["part"] for sample in metrics["hyps_inference_joules"].samples} == {"static", "dynamic"}
+
+
 def test_uploads_are_bounded_and_confined(idle_web: Web) -> None:
     web = idle_web
     spool = [*(web.library / "spool").iterdir()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -249,3 +250,22 @@ def test_a_client_fails_when_its_manager_ends(layers: Path, pictures: list[Any])
 
     with closing(ClusterEngine(layers, None, None, link=Ending)) as engine, pytest.raises(HubError, match="has ended"):
         run_one(engine, pictures[0])
+
+
+def test_a_group_reports_the_energy_of_its_boards(tree: Tree) -> None:
+    """One board below has an estimate, the other knows nothing; nothing measures the group's own machine."""
+    tree.below.start_worker("v0", "--watts", "1.5,4")
+    tree.below.start_worker("v1")
+    tree.start(["v0", "v1"])
+    latest: dict[str, Any] = {}
+
+    def is_known() -> bool:
+        command = tree.top.command("hyps-manager", "status", "--hub", tree.top.url, "--json")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        latest.update(json.loads(done.stdout or "{}"))
+        return bool(latest.get("energy"))
+
+    wait_for(lambda: f"the board's energy: {latest}", is_known)
+    (board,) = latest["energy"]["boards"]
+    assert (board["name"], board["source"]) == ("g1/v0", "estimated from --watts")
+    assert {"w0", "g1", "1 board below g1"} <= {*latest["energy"]["unknown"]}

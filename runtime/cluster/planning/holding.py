@@ -1,0 +1,78 @@
+"""Compute what steps cost the board that holds them: memory, weights that stay, and the seconds of computing and reading.
+
+The memory follows `hyps.runtime.bundle.sub_bundle`: one step alone must fit with its weights; weights stay in memory as far
+as there is room, whole files in the order of the steps, and the others are read from storage for every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hyps.runtime.bundle.residency import StepMemory, sub_bundle_residency
+from hyps.runtime.cluster.planning.problem import Board, PlacedStep, Workload
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.units import megabytes_down, megabytes_up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """The cost of some steps for the board that holds them, in bytes and in seconds an input.
+
+    ``memory_bytes`` is the process's peak, ``resident_bytes`` are the weights that stay, ``streamed_bytes`` those that are
+    read for every input.
+    """
+
+    memory_bytes: int
+    resident_bytes: int
+    streamed_bytes: int
+    compute_s: float
+    streaming_s: float
+
+    @property
+    def service_s(self) -> float:
+        """The seconds that the board works on one input: the next weights are read while it computes."""
+        return max(self.compute_s, self.streaming_s)
+
+
+def step_fits(step: PlacedStep, board: Board) -> bool:
+    """Return whether a board can run a step at all: with its weights, and nothing else in memory."""
+    return step.working_bytes + step.weight_bytes <= board.memory_bytes
+
+
+def hold(workload: Workload, steps: Sequence[int], board: Board) -> Holding:
+    """Return the cost of steps, given by their numbers in order, on a board.
+
+    Raises `BudgetError` if one of them does not fit, or was not timed on boards of this class.
+    """
+    held = [workload.steps[number] for number in steps]
+    for step in held:
+        if not step_fits(step, board):
+            needed = step.working_bytes + step.weight_bytes
+            raise BudgetError(
+                f"step {step.name} needs {megabytes_up(needed)}, {board.name} has {megabytes_down(board.memory_bytes)}: "
+                f"{megabytes_up(needed - board.memory_bytes)} more than there is",
+                "give a board more memory, or compile for a smaller budget",
+            )
+        if board.board_class not in step.seconds:
+            raise BudgetError(
+                f"step {step.name} has no time on boards of class {board.board_class}", "state the class's speed"
+            )
+    weights = sum(step.weight_bytes for step in held)
+    if weights + max(step.working_bytes for step in held) + workload.sessions_bytes <= board.memory_bytes:
+        memory = weights + max(step.working_bytes for step in held) + workload.sessions_bytes
+        resident = weights
+    else:
+        memories = [
+            StepMemory(alone_bytes=step.working_bytes + step.weight_bytes, weights_bytes=step.weight_bytes) for step in held
+        ]
+        found = sub_bundle_residency(memories, workload.sessions_bytes, board.memory_bytes)
+        memory = max(step.peak_bytes for step in found.steps)
+        resident = sum(step.pinned_bytes for step in found.steps)
+    return Holding(
+        memory_bytes=memory,
+        resident_bytes=resident,
+        streamed_bytes=weights - resident,
+        compute_s=sum(step.seconds[board.board_class] for step in held),
+        streaming_s=(weights - resident) / board.storage_bytes_per_s if weights > resident else 0.0,
+    )

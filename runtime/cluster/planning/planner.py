@@ -1,0 +1,206 @@
+"""Plan placements on up to so many boards: exactly where that is tractable, else by heuristics with a bound.
+
+Exact (`hyps.runtime.cluster.planning.optimal`): a star of few groups of boards and at most 150 steps, so that the dynamic
+program's table is small. A fleet with shared links, or with links between boards, is relaxed to a star that is no slower:
+the star's best placement is a lower bound, and the best of the fleet where it reaches that. Else the best of several
+heuristics' placements, Algorithm 1's and the simple pipeline's among them, is improved by small changes, and the gap to the
+bound is stated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from hyps.runtime.cluster.planning.algorithm1 import task_assignment
+from hyps.runtime.cluster.planning.board_groups import (
+    MOST_EXACT_STEPS,
+    BoardGroup,
+    RunTable,
+    board_groups,
+    is_star,
+    relaxed_star,
+)
+from hyps.runtime.cluster.planning.bounds import lower_bound
+from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
+from hyps.runtime.cluster.planning.greedy import GreedyPlanner
+from hyps.runtime.cluster.planning.holding import step_fits
+from hyps.runtime.cluster.planning.improvement import ObjectiveKey, improved
+from hyps.runtime.cluster.planning.in_order import least_latency
+from hyps.runtime.cluster.planning.optimal import ExactPlanner, Objective
+from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
+from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
+from hyps.runtime.cluster.planning.stage_options import StageOptions
+from hyps.runtime.cluster.planning.transfers import KnownCosts
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.units import megabytes_down, megabytes_up
+
+#: The most entries of the dynamic program's table, and the most combinations of entries that it compares.
+_MOST_ENTRIES, _MOST_COMPARED = 4e6, 1.5e8
+#: The number of evaluations of small changes, times steps and boards.
+_TRIES = 20_000
+#: The boards that the heuristic for latency looks at: few steps are worth sending on.
+_LATENCY_BOARDS = 8
+#: The most boards for which the star's best placements on fewer are tried, too: links may bound what more could gain.
+_FEW_BOARDS = 16
+#: A placement reaches a bound if it is no more than rounding above it.
+_REACHED = 1 + 1e-9
+
+KEYS: dict[Objective, Callable[[Evaluation], ObjectiveKey]] = {
+    "throughput": lambda figures: (_rounded(figures.period_s), figures.latency_s, figures.crossing_bytes),
+    "latency": lambda figures: (_rounded(figures.latency_s), figures.crossing_bytes),
+    "energy": lambda figures: (_rounded(figures.energy_j), figures.latency_s),
+}
+
+
+def _rounded(value: float) -> float:
+    """Return a figure without what the order of sums makes of it, so that equal ones are equal."""
+    return float(f"{value:.10g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedPlacement:
+    """A placement, its figures, whether no other is better, and a number that no placement's objective is below."""
+
+    stages: Stages
+    evaluation: Evaluation
+    is_exact: bool
+    bound: float
+
+
+def used_fleet(fleet: Fleet, stages: Stages) -> Fleet:
+    """Return the fleet without the boards that hold nothing: they are switched off, and take no energy."""
+    names = {name for stage in stages for name in stage.boards}
+    return Fleet(
+        boards=tuple(board for board in fleet.boards if board.name in names),
+        links=fleet.links,
+        hub_watts=fleet.hub_watts,
+        shared_links=fleet.shared_links,
+    )
+
+
+def check_fit(workload: Workload, fleet: Fleet) -> None:
+    """Raise `BudgetError` if a step fits no board, or has no time on those that it fits."""
+    for step in workload.steps:
+        fits = [board for board in fleet.boards if step_fits(step, board)]
+        if not fits:
+            largest = max(fleet.boards, key=lambda board: board.memory_bytes)
+            needed = step.working_bytes + step.weight_bytes
+            raise BudgetError(
+                f"step {step.name} needs {megabytes_up(needed)}, and the largest board, {largest.name}, has "
+                f"{megabytes_down(largest.memory_bytes)}: {megabytes_up(needed - largest.memory_bytes)} more than there is",
+                "give a board more memory, or compile for a smaller budget",
+            )
+        if not any(board.board_class in step.seconds for board in fits):
+            raise BudgetError(f"step {step.name} has no time on any board that it fits", "state the boards' speed")
+
+
+class PlacementPlanner:
+    """The planner for one workload and fleet; most of the work for several numbers of boards is shared.
+
+    Raises `BudgetError` if a step fits no board.
+    """
+
+    def __init__(self, workload: Workload, fleet: Fleet, most_boards: int) -> None:
+        check_fit(workload, fleet)
+        self.workload, self.fleet = workload, fleet
+        self._most_boards = min(most_boards, len(fleet.boards))
+        self._table = RunTable(workload)
+        self._known = KnownCosts(workload)
+        self._groups = board_groups(fleet)
+        self._star = fleet if is_star(fleet) else relaxed_star(fleet)
+        self._class_seconds: dict[str, float] = {}
+
+    def plan(self, objective: Objective, count: int) -> PlannedPlacement:
+        """Return the best placement on at most ``count`` boards. Raises `BudgetError` if none is found."""
+        count = min(count, self._most_boards)
+        bound = lower_bound(self.workload, self.fleet, objective, count)
+        stages = self._exact.best(objective, count) if self._exact else None
+        if stages and self._is_complete:
+            bound = max(bound, KEYS[objective](self._evaluated(self._star, stages))[0])
+        figures = self.figures(stages) if stages else None
+        if figures is None or KEYS[objective](figures)[0] > bound * _REACHED:
+            stages = self._heuristic(objective, count, bound)
+            figures = self.figures(stages) if stages else None
+        if stages is None or figures is None:
+            raise BudgetError(f"no placement on {count} boards is found: no board has a time for all steps that fit it")
+        reached = KEYS[objective](figures)[0]
+        return PlannedPlacement(
+            stages=stages, evaluation=figures, is_exact=reached <= bound * _REACHED, bound=min(bound, reached)
+        )
+
+    def figures(self, stages: Stages) -> Evaluation | None:
+        """Return a placement's figures with the boards that it uses, or None if a step does not fit."""
+        try:
+            return self._evaluated(self.fleet, stages)
+        except BudgetError:
+            return None
+
+    def _evaluated(self, fleet: Fleet, stages: Stages) -> Evaluation:
+        return evaluate(self.workload, used_fleet(fleet, stages), stages, self._known)
+
+    @cached_property
+    def _exact(self) -> ExactPlanner | None:
+        """The dynamic program, or None where its table would be too large."""
+        groups = board_groups(self._star)
+        limits = tuple(min(len(group.boards), self._most_boards) for group in groups)
+        steps = len(self.workload.steps)
+        entries = math.prod(limit + 1 for limit in limits) * steps**2
+        compared = math.prod((limit + 1) * (limit + 2) // 2 for limit in limits) * steps**2
+        if steps > MOST_EXACT_STEPS or entries > _MOST_ENTRIES or compared > _MOST_COMPARED:
+            return None
+        options = StageOptions(self._table, groups, limits, self._most_boards)
+        self._is_complete = options.is_complete
+        return ExactPlanner(options, self.fleet.hub_watts)
+
+    def _heuristic(self, objective: Objective, count: int, bound: float) -> Stages | None:
+        key = KEYS[objective]
+        found = [
+            (key(figures), stages) for stages in self._candidates(objective, count) if (figures := self.figures(stages))
+        ]
+        if not found:
+            return None
+        reached, best = min(found, key=lambda each: each[0])
+        if reached[0] <= bound * (1 + 1e-6):
+            return best
+        tries = _TRIES // (len(self.workload.steps) + len(self.fleet.boards)) - 20
+        return improved(best, self.fleet, self.figures, key, count, tries) if tries > 0 else best
+
+    def _candidates(self, objective: Objective, count: int) -> Iterator[Stages]:
+        """Yield placements that may be good: as if the fleet were a star, of one board, and those of simpler planners."""
+        for each in range(1, count + 1) if self._exact and count <= _FEW_BOARDS else (count,):
+            if self._exact and (stages := self._exact.best(objective, each)):
+                yield stages
+        counts = {count} if objective == "throughput" else {each for each in (1, 2, 4, 8, count) if each <= count}
+        for groups in self._orders():
+            for each in sorted(counts):
+                bound_s = lower_bound(self.workload, self.fleet, "throughput", each)
+                if stages := GreedyPlanner(self._table, groups).best(each, bound_s):
+                    yield stages
+            if objective != "throughput" and (
+                stages := least_latency(self._table, groups[:_LATENCY_BOARDS], min(count, _LATENCY_BOARDS))
+            ):
+                yield stages
+        alone = sorted(self._groups, key=self._seconds)[:_LATENCY_BOARDS] if objective != "throughput" else []
+        for group in alone:
+            if stages := least_latency(self._table, [group], 1):
+                yield stages
+        yield task_assignment(self.workload, self.fleet, count)
+        yield simple_pipeline(self.workload, self.fleet, count)
+
+    def _orders(self) -> list[tuple[BoardGroup, ...]]:
+        """Return the orders in which groups are tried: all of a few groups, else the fastest and the largest first."""
+        if len(self._groups) <= 3:
+            return list(itertools.permutations(self._groups))
+        by_speed = sorted(self._groups, key=self._seconds)
+        by_memory = sorted(self._groups, key=lambda group: (-group.sample.memory_bytes, self._seconds(group)))
+        return [tuple(by_speed), tuple(by_memory)]
+
+    def _seconds(self, group: BoardGroup) -> float:
+        name = group.sample.board_class
+        if name not in self._class_seconds:
+            self._class_seconds[name] = sum(step.seconds.get(name, math.inf) for step in self.workload.steps)
+        return self._class_seconds[name]

@@ -1,0 +1,281 @@
+"""Carry out a simulation event by event; `hyps.runtime.cluster.planning.simulation` says by which rules."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from hyps.runtime.cluster.planning.problem import HUB, Fleet, Workload
+from hyps.runtime.cluster.planning.simulated_links import SimulatedLinks
+from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
+from hyps.runtime.cluster.planning.simulation_result import (
+    LatencyHistogram,
+    SimulatedBoard,
+    SimulationResult,
+)
+from hyps.runtime.cluster.planning.station_state import StationState, queue_places, replica_load
+from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, StationNetwork
+from hyps.runtime.cluster.planning.tensor_messages import Reader, TensorMessage, messages
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+#: The share of the run in which queues fill, and nothing is measured.
+_FILLING = 0.2
+
+
+class Simulation:
+    """One run. `outputs` carries it out and yields (number, seconds) of every input that leaves; `result` says what was."""
+
+    def __init__(
+        self, workload: Workload, fleet: Fleet, network: StationNetwork, limits: SimulationLimits, generator: random.Random
+    ) -> None:
+        self._workload, self._fleet, self._network, self._limits = workload, fleet, network, limits
+        self._random = generator
+        self._states = [[StationState(station, limits.queue) for station in row] for row in network.stages]
+        self._all = [state for row in self._states for state in row]
+        self._places = [queue_places(network, number, limits.queue) for number in range(len(network.stages))]
+        #: By stage: the inputs that have a place there and how many stations have not begun each; replicas by input.
+        self._reserved: list[dict[int, int]] = [{} for _ in network.stages]
+        self._replica: list[dict[int, int]] = [{} for _ in network.stages]
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._now = self._measured_from = 0.0
+        self._links = SimulatedLinks()
+        self._entered: dict[int, float] = {}
+        self._injected = self._left = self._left_before = 0
+        self._out: dict[int, int] = {}
+        self._done: set[int] = set()
+        self._latencies = LatencyHistogram()
+        self._woken: deque[StationState | None] = deque()
+        self._messages: dict[tuple[str, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
+
+    def plan(self, change: SpeedChange) -> None:
+        """Have a board change its speed."""
+        self._at(change.at_s, partial(self._change_speed, change))
+
+    def outputs(self) -> Iterator[tuple[int, float]]:
+        """Run until the limit; yield the number of each input that leaves, and when."""
+        limits = self._limits
+        starts = int((limits.inputs or 0) * _FILLING)
+        if limits.seconds is not None:
+            self._at(limits.seconds * _FILLING, self._measure)
+        self._wake(None)
+        self._begin_woken()
+        while self._events and (limits.inputs is None or self._left < limits.inputs):
+            time_s, _, happen = heapq.heappop(self._events)
+            if limits.seconds is not None and time_s > limits.seconds:
+                self._now = limits.seconds
+                break
+            self._now, before = time_s, self._left
+            happen()
+            for number in range(before, self._left):
+                yield number, time_s
+            if before < starts <= self._left:
+                self._measure()
+            self._begin_woken()
+        for state in self._all:
+            self._count(state)
+
+    def result(self) -> SimulationResult:
+        """Return what was measured."""
+        window_s = max(self._now - self._measured_from, 1e-12)
+        count = self._left - self._left_before
+        each = max(count, 1)
+        boards, dynamic = {}, 0.0
+        for state in self._all:
+            board, counters = state.station.board, state.counters
+            extra = (board.busy_watts - board.idle_watts) * counters.busy_s / each
+            dynamic += extra
+            boards[board.name] = SimulatedBoard(
+                busy_fraction=counters.busy_s / window_s,
+                served=counters.served,
+                occupancy=tuple(seconds / window_s for seconds in counters.occupancy_s),
+                joules=extra + board.idle_watts * window_s / each,
+            )
+        idle_watts = sum(board.idle_watts for board in self._fleet.boards) + self._fleet.hub_watts
+        return SimulationResult(
+            throughput_per_s=count / window_s,
+            latency_mean_s=self._latencies.total_s / max(self._latencies.count, 1),
+            latency_s={share: self._latencies.quantile(share) for share in QUANTILES},
+            boards=boards,
+            static_joules=idle_watts * window_s / each,
+            dynamic_joules=dynamic,
+            link_bytes={name: nbytes / each for name, nbytes in self._links.nbytes.items()},
+            link_busy={name: busy_s / window_s for name, busy_s in self._links.busy_s.items()},
+            inferences=count,
+            window_s=window_s,
+        )
+
+    def _at(self, time_s: float, happen: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (time_s, self._order, happen))
+
+    def _measure(self) -> None:
+        """Begin to measure: the queues have filled."""
+        for state in self._all:
+            self._count(state)
+            state.counters.restart(self._now)
+        self._measured_from, self._left_before, self._latencies = self._now, self._left, LatencyHistogram()
+        self._links.restart()
+
+    def _count(self, state: StationState) -> None:
+        state.counters.pass_time(self._now, len(state.ready), state.serving is not None)
+
+    def _wake(self, state: StationState | None) -> None:
+        """Have a station, or the hub as None, see whether it can begin an input."""
+        self._woken.append(state)
+
+    def _begin_woken(self) -> None:
+        while self._woken:
+            state = self._woken.popleft()
+            if state is None:
+                self._enter()
+            elif state.can_begin and self._has_places(state.ready[0], state.station.deliveries):
+                self._begin(state)
+
+    def _enter(self) -> None:
+        """Let inputs in while there is a place for them."""
+        limits, deliveries = self._limits, self._network.source
+        while limits.inputs is None or self._injected < limits.inputs:
+            item = self._injected
+            due = item / limits.rate if limits.rate else self._now
+            if due > self._now:
+                self._at(due, partial(self._wake, None))
+                return
+            if not self._has_places(item, deliveries):
+                return
+            self._injected += 1
+            self._entered[item] = due
+            self._send(None, item, deliveries)
+
+    def _has_places(self, item: int, deliveries: Sequence[Delivery]) -> bool:
+        """Return whether all that read an input's tensors have a place for it; if so, reserve the places."""
+        later = [delivery.stage for delivery in deliveries if delivery.stage != AT_HUB]
+        new = [stage for stage in later if item not in self._reserved[stage]]
+        if item != self._left and any(len(self._reserved[stage]) >= self._places[stage] for stage in new):
+            return False
+        for stage in new:
+            self._reserved[stage][item] = 1 if self._network.sharing[stage] == "replicas" else len(self._states[stage])
+        return True
+
+    def _begin(self, state: StationState) -> None:
+        self._count(state)
+        item = heapq.heappop(state.ready)
+        stage = state.station.stage
+        state.serving, state.dealt = item, state.dealt - 1
+        jitter = self._limits.jitter
+        state.scale = 1 + self._random.uniform(-jitter, jitter) if jitter else 1.0
+        state.service_s = state.seconds()
+        state.until = self._now + state.service_s
+        state.version += 1
+        self._at(state.until, partial(self._served, state, state.version))
+        self._reserved[stage][item] -= 1
+        if not self._reserved[stage][item]:
+            del self._reserved[stage][item]
+            self._replica[stage].pop(item, None)
+            for producer in self._network.producers[stage]:
+                for each in [None] if producer == AT_HUB else self._states[producer]:
+                    self._wake(each)
+
+    def _served(self, state: StationState, version: int) -> None:
+        if version != state.version:  # the board has changed its speed since
+            return
+        self._count(state)
+        item, state.serving = state.serving, None
+        assert item is not None
+        state.counters.served += 1
+        self._send(state, item, state.station.deliveries)
+        self._wake(state)
+
+    def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery]) -> None:
+        """Send what a board, or the hub as None, has for an input; messages are the same whenever the readers are."""
+        sender = state.station.board.name if state else HUB
+        readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
+        key = sender, tuple(number for _, number in readers)
+        if key not in self._messages:
+            self._messages[key] = messages(self._workload, self._fleet, sender, [self._reader(*each) for each in readers])
+        for delivery, number in readers:
+            if delivery.stage != AT_HUB:
+                self._states[delivery.stage][number].expect(item)
+        for message in self._messages[key]:
+            self._carry(item, message, 0, 0.0, state)
+        if state:
+            state.messages_each = len(self._messages[key])
+            state.unsent += state.messages_each
+
+    def _reader(self, delivery: Delivery, number: int) -> Reader:
+        board = None if delivery.stage == AT_HUB else self._states[delivery.stage][number].station.board.name
+        share = 0 if self._is_replicated(delivery.stage) else number
+        return Reader(stage=delivery.stage, number=number, board=board, tensors=delivery.tensors[share])
+
+    def _is_replicated(self, stage: int) -> bool:
+        return stage != AT_HUB and self._network.sharing[stage] == "replicas"
+
+    def _receivers(self, item: int, delivery: Delivery) -> Iterable[int]:
+        """Return the stations that get an input; of replicas the one with the fewest inputs."""
+        if not self._is_replicated(delivery.stage):
+            return delivery.tensors
+        dealt = self._replica[delivery.stage]
+        if item not in dealt:
+            row = self._states[delivery.stage]
+            dealt[item] = min(range(len(row)), key=lambda number: replica_load(row[number]))
+        return [dealt[item]]
+
+    def _carry(
+        self, item: int, message: TensorMessage, hop: int, last_byte_s: float, sender: StationState | None = None
+    ) -> None:
+        """Put a message on a part of its way, and have it arrive, or go on by the next part or from the hub."""
+        carried = self._links.carry(message.hops[hop], message.nbytes, self._now, last_byte_s)
+        if hop + 1 < len(message.hops):  # the same transmission: it goes on byte by byte
+            at_s, last_s = carried.next_begin(message.hops[hop + 1], message.nbytes, 0)
+            self._at(at_s, partial(self._carry, item, message, hop + 1, last_s, sender))
+            return
+        if sender:
+            self._at(carried.last_byte_s - carried.hop.latency_s, partial(self._sent, sender))
+        for each in message.onward:
+            at_s, last_s = carried.next_begin(each.hops[0], each.nbytes, self._limits.chunk_bytes or message.nbytes)
+            self._at(at_s, partial(self._carry, item, each, 0, last_s))
+        if not message.to_hub:
+            self._at(carried.last_byte_s, partial(self._arrive, item, self._states[message.stage][message.number]))
+        elif message.leaves:
+            self._at(carried.last_byte_s, partial(self._leave, item))
+
+    def _sent(self, state: StationState) -> None:
+        state.unsent -= 1
+        self._wake(state)
+
+    def _arrive(self, item: int, state: StationState) -> None:
+        if state.has_all_of(item):
+            self._count(state)
+            heapq.heappush(state.ready, item)
+            self._wake(state)
+
+    def _leave(self, item: int) -> None:
+        """Note an output. Inputs all of whose outputs are there leave in their order."""
+        self._out[item] = self._out.get(item, self._network.output_messages) - 1
+        if self._out[item]:
+            return
+        del self._out[item]
+        self._done.add(item)
+        while self._left in self._done:
+            self._done.remove(self._left)
+            self._latencies.add(self._now - self._entered.pop(self._left))
+            self._left += 1
+        for state in [None, *self._all]:  # the oldest input needs no place
+            if state is None or (state.ready and state.ready[0] == self._left):
+                self._wake(state)
+
+    def _change_speed(self, change: SpeedChange) -> None:
+        """Change a board's speed; what it serves now takes the rest of its work at the new one."""
+        for state in self._all:
+            if state.station.board.name != change.board:
+                continue
+            rest = (state.until - self._now) / state.service_s if state.service_s else 0.0
+            state.speed = change.factor
+            if state.serving is not None:
+                state.service_s = state.seconds()
+                state.until = self._now + rest * state.service_s
+                state.version += 1
+                self._at(state.until, partial(self._served, state, state.version))

@@ -1,0 +1,73 @@
+"""Run ``make bench-placement``: the thesis's systems simulated, and predictions against real workers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.bench.machine import ROOT, commit
+from tests.bench.main import measured
+from tests.bench.place import Place
+from tests.bench.placement_drawing import placement_drawings
+from tests.bench.placement_page import placement_page
+from tests.bench.placement_real import real_runs
+from tests.bench.placement_results import PlacementResults, load_placements, save_placements
+from tests.bench.placement_systems import simulated_systems
+
+DOCS, NAME = ROOT / "docs", "placement"
+
+
+def systems(place: Place) -> Any:
+    """Simulate the thesis's systems."""
+    return simulated_systems(place.say)
+
+
+def real(place: Place) -> Any:
+    """Predict and measure placements on worker processes."""
+    return real_runs(place)
+
+
+PARTS: dict[str, Callable[[Place], Any]] = {"systems": systems, "real": real}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make every part, or those that were named; each replaces what was known of it. Then write the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.placement", description="Placements, simulated and measured."
+    )
+    parser.add_argument("--only", action="append", choices=[*PARTS], help="this part alone (repeatable)")
+    parser.add_argument("--render", action="store_true", help="make nothing: page and plots from the raw results")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    out, path = Console(highlight=False), DOCS / f"{NAME}.json"
+    for name in () if options.render else options.only or PARTS:
+        part = measured(PARTS[name], 1, commit(), out)
+        save_placements(replace(load_placements(path), **{name: part}), path)  # type: ignore[arg-type]
+    write(load_placements(path), DOCS)
+    out.print(f"written: {DOCS / NAME}.md")
+
+
+def write(results: PlacementResults, docs: Path) -> None:
+    """The page and its plots."""
+    folder = docs / NAME
+    folder.mkdir(exist_ok=True)
+    drawn = placement_drawings(results.systems.result or () if results.systems is not None else ())
+    for old in folder.glob("*.svg"):
+        if old.stem not in drawn:
+            old.unlink()
+    for name, content in drawn.items():
+        (folder / f"{name}.svg").write_bytes(content)
+    (docs / f"{NAME}.md").write_text(placement_page(results), "utf-8")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left
+    main()
