@@ -105,7 +105,7 @@ def restricted(held: Placement, numbers: Collection[int]) -> Placement:
     )
 
 
-def holders(placement: Placement) -> dict[str, frozenset[int]]:
+def held_numbers(placement: Placement) -> dict[str, frozenset[int]]:
     """Return the numbers that each worker holds."""
     names = {name for homes in placement.homes for name in homes}
     return {

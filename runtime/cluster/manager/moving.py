@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from hyps.runtime.cluster.manager.generations import holders, renumbered, restricted, side_by_side
+from hyps.runtime.cluster.manager.generations import held_numbers, renumbered, restricted, side_by_side
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.errors import BudgetError
@@ -22,7 +22,7 @@ from hyps.runtime.errors import BudgetError
 _STUCK_S = 30.0
 
 
-class Holder(Protocol):
+class SubBundleHolder(Protocol):
     """Who has workers hold sub-bundles."""
 
     def hold(self, held: Placement, active: Placement, only: Collection[str]) -> None:
@@ -40,7 +40,7 @@ class Move:
     ``active`` is what the jobs under way need; ``is_over``: nothing more is to be done.
     """
 
-    def __init__(self, scheduler: Scheduler, holder: Holder, old: Placement, new: Placement) -> None:
+    def __init__(self, scheduler: Scheduler, holder: SubBundleHolder, old: Placement, new: Placement) -> None:
         self._scheduler, self._holder, self._old = scheduler, holder, old
         self._new = renumbered(new, old)
         self._before = scheduler.generation
@@ -50,10 +50,10 @@ class Move:
         self.began = time.monotonic()
         self._ordered_at = self.began
         self._done: list[str] = []
-        self._left = self._changed(holders(old), holders(side_by_side(old, self._new, {*_names(self._new)})))
+        self._left = self._changed(held_numbers(old), held_numbers(side_by_side(old, self._new, {*_names(self._new)})))
 
     @classmethod
-    def resumed(cls, scheduler: Scheduler, holder: Holder, held: Placement, before: int) -> Move:
+    def resumed(cls, scheduler: Scheduler, holder: SubBundleHolder, held: Placement, before: int) -> Move:
         """Return a move that a manager had begun before it ended: jobs of the generation ``before`` are under way."""
         move = cls.__new__(cls)
         move._scheduler, move._holder, move._before, move._after = scheduler, holder, before, scheduler.generation
@@ -85,7 +85,9 @@ class Move:
             if not self._scheduler.is_drained(self._before):
                 return
             self._scheduler.drop_generation(self._before)
-            self._left = self._changed(holders(side_by_side(self._old, self._new, {*_names(self._new)})), holders(self._new))
+            self._left = self._changed(
+                held_numbers(side_by_side(self._old, self._new, {*_names(self._new)})), held_numbers(self._new)
+            )
             self._done, self.phase = [], "settling"
             self._holder.hold(self._new, self._new, ())
         if self._left:

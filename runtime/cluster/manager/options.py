@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hyps.runtime.cluster.placement.sharing import Objective
+from hyps.runtime.cluster.placement.sharing import PlacementObjective
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
@@ -55,7 +55,7 @@ class ClusterOptions:
     lease_s: float = 120.0
     compress: bool = False
     placement: Literal["pipeline", "best"] = "pipeline"
-    objective: Objective = "throughput"
+    objective: PlacementObjective = "throughput"
     rebalance: Literal["off", "advise", "on"] = "off"
     profiles: Path | None = None
     own_board: OwnBoard | None = None

@@ -17,7 +17,7 @@ from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerC
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, runnable_steps
 from hyps.runtime.errors import BudgetError
 
-Objective = Literal["throughput", "latency"]
+PlacementObjective = Literal["throughput", "latency"]
 #: The plain pipeline stays unless another placement is better by this factor: it shows each worker the least of the network.
 _WORTHWHILE = 1.2
 #: For latency, a replica must not be slower than this part of the run's fastest home.
@@ -38,7 +38,7 @@ def place_well(
     manifest: Manifest,
     workers: Sequence[WorkerCapacity],
     copies: int = 1,
-    objective: Objective = "throughput",
+    objective: PlacementObjective = "throughput",
     link_bytes_per_s: float = LINK_BYTES_PER_S,
 ) -> Placement:
     """Place all steps for the objective. Raises `BudgetError` if a step fits no worker.
@@ -65,12 +65,12 @@ def judge(
     return Choice(placement=placement, forecast=forecast(manifest, placement, assigned, workers, link_bytes_per_s))
 
 
-def _merit(expected: Forecast, objective: Objective) -> float:
+def _merit(expected: Forecast, objective: PlacementObjective) -> float:
     """Return what is larger for a better placement; the link counts for latency alone, as all pipelines share it."""
     return 1 / expected.latency_s if objective == "latency" else expected.computed_per_s
 
 
-def _candidates(manifest: Manifest, workers: Sequence[WorkerCapacity], objective: Objective) -> Iterator[Placement]:
+def _candidates(manifest: Manifest, workers: Sequence[WorkerCapacity], objective: PlacementObjective) -> Iterator[Placement]:
     """Yield pipelines of the fastest workers, and workers alone, each with replicas on the rest; groups get no replicas."""
     fastest = sorted(workers, key=lambda worker: (not worker.safe, -worker.macs_per_s, worker.name))
     counts = {len(workers), (len(workers) + 1) // 2, *range(1, min(_TRIED, len(workers)) + 1)}
@@ -85,7 +85,7 @@ def _candidates(manifest: Manifest, workers: Sequence[WorkerCapacity], objective
 
 
 def _with_replicas(
-    manifest: Manifest, placement: Placement, workers: Sequence[WorkerCapacity], objective: Objective
+    manifest: Manifest, placement: Placement, workers: Sequence[WorkerCapacity], objective: PlacementObjective
 ) -> Placement:
     """Give the slowest run to idle workers, too, one by one, as long as that makes a stream faster."""
     by_name = {worker.name: worker for worker in workers}

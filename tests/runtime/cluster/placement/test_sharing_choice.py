@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan, holders, renumbered, restricted, side_by_side
+from hyps.runtime.cluster.manager.generations import (
+    decode_plan,
+    encode_plan,
+    held_numbers,
+    renumbered,
+    restricted,
+    side_by_side,
+)
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement
 from hyps.runtime.cluster.placement.sharing import judge, place_well
@@ -93,8 +100,8 @@ def test_two_generations_fit_side_by_side(network: Manifest, data: st.DataObject
         assert {*old.numbers} <= {*held.numbers}
         assert decode_plan(encode_plan(held, {0: old.numbers, 1: new.numbers}, 1))[0].homes == held.homes
     whole = side_by_side(old, new, names)
-    assert all(holders(old)[name] <= holders(whole)[name] for name in holders(old))
-    assert all(holders(new)[name] <= holders(whole)[name] for name in holders(new))
+    assert all(held_numbers(old)[name] <= held_numbers(whole)[name] for name in held_numbers(old))
+    assert all(held_numbers(new)[name] <= held_numbers(whole)[name] for name in held_numbers(new))
     after = repair_placement(network, whole, workers[:1])
     assert all(homes == ("w0",) for homes in after.homes)
     assert after.numbers == whole.numbers
