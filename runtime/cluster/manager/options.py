@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hyps.runtime.cluster.placement.sharing import PlacementObjective
-
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
+    from hyps.runtime.cluster.placement.sharing import PlacementObjective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
