@@ -7,7 +7,7 @@ holds the sub-bundles of both generations within its memory: less of their weigh
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -92,9 +92,9 @@ def side_by_side(old: Placement, new: Placement, workers: Collection[str]) -> Pl
     )
 
 
-def restricted(held: Placement, numbers: Collection[int]) -> Placement:
-    """Return the part of a placement that has these numbers."""
-    places = [place for place, number in enumerate(held.numbers) if number in numbers]
+def restricted(held: Placement, numbers: Sequence[int]) -> Placement:
+    """Return the part of a placement that has these numbers, in their order: that of the schedule, which forecasts need."""
+    places = [held.numbers.index(number) for number in numbers]
     runs = tuple(held.runs[place] for place in places)
     return Placement(
         runs=runs,

@@ -7,6 +7,7 @@ unequal and no input is lost. Each decision to move is said with its figures, an
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from hyps.runtime.errors import BudgetError
 _EVERY_S, _SHARE = 1.0, 0.05
 #: After a move the throughput is measured for so long; so many moves are remembered.
 _AFTER_S, _MOVES = 12.0, 10
+_log = logging.getLogger(__name__)
 
 
 class MoveLine(Message, frozen=True, kw_only=True):
@@ -125,19 +127,31 @@ class Rebalancer:
         workers = self._workers.capacities(self._options.safe)
         claims = {worker.name: float(worker.macs_per_s) for worker in workers}
         self._model.learn(self._monitor.steps_s(now), claims, now)
-        if not workers or self._model.known != frozenset(range(len(self._manifest.steps))):
-            return
-        manifest, capacities = self._measured(workers)
         placement = self._deployment.placement
         assert placement
+        steps = len(self._manifest.steps)
+        if len(self._model.known) < steps:
+            self._wait(f"{len(self._model.known)} of {steps} steps are measured")
+            return
+        if missing := sorted({name for homes in placement.homes for name in homes} - claims.keys()):
+            self._wait(f"{missing[0]} is gone: the placement is mended first")
+            return
+        manifest, capacities = self._measured(workers)
         self._deployment.set_speeds({each.name: float(each.macs_per_s) for each in capacities})
         link = self._monitor.link_bytes_per_s() or LINK_BYTES_PER_S
         try:
             present = judge(manifest, placement, capacities, link)
             best = judge(manifest, self._deployment.place_by(manifest, capacities), capacities, link)
-        except (BudgetError, KeyError):  # a worker is gone: the placement is mended first
+        except BudgetError as error:
+            self._wait(f"the steps cannot be placed: {error}")
             return
         self._decide(now, present, best)
+
+    def _wait(self, reason: str) -> None:
+        """Note why there is nothing to decide now."""
+        if reason != self._line.reason:
+            _log.info("rebalance: %s", reason)
+        self._line = RebalancingLine(mode=self._mode, reason=shorten(reason))
 
     def _decide(self, now: float, present: Choice, best: Choice) -> None:
         is_latency = self._options.objective == "latency"
@@ -164,6 +178,7 @@ class Rebalancer:
             f"{present.forecast.busiest} is the busiest; by measured speeds {present.forecast.computed_per_s:.2f} a second "
             f"now, {best.forecast.computed_per_s:.2f} at best; {decision.reason}"
         )
+        _log.info("rebalance: busy %.2f: %s", busy, figures)
         if decision.verdict != "move":
             self._record = decision.record
         elif self._mode == "advise":

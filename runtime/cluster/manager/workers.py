@@ -238,9 +238,9 @@ class WorkerRegistry:
         return f"{group}{state.memory_bytes / 1e6:.0f} MB, {threads}, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
     def has_obeyed(self, name: str) -> bool:
-        """Return whether a worker holds what it was ordered to, or is not there or has no orders."""
+        """Return whether a worker holds what it was ordered to, or has no orders, or is gone or set aside."""
         state, orders = self.online.get(name), self._orders.get(name)
-        if state is None or orders is None:
+        if state is None or orders is None or self.set_aside_because(name) is not None:
             return True
         ordered = {order.number for order in orders.sub_bundles}
         return state.epoch == orders.epoch and not state.loading and ordered <= {*state.loaded}

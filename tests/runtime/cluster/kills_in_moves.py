@@ -7,6 +7,7 @@ drawn time after each move has begun.
 from __future__ import annotations
 
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,7 +79,7 @@ class KillsInMoves:
         until = time.monotonic() + _PATIENCE_S
         while self._begun() == before:
             if time.monotonic() > until:
-                raise TimeoutError("no move begins")
+                raise TimeoutError(f"no move begins within {_PATIENCE_S:.0f} s: {self._state()}")
             if time.monotonic() - changed_at > 6:  # drawn speeds may suit the present runs
                 changed_at = time.monotonic()
                 for name in WORKERS:
@@ -97,6 +98,13 @@ class KillsInMoves:
         else:
             self._devices.start_paced(name, self._random.uniform(_SLOWEST, _FASTEST))
 
+    def _state(self) -> str:
+        """Return what the manager says of its move, its decision, its sub-bundles and its workers, to find the cause by."""
+        command = self._devices.command("hyps-manager", "status", "--hub", self._devices.url, "--json")
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        last = "\n".join(self._devices.log("manager").splitlines()[-30:])
+        return f"{self.answers} answers; status: {asked.stdout}{asked.stderr}\nthe manager said last:\n{last}"
+
     def _begun(self) -> int:
         return self._devices.log("manager").count("steps move")
 
@@ -104,5 +112,5 @@ class KillsInMoves:
         until = time.monotonic() + _PATIENCE_S
         while not condition():
             if time.monotonic() > until:
-                raise TimeoutError(f"{what} does not come")
+                raise TimeoutError(f"{what} does not come within {_PATIENCE_S:.0f} s: {self._state()}")
             time.sleep(0.05)

@@ -11,7 +11,7 @@ from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.protocol.messages import Pulse, WorkerState
+from hyps.runtime.cluster.protocol.messages import Orders, Pulse, WorkerState
 from tests.runtime.cluster.devices import Devices
 
 HERE = WorkerState(online=True, session="1" * 32, memory_bytes=1)
@@ -43,3 +43,11 @@ def test_unknown_workers_are_ignored(registry: WorkerRegistry) -> None:
     registry.seen("w1")
     with pytest.raises(KeyError):
         registry.last_pulse("w1")
+
+
+def test_a_move_does_not_wait_for_a_worker_that_is_set_aside(registry: WorkerRegistry) -> None:
+    """It is still online, but gets no orders any more that it could obey."""
+    registry._orders["w0"] = Orders(epoch=3, url="http://127.0.0.1:1", token="", sub_bundles=())
+    assert not registry.has_obeyed("w0")
+    registry.set_aside("w0", "it cannot load its sub-bundles")
+    assert registry.has_obeyed("w0")

@@ -96,7 +96,7 @@ def test_two_generations_fit_side_by_side(network: Manifest, data: st.DataObject
         for parts in assign(network, held, workers).values():
             peaks = [step.peak_bytes for part in parts.values() for step in part.steps]
             assert max(peaks, default=0) <= 74 * MB
-        assert restricted(held, old.numbers).runs == old.runs
+        assert [restricted(held, each.numbers).runs for each in (old, new)] == [old.runs, new.runs]
         assert {*old.numbers} <= {*held.numbers}
         assert decode_plan(encode_plan(held, {0: old.numbers, 1: new.numbers}, 1))[0].homes == held.homes
     whole = side_by_side(old, new, names)
