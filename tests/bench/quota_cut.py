@@ -2,7 +2,7 @@
 
     python -m tests.bench.quota_cut [--seconds 90] [--quota 0.2] [--placement pipeline]
 
-SqueezeNet on three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). The best
+ResNet50 on three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). The best
 throughput is that of a cluster that starts with the new quotas and moves its steps, too, measured in the same run.
 """
 
@@ -33,7 +33,7 @@ _GROUPS, _PERIOD_US = Path("/sys/fs/cgroup/cpu"), 20_000
 _WORKERS, _CUT = ("w0", "w1", "w2"), "w1"
 _PICTURES = 10
 #: Seconds of a stream before the cut, over which a rate is measured, and of the cluster that starts with the new quotas.
-_BEFORE_S, _RATE_S, _ANEW_S = 30.0, 6.0, 60.0
+_BEFORE_S, _RATE_S, _ANEW_S = 30.0, 10.0, 60.0
 
 
 @contextmanager
@@ -66,6 +66,7 @@ def _stream(
     shape = executor.manifest.tensors[name].shape
     pictures = [{name: generator.standard_normal(shape, dtype=np.float32)} for _ in range(_PICTURES)]
     expected = [_bits(executor.run(picture)) for picture in pictures]
+    folder.mkdir()
     times: list[float] = []
     over = threading.Event()
     with ExitStack() as stack:
@@ -115,20 +116,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quota_cut")
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--quota", type=float, default=0.2, help="each worker's share of a processor")
+    parser.add_argument("--folder", type=Path, help="work here, and leave the logs")
     parser.add_argument("--placement", choices=("pipeline", "best"), default="pipeline")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     given = ("--placement", options.placement)
     with tempfile.TemporaryDirectory(prefix="hyps-quota-") as name:
-        folder = Path(name)
-        model = folder / "squeezenet.onnx"
-        build("squeezenet", model)
-        bundle = compile_bundle(model, folder / "squeezenet", "90MB")
+        folder = options.folder or Path(name)
+        model = folder / "resnet50.onnx"
+        build("resnet50", model)
+        bundle = compile_bundle(model, folder / "resnet50", "110MB")
         even = dict.fromkeys(_WORKERS, options.quota)
         cut = options.quota / 3
-        times, log = _stream(folder, bundle, even, options.seconds, cut, given)
-        (folder / "manager.log").unlink()
-        anew, _ = _stream(folder, bundle, even | {_CUT: cut}, _ANEW_S, None, given)
+        times, log = _stream(folder / "cut", bundle, even, options.seconds, cut, given)
+        anew, _ = _stream(folder / "anew", bundle, even | {_CUT: cut}, _ANEW_S, None, given)
     best = _rate(anew, _ANEW_S - 1)
     print("\n".join(line for line in log.splitlines() if line.startswith(("rebalance", "new jobs", "the move"))))
     points = [at for at in np.arange(_RATE_S, options.seconds, 0.5) if _rate(times, at) >= 0.9 * best]

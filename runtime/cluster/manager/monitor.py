@@ -19,6 +19,8 @@ from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 QUEUE_BINS = 11
 #: Samples of a queue, five a second; of a time; and inputs under way that are remembered.
 _QUEUE_SAMPLES, _SAMPLES, _UNDER_WAY = 300, 9, 10_000
+#: The last samples of a queue that say whether a stream is full.
+_OCCUPIED_SAMPLES = 50
 #: A time is known from so many samples; one that is older than this is not of now.
 _LEAST_SAMPLES, _RECENT_S = 3, 60.0
 #: A result with fewer bytes tells nothing of a link's rate.
@@ -127,6 +129,11 @@ class Monitor:
         if worker not in self._watched:
             return 0.0
         return min(1.0, sum(seconds for at, seconds in self._watched[worker].busy if at > now - over_s) / over_s)
+
+    def occupied_share(self, worker: str) -> float:
+        """Return the part of the last ten seconds in which a worker had an input to compute, or one on its way."""
+        samples = [*self._watched[worker].queue][-_OCCUPIED_SAMPLES:] if worker in self._watched else []
+        return sum(1 for each in samples if each) / len(samples) if samples else 0.0
 
     def steps_s(self, now: float) -> Mapping[str, Mapping[int, float]]:
         """Return the median seconds of each step at each worker, as far as they are known from the last minute."""

@@ -8,9 +8,10 @@ unequal and no input is lost. Each decision to move is said with its figures, an
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -78,6 +79,7 @@ class Rebalancer:
         self._mode = "off" if options.copies > 1 else options.rebalance
         self._model = CostModel()
         self._record = MoveRecord()
+        self._speeds_before: Mapping[str, float] = {}
         self._next_at = 0.0
         self._line = RebalancingLine(mode=self._mode, reason="nothing is measured yet")
         self._moves: deque[tuple[float, MoveLine]] = deque(maxlen=_MOVES)
@@ -145,7 +147,14 @@ class Rebalancer:
         except BudgetError as error:
             self._wait(f"the steps cannot be placed: {error}")
             return
-        self._decide(now, present, best)
+        self._decide(now, present, best, {each.name: float(each.macs_per_s) for each in capacities})
+
+    def _changed(self, speeds: Mapping[str, float]) -> float:
+        """Return the factor by which some worker's speed has changed since the last move; infinite if workers differ."""
+        before = self._speeds_before
+        if before.keys() != speeds.keys():
+            return math.inf
+        return max(max(speeds[name] / before[name], before[name] / speeds[name]) for name in speeds)
 
     def _wait(self, reason: str) -> None:
         """Note why there is nothing to decide now."""
@@ -153,10 +162,12 @@ class Rebalancer:
             _log.info("rebalance: %s", reason)
         self._line = RebalancingLine(mode=self._mode, reason=shorten(reason))
 
-    def _decide(self, now: float, present: Choice, best: Choice) -> None:
+    def _decide(self, now: float, present: Choice, best: Choice, speeds: Mapping[str, float]) -> None:
         is_latency = self._options.objective == "latency"
         merits = [1 / each.forecast.latency_s if is_latency else each.forecast.computed_per_s for each in (present, best)]
-        busy = max((self._monitor.busy_share(name, now) for name in self._workers.online), default=0.0)
+        names = [*self._workers.online]
+        busy = max((self._monitor.busy_share(name, now) for name in names), default=0.0)
+        occupied = max((self._monitor.occupied_share(name) for name in names), default=0.0)
         decision = decide(
             Outlook(
                 now=now,
@@ -164,6 +175,8 @@ class Rebalancer:
                 best=merits[1],
                 cost_s=self._deployment.moving_cost_s(best.placement),
                 busy=1.0 if is_latency else busy,
+                occupied=1.0 if is_latency else occupied,
+                changed=self._changed(speeds),
             ),
             self._record,
         )
@@ -186,6 +199,7 @@ class Rebalancer:
                 self._advised = advice
                 self._say(f"rebalance: {figures}: steps stay (--rebalance advise)")
         else:
+            self._speeds_before = speeds
             self._begin(now, best, figures, decision.record)
 
     def _begin(self, now: float, best: Choice, figures: str, record: MoveRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections import deque
@@ -17,11 +18,14 @@ from hyps.runtime.cluster.protocol.frames import Key
 from hyps.runtime.cluster.protocol.messages import Timed
 
 
-def first_move(gain: float, *, cost_s: float = 1.0, busy: float = 1.0, limit_s: int = 600) -> int | None:
+def first_move(
+    gain: float, *, cost_s: float = 1.0, busy: float = 1.0, occupied: float = 1.0, limit_s: int = 600
+) -> int | None:
     """Return the second at which a constant gain leads to a move."""
     record = MoveRecord()
     for now in range(limit_s):
-        decision = decide(Outlook(now=now, present=1.0, best=1.0 + gain, cost_s=cost_s, busy=busy), record)
+        outlook = Outlook(now=now, present=1.0, best=1.0 + gain, cost_s=cost_s, busy=busy, occupied=occupied)
+        decision = decide(outlook, record)
         record = decision.record
         if decision.verdict == "move":
             return now
@@ -39,7 +43,37 @@ def test_a_move_that_costs_more_than_it_gains_is_not_made() -> None:
 
 
 def test_nothing_moves_while_workers_wait_for_inputs() -> None:
-    assert first_move(2.0, busy=0.2) is None
+    assert first_move(2.0, occupied=0.2) is None
+
+
+def test_only_the_time_that_is_computed_gets_shorter() -> None:
+    """A worker that computes less than half of the time, and else sends, gains little from less to compute."""
+    assert first_move(2.0, busy=0.4) == 28
+    assert first_move(0.5, busy=1 / 3) is None
+
+
+def test_a_gain_that_still_grows_is_waited_for() -> None:
+    """Steps would move by speeds that are measured half before and half after they changed."""
+    record = MoveRecord()
+    for now in range(100):
+        best = 1.2 if now < 30 else 1.5 if now < 33 else 2.6
+        decision = decide(Outlook(now=now, present=1.0, best=best, cost_s=1.0), record)
+        record = decision.record
+        if decision.verdict == "move":
+            break
+    assert now == 40
+
+
+def test_a_worker_that_is_fast_again_gets_its_work_back() -> None:
+    """The margin after a move is for jitter; a speed that is three times another one is none."""
+    moves = simulate(3, lambda worker, now: 1 / 3 if worker == 0 and 100 <= now < 200 else 1.0)
+    assert len(moves) == 2
+    assert 200 < moves[1] < 250
+
+
+def test_a_worker_that_changes_all_the_time_moves_steps_rarely() -> None:
+    moves = simulate(3, lambda worker, now: 1 / 3 if worker == 0 and now // 60 % 2 else 1.0)
+    assert len(moves) <= 4
 
 
 def test_a_gain_that_comes_and_goes_is_not_worth_a_move() -> None:
@@ -80,7 +114,7 @@ def simulate(workers: int, speed: Callable[[int, int], float], seconds: int = 60
     """
     shares = [1 / workers] * workers
     samples: list[deque[float]] = [deque(maxlen=9) for _ in range(workers)]
-    record, moves = MoveRecord(), []
+    record, moves, before = MoveRecord(), [], [math.inf] * workers
     for now in range(seconds):
         for each in range(workers):
             samples[each].append(1 / speed(each, now))
@@ -88,10 +122,12 @@ def simulate(workers: int, speed: Callable[[int, int], float], seconds: int = 60
             continue
         known = [1 / statistics.median(each) for each in samples]
         present = min(rate / share for rate, share in zip(known, shares, strict=True) if share)
-        decision = decide(Outlook(now=now, present=present, best=sum(known), cost_s=5.0), record)
+        changed = max(max(new / old, old / new) for new, old in zip(known, before, strict=True))
+        decision = decide(Outlook(now=now, present=present, best=sum(known), cost_s=5.0, changed=changed), record)
         record = decision.record
         if decision.verdict == "move":
             moves.append(now)
+            before = known
             shares = [rate / sum(known) for rate in known]
     return moves
 
