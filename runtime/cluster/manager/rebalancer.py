@@ -128,6 +128,8 @@ class Rebalancer:
     def _evaluate(self, now: float) -> None:
         workers = self._workers.capacities(self._options.safe)
         claims = {worker.name: float(worker.macs_per_s) for worker in workers}
+        if self._speeds_before.keys() != claims.keys():
+            self._speeds_before = {}  # also when a worker is back: its work is with others now
         self._model.learn(self._monitor.steps_s(now), claims, now)
         placement = self._deployment.placement
         assert placement
@@ -150,9 +152,9 @@ class Rebalancer:
         self._decide(now, present, best, {each.name: float(each.macs_per_s) for each in capacities})
 
     def _changed(self, speeds: Mapping[str, float]) -> float:
-        """Return the factor by which some worker's speed has changed since the last move; infinite if workers differ."""
+        """Return the factor by which some worker's speed has changed since the last move; infinite if workers changed."""
         before = self._speeds_before
-        if before.keys() != speeds.keys():
+        if not before:
             return math.inf
         return max(max(speeds[name] / before[name], before[name] / speeds[name]) for name in speeds)
 
@@ -226,6 +228,8 @@ class Rebalancer:
             self._moving = False
             is_done = self._deployment.moves_done > self._done_before
             self._ended = (now, self._answered.total) if is_done else None
+            if not is_done:  # it was given up, as a worker was lost: that is no jitter
+                self._speeds_before = {}
         if self._ended and now - self._ended[0] >= _AFTER_S and not self._moving:
             (ended_at, answered), self._ended = self._ended, None
             at, line = self._moves.pop()
