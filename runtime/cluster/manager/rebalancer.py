@@ -33,6 +33,8 @@ from hyps.runtime.errors import BudgetError
 _EVERY_S, _SHARE = 1.0, 0.05
 #: After a move the throughput is measured for so long; so many moves are remembered.
 _AFTER_S, _MOVES = 12.0, 10
+#: The rate of fewer answers, over the seconds of a `RateMeter`, says little.
+_COUNTABLE_PER_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -170,6 +172,8 @@ class Rebalancer:
         names = [*self._workers.online]
         busy = max((self._monitor.busy_share(name, now) for name in names), default=0.0)
         occupied = max((self._monitor.occupied_share(name) for name in names), default=0.0)
+        expected = present.forecast.computed_per_s
+        is_countable = not is_latency and expected >= _COUNTABLE_PER_S
         decision = decide(
             Outlook(
                 now=now,
@@ -178,6 +182,7 @@ class Rebalancer:
                 cost_s=self._deployment.moving_cost_s(best.placement),
                 busy=1.0 if is_latency else busy,
                 occupied=1.0 if is_latency else occupied,
+                explained=self._answered.per_s() / expected if is_countable else 1.0,
                 changed=self._changed(speeds),
             ),
             self._record,

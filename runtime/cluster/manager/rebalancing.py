@@ -24,6 +24,8 @@ _GROWTH = 1.5
 _HORIZON_S, _COOL_DOWN_S = 300.0, 15.0
 #: If every worker is without an input for more than the rest of the time, the stream waits for its client.
 _LEAST_OCCUPIED = 0.5
+#: If fewer answers come than this part of what the measured times would give, the times are not what slows the stream.
+_LEAST_EXPLAINED = 0.4
 
 MoveVerdict = Literal["stay", "wait", "move"]
 
@@ -34,7 +36,8 @@ class Outlook:
 
     ``present`` and ``best`` are merits, the larger the better, such as inferences a second. ``cost_s`` are the seconds of
     the stream that a move costs, ``busy`` the part of time in which the busiest worker computes, and ``occupied`` that in
-    which some worker has an input. ``changed`` is the factor by which some worker's speed has changed since the last move.
+    which some worker has an input. ``explained`` are the answers that come, as a part of what the measured times would give.
+    ``changed`` is the factor by which some worker's speed has changed since the last move.
     """
 
     now: float
@@ -43,6 +46,7 @@ class Outlook:
     cost_s: float
     busy: float = 1.0
     occupied: float = 1.0
+    explained: float = 1.0
     changed: float = 1.0
 
     @property
@@ -51,7 +55,7 @@ class Outlook:
 
         Only the time in which the busiest worker computes gets shorter; what it does besides, such as to send, stays.
         """
-        return 1 / (1 - self.busy * (1 - self.present / self.best)) - 1
+        return 1 / (1 - min(self.busy, self.explained, 1.0) * (1 - self.present / self.best)) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,9 @@ def decide(outlook: Outlook, record: MoveRecord) -> Decision:
     gain = outlook.gain
     if outlook.occupied < _LEAST_OCCUPIED:
         reason = f"workers have inputs {outlook.occupied:.0%} of the time"
+        return Decision(verdict="stay", reason=reason, record=calm)
+    if outlook.explained < _LEAST_EXPLAINED:
+        reason = f"only {outlook.explained:.0%} of the answers come that the measured times would give"
         return Decision(verdict="stay", reason=reason, record=calm)
     if gain < margin:
         return Decision(verdict="stay", reason=f"{gain:+.0%} is less than the margin of {margin:.0%}", record=calm)

@@ -69,7 +69,7 @@ def main() -> None:
         _replace("hyps.runtime.cluster.manager.status", EXPIRY_S=settings.viewer_s)
         if settings.restless:
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_S=0.2, _MOST_S=0.2, _REMEMBERED_S=0.0)
-            _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_OCCUPIED=0.1, MARGIN=0.05)
+            _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_OCCUPIED=0.1, _LEAST_EXPLAINED=0.1, MARGIN=0.05)
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
             _replace("hyps.runtime.cluster.manager.monitor", _SAMPLES=5, _LEAST_SAMPLES=2)
     importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()

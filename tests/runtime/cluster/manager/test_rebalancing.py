@@ -52,6 +52,12 @@ def test_only_the_time_that_is_computed_gets_shorter() -> None:
     assert first_move(0.5, busy=1 / 3) is None
 
 
+def test_nothing_moves_where_measured_times_do_not_explain_the_throughput() -> None:
+    """Such as those of steps that are shorter than the pauses of a processor's quota."""
+    outlook = Outlook(now=0.0, present=40.0, best=130.0, cost_s=1.0, explained=12 / 40)
+    assert decide(outlook, MoveRecord()).reason == "only 30% of the answers come that the measured times would give"
+
+
 def test_a_gain_that_still_grows_is_waited_for() -> None:
     """Steps would move by speeds that are measured half before and half after they changed."""
     record = MoveRecord()
