@@ -22,7 +22,7 @@
     speed = "3.2 GMAC/s"            # multiply-adds a second
     class = "pi3b"                  # optional: what step profiles call such boards, if not by the entry's name
     idle = "1.4 W"
-    busy = "3.7 W"
+    busy = "3.7 W"                  # without these two: the target's idle_milliwatts and busy_milliwatts
     link = "lan"
     router = "attic"                # optional
 
