@@ -1,11 +1,11 @@
 """Evaluate a placement: its period, latency, bytes over each link, memory, and energy. No other module has these formulas.
 
-A stage takes as long as the longest of computing, reading the weights that do not stay in memory, receiving and sending: all
-four go on at the same time for different inputs. Replicas add their rates; of shards side by side the slowest counts. The
-*period*, the seconds between two results of a stream, is that of the slowest stage or shared link. The *latency*, the
-seconds of one input alone, adds for every stage receiving, working and sending, latencies of links included; of several
-boards in a stage the slowest counts. Energy is static (the idle power of all boards and of the hub, for a period) and
-dynamic (what working boards take more).
+A stage takes as long as the longest of working, receiving and sending: these go on at the same time for different inputs.
+Working is reading the weights that do not stay in memory, and computing; a worker reads nothing ahead, so the two add.
+Replicas add their rates; of shards side by side the slowest counts. The *period*, the seconds between two results of a
+stream, is that of the slowest stage or shared link. The *latency*, the seconds of one input alone, adds for every stage
+receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts. Energy is
+static (the idle power of all boards and of the hub, for a period) and dynamic (what working boards take more).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class BoardCost:
 
     @property
     def bound_by(self) -> str:
-        """The word for what takes longest."""
+        """The word for what takes longest; of working, for its longer part."""
+        reads_longer = self.holding.streaming_s > self.holding.compute_s
         costs = {
-            "computing": self.holding.compute_s,
-            "reading weights": self.holding.streaming_s,
+            "reading weights" if reads_longer else "computing": self.holding.service_s,
             "receiving": self.receiving_s,
             "sending": self.sending_s,
         }

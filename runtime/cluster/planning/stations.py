@@ -1,7 +1,7 @@
 """Turn a placement into a network of queues: its stations, and what each of them reads and makes.
 
-A *station* is one board in its stage. It serves one input at a time. Its service takes as long as the computation or as
-reading the weights that do not stay in memory, whichever is longer: storage is read while the processor computes.
+A *station* is one board in its stage. It serves one input at a time. Its service takes as long as the computation and
+reading the weights that do not stay in memory: a worker reads nothing ahead.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Station:
     @property
     def service_s(self) -> float:
         """The seconds for one input at normal speed."""
-        return max(self.compute_s, self.streaming_s)
+        return self.compute_s + self.streaming_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ def test_one_board_reads_the_weights_that_do_not_stay() -> None:
     found = evaluate(WORKLOAD, FLEET, WHOLE)
     (board,) = found.boards
     assert (board.holding.memory_bytes, board.holding.resident_bytes) == (55_000_000, 0)
-    assert found.period_s == pytest.approx(70 / 4)
+    assert found.period_s == pytest.approx(70 / 4 + 5.0)
     assert found.stages[0].bound_by == "reading weights"
     assert found.latency_s == pytest.approx(0.01 + 1.0 + found.period_s + 0.01 + 0.2)
     assert found.link_bytes == {(HUB, "b0"): 10_000_000, ("b0", HUB): 2_000_000}
