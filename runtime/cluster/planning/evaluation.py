@@ -4,7 +4,9 @@ A stage takes as long as the longest of computing, reading the weights that do n
 four go on at the same time for different inputs. Replicas add their rates; of shards side by side the slowest counts. The
 *period*, the seconds between two results of a stream, is that of the slowest stage or shared link. The *latency*, the
 seconds of one input alone, adds for every stage receiving, working and sending, latencies of links included; of several
-boards in a stage the slowest counts. A board of several stages does one after the other. Energy is static (the idle power of all boards and of the hub, for a period) and
+boards in a stage the slowest counts. A board of several stages does one after the other.
+
+Energy is static (the idle power of all boards and of the hub, for a period) and
 dynamic (what working boards take more).
 """
 
@@ -25,7 +27,7 @@ class BoardCost:
     """The cost of a placement for one board.
 
     ``receiving_s`` and ``sending_s`` are for one of its inputs; ``part`` is its part of all inputs, below 1 for a replica.
-    A board of several stages has a cost for each; ``all_stages_s`` are the seconds between its inputs that they need together.
+    A board of several stages has a cost for each; ``all_stages_s`` are the seconds that all of them need for an input.
     """
 
     board: str

@@ -53,7 +53,7 @@ class Simulation:
         self._done: set[int] = set()
         self._latencies = LatencyHistogram()
         self._woken: deque[StationState | None] = deque()
-        self._messages: dict[tuple[str, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
+        self._messages: dict[tuple[str, int, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
 
     def plan(self, change: SpeedChange) -> None:
         """Have a board change its speed."""
@@ -206,7 +206,7 @@ class Simulation:
         """Send what a board, or the hub as None, has for an input; messages are the same whenever the readers are."""
         sender = state.station.board.name if state else HUB
         readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
-        key = sender, tuple(number for _, number in readers)
+        key = sender, state.station.stage if state else AT_HUB, tuple(number for _, number in readers)
         if key not in self._messages:
             self._messages[key] = messages(self._workload, self._fleet, sender, [self._reader(*each) for each in readers])
         for delivery, number in readers:
