@@ -153,6 +153,9 @@ def _with_board(
         return None
     stage = stages[place]
     owner = stage.boards[0]
+    replicas = {name for each in stages if each.sharing == "replicas" for name in each.boards}
+    if board.name in replicas:
+        return None
     chosen = (*(names or (owner,)), board.name)
     if board.name in chosen[:-1] or owner not in known:
         return None

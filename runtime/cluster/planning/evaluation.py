@@ -6,8 +6,7 @@ four go on at the same time for different inputs. Replicas add their rates; of s
 seconds of one input alone, adds for every stage receiving, working and sending, latencies of links included; of several
 boards in a stage the slowest counts. A board of several stages does one after the other.
 
-Energy is static (the idle power of all boards and of the hub, for a period) and
-dynamic (what working boards take more).
+Energy is static (the idle power of all boards and of the hub, for a period) and dynamic (what working boards take more).
 """
 
 from __future__ import annotations
