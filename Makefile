@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-dask bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables i
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
+
+bench-moves: $(READY) ## kills while steps move under a stream: each image is answered once, right and in order (KILLS=200: as many)
+	$(BIN)/python -m tests.bench.moves $(if $(KILLS),--kills $(KILLS))
 
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page

@@ -1,8 +1,8 @@
 """Predict how many bytes of each step's weights are read into *fresh* pages, which the kernel must find and clear first.
 
 Reading a cached file into pages that the process has already takes a fifth of the time. The runtime reads streamed weights
-into an arena (`hyps.runtime.bundle.weight_arena`). Where the budget has no room for what neither the running step nor the
-next one needs, it moves these pages to where the next weights are read, and gives the others back
+into an arena (`hyps.runtime.bundle.weight_arena`). What neither the running step nor the next one needs stays there as far
+as the predicted peak allows. The rest of these pages move to where the next weights are read, or are given back
 (`hyps.runtime.execution.weight_residency`). This module follows the arena's pages through one inference after another. A
 step that is pinned in part has a buffer of its own, whose other pages are given back at once.
 """
@@ -15,12 +15,13 @@ from hyps.runtime.bundle.residency import Residency
 from hyps.runtime.bundle.weight_arena import ALIGNMENT_BYTES, arena_layout
 
 
-def fresh_weight_bytes(weights_bytes: Sequence[int], residency: Residency, budget_bytes: int) -> list[int]:
+def fresh_weight_bytes(weights_bytes: Sequence[int], residency: Residency) -> list[int]:
     """Return, for each step, how many bytes of its weights are read into fresh pages in an inference that follows another.
 
-    ``weights_bytes`` are the sizes of the steps' files, and ``budget_bytes`` is the budget that the runtime keeps.
+    ``weights_bytes`` are the sizes of the steps' files.
     """
     steps = residency.steps
+    most_bytes = max((step.peak_bytes for step in steps), default=0)
     streamed = [size - step.pinned_bytes for size, step in zip(weights_bytes, steps, strict=True)]
     fresh = [left if step.pinned_bytes else 0 for left, step in zip(streamed, steps, strict=True)]
     shared = [index for index, size in enumerate(weights_bytes) if size and not steps[index].pinned_bytes]
@@ -29,7 +30,7 @@ def fresh_weight_bytes(weights_bytes: Sequence[int], residency: Residency, budge
         [steps[index].ahead_bytes > 0 for index in shared],
         huge_pages=residency.huge_pages,
     )
-    if residency.steady or max((step.peak_bytes for step in steps), default=0) + layout.nbytes <= budget_bytes:
+    if residency.steady:
         return fresh
     starts = dict(zip(shared, layout.starts, strict=True))
     places = [_pages(starts[index], size) if index in starts else 0 for index, size in enumerate(weights_bytes)]
@@ -44,7 +45,7 @@ def fresh_weight_bytes(weights_bytes: Sequence[int], residency: Residency, budge
         for index, step, own, ahead, after in circle:
             kept = own | ahead
             unused, missing = resident & ~kept, kept & ~resident
-            excess_bytes = step.peak_bytes + unused.bit_count() * ALIGNMENT_BYTES - budget_bytes
+            excess_bytes = step.peak_bytes + unused.bit_count() * ALIGNMENT_BYTES - most_bytes
             taken = _lowest(unused, -(-max(0, excess_bytes) // ALIGNMENT_BYTES))
             cleared = _lowest(missing, max(0, missing.bit_count() - taken.bit_count()))
             if is_second:  # the first inference brings the arena to the state in which each leaves it

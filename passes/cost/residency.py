@@ -86,20 +86,15 @@ def rounded_up(seconds: float) -> float:
     return SCALE ** math.ceil(math.log(seconds, SCALE) - 1e-9) if seconds > 0 else 0.0
 
 
-def plan_residency(
-    needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates, given_bytes: int | None = None
-) -> ResidencyPlan:
-    """Return the fastest plan within the budget, which has room for each step alone.
-
-    ``given_bytes`` is the larger budget that the runtime keeps, where the plan is for a lower one.
-    """
+def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: DeviceRates) -> ResidencyPlan:
+    """Return the fastest plan within the budget, which has room for each step alone."""
     needs = tuple(needs)
     memories = [need.memory for need in needs]
     every = open_sessions(memories, budget_bytes)
     is_short = len(needs) <= MANY_STEPS
     found = []
     for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
-        search = _Search(needs, sessions, budget_bytes, device, given_bytes or budget_bytes)
+        search = _Search(needs, sessions, budget_bytes, device)
         slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
         slacks = ((0, HUGE_SLACK_BYTES) if is_short else (HUGE_SLACK_BYTES,)) if slack_fits else (0,)
         found += [*search.steady(), *map(search.alternating, slacks)]
@@ -109,18 +104,11 @@ def plan_residency(
 class _Search:
     """The search for the best use of one budget."""
 
-    def __init__(
-        self,
-        needs: Sequence[StepNeeds],
-        sessions: OpenSessions,
-        budget_bytes: int,
-        device: DeviceRates,
-        given_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, needs: Sequence[StepNeeds], sessions: OpenSessions, budget_bytes: int, device: DeviceRates) -> None:
         memories = [need.memory for need in needs]
         self.sessions = sessions
         self._weights_bytes = [memory.weights_bytes for memory in memories]
-        self._budget_bytes, self._given_bytes = budget_bytes, given_bytes or budget_bytes
+        self._budget_bytes = budget_bytes
         self._device = device
         opening_s = [
             0.0 if stays else need.opening_s * (SHARED_SESSION_PART if need.memory.shares_session else 1)
@@ -189,7 +177,7 @@ class _Search:
         """Return the plan of a residency, with this rate of reading into fresh pages."""
         ahead_bytes = [step.ahead_bytes for step in residency.steps]
         streamed_bytes = [size - step.pinned_bytes for size, step in zip(self._weights_bytes, residency.steps, strict=True)]
-        fresh_bytes = fresh_weight_bytes(self._weights_bytes, residency, self._given_bytes)
+        fresh_bytes = fresh_weight_bytes(self._weights_bytes, residency)
         fresh_s = [each / fresh_bytes_per_s for each in fresh_bytes]
         busy_s = self._huge_busy_s if residency.huge_pages else self._busy_s
 

@@ -93,7 +93,7 @@ class Candidate:
 
     def within(self, budget_bytes: int, device: DeviceRates) -> Candidate:
         """Return the same partitions with what stays in memory within another budget."""
-        residency_plan, way = _fastest(self.ways, budget_bytes, device, self.budget_bytes)
+        residency_plan, way = _fastest(self.ways, budget_bytes, device)
         return replace(self, residency_plan=residency_plan, way=way)
 
     def _raised(self, seconds: float) -> float:
@@ -229,7 +229,7 @@ def _candidate(tiling: Tiling, sharded: ShardedModel, partitioning: Partitioning
         budget = max(partitioning.peak_bytes, request.start_bytes)
     graph = sharded.costed.graph
     ways = tuple(_ways(sharded.costed, partitioning, request, budget))
-    residency_plan, way = _fastest(ways, budget, request.device, budget)
+    residency_plan, way = _fastest(ways, budget, request.device)
     return Candidate(
         tiling=tiling,
         sharded=sharded,
@@ -273,13 +273,10 @@ def _grown(need: StepNeeds, nbytes: int, seconds: float) -> StepNeeds:
     return replace(need, memory=memory, compute_s=need.compute_s + seconds)
 
 
-def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates, given_bytes: int) -> tuple[ResidencyPlan, _Way]:
-    """Return what stays in memory, and how activations are held: in an arena if it saves more than it displaces.
-
-    The runtime keeps the budget ``given_bytes``, which may be larger than the one to plan for.
-    """
+def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tuple[ResidencyPlan, _Way]:
+    """Return what stays in memory, and how activations are held: in an arena if it saves more than it displaces."""
     fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
-    found = ((plan_residency(way.needs, budget_bytes, device, given_bytes), way) for way in fitting)
+    found = ((plan_residency(way.needs, budget_bytes, device), way) for way in fitting)
     return min(found, key=lambda each: each[0].rank)
 
 

@@ -44,15 +44,15 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
         raise BudgetError(f"step {largest.name} needs {needs}, a process may have {has}")
     memories = [StepMemory(alone_bytes=step.alone_bytes, weights_bytes=step.weights_file_bytes) for step in steps]
     residency = sub_bundle_residency(memories, open_sessions_bytes(manifest), budget_bytes)
-    stays = dict(zip(indices, residency.steps, strict=True))
-    return tuple(_sub_bundle(manifest, run, stays, residency, budget_bytes) for run in runs)
+    stays = iter(residency.steps)  # runs may have steps in common: each holds its own
+    return tuple(_sub_bundle(manifest, run, {index: next(stays) for index in run}, residency, budget_bytes) for run in runs)
 
 
 def _sub_bundle(
     manifest: Manifest, run: range, stays: dict[int, StepResidency], residency: Residency, budget_bytes: int
 ) -> Manifest:
     inputs, outputs = boundary(manifest, run)
-    steps = tuple(_step(manifest.steps[index], _live(manifest, run, index, outputs), stays[index]) for index in run)
+    steps = tuple(_step(manifest.steps[index], _live(manifest, run, index, inputs, outputs), stays[index]) for index in run)
     names = {name for step in steps for name in (*step.inputs, *step.outputs)}
     weight_bytes = sum(step.weight_bytes for step in steps)
     return Manifest(
@@ -102,10 +102,10 @@ def open_sessions_bytes(manifest: Manifest) -> int:
     )
 
 
-def _live(manifest: Manifest, run: range, index: int, outputs: Sequence[str]) -> tuple[str, ...]:
-    """Return what must be kept after a step of a run: what its later steps read, and the outputs so far."""
+def _live(manifest: Manifest, run: range, index: int, inputs: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return what must be kept after a step of a run: what its later steps read, inputs included, and the outputs so far."""
     before = [manifest.steps[each] for each in run if each <= index]
     read_later = {name for each in run if each > index for name in manifest.steps[each].inputs}
-    held = {name for step in before for name in (*step.inputs, *step.outputs)}
+    held = {*inputs, *(name for step in before for name in step.outputs)}
     made = {name for step in before for name in step.outputs}
     return tuple(sorted((read_later & held) | (made & set(outputs))))

@@ -70,7 +70,7 @@ class Executor:
         self._is_alone = is_alone and manifest.streams_weights
         self._inferences = self._spare_bytes = 0
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
-        self._place(EnlargedResidency(steps=manifest.steps, budget_bytes=manifest.budget_bytes), verify=verify)
+        self._place(EnlargedResidency(steps=manifest.steps, budget_bytes=self._predicted_bytes), verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
         uses = [step.session.uses_arena for step in manifest.steps]
@@ -115,7 +115,7 @@ class Executor:
     def _keep_to_plan(self) -> None:
         """Hold from now on no more than the plan says."""
         if self._spare_bytes:
-            self._place_again(EnlargedResidency(steps=self.manifest.steps, budget_bytes=self.manifest.budget_bytes))
+            self._place_again(EnlargedResidency(steps=self.manifest.steps, budget_bytes=self._predicted_bytes))
         self._spare_bytes, self._is_alone = 0, False
 
     def _place_again(self, placed: EnlargedResidency) -> None:

@@ -9,9 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import EnergyView, ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import EnergyView, MoveView, RebalancingView, ShareView, StatusView, WorkerView
 
 #: Seconds for which a lost board stays in the list.
 _KEPT_S = 600.0
@@ -47,6 +48,7 @@ class Boards:
             answered_per_s=status.answered_per_s,
             workers=workers,
             shares=shares,
+            rebalancing=_rebalancing(status.rebalancing) if status.rebalancing else None,
             energy=EnergyView.model_validate(msgspec.to_builtins(status.energy)) if status.energy else None,
         )
 
@@ -98,5 +100,11 @@ def _run(shares: Sequence[ShareView]) -> str:
 def _view(line: WorkerLine, seen_s: float, *, online: bool) -> WorkerView:
     fields = msgspec.structs.asdict(line) | {"seen_s": round(max(0.0, seen_s), 2)}
     if not online:
-        fields |= {"loading": (), "loaded": (), "leases": 0, "queue": 0, "computed_per_s": 0.0}
-    return WorkerView(**fields | {"online": online, "loading": [*fields["loading"]], "loaded": [*fields["loaded"]]})
+        fields |= {"loading": (), "loaded": (), "leases": 0, "queue": 0, "computed_per_s": 0.0, "queues": ()}
+    lists = {name: [*fields[name]] for name in ("loading", "loaded", "queues")}
+    return WorkerView(**fields | lists | {"online": online})
+
+
+def _rebalancing(line: RebalancingLine) -> RebalancingView:
+    moves = [MoveView(**msgspec.structs.asdict(move)) for move in line.moves]
+    return RebalancingView(**msgspec.structs.asdict(line) | {"moves": moves})

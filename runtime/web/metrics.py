@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -46,6 +46,42 @@ class _Status(Collector):
             homes.add_metric([str(share.number)], len(share.homes))
         yield waiting
         yield homes
+        yield from _queues(status.workers)
+        yield from _times(status)
+
+
+def _queues(workers: Sequence[WorkerView]) -> Iterator[Metric]:
+    """Yield the histogram of each worker's queue in the last minute (figure 4.29)."""
+    family = GaugeMetricFamily(
+        "hyps_worker_queue_samples",
+        "Samples of the last minute with so many inputs at a worker or waiting for it; 10 is 10 and more.",
+        labels=["worker", "inputs"],
+    )
+    for worker in workers:
+        for number, count in enumerate(worker.queues):
+            family.add_metric([worker.name, str(number)], count)
+    yield family
+
+
+def _times(status: StatusView) -> Iterator[Metric]:
+    """Yield what was measured under load: seconds of computing and of links, and the throughput that is possible."""
+    service = GaugeMetricFamily(
+        "hyps_share_service_seconds", "Median seconds of a worker for an input.", labels=["share", "worker"]
+    )
+    for share in status.shares:
+        for worker, seconds in share.service_s.items():
+            service.add_metric([str(share.number), worker], seconds)
+    yield service
+    link = GaugeMetricFamily("hyps_worker_link_seconds", "Median seconds that results travel.", labels=["worker"])
+    for line in status.workers:
+        if line.link_s is not None:
+            link.add_metric([line.name], line.link_s)
+    yield link
+    if rebalancing := status.rebalancing:
+        present, best = rebalancing.present_per_s, rebalancing.best_per_s
+        yield GaugeMetricFamily("hyps_present_jobs_per_second", "A full stream's rate by measured speeds.", present)
+        yield GaugeMetricFamily("hyps_best_jobs_per_second", "That of the best placement.", best)
+        yield GaugeMetricFamily("hyps_moving", "1 while runs of steps move.", rebalancing.phase is not None)
 
 
 def _energy(energy: EnergyView) -> Iterator[Metric]:

@@ -167,6 +167,10 @@ class WorkerView(Schema):
     set_aside: bool = Field(description="Whether it is not used because its answers were wrong or it cannot load.")
     drained: bool = Field(description="Whether the operator keeps sub-bundles away from it.")
     problem: str | None = Field(description="What is wrong with it, in one line.")
+    queues: list[int] = Field(
+        description="How often, in the last minute, 0, 1, ... 9, or 10 and more inputs waited for it or were at it."
+    )
+    link_s: float | None = Field(description="The median seconds that its results travel; null if not known.")
 
 
 class ShareView(Schema):
@@ -179,6 +183,30 @@ class ShareView(Schema):
     last: str = Field(description="The name of its last partition.")
     homes: dict[str, str] = Field(description="The state of its copy on each worker, by the worker's name.")
     waiting: int = Field(description="The number of jobs that wait for it.")
+    dealt: bool = Field(description="Whether its workers share its inputs, each input going to one of them.")
+    service_s: dict[str, float] = Field(description="The median seconds that each worker took for an input.")
+
+
+class MoveView(Schema):
+    """A change of the runs of steps under load."""
+
+    ago_s: float = Field(description="Seconds since it was decided.")
+    reason: str = Field(description="The figures that it was decided by.")
+    before_per_s: float = Field(description="Jobs answered per second before it.")
+    predicted_per_s: float = Field(description="The throughput of a full stream that was predicted.")
+    after_per_s: float | None = Field(description="Jobs answered per second after it; null until that is measured.")
+
+
+class RebalancingView(Schema):
+    """Whether other runs of steps would be faster, by measured speeds."""
+
+    mode: str = Field(description="`on`, `advise` or `off`.")
+    reason: str = Field(description="Why steps stay or move.")
+    present_per_s: float = Field(description="The present throughput of a full stream; 0 until all steps are measured.")
+    best_per_s: float = Field(description="The best throughput of a full stream; 0 until all steps are measured.")
+    bottleneck: str = Field(description="The name of the busiest worker, or empty.")
+    phase: str | None = Field(description="The phase of the move under way: `loading`, `draining` or `settling`.")
+    moves: list[MoveView] = Field(description="The last moves.")
 
 
 class BoardPowerView(Schema):
@@ -220,6 +248,7 @@ class StatusView(Schema):
     answered_per_s: float = Field(description="Jobs answered per second, over the last ten seconds.")
     workers: list[WorkerView] = Field(description="The workers, those lost in the last ten minutes included.")
     shares: list[ShareView] = Field(description="The sub-bundles, in the order of their steps.")
+    rebalancing: RebalancingView | None = Field(default=None, description="The rebalancing; null while nothing is served.")
     energy: EnergyView | None = Field(default=None, description="The boards' energy; null where no board's is known.")
 
 

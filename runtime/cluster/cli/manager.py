@@ -103,6 +103,24 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="place each partition on N workers; the majority of the answers wins",
     )
+    serve.add_argument(
+        "--placement",
+        choices=("pipeline", "best"),
+        default="best",
+        help="give each step to one worker, or (default) also deal inputs out to several where that is faster",
+    )
+    serve.add_argument(
+        "--objective",
+        choices=("throughput", "latency"),
+        default="throughput",
+        help="place for streams of inputs (default), or for the time of one input",
+    )
+    serve.add_argument(
+        "--rebalance",
+        choices=("off", "advise", "on"),
+        default="on",
+        help="move steps under load when measured speeds say so (default: on), only say so (advise), or never",
+    )
     serve.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     serve.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")
     serve.add_argument("--listen", metavar="ADDRESS", help="serve the partitions' files at this address of this machine")
@@ -195,6 +213,9 @@ def _serve(options: argparse.Namespace) -> None:
         safe=frozenset(map(checked_name, options.safe.split(","))) if options.safe else None,
         lease_s=options.lease,
         compress=options.compress,
+        placement=options.placement,
+        objective=options.objective,
+        rebalance=options.rebalance,
         profiles=options.profiles or (journal.absolute().parent if journal else Path.cwd()) / DATABASE_NAME,
         own_board=own,
     )

@@ -7,11 +7,12 @@ import queue
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
 from hyps.runtime.cluster.manager.energy import EnergyLine
+from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import EXPIRY_S, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
@@ -22,6 +23,7 @@ from hyps.runtime.terminal.console import height, json_text, plain, prose, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 
+_BARS = " ▁▂▃▄▅▆▇█"
 _NO_MANAGER = "no manager's status reaches this user at this hub: start 'hyps-manager DIR --hub URL', or join as a viewer"
 
 
@@ -97,6 +99,9 @@ def table_lines(status: Status) -> Iterator[str]:
     yield ""
     columns = (Column("sub-bundle", numeric=True), Column("steps"), Column("on"), Column("waiting", numeric=True))
     yield from table(columns, map(_sub_bundle, status.sub_bundles))
+    if status.rebalancing and status.rebalancing.mode != "off":
+        yield ""
+        yield from _rebalancing(status.rebalancing)
     if status.energy:
         yield ""
         yield from _energy(status.energy)
@@ -111,7 +116,7 @@ def _workers(status: Status) -> Iterator[str]:
         yield "no worker has joined: start hyps-worker on a board"
         return
     numbers = (Column("memory", numeric=True), Column("speed", numeric=True))
-    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column(""))
+    more = (Column("sent", numeric=True), Column("computed", numeric=True), Column("queue, 0 to 10"), Column(""))
     yield from table((Column("worker"), *numbers, Column("holds"), *more), map(_worker, status.workers))
 
 
@@ -140,10 +145,32 @@ def _worker(each: WorkerLine) -> list[str]:
     notes = [f"a group of {each.group}"] if each.group else []
     notes += [f"set aside: {each.problem}" if each.set_aside else each.problem] if each.problem else []
     speed, computed = f"{each.macs_per_s / 1e9:.1f} GMAC/s", f"{each.computed_per_s:.1f}/s"
-    return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, "; ".join(notes)]
+    queue = _histogram(each.queues)
+    return [each.name, megabytes(each.memory_bytes), speed, holds, str(each.leases), computed, queue, "; ".join(notes)]
+
+
+def _histogram(counts: Sequence[int]) -> str:
+    """Return how often a queue had 0, 1, ... 9, or 10 and more inputs, as a bar for each; a space for never."""
+    most = max(counts, default=0)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts) if most else "-"
+
+
+def _rebalancing(line: RebalancingLine) -> Iterator[str]:
+    """Yield what becomes of the runs of steps, and what the last moves brought."""
+    figures = (
+        f"{line.present_per_s:.2f} a second now, {line.best_per_s:.2f} at best" if line.best_per_s else "not measured yet"
+    )
+    busiest = f", {plain(line.bottleneck)} is the busiest" if line.bottleneck else ""
+    phase = f"; steps move: {plain(line.phase)}" if line.phase else ""
+    yield f"rebalance {plain(line.mode)}: by measured speeds {figures}{busiest}; {plain(line.reason)}{phase}"
+    for move in line.moves:
+        after = "not measured yet" if move.after_per_s is None else f"{move.after_per_s:.2f}"
+        yield f"  moved {move.ago_s:.0f} s ago: {move.before_per_s:.2f} answers a second before, {after} after"
 
 
 def _sub_bundle(sub_bundle: SubBundleLine) -> list[str]:
     steps = sub_bundle.first if sub_bundle.first == sub_bundle.last else f"{sub_bundle.first} to {sub_bundle.last}"
-    homes = ", ".join(f"{home} {state}" for home, state in sub_bundle.homes.items()) or "nobody"
+    seconds = {home: f" {each:.3f} s" for home, each in sub_bundle.service_s.items()}
+    homes = ", ".join(f"{home} {state}{seconds.get(home, '')}" for home, state in sub_bundle.homes.items()) or "nobody"
+    homes += " (inputs are dealt out)" if sub_bundle.dealt else ""
     return [str(sub_bundle.number), steps, homes, str(sub_bundle.waiting)]

@@ -20,7 +20,7 @@ class Health:
     def ready(self) -> bool:
         """Whether the hub is there and each sub-bundle is loaded by a worker."""
         scheduler = self._deployment.scheduler
-        return self._link.connected and scheduler is not None and scheduler.replicas.ready
+        return self._link.connected and scheduler is not None and scheduler.ready
 
     @property
     def loading(self) -> bool:

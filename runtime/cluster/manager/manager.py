@@ -23,6 +23,7 @@ from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.profile_keeper import ProfileKeeper
+from hyps.runtime.cluster.manager.rebalancer import Rebalancer
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.status import Status, StatusPublisher
@@ -72,9 +73,20 @@ class Manager:
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
         self._statistics = Statistics(options.own_board)
-        self._workers = WorkerRegistry(bundle, self.manifest, listen, options, self._statistics.speeds)
+        self._workers = WorkerRegistry(
+            bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
+        )
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, options, say)
+        self._rebalancer = Rebalancer(
+            self.manifest,
+            self.deployment,
+            self._workers,
+            self._statistics.monitor,
+            self._statistics.answered,
+            options,
+            say,
+        )
         self._watch_workers = WorkerWatch(self._workers, self.deployment, self._statistics.speeds, say)
         self._submissions = Submissions(self.manifest, bundle_sha256, journal, self._publish, compress=compress)
         self._results = ResultCollector(
@@ -141,7 +153,7 @@ class Manager:
 
     def status(self) -> Status:
         """Return the status now. Not thread-safe: `ask` for it."""
-        return self._status.status(self._scheduler)
+        return self._status.status(self._scheduler, self._rebalancer.line())
 
     def spans(self, job: str) -> list[Span]:
         """Return the times of a job's sub-bundles. Not thread-safe: `ask` for them."""
@@ -162,6 +174,9 @@ class Manager:
                 continue
             self._statistics.trace.sent(lease.key, lease.worker)
             self._watch_workers.sent(lease)
+            number, graph = lease.key.sub_bundle, scheduler.graph
+            result_bytes = graph.moved_bytes[number] - graph.input_bytes[number]
+            self._statistics.monitor.sent(lease.key, lease.worker, graph.runs[number], result_bytes, time.monotonic())
             try:
                 self._sender.send(lease, job, scheduler.graph.inputs[lease.key.sub_bundle])
             except DamagedTensor as fault:
@@ -212,6 +227,7 @@ class Manager:
             if name in self._workers.online:
                 self._statistics.energy.pulse(name, message)
         elif isinstance(message, Timed):
+            self._statistics.monitor.timed(name, message, time.monotonic())
             self._on_times(name, message)
         elif isinstance(message, Profiled):
             self._profiles.profiled(name, self._workers.online.get(name), message)
@@ -253,7 +269,7 @@ class Manager:
     def _on_tensor(self, sender: User, received: ReceivedTensor) -> None:
         if received.key.sub_bundle >= 0:
             self._results.arrived(sender.name, received)
-        elif (new := self._submissions.arrived(received)) and self._scheduler:
+        elif self._scheduler and (new := self._submissions.arrived(received, self._scheduler.generation)):
             self._scheduler.add(new.job, new.client, new.digests)
             self._statistics.trace.accepted(new.job)
 
@@ -264,7 +280,7 @@ class Manager:
         if sender.role is not Role.WORKER or self._scheduler is None:
             raise Rejection("never asked for")
         self._scheduler.check(sender.name, key)
-        if tensor not in self._scheduler.graph.outputs[key.sub_bundle]:
+        if tensor not in self._scheduler.graph.outputs.get(key.sub_bundle, ()):
             raise Rejection("unknown tensor")
         return self.manifest.tensors[tensor]
 
@@ -287,8 +303,9 @@ class Manager:
         for job in self._submissions.expire():
             self._inputs.forget(job)
         self.deployment.ensure()
+        self._rebalancer.tick()
+        self._status.publish(self._connection, self._scheduler, self._rebalancer.line())
         self._profiles.write(time.monotonic())
-        self._status.publish(self._connection, self._scheduler)
 
 
 def _largest_step_bytes(manifest: Manifest) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
+    from hyps.runtime.cluster.placement.sharing import PlacementObjective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,10 @@ class ClusterOptions:
 
     Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
-    With ``compress``, tensors travel compressed. What workers measure is kept in the database ``profiles``, if there is one.
+    With ``compress``, tensors travel compressed. ``placement``: "pipeline" has one worker for each step; "best" has
+    data-parallel replicas, too, where a stream is faster with them. ``objective`` is what the placement is best for.
+    ``rebalance``: whether runs of steps move when measured speeds say that others are better, or the manager only says so.
+    What workers measure is kept in the database ``profiles``, if there is one.
     ``own_board`` follows the energy of the manager's own board.
     """
 
@@ -49,6 +53,9 @@ class ClusterOptions:
     safe: frozenset[str] | None = None
     lease_s: float = 120.0
     compress: bool = False
+    placement: Literal["pipeline", "best"] = "pipeline"
+    objective: PlacementObjective = "throughput"
+    rebalance: Literal["off", "advise", "on"] = "off"
     profiles: Path | None = None
     own_board: OwnBoard | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from hyps.runtime.cluster.manager.deployment import Deployment
@@ -105,6 +106,7 @@ class ResultCollector:
         self._journal.complete(key.job, key.sub_bundle, released)
         self._statistics.computed[worker].count()
         self._statistics.trace.done(key)
+        self._statistics.monitor.done(key, time.monotonic())
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
             self._statistics.answered.count()

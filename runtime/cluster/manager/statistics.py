@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict, deque
 
 from hyps.runtime.cluster.manager.energy import ClusterEnergy, OwnBoard
+from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.scheduling.trace import Trace
 
@@ -39,8 +40,8 @@ class Statistics:
     """The counters of one manager since its start. Not thread-safe: use it on the manager's thread.
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
-    accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed, ``energy`` what
-    the boards take, the manager's ``own`` one included.
+    accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed, ``monitor`` what
+    workers do under load, ``energy`` what the boards take, the manager's ``own`` one included.
     """
 
     def __init__(self, own: OwnBoard | None = None) -> None:
@@ -50,3 +51,4 @@ class Statistics:
         self.rejected: Counter[str] = Counter()
         self.trace = Trace()
         self.speeds = MeasuredSpeeds()
+        self.monitor = Monitor()

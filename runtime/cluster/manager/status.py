@@ -15,6 +15,7 @@ from hyps.runtime.bundle.manifest import Count, Manifest
 from hyps.runtime.cluster.broker.link import Link
 from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.options import Timeouts
+from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol.messages import Message, Text, encode_message
@@ -32,7 +33,9 @@ class WorkerLine(Message, frozen=True, kw_only=True):
 
     ``leases``: inputs that were sent to it and that it has not answered; ``computed_per_s``: sub-bundles a second;
     ``seen_s``: seconds since its last message; ``queue``: messages that it has not handled; ``group``: the number of workers
-    in a group, 0 for one that computes itself. A ``drained`` worker gets no sub-bundles.
+    in a group, 0 for one that computes itself. A ``drained`` worker gets no sub-bundles. ``queues`` counts how often, in the
+    last minute, 0, 1, ... 9, or 10 and more inputs were at it or waited for it. ``link_s``: the median seconds from a result
+    until the manager had it; None if it is not known.
     """
 
     name: Text
@@ -49,10 +52,15 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     group: Count = 0
     set_aside: bool = False
     problem: Text | None = None
+    queues: tuple[Count, ...] = ()
+    link_s: float | None = None
 
 
 class SubBundleLine(Message, frozen=True, kw_only=True):
-    """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it."""
+    """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it.
+
+    The homes of a ``dealt`` one share its inputs. ``service_s``: the median seconds that each home took for an input.
+    """
 
     number: Count
     first: Text
@@ -61,6 +69,8 @@ class SubBundleLine(Message, frozen=True, kw_only=True):
     stop: Count = 0
     homes: dict[str, str]
     waiting: Count
+    dealt: bool = False
+    service_s: dict[str, float] = field(default_factory=dict)
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -76,6 +86,7 @@ class Status(Message, frozen=True, kw_only=True):
     workers: tuple[WorkerLine, ...] = ()
     sub_bundles: tuple[SubBundleLine, ...] = ()
     rejected: dict[str, int] = field(default_factory=dict)
+    rebalancing: RebalancingLine | None = None
     energy: EnergyLine | None = None
 
 
@@ -88,13 +99,15 @@ class StatusPublisher:
         self._expiry_s = expiry_s
         self._published_at = 0.0
 
-    def publish(self, connection: Link, scheduler: Scheduler | None) -> None:
+    def publish(self, connection: Link, scheduler: Scheduler | None, rebalancing: RebalancingLine) -> None:
         """Publish the status if a second has passed and the hub is there."""
         if time.monotonic() > self._published_at + _EVERY_S and connection.connected:
             self._published_at = time.monotonic()
-            connection.publish(STATUS, encode_message(self.status(scheduler)), retain=True, expiry_s=self._expiry_s)
+            connection.publish(
+                STATUS, encode_message(self.status(scheduler, rebalancing)), retain=True, expiry_s=self._expiry_s
+            )
 
-    def status(self, scheduler: Scheduler | None) -> Status:
+    def status(self, scheduler: Scheduler | None, rebalancing: RebalancingLine) -> Status:
         """Return the status now."""
         return Status(
             model=self._model,
@@ -104,6 +117,7 @@ class StatusPublisher:
             workers=tuple(self._worker_lines(scheduler)),
             sub_bundles=tuple(self._sub_bundle_lines(scheduler)) if scheduler else (),
             rejected=dict(self._statistics.rejected),
+            rebalancing=rebalancing,
             energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
         )
 
@@ -126,11 +140,17 @@ class StatusPublisher:
                 group=state.group,
                 set_aside=(reason := self._workers.set_aside_because(name)) is not None,
                 problem=reason or state.problem,
+                queues=self._statistics.monitor.queue(name),
+                link_s=_rounded(self._statistics.monitor.link_s(name)),
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
         replicas = scheduler.replicas
-        for number, run in enumerate(scheduler.graph.runs):
+        live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
+        shown = {number for generation in live for number in scheduler.generations[generation]}
+        for number, run in sorted(scheduler.graph.runs.items(), key=lambda each: (each[1].start, each[0])):
+            if number not in shown and not replicas.homes[number]:
+                continue  # it comes with a move
             yield SubBundleLine(
                 number=number,
                 first=self._steps[run.start],
@@ -139,4 +159,14 @@ class StatusPublisher:
                 stop=run.stop,
                 homes={home: str(replicas.state(number, home)) for home in replicas.homes[number]},
                 waiting=scheduler.waiting(number),
+                dealt=number in replicas.dealt and len(replicas.homes[number]) > 1,
+                service_s={
+                    home: round(seconds, 6)
+                    for home in replicas.homes[number]
+                    if (seconds := self._statistics.monitor.service_s(home, run)) is not None
+                },
             )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

@@ -141,15 +141,15 @@ class Submissions:
         sending.heard = time.monotonic()
         return self._manifest.tensors[tensor]
 
-    def arrived(self, received: ReceivedTensor) -> NewJob | None:
-        """Take an input; return its job when all inputs are there and written down."""
+    def arrived(self, received: ReceivedTensor, generation: int) -> NewJob | None:
+        """Take an input; return its job, of this generation, when all inputs are there and written down."""
         job = received.key.job
         sending = self._sending[job]
         sending.tensors[received.tensor] = received.data
         if sending.tensors.keys() < set(self._manifest.inputs):
             return None
         del self._sending[job]
-        digests = self._journal.accept(job, sending.client, sending.tensors)
+        digests = self._journal.accept(job, sending.client, sending.tensors, generation)
         self._reply(sending.client, Accepted(job=job))
         return NewJob(job=job, client=sending.client, digests=digests)
 

@@ -54,6 +54,7 @@ class WorkerWatch:
         if scheduler := self._deployment.scheduler:
             if change.reconnected:
                 scheduler.release(name)
+            scheduler.missing(name, (*state.loading, *state.loaded))
             scheduler.replicas.loading(name, change.loading)
             scheduler.replicas.loaded(name, change.loaded)
 
@@ -97,5 +98,5 @@ class WorkerWatch:
         kind = "sub-bundle" if len(numbers) == 1 else "sub-bundles"
         self._say(f"{name} is gone" + (f": {kind} {', '.join(map(str, numbers))} must move" if numbers else ""))
         self._deployment.workers_changed()
-        if scheduler and scheduler.jobs:
+        if scheduler and (scheduler.jobs or self._deployment.move_phase):
             self._deployment.mend()

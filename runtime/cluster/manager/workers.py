@@ -7,12 +7,13 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.obedience import Obedience
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
@@ -67,6 +68,7 @@ class WorkerRegistry:
         listen: str | None,
         options: ClusterOptions,
         speeds: MeasuredSpeeds,
+        monitor: Monitor,
     ) -> None:
         self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, options.compress
         self._timeouts = options.timeouts
@@ -79,7 +81,7 @@ class WorkerRegistry:
         self._troubles: dict[str, _LoadTrouble] = {}
         self._obedience = Obedience(options.timeouts, options.lease_s)
         self._unanswered: Counter[str] = Counter()
-        self._speeds = speeds
+        self._speeds, self._monitor = speeds, monitor
         self._problems = Tally()
         self._epoch = secrets.randbelow(1 << 48)  # no worker holds orders of this number from an earlier manager
         self._connection: Link | None = None
@@ -195,6 +197,7 @@ class WorkerRegistry:
         self._obedience.forget(name)
         self._unanswered.pop(name, None)
         self._speeds.forget(name)
+        self._monitor.forget(name)
 
     def set_aside(self, name: str, reason: str) -> None:
         """Give a worker nothing more until it is started again, and if that helped nothing, for longer. Say so."""
@@ -234,8 +237,18 @@ class WorkerRegistry:
         threads = f"{state.threads} thread{'' if state.threads == 1 else 's'}"
         return f"{group}{state.memory_bytes / 1e6:.0f} MB, {threads}, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
-    def order(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> dict[str, dict[int, Manifest]]:
-        """Order every worker to hold what ``placement`` gives it.
+    def has_obeyed(self, name: str) -> bool:
+        """Return whether a worker holds what it was ordered to, or is not there or has no orders."""
+        state, orders = self.online.get(name), self._orders.get(name)
+        if state is None or orders is None:
+            return True
+        ordered = {order.number for order in orders.sub_bundles}
+        return state.epoch == orders.epoch and not state.loading and ordered <= {*state.loaded}
+
+    def order(
+        self, placement: Placement, workers: Sequence[WorkerCapacity], only: Collection[str] | None = None
+    ) -> dict[str, dict[int, Manifest]]:
+        """Order every worker, or those in ``only``, to hold what ``placement`` gives it.
 
         Return the sub-bundles by worker and number. Raises `BudgetError` if they do not fit.
         """
@@ -244,6 +257,8 @@ class WorkerRegistry:
         self._epoch += 1
         now = time.monotonic()
         for worker in workers:
+            if only is not None and worker.name not in only:
+                continue
             busy = worker.name in self._orders and bool(self._orders[worker.name].sub_bundles)
             documents = {number: encode_manifest(part) for number, part in assigned[worker.name].items()}
             hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
@@ -266,7 +281,8 @@ class WorkerRegistry:
                 self._obedience.ordered(worker.name, self._epoch, nbytes, busy=busy, now=now)
             else:
                 self._obedience.forget(worker.name)
-        self.order_again()
+        for name in [None] if only is None else only:
+            self.order_again(name)
         return assigned
 
     def order_again(self, only: str | None = None) -> None:

@@ -12,7 +12,8 @@ def describe_placement(
     manifest: Manifest, placement: Placement, assigned: Mapping[str, Mapping[int, Manifest]]
 ) -> Iterator[str]:
     """Yield a line for the operator for each sub-bundle on each worker."""
-    for number, (run, homes, reason) in enumerate(zip(placement.runs, placement.homes, placement.reasons, strict=True)):
+    rows = zip(placement.numbers, placement.runs, placement.homes, placement.reasons, strict=True)
+    for number, run, homes, reason in rows:
         steps = [manifest.steps[index].name for index in run]
         names = steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         for home in homes:

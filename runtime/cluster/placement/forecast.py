@@ -22,10 +22,17 @@ HOP_S = 0.5e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """The expected seconds of one inference, and inferences a second."""
+    """The expected seconds of one inference, and inferences a second.
+
+    ``computed_per_s`` is the throughput without the link's bound: that of the ``busiest`` worker. ``runs_s`` are the seconds
+    between two inputs of each run, with all of its homes.
+    """
 
     latency_s: float
     throughput_per_s: float
+    computed_per_s: float
+    busiest: str
+    runs_s: tuple[float, ...]
 
 
 def forecast(
@@ -33,6 +40,7 @@ def forecast(
     placement: Placement,
     assigned: Mapping[str, Mapping[int, Manifest]],
     workers: Iterable[WorkerCapacity],
+    link_bytes_per_s: float = LINK_BYTES_PER_S,
 ) -> Forecast:
     """Return the forecast of a placement; ``assigned`` are its sub-bundles as `placement.assign` returns them."""
     capacities = {worker.name: worker for worker in workers}
@@ -40,25 +48,37 @@ def forecast(
     free_s = dict.fromkeys(capacities, 0.0)
     busy_s = dict.fromkeys(capacities, 0.0)
     crossing_bytes = 0
-    for number, (run, homes) in enumerate(zip(placement.runs, placement.homes, strict=True)):
+    runs_s: list[float] = []
+
+    def transfer_s(nbytes: int) -> float:
+        """Return the seconds between a worker and the manager: the hub forwards chunk by chunk while it receives."""
+        return nbytes / link_bytes_per_s + 2 * HOP_S
+
+    for number, run, homes in zip(placement.numbers, placement.runs, placement.homes, strict=True):
         inputs, outputs = boundary(manifest, run)
         input_bytes, output_bytes = (sum(manifest.tensors[name].nbytes for name in names) for names in (inputs, outputs))
-        crossing_bytes += len(homes) * (input_bytes + output_bytes)
-        ready_s = max((available_s[name] for name in inputs), default=0.0) + _transfer_s(input_bytes)
+        is_dealt = run in placement.dealt
+        crossing_bytes += (1 if is_dealt else len(homes)) * (input_bytes + output_bytes)
+        ready_s = max((available_s[name] for name in inputs), default=0.0) + transfer_s(input_bytes)
+        seconds = {home: _compute_s(assigned[home][number], capacities[home]) for home in homes}
+        shared_s = 1 / sum(1 / each for each in seconds.values())
         ends_s = []
         for home in homes:
-            seconds = _compute_s(assigned[home][number], capacities[home])
-            free_s[home] = max(free_s[home], ready_s) + seconds
-            busy_s[home] += seconds
-            ends_s.append(free_s[home])
-        available_s.update(dict.fromkeys(outputs, min(ends_s) + _transfer_s(output_bytes)))
+            ends_s.append(max(free_s[home], ready_s) + seconds[home])
+            busy_s[home] += shared_s if is_dealt else seconds[home]
+        for home in [min(seconds, key=seconds.__getitem__)] if is_dealt else homes:
+            free_s[home] = max(free_s[home], ready_s) + seconds[home]
+        runs_s.append(shared_s if is_dealt else min(seconds.values()))
+        available_s.update(dict.fromkeys(outputs, min(ends_s) + transfer_s(output_bytes)))
     latency_s = max(available_s[output.name] for output in manifest.outputs)
-    return Forecast(latency_s=latency_s, throughput_per_s=1 / max(*busy_s.values(), crossing_bytes / LINK_BYTES_PER_S))
-
-
-def _transfer_s(nbytes: int) -> float:
-    """Return the seconds between a worker and the manager: the hub forwards chunk by chunk while it receives."""
-    return nbytes / LINK_BYTES_PER_S + 2 * HOP_S
+    busiest = max(busy_s, key=busy_s.__getitem__)
+    return Forecast(
+        latency_s=latency_s,
+        throughput_per_s=1 / max(busy_s[busiest], crossing_bytes / link_bytes_per_s),
+        computed_per_s=1 / busy_s[busiest],
+        busiest=busiest,
+        runs_s=tuple(runs_s),
+    )
 
 
 def streamed_bytes(part: Manifest) -> int:

@@ -9,7 +9,7 @@ inputs (section 3.3.4.2).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
@@ -27,11 +27,22 @@ from hyps.runtime.errors import BudgetError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Runs of steps in schedule order, each with the workers that hold it and the reason."""
+    """Runs of steps in schedule order, each with the workers that hold it and the reason.
+
+    The homes of a run in ``dealt`` share its inputs: each input goes to one of them (data parallelism). Otherwise each home
+    computes every input. ``numbers`` are the numbers of the runs' sub-bundles, 0 and up if empty. While runs change under
+    way, the runs of two placements are held together (`hyps.runtime.cluster.manager.generations`); they may overlap then.
+    """
 
     runs: tuple[range, ...]
     homes: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
+    dealt: frozenset[range] = frozenset()
+    numbers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            object.__setattr__(self, "numbers", tuple(range(len(self.runs))))
 
 
 def place(manifest: Manifest, workers: Sequence[WorkerCapacity], copies: int = 1) -> Placement:
@@ -54,8 +65,8 @@ def assign(manifest: Manifest, placement: Placement, workers: Iterable[WorkerCap
     """Return each worker's sub-bundles by their numbers. Raises `BudgetError` if a worker's do not fit together."""
     assigned: dict[str, dict[int, Manifest]] = {}
     for worker in workers:
-        numbers = [number for number, homes in enumerate(placement.homes) if worker.name in homes]
-        runs = [placement.runs[number] for number in numbers]
+        held = [place for place, homes in enumerate(placement.homes) if worker.name in homes]
+        numbers, runs = [placement.numbers[place] for place in held], [placement.runs[place] for place in held]
         parts = sub_bundles(manifest, runs, worker.memory_bytes - CLUSTER_BYTES) if runs else ()
         assigned[worker.name] = dict(zip(numbers, parts, strict=True))
     return assigned
@@ -92,7 +103,7 @@ def repair_placement(
         if not homes[number]:
             others = "other worker" if all(worker.safe for worker in workers) else "other worker that may see what they read"
             raise BudgetError(f"the steps of {gone}, which {verb} gone, fit no {others}; start another")
-    return Placement(runs=placement.runs, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
+    return replace(placement, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
 
 
 def runnable_steps(manifest: Manifest, worker: WorkerCapacity) -> set[int]:

@@ -6,34 +6,58 @@ operator run side by side and partitions in sequence (Kaboubi, section 3.3.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary
 
 
 class SubBundleGraph:
-    """The sub-bundles of a bundle, with the tensors that each reads and makes.
+    """The sub-bundles of a bundle by number, with the tensors that each reads and makes.
 
-    ``runs`` are their steps: consecutive ranges that cover the schedule in order.
+    ``runs`` are their steps: consecutive ranges that cover the schedule in order. They are the first *generation*. Others
+    that `add` adds cover the schedule, too, and may share runs with those before: a run has one number, whatever
+    generations it is in. ``moved_bytes`` are the bytes that a lease of each sub-bundle moves.
     """
 
-    def __init__(self, manifest: Manifest, runs: Sequence[range]) -> None:
-        assert [index for run in runs for index in run] == [*range(len(manifest.steps))]
-        self.inputs, self.outputs = zip(*(boundary(manifest, run) for run in runs), strict=True)
-        self.input_bytes = tuple(sum(manifest.tensors[name].nbytes for name in names) for names in self.inputs)
-        output_bytes = (sum(manifest.tensors[name].nbytes for name in names) for names in self.outputs)
-        #: The bytes that a lease of each sub-bundle moves.
-        self.moved_bytes = tuple(map(sum, zip(self.input_bytes, output_bytes, strict=True)))
+    def __init__(self, manifest: Manifest, runs: Sequence[range], numbers: Sequence[int] | None = None) -> None:
+        self._manifest = manifest
+        self.runs: dict[int, range] = {}
+        self.inputs: dict[int, tuple[str, ...]] = {}
+        self.outputs: dict[int, tuple[str, ...]] = {}
+        self.input_bytes: dict[int, int] = {}
+        self.moved_bytes: dict[int, int] = {}
         self.results = tuple(output.name for output in manifest.outputs)
-        self.runs = tuple(runs)
+        self.first = self.add(dict(zip(range(len(runs)) if numbers is None else numbers, runs, strict=True)))
+
+    def add(self, runs: Mapping[int, range]) -> tuple[int, ...]:
+        """Add the runs of a generation by number, in schedule order; return the numbers."""
+        assert [index for run in runs.values() for index in run] == [*range(len(self._manifest.steps))]
+        for number, run in runs.items():
+            self.runs[number] = run
+            self.inputs[number], self.outputs[number] = boundary(self._manifest, run)
+            sizes = [
+                sum(self._manifest.tensors[name].nbytes for name in names)
+                for names in (self.inputs[number], self.outputs[number])
+            ]
+            self.input_bytes[number], self.moved_bytes[number] = sizes[0], sum(sizes)
+        return tuple(runs)
+
+    def drop(self, number: int) -> None:
+        """Forget a sub-bundle that is in no generation any more."""
+        for facts in (self.runs, self.inputs, self.outputs, self.input_bytes, self.moved_bytes):
+            del facts[number]
 
 
 class DataFlow:
-    """The progress of one inference: the names of the tensors that are there, and the sub-bundles that are done."""
+    """The progress of one inference: the names of the tensors that are there, and the sub-bundles that are done.
 
-    def __init__(self, graph: SubBundleGraph, there: Iterable[str]) -> None:
+    ``numbers`` are the sub-bundles of the inference's generation, in schedule order; the first generation's by default.
+    """
+
+    def __init__(self, graph: SubBundleGraph, there: Iterable[str], numbers: tuple[int, ...] | None = None) -> None:
         self._graph = graph
+        self.numbers = graph.first if numbers is None else numbers
         self.there = set(there)
         self.done: set[int] = set()
 
@@ -47,8 +71,8 @@ class DataFlow:
         available = self.there.union(arriving)
         return tuple(
             number
-            for number, inputs in enumerate(self._graph.inputs)
-            if number not in self.done and available.issuperset(inputs) and not self._is_useless(number)
+            for number in self.numbers
+            if number not in self.done and available.issuperset(self._graph.inputs[number]) and not self._is_useless(number)
         )
 
     def complete(self, sub_bundle: int) -> tuple[str, ...]:
@@ -56,9 +80,9 @@ class DataFlow:
         self.done.add(sub_bundle)
         self.there.update(self._graph.outputs[sub_bundle])
         needed = set(self._graph.results)
-        for number, inputs in enumerate(self._graph.inputs):
+        for number in self.numbers:
             if number not in self.done:
-                needed.update(inputs)
+                needed.update(self._graph.inputs[number])
         released = tuple(sorted(self.there - needed))
         self.there.difference_update(released)
         return released

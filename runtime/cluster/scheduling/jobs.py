@@ -13,7 +13,7 @@ from hyps.runtime.cluster.scheduling.flow import DataFlow
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """An accepted inference.
+    """An accepted inference, to be computed by the sub-bundles of one ``generation``.
 
     ``tensors`` are the digests of the tensors that are there. ``arriving`` names outputs that have begun to arrive, each
     with the lease that it comes from. By sub-bundle, ``attempts`` counts leases, ``failures`` those that failed, and
@@ -25,6 +25,7 @@ class Job:
     number: int
     flow: DataFlow
     tensors: dict[str, bytes]
+    generation: int = 0
     arriving: dict[str, Key] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)
@@ -34,8 +35,8 @@ class Job:
 class Backlog:
     """A queue for each sub-bundle: the jobs, oldest first, that have or are getting its inputs, and lack its outputs."""
 
-    def __init__(self, sub_bundles: int) -> None:
-        self._queues: list[list[Job]] = [[] for _ in range(sub_bundles)]
+    def __init__(self) -> None:
+        self._queues: defaultdict[int, list[Job]] = defaultdict(list)
 
     def of(self, sub_bundle: int) -> Iterator[Job]:
         """Iterate over the jobs that wait for a sub-bundle."""
@@ -53,8 +54,13 @@ class Backlog:
         """Take a job out of all queues."""
         self._place(job, ())
 
+    def drop(self, sub_bundle: int) -> None:
+        """Forget a sub-bundle's queue, which is empty."""
+        assert not self._queues.pop(sub_bundle, None)
+
     def _place(self, job: Job, ready: tuple[int, ...]) -> None:
-        for number, queue in enumerate(self._queues):
+        for number in job.flow.numbers:
+            queue = self._queues[number]
             at = bisect.bisect_left(queue, job.number, key=lambda each: each.number)
             is_waiting = queue[at : at + 1] == [job]
             if is_waiting and number not in ready:

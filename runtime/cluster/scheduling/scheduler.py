@@ -7,12 +7,18 @@ there when it finishes one, and no more, so that inputs do not pile up in the hu
 goes first, so that many jobs form a pipeline. A worker that rereads weights at every change of sub-bundle computes one
 sub-bundle for several jobs before it changes (Kaboubi, section 3.3.1.3, Algorithm 3).
 
+Each job belongs to one *generation* of the placement, whose sub-bundles compute it to its end. New jobs belong to the
+newest. So the runs of steps can change while jobs are under way: two generations live side by side until the older has no
+jobs left. The homes of a *dealt* sub-bundle share its inputs (data parallelism): each job is leased to one of them, to the
+one with the fewest leases first, and to another only if that lease ends without a result.
+
 A sub-bundle is leased as soon as its inputs begin to arrive, and they are forwarded as they come. If the lease that makes
 them fails, so does the lease that they feed.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -43,17 +49,24 @@ class Scheduler:
     With several ``votes``, a result is accepted even if its sub-bundle is done: it is compared with the winner.
     """
 
-    def __init__(self, graph: SubBundleGraph, *, lease_s: float, first_attempt: int = 0, votes: int = 1) -> None:
+    def __init__(
+        self, graph: SubBundleGraph, *, lease_s: float, first_attempt: int = 0, votes: int = 1, generation: int = 0
+    ) -> None:
         self.graph = graph
         self.jobs: dict[str, Job] = {}
-        self.replicas = Replicas(len(graph.runs))
+        self.replicas = Replicas(graph.first)
+        #: The sub-bundles of each generation, in schedule order, and the generation of new jobs.
+        self.generations: dict[int, tuple[int, ...]] = {generation: graph.first}
+        self.generation = generation
+        #: The workers' speeds: of those with equally many leases, the fastest gets the next.
+        self.speeds: Mapping[str, float] = {}
         #: Workers that read weights again when they change to another sub-bundle.
         self.streaming: frozenset[str] = frozenset()
         #: The most leases at a time of each worker that takes more than LEASE_WINDOW.
         self.windows: Mapping[str, int] = {}
         self._lease_s, self._first_attempt, self._votes = lease_s, first_attempt, votes
         self._job_count = 0
-        self._backlog = Backlog(len(graph.runs))
+        self._backlog = Backlog()
         self._leases = LeaseTable()
         self._turns: dict[str, tuple[int, int]] = {}
 
@@ -62,19 +75,73 @@ class Scheduler:
         """The running leases by key."""
         return self._leases.running
 
+    @property
+    def ready(self) -> bool:
+        """Whether each sub-bundle that a job may need is loaded by a worker."""
+        live = {self.generation, *(job.generation for job in self.jobs.values())}
+        return all(self.replicas.are_loaded(self.generations[generation]) for generation in live)
+
     def waiting(self, sub_bundle: int) -> int:
         """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
         return self._backlog.count(sub_bundle)
 
-    def add(self, job: str, client: str, tensors: Mapping[str, bytes], done: Iterable[int] = ()) -> Job:
-        """Add an accepted job, or resume one with the tensors that are there and the sub-bundles that are ``done``."""
-        flow = DataFlow(self.graph, tensors)
+    def add(
+        self,
+        job: str,
+        client: str,
+        tensors: Mapping[str, bytes],
+        done: Iterable[int] = (),
+        generation: int | None = None,
+    ) -> Job:
+        """Add an accepted job, or resume one with the tensors that are there and the sub-bundles that are ``done``.
+
+        It belongs to the newest generation unless another is named.
+        """
+        generation = self.generation if generation is None else generation
+        flow = DataFlow(self.graph, tensors, self.generations[generation])
         flow.done.update(done)
-        flow.done.update(number for number, made in enumerate(self.graph.outputs) if made and flow.there.issuperset(made))
+        flow.done.update(
+            number
+            for number in flow.numbers
+            if self.graph.outputs[number] and flow.there.issuperset(self.graph.outputs[number])
+        )
         self._job_count += 1
-        self.jobs[job] = Job(job=job, client=client, number=self._job_count, flow=flow, tensors=dict(tensors))
+        self.jobs[job] = Job(
+            job=job, client=client, number=self._job_count, flow=flow, tensors=dict(tensors), generation=generation
+        )
         self._backlog.put(self.jobs[job])
         return self.jobs[job]
+
+    def add_generation(self, generation: int, runs: Mapping[int, range]) -> None:
+        """Add a generation: its runs in schedule order by number. No job belongs to it before `activate`."""
+        self.generations[generation] = self.graph.add(runs)
+        for number in runs:
+            self.replicas.homes.setdefault(number, ())
+
+    def activate(self, generation: int) -> None:
+        """Have new jobs belong to this generation."""
+        assert generation in self.generations
+        self.generation = generation
+
+    def is_drained(self, generation: int) -> bool:
+        """Return whether no job belongs to a generation."""
+        return all(job.generation != generation for job in self.jobs.values())
+
+    def drop_generation(self, generation: int) -> tuple[int, ...]:
+        """Forget a generation that has no jobs; return its sub-bundles that are in no other."""
+        assert generation != self.generation
+        assert self.is_drained(generation)
+        gone = self.generations.pop(generation)
+        kept = {number for numbers in self.generations.values() for number in numbers}
+        dropped = tuple(number for number in gone if number not in kept)
+        for number in dropped:
+            for lease in [*self.leases.values()]:
+                if lease.key.sub_bundle == number:
+                    self._end(lease, Event.FAIL)  # its job has ended
+            self.replicas.drop(number)
+            self._backlog.drop(number)
+            self.graph.drop(number)
+        return dropped
 
     def remove(self, job: str) -> None:
         """Remove a job that has ended; a worker that still computes it is busy until it answers."""
@@ -91,10 +158,21 @@ class Scheduler:
         for lease in self._leases.of(worker):
             self._cancel(lease)
 
+    def missing(self, worker: str, held: Iterable[int]) -> None:
+        """Note what a worker holds: what it has loaded, and what it loads again, as inputs wait for that.
+
+        The leases of other sub-bundles end: it has dropped their inputs. It gets no more until it has loaded them.
+        """
+        held = frozenset(held)
+        for lease in self._leases.of(worker):
+            if lease.key in self.leases and lease.key.sub_bundle not in held:
+                self._cancel(lease)
+        self.replicas.missing(worker, held)
+
     def withdraw(self) -> None:
         """End the leases of sub-bundles that have moved to other workers; they are given out again."""
         for lease in [*self.leases.values()]:
-            if lease.key in self.leases and lease.worker not in self.replicas.homes[lease.key.sub_bundle]:
+            if lease.key in self.leases and lease.worker not in self.replicas.homes.get(lease.key.sub_bundle, ()):
                 self._cancel(lease)
 
     def tasks(self, now: float) -> list[Lease]:
@@ -103,17 +181,22 @@ class Scheduler:
         moved = self.graph.moved_bytes
         leased_bytes = sum(moved[lease.key.sub_bundle] for lease in self.leases.values())
         new: list[Lease] = []
-        for worker in sorted({home for homes in self.replicas.homes for home in homes}):
-            if counts[worker] >= (window := self.windows.get(worker, LEASE_WINDOW)):
+        workers = {home for homes in self.replicas.homes.values() for home in homes}
+        fastest = sorted(workers, key=lambda worker: (-self.speeds.get(worker, 0.0), worker))
+        # the worker with the fewest leases first: inputs that are dealt out go to workers that are free
+        turns = [(counts[worker], place, worker) for place, worker in enumerate(fastest)]
+        heapq.heapify(turns)
+        while turns:
+            count, place, worker = heapq.heappop(turns)
+            if count >= self.windows.get(worker, LEASE_WINDOW):
                 continue
             held = [number for number in self.replicas.sub_bundles_of(worker) if self.replicas.can_infer(number, worker)]
-            while counts[worker] < window:
-                held = [number for number in held if not leased_bytes or leased_bytes + moved[number] <= LEASED_BYTES]
-                if (chosen := self._next(worker, held)) is None:
-                    break
-                leased_bytes += moved[chosen[1]]
-                new.append(self._lease(*chosen, worker, now + self._lease_s))
-                counts[worker] += 1
+            held = [number for number in held if not leased_bytes or leased_bytes + moved[number] <= LEASED_BYTES]
+            if (chosen := self._next(worker, held)) is None:
+                continue
+            leased_bytes += moved[chosen[1]]
+            new.append(self._lease(*chosen, worker, now + self._lease_s))
+            heapq.heappush(turns, (count + 1, place, worker))
         return new
 
     def expire(self, now: float) -> list[Lease]:
@@ -143,7 +226,8 @@ class Scheduler:
         if not self._leases.was_issued(key, worker):
             raise Rejection("never asked for")
         job = self.jobs.get(key.job)
-        if self._votes == 1 and (job is None or key.sub_bundle in job.flow.done):
+        is_over = job is None or key.sub_bundle in job.flow.done
+        if (self._votes == 1 and is_over) or key.sub_bundle not in self.graph.runs:
             self.answered(key)
             raise Rejection("done already")
 
@@ -202,13 +286,21 @@ class Scheduler:
         elif last in oldest and taken < MAX_BATCH:
             chosen = last
         else:
-            chosen = min(oldest, key=lambda number: (number - last - 1) % len(self.graph.runs))
+            chosen = min(oldest, key=lambda number: (number - last - 1) % (max(self.graph.runs) + 1))
         self._turns[worker] = (chosen, taken + 1 if chosen == last else 1)
         return oldest[chosen], chosen
 
     def _oldest(self, worker: str, sub_bundle: int) -> Job | None:
-        """Return the oldest job that waits for a sub-bundle and that this worker was not asked to compute."""
-        return next((job for job in self._backlog.of(sub_bundle) if worker not in job.asked[sub_bundle]), None)
+        """Return the oldest job that waits for a sub-bundle and that this worker may be asked to compute.
+
+        It was not asked before, and if inputs are dealt out, no other worker was.
+        """
+        is_dealt = sub_bundle in self.replicas.dealt
+        for job in self._backlog.of(sub_bundle):
+            asked = job.asked[sub_bundle]
+            if not asked if is_dealt else worker not in asked:
+                return job
+        return None
 
     def _lease(self, job: Job, sub_bundle: int, worker: str, deadline: float) -> Lease:
         key = Key(job=job.job, sub_bundle=sub_bundle, attempt=self._first_attempt + job.attempts[sub_bundle])

@@ -20,10 +20,11 @@ from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.errors import OutputError
 
 #: The version of the tables; a journal of another version is refused.
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 create table if not exists jobs (
-    job text primary key, client text not null, state text not null, reason text not null, changed real not null);
+    job text primary key, client text not null, state text not null, reason text not null, changed real not null,
+    generation integer not null);
 create table if not exists tensors (
     job text not null references jobs, name text not null, digest blob not null, primary key (job, name));
 create table if not exists small (digest blob primary key, data blob not null);
@@ -47,7 +48,10 @@ _FORGET_OLD: _Statement = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job in the journal, its tensors' digests, and completed sub-bundles; ``state``: open, done, failed or delivered."""
+    """A job in the journal, its tensors' digests, and completed sub-bundles; ``state``: open, done, failed or delivered.
+
+    ``generation`` is that of the placement whose sub-bundles compute it.
+    """
 
     job: str
     client: str
@@ -55,6 +59,7 @@ class JobRecord:
     reason: str
     tensors: Mapping[str, bytes]
     sub_bundles: frozenset[int]
+    generation: int = 0
 
 
 class DamagedTensor(OutputError):
@@ -107,14 +112,22 @@ class Journal:
 
     def job(self, job: str) -> JobRecord | None:
         """Return a job, or None if the journal does not know it."""
-        rows = self._rows("select client, state, reason from jobs where job = ?", job)
+        rows = self._rows("select client, state, reason, generation from jobs where job = ?", job)
         if not rows:
             return None
         tensors: dict[str, bytes] = dict(self._rows("select name, digest from tensors where job = ?", job))
         completed = self._rows("select sub_bundle from sub_bundles where job = ?", job)
         sub_bundles = frozenset(number for (number,) in completed)
-        client, state, reason = rows[0]
-        return JobRecord(job=job, client=client, state=state, reason=reason, tensors=tensors, sub_bundles=sub_bundles)
+        client, state, reason, generation = rows[0]
+        return JobRecord(
+            job=job,
+            client=client,
+            state=state,
+            reason=reason,
+            tensors=tensors,
+            sub_bundles=sub_bundles,
+            generation=generation,
+        )
 
     def plan(self) -> tuple[str, str] | None:
         """Return the bundle's sha256 and the placement whose runs number the open jobs' sub-bundles, or None."""
@@ -131,10 +144,14 @@ class Journal:
         """Write down a bundle's sha256 and its placement."""
         self._write([("insert or replace into plan values (0, ?, ?)", (bundle, runs))])
 
-    def accept(self, job: str, client: str, tensors: Mapping[str, bytes | bytearray]) -> dict[str, bytes]:
+    def accept(
+        self, job: str, client: str, tensors: Mapping[str, bytes | bytearray], generation: int = 0
+    ) -> dict[str, bytes]:
         """Write down a new job with its inputs, and return their digests."""
         digests = {name: digest_of(data) for name, data in tensors.items()}
-        statements: list[_Statement] = [("insert into jobs values (?, ?, 'open', '', ?)", (job, client, time.time()))]
+        statements: list[_Statement] = [
+            ("insert into jobs values (?, ?, 'open', '', ?, ?)", (job, client, time.time(), generation))
+        ]
         for name, data in tensors.items():
             statements += self._record(job, name, digests[name], data)
         self._write(statements)

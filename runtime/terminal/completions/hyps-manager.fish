@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --port --profiles --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profiles --rebalance --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -69,6 +69,9 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l workers -x -d 'wait for
 complete -c hyps-manager -n _shtab_hyps_manager_using -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l replicas -x -d 'place each partition on N workers; the first answer wins'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l vote -x -d 'place each partition on N workers; the majority of the answers wins'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'
@@ -95,6 +98,9 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l workers -x -d '
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l replicas -x -d 'place each partition on N workers; the first answer wins'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l vote -x -d 'place each partition on N workers; the majority of the answers wins'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l safe -x -d 'the workers that may see the model'"'"'s inputs (default: all)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l compress -d 'compress the tensors that are sent, for slow links'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l listen -x -d 'serve the partitions'"'"' files at this address of this machine'

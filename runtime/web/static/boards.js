@@ -2,8 +2,9 @@
 
 import { call, path } from './api.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
-import { count, gmacs, joules, listed, mb, rate, steps } from './format.js';
+import { count, gmacs, joules, listed, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';
+import { drawQueue, drawRebalancing, makeQueue } from './queues.js';
 import { cameFrom } from './moves.js';
 import { changed, hueOf, isGone, seenSeconds, state, watch } from './state.js';
 
@@ -43,6 +44,7 @@ function makeCard(worker) {
     ),
     el('div', { class: 'meter-row' }, bar, (parts.memory = el('span', { class: 'meter-text' }))),
     el('div', { class: 'board-facts' }, facts, parts.drain),
+    (parts.bars = makeQueue()),
     (parts.problem = el('p', { class: 'problem' })),
     (parts.shares = el('ul', { class: 'held', 'aria-label': `Steps on ${worker.name}` })),
   );
@@ -79,6 +81,7 @@ function updateCard(card, { worker, shares, power }) {
   setText(parts.answers, `${rate(worker.computed_per_s)} /s`);
   setText(parts.queue, String(worker.queue));
   setText(parts.leases, String(worker.leases));
+  drawQueue(parts.bars, worker);
   setText(parts.seen, seenText(seenSeconds(worker)));
   setHidden(parts.power.parentElement, !power);
   setText(parts.power, power ? `${power.watts.toFixed(2)} W` : '');
@@ -107,7 +110,10 @@ function updateCard(card, { worker, shares, power }) {
       setAttribute(item, 'data-how', how);
       const origin = from?.length ? `, from ${from.join(', ')}` : '';
       const waiting = share.waiting ? `, ${share.waiting} waiting` : '';
-      setText(item, `${steps(share.start, share.stop)}: ${how}${origin}${waiting}`);
+      const seconds = share.service_s[worker.name];
+      const took = seconds === undefined ? '' : `, ${time(seconds)}`;
+      const dealt = share.dealt ? ', inputs dealt out' : '';
+      setText(item, `${steps(share.start, share.stop)}: ${how}${took}${dealt}${origin}${waiting}`);
     },
   );
 }
@@ -190,6 +196,7 @@ function drawOverview() {
   setText($('answered'), `${status.answered}, ${rate(status.answered_per_s)} /s`);
   drawEnergy(status.energy);
   setText($('status-problem'), status.problem ?? '');
+  drawRebalancing(status.rebalancing);
   setHidden($('next-step'), status.bundle !== null);
   arrange(status.bundle === null);
 }

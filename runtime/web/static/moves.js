@@ -21,10 +21,14 @@ const without = (names, others) => names.filter((name) => !others.includes(name)
 /** The changes since the last status, [{start, stop, from, to}]; neighbouring steps are merged. */
 function compare(shares) {
   const moves = [];
+  const held = new Map(); // while steps move, old and new sub-bundles hold the same ones
+  for (const share of shares)
+    for (let step = share.start; step < share.stop; step++)
+      held.set(step, [...new Set([...(held.get(step) ?? []), ...holders(share)])].sort());
   for (const share of shares) {
-    const now = holders(share);
-    if (!now.length) continue;
     for (let step = share.start; step < share.stop; step++) {
+      const now = held.get(step);
+      if (!now.length) continue;
       const before = homes.get(step);
       homes.set(step, now);
       if (!before || before.join() === now.join()) continue;

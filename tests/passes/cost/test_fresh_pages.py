@@ -1,4 +1,4 @@
-"""The bytes of weights that are read into fresh pages are those that the runtime gives back for want of room."""
+"""The bytes of weights that are read into fresh pages are those for which the runtime has no other pages."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ def residency(pinned: list[int], ahead: list[int], peaks: list[int], *, steady: 
 
 
 @pytest.mark.parametrize(
-    ("weights", "found", "budget", "fresh"),
+    ("weights", "found", "fresh"),
     [
-        ([8, 8, 8, 8], residency([0] * 4, [8] * 4, [90] * 4), 100, [0] * 4),
-        ([8, 8, 8, 8], residency([0] * 4, [8] * 4, [90] * 4, steady=True), 90, [0] * 4),
-        ([8, 8, 8, 8], residency([0] * 4, [8] * 4, [90] * 4), 90, [0] * 4),
-        ([8, 4, 8, 4], residency([0] * 4, [4, 8, 4, 8], [90] * 4), 90, [0] * 4),
-        ([8, 4, 6, 4], residency([0] * 4, [4, 6, 4, 8], [90] * 4), 90, [2, 0, 0, 0]),
-        ([8, 8, 8], residency([0] * 3, [0] * 3, [90] * 3), 90, [0] * 3),
-        ([8, 2, 8], residency([0] * 3, [0] * 3, [90] * 3), 90, [0, 0, 6]),
-        ([8, 2, 8], residency([0] * 3, [0] * 3, [90, 70, 90]), 90, [0] * 3),
-        ([8, 8], residency([8, 5], [0, 0], [90] * 2), 90, [0, 3]),
-        ([0, 0], residency([0, 0], [0, 0], [90] * 2), 90, [0, 0]),
-        ([8], residency([0], [0], [90]), 90, [0]),
+        ([8, 8, 8, 8], residency([0] * 4, [8] * 4, [90] * 4, steady=True), [0] * 4),
+        ([8, 8, 8, 8], residency([0] * 4, [8] * 4, [90] * 4), [0] * 4),
+        ([8, 4, 8, 4], residency([0] * 4, [4, 8, 4, 8], [90] * 4), [0] * 4),
+        ([8, 4, 6, 4], residency([0] * 4, [4, 6, 4, 8], [90] * 4), [2, 0, 0, 0]),
+        ([8, 8, 8], residency([0] * 3, [0] * 3, [90] * 3), [0] * 3),
+        ([8, 2, 8], residency([0] * 3, [0] * 3, [90] * 3), [0, 0, 6]),
+        ([8, 2, 8], residency([0] * 3, [0] * 3, [90, 70, 90]), [0] * 3),
+        ([8, 8], residency([8, 5], [0, 0], [90] * 2), [0, 3]),
+        ([0, 0], residency([0, 0], [0, 0], [90] * 2), [0, 0]),
+        ([8], residency([0], [0], [90]), [0]),
     ],
     ids=[
-        "room for the arena",
         "a steady arena",
         "two places of equal size",
         "two places of two sizes",
@@ -48,5 +46,5 @@ def residency(pinned: list[int], ahead: list[int], peaks: list[int], *, steady: 
         "one step",
     ],
 )
-def test_fresh_bytes(weights: list[int], found: Residency, budget: int, fresh: list[int]) -> None:
-    assert fresh_weight_bytes([each * MB for each in weights], found, budget * MB) == [each * MB for each in fresh]
+def test_fresh_bytes(weights: list[int], found: Residency, fresh: list[int]) -> None:
+    assert fresh_weight_bytes([each * MB for each in weights], found) == [each * MB for each in fresh]

@@ -19,6 +19,7 @@ from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
 from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.execution.executor import load_executor
+from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 MB = 1_000_000
 
@@ -109,3 +110,11 @@ def test_boundary_of_a_residual(manifest: Manifest) -> None:
     assert boundary(changed, range(2)) == (("image",), ("a", "b"))
     assert boundary(changed, range(1, 3)) == (("a",), ("c",))
     assert boundary(changed, range(4)) == (("image",), ("scores",))
+
+
+def test_an_input_that_a_later_step_reads_first_is_kept_until_then(manifest: Manifest) -> None:
+    """A run of steps may begin between two branches: its first step does not read the other branch's tensor."""
+    made = scheduled(manifest, ("x", "a"), ("a", "b"), ("a", "c"), ("b c", "y"))
+    (part,) = sub_bundles(made, [range(2, 4)], 100_000_000)
+    assert part.inputs == ("a", "b")
+    assert part.steps[0].live == ("b", "c")

@@ -65,6 +65,33 @@ executor.Executor.run = run
 main()
 """
 
+PACED = """
+import time
+from pathlib import Path
+from hyps.runtime.calibration import rates
+from hyps.runtime.cluster.cli.worker import main
+from hyps.runtime.execution import executor
+
+pace = Path(__file__).with_suffix(".pace")
+claim = float(pace.read_text())
+rates.conv_by_threads = lambda threads, rounds: dict.fromkeys(threads, int(claim))
+honest = executor.Executor.run
+
+
+def run(self, inputs, step_done=lambda _: None, **options):
+    steps = iter(self.manifest.steps)
+
+    def paced(profile):
+        time.sleep(max(next(steps).multiply_adds, 100_000) / float(pace.read_text()))
+        step_done(profile)
+
+    return honest(self, inputs, paced, **options)
+
+
+executor.Executor.run = run
+main()
+"""
+
 
 class Devices:
     """The processes of one cluster, all ended with the ``stack``; `log` has what each wrote.
@@ -104,6 +131,8 @@ class Devices:
         self.wait_for_sub_bundles(workers=workers)
 
     def start_manager(self, *options: str) -> None:
+        """Start the manager; it places pipelines unless the options say otherwise."""
+        options = options if "--placement" in options else ("--placement", "pipeline", *options)
         hub: list[str | Path] = [] if "--join" in options else ["--hub", self.url]
         command: list[str | Path] = [self.bundle, *hub, "--journal", self._folder / "journal", "--verbose", *options]
         self.start_command("manager", "hyps-manager", command)
@@ -126,13 +155,25 @@ class Devices:
     def start_program(self, name: str, text: str) -> None:
         """Start a faulty worker.
 
-        `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one, `BOASTER` is slower than it claims.
+        `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one, `BOASTER` is slower than it claims,
+        `PACED` computes as many multiply-adds a second as `pace` says, and claims what that said first.
         """
         program = self._folder / f"{name}.py"
         program.write_text(text)
         options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
         cache: list[str | Path] = ["--cache", self._folder / name]
         self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})
+
+    def pace(self, name: str, macs_per_s: float) -> None:
+        """Set the speed of a worker that runs `PACED`; it needs no processor for that."""
+        written = self._folder / f"{name}.pace.new"
+        written.write_text(str(macs_per_s))
+        written.replace(self._folder / f"{name}.pace")
+
+    def start_paced(self, name: str, macs_per_s: float) -> None:
+        """Start a worker of this speed, on whatever machine."""
+        self.pace(name, macs_per_s)
+        self.start_program(name, PACED)
 
     def kill(self, name: str) -> None:
         """Kill a process with SIGKILL."""

@@ -28,7 +28,7 @@ class Settings:
 
     ``patience_s``: of a group whose workers are gone; ``reconnect_s``: the least and the most before a connection is tried
     again; ``viewer_s``: until a viewer gives up. ``room_bytes``: what managers and workers have for tensors in transit, if
-    no single tensor needs more.
+    no single tensor needs more. ``restless``: the manager moves steps for any gain, at once and again and again.
     """
 
     timeouts: Timeouts = field(
@@ -39,6 +39,7 @@ class Settings:
     reconnect_s: tuple[float, float] = (0.2, 1)
     viewer_s: float = 5
     room_bytes: int | None = None
+    restless: bool = False
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
         """Return the command line of ``name``, an installed command, with these settings."""
@@ -66,6 +67,11 @@ def main() -> None:
         options = importlib.import_module("hyps.runtime.cluster.manager.options")
         _replace(options.__name__, ClusterOptions=partial(options.ClusterOptions, timeouts=settings.timeouts))
         _replace("hyps.runtime.cluster.manager.status", EXPIRY_S=settings.viewer_s)
+        if settings.restless:
+            _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_S=0.2, _MOST_S=0.2, _REMEMBERED_S=0.0)
+            _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_BUSY=0.1, MARGIN=0.05)
+            _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
+            _replace("hyps.runtime.cluster.manager.monitor", _SAMPLES=5, _LEAST_SAMPLES=2)
     importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()
 
 

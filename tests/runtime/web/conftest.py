@@ -69,7 +69,8 @@ class Web:
 def launched(cluster: Devices, folder: Path, workers: int, *options: str | Path, bundle: bool = True) -> Web:
     """Start a manager with its page, and workers."""
     library = folder / "library"
-    page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", cluster.url, "--verbose", *options]
+    page: list[str | Path] = ["--web", "127.0.0.1:0", "--library", library, "--hub", cluster.url, "--verbose"]
+    page += options if "--placement" in options else ["--placement", "pipeline", *options]
     first: list[str | Path] = [cluster.bundle, "--journal", folder / "journal"] if bundle else []
     said_before = len(cluster.log("manager"))
     cluster.start_command("manager", "hyps-manager", ["serve", *first, *page])

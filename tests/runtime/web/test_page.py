@@ -289,5 +289,5 @@ def test_the_energy_of_all_boards(start_web: Callable[..., Web], browser: Browse
         expect(page.locator("#energy")).to_contain_text("5.00 W, 5.00 W idle")
         expect(page.locator("[data-worker=w1]")).to_contain_text("Power")
         expect(page.locator("[data-worker=w0] dt", has_text="Power")).to_be_hidden()
-        title = page.locator("#energy").get_attribute("title")
-        assert title == "manager and hub: meter 'echo 5'; w1: estimated from --watts; not known: w0"
+        title = "manager and hub: meter 'echo 5'; w1: estimated from --watts; not known: w0"
+        expect(page.locator("#energy")).to_have_attribute("title", title)

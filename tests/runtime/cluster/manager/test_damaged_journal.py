@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +14,8 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.cluster.broker.join import Join, encode_join
 from hyps.runtime.cluster.client import ClusterEngine
+from hyps.runtime.cluster.manager.generations import encode_plan
+from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.execution.engine import in_memory
@@ -34,7 +35,8 @@ def test_the_job_fails_with_a_reason_and_can_be_submitted_again(devices: Devices
     bundle_sha256 = hashlib.sha256((devices.bundle / MANIFEST_NAME).read_bytes()).hexdigest()
     with closing(Journal(tmp_path / "journal")) as journal:
         (digest,) = journal.accept(JOB, "me", {"image": picture.tobytes()}).values()
-        journal.set_plan(bundle_sha256, msgspec.json.encode([(0, len(manifest.steps), ("w0",))]).decode())
+        held = Placement(runs=(range(len(manifest.steps)),), homes=(("w0",),), reasons=("",))
+        journal.set_plan(bundle_sha256, encode_plan(held, {0: (0,)}, 0))
         if state == "done":
             digest = digest_of(scores.tobytes())
             journal.keep(JOB, "scores", digest, scores.tobytes())

@@ -58,7 +58,7 @@ def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifes
     assert replies == []
     submissions.admit(0)
     assert replies == [SendInputs(job=job(1))]
-    new = submissions.arrived(arrival(submissions, manifest, 1))
+    new = submissions.arrived(arrival(submissions, manifest, 1), 0)
     assert new
     assert (new.job, new.client) == (job(1), "c")
     assert replies[1:] == [Accepted(job=job(1))]
@@ -97,7 +97,7 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
     monkeypatch.setattr(submissions_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
     submit(submissions, 1)
     submissions.admit(0)
-    submissions.arrived(arrival(submissions, manifest, 1))
+    submissions.arrived(arrival(submissions, manifest, 1), 0)
     scores = bytes(16)
     submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
     submissions._journal.finish(job(1), "done")
@@ -166,7 +166,7 @@ def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Rep
 def test_anothers_job(submissions: Submissions, manifest: Manifest) -> None:
     submit(submissions, 1)
     submissions.admit(0)
-    submissions.arrived(arrival(submissions, manifest, 1))
+    submissions.arrived(arrival(submissions, manifest, 1), 0)
     with pytest.raises(Rejection, match="another's job"):
         submit(submissions, 1, "d")
     with pytest.raises(Rejection, match="another's job"):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
@@ -18,7 +19,7 @@ HERE = WorkerState(online=True, session="1" * 32, memory_bytes=1)
 
 @pytest.fixture
 def registry(devices: Devices) -> WorkerRegistry:
-    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None, ClusterOptions(), MeasuredSpeeds())
+    made = WorkerRegistry(devices.bundle, read_manifest(devices.bundle), None, ClusterOptions(), MeasuredSpeeds(), Monitor())
     assert made.update("w0", HERE).joined
     return made
 

@@ -70,7 +70,7 @@ def test_a_worker_has_few_inputs_at_a_time(manifest: Manifest) -> None:
 def test_the_bytes_of_all_leases_are_bounded(manifest: Manifest) -> None:
     """One lease of any size runs if it is alone; else the manager and the hub would have to hold several such."""
     graph = chain(manifest)
-    graph.moved_bytes = (LEASED_BYTES * 3 // 4,) * 3
+    graph.moved_bytes = dict.fromkeys(range(3), LEASED_BYTES * 3 // 4)
     scheduler = loaded(graph, {0: "w0", 1: "w1", 2: "w2"})
     for number in range(2):
         scheduler.add(job(number), "c", {"x": b""})
@@ -166,7 +166,7 @@ def test_the_first_of_several_answers_wins(manifest: Manifest) -> None:
     assert given_out([slow, fast]) == [(1, 0, "w0"), (1, 0, "w1")]
     assert slow.key != fast.key
     scheduler.arrived(fast.key, "a", b"")
-    assert given_out(scheduler.tasks(0)) == [(1, 1, "w0"), (1, 1, "w1")]
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w1"), (1, 1, "w0")]  # the free one first
     assert len(scheduler.leases) == 3  # w0 still computes
     with pytest.raises(Rejection, match="done already"):
         scheduler.check("w0", slow.key)
@@ -307,6 +307,7 @@ def test_whatever_happens_every_job_ends(data: st.DataObject) -> None:
     spare = " w2" if copies == 2 else ""
     scheduler = loaded(graph, {sub_bundle: f"w{sub_bundle % 2}{spare}" for sub_bundle in range(count)})
     scheduler.streaming = data.draw(st.sampled_from([frozenset(), frozenset({"w0"})]))
+    scheduler.replicas.dealt = frozenset(data.draw(st.sets(st.integers(0, count - 1))))
     for number in range(3):
         scheduler.add(job(number), "c", {"x": b""})
     out: list[Lease] = []
@@ -360,9 +361,10 @@ def graphs() -> None:
         ([("x",), ("a",), ("a", "b")], [("a", "b"), (), ("y",)]),
     ):
         template = SubBundleGraph.__new__(SubBundleGraph)
-        template.inputs, template.outputs = tuple(inputs), tuple(outputs)
-        template.results, template.runs = ("y",), tuple(range(i, i + 1) for i in range(len(inputs)))
-        template.moved_bytes = (LEASED_BYTES if len(GRAPHS) == 2 else 0,) * len(inputs)
+        template.inputs, template.outputs = dict(enumerate(inputs)), dict(enumerate(outputs))
+        template.results, template.runs = ("y",), {i: range(i, i + 1) for i in range(len(inputs))}
+        template.first = tuple(template.runs)
+        template.moved_bytes = dict.fromkeys(range(len(inputs)), LEASED_BYTES if len(GRAPHS) == 2 else 0)
         GRAPHS.append(template)
 
 
@@ -414,3 +416,69 @@ def test_leases_of_workers_that_keep_the_sub_bundle_go_on(manifest: Manifest) ->
     hold(scheduler, {0: "w0 w1", 1: "w1", 2: "w2"})
     scheduler.withdraw()
     assert lease.key in scheduler.leases
+
+
+def test_dealt_inputs_go_to_whoever_is_free(manifest: Manifest) -> None:
+    """Each job is computed by one of the homes; when that one is lost, by another."""
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w2", 2: "w2"})
+    scheduler.replicas.dealt = frozenset({0})
+    scheduler.speeds = {"w1": 2.0, "w0": 1.0}
+    for number in range(6):
+        scheduler.add(job(number), "c", {"x": b"x"})
+    assert given_out(scheduler.tasks(0)) == [(0, 0, "w1"), (1, 0, "w0"), (2, 0, "w1"), (3, 0, "w0")]
+    (lease,) = [each for each in scheduler.leases.values() if each.key.job == job(1)]
+    answer(scheduler, lease)
+    assert given_out(scheduler.tasks(0)) == [(1, 1, "w2"), (4, 0, "w0")]  # the oldest job may be behind
+    scheduler.lost("w0")
+    answer_oldest(scheduler)
+    assert given_out(scheduler.tasks(0)) == [(3, 0, "w1"), (0, 1, "w2")]
+
+
+def test_two_generations_live_side_by_side(manifest: Manifest) -> None:
+    """Jobs end under the generation that they began with; a run that both have is one sub-bundle."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w1"})
+    old = scheduler.add(job(1), "c", {"x": b"x"})
+    scheduler.add_generation(1, {0: range(1), 3: range(1, 3)})
+    assert given_out(scheduler.tasks(0)) == [(1, 0, "w0")]
+    hold(scheduler, {3: "w1"})
+    scheduler.activate(1)
+    new = scheduler.add(job(2), "c", {"x": b"x"})
+    assert given_out(scheduler.tasks(0)) == [(2, 0, "w0")]
+    done = [answer_oldest(scheduler) for _ in range(2)]
+    while scheduler.tasks(0) or scheduler.leases:
+        done.append(answer_oldest(scheduler))
+    assert (old.flow.done, new.flow.done, sorted(done)) == ({0, 1, 2}, {0, 3}, [0, 0, 1, 2, 3])
+    assert not scheduler.is_drained(0)
+    scheduler.remove(job(1))
+    assert scheduler.drop_generation(0) == (1, 2)
+    assert (scheduler.replicas.homes, [*scheduler.graph.runs]) == ({0: ("w0",), 3: ("w1",)}, [0, 3])
+    assert scheduler.replicas.sub_bundles_of("w1") == [3]
+
+
+def test_a_lease_of_a_dropped_sub_bundle_is_over(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0 w1", 1: "w0", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    slow, fast = scheduler.tasks(0)
+    answer(scheduler, fast)
+    scheduler.remove(job(1))
+    assert [*scheduler.leases] == [slow.key]
+    scheduler.add_generation(1, {3: range(3)})
+    scheduler.activate(1)
+    assert scheduler.drop_generation(0) == (0, 1, 2)
+    assert scheduler.leases == {}
+    with pytest.raises(Rejection, match="done already"):
+        scheduler.check("w0", slow.key)
+
+
+def test_inputs_that_a_worker_has_dropped_are_sent_again(manifest: Manifest) -> None:
+    """A worker whose orders were replaced before it could fetch them may hold nothing for a moment."""
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
+    scheduler.add(job(1), "c", {"x": b"x"})
+    (first,) = scheduler.tasks(0)
+    scheduler.missing("w0", [0, 1])
+    assert [*scheduler.leases] == [first.key]
+    scheduler.missing("w0", [1])
+    assert scheduler.tasks(0) == []
+    scheduler.replicas.loaded("w0", [0, 1])
+    (second,) = scheduler.tasks(0)
+    assert (second.key.sub_bundle, second.key.attempt) == (0, 1)

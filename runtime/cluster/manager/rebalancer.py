@@ -1,0 +1,208 @@
+"""Watch a stream under way, and move runs of steps when measured speeds say that others are better: Algorithm 2, online.
+
+`hyps.runtime.cluster.manager.monitor` measures, `hyps.runtime.cluster.placement.sharing` places, and
+`hyps.runtime.cluster.manager.rebalancing` decides; the deployment moves. Unlike Hadidi's section 4.4.3, boards may be
+unequal and no input is lost. Each decision to move is said with its figures, and what came of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.monitor import CostModel, Monitor
+from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.rebalancing import MoveRecord, Outlook, decide
+from hyps.runtime.cluster.manager.statistics import RateMeter
+from hyps.runtime.cluster.manager.workers import WorkerRegistry
+from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.placement import Placement
+from hyps.runtime.cluster.placement.sharing import Choice, judge
+from hyps.runtime.cluster.protocol.messages import Message, Text, shorten
+from hyps.runtime.errors import BudgetError
+
+#: Seconds between two decisions; a decision that takes long is made less often, so that it takes this part of the time.
+_EVERY_S, _SHARE = 1.0, 0.05
+#: After a move the throughput is measured for so long; so many moves are remembered.
+_AFTER_S, _MOVES = 12.0, 10
+
+
+class MoveLine(Message, frozen=True, kw_only=True):
+    """A move in a status: how long ago it was decided and why, and the throughput before, as predicted, and after."""
+
+    ago_s: float
+    reason: Text
+    before_per_s: float
+    predicted_per_s: float
+    after_per_s: float | None = None
+
+
+class RebalancingLine(Message, frozen=True, kw_only=True):
+    """The rebalancing in a status: ``mode``, the present and the best throughput by measured speeds, and what comes of it.
+
+    Figures are 0 until all steps are measured. ``bottleneck`` is the busiest worker; ``phase`` that of a move under way.
+    """
+
+    mode: Text
+    reason: Text
+    present_per_s: float = 0.0
+    best_per_s: float = 0.0
+    bottleneck: Text = ""
+    phase: Text | None = None
+    moves: tuple[MoveLine, ...] = ()
+
+
+class Rebalancer:
+    """The rebalancing of one manager's stream; ``say`` gets lines for the operator. Use it on the manager's thread."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        deployment: Deployment,
+        workers: WorkerRegistry,
+        monitor: Monitor,
+        answered: RateMeter,
+        options: ClusterOptions,
+        say: Callable[[str], None],
+    ) -> None:
+        self._manifest, self._deployment, self._workers = manifest, deployment, workers
+        self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
+        self._mode = "off" if options.copies > 1 else options.rebalance
+        self._model = CostModel()
+        self._record = MoveRecord()
+        self._next_at = 0.0
+        self._line = RebalancingLine(mode=self._mode, reason="nothing is measured yet")
+        self._moves: deque[tuple[float, MoveLine]] = deque(maxlen=_MOVES)
+        self._ended: tuple[float, int] | None = None
+        self._moving, self._done_before = False, 0
+        self._advised = ""
+        if self._mode != "off":
+            deployment.best_placement = self.place
+
+    def line(self) -> RebalancingLine:
+        """Return the state for a status."""
+        now = time.monotonic()
+        moves = tuple(msgspec.structs.replace(move, ago_s=round(now - at, 1)) for at, move in self._moves)
+        return msgspec.structs.replace(self._line, phase=self._deployment.move_phase, moves=moves)
+
+    def place(self, workers: Sequence[WorkerCapacity]) -> Placement:
+        """Place all steps by what is known of steps and workers. Raises `BudgetError`."""
+        return self._deployment.place_by(*self._measured(workers))
+
+    def tick(self) -> None:
+        """Sample the queues; decide, if it is time."""
+        now = time.monotonic()
+        scheduler = self._deployment.scheduler
+        if scheduler is None:
+            return
+        self._monitor.sample(scheduler, self._workers.online)
+        self._note_result(now)
+        is_idle = not scheduler.jobs or self._deployment.placement is None
+        if self._mode == "off" or is_idle or now < self._next_at or self._deployment.move_phase:
+            return
+        began = time.monotonic()
+        self._evaluate(now)
+        self._next_at = now + max(_EVERY_S, (time.monotonic() - began) / _SHARE)
+
+    def _measured(self, workers: Sequence[WorkerCapacity]) -> tuple[Manifest, list[WorkerCapacity]]:
+        """Return the manifest with what the steps were measured to cost, and the workers with their measured speeds."""
+        costs = self._model.costs([step_cost(self._manifest, step) for step in self._manifest.steps])
+        steps = tuple(
+            msgspec.structs.replace(step, multiply_adds=cost) for step, cost in zip(self._manifest.steps, costs, strict=True)
+        )
+        capacities = [
+            replace(each, macs_per_s=max(1, round(self._model.speed(each.name, each.macs_per_s)))) for each in workers
+        ]
+        return msgspec.structs.replace(self._manifest, steps=steps), capacities
+
+    def _evaluate(self, now: float) -> None:
+        workers = self._workers.capacities(self._options.safe)
+        claims = {worker.name: float(worker.macs_per_s) for worker in workers}
+        self._model.learn(self._monitor.steps_s(now), claims, now)
+        if not workers or self._model.known != frozenset(range(len(self._manifest.steps))):
+            return
+        manifest, capacities = self._measured(workers)
+        placement = self._deployment.placement
+        assert placement
+        self._deployment.set_speeds({each.name: float(each.macs_per_s) for each in capacities})
+        link = self._monitor.link_bytes_per_s() or LINK_BYTES_PER_S
+        try:
+            present = judge(manifest, placement, capacities, link)
+            best = judge(manifest, self._deployment.place_by(manifest, capacities), capacities, link)
+        except (BudgetError, KeyError):  # a worker is gone: the placement is mended first
+            return
+        self._decide(now, present, best)
+
+    def _decide(self, now: float, present: Choice, best: Choice) -> None:
+        is_latency = self._options.objective == "latency"
+        merits = [1 / each.forecast.latency_s if is_latency else each.forecast.computed_per_s for each in (present, best)]
+        busy = max((self._monitor.busy_share(name, now) for name in self._workers.online), default=0.0)
+        decision = decide(
+            Outlook(
+                now=now,
+                present=merits[0],
+                best=merits[1],
+                cost_s=self._deployment.moving_cost_s(best.placement),
+                busy=1.0 if is_latency else busy,
+            ),
+            self._record,
+        )
+        self._line = RebalancingLine(
+            mode=self._mode,
+            reason=shorten(decision.reason),
+            present_per_s=round(present.forecast.computed_per_s, 3),
+            best_per_s=round(best.forecast.computed_per_s, 3),
+            bottleneck=present.forecast.busiest,
+        )
+        figures = (
+            f"{present.forecast.busiest} is the busiest; by measured speeds {present.forecast.computed_per_s:.2f} a second "
+            f"now, {best.forecast.computed_per_s:.2f} at best; {decision.reason}"
+        )
+        if decision.verdict != "move":
+            self._record = decision.record
+        elif self._mode == "advise":
+            if (advice := f"{best.placement.runs}{best.placement.homes}") != self._advised:
+                self._advised = advice
+                self._say(f"rebalance: {figures}: steps stay (--rebalance advise)")
+        else:
+            self._begin(now, best, figures, decision.record)
+
+    def _begin(self, now: float, best: Choice, figures: str, record: MoveRecord) -> None:
+        before = self._answered.per_s()
+        try:
+            self._deployment.begin_move(best.placement)
+        except BudgetError as error:
+            self._say(f"rebalance: {figures}: steps stay, as they do not fit twice: {error}")
+            self._record = replace(record, worth_since=None)
+            return
+        self._record, self._moving, self._done_before = record, True, self._deployment.moves_done
+        self._say(f"rebalance: {figures}: steps move")
+        line = MoveLine(
+            ago_s=0.0,
+            reason=shorten(figures),
+            before_per_s=before,
+            predicted_per_s=round(best.forecast.computed_per_s, 3),
+        )
+        self._moves.append((now, line))
+
+    def _note_result(self, now: float) -> None:
+        """Measure the throughput after a move, and say it."""
+        if self._moving and not self._deployment.move_phase:
+            self._moving = False
+            is_done = self._deployment.moves_done > self._done_before
+            self._ended = (now, self._answered.total) if is_done else None
+        if self._ended and now - self._ended[0] >= _AFTER_S and not self._moving:
+            (ended_at, answered), self._ended = self._ended, None
+            at, line = self._moves.pop()
+            after = round((self._answered.total - answered) / (now - ended_at), 2)
+            self._moves.append((at, msgspec.structs.replace(line, after_per_s=after)))
+            self._say(
+                f"rebalance: {after:.2f} answers a second after the move, {line.before_per_s:.2f} before, "
+                f"{line.predicted_per_s:.2f} predicted for a full stream"
+            )
