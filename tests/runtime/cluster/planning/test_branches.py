@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +17,7 @@ from hyps.runtime.cluster.planning.comparison import plan_rows
 from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.optimal import Objective
 from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner, used_fleet
-from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Workload
+from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Stages, Workload
 from hyps.runtime.cluster.planning.simulation import simulate
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload
@@ -102,6 +106,46 @@ def test_branches_only_make_placements_better() -> None:
             assert ours.bound <= two
             better += two < 0.99 * one
     assert better > 5
+
+
+def every_placement(start: int, count: int) -> Iterator[Stages]:
+    """Yield the placements of the steps from ``start`` on two boards that may each be in several stages."""
+    if start == count:
+        yield ()
+        return
+    for stop in range(start + 1, count + 1):
+        steps = range(start, stop)
+        made = [PipelineStage(steps=steps, boards=(name,)) for name in ("b0", "b1")]
+        for owners in itertools.product(range(2), repeat=len(steps)):
+            shares = tuple(tuple(s for s, owner in zip(steps, owners, strict=True) if owner == each) for each in range(2))
+            if all(shares):
+                made.append(PipelineStage(steps=steps, boards=("b0", "b1"), sharing="shards", shares=shares))
+        for stage, rest in itertools.product(made, list(every_placement(stop, count))):
+            yield (stage, *rest)
+
+
+def test_the_stated_gap_holds_against_brute_force() -> None:
+    """Networks of a stem, two branches of unequal steps and a join, on unequal boards: ours is nearly always the best."""
+    hits = 0
+    for seed in range(24):
+        random_ = random.Random(seed)
+        seconds = [random_.uniform(0.05, 0.5) for _ in range(6)]
+        needs = [("t0",), ("t1",), ("t2",), ("t1",), ("t4",), ("t3", "t5")]
+        steps = tuple(step(f"s{at}", seconds[at], needs[at], (f"t{at + 1}",)) for at in range(6))
+        network = workload(steps, {f"t{at}": random_.choice([1000, 100_000]) for at in range(7)}, "t6")
+        boards = fleet([1, random_.choice([1, 1, 2])], rate=2e6)
+        ours = PlacementPlanner(network, boards, 2).plan("latency", 2)
+        least = math.inf
+        for stages in every_placement(0, 6):
+            with contextlib.suppress(ValueError):
+                least = min(least, evaluate(network, boards, stages).latency_s)
+        reached = ours.evaluation.latency_s
+        assert least <= reached * (1 + 1e-9)
+        assert reached <= 1.1 * least, seed
+        if len({name for stage in ours.stages for name in stage.boards}) > 1:
+            assert ours.bound <= least * (1 + 1e-9), seed
+        hits += reached <= least * (1 + 1e-6)
+    assert hits >= 20
 
 
 def test_without_the_partitioner_branches_are_placed_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
