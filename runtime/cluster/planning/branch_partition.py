@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hyps.runtime.cluster.planning.branches import stages_of
 from hyps.runtime.cluster.planning.crossing import TensorUse
-from hyps.runtime.cluster.planning.partition_process import PartitionProblem, partitions
+from hyps.runtime.cluster.planning.partition_process import PartitionProblem, graph_partitions
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, Stages, Workload
 from hyps.runtime.cluster.planning.shares import ParallelRun
 from hyps.runtime.cluster.planning.transfers import link
@@ -34,7 +34,7 @@ def partitioned_stages(
     nodes = _nodes(len(workload.steps), blocks)
     counts = range(2, min(len(boards), len(nodes) - 1) + 1)
     problems = [_problem(workload, fleet, uses, nodes, boards[:count], spread) for count in counts for spread in _SPREADS]
-    for owners in partitions([each for each in problems if each.edges]):
+    for owners in graph_partitions([each for each in problems if each.edges]):
         if owners is None:
             continue
         names = [""] * len(workload.steps)

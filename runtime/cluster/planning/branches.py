@@ -98,7 +98,7 @@ def _saved_seconds(workload: Workload, seconds: Sequence[float]) -> Iterator[tup
                 yield start, number + 1, total - longest
 
 
-def side_by_side(
+def branches_side_by_side(
     stages: Stages,
     workload: Workload,
     boards: Sequence[Board],

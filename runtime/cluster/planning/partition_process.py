@@ -36,7 +36,7 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mtkahypar") is not None
 
 
-def partitions(problems: Sequence[PartitionProblem]) -> list[list[int] | None]:
+def graph_partitions(problems: Sequence[PartitionProblem]) -> list[list[int] | None]:
     """Return the board of each node for every problem; None for those that end the process, and for all after a timeout."""
     answers: list[list[int] | None] = []
     while len(answers) < len(problems):

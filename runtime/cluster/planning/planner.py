@@ -27,7 +27,7 @@ from hyps.runtime.cluster.planning.board_groups import (
 )
 from hyps.runtime.cluster.planning.bounds import lower_bound
 from hyps.runtime.cluster.planning.branch_partition import partitioned_stages
-from hyps.runtime.cluster.planning.branches import has_branches, parallel_blocks, side_by_side, tried_boards
+from hyps.runtime.cluster.planning.branches import branches_side_by_side, has_branches, parallel_blocks, tried_boards
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.greedy import GreedyPlanner
 from hyps.runtime.cluster.planning.holding import step_fits
@@ -163,7 +163,7 @@ class PlacementPlanner:
         found: list[tuple[ObjectiveKey, Stages, Evaluation]] = []
         for start in (stages, *self._alone()):
             boards = tried_boards(self.workload, self.fleet, start)
-            made = [side_by_side(start, self.workload, boards, self._blocks, self.figures, key, count)]
+            made = [branches_side_by_side(start, self.workload, boards, self._blocks, self.figures, key, count)]
             if start is stages and has_branches(self._blocks) and is_installed():
                 made += partitioned_stages(self.workload, self.fleet, self._table.uses, self._blocks, boards[:count])
             found += [(key(new), each, new) for each in made if (new := self.figures(each))]

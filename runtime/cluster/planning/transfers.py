@@ -15,7 +15,7 @@ from hyps.runtime.cluster.planning.holding import Holding, hold, hold_together
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Sharing, Stages, Workload
 from hyps.runtime.errors import InputError
 
-Part = TypeVar("Part")
+StagePart = TypeVar("StagePart")
 #: The least seconds of anything, so that a rate is finite.
 LEAST_S = 1e-12
 #: The most costs that are remembered.
@@ -121,9 +121,9 @@ def _hold_together(found: Sequence[Holder], known: KnownCosts) -> None:
             holder.holding = holding
 
 
-def several_stages(found: Iterable[Part], board: Callable[[Part], str]) -> list[list[Part]]:
+def several_stages(found: Iterable[StagePart], board: Callable[[StagePart], str]) -> list[list[StagePart]]:
     """Return the parts of each board that has more than one, in the order of its stages."""
-    by_board: dict[str, list[Part]] = {}
+    by_board: dict[str, list[StagePart]] = {}
     for part in found:
         by_board.setdefault(board(part), []).append(part)
     return [parts for parts in by_board.values() if len(parts) > 1]
