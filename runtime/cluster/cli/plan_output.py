@@ -69,7 +69,7 @@ def _summary(row: PlanRow, has_planner: bool) -> list[str]:
         return [*first, "-", "-", "-", "-", "-", "-", row.remark]
     return [
         *first,
-        str(len(figures.boards)),
+        str(len({board.board for board in figures.boards})),
         f"{figures.throughput_per_s:.3g}",
         seconds_text(figures.latency_s),
         megabytes(figures.crossing_bytes),
@@ -179,7 +179,7 @@ def csv_lines(rows: Sequence[PlanRow]) -> Iterator[str]:
         values: list[object] = [row.count, row.planner, *([""] * 9), row.remark]
         if figures:
             values[2:11] = [
-                len(figures.boards),
+                len({board.board for board in figures.boards}),
                 len(figures.stages),
                 figures.throughput_per_s,
                 figures.latency_s,

@@ -212,9 +212,9 @@ def bad_stages(*stages: PipelineStage) -> Sequence[PipelineStage]:
     ("stages", "error"),
     [
         (bad_stages(ONE_EACH[0]), ValueError),
-        (bad_stages(ONE_EACH[0], PipelineStage(steps=range(1, 2), boards=("b0",))), ValueError),
+        (bad_stages(ONE_EACH[0], PipelineStage(steps=range(1, 2), boards=("b0", "b1"), sharing="replicas")), ValueError),
     ],
-    ids=["a step is missing", "a board is in two stages"],
+    ids=["a step is missing", "a replica is in two stages"],
 )
 def test_what_is_no_placement_is_refused(stages: Sequence[PipelineStage], error: type[Exception]) -> None:
     with pytest.raises(error):
