@@ -20,6 +20,7 @@ from tests.bench.placement_drawing import placement_drawings
 from tests.bench.placement_page import placement_page
 from tests.bench.placement_real import real_runs
 from tests.bench.placement_results import PlacementResults, load_placements, save_placements
+from tests.bench.placement_scale import largest
 from tests.bench.placement_systems import simulated_systems
 
 DOCS, NAME = ROOT / "docs", "placement"
@@ -36,23 +37,33 @@ def real(place: Place) -> Any:
 
 
 PARTS: dict[str, Callable[[Place], Any]] = {"systems": systems, "real": real}
+#: The part that is only printed.
+SCALE = "scale"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make every part, or those that were named; each replaces what was known of it. Then write the page."""
+    """Make every part, or those that were named; each replaces what was known of it. Then write the page.
+
+    Last, print how long planning takes for 1,000 steps and 1,000 boards, which is not kept.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.placement", description="Placements, simulated and measured."
     )
-    parser.add_argument("--only", action="append", choices=[*PARTS], help="this part alone (repeatable)")
+    parser.add_argument("--only", action="append", choices=[*PARTS, SCALE], help="this part alone (repeatable)")
     parser.add_argument("--render", action="store_true", help="make nothing: page and plots from the raw results")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     out, path = Console(highlight=False), DOCS / f"{NAME}.json"
-    for name in () if options.render else options.only or PARTS:
+    wanted = () if options.render else options.only or [*PARTS, SCALE]
+    for name in PARTS:
+        if name not in wanted:
+            continue
         part = measured(PARTS[name], 1, commit(), out)
         save_placements(replace(load_placements(path), **{name: part}), path)  # type: ignore[arg-type]
     write(load_placements(path), DOCS)
     out.print(f"written: {DOCS / NAME}.md")
+    for line in largest() if SCALE in wanted else ():
+        out.print(line)
 
 
 def write(results: PlacementResults, docs: Path) -> None:

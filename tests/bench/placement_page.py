@@ -80,7 +80,7 @@ def _short(results: PlacementResults) -> Iterator[str]:
     yield markdown(Grid(title="", columns=("system", "factor of", "thesis", "simulated", "where"), rows=factors), "---")
     yield (
         "The largest differences are with one device and with simple pipelines. The thesis's device swaps (section 4.6.2); "
-        "the simulated one reads what does not fit at 22 MB/s, and computes meanwhile."
+        "the simulated one reads what does not fit at 22 MB/s before it computes."
     )
 
 

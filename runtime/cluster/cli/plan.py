@@ -18,11 +18,24 @@ def add_plan(commands: argparse._SubParsersAction[Parser]) -> None:
         examples=(
             "hyps-manager plan bundle --boards boards.toml",
             "hyps-manager plan bundle --boards boards.toml --max 4 --compare",
+            "hyps-manager plan bundle --boards boards.toml --profile pi3.json --profile pi4.json",
         ),
     )
     plan.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     plan.add_argument(
         "--boards", type=Path, required=True, metavar="FILE", help="the file (TOML) that describes boards and links"
+    )
+    plan.add_argument(
+        "--profile",
+        dest="files",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="take the times of steps from a file that 'hyps-run profile' wrote; repeatable, one for each class of boards",
+    )
+    plan.add_argument(
+        "--profiles", type=Path, metavar="DATABASE", help="take them from what the manager knows, too (hyps-profiles.sqlite)"
     )
     plan.add_argument(
         "--max", type=count, metavar="N", help="plan for up to N boards (default: all of the file, at most 16)"
@@ -47,10 +60,11 @@ def add_plan(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run_plan(options: argparse.Namespace) -> None:
-    """Plan and print. Raises `BoardsError`, `BundleError` and `BudgetError`."""
+    """Plan and print. Raises `BoardsError`, `BundleError`, `BudgetError` and `ProfileError`."""
     from hyps.runtime.bundle.integrity import read_manifest
     from hyps.runtime.cluster.cli.plan_output import csv_lines, json_document, text_lines
     from hyps.runtime.cluster.cli.plan_simulation import simulated_row, simulation_lines
+    from hyps.runtime.cluster.cli.plan_times import planned_times, times_lines
     from hyps.runtime.cluster.planning.comparison import PlanRow, plan_rows
     from hyps.runtime.cluster.planning.fleets import load_fleet
     from hyps.runtime.cluster.planning.workload import bundle_workload
@@ -59,7 +73,8 @@ def run_plan(options: argparse.Namespace) -> None:
 
     manifest = read_manifest(options.bundle)
     planned = load_fleet(options.boards)
-    workload = bundle_workload(manifest, planned.macs_per_s)
+    times = planned_times(options, manifest, planned)
+    workload = bundle_workload(manifest, times)
     most = min(options.max or 16, len(planned.fleet.boards))
     progress = Progress(most, "numbers of boards", quiet=options.quiet)
 
@@ -76,10 +91,11 @@ def run_plan(options: argparse.Namespace) -> None:
         wanted = own if options.json else own[-1:]
         simulated = {row.count: simulated_row(workload, planned.fleet, row, options.simulate) for row in wanted}
     if options.json:
-        show([json_text(json_document(workload, rows, simulated)).removesuffix("\n")])
+        show([json_text(json_document(workload, times, rows, simulated)).removesuffix("\n")])
     elif options.csv:
         show(csv_lines(rows))
     else:
         show(text_lines(workload, rows, options.objective))
         for found in simulated.values():
             show(["", *simulation_lines(found, options.simulate)])
+        show(["", *times_lines(times)])

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from hyps.runtime.cluster.cli.plan_simulation import simulation_plain
+from hyps.runtime.cluster.cli.plan_times import times_plain
 from hyps.runtime.cluster.planning.comparison import PlanRow
 from hyps.runtime.cluster.planning.evaluation import Evaluation
 from hyps.runtime.cluster.planning.problem import Workload
 from hyps.runtime.cluster.planning.reasons import seconds_text
 from hyps.runtime.cluster.planning.simulation_result import SimulationResult
+from hyps.runtime.cluster.planning.step_times import ClassTimes
 from hyps.runtime.terminal.console import prose
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
@@ -67,7 +69,7 @@ def _summary(row: PlanRow, has_planner: bool) -> list[str]:
         return [*first, "-", "-", "-", "-", "-", "-", row.remark]
     return [
         *first,
-        str(len(figures.boards)),
+        str(len({board.board for board in figures.boards})),
         f"{figures.throughput_per_s:.3g}",
         seconds_text(figures.latency_s),
         megabytes(figures.crossing_bytes),
@@ -108,13 +110,19 @@ def _links(figures: Evaluation) -> Iterator[str]:
     yield from table(columns, ([*pair, megabytes(nbytes)] for pair, nbytes in figures.link_bytes.items() if nbytes))
 
 
-def json_document(workload: Workload, rows: Sequence[PlanRow], simulated: Mapping[int, SimulationResult]) -> bytes:
-    """Return all placements as indented JSON, in SI units; ours with what was simulated, by number of boards."""
+def json_document(
+    workload: Workload, times: Sequence[ClassTimes], rows: Sequence[PlanRow], simulated: Mapping[int, SimulationResult]
+) -> bytes:
+    """Return all placements as indented JSON, in SI units, and how the times of steps are known.
+
+    Ours are with what was ``simulated``, by number of boards.
+    """
     plain = [dict(_plain(workload, row)) for row in rows]
     for row, values in zip(rows, plain, strict=True):
         if row.planner == "hyps" and row.count in simulated:
             values["simulated"] = simulation_plain(simulated[row.count])
-    return msgspec.json.format(msgspec.json.encode(plain), indent=1)
+    document = {"times": [times_plain(each) for each in times], "placements": plain}
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
 def _plain(workload: Workload, row: PlanRow) -> Mapping[str, object]:
@@ -171,7 +179,7 @@ def csv_lines(rows: Sequence[PlanRow]) -> Iterator[str]:
         values: list[object] = [row.count, row.planner, *([""] * 9), row.remark]
         if figures:
             values[2:11] = [
-                len(figures.boards),
+                len({board.board for board in figures.boards}),
                 len(figures.stages),
                 figures.throughput_per_s,
                 figures.latency_s,

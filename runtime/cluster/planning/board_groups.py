@@ -132,7 +132,7 @@ class RunTable:
         weights, alone = self.weights[row], self.alone[row]
         room = board.memory_bytes - self.working[row] - self.workload.sessions_bytes
         streamed = np.where(weights <= room, 0.0, np.maximum(0, weights - np.maximum(0, board.memory_bytes - alone)))
-        service = np.maximum(ends[row[1]] - ends[start], streamed / board.storage_bytes_per_s)
+        service = ends[row[1]] - ends[start] + streamed / board.storage_bytes_per_s
         moving = np.maximum(
             self.crossing.inputs[row] / group.down.bytes_per_s, self.crossing.outputs[row] / group.up.bytes_per_s
         )
@@ -158,7 +158,7 @@ class RunTable:
         seconds = self._sums([step.seconds.get(board.board_class, np.inf) for step in steps])
         room = board.memory_bytes - self.working - self.workload.sessions_bytes
         streamed = np.where(self.weights <= room, 0.0, self._streamed(board))
-        service = np.maximum(seconds, streamed / board.storage_bytes_per_s)
+        service = seconds + streamed / board.storage_bytes_per_s
         service[~(self.alone <= board.memory_bytes)] = np.inf
         service[np.isnan(service)] = np.inf
         return service

@@ -20,8 +20,9 @@
     memory = "700 MB"               # for the worker's process
     storage = "22 MB/s"
     speed = "3.2 GMAC/s"            # multiply-adds a second
+    class = "pi3b"                  # optional: what step profiles call such boards, if not by the entry's name
     idle = "1.4 W"
-    busy = "3.7 W"
+    busy = "3.7 W"                  # without these two: the target's idle_milliwatts and busy_milliwatts
     link = "lan"
     router = "attic"                # optional
 
@@ -46,6 +47,7 @@ import msgspec
 from msgspec import Meta
 
 from hyps.runtime.errors import BoardsError
+from hyps.runtime.profiling.board_facts import BoardClass
 
 #: The most bytes of a boards file or a target file, and the most boards.
 _LARGEST_BYTES, MOST_BOARDS = 1 << 20, 2000
@@ -76,7 +78,10 @@ class LinkRecord(FileSection, frozen=True, kw_only=True):
 
 
 class BoardsRecord(FileSection, frozen=True, kw_only=True):
-    """Some equal boards: a target file, or figures, which come before the target's."""
+    """Some equal boards: a target file, or figures, which come before the target's.
+
+    ``class`` is what step profiles call such boards, if not by the entry's name.
+    """
 
     name: EntryName
     link: str
@@ -87,6 +92,7 @@ class BoardsRecord(FileSection, frozen=True, kw_only=True):
     speed: Quantity | None = None
     idle: Quantity | None = None
     busy: Quantity | None = None
+    profiled_as: BoardClass | None = msgspec.field(default=None, name="class")
     router: str | None = None
 
     @property

@@ -1,22 +1,25 @@
 """Evaluate a placement: its period, latency, bytes over each link, memory, and energy. No other module has these formulas.
 
-A stage takes as long as the longest of computing, reading the weights that do not stay in memory, receiving and sending: all
-four go on at the same time for different inputs. Replicas add their rates; of shards side by side the slowest counts. The
-*period*, the seconds between two results of a stream, is that of the slowest stage or shared link. The *latency*, the
-seconds of one input alone, adds for every stage receiving, working and sending, latencies of links included; of several
-boards in a stage the slowest counts. Energy is static (the idle power of all boards and of the hub, for a period) and
-dynamic (what working boards take more).
+A stage takes as long as the longest of working, receiving and sending: these go on at the same time for different inputs.
+Working is reading the weights that do not stay in memory, and computing; a worker reads nothing ahead, so the two add.
+Replicas add their rates; of shards side by side the slowest counts. The *period*, the seconds between two results of a
+stream, is that of the slowest stage or shared link. The *latency*, the seconds of one input alone, adds for every stage
+receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts. A board of
+several stages does one after the other.
+
+Energy is static (the idle power of all boards and of the hub, for a period) and dynamic (what working boards take more).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyps.runtime.cluster.planning.holding import Holding
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, Stages, Workload
-from hyps.runtime.cluster.planning.transfers import LEAST_S, Holder, KnownCosts, holders, link
+from hyps.runtime.cluster.planning.transfers import LEAST_S, Holder, KnownCosts, holders, link, several_stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class BoardCost:
     """The cost of a placement for one board.
 
     ``receiving_s`` and ``sending_s`` are for one of its inputs; ``part`` is its part of all inputs, below 1 for a replica.
+    A board of several stages has a cost for each; ``all_stages_s`` are the seconds that all of them need for an input.
     """
 
     board: str
@@ -34,18 +38,19 @@ class BoardCost:
     latency_s: float
     part: float
     dynamic_j: float
+    all_stages_s: float = 0.0
 
     @property
     def period_s(self) -> float:
         """The seconds between two of the board's inputs."""
-        return max(self.holding.service_s, self.receiving_s, self.sending_s, LEAST_S)
+        return max(self.holding.service_s, self.receiving_s, self.sending_s, self.all_stages_s, LEAST_S)
 
     @property
     def bound_by(self) -> str:
-        """The word for what takes longest."""
+        """The word for what takes longest; of working, for its longer part."""
+        reads_longer = self.holding.streaming_s > self.holding.compute_s
         costs = {
-            "computing": self.holding.compute_s,
-            "reading weights": self.holding.streaming_s,
+            "reading weights" if reads_longer else "computing": self.holding.service_s,
             "receiving": self.receiving_s,
             "sending": self.sending_s,
         }
@@ -103,6 +108,7 @@ def evaluate(workload: Workload, fleet: Fleet, stages: Stages, known: KnownCosts
     check_stages(workload, fleet, stages)
     found = holders(fleet, stages, known or KnownCosts(workload))
     costs = [_board_cost(fleet, holder) for holder in found]
+    costs = _with_all_stages(costs)
     costs = _with_parts(costs, found)
     stage_costs = tuple(_stage_cost(list(each)) for _, each in itertools.groupby(costs, key=lambda cost: cost.stage))
     link_bytes: dict[tuple[str, str], float] = {}
@@ -111,7 +117,8 @@ def evaluate(workload: Workload, fleet: Fleet, stages: Stages, known: KnownCosts
             pair = (sender, holder.board.name)
             link_bytes[pair] = link_bytes.get(pair, 0.0) + cost.part * nbytes
         if HUB in holder.sent:
-            link_bytes[holder.board.name, HUB] = cost.part * holder.sent[HUB]
+            pair = (holder.board.name, HUB)
+            link_bytes[pair] = link_bytes.get(pair, 0.0) + cost.part * holder.sent[HUB]
     periods: dict[int | str, float] = {number: cost.period_s for number, cost in enumerate(stage_costs)}
     periods.update(shared_seconds(fleet, link_bytes))
     slowest = max(periods, key=lambda each: periods[each])
@@ -160,16 +167,19 @@ def _with_parts(costs: list[BoardCost], found: list[Holder]) -> list[BoardCost]:
 
 
 def _with_part(cost: BoardCost, part: float) -> BoardCost:
-    return BoardCost(
-        board=cost.board,
-        stage=cost.stage,
-        holding=cost.holding,
-        receiving_s=cost.receiving_s,
-        sending_s=cost.sending_s,
-        latency_s=cost.latency_s,
-        part=part,
-        dynamic_j=cost.dynamic_j * part,
-    )
+    return replace(cost, part=part, dynamic_j=cost.dynamic_j * part)
+
+
+def _with_all_stages(costs: list[BoardCost]) -> list[BoardCost]:
+    """Return the costs with what boards of several stages need for all of them."""
+    together: dict[str, float] = {}
+    for parts in several_stages(costs, lambda cost: cost.board):
+        together[parts[0].board] = max(
+            sum(part.holding.service_s for part in parts),
+            sum(part.receiving_s for part in parts),
+            sum(part.sending_s for part in parts),
+        )
+    return [replace(cost, all_stages_s=together.get(cost.board, 0.0)) for cost in costs] if together else costs
 
 
 def _stage_cost(costs: list[BoardCost]) -> StageCost:
@@ -194,12 +204,17 @@ def shared_seconds(fleet: Fleet, link_bytes: Mapping[tuple[str, str], float]) ->
 
 
 def check_stages(workload: Workload, fleet: Fleet, stages: Stages) -> None:
-    """Raise ValueError unless the stages hold every step once, in order, and every board is in one stage at most."""
+    """Raise ValueError unless the stages hold every step once, in order, and replicas are in one stage only."""
     if not stages or [number for stage in stages for number in stage.steps] != list(range(len(workload.steps))):
         raise ValueError("the stages do not hold every step once, in order")
-    names = [name for stage in stages for name in stage.boards]
-    if len(set(names)) != len(names) or not {board.name for board in fleet.boards}.issuperset(names):
-        raise ValueError("a board is in two stages, or is none of the fleet")
+    names = Counter(name for stage in stages for name in stage.boards)
+    if not {board.name for board in fleet.boards}.issuperset(names):
+        raise ValueError("a board is none of the fleet")
+    for stage in stages:
+        if len(set(stage.boards)) != len(stage.boards):
+            raise ValueError("a board is in a stage twice")
+        if stage.sharing == "replicas" and any(names[name] > 1 for name in stage.boards):
+            raise ValueError("a replica is in two stages")
     for stage in stages:
         if stage.sharing == "shards":
             if sorted(number for share in stage.shares for number in share) != list(stage.steps):

@@ -23,10 +23,11 @@ from hyps.runtime.suggestions import did_you_mean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFleet:
-    """A fleet, and the multiply-adds a second of each class of boards."""
+    """A fleet; by class of boards, the multiply-adds a second, and what step profiles call the class."""
 
     fleet: Fleet
     macs_per_s: Mapping[str, float]
+    profiled_as: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,8 @@ def load_fleet(path: Path) -> PlannedFleet:
         hub_watts=_figure(power, 0.0, quantities.WATTS, f"{where}, hub", "power", may_be_zero=True),
         shared_links=tuple(_shared(content, links, where)),
     )
-    return PlannedFleet(fleet=fleet, macs_per_s=rates)
+    profiled_as = {record.name: record.profiled_as or record.name for record in content.boards}
+    return PlannedFleet(fleet=fleet, macs_per_s=rates, profiled_as=profiled_as)
 
 
 def _joined(one: NetworkLink, other: NetworkLink) -> NetworkLink:

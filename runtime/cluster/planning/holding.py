@@ -31,8 +31,8 @@ class Holding:
 
     @property
     def service_s(self) -> float:
-        """The seconds that the board works on one input: the next weights are read while it computes."""
-        return max(self.compute_s, self.streaming_s)
+        """The seconds that the board works on one input: a worker reads nothing ahead, and so computes when it has read."""
+        return self.compute_s + self.streaming_s
 
 
 def step_fits(step: PlacedStep, board: Board) -> bool:
@@ -45,7 +45,16 @@ def hold(workload: Workload, steps: Sequence[int], board: Board) -> Holding:
 
     Raises `BudgetError` if one of them does not fit, or was not timed on boards of this class.
     """
-    held = [workload.steps[number] for number in steps]
+    return hold_together(workload, [steps], board)[0]
+
+
+def hold_together(workload: Workload, parts: Sequence[Sequence[int]], board: Board) -> list[Holding]:
+    """Return the cost of each part of the steps that a board holds for several stages, in their order.
+
+    ``memory_bytes`` is the whole process's in each. Raises `BudgetError` as `hold` does.
+    """
+    numbers = [number for part in parts for number in part]
+    held = [workload.steps[number] for number in numbers]
     for step in held:
         if not step_fits(step, board):
             needed = step.working_bytes + step.weight_bytes
@@ -59,20 +68,27 @@ def hold(workload: Workload, steps: Sequence[int], board: Board) -> Holding:
                 f"step {step.name} has no time on boards of class {board.board_class}", "state the class's speed"
             )
     weights = sum(step.weight_bytes for step in held)
-    if weights + max(step.working_bytes for step in held) + workload.sessions_bytes <= board.memory_bytes:
-        memory = weights + max(step.working_bytes for step in held) + workload.sessions_bytes
-        resident = weights
-    else:
+    memory = weights + max(step.working_bytes for step in held) + workload.sessions_bytes
+    pinned = [step.weight_bytes for step in held]
+    if memory > board.memory_bytes:
         memories = [
             StepMemory(alone_bytes=step.working_bytes + step.weight_bytes, weights_bytes=step.weight_bytes) for step in held
         ]
         found = sub_bundle_residency(memories, workload.sessions_bytes, board.memory_bytes)
         memory = max(step.peak_bytes for step in found.steps)
-        resident = sum(step.pinned_bytes for step in found.steps)
-    return Holding(
-        memory_bytes=memory,
-        resident_bytes=resident,
-        streamed_bytes=weights - resident,
-        compute_s=sum(step.seconds[board.board_class] for step in held),
-        streaming_s=(weights - resident) / board.storage_bytes_per_s if weights > resident else 0.0,
-    )
+        pinned = [step.pinned_bytes for step in found.steps]
+    made, start = [], 0
+    for part in parts:
+        steps, resident = held[start : start + len(part)], sum(pinned[start : start + len(part)])
+        streamed = sum(step.weight_bytes for step in steps) - resident
+        made.append(
+            Holding(
+                memory_bytes=memory,
+                resident_bytes=resident,
+                streamed_bytes=streamed,
+                compute_s=sum(step.seconds[board.board_class] for step in steps),
+                streaming_s=streamed / board.storage_bytes_per_s if streamed > 0 else 0.0,
+            )
+        )
+        start += len(part)
+    return made

@@ -4,7 +4,8 @@ Exact (`hyps.runtime.cluster.planning.optimal`): a star of few groups of boards 
 program's table is small. A fleet with shared links, or with links between boards, is relaxed to a star that is no slower:
 the star's best placement is a lower bound, and the best of the fleet where it reaches that. Else the best of several
 heuristics' placements, Algorithm 1's and the simple pipeline's among them, is improved by small changes, and the gap to the
-bound is stated.
+bound is stated. "Exact" is among placements with each board in one stage. Those with a board in several are tried where
+branches can run side by side (`hyps.runtime.cluster.planning.branches`), and taken where they are better.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ from hyps.runtime.cluster.planning.board_groups import (
     relaxed_star,
 )
 from hyps.runtime.cluster.planning.bounds import lower_bound
+from hyps.runtime.cluster.planning.branch_partition import partitioned_stages
+from hyps.runtime.cluster.planning.branches import branches_side_by_side, has_branches, parallel_blocks, tried_boards
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.greedy import GreedyPlanner
 from hyps.runtime.cluster.planning.holding import step_fits
 from hyps.runtime.cluster.planning.improvement import ObjectiveKey, improved
 from hyps.runtime.cluster.planning.in_order import least_latency
 from hyps.runtime.cluster.planning.optimal import ExactPlanner, Objective
-from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
+from hyps.runtime.cluster.planning.partition_process import is_installed
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
+from hyps.runtime.cluster.planning.shares import ParallelRun
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
 from hyps.runtime.cluster.planning.stage_options import StageOptions
 from hyps.runtime.cluster.planning.transfers import KnownCosts
@@ -46,6 +51,8 @@ _TRIES = 20_000
 _LATENCY_BOARDS = 8
 #: The most boards for which the star's best placements on fewer are tried, too: links may bound what more could gain.
 _FEW_BOARDS = 16
+#: Steps and boards together for which branches are looked for.
+_MOST_FOR_BRANCHES = 800
 #: A placement reaches a bound if it is no more than rounding above it.
 _REACHED = 1 + 1e-9
 
@@ -63,12 +70,17 @@ def _rounded(value: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedPlacement:
-    """A placement, its figures, whether no other is better, and a number that no placement's objective is below."""
+    """A placement, its figures, whether no other is better, and a number that no placement's objective is below.
+
+    ``is_exact`` and ``bound`` are among placements with each board in one stage, unless this one has a board in several.
+    ``lacks_partitioner``: the network has branches, and `mtkahypar`, which may place them better, is not installed.
+    """
 
     stages: Stages
     evaluation: Evaluation
     is_exact: bool
     bound: float
+    lacks_partitioner: bool = False
 
 
 def used_fleet(fleet: Fleet, stages: Stages) -> Fleet:
@@ -101,12 +113,13 @@ def check_fit(workload: Workload, fleet: Fleet) -> None:
 class PlacementPlanner:
     """The planner for one workload and fleet; most of the work for several numbers of boards is shared.
 
-    Raises `BudgetError` if a step fits no board.
+    ``branches``: also try placements with boards in several stages. Raises `BudgetError` if a step fits no board.
     """
 
-    def __init__(self, workload: Workload, fleet: Fleet, most_boards: int) -> None:
+    def __init__(self, workload: Workload, fleet: Fleet, most_boards: int, *, branches: bool = True) -> None:
         check_fit(workload, fleet)
         self.workload, self.fleet = workload, fleet
+        self._tries_branches = branches and len(workload.steps) + len(fleet.boards) < _MOST_FOR_BRANCHES
         self._most_boards = min(most_boards, len(fleet.boards))
         self._table = RunTable(workload)
         self._known = KnownCosts(workload)
@@ -127,10 +140,52 @@ class PlacementPlanner:
             figures = self.figures(stages) if stages else None
         if stages is None or figures is None:
             raise BudgetError(f"no placement on {count} boards is found: no board has a time for all steps that fit it")
+        better = self._with_branches(objective, count, stages, figures)
+        if better:
+            stages, figures = better
+            bound = lower_bound(self.workload, self.fleet, objective, count)
         reached = KEYS[objective](figures)[0]
         return PlannedPlacement(
-            stages=stages, evaluation=figures, is_exact=reached <= bound * _REACHED, bound=min(bound, reached)
+            stages=stages,
+            evaluation=figures,
+            is_exact=reached <= bound * _REACHED,
+            bound=min(bound, reached),
+            lacks_partitioner=self._tries_branches and count > 1 and has_branches(self._blocks) and not is_installed(),
         )
+
+    def _with_branches(
+        self, objective: Objective, count: int, stages: Stages, figures: Evaluation
+    ) -> tuple[Stages, Evaluation] | None:
+        """Return a placement that has branches side by side and is better than another, or None if none is found."""
+        if not self._tries_branches or count < 2 or not self._blocks:
+            return None
+        key = KEYS[objective]
+        found: list[tuple[ObjectiveKey, Stages, Evaluation]] = []
+        for start in (stages, *self._alone()):
+            boards = tried_boards(self.workload, self.fleet, start)
+            made = [branches_side_by_side(start, self.workload, boards, self._blocks, self.figures, key, count)]
+            if start is stages and has_branches(self._blocks) and is_installed():
+                made += partitioned_stages(self.workload, self.fleet, self._table.uses, self._blocks, boards[:count])
+            found += [(key(new), each, new) for each in made if (new := self.figures(each))]
+        best = min(found, key=lambda each: each[0], default=None)
+        if best is None or best[0][0] > key(figures)[0] or best[0] >= key(figures):
+            return None
+        return best[1], best[2]
+
+    def _alone(self) -> Iterator[Stages]:
+        """Yield the whole workload on one board of each of the fastest groups."""
+        steps = range(len(self.workload.steps))
+        for group in sorted(self._groups, key=self._seconds)[:_LATENCY_BOARDS]:
+            stages = (PipelineStage(steps=steps, boards=(group.sample.name,)),)
+            if self.figures(stages):
+                yield stages
+
+    @cached_property
+    def _blocks(self) -> tuple[ParallelRun, ...]:
+        """The blocks that pay on the fastest links."""
+        links = self.fleet.links.values()
+        latency, rate = min(each.latency_s for each in links), max(each.bytes_per_s for each in links)
+        return parallel_blocks(self._table, lambda nbytes: 2 * latency + nbytes / rate)
 
     def figures(self, stages: Stages) -> Evaluation | None:
         """Return a placement's figures with the boards that it uses, or None if a step does not fit."""

@@ -1,8 +1,10 @@
 """Define a placement problem: steps with their costs, boards, the links between them, and a placement as data.
 
 A *stage* is a run of consecutive steps on one board, on several boards that deal inputs out among themselves (data-parallel
-replicas), or on several boards that each compute some of its steps at the same time (shards side by side). A board is in one
-stage. Boards of a *class* are the same: their speeds and their memory. All figures are in SI units: seconds, bytes, watts.
+replicas), or on several boards that each compute some of its steps at the same time (shards side by side). A share's steps
+run in order and may need each other, as those of a branch do; they need nothing of another share. A board may be in several
+stages, so that it runs what comes before branches, one of them, and what comes after; not if one has replicas. Boards of a
+*class* are the same: their speeds and their memory. All figures are in SI units: seconds, bytes, watts.
 """
 
 from __future__ import annotations

@@ -48,9 +48,11 @@ def _rank(number: int, figures: Evaluation) -> str:
 
 def quality(planned: PlannedPlacement, reached: float) -> str:
     """Return in words how good a placement is, whose objective is ``reached``."""
-    if planned.is_exact:
-        return "no placement is better"
-    return f"within {max(1 - planned.bound / reached, 0.001):.1%} of the best"
+    gap = max(1 - planned.bound / reached, 0.001)
+    text = "no placement is better" if planned.is_exact else f"within {gap:.1%} of the best"
+    if planned.lacks_partitioner:
+        text += "; branches were placed without mtkahypar, which may do better: pip install 'hyps[placement]'"
+    return text
 
 
 def seconds_text(seconds: float) -> str:

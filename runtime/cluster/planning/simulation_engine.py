@@ -35,6 +35,10 @@ class Simulation:
         self._random = generator
         self._states = [[StationState(station, limits.queue) for station in row] for row in network.stages]
         self._all = [state for row in self._states for state in row]
+        #: By board: its stations, one in each of its stages; one of them works at a time.
+        self._of_board: dict[str, list[StationState]] = {}
+        for state in self._all:
+            self._of_board.setdefault(state.station.board.name, []).append(state)
         self._places = [queue_places(network, number, limits.queue) for number in range(len(network.stages))]
         #: By stage: the inputs that have a place there and how many stations have not begun each; replicas by input.
         self._reserved: list[dict[int, int]] = [{} for _ in network.stages]
@@ -49,7 +53,7 @@ class Simulation:
         self._done: set[int] = set()
         self._latencies = LatencyHistogram()
         self._woken: deque[StationState | None] = deque()
-        self._messages: dict[tuple[str, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
+        self._messages: dict[tuple[str, int, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
 
     def plan(self, change: SpeedChange) -> None:
         """Have a board change its speed."""
@@ -83,17 +87,20 @@ class Simulation:
         window_s = max(self._now - self._measured_from, 1e-12)
         count = self._left - self._left_before
         each = max(count, 1)
-        boards, dynamic = {}, 0.0
+        boards: dict[str, SimulatedBoard] = {}
+        dynamic = 0.0
         for state in self._all:
             board, counters = state.station.board, state.counters
             extra = (board.busy_watts - board.idle_watts) * counters.busy_s / each
             dynamic += extra
-            boards[board.name] = SimulatedBoard(
+            found = SimulatedBoard(
                 busy_fraction=counters.busy_s / window_s,
                 served=counters.served,
                 occupancy=tuple(seconds / window_s for seconds in counters.occupancy_s),
                 joules=extra + board.idle_watts * window_s / each,
             )
+            before = boards.get(board.name)
+            boards[board.name] = before.joined(found, extra) if before else found
         idle_watts = sum(board.idle_watts for board in self._fleet.boards) + self._fleet.hub_watts
         return SimulationResult(
             throughput_per_s=count / window_s,
@@ -132,8 +139,12 @@ class Simulation:
             state = self._woken.popleft()
             if state is None:
                 self._enter()
-            elif state.can_begin and self._has_places(state.ready[0], state.station.deliveries):
+            elif state.can_begin and self._is_free(state) and self._has_places(state.ready[0], state.station.deliveries):
                 self._begin(state)
+
+    def _is_free(self, state: StationState) -> bool:
+        """Return whether a station's board works for none of its other stages."""
+        return all(other.serving is None for other in self._of_board[state.station.board.name])
 
     def _enter(self) -> None:
         """Let inputs in while there is a place for them."""
@@ -187,13 +198,15 @@ class Simulation:
         assert item is not None
         state.counters.served += 1
         self._send(state, item, state.station.deliveries)
-        self._wake(state)
+        stations = self._of_board[state.station.board.name]
+        for each in sorted(stations, key=lambda each: each.ready[0] if each.ready else item + 1):  # the oldest input first
+            self._wake(each)
 
     def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery]) -> None:
         """Send what a board, or the hub as None, has for an input; messages are the same whenever the readers are."""
         sender = state.station.board.name if state else HUB
         readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
-        key = sender, tuple(number for _, number in readers)
+        key = sender, state.station.stage if state else AT_HUB, tuple(number for _, number in readers)
         if key not in self._messages:
             self._messages[key] = messages(self._workload, self._fleet, sender, [self._reader(*each) for each in readers])
         for delivery, number in readers:

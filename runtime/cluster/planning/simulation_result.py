@@ -24,6 +24,15 @@ class SimulatedBoard:
     occupancy: tuple[float, ...]
     joules: float
 
+    def joined(self, other: SimulatedBoard, dynamic_j: float) -> SimulatedBoard:
+        """Return the figures with another stage's of the same board: the fuller queue's, and its dynamic joules."""
+        return SimulatedBoard(
+            busy_fraction=self.busy_fraction + other.busy_fraction,
+            served=max(self.served, other.served),
+            occupancy=max(self, other, key=lambda each: each.mean_occupancy).occupancy,
+            joules=self.joules + dynamic_j,
+        )
+
     @property
     def mean_occupancy(self) -> float:
         """The mean number of inputs that wait."""

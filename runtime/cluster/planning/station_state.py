@@ -21,7 +21,7 @@ class StationState:
 
     def seconds(self) -> float:
         """Return how long the present service takes at the present speed."""
-        return max(self.station.compute_s * self.scale / self.speed, self.station.streaming_s)
+        return self.station.compute_s * self.scale / self.speed + self.station.streaming_s
 
     @property
     def can_begin(self) -> bool:

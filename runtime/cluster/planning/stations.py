@@ -1,7 +1,7 @@
 """Turn a placement into a network of queues: its stations, and what each of them reads and makes.
 
-A *station* is one board in its stage. It serves one input at a time. Its service takes as long as the computation or as
-reading the weights that do not stay in memory, whichever is longer: storage is read while the processor computes.
+A *station* is one board in its stage. It serves one input at a time. Its service takes as long as the computation and
+reading the weights that do not stay in memory: a worker reads nothing ahead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hyps.runtime.cluster.planning.crossing import crossing, tensor_uses
 from hyps.runtime.cluster.planning.evaluation import check_stages
-from hyps.runtime.cluster.planning.holding import hold
+from hyps.runtime.cluster.planning.holding import hold_together
 from hyps.runtime.cluster.planning.problem import Board, Fleet, PipelineStage, Sharing, Workload
 
 #: The stage number of the hub: inputs come from it, outputs go to it.
@@ -45,7 +45,7 @@ class Station:
     @property
     def service_s(self) -> float:
         """The seconds for one input at normal speed."""
-        return max(self.compute_s, self.streaming_s)
+        return self.compute_s + self.streaming_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,18 @@ def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineS
     outputs = frozenset(workload.outputs)
     # a share that reads nothing begins with a message without tensors
     entering = [{number: inputs & read for number, read in enumerate(row) if inputs & read or not read} for row in reads]
+    together: dict[str, list[tuple[int, Sequence[int]]]] = {}
+    for number, stage in enumerate(stages):
+        for position, name in enumerate(stage.boards):
+            share = 0 if stage.sharing == "replicas" else position
+            together.setdefault(name, []).append((number, held[number][share]))
+    holdings = {
+        (name, number): holding
+        for name, parts in together.items()
+        for (number, _), holding in zip(
+            parts, hold_together(workload, [steps for _, steps in parts], boards[name]), strict=True
+        )
+    }
     made: list[tuple[Station, ...]] = []
     for number, stage in enumerate(stages):
         row = []
@@ -91,7 +103,7 @@ def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineS
             ]
             if own & outputs:
                 deliveries.append(Delivery(stage=AT_HUB, tensors={0: own & outputs}))
-            holding = hold(workload, held[number][share], boards[name])
+            holding = holdings[name, number]
             before = sum(bool(each & reads[number][share]) for earlier in makes[:number] for each in earlier)
             row.append(
                 Station(

@@ -6,14 +6,16 @@ Replicas get inputs in proportion to the speed at which they compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from hyps.runtime.cluster.planning.crossing import Crossing, TensorUse, crossing, tensor_uses
-from hyps.runtime.cluster.planning.holding import Holding, hold
+from hyps.runtime.cluster.planning.holding import Holding, hold, hold_together
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Sharing, Stages, Workload
 from hyps.runtime.errors import InputError
 
+StagePart = TypeVar("StagePart")
 #: The least seconds of anything, so that a rate is finite.
 LEAST_S = 1e-12
 #: The most costs that are remembered.
@@ -27,6 +29,7 @@ class Holder:
     stage: int
     sharing: Sharing
     board: Board
+    steps: Sequence[int]
     crossing: Crossing
     holding: Holding
     mix: float = 1.0
@@ -94,6 +97,7 @@ def holders(fleet: Fleet, stages: Stages, known: KnownCosts) -> list[Holder]:
                 stage=number,
                 sharing=stage.sharing,
                 board=boards[name],
+                steps=steps,
                 crossing=known.crossing(steps),
                 holding=known.holding(steps, boards[name]),
             )
@@ -104,8 +108,25 @@ def holders(fleet: Fleet, stages: Stages, known: KnownCosts) -> list[Holder]:
             for holder, rate in zip(made, rates, strict=True):
                 holder.mix = rate / sum(rates)
         found += made
+    _hold_together(found, known)
     _count(fleet, found, known.uses)
     return found
+
+
+def _hold_together(found: Sequence[Holder], known: KnownCosts) -> None:
+    """Have the boards of several stages hold all their steps in one memory."""
+    for parts in several_stages(found, lambda holder: holder.board.name):
+        holdings = hold_together(known.workload, [holder.steps for holder in parts], parts[0].board)
+        for holder, holding in zip(parts, holdings, strict=True):
+            holder.holding = holding
+
+
+def several_stages(found: Iterable[StagePart], board: Callable[[StagePart], str]) -> list[list[StagePart]]:
+    """Return the parts of each board that has more than one, in the order of its stages."""
+    by_board: dict[str, list[StagePart]] = {}
+    for part in found:
+        by_board.setdefault(board(part), []).append(part)
+    return [parts for parts in by_board.values() if len(parts) > 1]
 
 
 def _count(fleet: Fleet, found: Sequence[Holder], uses: Mapping[str, TensorUse]) -> None:

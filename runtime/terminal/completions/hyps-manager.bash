@@ -8,7 +8,7 @@
 _shtab_hyps_manager_subparsers=(serve plan init-hub add-worker add-client add-viewer status profiles)
 
 _shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
-_shtab_hyps_manager_plan_option_strings=(-h --help --boards --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
+_shtab_hyps_manager_plan_option_strings=(-h --help --boards --profile --profiles --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
@@ -27,6 +27,8 @@ _shtab_hyps_manager_serve___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_serve___library_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_plan_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_plan___boards_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_plan___profile_COMPGEN=_shtab_compgen_files
+_shtab_hyps_manager_plan___profiles_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager_init_hub_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_worker___hub_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_add_client___hub_dir_COMPGEN=_shtab_compgen_dirs

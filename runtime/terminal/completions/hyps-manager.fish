@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profiles --rebalance --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profile --profiles --rebalance --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -119,6 +119,8 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve; and test $_shtab_h
 complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a plan -d 'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s h -l help -d 'show this help message and exit'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__fish_complete_path (commandline -ct))" -d 'the file (TOML) that describes boards and links'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l profile -xka "(__fish_complete_path (commandline -ct))" -d 'take the times of steps from a file that '"'"'hyps-run profile'"'"' wrote; repeatable, one for each class of boards'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'take them from what the manager knows, too (hyps-profiles.sqlite)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l max -x -d 'plan for up to N boards (default: all of the file, at most 16)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l objective -xka "throughput latency energy" -d 'what is best: most inferences a second, least seconds or least joules of one (default: throughput)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l compare -d 'show Hadidi'"'"'s Algorithm 1 and a simple pipeline beside our placement'

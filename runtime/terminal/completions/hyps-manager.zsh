@@ -107,6 +107,8 @@ _shtab_hyps_manager_init_hub_defaults_added=0
 _shtab_hyps_manager_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--boards[the file (TOML) that describes boards and links]:FILE:_files"
+  "*--profile[take the times of steps from a file that \'hyps-run profile\' wrote\; repeatable, one for each class of boards]:FILE:_files"
+  "--profiles[take them from what the manager knows, too (hyps-profiles.sqlite)]:DATABASE:_files"
   "--max[plan for up to N boards (default\: all of the file, at most 16)]:N:"
   "--objective[what is best\: most inferences a second, least seconds or least joules of one (default\: throughput)]:objective:(throughput latency energy)"
   "--compare[show Hadidi\'s Algorithm 1 and a simple pipeline beside our placement]"

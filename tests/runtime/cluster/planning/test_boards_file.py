@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,22 @@ def test_a_target_gives_what_the_entry_leaves_out(tmp_path: Path) -> None:
     (board,) = planned.fleet.boards
     assert (board.memory_bytes, board.storage_bytes_per_s, board.busy_watts) == (800_000_000, 1 << 20, 0.5)
     assert planned.macs_per_s == {"pi": 4e9}
+    assert planned.profiled_as == {"pi": "pi"}
+
+
+def test_a_built_in_target_gives_the_power(tmp_path: Path) -> None:
+    """`hypsc targets show rpi3b` prints this file."""
+    shutil.copy(ROOT / "compiler" / "target_data" / "rpi3b.toml", tmp_path)
+    text = """links.lan = { bandwidth = "94 Mbit/s", latency = "0 ms" }
+    boards = [
+        { name = "pi", target = "rpi3b.toml", speed = "3 GMAC/s", link = "lan" },
+        { name = "metered", target = "rpi3b.toml", speed = "3 GMAC/s", link = "lan", busy = "4 W" },
+    ]
+    """
+    (tmp_path / "boards.toml").write_text(text)
+    one, other = load_fleet(tmp_path / "boards.toml").fleet.boards
+    assert (one.idle_watts, one.busy_watts) == (1.4, 3.7)
+    assert (other.idle_watts, other.busy_watts) == (1.4, 4.0)
 
 
 @pytest.mark.parametrize(

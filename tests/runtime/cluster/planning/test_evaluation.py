@@ -65,7 +65,7 @@ def test_one_board_reads_the_weights_that_do_not_stay() -> None:
     found = evaluate(WORKLOAD, FLEET, WHOLE)
     (board,) = found.boards
     assert (board.holding.memory_bytes, board.holding.resident_bytes) == (55_000_000, 0)
-    assert found.period_s == pytest.approx(70 / 4)
+    assert found.period_s == pytest.approx(70 / 4 + 5.0)
     assert found.stages[0].bound_by == "reading weights"
     assert found.latency_s == pytest.approx(0.01 + 1.0 + found.period_s + 0.01 + 0.2)
     assert found.link_bytes == {(HUB, "b0"): 10_000_000, ("b0", HUB): 2_000_000}
@@ -128,11 +128,23 @@ def test_a_step_that_does_not_fit_is_named_with_what_it_lacks() -> None:
         (),
         (PipelineStage(steps=range(2), boards=("b0",)),),
         (PipelineStage(steps=range(3), boards=("b9",)),),
-        (PipelineStage(steps=range(1), boards=("b0",)), PipelineStage(steps=range(1, 3), boards=("b0",))),
+        (
+            PipelineStage(steps=range(1), boards=("b0",)),
+            PipelineStage(steps=range(1, 3), boards=("b0", "b1"), sharing="replicas"),
+        ),
+        (PipelineStage(steps=range(3), boards=("b0", "b0"), sharing="shards", shares=((0,), (1, 2))),),
         (PipelineStage(steps=range(3), boards=("b0", "b1"), sharing="shards", shares=((0, 1), (2,))),),
         (PipelineStage(steps=range(3), boards=("b0", "b1")),),
     ],
-    ids=["none", "a step is missing", "an unknown board", "a board twice", "shares that need each other", "two alone"],
+    ids=[
+        "none",
+        "a step is missing",
+        "an unknown board",
+        "a replica of two stages",
+        "a board twice",
+        "shares that need each other",
+        "two alone",
+    ],
 )
 def test_what_is_no_placement_is_refused(stages: Stages) -> None:
     with pytest.raises(ValueError, match=r"stage|steps|board|share"):

@@ -33,9 +33,9 @@ def small_case(seed: int, *, pairs: bool = False) -> tuple[Workload, Fleet, int]
 
 
 def planned(workload: Workload, fleet: Fleet, objective: Objective, most: int) -> PlannedPlacement | None:
-    """Return our placement, or None if a step fits no board."""
+    """Return our placement with each board in one stage, or None if a step fits no board."""
     try:
-        return PlacementPlanner(workload, fleet, len(fleet.boards)).plan(objective, most)
+        return PlacementPlanner(workload, fleet, len(fleet.boards), branches=False).plan(objective, most)
     except BudgetError:
         return None
 

@@ -48,7 +48,7 @@ def test_a_table_for_every_number_of_boards(bundle: Path) -> None:
 @pytest.mark.parametrize("objective", ["throughput", "latency", "energy"])
 def test_json_and_csv_agree(bundle: Path, objective: str) -> None:
     shared: tuple[str | Path, ...] = (bundle, "--boards", EXAMPLE, "--objective", objective)
-    rows: list[dict[str, Any]] = json.loads(plan(*shared, "--json").stdout)
+    rows: list[dict[str, Any]] = json.loads(plan(*shared, "--json").stdout)["placements"]
     lines = list(csv.DictReader(io.StringIO(plan(*shared, "--csv").stdout)))
     assert [row["boards"] for row in rows] == [1, 2, 3, 4, 5]
     for row, line in zip(rows, lines, strict=True):
@@ -65,7 +65,7 @@ def test_json_and_csv_agree(bundle: Path, objective: str) -> None:
 
 def test_a_simulation_agrees_with_the_plan(bundle: Path) -> None:
     shared: tuple[str | Path, ...] = (bundle, "--boards", EXAMPLE, "--max", "3", "--simulate", "60")
-    for row in json.loads(plan(*shared, "--json").stdout):
+    for row in json.loads(plan(*shared, "--json").stdout)["placements"]:
         assert row["simulated"]["inferences_per_s"] == pytest.approx(row["inferences_per_s"], rel=0.05)
         assert {board["board"] for board in row["simulated"]["boards"]} == {board["board"] for board in row["used"]}
     lines = plan(*shared).stdout.splitlines()
