@@ -124,7 +124,9 @@ class TestCompile:
         assert (result.returncode, result.stderr) == (0, "")
         data, manifest = json.loads(result.stdout), read_manifest(folder)
         target = load_target("rpizero2w")
-        assert data["target"] == {"name": "rpizero2w", "threads": target.cores, "onnxruntime": COSTLIEST}
+        powers = {"idle_milliwatts": target.idle_milliwatts, "busy_milliwatts": target.busy_milliwatts}
+        power = {**powers, "cores": target.cores, "error_milliwatts": None}
+        assert data["target"] == {"name": "rpizero2w", "threads": target.cores, "onnxruntime": COSTLIEST, "power": power}
         assert data["budget_bytes"] == target.budget_bytes == manifest.budget_bytes
         assert data["model"]["sha256"] == manifest.model.sha256
         assert data["bundle"] == str(folder)
@@ -162,7 +164,9 @@ class TestCompile:
         text = hypsc_here("targets", "show", "rpi3b").stdout.replace('name = "rpi3b"', 'name = "mine"')
         (tmp_path / "mine.toml").write_text(text.replace("cores = 4", "cores = 3"))
         result = hypsc_here("compile", path, "--target", tmp_path / "mine.toml", "-o", tmp_path / "b", "--json")
-        assert json.loads(result.stdout)["target"] == {"name": "mine", "threads": 3, "onnxruntime": COSTLIEST}
+        found = json.loads(result.stdout)["target"]
+        assert found.pop("power")["cores"] == 3
+        assert found == {"name": "mine", "threads": 3, "onnxruntime": COSTLIEST}
 
     def test_a_plan_is_for_the_costliest_onnxruntime_or_the_one_named(
         self, path: Path, hypsc_here: Command, tmp_path: Path
