@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.onnx_ops import ACTIVATIONS
 
 #: Operators that onnxruntime computes on codes, where their weights are codes as well.
 _CODED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -82,12 +81,13 @@ class _Units:
         if operator.op_type == _DEQUANTIZE:
             readers = self._readers.get(name, [])
             return name not in self._graph.outputs and all(reader.name in self.coded for reader in readers)
-        before = self._writer.get(operator.inputs[0]) if operator.inputs else None
-        is_activation = operator.op_type in ACTIVATIONS and before is not None and before.name in self.coded
-        return is_activation or operator.name in self.coded
+        return operator.name in self.coded
 
     def _is_coded(self, operator: Operator) -> bool:
-        """Return whether an operator is computed on codes: it reads nothing else, and its result gets the input's type."""
+        """Return whether an operator is computed on codes: it reads nothing else, and its result gets the input's type.
+
+        Not where an activation comes in between: onnxruntime removes that for some zero points alone, unknown here.
+        """
         if operator.op_type not in _CODED or operator.weights or len(operator.inputs) < 2:
             return False
         before = [self._writer.get(name) for name in operator.inputs]
@@ -95,8 +95,6 @@ class _Units:
             return False
         source, kernel = (self._code_type(each) for each in before[:2] if each is not None)
         after = self._only_reader(operator)
-        if after is not None and after.op_type in ACTIVATIONS:
-            after = self._only_reader(after)
         if after is None or after.op_type != _QUANTIZE or not {source, kernel} <= _CODES:
             return False
         return self._graph.tensors[after.outputs[0]].dtype == source and (source == "uint8" or kernel == "int8")
