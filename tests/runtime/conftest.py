@@ -112,10 +112,13 @@ def bundle(tmp_path: Path, manifest: Manifest) -> Path:
 
 @pytest.fixture(scope="session")
 def cifar_bundle(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path) -> Path:
-    """The trained CIFAR-10 network, compiled for 72 MB."""
+    """The trained CIFAR-10 network, compiled for 72 MB; bit for bit the whole model with a bundle's session options."""
     folder = tmp_path_factory.mktemp("cifar10") / "bundle"
     models = root / "models"
-    options: list[str | Path] = ["--memory", "72MB", "--preprocess", "cifar10", "--labels", models / "cifar10_labels.txt"]
+    options: list[str | Path] = [
+        *"--memory 72MB --tier lean --preprocess cifar10 --labels".split(),
+        models / "cifar10_labels.txt",
+    ]
     subprocess.run(
         [bin_folder / "hypsc", "compile", models / "cifar10_vgg.onnx", "-o", folder, *options],
         check=True,

@@ -25,7 +25,7 @@ from tests.passes.nets import Net, random_feeds, run, run_partitions, same_bits,
 
 #: A device on which a process needs no more to start than to run, so that small models decide their own peak.
 SLIM = DeviceRates(start_bytes=DeviceRates().process_bytes)
-REQUEST = Request(threads=1)
+REQUEST = Request(threads=1, tier="lean")
 
 
 def detector(height: int, width: int, filters: tuple[int, ...], folder: Path | None = None) -> Model:
