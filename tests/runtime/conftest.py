@@ -116,7 +116,7 @@ def cifar_bundle(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folde
     folder = tmp_path_factory.mktemp("cifar10") / "bundle"
     models = root / "models"
     options: list[str | Path] = [
-        *"--memory 72MB --tier lean --preprocess cifar10 --labels".split(),
+        *["--memory", "72MB", "--tier", "lean", "--preprocess", "cifar10", "--labels"],
         models / "cifar10_labels.txt",
     ]
     subprocess.run(
