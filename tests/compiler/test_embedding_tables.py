@@ -117,7 +117,7 @@ def test_a_table_is_on_disk_once(compiled: Compile) -> None:
     """Two lookups share it, and so does an operator that needs it whole, if that is not split."""
     once = 4 * ROWS * WIDTH + 100_000
     assert sum(file.size_bytes for file in compiled(twice(), budget_bytes=BUDGET_BYTES).compiled.manifest.files) < once
-    small = compiled(tied(layers=True), budget_bytes=84_000_000, split="layers", force=True)
+    small = compiled(tied(layers=True), budget_bytes=83_000_000, split="layers", force=True)
     step, *_ = small.compiled.manifest.steps
     assert step.rows
     assert sum(file.size_bytes for file in small.compiled.manifest.files) < 4 * WIDTH * (20_000 + 2 * 8192) + 100_000
@@ -189,4 +189,4 @@ def test_code_that_only_the_first_session_needs_is_given_back_after_a_lookup(
     executor = load_executor(bundle.folder, threads=1, opener=opener)
     monkeypatch.setattr(executor, "trim", lambda: events.append("trim"))
     executor.run({"ids": ids()})
-    assert events == ["open", "trim"]
+    assert events == ["trim", "open", "trim"]
