@@ -189,6 +189,8 @@ class TestVolume:
             "long.onnx",
             "--memory",
             "75MB",
+            "--tier",
+            "lean",
             "-o",
             "why",
             "--force",
@@ -230,8 +232,8 @@ class TestProgress:
 
     def test_of_runs(self, see: Callable[..., Seen], place: Path) -> None:
         _input(place)
-        seen = see("hyps-run long x.npy --repeat 60 --json", piped=True)
-        assert re.search(r"\d+ of 60 runs, \d+%, \d:\d\d:\d\d left", seen.screen)
+        seen = see("hyps-run long x.npy --repeat 600 --json", piped=True)
+        assert re.search(r"\d+ of 600 runs, \d+%, \d:\d\d:\d\d left", seen.screen)
         assert [text for text in seen.lines if text] == []
         assert json.loads(seen.piped)["input"] == "x.npy"
 

@@ -124,8 +124,8 @@ def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, laid_out_byt
         ordered + multiplied.largest_bytes,  # these are packed last, one after the other
     )
     return StockMemory(
-        opening_bytes=held + opening + costs.input_bytes - STOCK_OPENING_LESS_BYTES,
-        running_bytes=held + ordered + costs.input_bytes - STOCK_RUNNING_LESS_BYTES,
+        opening_bytes=held + opening + costs.input_bytes - min(STOCK_OPENING_LESS_BYTES, costs.process_bytes),
+        running_bytes=held + ordered + costs.input_bytes - min(STOCK_RUNNING_LESS_BYTES, costs.process_bytes),
         region_bytes=region,
         tight_region_bytes=min(region, _whole_pages(live * TIGHT_REGION_FACTOR + TIGHT_REGION_BYTES)),
         packed_bytes=multiplied.copied_bytes + others.copied_bytes + _PAGE * (multiplied.count + others.count),
