@@ -48,7 +48,7 @@ def test_every_step_is_measured(layers: Path, layers_profile: StepProfileFile) -
 def test_the_peak_is_that_of_one_step() -> None:
     if not forget_peak():
         pytest.skip("this kernel cannot forget a peak")
-    with mmap.mmap(-1, 50 << 20) as taken:  # a heap might keep it
+    with mmap.mmap(-1, 50 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:  # a heap might keep it
         for _ in range(50):
             taken.write(bytes(1 << 20))
         high = memory().peak_bytes
