@@ -10,8 +10,8 @@ from hyps.passes.graph import Graph, view
 from tests.passes.nets import Net
 
 
-def quantised(*, ends_in_codes: bool = True, code: type[np.integer] = np.uint8) -> Graph:
-    """A convolution between codes, or one whose result stays floats."""
+def quantised(*, ends_in_codes: bool = True, code: type[np.integer] = np.uint8, activation: str = "") -> Graph:
+    """A convolution between codes, perhaps with an activation behind it, or one whose result stays floats."""
     net = Net()
     scale = net.constant("scale", np.float32(0.1))
     zero, kernel_zero = net.constant("zero", code(0)), net.constant("kernel_zero", np.int8(0))
@@ -20,6 +20,7 @@ def quantised(*, ends_in_codes: bool = True, code: type[np.integer] = np.uint8) 
     weight = net.constant("w", np.ones((32, 16, 3, 3), np.int8))
     kernel = net.node("DequantizeLinear", weight, scale, kernel_zero, to="kernel")
     result = net.node("Conv", source, kernel, to="result")
+    result = net.node(activation, result, to="activated") if activation else result
     net.node("QuantizeLinear", result, scale, zero, to="y") if ends_in_codes else net.node("Abs", result, to="y")
     net.output("y", data_type=1 if not ends_in_codes else 2 if code is np.uint8 else 3)
     return view(net.model())
@@ -39,6 +40,13 @@ def test_between_codes_there_are_no_floats(code: type[np.integer]) -> None:
 
 def test_a_result_in_floats_needs_weights_in_floats() -> None:
     graph = quantised(ends_in_codes=False)
+    found, _ = coded_view(graph, 1)
+    assert found.tensors == graph.tensors
+
+
+def test_an_activation_may_stay_and_then_all_are_floats() -> None:
+    """onnxruntime removes it for some zero points alone; a model whose Relu stayed took 105 MB of a budget of 90."""
+    graph = quantised(activation="Relu")
     found, _ = coded_view(graph, 1)
     assert found.tensors == graph.tensors
 
