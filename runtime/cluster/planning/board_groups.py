@@ -7,7 +7,7 @@ CostArray are arrays with an entry [start, stop] for each run, infinite where th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ CostArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardGroup:
-    """Boards with the same class, memory, storage, power, and links to and from the hub."""
+    """Boards with the same class, memory, storage, power, rights to share, and links to and from the hub."""
 
     boards: tuple[Board, ...]
     up: NetworkLink
@@ -64,9 +64,9 @@ def board_groups(fleet: Fleet) -> tuple[BoardGroup, ...]:
     """Return the groups of a fleet's boards, in the order of their first boards."""
     found: dict[object, list[Board]] = {}
     for board in fleet.boards:
-        figures = (board.board_class, board.memory_bytes, board.storage_bytes_per_s, board.idle_watts, board.busy_watts)
+        figures = replace(board, name="")
         up, down = link(fleet, board.name, HUB), link(fleet, HUB, board.name)
-        found.setdefault((*figures, up, down), []).append(board)
+        found.setdefault((figures, up, down), []).append(board)
     return tuple(
         BoardGroup(boards=tuple(boards), up=link(fleet, boards[0].name, HUB), down=link(fleet, HUB, boards[0].name))
         for boards in found.values()
