@@ -70,14 +70,15 @@ def main() -> None:
     else:
         options = importlib.import_module("hyps.runtime.cluster.manager.options")
         _replace(options.__name__, ClusterOptions=partial(options.ClusterOptions, timeouts=settings.timeouts))
-        problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
-        _replace(problem.__name__, ASSUMED_LINK=replace(problem.ASSUMED_LINK, bytes_per_s=_LINK_BYTES_PER_S, latency_s=0.0))
         _replace("hyps.runtime.cluster.manager.status", EXPIRY_S=settings.viewer_s)
         if settings.restless:
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_S=0.2, _MOST_S=0.2, _REMEMBERED_S=0.0)
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_OCCUPIED=0.1, _LEAST_EXPLAINED=0.1, MARGIN=0.05)
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
             _replace("hyps.runtime.cluster.manager.monitor", _WINDOW_S=1.0, _LEAST_ANSWERS=2)
+    if name == "hyps-manager" or any(option.startswith("--sub-") for option in sys.argv):
+        problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
+        _replace(problem.__name__, ASSUMED_LINK=replace(problem.ASSUMED_LINK, bytes_per_s=_LINK_BYTES_PER_S, latency_s=0.0))
     importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()
 
 

@@ -106,7 +106,7 @@ def test_an_input_alone_takes_the_best_board_that_holds_all(
     """Three boards, of which one holds all weights: for latency, the others get nothing, as each crossing takes time."""
     devices.settings = Settings(measures_link=True)
     devices.start_manager("--workers", "3", "--placement", "best", "--objective", "latency")
-    for name, memory in (("w0", "SMALL"), ("w1", "120MB"), ("w2", "SMALL")):
+    for name, memory in (("w0", "80MB"), ("w1", "120MB"), ("w2", "80MB")):
         devices.start_worker(name, memory=memory)
     devices.wait_for_sub_bundles(workers=1)
     found, _ = answers(devices, pictures)
