@@ -35,10 +35,12 @@ main()
 
 QUITTER = """
 import os, time
+from hyps.runtime.calibration import rates
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.protocol.frames import MAGIC
 from hyps.runtime.cluster.cli.worker import main
 
+rates.conv_by_threads = lambda threads, rounds: dict.fromkeys(threads, 20_000_000_000)
 honest = Connection.publish
 
 
