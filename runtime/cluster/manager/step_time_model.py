@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
-from hyps.runtime.cluster.placement.problem import StepSeconds
+from hyps.runtime.cluster.placement.problem import SecondsOnWorker
 
 #: The part of the difference to what was measured by which a step's correction changes at a time.
 _LEARNED = 0.2
@@ -73,7 +73,7 @@ class StepTimeModel:
             if now - at > _REMEMBERED_S or name not in names:
                 del self._slowdowns[name]
 
-    def seconds_on(self, workers: Sequence[WorkerCapacity]) -> StepSeconds:
+    def seconds_on(self, workers: Sequence[WorkerCapacity]) -> SecondsOnWorker:
         """Return the seconds of every step on each of these workers."""
         unknown = self._unknown_correction()
         found: dict[str, tuple[float, ...]] = {}

@@ -15,8 +15,8 @@ from typing import Literal
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES, WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, repair_placement, runnable_steps
-from hyps.runtime.cluster.placement.problem import StepSeconds, claimed_seconds, placement_problem, with_rights
-from hyps.runtime.cluster.placement.stages import placement_of, stages_of
+from hyps.runtime.cluster.placement.problem import SecondsOnWorker, claimed_seconds, placement_problem, with_rights
+from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
@@ -53,7 +53,7 @@ def place(
     copies: int = 1,
     shares_inputs: bool = False,
     objective: PlacementObjective = "throughput",
-    seconds: StepSeconds | None = None,
+    seconds: SecondsOnWorker | None = None,
 ) -> Placement:
     """Place all steps. Raises `BudgetError` if a step fits no worker.
 
@@ -76,17 +76,17 @@ def place(
 
 
 def judge(
-    manifest: Manifest, placement: Placement, workers: Sequence[WorkerCapacity], seconds: StepSeconds | None = None
+    manifest: Manifest, placement: Placement, workers: Sequence[WorkerCapacity], seconds: SecondsOnWorker | None = None
 ) -> JudgedPlacement:
     """Return a placement of all steps with its figures. Raises `BudgetError` if it does not fit the workers."""
     problem = placement_problem(manifest, workers, seconds or claimed_seconds(manifest))
-    return JudgedPlacement(placement=placement, evaluation=evaluate(*problem, stages_of(manifest, placement)))
+    return JudgedPlacement(placement=placement, evaluation=evaluate(*problem, stages_as_placed(manifest, placement)))
 
 
 def _planned(
     manifest: Manifest,
     workers: Sequence[WorkerCapacity],
-    seconds: StepSeconds,
+    seconds: SecondsOnWorker,
     objective: PlacementObjective,
     *,
     shares_inputs: bool,
@@ -113,13 +113,13 @@ def _planned(
 
 
 def _with_replicas(
-    manifest: Manifest, found: JudgedPlacement, workers: Sequence[WorkerCapacity], seconds: StepSeconds
+    manifest: Manifest, found: JudgedPlacement, workers: Sequence[WorkerCapacity], seconds: SecondsOnWorker
 ) -> JudgedPlacement:
     """Give the slowest run to idle workers, too, one by one, where a stream gets faster and no input slower."""
     groups = {worker.name for worker in workers if worker.group}
     for worker in workers:
         used = {name for homes in found.placement.homes for name in homes}
-        stages = stages_of(manifest, found.placement)
+        stages = stages_as_placed(manifest, found.placement)
         slowest = found.evaluation.slowest
         assert isinstance(slowest, int)
         stage = stages[slowest]

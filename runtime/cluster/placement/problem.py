@@ -21,16 +21,18 @@ _HOP_S = 0.5e-3
 ASSUMED_LINK = NetworkLink(bytes_per_s=LINK_BYTES_PER_S, latency_s=2 * _HOP_S)
 
 #: Returns the seconds of every step on a worker, with all weights in memory.
-StepSeconds = Callable[[WorkerCapacity], Sequence[float]]
+SecondsOnWorker = Callable[[WorkerCapacity], Sequence[float]]
 
 
-def claimed_seconds(manifest: Manifest) -> StepSeconds:
+def claimed_seconds(manifest: Manifest) -> SecondsOnWorker:
     """Return the seconds of steps by what workers claim alone."""
     costs = [step_cost(manifest, step) for step in manifest.steps]
     return lambda worker: tuple(cost / worker.macs_per_s for cost in costs)
 
 
-def placement_problem(manifest: Manifest, workers: Sequence[WorkerCapacity], seconds: StepSeconds) -> tuple[Workload, Fleet]:
+def placement_problem(
+    manifest: Manifest, workers: Sequence[WorkerCapacity], seconds: SecondsOnWorker
+) -> tuple[Workload, Fleet]:
     """Return the workload and the fleet; boards have the workers' names."""
     classes: dict[tuple[Sequence[float], bool], str] = {}
     boards: list[Board] = []

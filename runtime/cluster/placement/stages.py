@@ -42,7 +42,7 @@ def consecutive_runs(steps: Sequence[int]) -> list[range]:
     return runs
 
 
-def stages_of(manifest: Manifest, placement: Placement) -> Stages:
+def stages_as_placed(manifest: Manifest, placement: Placement) -> Stages:
     """Return the stages of a placement whose runs hold every step once; runs that need nothing of each other are shards.
 
     Raises `BudgetError` for a run that no worker holds.

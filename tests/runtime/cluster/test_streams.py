@@ -145,15 +145,15 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
 def test_a_worker_that_is_slower_than_it_claims_loses_its_work(
     devices: Devices, pictures: list[Any], expected: list[bytes]
 ) -> None:
-    """Its claim draws all steps to it; after five slow answers, what was measured counts."""
+    """Its claim draws nearly all steps to it; after five slow answers, the one that takes so long is another's."""
     devices.start_manager("--workers", "2")
     devices.start_worker("w0")
     devices.start_program("boaster", BOASTER)
     devices.wait_for_sub_bundles(workers=1)
-    assert "on boaster: 00-relu1_1 to 13-scores" in devices.log("manager")
+    assert re.search("on boaster: 00-relu1_1 to 1[0-3]-", devices.log("manager"))
     assert answers(devices, pictures[:6]) == expected[:6]
     wait_for("its name", lambda: "boaster: its claim of 9e+04 GMAC/s is taken for" in devices.log("manager"))
-    wait_for("its loss", lambda: re.search(r"on w0: 0[0-2]-\S+ to 1[1-3]-", devices.log("manager")))
+    wait_for("its loss", lambda: "on w0: 00-relu1_1" in devices.log("manager"))
     assert answers(devices, pictures[:2]) == expected[:2]
 
 

@@ -22,7 +22,7 @@ from hyps.runtime.cluster.manager.generations import (
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import judge, place
 from hyps.runtime.cluster.placement.placement import Placement, assign, repair_placement
-from hyps.runtime.cluster.placement.stages import placement_of, stages_of
+from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed
 from hyps.runtime.device.link_rates import LinkRates
 
 MB = 1_000_000
@@ -82,7 +82,7 @@ def test_steps_go_where_they_were_measured_to_be_fast(network: Manifest) -> None
 def test_a_placement_is_that_of_its_stages(network: Manifest) -> None:
     for shares_inputs in (False, True):
         found = place(network, boards(1, 2, 4), shares_inputs=shares_inputs)
-        again = placement_of(stages_of(network, found))
+        again = placement_of(stages_as_placed(network, found))
         assert (again.runs, again.homes, again.dealt) == (found.runs, found.homes, found.dealt)
 
 
