@@ -20,7 +20,8 @@ from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
 from hyps.runtime.bundle import bundle_folder
 from hyps.runtime.bundle.bundle_folder import PARTITIONS
-from hyps.runtime.bundle.manifest import FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
+from hyps.runtime.bundle.records.files import FileRecord, RowsRecord, WeightsRecord
+from hyps.runtime.bundle.records.steps import SessionRecord, Step
 
 #: Copying and hashing release the interpreter lock; two threads keep two cores busy.
 WRITERS = 2

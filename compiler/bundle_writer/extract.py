@@ -12,7 +12,8 @@ from hyps.passes.cost.footprint import PACKED_BYTES
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, WeightRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.files import SmallWeightRecord, WeightRecord
 
 #: The runtime's name of each ONNX element type that a weight may have.
 _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
@@ -23,7 +24,7 @@ class ExtractedPartition:
     """A partition's model.
 
     ``tensors`` describes the weights whose type the runtime knows. ``is_plain``, ``alike`` and ``small`` are the fields of
-    `hyps.runtime.bundle.manifest.Step`.
+    `hyps.runtime.bundle.records.steps.Step`.
     """
 
     model: ModelProto

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import Count, Positive, Sha256
+from hyps.runtime.bundle.records.fields import Count, Positive, Sha256
 from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
 from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts
