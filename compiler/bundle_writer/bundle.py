@@ -137,7 +137,7 @@ def _write_partition(
             stays_open=partition.kept,
             reuses_memory=partition.reuse,
             is_optimizable=not extracted.is_plain,
-            group=extracted.alike,
+            group=extracted.group,
             small_weights=extracted.small,
             tier=UNSET if partition.tier == "lean" else partition.tier,
         ),
