@@ -21,7 +21,7 @@ class Measurement:
         self._began_s, self._left_before = 0.0, 0
 
     def restart(self, now: float, left: int) -> None:
-        """Forget what was counted: the queues have filled. ``left`` inputs have left before."""
+        """Forget what was counted: the queues have filled. ``left`` is the number of inputs that have left before."""
         for state in self._stations:
             state.count(now)
             state.counters.restart(now)
@@ -33,7 +33,7 @@ class Measurement:
         self._latencies.add(seconds)
 
     def result(self, fleet: Fleet, now: float, left: int) -> SimulationResult:
-        """Return what was measured until ``now``, when so many inputs have ``left``."""
+        """Return the figures until ``now``; ``left`` is the number of inputs that have left by then."""
         window_s = max(now - self._began_s, 1e-12)
         count = left - self._left_before
         each = max(count, 1)

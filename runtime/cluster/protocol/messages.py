@@ -66,7 +66,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
 
     @property
     def is_possible(self) -> bool:
-        """Whether a worker, or a group of so many, can have what this state claims."""
+        """Whether a worker, or a group of workers, can have what this state claims."""
         machines = max(1, self.group)
         return (
             self.group <= MAX_GROUP
