@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.manager.dispatch import Dispatch
 from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan
+from hyps.runtime.cluster.manager.lease_rules import LeaseRules
 from hyps.runtime.cluster.manager.moving import Move
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.placing import Placer
@@ -62,7 +62,7 @@ class Deployment:
         self._placed_on: list[WorkerCapacity] = []
         self._ordered_to: set[str] = set()
         self._changed_at = self._changing_since = 0.0
-        self._dispatch = Dispatch(manifest)
+        self._lease_rules = LeaseRules(manifest)
 
     def workers_changed(self) -> None:
         """Note that a worker came, went or changed: the next placement waits until no more follow, but not for long."""
@@ -78,12 +78,12 @@ class Deployment:
     def work(self, worker: str, sub_bundle: int) -> Work:
         """Return what a worker has to do for one input of a sub-bundle that it holds."""
         assert self.scheduler
-        return self._dispatch.work(self.scheduler, worker, sub_bundle)
+        return self._lease_rules.work(self.scheduler, worker, sub_bundle)
 
     def run_of(self, worker: str, sub_bundle: int) -> tuple[range | None, float]:
         """Return a sub-bundle's steps, None if there is none, and the seconds in which the worker reads weights for it."""
         run = self.scheduler.graph.runs.get(sub_bundle) if self.scheduler else None
-        return run, self._dispatch.read_s(worker, sub_bundle)
+        return run, self._lease_rules.read_s(worker, sub_bundle)
 
     def can_spare(self, name: str) -> bool:
         """Return whether the other workers could take over all sub-bundles of this one."""
@@ -288,7 +288,7 @@ class Deployment:
         self.scheduler.replicas.place(dict(zip(placement.numbers, placement.homes, strict=True)))
         self.scheduler.replicas.dealt = self._dealt(placement)
         self.scheduler.withdraw()
-        self._dispatch.ordered(self.scheduler, assigned, workers, self._placer.speeds(workers))
+        self._lease_rules.ordered(self.scheduler, assigned, workers, self._placer.speeds(workers))
         if only is None:
             self._describe(placement, assigned, workers)
 
@@ -309,7 +309,7 @@ class Deployment:
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
         """Tell the scheduler how fast workers are, by name."""
         assert self.scheduler
-        self._dispatch.set_speeds(self.scheduler, speeds)
+        self._lease_rules.set_speeds(self.scheduler, speeds)
 
     def _complain(self, reason: str) -> None:
         if reason != self.complaint:

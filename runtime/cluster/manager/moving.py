@@ -15,8 +15,9 @@ from typing import Protocol
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.generations import held_numbers, renumbered, restricted, side_by_side
-from hyps.runtime.cluster.placement.capacity import LINK_BYTES_PER_S, WorkerCapacity
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement
+from hyps.runtime.cluster.planning.step_cost import LINK_BYTES_PER_S
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.errors import BudgetError
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.step_time_model import ProfiledSteps, StepTimeModel
-from hyps.runtime.cluster.placement.capacity import WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import JudgedPlacement, judge, place
 from hyps.runtime.cluster.placement.placement import Placement
+from hyps.runtime.cluster.planning.step_cost import step_cost
 
 
 class Placer:

@@ -1,18 +1,11 @@
-"""Define what a worker has, and what a step and a sub-bundle cost it."""
+"""Define what a worker has, and what a sub-bundle has it read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.link_rates import LinkRates
-
-#: What a worker's process holds in addition to the executor: MQTT, TLS, HTTP (measured: 9 MB), and chunks under way.
-CLUSTER_BYTES = 16_000_000
-#: Fast Ethernet, as on a Raspberry Pi 3: 94 Mbit/s of payload.
-LINK_BYTES_PER_S = 11.75e6
-#: Bytes that cost as much as one multiply-add: activations are moved, not multiplied.
-_BYTES_PER_MAC = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +25,6 @@ class WorkerCapacity:
     group: int = 0
     board_class: str | None = None
     link: LinkRates | None = field(default=None, compare=False)
-
-
-def step_cost(manifest: Manifest, step: Step) -> int:
-    """Return a step's multiply-adds, or the cost of moving its boundary tensors if that is larger."""
-    crossing = [manifest.tensors[name] for name in (*step.inputs, *step.outputs)]
-    return max(step.multiply_adds, sum(record.nbytes for record in crossing) // _BYTES_PER_MAC, 1)
 
 
 def streamed_bytes(part: Manifest) -> int:

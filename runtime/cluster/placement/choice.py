@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES, WorkerCapacity
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.problem import SecondsOnWorker, claimed_seconds, placement_problem, with_rights
 from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed
@@ -21,6 +21,7 @@ from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.cluster.planning.reasons import with_reasons
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 from hyps.runtime.errors import BudgetError
 
 PlacementObjective = Literal["throughput", "latency"]

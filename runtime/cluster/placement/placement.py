@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
-from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES, WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES, step_cost
 from hyps.runtime.errors import BudgetError
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.capacity import LINK_BYTES_PER_S, WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Workload
+from hyps.runtime.cluster.planning.step_cost import LINK_BYTES_PER_S, step_cost
 from hyps.runtime.cluster.planning.workload import bundle_workload
 
 #: The time of a message through hub and manager, besides that for its bytes (measured: 0.2 to 0.3 ms for 100 KB on

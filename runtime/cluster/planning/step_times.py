@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.capacity import step_cost
 from hyps.runtime.cluster.planning.fleets import PlannedFleet
+from hyps.runtime.cluster.planning.step_cost import step_cost
 from hyps.runtime.errors import ProfileError
 from hyps.runtime.profiling.step_content import StepContent
 from hyps.runtime.profiling.step_measurement import StepMeasurement

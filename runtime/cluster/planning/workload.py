@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import open_sessions_bytes
-from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES
 from hyps.runtime.cluster.planning.problem import PlacedStep, Workload
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 
 
 def bundle_workload(

@@ -21,9 +21,10 @@ from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.manager.worker_watch import WorkerWatch
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES, WorkerCapacity
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import judge
 from hyps.runtime.cluster.placement.placement import Placement
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 from hyps.runtime.cluster.protocol.messages import WorkerState
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import BudgetError

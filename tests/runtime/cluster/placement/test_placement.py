@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.capacity import CLUSTER_BYTES, WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import judge, place
 from hyps.runtime.cluster.placement.placement import assign, repair_placement
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES, step_cost
 from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.scheduling.test_flow import scheduled

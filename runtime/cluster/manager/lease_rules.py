@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.speeds import Work
-from hyps.runtime.cluster.placement.capacity import WorkerCapacity, step_cost, streamed_bytes
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity, streamed_bytes
+from hyps.runtime.cluster.planning.step_cost import step_cost
+from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW
+from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 
 #: A worker gets an input that is larger than this only after it has answered the one before.
 _LARGE_INPUT_BYTES = 32 << 20
@@ -15,7 +17,7 @@ _LARGE_INPUT_BYTES = 32 << 20
 _SLOW = 0.75
 
 
-class Dispatch:
+class LeaseRules:
     """The leases of one deployment's workers: what was ordered last decides."""
 
     def __init__(self, manifest: Manifest) -> None:
