@@ -100,6 +100,19 @@ def test_workers_that_must_not_see_the_input_share_no_run_that_reads_it(step: Ma
     assert place(step, workers, shares_inputs=True).homes == (("w0",),)
 
 
+def test_of_many_unequal_boards_those_that_must_not_see_the_input_get_later_steps(network: Manifest) -> None:
+    """Too many kinds of boards for the dynamic program."""
+    rates = [1 + number / 7 for number in range(12)]
+    workers = [dataclasses.replace(each, safe=each.name == "w0") for each in boards(*rates)]
+    for shares_inputs in (False, True):
+        found = place(network, workers, shares_inputs=shares_inputs)
+        assert found.homes[0] == ("w0",)
+        assert len({name for homes in found.homes for name in homes}) > 3
+        assert judge(network, found, workers).evaluation.throughput_per_s > 1.5 / (
+            judge(network, place(network, workers[:1]), workers).evaluation.period_s
+        )
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rates=st.lists(st.floats(0.1, 10), min_size=1, max_size=6), data=st.data())
 def test_never_worse_than_the_pipeline_or_one_board(network: Manifest, rates: list[float], data: st.DataObject) -> None:
