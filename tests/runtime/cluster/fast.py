@@ -28,8 +28,9 @@ class Settings:
 
     ``patience_s``: of a group whose workers are gone; ``reconnect_s``: the least and the most before a connection is tried
     again; ``viewer_s``: until a viewer gives up. ``room_bytes``: what managers and workers have for tensors in transit, if
-    no single tensor needs more. ``measures_link``: workers do; else managers take links for fast, so that computing decides
-    where steps go. ``restless``: the manager moves steps for any gain, at once and again and again.
+    no single tensor needs more. ``places_as_measured``: workers measure their links, and managers place by profiles; else
+    links are taken for fast and steps by claims, so that a busy machine changes nothing.
+    ``restless``: the manager moves steps for any gain, at once and again and again.
     """
 
     timeouts: Timeouts = field(
@@ -40,7 +41,7 @@ class Settings:
     reconnect_s: tuple[float, float] = (0.2, 1)
     viewer_s: float = 5
     room_bytes: int | None = None
-    measures_link: bool = False
+    places_as_measured: bool = False
     restless: bool = False
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
@@ -64,7 +65,7 @@ def main() -> None:
         _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)
         _replace("hyps.runtime.calibration.rates", conv_by_threads=_assumed_rates)
         _replace("hyps.runtime.device.probes", storage=_assumed_storage)
-        if not settings.measures_link:
+        if not settings.places_as_measured:
             _replace("hyps.runtime.cluster.broker.link_probe.LinkProbe", start=lambda *_: None)
     else:
         options = importlib.import_module("hyps.runtime.cluster.manager.options")
@@ -75,6 +76,8 @@ def main() -> None:
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_OCCUPIED=0.1, _LEAST_EXPLAINED=0.1, MARGIN=0.05)
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
             _replace("hyps.runtime.cluster.manager.monitor", _WINDOW_S=1.0, _LEAST_ANSWERS=2)
+        if not settings.places_as_measured:
+            _replace("hyps.runtime.cluster.manager.profile_keeper.ProfileKeeper", seconds_on=lambda *_: ())
     if name == "hyps-manager" or any(option.startswith("--sub-") for option in sys.argv):
         problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
         _replace(problem.__name__, ASSUMED_LINK=replace(problem.ASSUMED_LINK, bytes_per_s=_LINK_BYTES_PER_S, latency_s=0.0))

@@ -57,7 +57,7 @@ def states(devices: Devices) -> dict[str, WorkerState]:
 
 def test_what_workers_measure_is_in_the_database(devices: Devices, tmp_path: Path, bin_folder: Path) -> None:
     write_step_profile(tmp_path / "own.json", profile_steps(devices.bundle, (1,), 1, board_class="this one"))
-    devices.settings = Settings(measures_link=True)
+    devices.settings = Settings(places_as_measured=True)
     database = tmp_path / "measured.sqlite"
     devices.start_manager("--workers", "2", "--profiles", str(database))
     devices.start_worker("w0", memory="400MB")

@@ -104,7 +104,7 @@ def test_an_input_alone_takes_the_best_board_that_holds_all(
     devices: Devices, pictures: list[Any], expected: list[bytes]
 ) -> None:
     """Three boards, of which one holds all weights: for latency, the others get nothing, as each crossing takes time."""
-    devices.settings = Settings(measures_link=True)
+    devices.settings = Settings(places_as_measured=True)
     devices.start_manager("--workers", "3", "--placement", "best", "--objective", "latency")
     for name, memory in (("w0", "80MB"), ("w1", "120MB"), ("w2", "80MB")):
         devices.start_worker(name, memory=memory)

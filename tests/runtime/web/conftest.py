@@ -107,7 +107,7 @@ def shared_web(
         folder = tmp_path_factory.mktemp("web")
         cluster = Devices(stack, folder, layers, bin_folder, mosquitto, Settings())
         cluster.start_hub()
-        yield launched(cluster, folder, len(WORKERS), "--workers", str(len(WORKERS)))
+        yield launched(cluster, folder, len(WORKERS), "--workers", str(len(WORKERS)), "--rebalance", "off")
 
 
 @pytest.fixture
