@@ -172,7 +172,6 @@ def _write_bundle(
             ),
             budget_bytes=planned.plan.budget_bytes,
             huge_pages=planned.plan.huge_pages,
-            steady=planned.plan.steady,
             exact=planned.plan.exact,
             is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
             inputs=graph.inputs,

@@ -19,8 +19,8 @@ from hyps.passes.planning.partitions import Segment, Segments, partitions
 from hyps.passes.planning.plan import Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import ActivationsRecord
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import StepResidency
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 #: What glibc keeps of its heap with huge pages (`hyps.runtime.device.process_memory`): less than `HUGE_SLACK_BYTES`.
 _HUGE_HEAP_BYTES = 2_000_000
@@ -62,7 +62,6 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
         latency_s=seconds,
         storage_latency_s=seconds,
         huge_pages=huge_pages,
-        steady=False,
         inexact_reason=None,
         activations=ActivationsRecord(region_bytes=region_bytes, packed_bytes=memory.packed_bytes),
     )

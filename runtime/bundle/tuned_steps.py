@@ -37,7 +37,6 @@ def with_tuned_steps(manifest: Manifest) -> Manifest:
         manifest,
         steps=steps,
         huge_pages=record.huge_pages,
-        steady=record.steady,
         exact=False,
         tuned=msgspec.UNSET,
     )

@@ -144,7 +144,6 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
         features=here.features,
         onnxruntime=ort.__version__,
         huge_pages=residency.huge_pages,
-        steady=residency.steady,
         steps=tuple(
             TunedStep(
                 partition=part,
