@@ -59,32 +59,37 @@ class _Blocks:
         del self._free[bisect_left(self._free, (nbytes, address))], self._starts[address], self._ends[address + nbytes]
 
 
-def arena_layout_bytes(graph: Graph, footprints: Mapping[str, Footprint], order: Sequence[int]) -> int:
-    """Return the size of the arena when a session runs a whole model's operators in this ``order``.
+def arena_layout_bytes(graph: Graph, footprints: Mapping[str, Footprint], steps: Sequence[Sequence[int]]) -> int:
+    """Return the size of the arena when sessions run a whole model's operators: for each step, their indices in order.
 
-    An output that is computed in place keeps its input's block. The model's inputs are their caller's.
+    An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
+    steps keeps its block until the end of the step that reads it last.
     """
-    place = {index: position for position, index in enumerate(order)}
+    step_of = {index: number for number, order in enumerate(steps) for index in order}
+    ends = [order[-1] for order in steps]
     lasts: dict[str, int] = {}
-    for index in order:
-        for name in (*graph.operators[index].inputs, *graph.operators[index].outputs):
-            lasts[name] = max(place[index], lasts.get(name, 0))
-    lasts.update(dict.fromkeys(graph.outputs, len(order)))
+    made: dict[str, int] = {}
+    for number, order in enumerate(steps):
+        for index in order:
+            made.update(dict.fromkeys(graph.operators[index].outputs, number))
+            for name in (*graph.operators[index].inputs, *graph.operators[index].outputs):
+                lasts[name] = index if made.get(name) == number else ends[number]
+    lasts.update(dict.fromkeys(graph.outputs, -1))
     ending: dict[int, list[str]] = {}
     for name, last in lasts.items():
         ending.setdefault(last, []).append(name)
     blocks, held = _Blocks(), dict[str, tuple[int, int]]()
-    for position, index in enumerate(order):
+    for index in step_of:
         operator = graph.operators[index]
         own = footprints[operator.name]
-        if own.in_place_input in held and lasts[own.in_place_input] == position:
+        if own.in_place_input in held and lasts[own.in_place_input] == index and made[own.in_place_input] == step_of[index]:
             held[operator.outputs[0]] = held.pop(own.in_place_input)
         for name in operator.outputs:
             if name not in held and graph.tensors[name].nbytes:
                 held[name] = blocks.take(graph.tensors[name].nbytes)
         if own.workspace_bytes:
             blocks.give_back(*blocks.take(own.workspace_bytes))
-        for name in ending.get(position, ()):
+        for name in ending.get(index, ()):
             if name in held:
                 blocks.give_back(*held.pop(name))
     return blocks.taken

@@ -83,7 +83,7 @@ def _memory(whole: CostedModel, segment: Segment, request: Request) -> StockMemo
         (segment,) = Segments(graph, found).between(())
     filled = filled_view(graph)
     order = session_order(graph, segment.operators, graph.outputs)
-    laid_out_bytes = arena_layout_bytes(filled, prints or footprints(filled, request.threads), order)
+    laid_out_bytes = arena_layout_bytes(filled, prints or footprints(filled, request.threads), (order,))
     return stock_memory(graph, found, segment.activation_bytes, laid_out_bytes)
 
 

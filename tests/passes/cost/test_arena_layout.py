@@ -29,4 +29,4 @@ UNIT = 256
 def test_arena(drawing: str, sizes: dict[str, int], expected: int) -> None:
     graph = drawn(drawing, inputs="x", outputs="y", sizes={name: UNIT * size for name, size in sizes.items()})
     prints = {name: replace(each, workspace_bytes=0) for name, each in footprints(graph, 1).items()}
-    assert arena_layout_bytes(graph, prints, range(len(graph.operators))) == UNIT * expected
+    assert arena_layout_bytes(graph, prints, (range(len(graph.operators)),)) == UNIT * expected
