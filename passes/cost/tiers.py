@@ -36,7 +36,7 @@ SPLIT_REGION_FACTOR = calibrated("split_region_factor")
 REGION_BYTES = calibrated_bytes("region_bytes")
 #: The copies of the largest weight that onnxruntime holds for a moment while it puts weights in another order.
 REORDER_COPIES = calibrated("reorder_copies")
-#: The smallest region, as a multiple of the predicted arena.
+#: The smallest region of a stock step, as a multiple of the predicted arena.
 TIGHT_REGION_FACTOR = calibrated("tight_region_factor")
 TIGHT_REGION_BYTES = calibrated_bytes("tight_region_bytes")
 #: How much less than `Costs.process_bytes` a process holds while its only session is opened, and while that runs.
@@ -85,11 +85,6 @@ def arena_region_bytes(activation_bytes: int, steps: int = 1) -> int | None:
     return nbytes if nbytes <= _LARGEST_REGION else None
 
 
-def tight_region_bytes(laid_out_bytes: int) -> int:
-    """Return the size of an arena that is hardly larger than what `hyps.passes.cost.arena_layout` predicts."""
-    return _whole_pages(laid_out_bytes * TIGHT_REGION_FACTOR + TIGHT_REGION_BYTES)
-
-
 def _whole_pages(nbytes: float) -> int:
     return -(-int(nbytes) // _PAGE) * _PAGE
 
@@ -132,7 +127,7 @@ def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, laid_out_byt
         opening_bytes=held + opening + costs.input_bytes - min(STOCK_OPENING_LESS_BYTES, costs.process_bytes),
         running_bytes=held + ordered + costs.input_bytes - min(STOCK_RUNNING_LESS_BYTES, costs.process_bytes),
         region_bytes=region,
-        tight_region_bytes=min(region, tight_region_bytes(live)),
+        tight_region_bytes=min(region, _whole_pages(live * TIGHT_REGION_FACTOR + TIGHT_REGION_BYTES)),
         packed_bytes=multiplied.copied_bytes + others.copied_bytes + _PAGE * (multiplied.count + others.count),
     )
 

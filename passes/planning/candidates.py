@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from hyps.passes.cost.arena_layout import arena_layout_bytes
+from hyps.passes.cost.arena_layout import arena_events, tight_region_bytes
+from hyps.passes.cost.blocked_layout import blocked_view, is_reordered
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.partial_arena import some_in_arena
 from hyps.passes.cost.residency import MANY_STEPS, ResidencyPlan, StepNeeds, plan_residency
 from hyps.passes.cost.session_order import session_order
 from hyps.passes.cost.shared_session import shared_session_key
-from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s, tight_region_bytes
+from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph
 from hyps.passes.planning.costed_model import CostedModel
@@ -271,8 +272,9 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request, bud
     if (large_bytes := arena_region_bytes(max(live), len(segments))) is None:
         return
     orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
-    tight_bytes = tight_region_bytes(arena_layout_bytes(graph, costed.footprints, orders))
-    for region_bytes in (large_bytes, tight_bytes) if tight_bytes < large_bytes else (large_bytes,):
+    blocked, prints = blocked_view(graph, request.threads)
+    layouts = arena_events(graph, costed.footprints, orders), arena_events(blocked, prints, orders, is_reordered)
+    for region_bytes in (large_bytes, *tight_region_bytes(layouts, large_bytes)):
         grown = [_grown(need, region_bytes - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
         yield _Way(tuple(grown), region_bytes, (True,) * len(segments), is_tight=region_bytes < large_bytes)
 

@@ -67,6 +67,8 @@ class Executor:
         self.interface = interface or _python_interface()
         self._bundle, self._opener = bundle, opener or self.interface.open_session
         self._arena: ActivationArena | None = None
+        #: Whether activations did not fit into the planned arena.
+        self.outgrew_arena = False
         self._is_alone = is_alone and manifest.streams_weights
         self._inferences = self._spare_bytes = 0
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
@@ -170,6 +172,7 @@ class Executor:
             self._inferences += 1
         with suppress(ActivationArenaFull):
             return self._run(inputs, step_done, again=again, profile=profile)
+        self.outgrew_arena = True
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
         return self._run(inputs, step_done, again=again, profile=profile)
 

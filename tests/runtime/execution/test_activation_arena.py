@@ -104,11 +104,19 @@ def test_activations_keep_their_pages(load: Callable[..., Executor], sample: Out
 
 def test_a_full_arena_is_given_up(load: Callable[..., Executor], sample: Outputs, expected: NDArray[Any]) -> None:
     executor = load(ActivationsRecord(region_bytes=1 << 20))
-    assert executor.has_arena
+    assert (executor.has_arena, executor.outgrew_arena) == (True, False)
     done: list[object] = []
     np.testing.assert_array_equal(executor.run(sample, done.append)["y"], expected)
-    assert not executor.has_arena
+    assert (executor.has_arena, executor.outgrew_arena) == (False, True)
     np.testing.assert_array_equal(executor.run(sample)["y"], expected)
+
+
+def test_a_full_arena_is_told(load: Callable[..., Executor], sample: Outputs) -> None:
+    warnings: list[str] = []
+    observer = Observer()
+    observer.warning = warnings.append  # type: ignore[method-assign]
+    [*LocalEngine(load(ActivationsRecord(region_bytes=1 << 20))).run(in_memory([sample]), observer)]
+    assert [each for each in warnings if each.startswith("activations did not fit into the planned arena")]
 
 
 def test_a_process_has_one_arena(load: Callable[..., Executor], sample: Outputs, expected: NDArray[Any]) -> None:
