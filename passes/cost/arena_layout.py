@@ -86,7 +86,7 @@ def arena_layout_bytes(events: Events, limit: int = 1 << 62) -> int:
 
 
 def tight_region_bytes(layouts: Sequence[Events], limit: int) -> Iterator[int]:
-    """Yield the size of an arena below ``limit`` that holds each of these layouts with little to spare; none if there is none.
+    """Yield the size of an arena that holds each of these layouts with little to spare, if it is below a ``limit``.
 
     What is spared allows for operators that onnxruntime runs in another order.
     """
@@ -108,7 +108,7 @@ def arena_events(
     steps: Sequence[Sequence[int]],
     copied: Callable[[Operator, Tensor], bool] = lambda operator, tensor: False,
 ) -> Events:
-    """Return what happens in the arena when sessions run a whole model: for each step the indices of its operators, in order.
+    """Return what happens in the arena when sessions run a whole model, of whose ``steps`` each is operators in order.
 
     An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
     steps keeps its block until the end of the step that reads it last. ``copied`` says which operators read or write a copy,

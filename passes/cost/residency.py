@@ -88,7 +88,7 @@ def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: Device
     memories = [need.memory for need in needs]
     every = open_sessions(memories, budget_bytes)
     is_short = len(needs) <= MANY_STEPS
-    found = []
+    found: list[ResidencyPlan] = []
     for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
         search = _Search(needs, sessions, budget_bytes, device)
         slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes

@@ -15,12 +15,16 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.passes.planning.request import Request
-from hyps.runtime.bundle.manifest import ActivationsRecord, Manifest
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.engine import Observer, in_memory
 from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.session import open_session, session_options, to_numpy
 from tests.compiler.onnxes import saved
 from tests.passes.nets import Net
@@ -77,7 +81,8 @@ def sample() -> Outputs:
 
 @pytest.fixture(scope="module")
 def expected(model: Path, sample: Outputs) -> NDArray[Any]:
-    return to_numpy(open_session(model, 1).run(["y"], sample)["y"])  # type: ignore[no-any-return]
+    found: NDArray[Any] = to_numpy(open_session(model, 1).run(["y"], sample)["y"])
+    return found
 
 
 def page_faults() -> int:
@@ -113,9 +118,12 @@ def test_a_full_arena_is_given_up(load: Callable[..., Executor], sample: Outputs
 
 def test_a_full_arena_is_told(load: Callable[..., Executor], sample: Outputs) -> None:
     warnings: list[str] = []
-    observer = Observer()
-    observer.warning = warnings.append  # type: ignore[method-assign]
-    [*LocalEngine(load(ActivationsRecord(region_bytes=1 << 20))).run(in_memory([sample]), observer)]
+
+    class Listener(Observer):
+        def warning(self, message: str) -> None:
+            warnings.append(message)
+
+    [*LocalEngine(load(ActivationsRecord(region_bytes=1 << 20))).run(in_memory([sample]), Listener())]
     assert [each for each in warnings if each.startswith("activations did not fit into the planned arena")]
 
 
