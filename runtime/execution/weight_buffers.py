@@ -54,6 +54,8 @@ class WeightBuffer:
     def populate(self, start: int, stop: int) -> None:
         """Bring the mapped bytes ``start..stop`` into memory. Raises `OSError` where the file has become shorter."""
         first = (self._first + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        with suppress(OSError):  # let storage read on meanwhile
+            self._map.madvise(mmap.MADV_WILLNEED, first, min(2 * (stop - start), self.nbytes - start))
         try:
             self._map.madvise(_POPULATE_READ, first, self._first + stop - first)
         except OSError as error:
