@@ -37,6 +37,7 @@ def with_tuned_steps(manifest: Manifest) -> Manifest:
         manifest,
         steps=steps,
         huge_pages=record.huge_pages,
+        activations=record.activations or manifest.activations,
         exact=False,
         tuned=msgspec.UNSET,
     )
