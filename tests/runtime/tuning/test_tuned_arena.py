@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
