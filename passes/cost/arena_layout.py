@@ -16,6 +16,8 @@ from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph, Operator, Tensor
 
 TIGHT_REGION_BYTES = calibrated_bytes("tight_region_bytes")
+#: What a step takes in addition to its predicted peak where its activations fill the arena.
+FULL_ARENA_BYTES = calibrated_bytes("full_arena_bytes")
 #: The factors between a predicted arena and one with little to spare: the first that holds the activations is taken.
 TIGHT_FACTORS = (1.1, 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
 _UNIT = 256

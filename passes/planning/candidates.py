@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from hyps.passes.cost.arena_layout import arena_events, tight_region_bytes
+from hyps.passes.cost.arena_layout import FULL_ARENA_BYTES, arena_events, tight_region_bytes
 from hyps.passes.cost.blocked_layout import blocked_view, is_reordered
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.partial_arena import some_in_arena
@@ -274,9 +274,11 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request, bud
     orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
     blocked, prints = blocked_view(graph, request.threads)
     layouts = arena_events(graph, costed.footprints, orders), arena_events(blocked, prints, orders, is_reordered)
-    for region_bytes in (large_bytes, *tight_region_bytes(layouts, large_bytes)):
-        grown = [_grown(need, region_bytes - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
-        yield _Way(tuple(grown), region_bytes, (True,) * len(segments), is_tight=region_bytes < large_bytes)
+    for region_bytes in (large_bytes, *tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES)):
+        is_tight = region_bytes < large_bytes  # a large arena is never used in full
+        counted = region_bytes + (FULL_ARENA_BYTES if is_tight else 0)
+        grown = [_grown(need, counted - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
+        yield _Way(tuple(grown), region_bytes, (True,) * len(segments), is_tight)
 
 
 def _grown(need: StepNeeds, nbytes: int, seconds: float) -> StepNeeds:
