@@ -15,7 +15,7 @@ from hyps.passes.calibration import calibrated_bytes
 from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph, Operator, Tensor
 
-TIGHT_REGION_BYTES = calibrated_bytes("tight_region_bytes")
+_SPARED_BYTES = calibrated_bytes("tight_region_bytes")
 #: What a step takes in addition to its predicted peak where its activations fill the arena.
 FULL_ARENA_BYTES = calibrated_bytes("full_arena_bytes")
 #: The factors between a predicted arena and one with little to spare: the first that holds the activations is taken.
@@ -70,10 +70,10 @@ class _Blocks:
 
 
 #: What happens in an arena, in order: a block of so many bytes is taken, or (0 bytes) given back.
-Events = Sequence[tuple[str, int]]
+ArenaEvents = Sequence[tuple[str, int]]
 
 
-def arena_layout_bytes(events: Events, limit: int = 1 << 62) -> int:
+def arena_layout_bytes(events: ArenaEvents, limit: int = 1 << 62) -> int:
     """Return how much of an arena of ``limit`` bytes is used. Raises `ArenaFull` where it is too small.
 
     An arena that is larger than another may be too small where the other is not, as its last block is of another size.
@@ -87,14 +87,14 @@ def arena_layout_bytes(events: Events, limit: int = 1 << 62) -> int:
     return blocks.taken
 
 
-def tight_region_bytes(layouts: Sequence[Events], limit: int) -> Iterator[int]:
+def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int) -> Iterator[int]:
     """Yield the size of an arena that holds each of these layouts with little to spare, if it is below a ``limit``.
 
     What is spared allows for operators that onnxruntime runs in another order.
     """
     least = max(map(arena_layout_bytes, layouts))
     for factor in TIGHT_FACTORS:
-        nbytes = -(-int(least * factor + TIGHT_REGION_BYTES) // _PAGE) * _PAGE
+        nbytes = -(-int(least * factor + _SPARED_BYTES) // _PAGE) * _PAGE
         if nbytes >= limit:
             return
         with suppress(ArenaFull):
@@ -109,7 +109,7 @@ def arena_events(
     footprints: Mapping[str, Footprint],
     steps: Sequence[Sequence[int]],
     copied: Callable[[Operator, Tensor], bool] = lambda operator, tensor: False,
-) -> Events:
+) -> ArenaEvents:
     """Return what happens in the arena when sessions run a whole model, of whose ``steps`` each is operators in order.
 
     An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
