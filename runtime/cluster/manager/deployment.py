@@ -23,8 +23,9 @@ from hyps.runtime.cluster.placement.forecast import forecast, streamed_bytes
 from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.sharing import place_well
+from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import BudgetError, OutputError
 
