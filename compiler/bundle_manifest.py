@@ -86,6 +86,7 @@ def bundle_manifest(
         preprocess=tensors.preprocess,
         labels=tensors.labels,
         activations=planned.plan.activations or UNSET,
+        codes=planned.codes,
     )
     _check_interface(job, manifest)
     return manifest
