@@ -74,7 +74,7 @@ def run_plan(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.bundle)
     planned = load_fleet(options.boards)
     times = planned_times(options, manifest, planned)
-    workload = bundle_workload(manifest, times)
+    workload = bundle_workload(manifest, {each.board_class: each.seconds for each in times})
     most = min(options.max or 16, len(planned.fleet.boards))
     progress = Progress(most, "numbers of boards", quiet=options.quiet)
 
