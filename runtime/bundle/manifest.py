@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from hyps.runtime.bundle.codes import CodeRecord, without_parity
 from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES, STRING_TYPE, string_bytes
 from hyps.runtime.bundle.records.fields import LARGEST_COUNT, Count, Name, Positive, Record, Sha256
 from hyps.runtime.bundle.records.files import (
@@ -47,6 +48,7 @@ __all__ = [
     "STORAGE_TYPES",
     "STRING_TYPE",
     "ActivationsRecord",
+    "CodeRecord",
     "CompressedRecord",
     "Count",
     "FileRecord",
@@ -99,11 +101,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The contents of a bundle.
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
-    room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
-    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
-    false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
-    partitions of a tuned bundle, which also keeps those that run on every processor. ``activations``: present where steps
-    use an arena, which their peaks count in full.
+    room for huge pages, the last of which are partly unused. ``is_bounded`` is false, or absent: false where a result
+    that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned
+    bundle, which also keeps those that run on every processor. ``activations``: present where steps use an arena, which
+    their peaks count in full. ``codes``: the operators with parity shards, which are ordinary steps.
     """
 
     version: Literal[3]
@@ -112,7 +113,6 @@ class Manifest(Record, frozen=True, kw_only=True):
     target: TargetRecord
     budget_bytes: Positive
     huge_pages: bool
-    steady: bool
     exact: bool
     inputs: tuple[Name, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Meta(min_length=1)]
@@ -123,6 +123,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
     tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
     activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
+    codes: tuple[CodeRecord, ...] = ()
+
+    def without_parity(self) -> Manifest:
+        """Return the schedule without codes and the steps that only make parity tensors."""
+        return without_parity(self) if self.codes else self
 
     @property
     def is_stock(self) -> bool:
