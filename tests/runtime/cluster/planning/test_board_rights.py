@@ -38,8 +38,9 @@ def restricted(seed: int) -> tuple[Workload, Fleet, int]:
     return replace(workload, steps=steps), replace(fleet, boards=boards), most
 
 
-def with_room(**rights: bool) -> Fleet:
-    return replace(FLEET, boards=tuple(replace(each, memory_bytes=10**9, **rights) for each in FLEET.boards))
+def with_room(*, shares_inputs: bool = True, one_run: bool = False) -> Fleet:
+    boards = (replace(each, memory_bytes=10**9, shares_inputs=shares_inputs, one_run=one_run) for each in FLEET.boards)
+    return replace(FLEET, boards=tuple(boards))
 
 
 def test_plans_with_fewer_rights_equal_brute_force() -> None:
@@ -73,14 +74,14 @@ def test_branches_and_heuristics_keep_to_the_rights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "rights"),
-    [(REPLICAS, {"shares_inputs": False}), (REPLICAS, {"one_run": True}), (SHARDS, {"one_run": True})],
+    ("stages", "fleet"),
+    [(REPLICAS, with_room(shares_inputs=False)), (REPLICAS, with_room(one_run=True)), (SHARDS, with_room(one_run=True))],
     ids=["no inputs to share", "replicas of one run", "shards"],
 )
-def test_what_a_board_may_not_have_is_refused(stages: Stages, rights: dict[str, bool]) -> None:
+def test_what_a_board_may_not_have_is_refused(stages: Stages, fleet: Fleet) -> None:
     evaluate(WORKLOAD, with_room(), stages)
     with pytest.raises(BudgetError, match=r"b0 (shares no inputs|has one run)"):
-        evaluate(WORKLOAD, with_room(**rights), stages)
+        evaluate(WORKLOAD, fleet, stages)
 
 
 def test_copies_each_compute_every_input() -> None:
