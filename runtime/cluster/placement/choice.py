@@ -16,7 +16,7 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.problem import SecondsOnWorker, claimed_seconds, placement_problem, with_rights
-from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed
+from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed, with_inputs
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
@@ -104,7 +104,7 @@ def _planned(
             planned = planner.plan(objective, len(workers))
         except BudgetError:
             break
-        placement = placement_of(with_reasons(planned.stages, planned.evaluation))
+        placement = with_inputs(manifest, placement_of(with_reasons(planned.stages, planned.evaluation)))
         found.append(judge(manifest, placement, workers, seconds))
         if found[-1].evaluation.crossing_bytes <= planned.evaluation.crossing_bytes * _EQUAL:
             break  # else a branch's steps are in several runs, and what crosses between these counts, too

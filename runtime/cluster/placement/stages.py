@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.sub_bundle import boundary
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.errors import BudgetError
@@ -40,6 +41,26 @@ def consecutive_runs(steps: Sequence[int]) -> list[range]:
         else:
             runs.append(range(index, index + 1))
     return runs
+
+
+def with_inputs(manifest: Manifest, placement: Placement) -> Placement:
+    """Return the placement with runs that read nothing joined to their neighbours: no input would have a worker begin."""
+    rows = list(zip(placement.runs, placement.homes, placement.reasons, strict=True))
+    dealt = set(placement.dealt)
+    place = 0
+    while place < len(rows):
+        if len(rows) == 1 or boundary(manifest, rows[place][0])[0]:
+            place += 1
+            continue
+        other = place + 1 if place + 1 < len(rows) else place - 1
+        run, homes, reason = rows[other]
+        joined = range(min(run.start, rows[place][0].start), max(run.stop, rows[place][0].stop))
+        if run in dealt:
+            dealt.add(joined)
+        rows[min(place, other) : max(place, other) + 1] = [(joined, homes, reason)]
+        place = 0
+    runs, all_homes, reasons = zip(*rows, strict=True)
+    return Placement(runs=runs, homes=all_homes, reasons=reasons, dealt=frozenset(dealt).intersection(runs))
 
 
 def stages_as_placed(manifest: Manifest, placement: Placement) -> Stages:
