@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from hyps.runtime.bundle.codes import code_problems
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
     LARGEST_COUNT,
@@ -63,6 +64,8 @@ def read_manifest(bundle: Path) -> Manifest:
         _check_rows(path, schedule)
         _check_sessions(path, schedule)
     _check_picture(path, manifest)
+    for place, problem in code_problems(manifest):
+        raise BundleError(f"{path}: $.codes{place}: {problem}", _COMPILE_AGAIN)
     return manifest
 
 

@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from hyps.runtime.bundle.codes import CodeRecord, without_parity
+
 FORMAT_VERSION: Final = 3
 MANIFEST_NAME = "manifest.json"
 #: What ``hypsc report`` shows of the whole model (`hyps.compiler.bundle_writer.model_report`). The runtime does not read it,
@@ -443,7 +445,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
     false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
     partitions of a tuned bundle, which also keeps those that run on every processor. ``activations``: present where steps
-    use an arena, which their peaks count in full.
+    use an arena, which their peaks count in full. ``codes``: the operators with parity shards, whose steps are ordinary steps.
     """
 
     version: Literal[3]
@@ -463,6 +465,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
     tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
     activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
+    codes: tuple[CodeRecord, ...] = ()
+
+    def without_parity(self) -> Manifest:
+        """Return the schedule without codes and the steps that only make parity tensors."""
+        return without_parity(self) if self.codes else self
 
     @property
     def is_stock(self) -> bool:
