@@ -13,16 +13,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.codes.covering import LULL_S, Covering
 from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan
 from hyps.runtime.cluster.manager.moving import Move
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import Work
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
+from hyps.runtime.cluster.placement.coverage import coverage_lines
 from hyps.runtime.cluster.placement.description import describe_placement
 from hyps.runtime.cluster.placement.forecast import forecast, streamed_bytes
 from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.sharing import place_well
+from hyps.runtime.cluster.protocol.decoded_note import decode_note
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -57,11 +60,15 @@ class Deployment:
         say: Callable[[str], None],
     ) -> None:
         self.scheduler: Scheduler | None = None
+        #: What the operator was told of the boards that may be lost; empty without codes and ``tolerate``.
+        self.coverage: tuple[str, ...] = ()
         self.complaint = ""
         self._manifest, self._bundle_sha256, self._journal = manifest, bundle_sha256, journal
         self._workers, self._options, self._say = workers, options, say
         self.placement: Placement | None = None
         self.best_placement: Callable[[Sequence[WorkerCapacity]], Placement] = self._place
+        self._covering = Covering(manifest, options.copies) if manifest.codes or options.tolerate else None
+        self._busy_at = 0.0
         self._move: Move | None = None
         self.moves_done = 0
         self._placed_on: list[WorkerCapacity] = []
@@ -100,7 +107,7 @@ class Deployment:
         if self.placement is None or not others:
             return False
         try:
-            assign(self._manifest, repair_placement(self._manifest, self.placement, others, self._options.copies), others)
+            assign(self._manifest, self._repaired(self.placement, others), others)
         except BudgetError:
             return False
         return True
@@ -127,6 +134,7 @@ class Deployment:
         scheduler.replicas.dealt = self._dealt(held)
         for each in open_jobs:
             job = scheduler.add(each.job, each.client, each.tensors, each.sub_bundles, each.generation)
+            job.decoded = decode_note(each.reason)
             if job.flow.finished:
                 scheduler.remove(each.job)
                 self._journal.finish(each.job, "done")
@@ -140,27 +148,52 @@ class Deployment:
         homes = self._homes()
         workers = self._usable_workers()
         settled = self._is_settled(time.monotonic())
+        lacks = self._lacks(homes)
         if self.scheduler and (self.scheduler.jobs or self._move):
-            if self._move and () not in homes:
+            self._busy_at = time.monotonic()
+            if self._move and not lacks:
                 self._advance(self._move)
                 return
-            too_few = any(len(each) < self._options.copies for each in homes)
+            too_few = self._is_thin(homes)
             names = {worker.name for worker in workers}
-            if workers and (() in homes or (too_few and settled and self._ordered_to != names)):
+            if workers and (lacks or (too_few and settled and self._ordered_to != names)):
                 self.mend()
             return
         enough = len(workers) >= (1 if self.scheduler else self._options.least_workers)
         unchanged = homes and () not in homes and self._placed_on == workers
-        if not enough or not settled or unchanged:
+        goes_on = self._covering and homes and not lacks and time.monotonic() - self._busy_at < LULL_S
+        if not enough or not settled or unchanged or goes_on:
             return
         try:
-            placement = self.best_placement(workers)
+            placement = (
+                self._covering.place(workers) if self._manifest.codes and self._covering else self.best_placement(workers)
+            )
             assign(self._manifest, placement, workers)  # raises before the present placement is given up
             self.scheduler = self._new_scheduler(dict(zip(placement.numbers, placement.runs, strict=True)))
             self._order(placement, workers)
             self._placed_on = workers
         except BudgetError as error:
             self._complain(str(error))
+
+    def mend_if_needed(self) -> None:
+        """Give the sub-bundles of lost workers to others, unless codes and copies replace them."""
+        if self._covering is None or self._lacks(self._homes()):
+            self.mend()
+
+    def _lacks(self, homes: Sequence[tuple[str, ...]]) -> bool:
+        if self._covering and self.placement and homes:
+            return self._covering.lacks(self.placement, homes)
+        return () in homes
+
+    def _is_thin(self, homes: Sequence[tuple[str, ...]]) -> bool:
+        if self._covering and self.placement:
+            return self._covering.is_thin(self.placement, homes)
+        return any(len(each) < self._options.copies for each in homes)
+
+    def _repaired(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> Placement:
+        if self._covering:
+            return self._covering.repair(placement, workers)
+        return repair_placement(self._manifest, placement, workers, self._options.copies)
 
     def mend(self) -> None:
         """Give the sub-bundles of lost workers to others; jobs go on from the tensors that are there."""
@@ -174,7 +207,7 @@ class Deployment:
             self._complain("no worker is left; jobs wait for one")
             return
         try:
-            self._order(repair_placement(self._manifest, self.placement, workers, self._options.copies), workers)
+            self._order(self._repaired(self.placement, workers), workers)
             if self._move:
                 self._move.mended(self.placement)
             self._placed_on = []  # when nothing is under way, a better placement follows, also if the lost worker is back
@@ -363,6 +396,13 @@ class Deployment:
     ) -> None:
         for line in describe_placement(self._manifest, placement, assigned):
             self._say(line)
+        if self._covering:
+            losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
+            self.coverage = tuple(coverage_lines(self._manifest, placement, losses))
+            for line in self.coverage:
+                self._say(line)
+        if () in placement.homes:
+            return
         expected = forecast(self._manifest, placement, assigned, workers)
         self._say(
             f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "

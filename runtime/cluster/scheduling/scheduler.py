@@ -22,6 +22,7 @@ import heapq
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from hyps.runtime.cluster.placement.coded_groups import unserved
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
 from hyps.runtime.cluster.scheduling.jobs import Backlog, Job
@@ -77,9 +78,12 @@ class Scheduler:
 
     @property
     def ready(self) -> bool:
-        """Whether each sub-bundle that a job may need is loaded by a worker."""
+        """Whether each sub-bundle that a job may need is loaded by a worker, or can be decoded."""
         live = {self.generation, *(job.generation for job in self.jobs.values())}
-        return all(self.replicas.are_loaded(self.generations[generation]) for generation in live)
+        numbers = (self.generations[generation] for generation in live)
+        return not any(
+            unserved(each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number])) for each in numbers
+        )
 
     def waiting(self, sub_bundle: int) -> int:
         """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
@@ -269,11 +273,29 @@ class Scheduler:
         if lease and lease.worker == worker:
             self._fail(lease)
 
+    def skip(self, job: Job, sub_bundles: Iterable[int]) -> None:
+        """Have nobody compute sub-bundles of a job any more; workers that do are busy until they answer."""
+        job.flow.done.update(sub_bundles)
+        self._backlog.put(job)
+
+    def ask_again_for(self, job: Job, sub_bundles: Iterable[int]) -> None:
+        """Have workers compute sub-bundles of a job that are not done once more: their results were dropped."""
+        for number in sub_bundles:
+            job.asked[number] &= {each.worker for each in self._leases.at(job.job, number)}
+
+    def is_behind(self, worker: str) -> bool:
+        """Return whether a worker computes what is not needed any more."""
+        for lease in self._leases.of(worker):
+            job = self.jobs.get(lease.key.job)
+            if job is None or lease.key.sub_bundle in job.flow.done:
+                return True
+        return False
+
     def ask_again(self, key: Key) -> None:
         """Have every worker compute a sub-bundle once more: its results are worthless."""
         if job := self.jobs.get(key.job):
             job.failures[key.sub_bundle] += 1
-            job.asked[key.sub_bundle] &= {each.worker for each in self._leases.at(key.job, key.sub_bundle)}
+            self.ask_again_for(job, [key.sub_bundle])
 
     def _next(self, worker: str, held: Sequence[int]) -> tuple[Job, int] | None:
         """Return the job and the sub-bundle that a worker computes next."""
