@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hyps.compiler.model_io.load import LoadedModel
 from hyps.passes.cost.compute import multiply_adds
+from hyps.passes.planning.coded_splits import PossibleCode, possible_codes
 from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import mandatory_cuts, pooling_cuts
@@ -79,7 +80,8 @@ class Analysis:
     ``weight_bytes`` counts shared weights once; ``crossing_bytes`` has one entry per cut position. A process that runs
     the whole model in one session holds ``process_bytes`` for itself, ``resident_bytes`` of weights, and the live
     activations; it peaks at ``start_bytes`` while it starts. ``smallest_budget_bytes`` is the smallest budget that works; if
-    no budget works, it is None and ``why_none`` says why.
+    no budget works, it is None and ``why_none`` says why. ``codes`` are those that ``--tolerate 1`` gives the largest
+    operators.
     """
 
     model: str
@@ -98,6 +100,7 @@ class Analysis:
     smallest_budget_bytes: int | None
     why_none: str | None
     crossing_bytes: tuple[int, ...]
+    codes: tuple[PossibleCode, ...]
 
 
 def analysis(
@@ -127,6 +130,7 @@ def analysis(
         smallest_budget_bytes=smallest,
         why_none=why_none,
         crossing_bytes=tuple(int(nbytes) for nbytes in whole.costs.crossing[: len(rows) + 1]),
+        codes=tuple(possible_codes(whole.shard_options, 1)),
     )
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file, no_progress
 from hyps.compiler.progress import Advance, OpenProgress
-from hyps.compiler.requests import ShardPolicy, planning_request, requested_shard, resolve_request, target_name
+from hyps.compiler.requests import (
+    ShardPolicy,
+    planning_request,
+    requested_code,
+    requested_shard,
+    resolve_request,
+    target_name,
+)
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
 from hyps.passes.planning.request import CutMode, HighestTier, Tile
@@ -32,6 +39,8 @@ def compile_model(
     interface: Interface = "python",
     split: CutMode = "auto",
     shards: Mapping[str, tuple[str, int]] | None = None,
+    codes: Mapping[str, int] | None = None,
+    tolerate: int | None = None,
     shard_policy: ShardPolicy = "auto",
     tile: Tile = "auto",
     tier: HighestTier = "auto",
@@ -51,8 +60,9 @@ def compile_model(
     """Compile the ONNX file ``model`` into the folder ``bundle``, for a target, a budget in bytes, or both.
 
     It does what ``hypsc compile`` does, and takes the same options: ``shards={"fc6": ("output", 32)}`` is ``--shard
-    fc6=output:32``, ``from_`` and ``until`` are ``--from`` and ``--until``. The folder is written whole or not at all, and
-    an existing bundle is replaced only with ``force``. ``progress`` is called with a stage and the share that is done.
+    fc6=output:32``, ``codes={"fc6": 1}`` is ``--code fc6=1``, ``from_`` and ``until`` are ``--from`` and
+    ``--until``. The folder is written whole or not at all, and an existing bundle is replaced only with ``force``.
+    ``progress`` is called with a stage and the share that is done.
 
     Raises `hyps.HypsError`: `hyps.compiler.errors.OptionError` for a wrong option, other
     `hyps.compiler.errors.CompilerError`, or `hyps.passes.errors.PassError` (`DoesNotFit` names the smallest budget).
@@ -60,6 +70,8 @@ def compile_model(
     base = planning_request(
         split=split,
         shards=[requested_shard(operator, *_method(operator, each)) for operator, each in (shards or {}).items()],
+        codes=[requested_code(operator, parity) for operator, parity in (codes or {}).items()],
+        tolerate=tolerate,
         shard_policy=shard_policy,
         tile=tile,
         tier=tier,
@@ -76,7 +88,9 @@ def compile_model(
         interface=interface,
         compress_weights=compress_weights,
     )
-    if request.budget_bytes is None and not max_params and not shards:
+    if tune and request.has_codes:
+        raise OptionError("tune is for one board, and codes are for a cluster of them; leave one of the two out")
+    if request.budget_bytes is None and not max_params and not shards and not request.has_codes:
         raise OptionError("compile_model has nothing to compile for; give target or memory_bytes")
     compilation = Compilation(
         model=Path(model),

@@ -29,6 +29,7 @@ from hyps.passes.errors import DoesNotFit, PassError
 from hyps.passes.graph import Graph
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart
 from hyps.passes.onnx_ops import RESHAPES
+from hyps.passes.planning.coded_plan import with_parity
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.minimum_budget import minimum_budget
 from hyps.passes.planning.plan import CandidateSummary, Plan
@@ -94,14 +95,16 @@ class ShardedOperator:
 class Compiled:
     """A written bundle: its plan, the plans that were compared, and its manifest.
 
-    ``sharded`` has one entry per step: the operator that the step computes a shard of. ``untuned`` has the reason of each
-    step that was to be tuned and stays as it was compiled.
+    ``sharded`` has one entry per step: the operator that the step computes a shard of. ``uncoded`` are the operators that
+    are split and have no parity shards. ``untuned`` has the reason of each step that was to be tuned and stays as it was
+    compiled.
     """
 
     plan: Plan
     tried: tuple[CandidateSummary, ...]
     manifest: Manifest
     sharded: tuple[ShardedOperator | None, ...]
+    uncoded: tuple[str, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -123,14 +126,21 @@ def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Comp
             digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job.input_shapes, job.custom_ops)
         with progress("planning", planning_stages(folded.model)) as advance:
-            planned = plan_folded(loaded, folded, job, advance)
+            planned = with_parity(plan_folded(loaded, folded, job, advance))
         with progress("analysing", None):
             whole = with_costs(folded.model, job.request)
             smallest = planned.plan.smallest_budget_bytes
             report = model_report(analysis(loaded, whole, job.request, job.target_name, smallest), planned.plan)
         manifest, untuned = _write_bundle(job, loaded, digest, planned, report, progress)
     sharded = tuple(_sharded_operators(planned, whole.graph))
-    return Compiled(plan=planned.plan, tried=planned.candidates, manifest=manifest, sharded=sharded, untuned=untuned)
+    return Compiled(
+        plan=planned.plan,
+        tried=planned.candidates,
+        manifest=manifest,
+        sharded=sharded,
+        uncoded=tuple(split.operator for split in planned.splits if not split.code),
+        untuned=untuned,
+    )
 
 
 def _write_bundle(
@@ -189,6 +199,7 @@ def _write_bundle(
             preprocess=preprocess,
             labels=labels,
             activations=planned.plan.activations or UNSET,
+            codes=planned.codes,
         )
         _check_interface(job, manifest)
         untuned: Mapping[str, str] = {}

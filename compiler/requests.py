@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from hyps.compiler.errors import OptionError
 from hyps.compiler.targets import Target, load_target
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedCode, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
+from hyps.runtime.bundle.codes import MOST_PARITY
 from hyps.runtime.bundle.library_memory import Interface
 from hyps.runtime.suggestions import did_you_mean
 from hyps.runtime.units import megabytes_down, megabytes_up
@@ -38,10 +39,24 @@ def requested_shard(operator: str, method: str, count: int) -> RequestedShard:
     return RequestedShard(operator=operator, method=METHOD_OF[method], count=count)
 
 
+def requested_code(operator: str, parity: int) -> RequestedCode:
+    """Return the code of one operator. Raises `OptionError` for a number of parity shards that is not 1 to 4."""
+    check_tolerated("a code", parity)
+    return RequestedCode(operator=operator, parity=parity)
+
+
+def check_tolerated(option: str, count: int) -> None:
+    """Raise `OptionError` unless ``count`` is a number of parity shards that one operator may have."""
+    if type(count) is not int or not 1 <= count <= MOST_PARITY:
+        raise OptionError(f"{option} has 1 to {MOST_PARITY} parity shards, not {count!r}")
+
+
 def planning_request(
     *,
     split: CutMode,
     shards: Sequence[RequestedShard],
+    codes: Sequence[RequestedCode] = (),
+    tolerate: int | None = None,
     shard_policy: ShardPolicy,
     tile: Tile,
     tier: HighestTier,
@@ -55,13 +70,18 @@ def planning_request(
     check_choice("tile", tile, get_args(Tile))
     check_choice("tier", tier, get_args(HighestTier))
     check_count("max_params", max_params, "parameters")
-    names = Counter(each.operator for each in shards)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise OptionError(f"--shard names {repeated[0]!r} twice; give one method for each operator")
+    if tolerate is not None:
+        check_tolerated("--tolerate", tolerate)
+    named = {"--shard": [each.operator for each in shards], "--code": [each.operator for each in codes]}
+    for option, names in named.items():
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise OptionError(f"{option} names {repeated[0]!r} twice; name each operator once")
     return Request(
         max_params=max_params,
         split=split,
         shards=tuple(shards),
+        codes=tuple(codes),
+        tolerate=tolerate or 0,
         policy="auto" if shard_policy == "auto" else METHOD_OF[shard_policy],
         tile=tile,
         tier=tier,

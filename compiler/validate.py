@@ -6,7 +6,7 @@ Those are onnxruntime's default options where the bundle is stock, else the lean
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.compiler.code_deviations import CodeDeviation, code_deviation, keeping_code_tensors
 from hyps.compiler.errors import ModelFileError, OptionError
 from hyps.compiler.progress import Advance
 from hyps.compiler.tolerance import promised_tolerance
 from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
+from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.executor import load_executor
@@ -57,19 +59,20 @@ class Deviation:
 class Validation:
     """The result of a comparison.
 
-    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output. ``stock``: the whole
-    model ran with onnxruntime's default options.
+    ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output. ``codes`` are those of
+    the operators that have parity shards. ``stock``: the whole model ran with onnxruntime's default options.
     """
 
     outputs: tuple[Deviation, ...]
+    codes: tuple[CodeDeviation, ...]
     samples: int
     tolerance: float
     stock: bool
 
     @property
     def passed(self) -> bool:
-        """Whether every output is within the tolerance."""
-        return all(output.max_rel <= self.tolerance for output in self.outputs)
+        """Whether every output is within the tolerance, and every code within its bound."""
+        return all(output.max_rel <= self.tolerance for output in self.outputs) and all(code.passed for code in self.codes)
 
 
 def validate(
@@ -91,15 +94,22 @@ def validate(
     if not model.is_file():
         raise ModelFileError(f"{model} is not a file; name the .onnx file that the bundle was compiled from")
     opener = partial(open_session, custom_ops=custom_ops)
-    executor = load_executor(bundle, opener=opener, is_tuned=is_tuned, keeps_budget=False)  # it runs where the compiler does
-    check_is_whole(model, executor.manifest)
-    names = [output.name for output in executor.manifest.outputs]
+    manifest = read_manifest(bundle)
+    executor = load_executor(  # it runs where the compiler does
+        bundle, adapt=_with_codes(manifest), opener=opener, is_tuned=is_tuned, keeps_budget=False
+    )
+    check_is_whole(model, manifest)
+    names = [output.name for output in manifest.outputs]
+    codes: dict[str, CodeDeviation] = {}
     whole = opener(model, executor.threads, stock=executor.manifest.is_stock)
     pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in names}
     for sample in inputs:
-        check_inputs(executor.manifest, sample)
-        expected = _run_whole(whole, {output.name: output.classes for output in executor.manifest.outputs}, sample)
+        check_inputs(manifest, sample)
+        expected = _run_whole(whole, {output.name: output.classes for output in manifest.outputs}, sample)
         found = executor.run(sample)
+        for code in manifest.codes:
+            deviation = code_deviation(code, found)
+            codes[code.name] = max(codes.get(code.name, deviation), deviation, key=lambda each: each.max_rel)
         for name in names:
             if expected[name].shape != found[name].shape:
                 raise OptionError(f"output {name!r} of {model} has another shape than in the bundle; {CHECK_THE_MODEL}")
@@ -111,7 +121,18 @@ def validate(
     if tolerance is None:
         tolerance = promised_tolerance(executor.manifest)
     outputs = tuple(_deviation(name, pairs[name]) for name in names)
-    return Validation(outputs=outputs, samples=samples, tolerance=tolerance, stock=executor.manifest.is_stock)
+    return Validation(
+        outputs=outputs,
+        codes=tuple(codes.values()),
+        samples=samples,
+        tolerance=tolerance,
+        stock=executor.manifest.is_stock,
+    )
+
+
+def _with_codes(manifest: Manifest) -> Callable[[Manifest], Manifest]:
+    """Return what a schedule is changed to, so that the tensors of codes can be compared."""
+    return lambda schedule: keeping_code_tensors(manifest) if manifest.codes else schedule
 
 
 def _run_whole(whole: Session, classes: Mapping[str, Sequence[str]], sample: Sample) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hyps.compiler.requests import NO_TARGET
 from hyps.passes.device import DeviceRates
-from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.units import megabytes
 
 
@@ -117,6 +117,17 @@ def weight_reads(steps: Sequence[Step]) -> WeightReads:
         file_bytes=sum(file.size_bytes for file in files),
         tables=tuple(dict.fromkeys(step.rows.table.name for step in steps if step.rows)),
     )
+
+
+def code_facts(manifest: Manifest) -> Iterator[str]:
+    """Yield for each operator with parity shards what may be lost, how exact decoding is, and what it costs."""
+    weight_bytes = {name: step.weight_bytes for step in manifest.steps for name in step.outputs}
+    for code in manifest.codes:
+        lost = "any one" if len(code.parity) == 1 else f"any {len(code.parity)}"
+        shards = f"{len(code.shards)} + {len(code.parity)} shards, {lost} of which may be lost"
+        growth = f"errors grow up to {code.amplification:.3g} times"
+        exact = f"decoded within {code.error_bound:.1e} of the largest output ({growth})"
+        yield f"{code.name} in {shards}; {exact}; {megabytes(sum(weight_bytes[name] for name in code.parity))} more"
 
 
 def _weights(reads: WeightReads) -> str:

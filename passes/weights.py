@@ -1,15 +1,15 @@
 """Refer to weights by where their bytes lie, without reading them.
 
 From load to bundle a large weight is a `Weight` (file, offset, length). A shard of it is a sub-range; a folded batch
-normalisation is a scale for each row. Only the bundle writer reads the bytes, a block at a time, so that the compiler's
-memory does not depend on the model's size.
+normalisation is a scale for each row; a parity shard is a linear combination of shards. Only the bundle writer reads the
+bytes, a block at a time, so that the compiler's memory does not depend on the model's size.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,10 +28,21 @@ _SHARD = re.compile(r"(.*)/shard(\d+)of(\d+)(?:/.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """A sum of weights of one shape and ``dtype`` (a numpy name), each times its coefficient."""
+
+    dtype: str
+    parts: tuple[Weight, ...]
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
     """A weight's bytes in a file: ``rows`` runs of ``row_bytes``, whose starts are ``stride_bytes`` apart.
 
     ``row_scale`` holds a float32 (little-endian) for each row: the bundle writer multiplies the row's elements by it.
+    A weight with a ``combination`` is in no file, ``path`` is empty: the writer computes its bytes from others', in double
+    precision.
     """
 
     path: str
@@ -40,6 +51,7 @@ class Weight:
     rows: int = 1
     stride_bytes: int = 0
     row_scale: bytes | None = None
+    combination: Combination | None = None
 
     @property
     def nbytes(self) -> int:
@@ -77,20 +89,26 @@ class Weight:
         return replace(self, row_bytes=row, rows=shape[0], stride_bytes=row, row_scale=scale)
 
     def _contiguous_bytes(self) -> int:
-        if self.rows != 1 or self.row_scale is not None:
+        if self.rows != 1 or self.row_scale is not None or self.combination is not None:
             raise ValueError("only a contiguous, unscaled weight can be scaled, or sliced along any axis")
         return self.nbytes
+
+
+def combined(dtype: str, parts: Sequence[Weight], coefficients: Sequence[float]) -> Weight:
+    """Return the sum of ``parts``, weights of one shape and ``dtype``, each times its coefficient."""
+    combination = Combination(dtype=dtype, parts=tuple(parts), coefficients=tuple(coefficients))
+    return Weight(path="", offset=0, row_bytes=parts[0].nbytes, combination=combination)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """The operator that a rewrite made another operator of, and the part of it that this one computes.
 
-    ``kind``: a shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0 then). ``parent``
-    is that operator's own origin, where an earlier rewrite made it.
+    ``kind``: a shard, a parity shard or a tile of it (``index`` of ``count``, from 0), or what merges them (``index`` is 0
+    then). ``parent`` is that operator's own origin, where an earlier rewrite made it.
     """
 
-    kind: Literal["shard", "tile", "merge"]
+    kind: Literal["shard", "parity", "tile", "merge"]
     operator: str
     index: int
     count: int
@@ -102,7 +120,7 @@ class Origin:
         return self.kind == "tile" or (self.parent is not None and self.parent.is_tile)
 
 
-def part_name(name: str, kind: Literal["shard", "tile"], index: int, count: int) -> str:
+def part_name(name: str, kind: Literal["shard", "parity", "tile"], index: int, count: int) -> str:
     """Return the name of a part of an operator or a tensor: ``fc6/shard2of4`` for ``index`` 1. `part_origin` reads it."""
     return f"{name}/{kind}{index + 1}of{count}"
 

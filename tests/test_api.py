@@ -108,7 +108,8 @@ def test_wrong_options_are_refused(options: dict[str, Any], said: str, root: Pat
 
 def test_all_options_of_the_command_exist() -> None:
     """The others say where the command writes and what it prints."""
-    renamed = {"memory": "memory_bytes", "shard": "shards", "input_shape": "input_shapes", "output": "bundle"}
+    renamed = {"memory": "memory_bytes", "shard": "shards", "code": "codes"}
+    renamed |= {"input_shape": "input_shapes", "output": "bundle"}
     printing = {"steps", "quiet", "verbose", "json"}
     command = {renamed.get(name, name) for name in inspect.signature(compile_command).parameters} - printing
     assert {*inspect.signature(hyps.compiler.compile_model).parameters} == {*command, "progress"}

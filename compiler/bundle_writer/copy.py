@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,14 @@ from typing import BinaryIO
 import numpy as np
 
 from hyps.compiler.progress import Advance
-from hyps.passes.weights import Weight
+from hyps.passes.weights import Combination, Weight
 from hyps.runtime.bundle.manifest import FileRecord
 
 COPY_BLOCK_BYTES = 1 << 20
 #: Larger writes make the kernel fill larger pages, which a virtual machine's host hands out slowly: 4 times the system time.
 WRITE_BYTES = 1 << 16
+#: The blocks of weights that are combined are multiples of this, and so of an element.
+_PAGE_BYTES = 4096
 _ZEROS = memoryview(bytes(COPY_BLOCK_BYTES))
 
 
@@ -74,10 +76,19 @@ def weight_blocks(placed: Iterable[tuple[int, Weight]]) -> Iterator[tuple[int, m
     """
     with ExitStack() as stack:
         sources: dict[str, BinaryIO] = {}
+
+        def source(path: str) -> int:
+            """Return the descriptor of a file, which is opened once."""
+            if path not in sources:
+                sources[path] = stack.enter_context(Path(path).open("rb", buffering=0))
+            return sources[path].fileno()
+
         for start, weight in placed:
-            if weight.path not in sources:
-                sources[weight.path] = stack.enter_context(Path(weight.path).open("rb", buffering=0))
-            for block, is_stored in _blocks(sources[weight.path].fileno(), weight):
+            for block, is_stored in (
+                _combined(source, weight.combination)
+                if weight.combination
+                else _blocks(source(weight.path), weight, COPY_BLOCK_BYTES)
+            ):
                 yield start, block, is_stored
                 start += len(block)
 
@@ -88,12 +99,34 @@ def _write_all(target: BinaryIO, block: memoryview) -> None:
         written += target.write(block[written : written + WRITE_BYTES])
 
 
-def _blocks(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
+def _combined(source: Callable[[str], int], combination: Combination) -> Iterator[tuple[memoryview, bool]]:
+    """Yield the sum of weights times their coefficients in blocks; ``source`` returns the descriptor of a file.
+
+    Weights of one shape come in the same blocks. The blocks of all together are about as large as one of a plain copy.
+    """
+    dtype, count = np.dtype(combination.dtype), len(combination.parts)
+    block_bytes = max(_PAGE_BYTES, COPY_BLOCK_BYTES // count // _PAGE_BYTES * _PAGE_BYTES)
+    total = product = np.empty(0)
+    for blocks in zip(*(_blocks(source(part.path), part, block_bytes) for part in combination.parts), strict=True):
+        if not any(is_stored for _, is_stored in blocks):
+            yield blocks[0]
+            continue
+        size = len(blocks[0][0]) // dtype.itemsize
+        if total.size != size:
+            total, product = np.empty(size), np.empty(size)
+        total.fill(0.0)
+        for coefficient, (block, _) in zip(combination.coefficients, blocks, strict=True):
+            np.multiply(np.frombuffer(block, dtype), coefficient, out=product)
+            total += product
+        yield memoryview(total.astype(dtype).tobytes()), True
+
+
+def _blocks(source: int, weight: Weight, block_bytes: int) -> Iterator[tuple[memoryview, bool]]:
     """Yield the weight's bytes in blocks, and whether the source stores them; a block is valid until the next one."""
     if weight.row_scale is not None:
-        yield from _scaled(source, weight)
+        yield from _scaled(source, weight, block_bytes)
         return
-    buffer = memoryview(bytearray(min(COPY_BLOCK_BYTES, weight.nbytes)))
+    buffer = memoryview(bytearray(min(block_bytes, weight.nbytes)))
     filled = 0
     for offset, length in weight.runs():
         while length:
@@ -119,11 +152,11 @@ def _is_hole(source: int, offset: int, length: int) -> bool:
         return error.errno == errno.ENXIO and os.fstat(source).st_size >= offset + length
 
 
-def _scaled(source: int, weight: Weight) -> Iterator[tuple[memoryview, bool]]:
+def _scaled(source: int, weight: Weight, block_bytes: int) -> Iterator[tuple[memoryview, bool]]:
     """Yield a float32 weight, each row multiplied by its factor, in blocks of rows."""
     assert weight.row_scale is not None
     scale = np.frombuffer(weight.row_scale, "<f4")
-    rows = max(1, COPY_BLOCK_BYTES // weight.row_bytes)
+    rows = max(1, block_bytes // weight.row_bytes)
     for start in range(0, weight.rows, rows):
         count = min(rows, weight.rows - start)
         buffer = bytearray(count * weight.row_bytes)

@@ -122,12 +122,38 @@ def _lines(analysis: Analysis, rows: list[OperatorRow]) -> Iterator[str]:
     if analysis.budget_bytes:
         yield from fact("budget", f"{megabytes(analysis.budget_bytes)} ({analysis.target})")
     yield ""
+    yield from _codes(analysis)
     if not analysis.splits:
         unknown = "" if analysis.budget_bytes else "; --memory or --target also finds the operators that are too large"
         yield from prose(f"no split points: no pooling to cut after, and no operator that is too large{unknown}", sys.stdout)
         return
     columns = [Column("cut after"), Column("kind"), Column("crosses", numeric=True), Column("reason")]
     yield from table(columns, ([p.behind, p.kind, megabytes(p.crossing_bytes), p.reason] for p in analysis.splits))
+
+
+def _codes(analysis: Analysis) -> Iterator[str]:
+    """Yield a table of the codes that ``--tolerate 1`` gives, and an empty line; nothing where there are none."""
+    if not analysis.codes:
+        return
+    columns = [
+        Column("possible code"),
+        Column("shards", numeric=True),
+        Column("errors grow", numeric=True, spare=True),
+        Column("decoding error", numeric=True),
+        Column("more weights", numeric=True),
+    ]
+    rows = (
+        [
+            code.operator,
+            f"{code.shards} + {code.parity}",
+            f"{code.amplification:.3g} times",
+            f"{code.error_bound:.1e}",
+            megabytes(code.parity_bytes),
+        ]
+        for code in analysis.codes
+    )
+    yield from table(columns, rows)
+    yield ""
 
 
 def _figures(row: OperatorRow | TypeRow) -> list[str]:

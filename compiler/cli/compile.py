@@ -13,9 +13,17 @@ from hyps.compiler.cli.verdict import compilation_summary, explanations, summary
 from hyps.compiler.errors import OptionError
 from hyps.compiler.pipeline import Compilation, compile_file
 from hyps.compiler.preprocessing import PRESETS
-from hyps.compiler.requests import METHOD_OF, ShardPolicy, planning_request, requested_shard, resolve_request, target_name
+from hyps.compiler.requests import (
+    METHOD_OF,
+    ShardPolicy,
+    planning_request,
+    requested_code,
+    requested_shard,
+    resolve_request,
+    target_name,
+)
 from hyps.passes.device import DeviceRates
-from hyps.passes.planning.request import CutMode, HighestTier, RequestedShard, Tile
+from hyps.passes.planning.request import CutMode, HighestTier, RequestedCode, RequestedShard, Tile
 from hyps.runtime.terminal.console import note, show
 from hyps.runtime.units import megabytes
 
@@ -32,6 +40,14 @@ def _asked_shards(text: str) -> RequestedShard:
     return requested_shard(name, method, count)
 
 
+def _asked_code(text: str) -> RequestedCode:
+    """Parse ``NAME=R``."""
+    name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise typer.BadParameter(f"{text!r} is not of the form NAME=R, with R the number of shards that may be lost")
+    return requested_code(name, int(number))
+
+
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", rich_help_panel=options.OUTPUT, help="The bundle's folder.")
 ]
@@ -43,6 +59,23 @@ _Shard = Annotated[
         parser=_asked_shards,
         rich_help_panel=options.SPLITTING,
         help="Split an operator into N shards; METHOD is output, input, channel, filter or spatial. Repeatable.",
+    ),
+]
+_Code = Annotated[
+    list[RequestedCode] | None,
+    typer.Option(
+        metavar="NAME=R",
+        parser=_asked_code,
+        rich_help_panel=options.SPLITTING,
+        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster. Repeatable.",
+    ),
+]
+_Tolerate = Annotated[
+    int | None,
+    typer.Option(
+        metavar="R",
+        rich_help_panel=options.SPLITTING,
+        help="Give R parity shards (1 to 4) to every operator that is split by output or channel, and to the largest ones.",
     ),
 ]
 _Policy = Annotated[
@@ -123,6 +156,8 @@ def compile_command(
     interface: options.InterfaceOption = "python",
     split: _Split = "auto",
     shard: _Shard = None,
+    code: _Code = None,
+    tolerate: _Tolerate = None,
     shard_policy: _Policy = "auto",
     tile: _Tile = "auto",
     tier: _Tier = "auto",
@@ -151,6 +186,8 @@ def compile_command(
     base = planning_request(
         split=split,
         shards=shard or (),
+        codes=code or (),
+        tolerate=tolerate,
         shard_policy=shard_policy,
         tile=tile,
         tier=tier,
@@ -169,7 +206,9 @@ def compile_command(
     )
     if compress_weights and not request.device.compresses_weights and not quiet:
         note(f"weights are not compressed: {_fast_storage(request.device)}", "hypsc")
-    if request.budget_bytes is None and not max_params and not shard:
+    if tune and request.has_codes:
+        raise OptionError("--tune is for one board, and codes are for a cluster of them; leave one of the two out")
+    if request.budget_bytes is None and not max_params and not shard and not request.has_codes:
         raise OptionError(
             "there is nothing to compile for; give --target NAME (see 'hypsc targets list') or --memory SIZE, or both"
         )

@@ -101,6 +101,12 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
     ]
     if not quiet:
         yield from table(columns, rows)
+    for code in validation.codes if not quiet else ():
+        within = "within" if code.passed else "NOT within"
+        yield (
+            f"code of {code.name}, {code.shards} + {code.parity} shards: a lost shard is decoded {within} "
+            f"{code.error_bound:.1e} of the largest output (at most {code.max_rel:.1e})"
+        )
     tolerance = validation.tolerance
     bound = "nothing, as no bound is promised" if math.isinf(tolerance) else f"within {tolerance:g} of the largest output"
     required = bound if tolerance else "equal bit for bit"

@@ -13,7 +13,7 @@ from hyps.compiler.pipeline import Compilation, Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import TUNED, promised_tolerance
 from hyps.compiler.validation_model import EXTRACTED, extract_command
-from hyps.compiler.verdict import PlanVerdict, weight_reads
+from hyps.compiler.verdict import PlanVerdict, code_facts, weight_reads
 from hyps.passes.normalize.extraction import WHOLE_MODEL
 from hyps.passes.planning.plan import CandidateSummary
 from hyps.runtime.bundle.manifest import Manifest
@@ -33,6 +33,10 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
     model, target = manifest.model, manifest.target
     yield from fact("model", f"{model.parameters:,} parameters, {megabytes(model.weight_bytes)} of weights")
     yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
+    for code in code_facts(manifest):
+        yield from fact("code", code)
+    if job.request.tolerate and (without := _without_code(compiled)):
+        yield from fact("no code", without)
     if job.tune:
         yield from fact("tuned", _tuned(compiled))
     yield unwrapped_fact("bundle", str(job.output))
@@ -62,9 +66,17 @@ def _verdict(compiled: Compiled, budget_bytes: int | None, profile: Target | Non
         storage_latency_s=plan.storage_latency_s,
         target=manifest.target.name,
         has_own_rates=profile is not None and profile.is_measured,
-        reads=weight_reads(manifest.steps),
+        reads=weight_reads(manifest.without_parity().steps),
         is_stock=manifest.is_stock,
     )
+
+
+def _without_code(compiled: Compiled) -> str:
+    """Say which operators --tolerate leaves to copies, although they are split; or that it found none to give a code."""
+    if compiled.uncoded:
+        some = ", ".join(compiled.uncoded[:3]) + (", ..." if len(compiled.uncoded) > 3 else "")
+        return f"{some}: split in a way that no code fits; the cluster can copy their steps instead"
+    return "" if compiled.manifest.codes else "no operator is split or large enough; the cluster can copy steps instead"
 
 
 def _tuned(compiled: Compiled) -> str:
@@ -114,7 +126,7 @@ def _comparison(tried: CandidateSummary) -> str:
 def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
     """Return the summary as data; sizes are in bytes."""
     plan, manifest = compiled.plan, compiled.manifest
-    reads = weight_reads(manifest.steps)
+    reads = weight_reads(manifest.without_parity().steps)
     return {
         "model": manifest.model,
         "tuned": len(manifest.steps) - len(compiled.untuned) if manifest.tuned else 0,
@@ -134,6 +146,8 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "inexact_reason": plan.inexact_reason,
         "partitions": plan.partitions,
         "changes": plan.changes,
+        "codes": manifest.codes,
+        "uncoded": compiled.uncoded,
         "tried": compiled.tried,
         "bundle": str(output),
     }

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hyps.passes.graph import element_bytes
 from hyps.passes.onnx_ops import RESHAPES, STANDARD_DOMAINS
@@ -30,6 +30,9 @@ _MOVES = RESHAPES | frozenset(
 _ANY_AXIS = frozenset({"DequantizeLinear", "LogSoftmax", "QuantizeLinear", "Softmax"})
 #: Attributes that a shard or tile of an operator has of its own.
 _OF_PARTS = frozenset({"auto_pad", "group", "pads"})
+#: onnxruntime's operators with an activation, and those without.
+_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+_GEMM_DEFAULTS = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 _COMMUTATIVE = frozenset({"Add", "Mul"})
 #: Constants of up to this many elements are told apart by their values, larger ones only by their type and size.
 _SMALL_ELEMENTS = 16
@@ -62,7 +65,8 @@ class NotLoaded(Exception):
 class Expressions:
     """A table of expressions: equal ones have one number.
 
-    ``parts`` makes an operator equal to a shard or tile of it, which has fewer weights, another padding or fewer groups.
+    ``parts`` makes an operator equal to a shard or tile of it, which has fewer weights, another padding or fewer groups. A
+    Relu that is fused into an operator is then equal to one after it, which changes no bit.
     """
 
     parts: bool = False
@@ -104,6 +108,8 @@ class Expressions:
             return self._moved(reads)
         if kind == "Constant":
             return self._constant(node.attribute[0].t)
+        if self.parts and (plain := _before_relu(node)) is not None:
+            return self._number(("Relu", (), (self._written(plain, reads, place, found),), place))
         source = self._terms[reads[0]] if reads and reads[0] >= 0 else ()
         if kind == "QuantizeLinear" and source[:1] == ("DequantizeLinear",) and source[2][1:] == tuple(reads[1:]):  # type: ignore[index]
             return source[2][0]  # type: ignore[index, no-any-return]
@@ -125,6 +131,8 @@ class Expressions:
 
     def _attributes(self, kind: str, node: NodeProto, found: Mapping[str, Expression]) -> Iterator[object]:
         for attribute in sorted(node.attribute, key=lambda each: each.name):
+            if kind == "Gemm" and helper.get_attribute_value(attribute) == _GEMM_DEFAULTS.get(attribute.name):
+                continue  # onnxruntime writes them into a model in which it fuses anything
             if attribute.type in _GRAPHS:
                 for graph in (attribute.g, *attribute.graphs):
                     arguments = self.symbols([value.name for value in graph.input])
@@ -132,6 +140,16 @@ class Expressions:
                     yield tuple(inner.get(value.name, -1) for value in graph.output)
             elif not (kind in _ANY_AXIS and attribute.name == "axis") and not (self.parts and attribute.name in _OF_PARTS):
                 yield attribute.SerializeToString(deterministic=True)
+
+
+def _before_relu(node: NodeProto) -> NodeProto | None:
+    """Return the operator into which onnxruntime fused a Relu, without it; None for others."""
+    activation = next((each.s for each in node.attribute if each.name == "activation"), b"")
+    if node.op_type not in _FUSED or activation != b"Relu":
+        return None
+    plain = NodeProto(op_type=_FUSED[node.op_type], name=node.name, input=node.input, output=node.output)
+    plain.attribute.extend(each for each in node.attribute if not each.name.startswith("activation"))
+    return plain
 
 
 def loading_refusal(proto: ModelProto, custom_ops: Path | None) -> str | None:

@@ -19,7 +19,7 @@ from hyps.compiler.report.facts import (
 )
 from hyps.compiler.targets import target_names
 from hyps.compiler.tolerance import promised_tolerance
-from hyps.compiler.verdict import PlanVerdict, weight_reads
+from hyps.compiler.verdict import PlanVerdict, code_facts, weight_reads
 from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 from hyps.runtime.units import megabytes
@@ -62,7 +62,7 @@ def _verdict(manifest: Manifest, whole: ModelReport | None) -> PlanVerdict:
         storage_latency_s=whole.storage_latency_s if whole else None,
         target=target,
         has_own_rates=target not in target_names(),  # only a user's own file may have measured ones
-        reads=weight_reads(manifest.steps),
+        reads=weight_reads(manifest.without_parity().steps),
         is_stock=manifest.is_stock,
     )
 
@@ -105,3 +105,5 @@ def _pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str,
         onnxruntime=manifest.target.onnxruntime,
     )
     yield "partitions", f"{len(manifest.steps):,}"
+    for code in code_facts(manifest):
+        yield "code", code

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hyps.passes.cost.schedule import schedule_bytes
 from hyps.passes.cost.session_order import session_order
+from hyps.passes.planning.coded_splits import with_resolved_codes
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.cuts import smallest_peak
 from hyps.passes.planning.feasibility import bisect_first, fewest_partitions, is_feasible
@@ -27,6 +28,7 @@ def minimum_budget(model: Model, request: Request) -> int:
     Raises `DoesNotFit` where no budget does.
     """
     whole = with_rows_read(with_lowest_peak_order(model, request), request)
+    request = with_resolved_codes(whole, request)
     return BudgetSearch(whole, request).minimum(tiles=True)
 
 

@@ -59,10 +59,11 @@ def best_partitioning(sharded: ShardedModel, request: Request, *, apart: bool = 
 def required_cuts(sharded: ShardedModel, request: Request) -> frozenset[int]:
     """Return the positions that are cut whatever the budget.
 
-    With a budget, ``auto`` requires those around the reading of rows only; without one, also the mandatory ones.
+    With a budget, ``auto`` requires those around the reading of rows and the shards of codes only; without one, also the
+    mandatory ones.
     """
     graph, sealed = sharded.costed.graph, sharded.costed.sealed
-    reading = row_read_cuts(graph)
+    reading = row_read_cuts(graph) | _code_cuts(sharded)
     mandatory = shard_cuts(sharded) | reading
     if request.split == "layers":
         return mandatory.union(layer_cuts(len(graph.operators), sealed))
@@ -89,22 +90,31 @@ def shard_cuts(sharded: ShardedModel) -> frozenset[int]:
     return frozenset(mandatory_cuts(spans, len(sharded.costed.graph.operators)))
 
 
+def _code_cuts(sharded: ShardedModel) -> frozenset[int]:
+    """Return the positions around every shard of an operator that has a code."""
+    spans = [span for split, span in _shard_spans(sharded) if split.code]
+    return frozenset(mandatory_cuts(spans, len(sharded.costed.graph.operators)))
+
+
 def _shard_spans(sharded: ShardedModel) -> Iterator[tuple[ShardSpec, tuple[int, int]]]:
     """Yield for every shard, in order, its split and the indices of its first and last operator.
 
     The first is what was sliced or copied for the shard. The last shard of an operator includes what merges the shards, and
-    the operators that onnxruntime fuses into that.
+    the operators that onnxruntime fuses into that. The shards of an operator that has a code end before what merges them.
     """
     firsts: dict[tuple[str, int], int] = {}
     lasts: dict[str, int] = {}
+    merges: dict[str, int] = {}
     for index, operator in enumerate(sharded.costed.graph.operators):
         if (origin := operator.origin) is not None and origin.kind != "tile":
             lasts[origin.operator] = index
             if origin.kind == "shard":
                 firsts.setdefault((origin.operator, origin.index), index)
+            elif origin.kind == "merge":
+                merges.setdefault(origin.operator, index)
     for split in sharded.splits:
-        stop = lasts[split.operator] + 1
-        while stop in sharded.costed.sealed:
+        stop = merges[split.operator] if split.code else lasts[split.operator] + 1
+        while not split.code and stop in sharded.costed.sealed:
             stop += 1
         starts = [firsts[split.operator, index] for index in range(split.count)]
         for first, next_first in itertools.pairwise([*starts, stop]):

@@ -149,7 +149,7 @@ def partitions(
         before = graph.operators[start - 1] if start else None
         parts.append(
             Partition(
-                name=f"{number:02d}-{_file_name(graph.operators[stop - 1].name)}",
+                name=f"{number:02d}-{file_name(graph.operators[stop - 1].name)}",
                 operators=tuple(operator.name for operator in operators),
                 inputs=segment.inputs,
                 outputs=segment.outputs,
@@ -191,6 +191,6 @@ def _with_rows(reason: Reason, rows: RowRead | None) -> Reason:
     return Reason(kind=reason.kind, text=f"{rows}; {reason.text}") if rows else reason
 
 
-def _file_name(operator: str) -> str:
+def file_name(operator: str) -> str:
     """Return an operator's name as a part of a file name, of at most 60 characters."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", operator).strip("-")[-60:].lstrip("-") or "operator"

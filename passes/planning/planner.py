@@ -10,6 +10,7 @@ from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph
 from hyps.passes.planning.candidates import MANY_OPERATORS, candidates, within_lower_budgets
+from hyps.passes.planning.coded_splits import with_resolved_codes
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
 from hyps.passes.planning.minimum_budget import BudgetSearch, minimum_budget
 from hyps.passes.planning.partitioning import cut_reasons
@@ -19,7 +20,9 @@ from hyps.passes.planning.request import Request
 from hyps.passes.planning.sharded_model import required_splits
 from hyps.passes.planning.stock import stock_plan
 from hyps.passes.rewrite import Change
+from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.weights import Model
+from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import ActivationsRecord
 from hyps.runtime.units import megabytes_down, megabytes_up
 
@@ -29,12 +32,17 @@ _TIGHT_FACTOR = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
-    """A plan with the rewritten model that it belongs to, and the candidates it was chosen from."""
+    """A plan with the rewritten model that it belongs to, and the candidates it was chosen from.
+
+    ``splits`` are those of the model. `hyps.passes.planning.coded_plan` adds the ``codes`` and their parity shards.
+    """
 
     model: Model
     graph: Graph
     plan: Plan
     candidates: tuple[CandidateSummary, ...] = ()
+    splits: tuple[ShardSpec, ...] = ()
+    codes: tuple[CodeRecord, ...] = ()
 
 
 def planning_stages(model: Model) -> int:
@@ -48,6 +56,7 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
     """
     whole = with_lowest_peak_order(model, request)
+    request = with_resolved_codes(whole, request)
     advance(1)
     reading = with_rows_read(whole, request)
     lowest = BudgetSearch(reading, request)
@@ -89,7 +98,9 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     )
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)
-    return PlannedModel(model=best.sharded.costed.model, graph=graph, plan=result, candidates=summaries)
+    return PlannedModel(
+        model=best.sharded.costed.model, graph=graph, plan=result, candidates=summaries, splits=best.sharded.splits
+    )
 
 
 def _fits(whole: CostedModel, request: Request) -> bool:
@@ -143,7 +154,7 @@ def _does_not_fit(search: BudgetSearch, request: Request, smallest: int) -> Does
 
 def _freest_minimum(model: Model, request: Request) -> float:
     """Return the smallest budget without the user's options for splitting; infinity where there are none."""
-    free = replace(request, split="auto", policy="auto", tile="auto", max_params=None, shards=())
+    free = replace(request, split="auto", policy="auto", tile="auto", max_params=None, shards=(), codes=(), tolerate=0)
     return minimum_budget(model, free) if free != request else math.inf
 
 

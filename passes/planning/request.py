@@ -24,10 +24,20 @@ class RequestedShard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedCode:
+    """A code that the user asks for: ``parity`` parity shards of ``operator``."""
+
+    operator: str
+    parity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The limits and options of a plan: a budget in bytes, the thesis's threshold in parameters, or both; the device.
 
-    ``shards`` are split whatever the budget. ``policy`` is the one method by which other operators may be split, or any.
+    ``shards`` are split whatever the budget. ``codes`` are given parity shards. With ``tolerate`` so are, by that number,
+    all operators that are split by output, and the largest ones (`hyps.passes.planning.coded_splits`). ``policy`` is the one
+    method by which other operators may be split, or any.
     ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``tier`` is the highest of the
     tiers in `hyps.runtime.bundle.manifest.SessionRecord` that steps may have, ``auto`` any. ``images`` says that the
     runtime will decode pictures, which takes more memory than reading tensors. ``tunable`` leaves room for the layouts of a
@@ -38,6 +48,8 @@ class Request:
     max_params: int | None = None
     split: CutMode = "auto"
     shards: tuple[RequestedShard, ...] = ()
+    codes: tuple[RequestedCode, ...] = ()
+    tolerate: int = 0
     policy: Policy = "auto"
     tile: Tile = "auto"
     tier: HighestTier = "auto"
@@ -45,6 +57,11 @@ class Request:
     images: bool = False
     tunable: bool = False
     device: DeviceRates = field(default_factory=DeviceRates)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether any operator may have parity shards."""
+        return bool(self.codes) or self.tolerate > 0
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hyps.passes.errors import UnsupportedModel
+from hyps.passes.planning.coded_splits import coded_splits
 from hyps.passes.planning.costed_model import CostedModel, with_costs
 from hyps.passes.planning.request import Request
 from hyps.passes.rewrite import Change, run_rewrites
@@ -33,13 +34,13 @@ class ShardedModels:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._known: dict[tuple[CostedModel, tuple[tuple[str, Method, int], ...]], ShardedModel] = {}
+        self._known: dict[tuple[CostedModel, tuple[tuple[str, Method, int, bool], ...]], ShardedModel] = {}
 
     def get(self, whole: CostedModel, splits: tuple[ShardSpec, ...]) -> ShardedModel:
         """Return ``whole`` after ``splits``; the changes give the reasons of these splits, even for a cached model."""
         if not splits:
             return ShardedModel(costed=whole, changes=(), splits=())
-        key = whole, tuple((split.operator, split.method, split.count) for split in splits)
+        key = whole, tuple((split.operator, split.method, split.count, split.code is not None) for split in splits)
         if key not in self._known:
             rewritten = run_rewrites(whole.model, [Shard(splits=splits)])
             costed = with_costs(rewritten.model, self._request)
@@ -72,8 +73,11 @@ def required_splits(
         given_bytes=given_bytes,
         exact=exact,
     )
-    named = [split.operator for split in requested]
-    return (*requested, *oversize(whole.shard_options, threshold, request.device, named))
+    coded = tuple(coded_splits(whole.shard_options, request, threshold, requested)) if request.has_codes else ()
+    with_code = {split.operator for split in coded}
+    requested = tuple(split for split in requested if split.operator not in with_code)
+    named = [split.operator for split in (*requested, *coded)]
+    return (*requested, *coded, *oversize(whole.shard_options, threshold, request.device, named))
 
 
 def _requested(options: ShardOptions, request: Request) -> Iterator[ShardSpec]:

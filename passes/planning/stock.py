@@ -33,7 +33,7 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
     """
     budget, (segment,) = request.budget_bytes, whole.segments.between(())
     is_free = request.split == request.tier == "auto" and not request.shards and request.max_params is None
-    is_free = is_free and not request.device.compresses_weights
+    is_free = is_free and not request.device.compresses_weights and not request.has_codes
     memory = _memory(whole, segment, request) if budget is not None and is_free else None
     if budget is None or memory is None:
         return None

@@ -56,6 +56,7 @@ class TilingSearch:
     @cached_property
     def _regions(self) -> TileRegionSearch:
         split = {requested.operator for requested in self._request.shards}
+        split |= {requested.operator for requested in self._request.codes}
         return TileRegionSearch(self._grouped, self._request.threads, self._request.device, split)
 
     def _tiled(self, regions: tuple[TileRegion, ...]) -> Tiling:

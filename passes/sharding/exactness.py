@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, Operator
+from hyps.passes.mlas import WIDTH_STEP
 from hyps.passes.onnx_ops import ACTIVATIONS, RESHAPES
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
@@ -73,6 +74,12 @@ def _reasons_of_splits(options: ShardOptions, splits: Collection[ShardSpec], sha
     groups = fusion_groups(whole) if splits else ()
     for split in splits:
         place = places[split.operator]
+        layout = options.by(place, split.method).layout
+        width = layout.width // split.count
+        if split.code and layout.groups > 1:
+            yield f"{split.operator!r} is split within its groups, for its code"
+        elif split.code and width % WIDTH_STEP:
+            yield f"{split.operator!r} is split to {width} columns or channels, no multiple of {WIDTH_STEP}, for its code"
         if reason := options.by(place, split.method).inexact_reason(split.count):
             yield reason
         group = [whole.operators[index] for group in groups if place in group for index in group]

@@ -10,9 +10,11 @@ import onnx_graphsurgeon as gs
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import view
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
+from hyps.passes.sharding.coefficients import Code
 from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, method_phrase
+from hyps.passes.sharding.shard_groups import split_within_groups
 from hyps.passes.sharding.shard_input import split_by_input
-from hyps.passes.sharding.shard_output import split_by_output
+from hyps.passes.sharding.shard_output import split_by_output, split_for_code
 from hyps.passes.sharding.shard_spatial import split_spatially
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.weights import Model
@@ -27,12 +29,16 @@ _SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSpec:
-    """An operator to split: the method, the number of shards, and the reason."""
+    """An operator to split: the method, the number of shards, and the reason.
+
+    With a ``code`` the shards are of equal width, and parity shards are to be added later (`hyps.passes.sharding.parity`).
+    """
 
     operator: str
     method: Method
     count: int
     reason: Reason
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +58,9 @@ class Shard(Rewrite):
         for split in self.splits:
             node = nodes[split.operator]
             layout = split_layout(node, split.method, values)
-            _SPLITTERS[split.method](editor, editor.operator(node.name), layout, split.count)
+            coded = split_within_groups if layout.groups > 1 else split_for_code
+            splitter = coded if split.code else _SPLITTERS[split.method]
+            splitter(editor, editor.operator(node.name), layout, split.count)
             what = f"split {method_phrase(node, split.method)} into {split.count} shards"
             changes.append(Change(operator=node.name, what=what, why=str(split.reason)))
         return Rewritten(model=editor.finish(), changes=tuple(changes))

@@ -445,7 +445,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
     false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
     partitions of a tuned bundle, which also keeps those that run on every processor. ``activations``: present where steps
-    use an arena, which their peaks count in full. ``codes``: the operators with parity shards, whose steps are ordinary steps.
+    use an arena, which their peaks count in full. ``codes``: the operators with parity shards, which are ordinary steps.
     """
 
     version: Literal[3]

@@ -79,7 +79,7 @@ class DaskEngine:
 
     def __init__(self, bundle: Path, url: str, *, repeat: int = 1) -> None:
         self._bundle, self._repeat = bundle, repeat
-        self._manifest = read_manifest(bundle)
+        self._manifest = read_manifest(bundle).without_parity()
         check_sendable(self._manifest, largest_bytes=None)  # Dask's own messages carry them
         check_files(bundle, self._manifest)
         self._cluster: DaskCluster = connect(url)

@@ -249,14 +249,15 @@ def load_executor(
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Models are checked here, and weights that onnxruntime reads itself; others when they are first read. ``adapt`` may change
+    Parity shards are left out. Models are checked here, and weights that onnxruntime reads itself; others when they are
+    first read. ``adapt`` may change
     the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
     ``is_tuned`` takes the tuned partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
 
     Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
     was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
     """
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(bundle).without_parity()
     interface = interface or _python_interface()
     manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
     if keeps_budget:

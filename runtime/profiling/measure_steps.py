@@ -72,7 +72,7 @@ def profile_steps(
     ``step_done`` is called `measurement_count` times. Raises `BundleError` for a damaged bundle, `BudgetError` for more
     threads than it was planned for.
     """
-    manifest = untuned(read_manifest(bundle))
+    manifest = untuned(read_manifest(bundle)).without_parity()
     check_files(bundle, manifest)
     contents = step_contents(bundle, manifest)
     measured = {each: _measure(bundle, each, repeats, custom_ops, step_done) for each in threads}
@@ -93,7 +93,7 @@ def profile_steps(
 
 def measurement_count(bundle: Path, threads: Sequence[int]) -> int:
     """Return how many times `profile_steps` calls ``step_done``."""
-    return len(read_manifest(bundle).steps) * len(threads) * _PASSES
+    return len(read_manifest(bundle).without_parity().steps) * len(threads) * _PASSES
 
 
 def as_profiled(manifest: Manifest) -> Manifest:

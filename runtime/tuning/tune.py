@@ -65,7 +65,7 @@ def tune(
     """
     remove_abandoned(output.parent)
     check_is_writable(output, OutputError, force=force)
-    manifest = untuned(read_manifest(bundle))
+    manifest = untuned(read_manifest(bundle)).without_parity()
     if memory_bytes is None:
         check_interface(manifest, ort.__version__, "python", "allow tuning more with --memory")
     before = (bundle / MANIFEST_NAME).read_bytes()
