@@ -177,8 +177,13 @@ class Deployment:
 
     def mend_if_needed(self) -> None:
         """Give the sub-bundles of lost workers to others, unless codes and copies replace them."""
-        if self._covering is None or self._lacks(self._homes()):
+        homes = self._homes()
+        if self._covering is None or self.placement is None or self._lacks(homes):
             self.mend()
+        else:
+            self.placement = replace(self.placement, homes=tuple(homes))
+            self._say("codes and copies replace it")
+            self._tell_coverage(self.placement)
 
     def _lacks(self, homes: Sequence[tuple[str, ...]]) -> bool:
         if self._covering and self.placement and homes:
@@ -207,7 +212,11 @@ class Deployment:
             self._complain("no worker is left; jobs wait for one")
             return
         try:
-            self._order(self._repaired(self.placement, workers), workers)
+            repaired = self._repaired(self.placement, workers)
+            if self._covering and [*repaired.homes] == self._homes():
+                self._ordered_to = {worker.name for worker in workers}  # nobody is free to hold what is lost
+                return
+            self._order(repaired, workers)
             if self._move:
                 self._move.mended(self.placement)
             self._placed_on = []  # when nothing is under way, a better placement follows, also if the lost worker is back
@@ -396,11 +405,7 @@ class Deployment:
     ) -> None:
         for line in describe_placement(self._manifest, placement, assigned):
             self._say(line)
-        if self._covering:
-            losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
-            self.coverage = tuple(coverage_lines(self._manifest, placement, losses))
-            for line in self.coverage:
-                self._say(line)
+        self._tell_coverage(placement)
         if () in placement.homes:
             return
         expected = forecast(self._manifest, placement, assigned, workers)
@@ -408,6 +413,13 @@ class Deployment:
             f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
+
+    def _tell_coverage(self, placement: Placement) -> None:
+        if self._covering:
+            losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
+            self.coverage = tuple(coverage_lines(self._manifest, placement, losses))
+            for line in self.coverage:
+                self._say(line)
 
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
         """Have the faster of workers that share inputs get them first, and slower ones one at a time.
