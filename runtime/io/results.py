@@ -34,8 +34,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
-    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators a part of whose
-    values was decoded from others, with errors of at most ``error_bound`` times the operator's largest value.
+    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
+    values which were decoded from others, with errors of at most ``error_bound`` times the operator's largest value.
     """
 
     input: str
