@@ -81,6 +81,7 @@ class Manager:
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         schedule = schedule_id(bundle_sha256, self.manifest)
         self.deployment = Deployment(self.manifest, schedule, journal, self._workers, options, say)
+        self._status.coverage = lambda: self.deployment.coverage
         self._rebalancer = Rebalancer(
             self.manifest,
             self.deployment,
