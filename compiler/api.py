@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyps.compiler.errors import OptionError
-from hyps.compiler.pipeline import Compilation, compile_file, no_progress
-from hyps.compiler.progress import Advance, OpenProgress
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
+from hyps.compiler.progress import Advance, OpenProgress, no_progress
 from hyps.compiler.requests import (
     ShardPolicy,
     planning_request,

@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 
 from hyps.compiler.errors import OptionError
-from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.bundle.records.preprocessing import Preprocess
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.suggestions import did_you_mean
 
 #: Labels and preprocessing files larger than this are refused.

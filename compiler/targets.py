@@ -63,7 +63,7 @@ import msgspec
 from hyps.compiler.errors import TargetError
 from hyps.passes.device import DeviceRates
 from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
-from hyps.runtime.bundle.manifest import PowerRecord
+from hyps.runtime.bundle.records.target import PowerRecord
 from hyps.runtime.suggestions import did_you_mean
 
 _LARGEST_FILE_BYTES = 64 * 1024

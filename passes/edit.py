@@ -223,7 +223,8 @@ class GraphEditor:
         """Return the protobuf of a new node; a copy takes over whatever was not changed."""
         source = self._copied.get(node.name)
         if source is None:
-            return OnnxExporter.export_node(node)  # type: ignore[no-any-return]
+            exported: NodeProto = OnnxExporter.export_node(node)
+            return exported
         proto = NodeProto()
         proto.CopyFrom(self._nodes[source.name])
         proto.name = node.name

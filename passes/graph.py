@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, STANDARD_DOMAINS
 from hyps.passes.weights import REFERENCE_BYTES, Model, Origin, Weight
-from hyps.runtime.bundle.manifest import STRING_TYPE, string_bytes
+from hyps.runtime.bundle.records.element_types import STRING_TYPE, string_bytes
 
 #: Elements in a byte, of the types smaller than one; by name, because older onnx lacks some of them.
 _PER_BYTE = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}

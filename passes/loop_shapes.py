@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
-from hyps.runtime.bundle.manifest import OBSERVED
+from hyps.runtime.bundle.records.tensors import OBSERVED
 
 
 def observed(proto: ModelProto) -> dict[str, ValueInfoProto]:

@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.device.process_memory import give_back_heap
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import executor

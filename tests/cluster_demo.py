@@ -9,11 +9,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.repository import BIN, ROOT
 from tests.runtime.cluster.devices import Devices
 from tests.waiting import PATIENCE_S, wait_for
-
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
 
 
 def main() -> None:

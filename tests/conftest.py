@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.repository import BIN, ROOT
 from tests.waiting import PATIENCE_S
 
 #: In CI the same cases every time, so that only a change decides; elsewhere every run draws new ones.
@@ -22,8 +23,6 @@ if os.environ.get("CI"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 #: pytest-xdist sets it, and commands would make their tables that narrow.
 os.environ.pop("COLUMNS", None)
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,7 +55,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def bin_folder() -> Path:
     """Where the installed commands are."""
-    return Path(sys.executable).parent
+    return BIN
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.repository import BIN
+
 FOLDER = Path("demo")
-BIN = Path(sys.executable).parent
 BAR_CHARACTERS = 50
 
 

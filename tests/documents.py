@@ -20,8 +20,8 @@ import msgspec
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.planning.boards_file import BoardsFile
 from hyps.runtime.profiling.profile_file import StepProfileFile
+from tests.repository import BIN, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "docs" / "reference" / "bundle.schema.json"
 PROFILE_SCHEMA = SCHEMA.with_name("step_profile.schema.json")
 BOARDS_SCHEMA = SCHEMA.with_name("boards.schema.json")
@@ -52,7 +52,7 @@ def run_page(path: Path, folder: Path, *, cloned: bool) -> str:
     script = _PRELUDE + "\n".join(blocks(path, "sh"))
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
+        "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin",
         "HYPS_ROOT": str(ROOT),
         "HYPS_PYTHON": sys.executable,
     }

@@ -22,8 +22,8 @@ from hyps.runtime.cluster.broker.join import read_join
 from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 from hyps.runtime.terminal.parser import size
-from tests.conftest import ROOT
 from tests.programs import program
+from tests.repository import ROOT
 from tests.waiting import PATIENCE_S
 
 DEPLOY = ROOT / "docs" / "deploy"

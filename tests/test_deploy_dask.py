@@ -9,7 +9,7 @@ import yaml
 
 from hyps.runtime.device import process_memory as process
 from hyps.runtime.terminal.parser import size
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 MANIFEST = ROOT / "docs" / "deploy" / "kubernetes" / "dask-cluster.yaml"
 CLUSTER = yaml.safe_load(MANIFEST.read_text())

@@ -17,7 +17,7 @@ from hyps.runtime.cluster.broker.hub_files import init_hub
 from hyps.runtime.cluster.cli import manager as manager_cli
 from hyps.runtime.cluster.cli import worker as worker_cli
 from hyps.runtime.terminal.parser import size
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 FOLDER = ROOT / "docs" / "deploy" / "kubernetes"
 README = (ROOT / "docs" / "deploy" / "README.md").read_text()

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
 
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from tests.documents import (
     BOARDS_SCHEMA,
     PROFILE_SCHEMA,
-    ROOT,
     SCHEMA,
     blocks,
     boards_schema,
@@ -31,6 +30,7 @@ from tests.documents import (
     run_page,
     schema,
 )
+from tests.repository import ROOT
 
 DOCS = ROOT / "docs"
 #: The pages with commands that a reader types in order.

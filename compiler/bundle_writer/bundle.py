@@ -20,7 +20,8 @@ from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.weights import Weight
 from hyps.runtime.bundle import bundle_folder
 from hyps.runtime.bundle.bundle_folder import PARTITIONS
-from hyps.runtime.bundle.manifest import FileRecord, RowsRecord, SessionRecord, Step, WeightsRecord
+from hyps.runtime.bundle.records.files import FileRecord, RowsRecord, WeightsRecord
+from hyps.runtime.bundle.records.steps import SessionRecord, Step
 
 #: Copying and hashing release the interpreter lock; two threads keep two cores busy.
 WRITERS = 2
@@ -136,7 +137,7 @@ def _write_partition(
             stays_open=partition.kept,
             reuses_memory=partition.reuse,
             is_optimizable=not extracted.is_plain,
-            group=extracted.alike,
+            group=extracted.group,
             small_weights=extracted.small,
             tier=UNSET if partition.tier == "lean" else partition.tier,
         ),

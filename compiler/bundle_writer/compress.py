@@ -16,7 +16,7 @@ from hyps.compiler.bundle_writer.copy import weight_blocks
 from hyps.compiler.progress import Advance
 from hyps.passes.weights import REFERENCE_BYTES, Weight
 from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
-from hyps.runtime.bundle.manifest import FRAME_BYTES, CompressedRecord, FrameRecord, WeightsRecord
+from hyps.runtime.bundle.records.files import FRAME_BYTES, CompressedRecord, FrameRecord, WeightsRecord
 
 #: A frame that would keep more than this part of its bytes is stored as it is: to decompress it would save too little.
 _MOST_KEPT_PART = 0.97

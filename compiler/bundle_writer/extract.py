@@ -12,7 +12,8 @@ from hyps.passes.cost.footprint import PACKED_BYTES
 from hyps.passes.graph import reads
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, SmallWeightRecord, WeightRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.files import SmallWeightRecord, WeightRecord
 
 #: The runtime's name of each ONNX element type that a weight may have.
 _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAGE_TYPES.items()}
@@ -22,14 +23,14 @@ _TYPE_NAMES: Mapping[int, str] = {storage.onnx: name for name, storage in STORAG
 class ExtractedPartition:
     """A partition's model.
 
-    ``tensors`` describes the weights whose type the runtime knows. ``is_plain``, ``alike`` and ``small`` are the fields of
-    `hyps.runtime.bundle.manifest.Step`.
+    ``tensors`` describes the weights whose type the runtime knows. ``is_plain``: onnxruntime optimises nothing in it that
+    changes a bit. ``group`` and ``small`` are fields of `hyps.runtime.bundle.records.steps.SessionRecord`.
     """
 
     model: ModelProto
     tensors: tuple[WeightRecord, ...]
     is_plain: bool
-    alike: str
+    group: str
     small: tuple[SmallWeightRecord, ...]
 
 
@@ -86,7 +87,7 @@ class Extractor:
             model=model,
             tensors=tuple(_records(initializers, compressed_bytes)),
             is_plain=is_plain(nodes),
-            alike=self._shared.get(partition.name, ""),
+            group=self._shared.get(partition.name, ""),
             small=tuple(_small(initializers)) if has_shared_session else (),
         )
 

@@ -12,7 +12,8 @@ import msgspec
 
 from hyps.compiler.analysis import Analysis, SplitPoint, TypeRow
 from hyps.passes.planning.plan import Plan
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME, Count, Record
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, REPORT_NAME
+from hyps.runtime.bundle.records.fields import Count, Record
 from hyps.runtime.bundle.report_file import REPORT_LIMIT_BYTES, ReportFile, sealed_report
 from hyps.runtime.errors import BundleError
 

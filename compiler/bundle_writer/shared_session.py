@@ -17,7 +17,7 @@ from hyps.passes.graph import reads
 from hyps.passes.mlas import INPUT_WEIGHTS
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import REFERENCE_BYTES
-from hyps.runtime.bundle.manifest import STORAGE_TYPES
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
 
 #: The manifest also holds the small weights of a partition that shares a session, at most this many bytes of them.
 SMALL_LIMIT_BYTES = 4096

@@ -16,7 +16,7 @@ from hyps.compiler.analysis import Analysis, OperatorRow, TypeRow
 from hyps.compiler.atomic_files import check_file, write_files
 from hyps.compiler.cli import options
 from hyps.compiler.cli.console import Console, counted, fact, print_json
-from hyps.compiler.pipeline import analyse
+from hyps.compiler.planning import analyse
 from hyps.runtime.terminal.console import prose, show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes

@@ -22,7 +22,7 @@ from hyps.runtime.terminal.exit import EXIT_CODES
 from hyps.runtime.terminal.versions import RUNTIME, version_lines
 
 #: The base of the errors that typer raises for wrong options; typer does not export it.
-_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 _EXAMPLES = {
     "": ("hypsc compile net.onnx --memory 128MB -o net", "hyps-run net photo.jpg"),
@@ -116,7 +116,7 @@ def run_hypsc(arguments: Sequence[str] | None) -> int:
     try:
         return app(args=arguments, standalone_mode=False) or 0
     except _UsageError as error:
-        message: str = error.format_message()  # type: ignore[attr-defined]
+        message: str = error.format_message()
         message = message.replace(": Value error, ", ": ")  # typer passes on pydantic's prefix
         if "\n" in message:  # the help of a group that was named without a command
             sys.stderr.write("".join(f"{plain(line)}\n" for line in message.splitlines()))

@@ -11,7 +11,8 @@ from hyps.compiler.cli import options
 from hyps.compiler.cli.console import Console, print_json
 from hyps.compiler.cli.verdict import compilation_summary, explanations, summary_data
 from hyps.compiler.errors import OptionError
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import (
     METHOD_OF,

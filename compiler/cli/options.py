@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from hyps.compiler.pipeline import PlanningJob
+from hyps.compiler.jobs import PlanningJob
 from hyps.compiler.requests import resolve_request, target_name
 from hyps.compiler.sizes import parse_size
 from hyps.compiler.targets import target_names

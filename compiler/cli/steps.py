@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hyps.compiler.cli.console import counted
-from hyps.compiler.pipeline import ShardedOperator
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.compiler.sharded_operators import ShardedOperator
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes
 

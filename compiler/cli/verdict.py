@@ -9,7 +9,8 @@ from typing import Any
 
 from hyps.compiler.cli.console import counted, fact, shell_word, unwrapped_fact
 from hyps.compiler.cli.steps import groups_table, step_groups, steps_table
-from hyps.compiler.pipeline import Compilation, Compiled
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import TUNED, promised_tolerance
 from hyps.compiler.validation_model import EXTRACTED, extract_command

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from hyps.passes.errors import UnknownShapes, UnsupportedModel
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import STORAGE_TYPES
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -10,7 +10,7 @@ from hyps.compiler.analysis import SplitPoint, TypeRow
 from hyps.compiler.bundle_writer.model_report import ModelReport
 from hyps.passes.planning.plan import Partition
 from hyps.passes.weights import Origin, part_origin
-from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
 
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """A partition's row in the report, with bytes as in `hyps.runtime.bundle.manifest.Step`.
+    """A partition's row in the report, with bytes as in `hyps.runtime.bundle.records.steps.Step`.
 
     ``leaving_bytes`` are the tensors that are kept after it.
     """

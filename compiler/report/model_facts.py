@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from hyps.compiler.analysis import Analysis
 from hyps.compiler.bundle_writer.model_report import model_report
-from hyps.compiler.pipeline import PlanningJob, analyse_folded, plan_folded
+from hyps.compiler.jobs import PlanningJob
+from hyps.compiler.planning import analyse_folded, plan_folded
 from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.report.facts import (
     Facts,

@@ -1,4 +1,4 @@
-"""Count what a partition needs more where onnxruntime computes it in the layout of a processor (a tuned bundle).
+"""Count the additional memory of a partition that onnxruntime computes in a processor's own layout (a tuned bundle).
 
 At its highest optimisation level onnxruntime computes convolutions and poolings on channels in blocks (NCHWc). Then
 

@@ -41,7 +41,7 @@ def common_subexpression(model: Model, graph: Graph) -> tuple[str, str] | None:
 
 
 def _key(node: NodeProto, first_names: Mapping[str, str]) -> Hashable:
-    """Return what nodes that compute the same have in common; ``first_names`` of tensors that are the same by name."""
+    """Return a key that is equal for nodes with the same result; ``first_names`` maps equal tensors to one name."""
     attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
     inputs = tuple(first_names.get(name, name) for name in node.input)
     return node.domain, node.op_type, len(node.output), inputs, tuple(attributes)

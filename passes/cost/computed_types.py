@@ -55,7 +55,7 @@ def widened_view(graph: Graph) -> Graph:
 
 
 def _workspace_bytes(graph: Graph, operator: Operator) -> int:
-    """Return what an operator on codes holds besides its result; its input is counted again, as it stays until then."""
+    """Return the workspace of an operator on codes. Its input is counted again, as it stays in memory meanwhile."""
     source, kernel, result = (graph.tensors[name].shape for name in (*operator.inputs[:2], operator.outputs[0]))
     nbytes = 2 * math.prod(source) + (2 + _SUM_BYTES) * math.prod(result)
     if operator.op_type != "Conv" or math.prod(kernel[2:]) == 1:

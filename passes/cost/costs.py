@@ -1,4 +1,4 @@
-"""The predicted memory of any run of consecutive operators, as arrays over the execution order.
+"""Predict the memory of any run of consecutive operators, by sums over the execution order.
 
 The process peak of a partition that runs operators ``start .. stop-1`` is
 

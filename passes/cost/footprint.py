@@ -1,4 +1,4 @@
-"""The footprint of every operator: the bytes of its weights, inputs, outputs and workspace, as onnxruntime holds them.
+"""Compute the footprint of every operator: the bytes of its weights, inputs, outputs and workspace in onnxruntime.
 
 Method: the recipe of `hyps.runtime.execution.session` (mapped external data, no prepacking, no arena) on onnxruntime 1.31,
 CPU. A referenced float weight costs its mapped pages and nothing else. A weight that onnxruntime transforms while it
@@ -19,7 +19,7 @@ from hyps.passes.graph import Graph, Operator, Tensor
 from hyps.passes.mlas import IN_PLACE, NO_WORKSPACE, RECURRENT_GATES, convolution_bytes, recurrent_bytes
 from hyps.passes.onnx_ops import CLASSICAL_DOMAIN, FLOAT_CONVOLUTIONS
 from hyps.passes.weights import REFERENCE_BYTES
-from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES
+from hyps.runtime.bundle.records.files import ROW_INDEX_BYTES, ROW_READ_BYTES
 
 #: What a session keeps for one node besides tensors: its definition, kernel and edges.
 NODE_BYTES = calibrated_bytes("node_bytes")

@@ -1,4 +1,4 @@
-"""Choose the steps whose activations are in the arena where it does not fit next to every step.
+"""Choose the steps whose activations are in the arena, if it does not fit next to every step.
 
 The arena's pages are given back after a step that has it before one that has not, so that they cost nothing there. They are
 cleared again once for each run of such steps. Without the arena they are cleared for every tensor.

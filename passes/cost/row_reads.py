@@ -1,4 +1,4 @@
-"""Find the tables that need not be in memory, because the runtime can read the rows that an input asks for.
+"""Find the tables that need not be in memory, because the runtime can read just the rows that an input needs.
 
 A Gather along the first axis of a large weight, such as an embedding table, returns whole rows. A row's bytes lie together
 in the weights file. As a step of its own, the Gather needs no session: `hyps.runtime.execution.row_reader` reads the rows
@@ -15,7 +15,7 @@ from onnx import NodeProto
 from hyps.passes.cost.fusion import fusion_groups
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import STORAGE_TYPES
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
 from hyps.runtime.units import megabytes
 
 #: A smaller table is not worth a step of its own.

@@ -1,4 +1,4 @@
-"""Count what a schedule takes besides weights and tensors: the manifest in memory, and the objects that hold tensors.
+"""Count the memory of a schedule besides weights and tensors: the manifest, and the objects that hold tensors.
 
 A few steps with a few tensors are part of what the process takes. Hundreds of shards are not.
 """
@@ -13,12 +13,12 @@ STEP_BYTES = calibrated_bytes("step_bytes")
 NAME_BYTES = calibrated_bytes("name_bytes")
 #: What a tensor takes besides its elements while it is held between steps and read by a session.
 TENSOR_BYTES = calibrated_bytes("tensor_bytes")
-#: As much of all this is part of the process's own bytes.
+#: The part of all this that the process's own bytes include.
 COUNTED_BYTES = calibrated_bytes("counted_schedule_bytes")
 
 
 def schedule_bytes(*, steps: int, names: int, held: int) -> int:
-    """Return what a schedule takes while ``held`` tensors are in memory, beyond what the process's own bytes count.
+    """Return the bytes of a schedule while ``held`` tensors are in memory, less those that the process's own bytes include.
 
     ``names`` is how often its steps name a tensor.
     """

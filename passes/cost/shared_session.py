@@ -9,7 +9,7 @@ from hyps.passes.mlas import INPUT_WEIGHTS
 
 
 def shared_session_key(graph: Graph, operators: Sequence[Operator]) -> Hashable:
-    """Return what the partitions that may share a session have in common, attributes left out; None for any other partition.
+    """Return a key that is equal for partitions that may share a session, attributes aside; None for any other partition.
 
     This is only an estimate for planning; `hyps.compiler.bundle_writer.shared_session` decides.
     """

@@ -1,7 +1,7 @@
-"""Predict what the tiers of `hyps.runtime.bundle.manifest.SessionRecord` take, and what they save compared with lean steps.
+"""Predict what the tiers of a session (`hyps.runtime.bundle.records.steps.SessionRecord`) take, and what they save.
 
-The *arena* of activations (`hyps.runtime.execution.activation_arena`) is a region of a fixed size, which a plan counts in
-full. Free memory between activations makes it larger than the most that is live at a time.
+Savings are compared with lean steps. The *arena* of activations (`hyps.runtime.execution.activation_arena`) is a region of a
+fixed size, which a plan counts in full. Free memory between activations makes it larger than the most that is live at once.
 
 A *stock* step has onnxruntime's default options. onnxruntime then holds weights in an order of its own: those of
 convolutions in blocks of channels (NCHWc), those of products in panels. It maps the originals one after the other while the
@@ -27,7 +27,7 @@ from hyps.passes.graph import Graph, Tensor
 from hyps.passes.mlas import IN_PLACE
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
 from hyps.passes.weights import Weight
-from hyps.runtime.bundle.manifest import STORAGE_TYPES
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
 
 #: The arena's region, as a multiple of the most activations that are live at a time, and what is added.
 REGION_FACTOR = calibrated("region_factor")
@@ -46,12 +46,12 @@ STOCK_RUNNING_LESS_BYTES = calibrated_bytes("stock_running_less_bytes")
 _BLOCK = 16
 #: A convolution of fewer channels reads them as they are.
 _FEWEST_CHANNELS = 8
-#: Operators that read weights where they are.
+#: Operators that read weights in place, without a copy in another order.
 _UNCOPIED = frozenset({"Gather"})
 #: Recurrent operators whose weights are packed as those of products.
 _PACKED_RECURRENT = frozenset({"LSTM", "GRU"})
 _PAGE = 4096
-#: No region is larger: its size is a 32-bit number.
+#: The largest region: its size is a 32-bit number.
 _LARGEST_REGION = (1 << 31) - 1
 
 

@@ -19,7 +19,7 @@ from hyps.passes.graph import reads, subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import OBSERVED, SHAPE_CHECK
+from hyps.runtime.bundle.records.tensors import OBSERVED, SHAPE_CHECK
 
 #: The first opset with all operators of the check (Where).
 CHECKS_OPSET = 9

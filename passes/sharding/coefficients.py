@@ -126,7 +126,8 @@ def _climbed(shards: int, parity: int, steps: int, random: np.random.Generator) 
     """Return the coefficients at the end of one climb: each step tries several changes of one column, and takes the best."""
     tried: Matrix = random.standard_normal((_TRIED, parity, shards))
     tried /= np.linalg.norm(tried, axis=1, keepdims=True)
-    best, least, length = tried[0], math.inf, _FIRST_STEP
+    best: Matrix = tried[0]
+    least, length = math.inf, _FIRST_STEP
     for _ in range(steps):
         enlarged = amplification(tried)
         nearest = int(enlarged.argmin())

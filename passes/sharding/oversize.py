@@ -24,7 +24,7 @@ from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.sharding.shard_options import ShardOptions
-from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.records.steps import Reason
 from hyps.runtime.units import megabytes, megabytes_down, megabytes_up
 
 

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from hyps.runtime.bundle.records.fields import Name, Record
+from hyps.runtime.bundle.records.steps import Step
+
 if TYPE_CHECKING:
-    from hyps.runtime.bundle.manifest import Manifest, Step
+    from hyps.runtime.bundle.manifest import Manifest
 
 #: The most parity shards of one operator: so many of its shards may be lost.
 MOST_PARITY: Final = 4
-_Name = Annotated[str, Meta(min_length=1)]
 
 
-class CodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CodeRecord(Record, frozen=True, kw_only=True):
     """The code of one operator: the tensors of its ``shards`` in order, and those of its ``parity`` shards.
 
     All have one shape and type. Parity tensor j is the sum of ``coefficients[j][i]`` times shard i. ``amplification`` is the
@@ -29,9 +31,9 @@ class CodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ``error_bound`` is the largest error of a decoded value, as a part of the operator's largest output; 0 for integers.
     """
 
-    name: _Name
-    shards: Annotated[tuple[_Name, ...], Meta(min_length=1)]
-    parity: Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=MOST_PARITY)]
+    name: Name
+    shards: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    parity: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MOST_PARITY)]
     coefficients: tuple[tuple[float, ...], ...]
     amplification: float
     error_bound: float

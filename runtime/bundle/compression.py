@@ -1,4 +1,4 @@
-"""Compress and decompress the frames of a weights file with zstd (`hyps.runtime.bundle.manifest.FrameRecord`).
+"""Compress and decompress the frames of a weights file with zstd (`hyps.runtime.bundle.records.files.FrameRecord`).
 
 Trained weights differ in all bits but those of sign and exponent: only these shrink, and only apart from the others. So a
 frame is the *planes* of its items, one after the other, and a block of zstd, which has one code for all its bytes, ends with
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hyps.runtime.bundle.manifest import FRAME_BYTES
+from hyps.runtime.bundle.records.files import FRAME_BYTES
 from hyps.runtime.errors import LibraryError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import Record, Sha256
+from hyps.runtime.bundle.records.fields import Record, Sha256
 
 VERSION: Final = 1
 #: The file of a model with 100,000 operators and long names stays below this size.

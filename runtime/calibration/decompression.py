@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
-from hyps.runtime.bundle.manifest import FRAME_BYTES
+from hyps.runtime.bundle.records.files import FRAME_BYTES
 from hyps.runtime.errors import LibraryError
 from hyps.runtime.execution.frame_decoder import FrameDecoder
 

@@ -20,7 +20,8 @@ from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
 
 if TYPE_CHECKING:
-    from hyps.runtime.bundle.manifest import Manifest, Step
+    from hyps.runtime.bundle.manifest import Manifest
+    from hyps.runtime.bundle.records.steps import Step
     from hyps.runtime.cli.run_options import RunOptions
     from hyps.runtime.energy.report import EnergyRecord
     from hyps.runtime.execution.step_profile import StepProfile

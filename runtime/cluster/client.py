@@ -24,7 +24,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join, resolve_join
 from hyps.runtime.cluster.broker.link import Link, LinkFactory

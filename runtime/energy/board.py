@@ -14,7 +14,7 @@ from hyps.runtime.energy.estimate import EstimateReader, PowerFigures
 from hyps.runtime.energy.reader import EnergyError
 from hyps.runtime.energy.sampler import EnergySampler
 
-#: The idle power of a measured board is the least average over so many seconds that was seen since the start.
+#: The idle power of a measured board is the least average over this many seconds since the start.
 _IDLE_AVERAGE_S = 5.0
 _log = logging.getLogger(__name__)
 

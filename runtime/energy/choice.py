@@ -1,6 +1,6 @@
 """Open the best source of energy figures that a device has.
 
-What starts programs is imported only where there is one to start: it is a megabyte of a small device's memory.
+Readers that start programs are imported only where such a program exists: they take a megabyte of a small device's memory.
 """
 
 from __future__ import annotations

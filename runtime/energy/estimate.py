@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from hyps.runtime.bundle.manifest import PowerRecord
+from hyps.runtime.bundle.records.target import PowerRecord
 from hyps.runtime.energy.reader import EnergyError
 
 
@@ -23,7 +23,7 @@ class PowerFigures:
     source: str
 
     def watts(self, busy_cores: float) -> float:
-        """Return the power with so many cores busy, on the line between idle and busy."""
+        """Return the power with this many cores busy, on the line between idle and busy."""
         return self.idle_watts + (self.busy_watts - self.idle_watts) * busy_cores / self.cores
 
 
@@ -52,7 +52,7 @@ def given_power(text: str, cores: int) -> PowerFigures:
 class EstimateReader:
     """The joules of a device by its `PowerFigures`, for the time that passes and the time that this process computes.
 
-    What other programs compute meanwhile is not in it.
+    The computing time of other programs is not counted.
     """
 
     counts_joules = True

@@ -9,14 +9,14 @@ from typing import Protocol
 
 from hyps.runtime.errors import RuntimeFault
 
-#: The most watts that are believed of one device: more is a broken sensor.
+#: The largest plausible power of one device in watts: a sensor that says more is broken.
 MOST_WATTS = 100_000.0
 _NUMBER = re.compile(r"-?\d{1,19}\Z")
 _FILE_BYTES = 128
 
 
 class EnergyError(RuntimeFault):
-    """A meter or a sensor is missing, may not be read, or says what cannot be."""
+    """A meter or a sensor is missing, may not be read, or gives an impossible figure."""
 
 
 class EnergyReader(Protocol):

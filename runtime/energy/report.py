@@ -16,7 +16,7 @@ LEAST_WINDOW_S = 30
 
 
 class EnergyWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The joules of a device over some seconds in which it computed so many inferences, one after the other."""
+    """The joules that a device took in some seconds, and the inferences that it computed in them, one after the other."""
 
     seconds: float
     inferences: int

@@ -7,7 +7,7 @@ import time
 
 from hyps.runtime.energy.reader import EnergyError, EnergyReader
 
-#: Seconds between two samples of watts, and of a counter, which only must not overflow unseen.
+#: Seconds between two samples of watts; and of a counter, which is read only often enough to see each overflow.
 _WATTS_EVERY_S, _JOULES_EVERY_S = 0.5, 5.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyps.runtime.bundle.compression import decompress_frame, frame_decompressor
-from hyps.runtime.bundle.manifest import FRAME_BYTES
+from hyps.runtime.bundle.records.files import FRAME_BYTES
 
 
 class FrameDecoder:

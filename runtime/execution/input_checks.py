@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.element_types import STRING_TYPE
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.tensor import TensorValue, dtype_name, dtype_of, shape_of
 

@@ -10,7 +10,7 @@ optimisation at most EXTENDED: ALL rewrites convolution weights into the layout 
 threads would compete for a while with the next session's and with the thread that reads weights. On two cores a bundle of
 VGG16 took 1.0 s with spinning and takes 0.16 s without; the whole model takes up to 5 % longer without.
 
-`session_settings` is the one place that translates a tier of `hyps.runtime.bundle.manifest.SessionRecord`.
+`session_settings` is the one place that translates a tier of `hyps.runtime.bundle.records.steps.SessionRecord`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from hyps.runtime.bundle.manifest import OBSERVED, SHAPE_CHECK
+from hyps.runtime.bundle.records.tensors import OBSERVED, SHAPE_CHECK
 from hyps.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from hyps.runtime.bundle.manifest import ActivationsRecord
+    from hyps.runtime.bundle.records.steps import ActivationsRecord
     from hyps.runtime.execution.tensor import TensorValue
 
 #: onnxruntime's ``GraphOptimizationLevel``.
@@ -84,7 +84,7 @@ class SessionOpener(Protocol):
     ) -> Session:
         """Open the partition at ``path``, whose ``weights`` are in memory already.
 
-        ``reuse_memory``, ``optimize`` and ``stock`` are what `hyps.runtime.bundle.manifest.SessionRecord` says of the step;
+        ``reuse_memory``, ``optimize`` and ``stock``: see `hyps.runtime.bundle.records.steps.SessionRecord`.
         ``arena`` says that the process has the arena that it asks for.
         """
         ...

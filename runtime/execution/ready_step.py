@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.execution.interface import Session
 from hyps.runtime.execution.tensor import TensorValue
 

@@ -1,7 +1,7 @@
 """Read the rows of a table that a step's input names from the step's file, in place of a session that would hold the table.
 
-The step is a Gather along the table's first axis (`hyps.runtime.bundle.manifest.RowsRecord`). Memory is the result, and what
-`ROW_READ_BYTES` and `ROW_INDEX_BYTES` say. The kernel's file cache, which is not the process's memory, may hold rows.
+The step is a Gather along the table's first axis (`hyps.runtime.bundle.records.files.RowsRecord`). Memory is the result, and
+what `ROW_READ_BYTES` and `ROW_INDEX_BYTES` say. The kernel's file cache, which is not the process's memory, may hold rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import ROW_READ_BYTES, STORAGE_TYPES, RowsRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.files import ROW_READ_BYTES, RowsRecord
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.session import empty, memory_of, numpy_knows, to_numpy
 from hyps.runtime.execution.tensor import TensorValue

@@ -14,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, ActivationsRecord
+from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.errors import LibraryError
 from hyps.runtime.execution.interface import (
     DISABLE_ALL,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import SmallWeightRecord, Step, WeightRecord
+from hyps.runtime.bundle.records.files import SmallWeightRecord, WeightRecord
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.execution.interface import Session, SessionOpener
 from hyps.runtime.execution.tensor import RawTensor, TensorValue
 

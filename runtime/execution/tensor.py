@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, STRING_TYPE
+from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES, STRING_TYPE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.errors import InputError, RoomError
 from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.io.orientation import ORIENTATION_TAG, UPRIGHT, exif_orientation, xmp_orientation

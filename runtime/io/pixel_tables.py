@@ -6,7 +6,7 @@ import math
 import struct
 from ctypes import c_float
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 
 _LETTERS = {"float32": "f", "float16": "e"}
 _LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}

@@ -10,7 +10,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import STRING_TYPE, Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.element_types import STRING_TYPE
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.input_checks import describe
 from hyps.runtime.execution.step_profile import StepProfile

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import Positive
+from hyps.runtime.bundle.records.fields import Positive
 
 #: A line of text about a board, as its firmware and its kernel give it.
 FactText = Annotated[str, Meta(max_length=120)]

@@ -24,7 +24,7 @@ from hyps.runtime.profiling.profile_file import ProfiledStep, StepProfileFile, T
 from hyps.runtime.profiling.step_content import StepContent
 from hyps.runtime.profiling.step_measurement import StepMeasurement, content_of
 
-#: Where times are from: a file that an operator imported, a worker's profile, a worker's answers.
+#: The sources of times: a file that an operator imported, a worker's profile, a worker's answers.
 TimesSource = Literal["file", "worker", "answers"]
 _RANKS: Final[Sequence[TimesSource]] = ("file", "worker", "answers")
 #: The name of the reporter of imported files.
@@ -59,7 +59,7 @@ class ReportedTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownClass:
-    """A class of boards in the database: its number of steps, of the reporters of these, and when the last was written."""
+    """A class of boards in the database: its numbers of steps and of reporters, and the time of the last change."""
 
     board_class: str
     steps: int
@@ -200,7 +200,7 @@ class ProfileDatabase:
         )
 
     def _counting(self, board_class: str | None) -> Iterator[ReportedTimes]:
-        """Yield the one of several reporters' times that counts: of the best source, the lower median."""
+        """Yield, of several reporters' times, the one that counts: the lower median of the best source."""
         query = (
             "select key, name, kind, multiply_adds, weight_bytes, tensor_bytes, operators, board_class, threads, source, "
             "times from times join steps using (key) where board_class = coalesce(?, board_class) "
@@ -234,7 +234,7 @@ class ProfileDatabase:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Raise `ProfileError` in place of SQLite's errors, and of values that a changed file holds."""
+        """Raise `ProfileError` instead of SQLite's errors, and for invalid values in a file that was changed."""
         try:
             yield
         except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:

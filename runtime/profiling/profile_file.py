@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import Count, Name, Positive, Sha256
+from hyps.runtime.bundle.records.fields import Count, Name, Positive, Sha256
 from hyps.runtime.errors import ProfileError
 from hyps.runtime.io.files import replacing
 from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts

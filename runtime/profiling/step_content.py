@@ -21,7 +21,8 @@ from typing import Any
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.bundle.wire_fields import message_fields, message_numbers, message_parts, message_text
 from hyps.runtime.errors import BundleError
 
@@ -63,7 +64,7 @@ class StepContent:
 
     @property
     def moved_bytes(self) -> int:
-        """The bytes that it reads or writes at least once."""
+        """The bytes of its weights, inputs and outputs, each counted once."""
         return self.weight_bytes + self.tensor_bytes
 
 
@@ -128,7 +129,7 @@ def _node(message: memoryview) -> _Node:
 
 
 def _canonical(manifest: Manifest, step: Step, model: memoryview, graph: memoryview, nodes: Sequence[_Node]) -> list[Any]:
-    """Return what the key is the hash of: lists of numbers, texts and bytes, without any tensor's name."""
+    """Return the content whose hash is the key: lists of numbers, texts and bytes, without any tensor's name."""
     numbers: dict[str, int] = {"": -1}  # an optional input that is left out
     for name in step.inputs:
         numbers.setdefault(name, len(numbers))

@@ -1,6 +1,6 @@
 """Predict the seconds of a step that was never profiled, from those that were (Hadidi, section 4.4.3: regression models).
 
-The model of one class of boards is linear: so many seconds for each multiply-add of this kind of operator, for each byte of
+The model of one class of boards is linear: some seconds for each multiply-add of this kind of operator, for each byte of
 weights, for each byte of inputs and outputs, for each operator, and for the step itself. No coefficient is negative. The fit
 makes *relative* errors small: a step of a millisecond counts as much as one of a second. Such fits are too low, as no error
 can be below -1; all coefficients are then raised until half of the steps are predicted too high.
@@ -26,7 +26,7 @@ LEAST_STEPS = 5
 #: A step that takes less is noise: its error counts as if it took this.
 _LEAST_S = 1e-6
 _SETTLED = 1e-10
-#: The most fits that the error is the result of: of more steps, several are left out at a time.
+#: The most fits for the error: with more steps than this, several are left out at a time.
 _MOST_FITS = 50
 
 

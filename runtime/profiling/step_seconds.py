@@ -1,4 +1,4 @@
-"""Say how long a step takes on a class of boards: as measured there, or else by a regression over what was.
+"""Say how long a step takes on a class of boards: as measured there, or else by a regression over measured steps.
 
 A planner asks for every step of a bundle: `workload_seconds`. What is known comes from step_profile.json files
 (`ProfiledSeconds.of_files`) or from the database (`hyps.runtime.profiling.profile_database`).
@@ -51,7 +51,7 @@ class ProfiledSeconds:
 
     @property
     def board_classes(self) -> tuple[str, ...]:
-        """The classes of boards of which anything is known, sorted."""
+        """The classes of boards with any measurement, sorted."""
         return tuple(sorted(self._best))
 
     def seconds_of(self, step: StepContent, board_class: str) -> StepEstimate:

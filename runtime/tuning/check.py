@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.execution.session import memory_of, open_session, to_numpy
 from hyps.runtime.execution.tensor import TensorValue
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from hyps.runtime.bundle.manifest import FileRecord, WeightsRecord
+from hyps.runtime.bundle.records.files import FileRecord, WeightsRecord
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.session import session_options
 from hyps.runtime.tuning.stored_weights import stored_weights

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 
 from hyps.runtime.bundle.bundle_folder import PARTITIONS
-from hyps.runtime.bundle.manifest import Manifest, Step, TunedPartition
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Step
+from hyps.runtime.bundle.records.tuned import TunedPartition
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.session import numpy_knows
 from hyps.runtime.tuning.check import deviation

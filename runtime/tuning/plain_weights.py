@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import Step
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.execution.weights_files import weights_file
 
 

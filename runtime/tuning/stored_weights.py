@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, WeightRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.files import WeightRecord
 from hyps.runtime.bundle.wire_fields import message_fields, message_numbers, message_parts, message_text
 from hyps.runtime.errors import BundleError
 

@@ -41,7 +41,11 @@ def add_web(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(
-    options: argparse.Namespace, join: Join, wishes: ClusterOptions, journal: Path | None, say: Callable[[str], None]
+    options: argparse.Namespace,
+    join: Join,
+    cluster_options: ClusterOptions,
+    journal: Path | None,
+    say: Callable[[str], None],
 ) -> None:
     """Serve until interrupted, or until the manager fails. Raises `RuntimeFault`."""
     try:
@@ -63,7 +67,7 @@ def serve(
     services: WebServices | None = None
     cluster = Cluster(
         join,
-        wishes,
+        cluster_options,
         options.listen,
         (lambda line: None) if options.quiet else say,
         lambda: services.pump.poke() if services else None,

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from rich.console import Console
 
-from tests.arm.networks import BIN, Network
+from tests.arm.networks import Network
 from tests.arm.parts import Parts, make_parts
 from tests.arm.report import load_records, save_record, write_page
 from tests.arm.rows import Record, Row, execute, judge, now, prepare
+from tests.repository import BIN
 
 NETWORK = Network("vgg16")
 ROWS = (

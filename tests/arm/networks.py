@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from hyps.runtime.execution.session import open_session, to_numpy
 from tests.arm.parts import CACHE, disk_image, run
+from tests.repository import BIN
 
-BIN = Path(sys.executable).parent
 IMAGES = tuple(f"image{number}" for number in range(8))
 
 Values = NDArray[np.float32]

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.repository import ROOT
+
 CACHE = ROOT / "build" / "arm"
 TOOLS = ("qemu-system-aarch64", "mmdebstrap", "cpio", "mkfs.ext4", "apt-get")
 

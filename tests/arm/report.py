@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.arm.board import CARD_BYTES_PER_S, CORES
-from tests.arm.parts import CACHE, ROOT, run
+from tests.arm.parts import CACHE, run
 from tests.arm.rows import TOLERANCE, Record, Row
+from tests.repository import ROOT
 
 PAGE = ROOT / "docs" / "arm.md"
 _RECORDS = CACHE / "records"

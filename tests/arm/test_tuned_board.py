@@ -21,9 +21,10 @@ import pytest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.session import session_options
 from tests.arm.board import SAVED, Job, boot
-from tests.arm.networks import BIN, deviation
-from tests.arm.parts import CACHE, ROOT, disk_image, make_parts, missing_tools, run
+from tests.arm.networks import deviation
+from tests.arm.parts import CACHE, disk_image, make_parts, missing_tools, run
 from tests.arm.rows import TOLERANCE
+from tests.repository import BIN, ROOT
 
 pytestmark = pytest.mark.arm
 

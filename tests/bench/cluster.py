@@ -22,10 +22,11 @@ from tests.bench import cluster_speed, faults
 from tests.bench.cluster_memory import memory
 from tests.bench.cluster_speed import speeds
 from tests.bench.cluster_wire import Wired, wired
-from tests.bench.clusters import ROOT, WIDTH, build_layers, build_vgg16, mosquitto, table
+from tests.bench.clusters import WIDTH, build_layers, build_vgg16, mosquitto, table
 from tests.bench.drawn_faults import KINDS
 from tests.bench.wire import HOPS, needed_s
 from tests.cluster_network import RATE_BITS_PER_S, NoNetwork, network
+from tests.repository import ROOT
 
 PAGE = ROOT / "docs" / "cluster.md"
 IMAGES = 1000

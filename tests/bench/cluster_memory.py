@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.clusters import BIN, mosquitto
+from tests.bench.clusters import mosquitto
 from tests.bench.faults import journal_states
+from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices
 from tests.waiting import wait_for
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from hyps.runtime.execution.engine import in_memory, run_one
-from tests.bench.clusters import BIN, mosquitto
+from tests.bench.clusters import mosquitto
 from tests.bench.slices import Limits, limited
 from tests.bench.throttled import forget
+from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices
 
 #: Three workers leave the second core to the hub, the manager and the client.

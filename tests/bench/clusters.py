@@ -13,11 +13,10 @@ from rich.table import Table
 
 from hyps.models.catalogue import build
 from tests.cluster_network import Network, NoNetwork, network
+from tests.repository import BIN, ROOT
 from tests.runtime.cluster.boards import Boards
 from tests.runtime.cluster.devices import Devices
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BIN = Path(sys.executable).parent
 #: Of a page.
 WIDTH = 118
 

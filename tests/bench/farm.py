@@ -26,7 +26,8 @@ from hyps.models.catalogue import build
 from hyps.runtime.dask.engine import DaskEngine
 from hyps.runtime.execution.engine import TensorInput, run_one
 from hyps.runtime.execution.executor import load_executor
-from tests.bench.clusters import BIN, ROOT, WIDTH, table
+from tests.bench.clusters import WIDTH, table
+from tests.repository import BIN, ROOT
 from tests.runtime.dask.farm import Farm
 
 PAGE = ROOT / "docs" / "dask.md"

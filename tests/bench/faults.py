@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class Campaign:
     def _break(self) -> None:
         try:
             for number, fault in enumerate(self._faults):
-                self._await(lambda fault=fault: len(self._times) >= fault.after)  # type: ignore[misc]
+                self._await(partial(self._has_answered, fault.after))
                 time.sleep(fault.moment_s)
                 boards = " ".join(fault.boards)
                 self._say(f"{number}: after {len(self._times)} answers {fault.kind} {boards} {fault.seconds:.2f} s")
@@ -123,12 +124,18 @@ class Campaign:
                 self._marks.append((fault, at, max(self._sent, answers + 1)))
                 time.sleep(fault.seconds)
                 self._mend(fault)
-                self._await(lambda at=at: bool(self._times) and self._times[-1] > at)  # type: ignore[misc]
+                self._await(partial(self._has_answered_since, at))
         except BaseException as error:
             self._error = error
             self._say(f"the campaign breaks off: {error}")
         finally:
             self._broken = True
+
+    def _has_answered(self, count: int) -> bool:
+        return len(self._times) >= count
+
+    def _has_answered_since(self, at: float) -> bool:
+        return bool(self._times) and self._times[-1] > at
 
     def _await(self, condition: Callable[[], bool]) -> None:
         with self._changed:

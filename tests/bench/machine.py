@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from tests.bench.readings import Machine
+from tests.repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _KINDS = {
     "nvme": "NVMe",
     "mmcblk": "SD card or eMMC",

@@ -27,7 +27,7 @@ from tests.bench.dependencies import dependencies
 from tests.bench.document import page, readme
 from tests.bench.drawing import drawings
 from tests.bench.latency import latency
-from tests.bench.machine import ROOT, commit, machine
+from tests.bench.machine import commit, machine
 from tests.bench.networks import networks
 from tests.bench.place import ROUNDS, Place
 from tests.bench.planning import planning
@@ -36,6 +36,7 @@ from tests.bench.readings import Part, Results, Skipped, load, save
 from tests.bench.slow import batch, storage
 from tests.bench.tables import Grid, grids
 from tests.bench.words import SECTIONS
+from tests.repository import ROOT
 
 DOCS = ROOT / "docs"
 NAME = "benchmarks"
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for name in () if options.render else options.only or SECTIONS:
             part = measured(PARTS[name], options.rounds, state, out)
-            save(replace(load(path), **{name: part}), path)  # type: ignore[arg-type]
+            changed: dict[str, Any] = {name: part}
+            save(replace(load(path), **changed), path)
             for grid in grids(name, part.result) if part.result is not None else ():
                 out.print(_table(grid))
     except KeyboardInterrupt:

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from hyps.runtime.execution.executor import load_executor
-from tests.bench.clusters import BIN, build_layers, mosquitto
+from tests.bench.clusters import build_layers, mosquitto
 from tests.bench.faults import journal_states
+from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.kills_in_moves import KillsInMoves

@@ -22,7 +22,8 @@ from onnx import helper, numpy_helper
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
-from tests.bench.clusters import BIN, ROOT, WIDTH, mosquitto, table
+from tests.bench.clusters import WIDTH, mosquitto, table
+from tests.repository import BIN, ROOT
 from tests.runtime.cluster.devices import Devices
 from tests.waiting import wait_for
 

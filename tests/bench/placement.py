@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench.machine import ROOT, commit
+from tests.bench.machine import commit
 from tests.bench.main import measured
 from tests.bench.place import Place
 from tests.bench.placement_drawing import placement_drawings
@@ -22,6 +22,7 @@ from tests.bench.placement_real import real_runs
 from tests.bench.placement_results import PlacementResults, load_placements, save_placements
 from tests.bench.placement_scale import largest
 from tests.bench.placement_systems import simulated_systems
+from tests.repository import ROOT
 
 DOCS, NAME = ROOT / "docs", "placement"
 
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in wanted:
             continue
         part = measured(PARTS[name], 1, commit(), out)
-        save_placements(replace(load_placements(path), **{name: part}), path)  # type: ignore[arg-type]
+        changed: dict[str, Any] = {name: part}
+        save_placements(replace(load_placements(path), **changed), path)
     write(load_placements(path), DOCS)
     out.print(f"written: {DOCS / NAME}.md")
     for line in largest() if SCALE in wanted else ():

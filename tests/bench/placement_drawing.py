@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,9 +20,9 @@ def placement_drawings(systems: Sequence[SimulatedSystem], kind: Format = "svg")
     """Every plot, by name."""
     draws: dict[str, Callable[[Figure], None]] = {}
     for system in systems:
-        draws[system.key] = lambda figure, system=system: _figures(figure, system)  # type: ignore[misc]
+        draws[system.key] = partial(_figures, system=system)
         if any(case.queues for case in system.cases):
-            draws[f"{system.key}-queues"] = lambda figure, system=system: _queues(figure, system)  # type: ignore[misc]
+            draws[f"{system.key}-queues"] = partial(_queues, system=system)
     return {name: render(f"placement-{name}", draw, Style(), kind) for name, draw in draws.items()}
 
 

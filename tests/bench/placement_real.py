@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,14 @@ from hyps.runtime.cluster.planning.simulation import simulate
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.execution.engine import in_memory, run_one
 from hyps.runtime.execution.executor import load_executor
-from tests.bench.clusters import BIN, mosquitto
+from tests.bench.clusters import mosquitto
 from tests.bench.place import Place
 from tests.bench.placed_boards import PlacedBoards, Runs
 from tests.bench.placement_results import RealCase, RealRuns
 from tests.bench.readings import Skipped
 from tests.bench.slices import Limits, limited
 from tests.cluster_network import RATE_BITS_PER_S, NoNetwork, network
+from tests.repository import BIN
 
 NETWORK, UNTIL = "vgg16", "pool5"
 #: What of the rate is payload: Ethernet, IP and TCP headers and acknowledgements take the rest (docs/cluster.md).
@@ -120,13 +122,17 @@ def profiled(bundle: Path) -> tuple[float, ...]:
     return tuple(json.loads(done.stdout))
 
 
+def _mark(marks: list[float], _step: object) -> None:
+    marks.append(time.process_time())
+
+
 def _profile(bundle: Path) -> list[float]:
     executor = load_executor(bundle, threads=1)
     (sample,) = random_inputs(executor.manifest, 1)
     rounds = []
     for _ in range(_WARM + _PROFILED):
         marks = [time.process_time()]
-        executor.run(sample, lambda _, marks=marks: marks.append(time.process_time()), again=True)  # type: ignore[misc]
+        executor.run(sample, partial(_mark, marks), again=True)
         rounds.append(np.diff(marks))
     return [float(each) for each in np.median(rounds[_WARM:], axis=0)]
 

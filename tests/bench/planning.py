@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from hyps.compiler.jobs import Compilation
 from hyps.compiler.model_io.load import load_model
-from hyps.compiler.pipeline import Compilation, plan_model
+from hyps.compiler.planning import plan_model
 from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.planning.planner import PlannedModel, plan

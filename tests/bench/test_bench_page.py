@@ -11,10 +11,10 @@ import pytest
 from tests.bench.document import PICTURES, README_MARKS, page, readme
 from tests.bench.drawing import drawings
 from tests.bench.known_results import HERE, part, predicted, race
-from tests.bench.machine import ROOT
 from tests.bench.main import DOCS, NAME, PARTS
 from tests.bench.readings import Imported, Results, load
 from tests.bench.words import SECTIONS
+from tests.repository import ROOT
 
 RESULTS = Results(
     latency=part((race(), race(threads=4))),

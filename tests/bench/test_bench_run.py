@@ -20,12 +20,13 @@ from tests.bench.contender import Contender
 from tests.bench.contender import race as run_race
 from tests.bench.known_results import part, predicted, race
 from tests.bench.latency import bundled
-from tests.bench.machine import ROOT, commit, machine
+from tests.bench.machine import commit, machine
 from tests.bench.main import PARTS, main
 from tests.bench.networks import compared
 from tests.bench.place import Place
 from tests.bench.readings import Reading, Results, Skipped, dump, load, save
 from tests.bench.summary import STOCK
+from tests.repository import ROOT
 
 Measure = Callable[[Place], object]
 

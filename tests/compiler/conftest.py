@@ -15,7 +15,8 @@ import pytest
 from onnx import ModelProto
 
 from hyps.compiler.cli.main import main
-from hyps.compiler.pipeline import Compilation, Compiled, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import Compiled, compile_file
 from hyps.passes.planning.request import Request
 from tests.compiler.onnxes import big_model, classifier, saved
 

@@ -63,6 +63,25 @@ def linear(weights: TensorProto | None = None, **options: Any) -> ModelProto:
     )
 
 
+def linear_of(tensor: bytes) -> bytes:
+    """Return the file of the model `linear` with a weight in protobuf's wire format."""
+    proto = linear()
+    del proto.graph.initializer[:]
+    graph: bytes = proto.graph.SerializeToString() + field(5, len(tensor)) + tensor
+    proto.ClearField("graph")
+    return bytes(proto.SerializeToString()) + field(7, len(graph)) + graph
+
+
+def wide_gemm() -> ModelProto:
+    """Return a Gemm with 64 MB of weights between two Relus, x [1, 4000] to y [1, 4000]."""
+    return model(
+        [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
+        [value("x", 1, 4_000)],
+        [value("y", 1, 4_000)],
+        [weight("w", 4_000, 4_000)],
+    )
+
+
 def classifier() -> ModelProto:
     """Return two convolutions, each followed by a pooling, and two Gemms: image [1, 3, 16, 16] to prob [1, 10]."""
     same: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.compiler.conftest import Command, Compile
-from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
+from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight, wide_gemm
 
 
 def analysed(hypsc: Command, path: Path, *options: object) -> Any:
@@ -85,13 +85,7 @@ def test_the_smallest_budget_is_the_same_whatever_the_budget(compiled: Compile, 
 
 
 def test_mandatory_cuts_stand_around_what_is_too_big(hypsc: Command, tmp_path: Path) -> None:
-    proto = model(
-        [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
-        [value("x", 1, 4_000)],
-        [value("y", 1, 4_000)],
-        [weight("w", 4_000, 4_000)],
-    )
-    path = saved(tmp_path / "net.onnx", proto)
+    path = saved(tmp_path / "net.onnx", wide_gemm())
     points = analysed(hypsc, path, "--memory", "90MB")["splits"]
     assert [(point["behind"], point["mandatory"]) for point in points] == [("a", True), ("b", True)]
     assert all("64.0 MB of weights" in point["reason"] for point in points)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hyps.compiler.jobs import PlanningJob
 from hyps.compiler.model_io.load import load_model
-from hyps.compiler.pipeline import PlanningJob, analyse, plan_model
+from hyps.compiler.planning import analyse, plan_model
 from hyps.models.catalogue import NETWORKS, build
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.planning.request import Request

@@ -78,7 +78,7 @@ def test_one_device_neither_reads_nor_counts_parity_shards(tmp_path: Path, hyps_
     ran = hyps_run(tmp_path / "b", tmp_path / "x.npy", "--json")
     assert ran.returncode == 0, ran.stderr
     assert len(load_executor(tmp_path / "b").manifest.steps) == len(manifest.steps) - 2
-    assert sum(step.weight_bytes for step in local.steps) == sum(step.weight_bytes for step in plain.steps)
+    assert sum(step.weights_file_bytes for step in local.steps) == sum(step.weights_file_bytes for step in plain.steps)
     assert max(step.peak_bytes for step in local.steps) <= max(step.peak_bytes for step in plain.steps) + MB
 
 

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto
 
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.compiler.validate import random_inputs
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, Request

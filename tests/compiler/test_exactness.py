@@ -12,9 +12,10 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from hyps.compiler import exactness
+from hyps.compiler.jobs import PlanningJob
 from hyps.compiler.model_io.load import load_model
 from hyps.compiler.model_io.ort_expressions import Expressions, optimised
-from hyps.compiler.pipeline import PlanningJob, plan_folded
+from hyps.compiler.planning import plan_folded
 from hyps.compiler.preparation import folded_model
 from hyps.compiler.validate import random_inputs, validate
 from hyps.models.catalogue import build

@@ -16,7 +16,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from hyps.compiler.errors import OptionError
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
 from hyps.passes.planning.request import Request

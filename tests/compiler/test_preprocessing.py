@@ -12,7 +12,8 @@ from PIL import Image
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.preprocessing import FILE_LIMIT_BYTES, PRESETS, read_labels, resolve_preprocess
-from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.bundle.records.preprocessing import Preprocess
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import to_tensor
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, checker
 
-from hyps.compiler.pipeline import Compilation, Compiled, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import Compiled, compile_file
 from hyps.compiler.validate import random_inputs
 from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit

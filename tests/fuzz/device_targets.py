@@ -6,6 +6,7 @@ import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -75,8 +76,8 @@ def _bundle_reader(scratch: Path) -> Read:
     def read(content: bytes) -> None:
         (bundle / MANIFEST_NAME).write_bytes(content)
         for batch in (1, 2):
-            options = {"threads": None, "verify": True, "custom_ops": None, "repeat": 1, "profile": False}
-            engine = LocalEngine.load(bundle, batch=batch, **options)  # type: ignore[arg-type]
+            options: dict[str, Any] = {"threads": None, "verify": True, "custom_ops": None, "repeat": 1, "profile": False}
+            engine = LocalEngine.load(bundle, batch=batch, **options)
             sources = [InputSource(name=f"{number}", content=picture) for number in range(3)]
             for result in engine.run(sources):
                 if result.error:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hyps.runtime.cluster.planning.fleets import load_fleet
 from hyps.runtime.errors import RuntimeFault
-from tests.documents import ROOT
 from tests.fuzz.target import Read, Target
+from tests.repository import ROOT
 
 
 def _boards_seeds(scratch: Path) -> Sequence[bytes]:

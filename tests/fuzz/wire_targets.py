@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor

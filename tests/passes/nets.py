@@ -25,7 +25,7 @@ from hyps.passes.planning.partitions import Segments, partitions
 from hyps.passes.planning.plan import Partition
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
-from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.records.steps import Reason
 from hyps.runtime.bundle.residency import StepResidency
 from hyps.runtime.execution.session import session_options
 

@@ -16,7 +16,7 @@ from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.records.steps import Reason
 from tests.passes.nets import Feeds, Net, random_feeds, run, same_bits
 
 #: The largest difference, as a share of the largest output, where additions are done in another order (float32). Measured

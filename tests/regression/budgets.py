@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ import numpy as np
 
 from hyps.compiler.validate import random_inputs
 from hyps.runtime.bundle.integrity import read_manifest
+from tests.repository import BIN
 
 #: Between the smallest budget that works and what the whole model needs.
 SHARES = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
 #: Models with dynamic inputs, fixed to what their makers use.
 INPUT_SHAPES = {"derived_cifar_resnet20": "input:1,3,32,32", "super_resolution_10": "input:1,1,224,224"}
-BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

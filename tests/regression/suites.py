@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from hyps.compiler.errors import CompilerError
-from hyps.compiler.pipeline import Compilation, Compiled, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import Compiled, compile_file
 from hyps.compiler.tolerance import promised_tolerance
 from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import PassError

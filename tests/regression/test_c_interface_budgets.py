@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.regression.budgets import BIN, SHARES, compiled, measured_bytes, smallest_bytes
+from tests.regression.budgets import SHARES, compiled, measured_bytes, smallest_bytes
+from tests.repository import BIN
 
 pytestmark = pytest.mark.regression
 

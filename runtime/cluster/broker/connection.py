@@ -181,7 +181,7 @@ class Connection:
         self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
 
     def wait_until_sent(self, all_but_bytes: int, timeout_s: float | None = None) -> bool:
-        """Wait until the hub has acknowledged all messages but so many bytes, also while there is no connection.
+        """Wait until at most this many bytes of messages are unacknowledged, also while there is no connection.
 
         Return whether it has, within ``timeout_s`` if that is given. Not for a thread that this connection's own thread may
         have to wait for.
@@ -249,7 +249,7 @@ def manager_link(join: Join) -> LinkFactory:
 
 
 def _properties(kind: int) -> Any:
-    return Properties(kind)  # type: ignore[no-untyped-call]
+    return Properties(kind)
 
 
 def _at_least_once(*, own: bool) -> Any:

@@ -1,7 +1,7 @@
 """Write all files that Mosquitto needs to be the communication hub (Kaboubi, sections 3.3.1.2 and 3.3.4.2).
 
 A credential may use only its own topics, by an access list that names each (`hyps.runtime.cluster.protocol.topics`). A
-stolen credential reads no other user's tensors. The hub holds nothing that is not also written down elsewhere. A broker that
+stolen credential reads no other user's tensors. The hub keeps nothing that is not also stored elsewhere. A broker that
 is killed forgets what it acknowledged since it last saved (measured, Mosquitto 2.0.11).
 """
 

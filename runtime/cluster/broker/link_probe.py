@@ -1,6 +1,6 @@
 """Measure the link between this board and its hub, by messages that the hub acknowledges and sends back.
 
-A message that nobody has asked for goes one way: the hub acknowledges it once it has all of it. So the time until the
+A message without a subscriber goes one way: the hub acknowledges it once it has all of it. So the time until the
 acknowledgement is the way up. A message on a topic that this board itself reads goes up and down, and the rest of its time
 is the way down. Small messages give the latency, of which the two ways are taken to have one half each: only clocks that
 agree could tell them apart. Large messages give the rates, less the time of a small one.
@@ -116,7 +116,7 @@ class LinkProbe:
 
 
 def _rate(size: int, seconds: float) -> int:
-    """Return the bytes a second, within bounds: on a fast link the difference of two times may be next to nothing."""
+    """Return the bytes a second, within bounds: on a fast link the difference of two times may be nearly 0."""
     return max(1, min(round(size / max(seconds, 1e-9)), MAX_LINK_BYTES_PER_S))
 
 

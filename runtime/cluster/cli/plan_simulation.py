@@ -14,7 +14,7 @@ from hyps.runtime.terminal.tables import Column, table
 
 
 def simulated_row(workload: Workload, fleet: Fleet, row: PlanRow, seconds: float) -> SimulationResult:
-    """Return what a placement does in so many simulated seconds of a stream that never runs dry."""
+    """Simulate a placement for some seconds of a stream that never runs dry, and return the result."""
     return simulate(workload, used_fleet(fleet, row.stages), row.stages, seconds=seconds)
 
 

@@ -26,8 +26,9 @@ from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerC
 from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
 from hyps.runtime.cluster.placement.sharing import place_well
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
+from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.errors import BudgetError, OutputError
 

@@ -1,4 +1,4 @@
-"""Add up what all boards of a cluster take for one inference, static and dynamic apart (Hadidi, section 4.6).
+"""Add up the energy of all boards of a cluster for one inference, static and dynamic apart (Hadidi, section 4.6).
 
 The figures cover the last minute: the boards' watts, divided by the inferences that were answered meanwhile. The static part
 is what the same boards take without work. A machine on which several programs run is counted once.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The seconds that the figures cover, and those between two samples.
 _COVERED_S, _SAMPLE_S = 60.0, 1.0
-#: The most watts that are believed of one board: a worker may claim what it likes.
+#: The largest plausible power of one board in watts: a worker may claim anything.
 _MOST_WATTS = 10_000.0
 _Sample = TypeVar("_Sample")
 
@@ -41,7 +41,7 @@ class BoardPowerLine(Message, frozen=True, kw_only=True):
 
 
 class EnergyLine(Message, frozen=True, kw_only=True):
-    """The energy of a cluster over the last ``seconds``, in which it answered so many jobs.
+    """The energy of a cluster over the last ``seconds``, in which it ``answered`` jobs.
 
     The joules are those of one inference, on all boards that are known; None if none was answered. ``unknown`` are the
     boards without figures.
@@ -177,7 +177,7 @@ def _unknown_below(workers: Mapping[str, int], known: Iterable[str]) -> Iterator
 
 
 def _keep(samples: deque[tuple[float, _Sample]], value: _Sample) -> None:
-    """Add a sample if a second has passed since the last, and drop those that are too old, but for one."""
+    """Add a sample if a second has passed since the last; drop samples that are too old, except the newest of them."""
     now = time.monotonic()
     if not samples or now >= samples[-1][0] + _SAMPLE_S:
         samples.append((now, value))
@@ -186,7 +186,7 @@ def _keep(samples: deque[tuple[float, _Sample]], value: _Sample) -> None:
 
 
 def _merged(boards: Sequence[BoardPowerLine], machines: dict[str, str]) -> list[BoardPowerLine]:
-    """Return the boards; of several on one machine, those are marked whose energy another one's figures hold."""
+    """Return the boards; of several on one machine, mark those whose energy is part of another's figures."""
     by_machine: defaultdict[str, list[BoardPowerLine]] = defaultdict(list)
     for board in boards:
         by_machine[machines[board.name]].append(board)
@@ -200,7 +200,7 @@ def _merged(boards: Sequence[BoardPowerLine], machines: dict[str, str]) -> list[
 def _sum(boards: Sequence[BoardPowerLine]) -> tuple[float, float]:
     """Return the watts and the idle watts of all machines.
 
-    A measured machine's watts hold all that runs on it. An estimate holds one program, so that the others add what they take
+    A measured machine's watts include all that runs on it. An estimate covers one program, so the others add what they take
     above their idle power.
     """
     estimated = {board.name for board in boards if board.estimated}

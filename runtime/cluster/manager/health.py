@@ -1,4 +1,4 @@
-"""Tell whether a manager can compute what it is given."""
+"""Tell whether a manager can compute, and if not, why."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Health:
 
     @property
     def trouble(self) -> str | None:
-        """The reason why the manager is not ready; None if it has only just begun."""
+        """The reason why the manager is not ready; None if no reason is known."""
         if not self._link.connected:
             return f"the hub at {self._link.address} is gone"
         if not self._workers.online:

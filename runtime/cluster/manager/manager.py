@@ -39,8 +39,9 @@ from hyps.runtime.cluster.protocol.messages import Failed, Profiled, Pulse, Time
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
+from hyps.runtime.cluster.scheduling.dispatch import LEASED_BYTES
 from hyps.runtime.cluster.scheduling.leases import Lease
-from hyps.runtime.cluster.scheduling.scheduler import LEASED_BYTES, Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.cluster.transfer.sender import InputSender

@@ -76,5 +76,5 @@ class Obedience:
         self._offences.pop(name, None)
 
     def is_barred(self, name: str, now: float) -> bool:
-        """Return whether a worker gets nothing for now, whatever process has its name."""
+        """Return whether a worker is barred for now, whichever process has its name."""
         return name in self._offences and now < self._offences[name][1]

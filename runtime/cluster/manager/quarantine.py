@@ -1,4 +1,4 @@
-"""Set workers aside that come, go or change all the time: each time, every other worker would get orders again.
+"""Set aside workers that come, go or change all the time: each change would bring new orders to every other worker.
 
 A board with a bad link reconnects every few seconds at worst. A stolen credential can do so a thousand times a second, and
 no placement would ever be made.

@@ -51,7 +51,7 @@ class Outlook:
 
     @property
     def gain(self) -> float:
-        """What the best placement gains, as a part of the present merit.
+        """The gain of the best placement, as a fraction of the present merit.
 
         Only the time in which the busiest worker computes gets shorter; what it does besides, such as to send, stays.
         """

@@ -1,4 +1,4 @@
-"""Count what a manager's cluster computes, and trace its last jobs."""
+"""Count the jobs and sub-bundles that a manager's cluster computes, and trace its last jobs."""
 
 from __future__ import annotations
 

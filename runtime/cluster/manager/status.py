@@ -71,7 +71,8 @@ class CodesLine(Message, frozen=True, kw_only=True):
 class SubBundleLine(Message, frozen=True, kw_only=True):
     """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it.
 
-    The homes of a ``dealt`` one share its inputs. A ``replaced`` one has none, and is decoded from others. ``service_s``: the median seconds that each home took for an input.
+    The homes of a ``dealt`` one share its inputs. A ``replaced`` one has none: it is decoded from others. ``service_s``: the
+    median seconds that each home took for an input.
     """
 
     number: Count

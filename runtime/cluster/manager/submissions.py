@@ -11,7 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
@@ -20,11 +21,11 @@ from hyps.runtime.cluster.protocol.messages import Accepted, Decoded, Delivered,
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 
-#: Accepted jobs; more wait with their clients, not on the manager's disk.
+#: The most accepted jobs; further ones wait with their clients, not on the manager's disk.
 MAX_OPEN_JOBS = 1000
 #: Jobs whose inputs are on their way: of one client, of all, and the bytes of these inputs; one job always is.
 _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
-#: Jobs that wait for their turn to send. A client that is still there announces its own again every two seconds.
+#: The most jobs that wait for their turn to send. A client that is still there announces its jobs again every two seconds.
 _MAX_ANNOUNCED_OF_CLIENT, _MAX_ANNOUNCED, _ANNOUNCED_S = 2000, 10_000, 10.0
 #: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S. If they
 #: come slower than _LEAST_BYTES_PER_S, the job is dropped as well: it keeps others waiting.
@@ -35,7 +36,7 @@ _RESULT_BYTES_PER_S = 5_000_000
 #: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
 
-#: Publishes a payload at a topic, for so many seconds.
+#: Publishes a payload at a topic; the hub keeps it for the given seconds.
 Publish = Callable[[str, bytes, int], None]
 
 

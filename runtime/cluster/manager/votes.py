@@ -11,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
 
 #: Relative to the largest number of a result: float32 rounds by 6e-8 of it, and sums of thousands of products lose two
 #: digits.
 TOLERANCE = 1e-4
-#: Decided votes that late results are compared with.
+#: The number of decided votes that are kept, to compare late results with them.
 _REMEMBERED = 32
 
 Answer = Mapping[str, ReceivedTensor]

@@ -1,4 +1,4 @@
-"""Watch a manager's workers: who joins and is lost, who never answers, who is slower than it claims, who changes too often.
+"""Watch a manager's workers: which join, are lost, never answer, are slower than they claim, or change too often.
 
 A credential may be stolen, and a board may be broken. Nothing that one worker says, or does not say, keeps the others from
 work for long: what it claims is bounded by what it does, and work that it never answers goes to others.

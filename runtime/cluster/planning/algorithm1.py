@@ -109,7 +109,7 @@ class _EqualDevices:
         return found
 
     def _shares(self, task: TaskVariant) -> tuple[tuple[int, ...], ...]:
-        """Return the steps of each device of a model-parallel task: as many components each as can be."""
+        """Return the steps of each device of a model-parallel task: its components, dealt out evenly."""
         components, shares = components_of(self._workload, task.steps), []
         for device in range(task.devices):
             first, end = (len(components) * at // task.devices for at in (device, device + 1))

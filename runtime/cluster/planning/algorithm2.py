@@ -48,12 +48,12 @@ class _Layer:
         return sum(self.estimates)
 
     def shares(self, devices: int) -> list[range]:
-        """Return the steps of each device: as many each as can be."""
+        """Return the steps of each device, dealt out evenly."""
         ends = [self.steps.start + len(self.steps) * number // devices for number in range(devices + 1)]
         return [range(first, end) for first, end in itertools.pairwise(ends)]
 
     def slowest_s(self, devices: int) -> float:
-        """Return the seconds of the slowest of so many devices."""
+        """Return the seconds of the slowest of this many devices."""
         offset = self.steps.start
         return max(sum(self.estimates[at - offset] for at in share) for share in self.shares(devices))
 

@@ -18,7 +18,7 @@ from hyps.runtime.cluster.planning.transfers import LEAST_S
 
 
 def lower_bound(workload: Workload, fleet: Fleet, objective: Objective, most_boards: int) -> float:
-    """Return a number that no placement on this many boards is below: seconds of a period or an input, or joules."""
+    """Return a lower bound for placements on this many boards: seconds of a period or of an input, or joules."""
     if objective == "latency":
         return _latency_s(workload, fleet)
     period = _period_s(workload, fleet, most_boards)

@@ -1,4 +1,4 @@
-"""Place branches of a network side by side: find its parallel blocks, and share them out where the evaluation says it pays.
+"""Place branches of a network side by side: find its parallel blocks, and share those among boards that make it faster.
 
 A *block* is a run of steps in two or more components, as between a fork and a join; a multi-step branch is a component of
 several steps. A board that runs what comes before and after a block, and one of its branches, is in several stages. No
@@ -26,7 +26,7 @@ _LEAST_SAVED = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A run, and the seconds that it takes less if its components run side by side."""
+    """A run, and the seconds that are saved if its components run side by side."""
 
     start: int
     stop: int
@@ -107,7 +107,7 @@ def branches_side_by_side(
     key: Callable[[Evaluation], ObjectiveKey],
     most_boards: int,
 ) -> Stages:
-    """Return the placement with those blocks shared among boards that made its ``key`` smaller, the longest first.
+    """Share blocks among boards, the longest first, wherever that makes a placement's ``key`` smaller; return the last.
 
     ``boards`` are tried in their order, free ones as long as no more than ``most_boards`` are used.
     """
@@ -142,7 +142,7 @@ def _with_board(
     board: Board,
     known: Mapping[str, Board],
 ) -> tuple[tuple[str, ...], Stages] | None:
-    """Return the placement with one board more for a block that one stage on one board has, or None if none has it."""
+    """Return the placement with one more board for a block of a stage on one board; None if no such stage has the block."""
     whole = (
         place
         for place, each in enumerate(stages)

@@ -1,4 +1,4 @@
-"""Make a fleet of a boards file: every figure in SI units, every link by name, what is behind a router through its link."""
+"""Make a fleet from a boards file: figures in SI units, links by name, boards behind a router reached through its link."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hyps.runtime.suggestions import did_you_mean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFleet:
-    """A fleet; by class of boards, the multiply-adds a second, and what step profiles call the class."""
+    """A fleet, with the multiply-adds a second of each class of boards, and the name of the class in step profiles."""
 
     fleet: Fleet
     macs_per_s: Mapping[str, float]

@@ -26,7 +26,7 @@ from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.cluster.planning.stage_options import ShardedStage, StageOptions
 
 Objective = Literal["throughput", "latency", "energy"]
-#: What two sums of the same numbers in another order may differ by, relative.
+#: The largest relative difference of two sums of the same numbers in different orders.
 _ROUNDING = 1e-12
 #: Bytes break ties: all bytes that can cross count as this part of the latency.
 _TIE = 1e-10

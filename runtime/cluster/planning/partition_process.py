@@ -1,4 +1,4 @@
-"""Run `mtkahypar` in a process of its own: version 1.7 ends the process, or never ends, on a few small hypergraphs.
+"""Run `mtkahypar` in a process of its own: on a few small hypergraphs, version 1.7 crashes or does not return.
 
 Input and output are JSON, one problem or answer a line, in their order.
 """
@@ -37,7 +37,7 @@ def is_installed() -> bool:
 
 
 def graph_partitions(problems: Sequence[PartitionProblem]) -> list[list[int] | None]:
-    """Return the board of each node for every problem; None for those that end the process, and for all after a timeout."""
+    """Return the board of each node for every problem; None for one that crashes it, and for all after a timeout."""
     answers: list[list[int] | None] = []
     while len(answers) < len(problems):
         lines = "".join(json.dumps(asdict(problem)) + "\n" for problem in problems[len(answers) :])

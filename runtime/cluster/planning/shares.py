@@ -83,7 +83,7 @@ def ways_to_share(
     ``most_ways``, only balanced ones are returned.
     """
     count = len(groups)
-    if len({_likeness(workload, uses, component) for component in components}) == 1:
+    if len({_exchange_key(workload, uses, component) for component in components}) == 1:
         counted = list(itertools.islice(_counts(len(components), groups), most_ways + 1))
         if len(counted) <= most_ways:
             return [_in_order(components, counts) for counts in counted], True
@@ -92,8 +92,8 @@ def ways_to_share(
     return _balanced(workload, components, speeds), False
 
 
-def _likeness(workload: Workload, uses: Mapping[str, TensorUse], component: Sequence[int]) -> object:
-    """Return a value that components have in common if it does not matter which board gets which."""
+def _exchange_key(workload: Workload, uses: Mapping[str, TensorUse], component: Sequence[int]) -> object:
+    """Return a key that is equal for components that boards may exchange without any effect."""
     if len(component) > 1:
         return component  # branches are told apart
     step = workload.steps[component[0]]

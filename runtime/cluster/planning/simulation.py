@@ -12,8 +12,8 @@ The rules are those of the thesis's systems (Hadidi, sections 4.4.3 and 4.6) and
 - weights that do not stay in memory are read while others are used: a service takes the longer of both;
 - outputs leave in the order of their inputs.
 
-The memory does not grow with the number of inputs. The same arguments give the same result. It is written on `heapq`: a
-library such as simpy would bring a generator for each message, and a dependency to every board, for less than is saved here.
+The memory does not grow with the number of inputs. The same arguments give the same result. It uses `heapq` and not
+a library such as simpy, which would need a generator for each message and would be one more dependency on every board.
 """
 
 from __future__ import annotations

@@ -8,25 +8,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
+from hyps.runtime.cluster.planning.measurement import Measurement
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, Workload
+from hyps.runtime.cluster.planning.queue_places import QueuePlaces
 from hyps.runtime.cluster.planning.simulated_links import SimulatedLinks
 from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
-from hyps.runtime.cluster.planning.simulation_result import (
-    LatencyHistogram,
-    SimulatedBoard,
-    SimulationResult,
-)
-from hyps.runtime.cluster.planning.station_state import StationState, queue_places, replica_load
+from hyps.runtime.cluster.planning.simulation_result import SimulationResult
+from hyps.runtime.cluster.planning.station_state import StationState, replica_load
 from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, StationNetwork
 from hyps.runtime.cluster.planning.tensor_messages import Reader, TensorMessage, messages
 
-QUANTILES = (0.5, 0.9, 0.99, 1.0)
 #: The share of the run in which queues fill, and nothing is measured.
 _FILLING = 0.2
 
 
 class Simulation:
-    """One run. `outputs` carries it out and yields (number, seconds) of every input that leaves; `result` says what was."""
+    """One run. `outputs` carries it out and yields (number, seconds) of each input that leaves; `result` has the figures."""
 
     def __init__(
         self, workload: Workload, fleet: Fleet, network: StationNetwork, limits: SimulationLimits, generator: random.Random
@@ -39,19 +36,18 @@ class Simulation:
         self._of_board: dict[str, list[StationState]] = {}
         for state in self._all:
             self._of_board.setdefault(state.station.board.name, []).append(state)
-        self._places = [queue_places(network, number, limits.queue) for number in range(len(network.stages))]
-        #: By stage: the inputs that have a place there and how many stations have not begun each; replicas by input.
-        self._reserved: list[dict[int, int]] = [{} for _ in network.stages]
+        self._places = QueuePlaces(network, limits.queue)
+        #: By stage: the replica that gets each input.
         self._replica: list[dict[int, int]] = [{} for _ in network.stages]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
-        self._now = self._measured_from = 0.0
+        self._now = 0.0
         self._links = SimulatedLinks()
+        self._measurement = Measurement(self._all, self._links)
         self._entered: dict[int, float] = {}
-        self._injected = self._left = self._left_before = 0
+        self._injected = self._left = 0
         self._out: dict[int, int] = {}
         self._done: set[int] = set()
-        self._latencies = LatencyHistogram()
         self._woken: deque[StationState | None] = deque()
         self._messages: dict[tuple[str, int, tuple[int, ...]], tuple[TensorMessage, ...]] = {}
 
@@ -80,40 +76,11 @@ class Simulation:
                 self._measure()
             self._begin_woken()
         for state in self._all:
-            self._count(state)
+            state.count(self._now)
 
     def result(self) -> SimulationResult:
         """Return what was measured."""
-        window_s = max(self._now - self._measured_from, 1e-12)
-        count = self._left - self._left_before
-        each = max(count, 1)
-        boards: dict[str, SimulatedBoard] = {}
-        dynamic = 0.0
-        for state in self._all:
-            board, counters = state.station.board, state.counters
-            extra = (board.busy_watts - board.idle_watts) * counters.busy_s / each
-            dynamic += extra
-            found = SimulatedBoard(
-                busy_fraction=counters.busy_s / window_s,
-                served=counters.served,
-                occupancy=tuple(seconds / window_s for seconds in counters.occupancy_s),
-                joules=extra + board.idle_watts * window_s / each,
-            )
-            before = boards.get(board.name)
-            boards[board.name] = before.joined(found, extra) if before else found
-        idle_watts = sum(board.idle_watts for board in self._fleet.boards) + self._fleet.hub_watts
-        return SimulationResult(
-            throughput_per_s=count / window_s,
-            latency_mean_s=self._latencies.total_s / max(self._latencies.count, 1),
-            latency_s={share: self._latencies.quantile(share) for share in QUANTILES},
-            boards=boards,
-            static_joules=idle_watts * window_s / each,
-            dynamic_joules=dynamic,
-            link_bytes={name: nbytes / each for name, nbytes in self._links.nbytes.items()},
-            link_busy={name: busy_s / window_s for name, busy_s in self._links.busy_s.items()},
-            inferences=count,
-            window_s=window_s,
-        )
+        return self._measurement.result(self._fleet, self._now, self._left)
 
     def _at(self, time_s: float, happen: Callable[[], None]) -> None:
         self._order += 1
@@ -121,17 +88,10 @@ class Simulation:
 
     def _measure(self) -> None:
         """Begin to measure: the queues have filled."""
-        for state in self._all:
-            self._count(state)
-            state.counters.restart(self._now)
-        self._measured_from, self._left_before, self._latencies = self._now, self._left, LatencyHistogram()
-        self._links.restart()
-
-    def _count(self, state: StationState) -> None:
-        state.counters.pass_time(self._now, len(state.ready), state.serving is not None)
+        self._measurement.restart(self._now, self._left)
 
     def _wake(self, state: StationState | None) -> None:
-        """Have a station, or the hub as None, see whether it can begin an input."""
+        """Have a station, or the hub (None), check later whether it can begin an input."""
         self._woken.append(state)
 
     def _begin_woken(self) -> None:
@@ -163,16 +123,10 @@ class Simulation:
 
     def _has_places(self, item: int, deliveries: Sequence[Delivery]) -> bool:
         """Return whether all that read an input's tensors have a place for it; if so, reserve the places."""
-        later = [delivery.stage for delivery in deliveries if delivery.stage != AT_HUB]
-        new = [stage for stage in later if item not in self._reserved[stage]]
-        if item != self._left and any(len(self._reserved[stage]) >= self._places[stage] for stage in new):
-            return False
-        for stage in new:
-            self._reserved[stage][item] = 1 if self._network.sharing[stage] == "replicas" else len(self._states[stage])
-        return True
+        return self._places.reserve(item, deliveries, is_oldest=item == self._left)
 
     def _begin(self, state: StationState) -> None:
-        self._count(state)
+        state.count(self._now)
         item = heapq.heappop(state.ready)
         stage = state.station.stage
         state.serving, state.dealt = item, state.dealt - 1
@@ -182,9 +136,7 @@ class Simulation:
         state.until = self._now + state.service_s
         state.version += 1
         self._at(state.until, partial(self._served, state, state.version))
-        self._reserved[stage][item] -= 1
-        if not self._reserved[stage][item]:
-            del self._reserved[stage][item]
+        if self._places.release(item, stage):
             self._replica[stage].pop(item, None)
             for producer in self._network.producers[stage]:
                 for each in [None] if producer == AT_HUB else self._states[producer]:
@@ -193,7 +145,7 @@ class Simulation:
     def _served(self, state: StationState, version: int) -> None:
         if version != state.version:  # the board has changed its speed since
             return
-        self._count(state)
+        state.count(self._now)
         item, state.serving = state.serving, None
         assert item is not None
         state.counters.served += 1
@@ -203,7 +155,7 @@ class Simulation:
             self._wake(each)
 
     def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery]) -> None:
-        """Send what a board, or the hub as None, has for an input; messages are the same whenever the readers are."""
+        """Send what a board, or the hub as None, has for an input. Equal readers get equal messages, which are made once."""
         sender = state.station.board.name if state else HUB
         readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
         key = sender, state.station.stage if state else AT_HUB, tuple(number for _, number in readers)
@@ -261,7 +213,7 @@ class Simulation:
 
     def _arrive(self, item: int, state: StationState) -> None:
         if state.has_all_of(item):
-            self._count(state)
+            state.count(self._now)
             heapq.heappush(state.ready, item)
             self._wake(state)
 
@@ -274,7 +226,7 @@ class Simulation:
         self._done.add(item)
         while self._left in self._done:
             self._done.remove(self._left)
-            self._latencies.add(self._now - self._entered.pop(self._left))
+            self._measurement.add_latency(self._now - self._entered.pop(self._left))
             self._left += 1
         for state in [None, *self._all]:  # the oldest input needs no place
             if state is None or (state.ready and state.ready[0] == self._left):

@@ -1,9 +1,9 @@
-"""Hold what changes at the stations of a simulation, and how many inputs may wait where."""
+"""Hold what changes at the stations of a simulation."""
 
 from __future__ import annotations
 
 from hyps.runtime.cluster.planning.simulation_result import StationCounters
-from hyps.runtime.cluster.planning.stations import AT_HUB, Station, StationNetwork
+from hyps.runtime.cluster.planning.stations import Station
 
 
 class StationState:
@@ -25,8 +25,12 @@ class StationState:
 
     @property
     def can_begin(self) -> bool:
-        """Whether there is an input to serve, and of the results before at most one has still to be sent."""
+        """Whether there is an input to serve, and at most one earlier result is unsent."""
         return self.serving is None and bool(self.ready) and self.unsent <= self.messages_each
+
+    def count(self, now: float) -> None:
+        """Count the time since the last change."""
+        self.counters.pass_time(now, len(self.ready), self.serving is not None)
 
     def expect(self, item: int) -> None:
         """Note that a message of an input is on its way here."""
@@ -43,26 +47,6 @@ class StationState:
         return True
 
 
-def queue_places(network: StationNetwork, stage: int, queue: int) -> int:
-    """Return how many inputs may have a place at a stage: in its queues, and one with each board that sends to it.
-
-    Tensors that skip stages wait at their reader: there is a place, too, for every input in the stages between.
-    """
-    count = queue * _queues(network, stage)
-    senders = [number for number in network.producers[stage] if number != AT_HUB]
-    if AT_HUB in network.producers[stage] and senders:
-        senders.append(0)
-    if senders:
-        first, last = min(senders), max(senders)
-        count += sum(_queues(network, number) for number in range(first, stage))
-        count += sum(queue * _queues(network, number) for number in range(first + 1, last + 1))
-    return count
-
-
-def _queues(network: StationNetwork, stage: int) -> int:
-    return len(network.stages[stage]) if network.sharing[stage] == "replicas" else 1
-
-
 def replica_load(state: StationState) -> tuple[int, float, int]:
-    """Order replicas by the inputs they have, then by speed."""
+    """Return a sort key: the replica with the fewest inputs comes first, then the fastest."""
     return state.dealt + (state.serving is not None), state.station.service_s, state.station.number

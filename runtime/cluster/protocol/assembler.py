@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol.frames import (
     MIN_CHUNK_BYTES,
     ChunkHeader,

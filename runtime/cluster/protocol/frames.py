@@ -23,7 +23,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 
 MAGIC: Final = b"HyPS\x01"
 #: A chunk is a sixteenth of its tensor; forwarding chunks as they arrive adds a delay of one chunk. It has at least

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from hyps.runtime.bundle.manifest import Count, Positive, Sha256
+from hyps.runtime.bundle.records.fields import Count, Positive, Sha256
 from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
 from hyps.runtime.device.link_rates import LinkRates
@@ -67,7 +67,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
 
     @property
     def is_possible(self) -> bool:
-        """Whether a worker, or a group of so many, can have what this state claims."""
+        """Whether a worker, or a group of workers, can have what this state claims."""
         machines = max(1, self.group)
         return (
             self.group <= MAX_GROUP

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, Manifest
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES
 from hyps.runtime.cluster.protocol.frames import (
     MAX_TENSOR_BYTES,
     MIN_CHUNK_BYTES,

@@ -1,4 +1,4 @@
-"""Count what repeats without end, so that a log names it once, ten times, a hundred times, and not ten thousand times."""
+"""Count repeated events, so that a log mentions the first, the tenth, the hundredth, and not all ten thousand."""
 
 from __future__ import annotations
 

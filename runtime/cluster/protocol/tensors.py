@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, TensorRecord
+from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.execution.session import empty, memory_of, numpy_knows
 from hyps.runtime.execution.tensor import TensorValue
 

@@ -2,15 +2,12 @@
 
 A sub-bundle of a job is *leased* to each worker that holds it, until a deadline; the first result counts. When the deadline
 has passed or the worker is gone, the lease ends and the sub-bundle is leased again, as another attempt. A result of an older
-attempt counts too, as every attempt makes the same bits. A worker has few leases at a time: enough that its next input is
-there when it finishes one, and no more, so that inputs do not pile up in the hub's memory (back-pressure). The oldest job
-goes first, so that many jobs form a pipeline. A worker that rereads weights at every change of sub-bundle computes one
-sub-bundle for several jobs before it changes (Kaboubi, section 3.3.1.3, Algorithm 3).
+attempt counts too, as every attempt makes the same bits. `hyps.runtime.cluster.scheduling.dispatch` says which worker gets
+which lease.
 
 Each job belongs to one *generation* of the placement, whose sub-bundles compute it to its end. New jobs belong to the
 newest. So the runs of steps can change while jobs are under way: two generations live side by side until the older has no
-jobs left. The homes of a *dealt* sub-bundle share its inputs (data parallelism): each job is leased to one of them, to the
-one with the fewest leases first, and to another only if that lease ends without a result.
+jobs left.
 
 A sub-bundle is leased as soon as its inputs begin to arrive, and they are forwarded as they come. If the lease that makes
 them fails, so does the lease that they feed.
@@ -18,27 +15,21 @@ them fails, so does the lease that they feed.
 
 from __future__ import annotations
 
-import heapq
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from hyps.runtime.cluster.placement.coded_groups import unserved
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
+from hyps.runtime.cluster.scheduling.dispatch import Assignment, Dispatcher
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
 from hyps.runtime.cluster.scheduling.jobs import Backlog, Job
+from hyps.runtime.cluster.scheduling.lease_ends import LeaseEnds
 from hyps.runtime.cluster.scheduling.leases import Lease, LeaseTable
 from hyps.runtime.cluster.scheduling.lifecycle import Event
 from hyps.runtime.cluster.scheduling.replicas import Replicas
 
-#: The number of leases that a worker has at a time.
-LEASE_WINDOW = 2
-#: The most bytes that the inputs and outputs of all running leases have; one lease may have more if no other runs. It bounds
-#: what the manager and the hub hold.
-LEASED_BYTES = 512 << 20
 #: A job fails after this many failed attempts at one sub-bundle.
 MAX_FAILURES = 20
-#: A worker that streams weights computes one sub-bundle for at most this many jobs before another's turn.
-MAX_BATCH = 16
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +50,7 @@ class Scheduler:
         #: The sub-bundles of each generation, in schedule order, and the generation of new jobs.
         self.generations: dict[int, tuple[int, ...]] = {generation: graph.first}
         self.generation = generation
-        #: The workers' speeds: of those with equally many leases, the fastest gets the next.
+        #: The workers' speeds (`Dispatcher.assignments`).
         self.speeds: Mapping[str, float] = {}
         #: Workers that read weights again when they change to another sub-bundle.
         self.streaming: frozenset[str] = frozenset()
@@ -69,7 +60,8 @@ class Scheduler:
         self._job_count = 0
         self._backlog = Backlog()
         self._leases = LeaseTable()
-        self._turns: dict[str, tuple[int, int]] = {}
+        self._dispatcher = Dispatcher(graph, self.replicas, self._backlog, self._leases)
+        self._ends = LeaseEnds(self.jobs, self.replicas, self._backlog, self._leases)
 
     @property
     def leases(self) -> Mapping[Key, Lease]:
@@ -141,7 +133,7 @@ class Scheduler:
         for number in dropped:
             for lease in [*self.leases.values()]:
                 if lease.key.sub_bundle == number:
-                    self._end(lease, Event.FAIL)  # its job has ended
+                    self._ends.end(lease, Event.FAIL)  # its job has ended
             self.replicas.drop(number)
             self._backlog.drop(number)
             self.graph.drop(number)
@@ -160,7 +152,7 @@ class Scheduler:
     def release(self, worker: str) -> None:
         """End the leases of a worker that may not have got its inputs; they are given out again."""
         for lease in self._leases.of(worker):
-            self._cancel(lease)
+            self._ends.cancel(lease)
 
     def missing(self, worker: str, held: Iterable[int]) -> None:
         """Note what a worker holds: what it has loaded, and what it loads again, as inputs wait for that.
@@ -170,38 +162,19 @@ class Scheduler:
         held = frozenset(held)
         for lease in self._leases.of(worker):
             if lease.key in self.leases and lease.key.sub_bundle not in held:
-                self._cancel(lease)
+                self._ends.cancel(lease)
         self.replicas.missing(worker, held)
 
     def withdraw(self) -> None:
         """End the leases of sub-bundles that have moved to other workers; they are given out again."""
         for lease in [*self.leases.values()]:
             if lease.key in self.leases and lease.worker not in self.replicas.homes.get(lease.key.sub_bundle, ()):
-                self._cancel(lease)
+                self._ends.cancel(lease)
 
     def tasks(self, now: float) -> list[Lease]:
         """Lease what workers are to compute now, and return the new leases."""
-        counts = self._leases.counts()
-        moved = self.graph.moved_bytes
-        leased_bytes = sum(moved[lease.key.sub_bundle] for lease in self.leases.values())
-        new: list[Lease] = []
-        workers = {home for homes in self.replicas.homes.values() for home in homes}
-        fastest = sorted(workers, key=lambda worker: (-self.speeds.get(worker, 0.0), worker))
-        # the worker with the fewest leases first: inputs that are dealt out go to workers that are free
-        turns = [(counts[worker], place, worker) for place, worker in enumerate(fastest)]
-        heapq.heapify(turns)
-        while turns:
-            count, place, worker = heapq.heappop(turns)
-            if count >= self.windows.get(worker, LEASE_WINDOW):
-                continue
-            held = [number for number in self.replicas.sub_bundles_of(worker) if self.replicas.can_infer(number, worker)]
-            held = [number for number in held if not leased_bytes or leased_bytes + moved[number] <= LEASED_BYTES]
-            if (chosen := self._next(worker, held)) is None:
-                continue
-            leased_bytes += moved[chosen[1]]
-            new.append(self._lease(*chosen, worker, now + self._lease_s))
-            heapq.heappush(turns, (count + 1, place, worker))
-        return new
+        assignments = self._dispatcher.assignments(self.speeds, self.windows, self.streaming)
+        return [self._lease(assigned, now + self._lease_s) for assigned in assignments]
 
     def expire(self, now: float) -> list[Lease]:
         """End the leases whose deadline has passed, and return them; `tasks` gives their sub-bundles out again."""
@@ -210,7 +183,7 @@ class Scheduler:
             if lease.key in self.leases:  # else it ended with the lease that fed it
                 key = lease.key
                 _log.warning("%s did not answer in time: sub-bundle %d of job %s", lease.worker, key.sub_bundle, key.job)
-                self._fail(lease)
+                self._ends.fail(lease)
         return expired
 
     def exhausted(self) -> list[tuple[str, int]]:
@@ -238,7 +211,7 @@ class Scheduler:
     def answered(self, key: Key) -> None:
         """Note that a worker has computed its lease."""
         if lease := self.leases.get(key):
-            self._end(lease, Event.COMPUTED)
+            self._ends.end(lease, Event.COMPUTED)
 
     def begun(self, key: Key, tensor: str) -> None:
         """Note that the first chunk of an output came: sub-bundles that read it can be leased now."""
@@ -254,7 +227,7 @@ class Scheduler:
         """
         job = self.jobs[key.job]
         if tensor not in job.tensors and job.arriving.get(tensor, key) != key:
-            self._cut_off(job, tensor)
+            self._ends.cut_off(job, tensor)
         job.tensors[tensor] = digest
         if not set(self.graph.outputs[key.sub_bundle]) <= job.tensors.keys():
             return None
@@ -271,7 +244,7 @@ class Scheduler:
         """Note that a worker's attempt failed: another follows."""
         lease = self.leases.get(key)
         if lease and lease.worker == worker:
-            self._fail(lease)
+            self._ends.fail(lease)
 
     def skip(self, job: Job, sub_bundles: Iterable[int]) -> None:
         """Have nobody compute sub-bundles of a job any more; workers that do are busy until they answer."""
@@ -297,34 +270,8 @@ class Scheduler:
             job.failures[key.sub_bundle] += 1
             self.ask_again_for(job, [key.sub_bundle])
 
-    def _next(self, worker: str, held: Sequence[int]) -> tuple[Job, int] | None:
-        """Return the job and the sub-bundle that a worker computes next."""
-        oldest = {number: job for number in held if (job := self._oldest(worker, number))}
-        if not oldest:
-            return None
-        last, taken = self._turns.get(worker, (-1, 0))
-        if worker not in self.streaming:
-            chosen = min(oldest, key=lambda number: (oldest[number].number, number))
-        elif last in oldest and taken < MAX_BATCH:
-            chosen = last
-        else:
-            chosen = min(oldest, key=lambda number: (number - last - 1) % (max(self.graph.runs) + 1))
-        self._turns[worker] = (chosen, taken + 1 if chosen == last else 1)
-        return oldest[chosen], chosen
-
-    def _oldest(self, worker: str, sub_bundle: int) -> Job | None:
-        """Return the oldest job that waits for a sub-bundle and that this worker may be asked to compute.
-
-        It was not asked before, and if inputs are dealt out, no other worker was.
-        """
-        is_dealt = sub_bundle in self.replicas.dealt
-        for job in self._backlog.of(sub_bundle):
-            asked = job.asked[sub_bundle]
-            if not asked if is_dealt else worker not in asked:
-                return job
-        return None
-
-    def _lease(self, job: Job, sub_bundle: int, worker: str, deadline: float) -> Lease:
+    def _lease(self, assigned: Assignment, deadline: float) -> Lease:
+        job, sub_bundle, worker = assigned
         key = Key(job=job.job, sub_bundle=sub_bundle, attempt=self._first_attempt + job.attempts[sub_bundle])
         job.attempts[sub_bundle] += 1
         job.asked[sub_bundle].add(worker)
@@ -333,32 +280,3 @@ class Scheduler:
         self._leases.issue(lease)
         self.replicas.infer(sub_bundle, worker)
         return lease
-
-    def _fail(self, lease: Lease) -> None:
-        """End a lease that its worker is to blame for."""
-        if job := self.jobs.get(lease.key.job):
-            job.failures[lease.key.sub_bundle] += 1
-        self._cancel(lease)
-
-    def _cancel(self, lease: Lease) -> None:
-        """End a lease without a result, so that it is given out again, possibly to the same worker."""
-        if job := self.jobs.get(lease.key.job):
-            job.asked[lease.key.sub_bundle].discard(lease.worker)
-        self._end(lease, Event.FAIL)
-
-    def _end(self, lease: Lease, event: Event) -> None:
-        if not self._leases.end(lease.key):
-            return
-        job = self.jobs.get(lease.key.job)
-        if job and event is Event.FAIL and (cut := [name for name, key in job.arriving.items() if key == lease.key]):
-            for name in cut:
-                self._cut_off(job, name)
-            self._backlog.put(job)
-        number, worker = lease.key.sub_bundle, lease.worker
-        self.replicas.ended(number, worker, event, goes_on=self._leases.is_inferring(worker, number))
-
-    def _cut_off(self, job: Job, tensor: str) -> None:
-        """End the leases that an arriving tensor feeds: the rest of it will not come."""
-        source = job.arriving.pop(tensor)
-        for lease in self._leases.fed_by(source, tensor):
-            self._cancel(lease)

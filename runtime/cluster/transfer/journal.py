@@ -106,7 +106,7 @@ class Journal:
         return [record for name in names if (record := self.job(name))]
 
     def undelivered(self, seconds: float) -> list[str]:
-        """Return the jobs whose result no client has taken for so many seconds."""
+        """Return the jobs whose result no client has taken for this many seconds."""
         query = "select job from jobs where state in ('done', 'failed') and changed < ?"
         return [name for (name,) in self._rows(query, time.time() - seconds)]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol.assembler import Assembler
 from hyps.runtime.cluster.protocol.frames import ChunkHeader, Key, encode_frame, encode_tensor
 from hyps.runtime.cluster.protocol.topics import User

@@ -30,7 +30,7 @@ from hyps.runtime.cluster.manager.manager import Manager
 from hyps.runtime.cluster.manager.manager_thread import ManagerThread
 from hyps.runtime.cluster.manager.options import ClusterOptions, Timeouts
 from hyps.runtime.cluster.protocol.messages import BoardEnergy
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW
+from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW
 from hyps.runtime.cluster.worker.runner import CallSoon, Capabilities, ResultHandler, SubBundleRunner
 from hyps.runtime.errors import HubError, InputError, RuntimeFault
 from hyps.runtime.execution.engine import run_one

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import ActivationsRecord, TensorRecord
+from hyps.runtime.bundle.records.steps import ActivationsRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.execution.c_api.library import CLibrary, Handle, OrtError
 from hyps.runtime.execution.c_api.memory_reuse import disable_memory_reuse
 from hyps.runtime.execution.interface import (

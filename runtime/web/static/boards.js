@@ -1,7 +1,7 @@
 // Draws a card for each board: its memory, rates and steps, and whether it is connected; and the overview at the top.
 
-import { drawCodes } from './codes.js';
 import { call, path } from './api.js';
+import { drawCodes } from './codes.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
 import { count, gmacs, joules, listed, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';

@@ -13,7 +13,7 @@ import pytest
 from hyps.compiler.bundle_writer.compress import PlacedWeight, write_compressed_weights
 from hyps.compiler.bundle_writer.copy import write_weights
 from hyps.passes.weights import Weight
-from hyps.runtime.bundle.manifest import FRAME_BYTES, CompressedRecord, WeightsRecord
+from hyps.runtime.bundle.records.files import FRAME_BYTES, CompressedRecord, WeightsRecord
 from hyps.runtime.execution.frame_decoder import FrameDecoder
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import ModelProto
 
 from hyps.compiler.bundle_writer.model_report import read_model_report
-from hyps.compiler.pipeline import Compilation
+from hyps.compiler.jobs import Compilation
 from hyps.compiler.report.bundle_facts import bundle_facts
 from hyps.compiler.report.facts import Facts
 from hyps.compiler.report.model_facts import model_facts

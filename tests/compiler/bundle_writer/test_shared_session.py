@@ -17,7 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from hyps.compiler.bundle_writer.shared_session import SMALL_LIMIT_BYTES, shared_sessions
 from hyps.passes.planning.plan import Partition
-from hyps.runtime.bundle.manifest import Manifest, Reason
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Reason
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.interface import Session

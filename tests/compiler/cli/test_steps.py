@@ -8,8 +8,9 @@ from typing import Literal
 import pytest
 
 from hyps.compiler.cli.steps import groups_table, step_groups
-from hyps.compiler.pipeline import ShardedOperator
-from hyps.runtime.bundle.manifest import FileRecord, Reason, SessionRecord, Step, WeightsRecord
+from hyps.compiler.sharded_operators import ShardedOperator
+from hyps.runtime.bundle.records.files import FileRecord, WeightsRecord
+from hyps.runtime.bundle.records.steps import Reason, SessionRecord, Step
 
 FC = ShardedOperator(name="fc", count=3, weight_bytes=12_800_000)
 START = Reason(kind="first", text="starts at the model's input")

@@ -19,7 +19,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.passes.planning.request import Request
 from tests.compiler.conftest import Command, listing
 from tests.compiler.onnxes import classifier, linear, model, node, referred, saved, value

@@ -21,7 +21,20 @@ from hyps.passes.graph import subgraphs
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES
 from tests.compiler.conftest import Command
-from tests.compiler.onnxes import BIG_SIDE, big_model, classifier, field, linear, model, node, saved, value, varint, weight
+from tests.compiler.onnxes import (
+    BIG_SIDE,
+    big_model,
+    classifier,
+    field,
+    linear,
+    linear_of,
+    model,
+    node,
+    saved,
+    value,
+    varint,
+    weight,
+)
 
 #: The most memory that a damaged file of a few hundred kB may take.
 MOST_BYTES = 10_000_000
@@ -102,12 +115,8 @@ def test_weight_that_says_it_is_inside(is_first: bool, tmp_path: Path) -> None:
     place = varint(14 << 3) + varint(TensorProto.DEFAULT)
     plain = weight("w", 200, 100).SerializeToString()
     tensor = place + plain if is_first else plain + place
-    proto = linear()
-    del proto.graph.initializer[:]
-    graph = proto.graph.SerializeToString() + field(5, len(tensor)) + tensor
-    proto.ClearField("graph")
     path = tmp_path / "m.onnx"
-    path.write_bytes(proto.SerializeToString() + field(7, len(graph)) + graph)
+    path.write_bytes(linear_of(tensor))
     assert check(path) == {"w"}
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 
 from hyps.runtime.suggestions import install
 from tests.compiler.conftest import Bundle, Command
-from tests.compiler.onnxes import classifier, model, node, saved, value, weight
+from tests.compiler.onnxes import classifier, model, node, saved, value, wide_gemm
 from tests.compiler.report.conftest import Look
 
 #: Names that would break a page if they were taken for markup.
@@ -62,13 +62,7 @@ def test_a_model_without_a_plan(hypsc: Command, tmp_path: Path, look: Look) -> N
 
 def test_a_model_with_its_plan(hypsc: Command, tmp_path: Path, look: Look) -> None:
     """A Gemm too large for the budget is split: its shards are marked in the graph and in the tables."""
-    proto = model(
-        [node("Relu", "x", "a"), node("Gemm", "a w", "b", transB=1), node("Relu", "b", "y")],
-        [value("x", 1, 4_000)],
-        [value("y", 1, 4_000)],
-        [weight("w", 4_000, 4_000)],
-    )
-    path = saved(tmp_path / "net.onnx", proto)
+    path = saved(tmp_path / "net.onnx", wide_gemm())
     assert hypsc("report", path, "--memory", "90MB", "-o", tmp_path / "net.html").returncode == 0
     done = hypsc("compile", path, "--memory", "90MB", "-o", tmp_path / "bundle", "--json")
     plan = json.loads(done.stdout)

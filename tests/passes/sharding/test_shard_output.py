@@ -23,7 +23,7 @@ from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.sharding.summation import narrowest_exact
 from hyps.passes.weights import Model
-from hyps.runtime.bundle.manifest import Reason
+from hyps.runtime.bundle.records.steps import Reason
 from tests.passes.nets import Net, random_feeds, run, same_bits
 from tests.passes.products import products
 from tests.passes.splitting import assert_split_is_whole, max_shards

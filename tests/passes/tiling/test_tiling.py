@@ -16,7 +16,7 @@ from hyps.passes.errors import DoesNotFit
 from hyps.passes.graph import Graph, view
 from hyps.passes.planning.costed_model import with_lowest_peak_order
 from hyps.passes.planning.planner import PlannedModel, plan
-from hyps.passes.planning.request import Request
+from hyps.passes.planning.request import CutMode, Request
 from hyps.passes.planning.tile_regions import TileRegionSearch
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.tiling.rewrite import TileRegions
@@ -92,8 +92,8 @@ def test_the_smallest_budget_works_and_less_does_not() -> None:
 
 
 @pytest.mark.parametrize("split", ["mandatory", "pooling", "layers"])
-def test_other_cut_modes_use_no_tiles(split: str) -> None:
-    request = replace(REQUEST, split=split, device=SLIM)  # type: ignore[arg-type]
+def test_other_cut_modes_use_no_tiles(split: CutMode) -> None:
+    request = replace(REQUEST, split=split, device=SLIM)
     model = detector(256, 256, (16, 32, 64))
     assert smallest(model, request) == smallest(model, replace(request, tile="off"))
 

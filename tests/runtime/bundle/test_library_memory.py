@@ -24,7 +24,8 @@ from hyps.runtime.bundle.library_memory import (
     short_version,
     version_warning,
 )
-from hyps.runtime.bundle.manifest import Manifest, TargetRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.target import TargetRecord
 from hyps.runtime.errors import BudgetError
 
 ROOT = Path(__file__).parents[3]

@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hyps.runtime.bundle import integrity
-from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    RowsRecord,
-    TensorRecord,
-    WeightRecord,
-    encode_manifest,
-)
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.errors import BundleError
-
-Path_ = tuple[str | int, ...]
-MISSING = object()
-
-
-def put(document: Any, path: Path_, value: object) -> None:
-    """Set the value at ``path``, or remove it with ``MISSING``."""
-    *parents, last = path
-    for key in parents:
-        document = document[key]
-    if value is MISSING:
-        del document[last]
-    else:
-        document[last] = value
-
-
-def refusal(bundle: Path, document: bytes) -> str:
-    """Return the one line with which ``document`` is refused, with M for the manifest's own path."""
-    path = bundle / MANIFEST_NAME
-    path.write_bytes(document)
-    with pytest.raises(BundleError) as caught:
-        read_manifest(bundle)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message.replace(str(path), "M")
-
-
-def changed(manifest: Manifest, *changes: tuple[Path_, object]) -> bytes:
-    document = json.loads(encode_manifest(manifest))
-    for path, value in changes:
-        put(document, path, value)
-    return json.dumps(document).encode()
+from tests.runtime.bundle.manifest_documents import MISSING, DocumentPath, changed, refusal
 
 
 def test_round_trip(bundle: Path, manifest: Manifest) -> None:
@@ -94,7 +50,7 @@ def test_a_version_that_is_no_version_is_refused(bundle: Path, manifest: Manifes
     assert "`$.version`" in refusal(bundle, changed(manifest, (("version",), version)))
 
 
-WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
+WRONG_TYPES: dict[str, tuple[DocumentPath, object, str]] = {
     "steps[0].inputs is a number": (("steps", 0, "inputs"), 5, "Expected `array`, got `int` - at `$.steps[0].inputs`"),
     "an input is a number": (("steps", 1, "inputs"), [5], "Expected `str`, got `int` - at `$.steps[1].inputs[0]`"),
     "empty name": (("inputs",), [""], "Expected `str` of length >= 1 - at `$.inputs[0]`"),
@@ -147,7 +103,7 @@ WRONG_TYPES: dict[str, tuple[Path_, object, str]] = {
 
 @pytest.mark.parametrize(("path", "value", "expected"), WRONG_TYPES.values(), ids=WRONG_TYPES)
 def test_wrong_types_are_named_with_their_place(
-    bundle: Path, manifest: Manifest, path: Path_, value: object, expected: str
+    bundle: Path, manifest: Manifest, path: DocumentPath, value: object, expected: str
 ) -> None:
     assert refusal(bundle, changed(manifest, (path, value))) == f"M: {expected}; compile the model again"
 
@@ -181,7 +137,7 @@ def test_paths_stay_in_the_partitions_folder(bundle: Path, manifest: Manifest, p
     assert "- at `$.steps[0].model.path`" in refusal(bundle, changed(manifest, (("steps", 0, "model", "path"), path)))
 
 
-INCONSISTENT: dict[str, tuple[list[tuple[Path_, object]], str]] = {
+INCONSISTENT: dict[str, tuple[list[tuple[DocumentPath, object]], str]] = {
     "an input that was never there": (
         [(("steps", 0, "inputs"), ["picture"])],
         "$.steps[0].inputs: 'picture' is not held by then",
@@ -298,7 +254,7 @@ INCONSISTENT |= {
 
 @pytest.mark.parametrize(("changes", "expected"), INCONSISTENT.values(), ids=INCONSISTENT)
 def test_inconsistent_manifests_are_refused(
-    bundle: Path, manifest: Manifest, changes: list[tuple[Path_, object]], expected: str
+    bundle: Path, manifest: Manifest, changes: list[tuple[DocumentPath, object]], expected: str
 ) -> None:
     assert refusal(bundle, changed(manifest, *changes)) == f"M: {expected}; compile the model again"
 
@@ -374,267 +330,3 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     with pytest.raises(BundleError) as caught:
         read_manifest(bundle)
     assert str(caught.value) == f"cannot read {path}: Is a directory"
-
-
-def survives(bundle: Path, document: bytes) -> None:
-    """Check that reading and checking either works or ends in a `BundleError` of one line."""
-    (bundle / MANIFEST_NAME).write_bytes(document)
-    try:
-        check_files(bundle, read_manifest(bundle))
-    except BundleError as error:
-        assert "\n" not in str(error)
-
-
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzzed")
-
-
-@settings(max_examples=150, deadline=None)
-@given(document=st.binary(max_size=300))
-def test_any_bytes_are_survived(fuzzed: Path, document: bytes) -> None:
-    survives(fuzzed, document)
-
-
-@pytest.fixture(scope="module")
-def valid(fuzzed: Path, cifar_bundle: Path) -> bytes:
-    """A real manifest, whose files are absent."""
-    return (cifar_bundle / MANIFEST_NAME).read_bytes()
-
-
-@settings(max_examples=300, deadline=None)
-@given(data=st.data())
-def test_flipped_bytes_are_survived(fuzzed: Path, valid: bytes, data: st.DataObject) -> None:
-    document = bytearray(valid)
-    for index, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(valid) - 1), st.integers(0, 255)), min_size=1, max_size=4)
-    ):
-        document[index] = value
-    survives(fuzzed, bytes(document))
-
-
-def places(document: Any, path: Path_ = ()) -> list[Path_]:
-    """Return the paths to every value of a JSON document."""
-    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    return [path] * bool(path) + [place for key, value in children for place in places(value, (*path, key))]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(data=st.data())
-def test_replaced_values_are_survived(fuzzed: Path, valid: bytes, data: st.DataObject) -> None:
-    document = json.loads(valid)
-    put(document, data.draw(st.sampled_from(places(document))), data.draw(JSON | st.just(MISSING)))
-    survives(fuzzed, json.dumps(document).encode())
-
-
-FIRST = "partitions/00-first.onnx"
-
-
-def with_rows(manifest: Manifest) -> Manifest:
-    """Return a manifest whose first step reads rows of a table."""
-    first, second = manifest.steps
-    assert first.weights
-    table = WeightRecord(name="table", dtype="float16", shape=(3, 2), offset=6)
-    file = first.weights
-    rows = RowsRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, table=table)
-    tensors = {
-        "image": TensorRecord(dtype="int64", shape=(1, 4)),
-        "hidden": TensorRecord(dtype="float16", shape=(1, 4, 2)),
-        "scores": manifest.tensors["scores"],
-    }
-    steps = (msgspec.structs.replace(first, weights=None, rows=rows), second)
-    return msgspec.structs.replace(manifest, tensors=tensors, steps=steps, preprocess=None)
-
-
-WRONG_ROWS: dict[str, tuple[list[tuple[Path_, object]], str]] = {
-    "a table beyond the file's end": ([(("rows", "table", "offset"), 8)], "'table' does not lie within its file"),
-    "a table of no known type": ([(("rows", "table", "dtype"), "int4")], "'table' is of unknown type 'int4'"),
-    "a table without rows": (
-        [(("rows", "table", "shape"), [])],
-        "the step needs one table with rows, one input and one output",
-    ),
-    "rows of another length": ([(("rows", "table", "shape"), [3, 1])], "'hidden' is not made of rows of 'table'"),
-    "two inputs": ([(("inputs",), ["image", "image"])], "the step needs one table with rows, one input and one output"),
-}
-
-
-@pytest.mark.parametrize(("changes", "expected"), WRONG_ROWS.values(), ids=WRONG_ROWS)
-def test_rows_that_are_no_table_s_are_refused(
-    bundle: Path, manifest: Manifest, changes: list[tuple[Path_, object]], expected: str
-) -> None:
-    valid = with_rows(manifest)
-    (bundle / MANIFEST_NAME).write_bytes(encode_manifest(valid))
-    assert read_manifest(bundle) == valid
-    inside = [(("steps", 0, *place), value) for place, value in changes]
-    assert refusal(bundle, changed(valid, *inside)) == f"M: $.steps[0].rows: {expected}; compile the model again"
-
-
-def test_indices_are_integers(bundle: Path, manifest: Manifest) -> None:
-    said = "M: $.steps[0].rows: 'image' holds no indices but float32; compile the model again"
-    assert refusal(bundle, changed(with_rows(manifest), (("tensors", "image", "dtype"), "float32"))) == said
-
-
-def test_the_file_of_a_table_is_checked(bundle: Path, manifest: Manifest) -> None:
-    valid = with_rows(manifest)
-    check_files(bundle, valid)
-    assert valid.steps[0].rows
-    (bundle / valid.steps[0].rows.path).write_bytes(b"weights of 3rd one")
-    check_files(bundle, valid, weights=False)
-    with pytest.raises(BundleError, match="was changed"):
-        check_files(bundle, valid)
-
-
-def test_a_whole_bundle_passes(bundle: Path, manifest: Manifest) -> None:
-    check_files(bundle, manifest)
-
-
-def test_a_bundle_behind_a_link_passes(bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(bundle)
-    check_files(link, manifest)
-
-
-def remove(bundle: Path) -> None:
-    (bundle / FIRST).unlink()
-
-
-def change_a_byte(bundle: Path) -> None:
-    content = bytearray((bundle / FIRST).read_bytes())
-    content[-1] ^= 1
-    (bundle / FIRST).write_bytes(content)
-
-
-def truncate(bundle: Path) -> None:
-    os.truncate(bundle / FIRST, 17)
-
-
-def lengthen(bundle: Path) -> None:
-    os.truncate(bundle / FIRST, 19)
-
-
-def swap(bundle: Path) -> None:
-    first, second = bundle / FIRST, bundle / "partitions/01-second.onnx"
-    other = second.read_bytes()
-    first.rename(second)
-    first.write_bytes(other)
-
-
-def link(bundle: Path) -> None:
-    """Put a link to a file outside, with the right content, in the file's place."""
-    outside = bundle.parent / "outside"
-    (bundle / FIRST).rename(outside)
-    (bundle / FIRST).symlink_to(outside)
-
-
-def link_inside(bundle: Path) -> None:
-    (bundle / FIRST).rename(bundle / "partitions/model")
-    (bundle / FIRST).symlink_to("model")
-
-
-def link_to_nothing(bundle: Path) -> None:
-    (bundle / FIRST).unlink()
-    (bundle / FIRST).symlink_to("nothing")
-
-
-def link_the_folder(bundle: Path) -> None:
-    outside = bundle.parent / "outside"
-    (bundle / "partitions").rename(outside)
-    (bundle / "partitions").symlink_to(outside)
-
-
-def make_a_folder(bundle: Path) -> None:
-    (bundle / FIRST).unlink()
-    (bundle / FIRST).mkdir()
-
-
-def make_a_pipe(bundle: Path) -> None:
-    (bundle / FIRST).unlink()
-    os.mkfifo(bundle / FIRST)
-
-
-LEADS_OUT = "F leads out of the bundle; copy the bundle again, without links"
-IS_MISSING = "F is missing; copy the bundle again, or compile the model again"
-NOT_PLAIN = "F is no plain file; copy the bundle again, or compile the model again"
-WAS_CHANGED = "F was changed: its sha256 is not the manifest's; copy the bundle again"
-DAMAGE: list[tuple[Callable[[Path], None], str]] = [
-    (remove, IS_MISSING),
-    (change_a_byte, WAS_CHANGED),
-    (truncate, "F holds 17 bytes, the manifest says 18; copy the bundle again"),
-    (lengthen, "F holds 19 bytes, the manifest says 18; copy the bundle again"),
-    (swap, WAS_CHANGED),
-    (link, LEADS_OUT),
-    (link_inside, NOT_PLAIN),
-    (link_to_nothing, IS_MISSING),
-    (link_the_folder, LEADS_OUT),
-    (make_a_folder, NOT_PLAIN),
-    (make_a_pipe, NOT_PLAIN),
-]
-
-
-@pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=[damage.__name__ for damage, _ in DAMAGE])
-def test_a_damaged_bundle_is_refused(
-    bundle: Path, manifest: Manifest, damage: Callable[[Path], None], expected: str
-) -> None:
-    damage(bundle)
-    with pytest.raises(BundleError) as caught:
-        check_files(bundle, manifest)
-    assert str(caught.value) == expected.replace("F", str(bundle / FIRST), 1)
-
-
-@pytest.mark.parametrize("file", ["00-first.weights", "01-second.onnx", "01-second.weights"])
-def test_every_file_is_checked(bundle: Path, manifest: Manifest, file: str) -> None:
-    path = bundle / "partitions" / file
-    path.write_bytes(path.read_bytes()[::-1])
-    with pytest.raises(BundleError) as caught:
-        check_files(bundle, manifest)
-    assert str(caught.value) == WAS_CHANGED.replace("F", str(path), 1)
-
-
-def test_without_hashes_sizes_are_still_checked(bundle: Path, manifest: Manifest) -> None:
-    change_a_byte(bundle)
-    check_files(bundle, manifest, models=False, weights=False)
-    truncate(bundle)
-    with pytest.raises(BundleError, match="holds 17 bytes"):
-        check_files(bundle, manifest, models=False, weights=False)
-
-
-def test_links_in_a_circle_are_refused(bundle: Path, manifest: Manifest) -> None:
-    (bundle / "partitions").rename(bundle / "gone")
-    (bundle / "partitions").symlink_to("partitions")
-    with pytest.raises(BundleError) as caught:
-        check_files(bundle, manifest)
-    assert str(caught.value) in (
-        f"cannot read {bundle / FIRST}: links in a circle; copy the bundle again",
-        IS_MISSING.replace("F", str(bundle / FIRST), 1),  # as pathlib says since Python 3.13
-    )
-
-
-def test_a_file_that_cannot_be_read_is_refused(bundle: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbid(*arguments: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", forbid)
-    with pytest.raises(BundleError) as caught:
-        check_files(bundle, manifest)
-    assert str(caught.value) == f"cannot read {bundle / FIRST}: Permission denied; copy the bundle again"
-
-
-def test_hashing_is_sha256_of_the_whole_file(bundle: Path, manifest: Manifest) -> None:
-    content = os.urandom(3_000_000)
-    (bundle / FIRST).write_bytes(content)
-    model = msgspec.structs.replace(
-        manifest.steps[0].model, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
-    )
-    steps = (msgspec.structs.replace(manifest.steps[0], model=model), manifest.steps[1])
-    check_files(bundle, msgspec.structs.replace(manifest, steps=steps))
-
-
-def test_a_field_with_a_line_break_in_its_name_is_reported_in_one_line(fuzzed: Path, valid: bytes) -> None:
-    survives(fuzzed, valid.replace(b'"version"', b'"versi\\n\\u001b[31m"', 1))

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyps.runtime.bundle.manifest import MANIFEST_NAME, CompressedRecord, FrameRecord, Manifest, encode_manifest
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from hyps.runtime.bundle.records.files import CompressedRecord, FrameRecord
 from hyps.runtime.calibration import examination
 from hyps.runtime.calibration.checks import Check, memory_check, storage_check
 from hyps.runtime.calibration.examination import budgets_check, bundle_check, examine

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.execution.session import session_options, to_numpy
 from hyps.runtime.io.files import save
 from hyps.runtime.io.images import read_image

@@ -52,12 +52,11 @@ def main() -> None:
     _replace("hyps.runtime.cluster.broker.connection", KEEPALIVE_S=settings.keepalive_s, RECONNECT_S=settings.reconnect_s)
     _replace("hyps.runtime.cluster.broker.connection", WAIT_S=settings.reconnect_s)
     if settings.room_bytes:
-        _replace("hyps.runtime.cluster.scheduling.scheduler", LEASED_BYTES=settings.room_bytes)
+        _replace("hyps.runtime.cluster.scheduling.dispatch", LEASED_BYTES=settings.room_bytes)
         _replace("hyps.runtime.cluster.manager.submissions", SENDING_BYTES=settings.room_bytes)
         _replace("hyps.runtime.cluster.manager.manager", LEASED_BYTES=settings.room_bytes)
-        _replace(
-            "hyps.runtime.cluster.worker.worker", _ARRIVING_BYTES=settings.room_bytes, _UNSENT_BYTES=settings.room_bytes
-        )
+        worker = "hyps.runtime.cluster.worker.computations"
+        _replace(worker, _ARRIVING_BYTES=settings.room_bytes, _UNSENT_BYTES=settings.room_bytes)
     name, sys.argv = sys.argv[2], sys.argv[2:]
     if name == "hyps-worker":
         _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)

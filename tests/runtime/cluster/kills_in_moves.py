@@ -66,12 +66,15 @@ class KillsInMoves:
         try:
             for _ in range(self._kills):
                 self._kill_in_a_move()
-                answers = self.answers
-                self._await("an answer", lambda answers=answers: self.answers > answers)  # type: ignore[misc]
+                self._await_answer()
         except BaseException as error:
             self._error = error
         finally:
             self._over.set()
+
+    def _await_answer(self) -> None:
+        answers = self.answers
+        self._await("an answer", lambda: self.answers > answers)
 
     def _kill_in_a_move(self) -> None:
         before = self._begun()

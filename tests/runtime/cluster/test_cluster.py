@@ -69,6 +69,9 @@ class Stream:
             raise self.error
         return self.answers
 
+    def await_answers(self, count: int) -> None:
+        wait_for(f"{count} answers", lambda: len(self.answers) >= count)
+
 
 @pytest.fixture(scope="module")
 def local_run(
@@ -154,7 +157,7 @@ def test_the_manager_is_killed(devices: Devices, pictures: list[NDArray[Any]], e
     devices.start(2)
     stream = Stream(devices, pictures)
     for answers in (5, 12, 13, 20):
-        wait_for(f"{answers} answers", lambda count=answers: len(stream.answers) >= count)  # type: ignore[misc]
+        stream.await_answers(answers)
         devices.kill("manager")
         devices.start_manager("--workers", "2")
     assert stream.result() == expected

@@ -16,7 +16,9 @@ from onnx import TensorProto
 
 from hyps.compiler.validate import random_inputs
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import PACKED_TYPES, STORAGE_TYPES, Manifest, TensorRecord, encode_manifest
+from hyps.runtime.bundle.manifest import Manifest, encode_manifest
+from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.bundle.sub_bundle import sub_bundles
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder

@@ -76,6 +76,10 @@ def results(devices: Devices) -> int:
     return devices.log("manager").count("inferring -> computed")
 
 
+def await_results(devices: Devices, count: int) -> None:
+    wait_for(f"{count} results", lambda: results(devices) >= count)
+
+
 def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[Any], expected: list[bytes]) -> None:
     """A slow stream's images do not wait for later ones, and a killed hub delays them only shortly."""
     devices.start(1)
@@ -89,7 +93,7 @@ def test_a_camera_is_answered_image_by_image(devices: Devices, pictures: list[An
             if number == 3:
                 devices.kill("hub")
                 devices.start_hub()
-            wait_for("its result", lambda count=number + 1: results(devices) >= count)  # type: ignore[misc]
+            await_results(devices, number + 1)
             time.sleep(0.5)
 
     with closing(devices.engine()) as engine:

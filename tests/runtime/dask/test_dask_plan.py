@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import Step
 from hyps.runtime.dask.task_plan import DASK_BYTES, task_plan
 from hyps.runtime.errors import BudgetError
 

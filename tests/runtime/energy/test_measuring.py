@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyps.runtime.bundle.manifest import PowerRecord
+from hyps.runtime.bundle.records.target import PowerRecord
 from hyps.runtime.energy.choice import OpenedReader, open_energy_reader, open_measuring_reader
 from hyps.runtime.energy.estimate import EstimateReader, PowerFigures, given_power, recorded_power
 from hyps.runtime.energy.reader import EnergyError

@@ -15,9 +15,11 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from hyps.compiler.pipeline import Compilation, compile_file
+from hyps.compiler.jobs import Compilation
+from hyps.compiler.pipeline import compile_file
 from hyps.passes.planning.request import Request
-from hyps.runtime.bundle.manifest import ActivationsRecord, Manifest
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.executor import Executor, load_executor
@@ -77,7 +79,8 @@ def sample() -> Outputs:
 
 @pytest.fixture(scope="module")
 def expected(model: Path, sample: Outputs) -> NDArray[Any]:
-    return to_numpy(open_session(model, 1).run(["y"], sample)["y"])  # type: ignore[no-any-return]
+    found: NDArray[Any] = to_numpy(open_session(model, 1).run(["y"], sample)["y"])
+    return found
 
 
 def page_faults() -> int:

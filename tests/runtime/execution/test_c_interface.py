@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hyps.runtime.bundle.manifest import STORAGE_TYPES, ActivationsRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BundleError, InputError, LibraryError
 from hyps.runtime.execution.c_api import library as c_library

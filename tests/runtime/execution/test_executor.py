@@ -15,18 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hyps.runtime.bundle.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    Manifest,
-    OutputRecord,
-    SessionRecord,
-    Step,
-    TensorRecord,
-    WeightRecord,
-    WeightsRecord,
-    encode_manifest,
-)
+from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from hyps.runtime.bundle.records.files import FileRecord, WeightRecord, WeightsRecord
+from hyps.runtime.bundle.records.steps import SessionRecord, Step
+from hyps.runtime.bundle.records.tensors import OutputRecord, TensorRecord
 from hyps.runtime.errors import BudgetError, BundleError, InputError
 from hyps.runtime.execution.executor import Executor, load_executor
 from hyps.runtime.execution.step_profile import StepProfile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,7 @@ import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError, RoomError
-from hyps.runtime.execution.engine import InferenceResult, InputTensors, Observer, in_memory, run_one
+from hyps.runtime.execution.engine import EngineInput, InputTensors, Observer, in_memory, run_one
 from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.step_profile import StepProfile
@@ -110,7 +110,7 @@ def test_each_input_is_repeated_and_each_step_reported(executor: Executor) -> No
 def test_the_first_weights_are_read_ahead_unless_the_stream_ends(
     executor: Executor,
     monkeypatch: pytest.MonkeyPatch,
-    inputs: Callable[[], Iterator[InferenceResult]],
+    inputs: Callable[[], Iterable[EngineInput]],
     expected: list[bool],
 ) -> None:
     announced: list[bool] = []
@@ -121,7 +121,7 @@ def test_the_first_weights_are_read_ahead_unless_the_stream_ends(
         return run(tensors)
 
     monkeypatch.setattr(executor, "run", recorded)
-    list(LocalEngine(executor).run(inputs()))  # type: ignore[arg-type]
+    list(LocalEngine(executor).run(inputs()))
     assert announced == expected
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyps.runtime.bundle.manifest import ROW_INDEX_BYTES, ROW_READ_BYTES, STORAGE_TYPES, RowsRecord, WeightRecord
+from hyps.runtime.bundle.records.element_types import STORAGE_TYPES
+from hyps.runtime.bundle.records.files import ROW_INDEX_BYTES, ROW_READ_BYTES, RowsRecord, WeightRecord
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import row_reader
 from hyps.runtime.execution.row_reader import RowReader

@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 from hyps.runtime.errors import InputError
 from hyps.runtime.io.images import read_image
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.device.process_memory import memory
 
 recipe = Preprocess(size=(224, 224), resize=256)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import read_image
 from tests.runtime.io.pictures import (

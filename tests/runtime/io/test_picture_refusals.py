@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.errors import InputError
 from tests.runtime.io.pictures import (
     ORIENTATION,

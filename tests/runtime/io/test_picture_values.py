@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hyps.compiler.preprocessing import resolve_preprocess
-from hyps.runtime.bundle.manifest import Preprocess, TensorRecord
+from hyps.runtime.bundle.records.preprocessing import Preprocess
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from tests.runtime.io.pictures import (
     as_is,
     channels_last,

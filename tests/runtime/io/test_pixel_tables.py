@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from hyps.runtime.bundle.manifest import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.io.images import to_tensor
 

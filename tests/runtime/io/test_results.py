@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.manifest import Manifest, OutputRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.tensors import OutputRecord
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.io.results import ClassScore, ResultRecord, profile_lines, result_lines, top_classes

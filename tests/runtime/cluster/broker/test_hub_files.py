@@ -35,6 +35,9 @@ class Ear:
         self.connection = Connection(join, name, received=self._take, connected=lambda: self.connection.subscribe(topics))
         self.connection.open()
 
+    def await_messages(self, count: int) -> None:
+        wait_for(f"{count} messages", lambda: len(self.heard) == count)
+
     def _take(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         self.heard.append((topic, payload))
         acknowledge()
@@ -219,7 +222,7 @@ def test_no_delay_and_no_larger_messages(ears: Callable[..., Ear], hub: Path) ->
     assert options == 1
     for number in range(25):
         manager.connection.publish("hyps/workers/w1/input", bytes(30_000))
-        wait_for("it", lambda count=number + 1: len(worker.heard) == count)  # type: ignore[misc]
+        worker.await_messages(number + 1)
     assert "set_tcp_nodelay true" in (hub / "mosquitto.conf").read_text().splitlines()
     assert manager.connection.largest_bytes == FRAME_LIMIT_BYTES + ENVELOPE_BYTES
     manager.connection.publish("hyps/workers/w1/input", bytes(FRAME_LIMIT_BYTES))

@@ -113,8 +113,8 @@ def test_the_managers_board_and_the_hub(clock: Clock) -> None:
         second = next(seconds)
         return BoardState(seconds=second, joules=5.0 * second, idle_watts=4.0, estimated=False, source="RAPL")
 
-    meter = SimpleNamespace(state=state)
-    own = OwnBoard(meter=meter, machine="f" * 16, has_hub=True)  # type: ignore[arg-type]
+    meter: Any = SimpleNamespace(state=state)
+    own = OwnBoard(meter=meter, machine="f" * 16, has_hub=True)
     line = Board(clock, own).run(10, 1, ("w0", 3.0, False))
     assert line
     assert (line.watts, line.idle_watts) == pytest.approx((8, 5))

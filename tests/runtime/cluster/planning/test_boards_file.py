@@ -11,7 +11,7 @@ from hyps.runtime.cluster.planning.fleets import load_fleet
 from hyps.runtime.cluster.planning.problem import HUB
 from hyps.runtime.cluster.planning.quantities import BYTES, BYTES_PER_S, SECONDS, quantity
 from hyps.runtime.errors import BoardsError
-from tests.documents import ROOT
+from tests.repository import ROOT
 
 EXAMPLE = ROOT / "docs" / "guide" / "boards.toml"
 TARGET = """name = "x"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hyps.compiler import compile_model
-from tests.documents import ROOT
+from tests.repository import ROOT
 
 EXAMPLE = ROOT / "docs" / "guide" / "boards.toml"
 

@@ -20,7 +20,7 @@ from hyps.runtime.profiling.profile_database import ProfileDatabase
 from hyps.runtime.profiling.profile_file import Quartiles, StepProfileFile, read_step_profile, write_step_profile
 from hyps.runtime.profiling.step_content import step_contents
 from hyps.runtime.profiling.step_measurement import StepMeasurement, measurements_of
-from tests.documents import ROOT
+from tests.repository import ROOT
 
 EXAMPLE = ROOT / "docs" / "guide" / "boards.toml"
 ONE_BOARD = """links.lan = { bandwidth = "94 Mbit/s", latency = "0 ms" }

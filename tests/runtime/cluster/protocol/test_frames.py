@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol import frames
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, decode_frame, digest_of, encode_tensor

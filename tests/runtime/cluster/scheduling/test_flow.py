@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hyps.runtime.bundle.manifest import Manifest, OutputRecord, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.tensors import OutputRecord, TensorRecord
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
 
 ONE = TensorRecord(dtype="float32", shape=(1,))

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
+from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW, LEASED_BYTES, MAX_BATCH
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.lifecycle import State
-from hyps.runtime.cluster.scheduling.scheduler import LEASE_WINDOW, LEASED_BYTES, MAX_BATCH, MAX_FAILURES, Scheduler
+from hyps.runtime.cluster.scheduling.scheduler import MAX_FAILURES, Scheduler
 from tests.runtime.cluster.scheduling.test_flow import one_step_each, scheduled
 
 

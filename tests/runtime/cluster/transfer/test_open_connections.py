@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_the_oldest_of_the_owner_goes() -> None:
     closed: list[str] = []
     register = OpenConnections(most_of_owner=2, most=4)
     for name, owner in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a")):
-        register.add(name, owner, lambda name=name: closed.append(name), 0)  # type: ignore[misc]
+        register.add(name, owner, partial(closed.append, name), 0)
     assert closed == ["a1"]
     register.remove("a2")
     register.add("a4", "a", lambda: closed.append("a4"), 0)
@@ -30,7 +31,7 @@ def test_in_all_the_owner_of_most_loses_one() -> None:
     closed: list[str] = []
     register = OpenConnections(most_of_owner=3, most=4)
     for name, owner in (("b1", "b"), ("a1", "a"), ("a2", "a"), ("a3", "a"), ("c1", "c")):
-        register.add(name, owner, lambda name=name: closed.append(name), 0)  # type: ignore[misc]
+        register.add(name, owner, partial(closed.append, name), 0)
     assert (closed, len(register)) == (["a1"], 4)
 
 

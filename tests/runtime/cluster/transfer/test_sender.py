@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol.assembler import Assembler, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, decode_frame, encode_tensor
 from hyps.runtime.cluster.protocol.topics import Role, User
