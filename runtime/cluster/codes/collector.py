@@ -229,7 +229,9 @@ class CodedResults:
             return False
         sub_bundle = group.group.members[number]
         homes = [home for home in scheduler.replicas.homes[sub_bundle] if scheduler.replicas.can_infer(sub_bundle, home)]
-        return any(home in job.asked[sub_bundle] or not scheduler.is_behind(home) for home in homes)
+        if self._hedge == "never":
+            return bool(homes)
+        return any(home in job.asked[sub_bundle] or not scheduler.is_behind(home, sub_bundle) for home in homes)
 
     def _decode(self, job: Job, group: _Group, scheduler: Scheduler, late: list[int]) -> None:
         """Hand on the answers that were held back, and the missing shards, decoded."""

@@ -256,13 +256,10 @@ class Scheduler:
         for number in sub_bundles:
             job.asked[number] &= {each.worker for each in self._leases.at(job.job, number)}
 
-    def is_behind(self, worker: str) -> bool:
-        """Return whether a worker computes what is not needed any more."""
-        for lease in self._leases.of(worker):
-            job = self.jobs.get(lease.key.job)
-            if job is None or lease.key.sub_bundle in job.flow.done:
-                return True
-        return False
+    def is_behind(self, worker: str, sub_bundle: int) -> bool:
+        """Return whether a worker still computes a sub-bundle for a job that does not need it any more."""
+        jobs = (self.jobs.get(each.key.job) for each in self._leases.of(worker) if each.key.sub_bundle == sub_bundle)
+        return any(job is None or sub_bundle in job.flow.done for job in jobs)
 
     def ask_again(self, key: Key) -> None:
         """Have every worker compute a sub-bundle once more: its results are worthless."""
