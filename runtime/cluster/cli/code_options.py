@@ -37,6 +37,17 @@ def add_codes(serve: Parser) -> None:
     )
 
 
+def add_tolerate(plan: Parser) -> None:
+    """Add the options of ``plan`` to a parser."""
+    plan.add_argument(
+        "--tolerate",
+        type=losses,
+        metavar="R",
+        help="tell how many boards more are needed so that any R may be lost, with codes and without",
+    )
+    plan.add_argument("--table", action="store_true", help="with --tolerate: show what each extra board covers")
+
+
 def code_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of `hyps.runtime.cluster.manager.options.ClusterOptions`."""
     straggler_s = options.straggler_ms / 1e3 if options.straggler_ms is not None else None

@@ -119,6 +119,19 @@ class CoveragePoint:
     coded: float
 
 
+def bundle_stages(manifest: Manifest) -> tuple[int, ...]:
+    """Return the boards of a bundle's largest pipeline: one for each shard of a code, one for each part between codes."""
+    coded = {name: code for code in manifest.codes for name in code.tensors}
+    stages: list[int] = []
+    before: object = None
+    for step in manifest.steps:
+        code = next((coded[name] for name in step.outputs if name in coded), None)
+        if not stages or code is not before:
+            stages.append(len(code.shards) if code else 1)
+        before = code
+    return tuple(stages)
+
+
 def coverage_curve(stages: Sequence[int], losses: int = 1) -> tuple[CoveragePoint, ...]:
     """Return figure 6.15 for a system: ``stages`` are its boards by layer, more than one where a layer is split.
 

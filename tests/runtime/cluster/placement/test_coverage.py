@@ -12,7 +12,7 @@ from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.covering import Covering
 from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_coded
-from hyps.runtime.cluster.placement.coverage import coverage_curve, coverage_lines, placement_coverage
+from hyps.runtime.cluster.placement.coverage import bundle_stages, coverage_curve, coverage_lines, placement_coverage
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.errors import BudgetError
@@ -107,3 +107,8 @@ def test_figure_6_15(stages: tuple[int, ...], extra: int, replicated: float, cod
     assert (round(curve[extra].replicated, 2), round(curve[extra].coded, 2)) == (replicated, coded)
     assert curve[sum(stages)].replicated == 1
     assert next(point.extra for point in curve.values() if point.coded == 1) == len(stages)
+
+
+def test_a_bundles_stages(coded: Manifest) -> None:
+    """A board for the first step, three for the shards, one for what follows; parity is what comes on top."""
+    assert bundle_stages(coded) == (1, 3, 1)
