@@ -32,7 +32,7 @@ def _summary(stages: Sequence[int], curve: Sequence[CoveragePoint], losses: int)
     split = sum(count > 1 for count in stages)
     lost = "any board" if losses == 1 else f"any {losses} boards"
     yield (
-        f"{boards} boards, one for each shard of {split} coded operator{'' if split == 1 else 's'} and each part between; "
+        f"{boards} boards, one a shard of {split} coded operator{'' if split == 1 else 's'} and each part between; "
         f"so that {lost} may be lost: {coded} more with codes and copies, {curve[-1].extra} more with copies alone"
     )
 
