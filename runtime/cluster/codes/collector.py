@@ -8,11 +8,10 @@ A group is *settled* once all its shards are there; what its workers answer late
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.counters import CodeCounters
+from hyps.runtime.cluster.codes.open_group import OpenGroup, ResultKeeper
 from hyps.runtime.cluster.codes.options import Hedge
 from hyps.runtime.cluster.codes.stragglers import StragglerThreshold
 from hyps.runtime.cluster.placement.coded_groups import CodedGroup
@@ -22,53 +21,11 @@ from hyps.runtime.cluster.protocol.frames import Key, digest_of
 from hyps.runtime.cluster.scheduling.jobs import Job
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
-from hyps.runtime.cluster.transfer.journal import Journal
+from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.errors import InputError
 
 #: The most bytes of answers that wait for others of their groups.
 HELD_BYTES = 256 << 20
-
-
-class ResultKeeper(Protocol):
-    """What becomes of a group's answers."""
-
-    def keep(self, worker: str | None, received: ReceivedTensor) -> None:
-        """Write an output down; ``worker`` is None for one that was decoded."""
-        ...
-
-    def fail(self, job: str, reason: str) -> None:
-        """End a job without a result."""
-        ...
-
-    def computed(self, worker: str, key: Key) -> None:
-        """Note that a worker has answered."""
-        ...
-
-    def wrong(self, worker: str, reason: str) -> None:
-        """Give a worker nothing more: its answer was wrong."""
-        ...
-
-
-@dataclass(slots=True, kw_only=True)
-class _Group:
-    """A group of one job: its answers by member, who gave them, and when its inputs were sent and k answers were there."""
-
-    group: CodedGroup
-    began: float
-    answers: dict[int, ReceivedTensor] = field(default_factory=dict)
-    workers: dict[int, str] = field(default_factory=dict)
-    wrong: set[int] = field(default_factory=set)
-    decodable_at: float | None = None
-
-    @property
-    def missing(self) -> list[int]:
-        """The shards that have no right answer."""
-        return [number for number in range(len(self.group.shards)) if number not in self.answers]
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether answers are compared before they are handed on."""
-        return len(self.group.parity) > 1
 
 
 class CodedResults:
@@ -85,7 +42,7 @@ class CodedResults:
     ) -> None:
         self._manifest, self._journal, self._keeper, self._counters = manifest, journal, keeper, counters
         self._hedge = hedge
-        self._open: dict[tuple[str, str], _Group] = {}
+        self._open: dict[tuple[str, str], OpenGroup] = {}
         self._thresholds = {code.name: StragglerThreshold(straggler_s) for code in manifest.codes}
 
     def sent(self, scheduler: Scheduler, lease: Lease, now: float) -> None:
@@ -146,21 +103,24 @@ class CodedResults:
         for place in [place for place in self._open if place[0] == job]:
             del self._open[place]
 
-    def _group(self, job: Job, group: CodedGroup, now: float) -> _Group:
+    def _group(self, job: Job, group: CodedGroup, now: float) -> OpenGroup:
         """Return a job's group; a new one has what the journal kept of an earlier start of the manager."""
         place = job.job, group.code.name
         if place not in self._open:
-            self._open[place] = _Group(group=group, began=now)
+            self._open[place] = OpenGroup(group=group, began=now)
             for number, name in enumerate(group.code.shards):
                 if name in job.tensors:
-                    data = bytearray(self._journal.read(job.tensors[name]))
+                    try:
+                        data = bytearray(self._journal.read(job.tensors[name]))
+                    except DamagedTensor:
+                        continue  # the job fails when a worker is to be sent it
                     key = Key(job=job.job, sub_bundle=group.members[number], attempt=0)
                     self._open[place].answers[number] = ReceivedTensor(
                         key=key, tensor=name, record=self._manifest.tensors[name], digest=job.tensors[name], data=data
                     )
         return self._open[place]
 
-    def _make_room(self, scheduler: Scheduler, kept: _Group) -> None:
+    def _make_room(self, scheduler: Scheduler, kept: OpenGroup) -> None:
         """Drop the answers of the newest groups if all are too large for the memory; their workers are asked again."""
         held = sum(len(each.data) for group in self._open.values() for each in group.answers.values())
         for place in [*reversed(self._open)]:
@@ -172,16 +132,19 @@ class CodedResults:
             if job := scheduler.jobs.get(place[0]):
                 scheduler.ask_again_for(job, group.group.members)
 
-    def _due(self, group: _Group) -> float:
-        if self._hedge == "always":
-            return 0.0
-        if self._hedge == "never" or (group.holds_back and len(group.answers) <= len(group.group.shards)):
-            return math.inf
+    def _due(self, group: OpenGroup) -> float:
+        is_disputed = group.checked == len(group.answers) and not group.agreed
+        if group.holds_back and (is_disputed or len(group.answers) <= len(group.group.shards)):
+            return math.inf  # only another answer helps, or the loss of its worker
+        if self._hedge != "late":
+            return 0.0 if self._hedge == "always" else math.inf
         return group.began + self._thresholds[group.group.code.name].seconds
 
-    def _decide(self, scheduler: Scheduler, job: Job, group: _Group, now: float) -> None:
+    def _decide(self, scheduler: Scheduler, job: Job, group: OpenGroup, now: float) -> None:
         """Hand on, decode, wait or reject, by the answers that are there."""
         needed = len(group.group.shards)
+        if job.job not in scheduler.jobs:
+            return
         if not group.holds_back and not group.missing:
             self._settle(scheduler, job, group, now)
             return
@@ -204,13 +167,16 @@ class CodedResults:
         if job.job in scheduler.jobs:
             self._settle(scheduler, job, group, now)
 
-    def _are_right(self, job: Job, group: _Group, *, is_last: bool) -> bool:
+    def _are_right(self, job: Job, group: OpenGroup, *, is_last: bool) -> bool:
         """Compare the answers; take out those that are wrong, and name their workers. The job fails if none can be named."""
         from hyps.runtime.cluster.codes.decoding import disagreeing
 
+        if group.checked == len(group.answers) and (group.agreed or not is_last):
+            return group.agreed
         code = group.group.code
         record = self._manifest.tensors[code.shards[0]]
         wrong = disagreeing(code, record, {number: each.data for number, each in group.answers.items()})
+        group.checked, group.agreed = len(group.answers) - len(wrong or ()), wrong is not None
         if wrong is None:
             if is_last:
                 self._keeper.fail(job.job, f"the shards of {code.name} contradict each other, and none of them can be named")
@@ -223,7 +189,7 @@ class CodedResults:
             self._keeper.wrong(name, f"its answer for {code.tensors[number]} of job {job.job} fails the parity check")
         return len(group.answers) > len(group.group.shards) or not wrong
 
-    def _may_answer(self, scheduler: Scheduler, job: Job, group: _Group, number: int) -> bool:
+    def _may_answer(self, scheduler: Scheduler, job: Job, group: OpenGroup, number: int) -> bool:
         """Return whether a worker is computing a member, or will soon: not if it is behind with what was decoded already."""
         if number in group.answers or number in group.wrong:
             return False
@@ -233,7 +199,7 @@ class CodedResults:
             return bool(homes)
         return any(home in job.asked[sub_bundle] or not scheduler.is_behind(home, sub_bundle) for home in homes)
 
-    def _decode(self, job: Job, group: _Group, scheduler: Scheduler, late: list[int]) -> None:
+    def _decode(self, job: Job, group: OpenGroup, scheduler: Scheduler, late: list[int]) -> None:
         """Hand on the answers that were held back, and the missing shards, decoded."""
         missing, code = group.missing, group.group.code
         if missing:
@@ -261,7 +227,7 @@ class CodedResults:
             homes = [home for number in late for home in scheduler.replicas.homes[group.group.members[number]]]
             self._counters.decoded(code.name, homes)
 
-    def _noted(self, job: Job, group: _Group) -> DecodedNote:
+    def _noted(self, job: Job, group: OpenGroup) -> DecodedNote:
         """Return what is to be said of a job's result after this group, too, is decoded."""
         known = job.decoded or DecodedNote(codes=(), error_bound=0.0)
         code = group.group.code
@@ -270,11 +236,11 @@ class CodedResults:
         )
         return job.decoded
 
-    def _settle(self, scheduler: Scheduler, job: Job, group: _Group, now: float) -> None:
+    def _settle(self, scheduler: Scheduler, job: Job, group: OpenGroup, now: float) -> None:
         """End a group: its workers' answers are not needed any more."""
         at = group.decodable_at if group.decodable_at is not None else now
         self._thresholds[group.group.code.name].learn(at - group.began)
         scheduler.skip(job, group.group.members)
         for member in group.group.parity:
             self._journal.complete(job.job, member, ())
-        del self._open[job.job, group.group.code.name]
+        self._open.pop((job.job, group.group.code.name), None)
