@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from hyps.models.catalogue import build
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
@@ -31,28 +33,31 @@ _DATA = ROOT.parent / "shared" / "data" / "cifar10_test.npz"
 
 
 def decoding_costs(place: Place) -> tuple[DecodingCost, ...]:
-    """Compute all shards of every code of the classifier on random inputs; decode every pattern of losses."""
-    made = []
-    for parity in (1, 2):
-        bundle = place.folder / f"parity-{parity}"
-        command: list[str | Path] = [
-            BIN / "hypsc",
-            "compile",
-            ROOT / "models/cifar10_vgg.onnx",
-            "-o",
-            bundle,
-            "--memory",
-            "72MB",
-        ]
-        subprocess.run([*command, "--tolerate", str(parity), "--threads", "1"], check=True, capture_output=True)
+    """Compute all shards of codes on random inputs; decode every pattern of losses.
+
+    All codes of the classifier, with one and two parity shards, and three operators of VGG16, whose weights are seeded.
+    """
+    made: list[DecodingCost] = []
+    vgg16 = place.folder / "vgg16.onnx"
+    build("vgg16", vgg16)
+    largest = [option for name in ("conv1_2", "conv4_2", "fc6") for option in ("--code", f"{name}=1")]
+    for network, model, memory, options, inputs in (
+        ("CIFAR classifier", ROOT / "models/cifar10_vgg.onnx", "72MB", ["--tolerate", "1"], _INPUTS),
+        ("CIFAR classifier", ROOT / "models/cifar10_vgg.onnx", "72MB", ["--tolerate", "2"], _INPUTS),
+        ("VGG16", vgg16, "256MB", largest, max(5, _INPUTS // 50)),
+    ):
+        bundle = place.folder / f"bundle-{len(made)}"
+        command: list[str | Path] = [BIN / "hypsc", "compile", model, "-o", bundle, "--memory", memory]
+        subprocess.run([*command, *options, "--threads", "1"], check=True, capture_output=True)
         manifest = read_manifest(bundle)
         for code in manifest.codes:
-            place.say(f"{code.name}, {parity} parity shards")
-            made.append(_cost(bundle, manifest, code))
+            place.say(f"{network}, {code.name}, {len(code.parity)} parity shards")
+            made.append(_cost(bundle, manifest, code, network, inputs))
+        shutil.rmtree(bundle)
     return tuple(made)
 
 
-def _cost(bundle: Path, manifest: Manifest, code: CodeRecord) -> DecodingCost:
+def _cost(bundle: Path, manifest: Manifest, code: CodeRecord, network: str, inputs: int) -> DecodingCost:
     makers = {name: step for step in manifest.steps for name in step.outputs}
     steps = [makers[name] for name in code.tensors]
     options = ort.SessionOptions()
@@ -67,7 +72,7 @@ def _cost(bundle: Path, manifest: Manifest, code: CodeRecord) -> DecodingCost:
     losses = [lost for size in range(1, len(code.parity) + 1) for lost in itertools.combinations(members, size)]
     shard_s: list[float] = []
     decode_s: list[float] = []
-    for number in range(_INPUTS):
+    for number in range(inputs):
         # behind a ReLU, of changing scale
         values = np.maximum(generator.standard_normal(shape), 0).astype(np.float32) * np.float32(10.0 ** (number % 5 - 2))
         answers, slowest = [], 0.0
@@ -93,13 +98,13 @@ def _cost(bundle: Path, manifest: Manifest, code: CodeRecord) -> DecodingCost:
                 off = np.abs(np.frombuffer(data, np.float32) - answers[each].ravel()).max()
                 worst = max(worst, float(off) / scale)
     return DecodingCost(
-        code=code.name,
+        code=f"{network}, {code.name}",
         shards=count,
         parity=len(code.parity),
         tensor_bytes=record.nbytes,
         shard_s=statistics.median(shard_s),
         decode_s=statistics.median(decode_s),
-        inputs=_INPUTS,
+        inputs=inputs,
         patterns=patterns,
         error=worst,
         bound=code.error_bound,

@@ -144,7 +144,7 @@ def _member(devices: Devices) -> str:
 
 def _rejoined(devices: Devices, board: str) -> None:
     """Wait until the worker has had time to join and to load what it is given."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 4
     size = len(devices.log("manager"))
     while time.monotonic() < until and f"on {board}: loading -> loaded" not in devices.log("manager")[size:]:
         time.sleep(0.05)

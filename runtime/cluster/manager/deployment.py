@@ -61,8 +61,6 @@ class Deployment:
         say: Callable[[str], None],
     ) -> None:
         self.scheduler: Scheduler | None = None
-        #: What the operator was told of the boards that may be lost; empty without codes and ``tolerate``.
-        self.coverage: tuple[str, ...] = ()
         self.complaint = ""
         self._manifest, self._bundle_sha256, self._journal = manifest, bundle_sha256, journal
         self._workers, self._options, self._say = workers, options, say
@@ -184,7 +182,8 @@ class Deployment:
         else:
             self.placement = replace(self.placement, homes=tuple(homes))
             self._say("codes and copies replace it")
-            self._tell_coverage(self.placement)
+            for line in self.coverage:
+                self._say(line)
 
     def _lacks(self, homes: Sequence[tuple[str, ...]]) -> bool:
         if self._covering and self.placement and homes:
@@ -406,7 +405,8 @@ class Deployment:
     ) -> None:
         for line in describe_placement(self._manifest, placement, assigned):
             self._say(line)
-        self._tell_coverage(placement)
+        for line in self.coverage:
+            self._say(line)
         if () in placement.homes:
             return
         expected = forecast(self._manifest, placement, assigned, workers)
@@ -415,12 +415,14 @@ class Deployment:
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
 
-    def _tell_coverage(self, placement: Placement) -> None:
-        if self._covering:
-            losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
-            self.coverage = tuple(coverage_lines(self._manifest, placement, losses))
-            for line in self.coverage:
-                self._say(line)
+    @property
+    def coverage(self) -> tuple[str, ...]:
+        """Which boards may be lost, in words; empty without codes and ``tolerate``."""
+        if self._covering is None or self.placement is None:
+            return ()
+        losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
+        present = replace(self.placement, homes=tuple(self._homes()))
+        return tuple(coverage_lines(self._manifest, present, losses))
 
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
         """Have the faster of workers that share inputs get them first, and slower ones one at a time.

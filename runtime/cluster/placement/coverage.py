@@ -70,7 +70,7 @@ def placement_coverage(manifest: Manifest, placement: Placement) -> Coverage:
     parts.sort(key=lambda part: len(part.boards))
     return Coverage(
         boards=tuple(sorted({name for homes in placement.homes for name in homes})),
-        tolerated=len(parts[0].boards) - 1,
+        tolerated=max(0, len(parts[0].boards) - 1),
         parts=tuple(parts),
         copies=sum(map(len, placement.homes)),
         needed=len(placement.runs) - sum(len(group.parity) for group in groups),
@@ -86,6 +86,9 @@ def coverage_lines(manifest: Manifest, placement: Placement, losses: int) -> Ite
         yield "not every board may be lost"
     weak = [part for part in found.parts if len(part.boards) <= losses]
     for part in weak[:_NAMED]:
+        if not part.boards:
+            yield f"{part.part} is lost: too few boards are left"
+            continue
         names = " and ".join(part.boards)
         together = " together" if len(part.boards) > 1 else ""
         yield f"{names} may not be lost{together}: {part.part} would have to move"

@@ -187,3 +187,15 @@ def test_json_says_what_was_decoded(
     bound = read_manifest(once).codes[0].error_bound
     assert [(each["decoded"], each["error_bound"]) for each in lines] == [(["conv4_1"], bound)] * 6
     assert re.search(r"conv4_1 was decoded: .* within 1\.\de-06", hyps_run(*run).stdout)
+
+    def status(*options: str) -> str:
+        command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
+
+    wait_for("the count", lambda: '"conv4_1":12' in status("--json"))
+    (codes,) = [json.loads(line)["codes"] for line in status("--json").splitlines()]
+    assert (codes["late"], codes["wrong"]) == ({}, {})
+    text = status()
+    assert "decoded: conv4_1 12" in text
+    assert "nobody: it is decoded" in text
+    assert "not every board may be lost" in text
