@@ -19,13 +19,13 @@ from hyps.passes.graph import type_name
 from hyps.passes.normalize.batch_normalization import FoldBatchNormalization
 from hyps.passes.normalize.branches import TakeBranches
 from hyps.passes.normalize.constants import FoldReshapes
-from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.normalize.extraction import WHOLE_MODEL, ModelPart, extract_part
 from hyps.passes.normalize.input_shapes import REQUESTED, AssumeBatch, FixInputShapes, given_batch
 from hyps.passes.normalize.observed_shapes import CHECKS_OPSET, FixObservedShapes, first_unknown
 from hyps.passes.normalize.quantized_pairs import MergeQuantizedPairs
 from hyps.passes.onnx_ops import standard_opset
 from hyps.passes.rewrite import Rewritten, run_rewrites
+from hyps.passes.shape_inference.example_shapes import refuse_open_inputs
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import Model

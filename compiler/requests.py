@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from hyps.compiler.errors import OptionError
-from hyps.compiler.targets import Target, load_target
+from hyps.compiler.target_files import load_target
+from hyps.compiler.targets import Target
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedCode, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method

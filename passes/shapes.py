@@ -11,11 +11,11 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, shape_inference
 
 from hyps.passes.errors import UnknownShapes, UnsupportedModel
-from hyps.passes.loop_shapes import carried, changing, observed
-from hyps.passes.normalize.example_shapes import refuse_open_inputs
-from hyps.passes.normalize.plannable_part import advised_part
 from hyps.passes.onnx_ops import CLASSICAL_DOMAIN
-from hyps.passes.trip_counts import stacked
+from hyps.passes.shape_inference.example_shapes import refuse_open_inputs
+from hyps.passes.shape_inference.loop_shapes import carried, changing, observed
+from hyps.passes.shape_inference.plannable_part import advised_part
+from hyps.passes.shape_inference.trip_counts import stacked
 from hyps.passes.unknown_operators import checkable, foreign_kinds, foreign_outputs
 from hyps.passes.weights import Model
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyps.compiler.targets import target_names
+from hyps.compiler.target_files import target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.terminal.parser import SHELLS
 from tests.completions import scripts

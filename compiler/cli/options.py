@@ -11,7 +11,7 @@ import typer
 from hyps.compiler.jobs import PlanningJob
 from hyps.compiler.requests import resolve_request, target_name
 from hyps.compiler.sizes import parse_size
-from hyps.compiler.targets import target_names
+from hyps.compiler.target_files import target_names
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.library_memory import Interface, measured_versions

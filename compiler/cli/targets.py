@@ -9,7 +9,7 @@ import typer
 
 from hyps.compiler.cli import options
 from hyps.compiler.cli.console import Console, print_json
-from hyps.compiler.targets import load_target, target_names, target_toml
+from hyps.compiler.target_files import load_target, target_names, target_toml
 from hyps.runtime.terminal.console import show
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes

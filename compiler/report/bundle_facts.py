@@ -17,7 +17,7 @@ from hyps.compiler.report.facts import (
     whole_layers,
     whole_timeline,
 )
-from hyps.compiler.targets import target_names
+from hyps.compiler.target_files import target_names
 from hyps.compiler.tolerance import promised_tolerance
 from hyps.compiler.verdict import PlanVerdict, code_facts, weight_reads
 from hyps.passes.weights import part_origin

@@ -20,7 +20,7 @@ from hyps.compiler.report.facts import (
     whole_layers,
     whole_timeline,
 )
-from hyps.compiler.targets import target_names
+from hyps.compiler.target_files import target_names
 from hyps.compiler.tolerance import planned_tolerance
 from hyps.compiler.verdict import PlanVerdict
 from hyps.passes.graph import Graph, view

@@ -23,7 +23,7 @@ from hyps.passes.graph import subgraphs
 from hyps.passes.normalize.dead_ends import dead_end
 from hyps.passes.onnx_ops import STANDARD_DOMAINS, standard_opset
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
-from hyps.passes.small_values import Value, fixed_shape, small_constant, small_value
+from hyps.passes.shape_inference.small_values import Value, fixed_shape, small_constant, small_value
 from hyps.passes.unknown_operators import all_nodes
 from hyps.passes.weights import REFERENCE_BYTES, Model
 

@@ -15,8 +15,8 @@ from onnx import ValueInfoProto
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.normalize.dimensions import Dimension, SymbolSize, input_dimensions, size_of, symbol_sizes
 from hyps.passes.rewrite import Change, ModelForm, Rewrite, Rewritten
+from hyps.passes.shape_inference.dimensions import Dimension, SymbolSize, input_dimensions, size_of, symbol_sizes
 from hyps.passes.weights import Model
 from hyps.runtime.suggestions import did_you_mean
 

@@ -1,4 +1,4 @@
-"""Write the measurements of a device as a target file, which `hyps.compiler.targets` reads."""
+"""Write the measurements of a device as a target file, which `hyps.compiler.target_files` reads."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ HEAD = """\
 Written by `make bench-placement`; do not edit. The raw results are [placement.json](placement.json).
 
 The systems are those of R. Hadidi's thesis (2021, chapter 4) on Raspberry Pi 3 boards, simulated event by event
-(`runtime/cluster/planning/simulation.py`). **The copy of the thesis that we have holds no pictures, so what it only
+(`runtime/cluster/simulation/simulate.py`). **The copy of the thesis that we have holds no pictures, so what it only
 plots cannot be read**: a layer's seconds here are its multiply-adds at rates that are calibrated on totals that the
 text states, and the placements are as the text describes them. Each figure has its source in
 `tests/bench/thesis_systems.toml`. So compare columns with each other, and factors with the thesis's; the seconds are

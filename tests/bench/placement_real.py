@@ -40,7 +40,7 @@ from hyps.runtime.cluster.planning.problem import (
     SharedLink,
     Workload,
 )
-from hyps.runtime.cluster.planning.simulation import simulate
+from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.execution.engine import in_memory, run_one
 from hyps.runtime.execution.executor import load_executor

@@ -10,7 +10,7 @@ from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.planner import PlacementPlanner, used_fleet
 from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
-from hyps.runtime.cluster.planning.simulation import simulate
+from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.errors import BudgetError
 from tests.bench.placement_results import PLANNERS, PlacementCase, SimulatedSystem, Stated
 from tests.bench.thesis import Statement, System, Thesis, own_placement, read_thesis, system_workload, thesis_fleet

@@ -11,7 +11,8 @@ import pytest
 
 from hyps.compiler import compile_model
 from hyps.compiler.errors import CompilerError, TargetError
-from hyps.compiler.targets import Sources, Target, load_target, target_names, target_toml
+from hyps.compiler.target_files import load_target, target_names, target_toml
+from hyps.compiler.targets import Sources, Target
 from hyps.runtime.bundle.integrity import read_manifest
 
 NAMES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyps.compiler.preprocessing import PRESETS
-from hyps.compiler.targets import target_names
+from hyps.compiler.target_files import target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.suggestions import did_you_mean, suggestion
 

@@ -15,8 +15,8 @@ from hyps.runtime.cluster.planning.comparison import PlanRow
 from hyps.runtime.cluster.planning.evaluation import Evaluation
 from hyps.runtime.cluster.planning.problem import Workload
 from hyps.runtime.cluster.planning.reasons import seconds_text
-from hyps.runtime.cluster.planning.simulation_result import SimulationResult
 from hyps.runtime.cluster.planning.step_times import ClassTimes
+from hyps.runtime.cluster.simulation.result import SimulationResult
 from hyps.runtime.terminal.console import prose
 from hyps.runtime.terminal.tables import Column, table
 from hyps.runtime.units import megabytes

@@ -8,8 +8,8 @@ from hyps.runtime.cluster.planning.comparison import PlanRow
 from hyps.runtime.cluster.planning.planner import used_fleet
 from hyps.runtime.cluster.planning.problem import Fleet, Workload
 from hyps.runtime.cluster.planning.reasons import seconds_text
-from hyps.runtime.cluster.planning.simulation import simulate
-from hyps.runtime.cluster.planning.simulation_result import SimulationResult
+from hyps.runtime.cluster.simulation.result import SimulationResult
+from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.terminal.tables import Column, table
 
 

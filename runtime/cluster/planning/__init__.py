@@ -1,1 +1,1 @@
-"""Plan which boards run which steps before any board is there: boards and links as data, planners, and a simulator."""
+"""Plan which boards run which steps before any board is there: boards and links as data, and planners."""

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hyps.compiler.targets import load_target, target_names
+from hyps.compiler.target_files import load_target, target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.library_memory import COSTLIEST, MARGIN_BYTES, MEASURED, library_memory

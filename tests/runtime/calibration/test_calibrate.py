@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyps.compiler.targets import Sources, Target, load_target
+from hyps.compiler.target_files import load_target
+from hyps.compiler.targets import Sources, Target
 from hyps.runtime.calibration import measurements as module
 from hyps.runtime.calibration.baseline import Baseline
 from hyps.runtime.calibration.calibrate import calibrate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyps.compiler.targets import load_target
+from hyps.compiler.target_files import load_target
 from hyps.runtime.cluster.broker.hub_files import CONFIGURATION, add_user, init_hub
 from hyps.runtime.cluster.broker.join import Join, encode_join
 from hyps.runtime.cluster.broker.link_probe import probe_link

@@ -7,7 +7,7 @@ import pytest
 from hyps.runtime.cluster.planning.algorithm2 import ROUNDS, Monitored, equal_latency_groups, monitored_assignment
 from hyps.runtime.cluster.planning.evaluation import check_stages, evaluate
 from hyps.runtime.cluster.planning.problem import Stages, Workload
-from hyps.runtime.cluster.planning.simulation import simulate
+from hyps.runtime.cluster.simulation.simulate import simulate
 from tests.runtime.cluster.planning.problems import chain, fleet, step, workload
 
 

@@ -18,7 +18,7 @@ from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.optimal import Objective
 from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner, used_fleet
 from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Stages, Workload
-from hyps.runtime.cluster.planning.simulation import simulate
+from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload
 from tests.runtime.cluster.planning.problems import fleet, step, workload

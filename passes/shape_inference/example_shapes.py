@@ -11,8 +11,8 @@ from typing import Literal
 from onnx import TensorProto, ValueInfoProto
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.normalize.dimensions import Dimension, described, input_dimensions, size_of, symbol_sizes
-from hyps.passes.normalize.operator_sizes import operator_sizes
+from hyps.passes.shape_inference.dimensions import Dimension, described, input_dimensions, size_of, symbol_sizes
+from hyps.passes.shape_inference.operator_sizes import operator_sizes
 from hyps.passes.weights import Model
 
 Kind = Literal["batch", "channels", "pixels", "frames", "samples", "past", "values"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hyps.runtime.cluster.planning.simulation_result import StationCounters
-from hyps.runtime.cluster.planning.stations import Station
+from hyps.runtime.cluster.simulation.result import StationCounters
+from hyps.runtime.cluster.simulation.stations import Station
 
 
 class StationState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from hyps.runtime.cluster.planning.tensor_messages import Carrier, LinkHop
+from hyps.runtime.cluster.simulation.tensor_messages import Carrier, LinkHop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, StationNetwork
+from hyps.runtime.cluster.simulation.stations import AT_HUB, Delivery, StationNetwork
 
 
 class QueuePlaces:

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Workload
-from hyps.runtime.cluster.planning.simulation_engine import Simulation
-from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
-from hyps.runtime.cluster.planning.simulation_result import SimulationResult
-from hyps.runtime.cluster.planning.stations import station_network
+from hyps.runtime.cluster.simulation.engine import Simulation
+from hyps.runtime.cluster.simulation.options import SimulationLimits, SpeedChange
+from hyps.runtime.cluster.simulation.result import SimulationResult
+from hyps.runtime.cluster.simulation.stations import station_network
 
 #: Inputs that wait at a board, as in the thesis's systems (figure 4.29).
 QUEUE_PLACES = 10

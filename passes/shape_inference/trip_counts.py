@@ -14,7 +14,7 @@ from onnx import GraphProto, NodeProto, ValueInfoProto
 
 from hyps.passes.graph import subgraphs
 from hyps.passes.onnx_ops import STANDARD_DOMAINS
-from hyps.passes.small_values import COMPUTED, SmallValues, Value, evaluated, small_constant
+from hyps.passes.shape_inference.small_values import COMPUTED, SmallValues, Value, evaluated, small_constant
 from hyps.passes.weights import Model
 
 #: The most iterations that are counted one by one, about a second's work.

@@ -16,7 +16,7 @@ class SpeedChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationLimits:
-    """The options of `hyps.runtime.cluster.planning.simulation.simulate`."""
+    """The options of `hyps.runtime.cluster.simulation.simulate.simulate`."""
 
     seconds: float | None
     inputs: int | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyps.runtime.cluster.planning.problem import Fleet
-from hyps.runtime.cluster.planning.simulated_links import SimulatedLinks
-from hyps.runtime.cluster.planning.simulation_result import LatencyHistogram, SimulatedBoard, SimulationResult
-from hyps.runtime.cluster.planning.station_state import StationState
+from hyps.runtime.cluster.simulation.links import SimulatedLinks
+from hyps.runtime.cluster.simulation.result import LatencyHistogram, SimulatedBoard, SimulationResult
+from hyps.runtime.cluster.simulation.station_state import StationState
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 

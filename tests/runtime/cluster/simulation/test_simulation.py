@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, NetworkLink, PipelineStage, SharedLink, Stages, Workload
-from hyps.runtime.cluster.planning.simulation import simulate
-from hyps.runtime.cluster.planning.simulation_engine import Simulation
-from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
-from hyps.runtime.cluster.planning.stations import station_network
+from hyps.runtime.cluster.simulation.engine import Simulation
+from hyps.runtime.cluster.simulation.options import SimulationLimits, SpeedChange
+from hyps.runtime.cluster.simulation.simulate import simulate
+from hyps.runtime.cluster.simulation.stations import station_network
 from hyps.runtime.errors import BudgetError, InputError
 from tests.runtime.cluster.planning.problems import chain, fleet, step, workload
 

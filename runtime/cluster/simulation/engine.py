@@ -1,4 +1,4 @@
-"""Carry out a simulation event by event; `hyps.runtime.cluster.planning.simulation` says by which rules."""
+"""Carry out a simulation event by event; `hyps.runtime.cluster.simulation.simulate` says by which rules."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from hyps.runtime.cluster.planning.measurement import Measurement
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, Workload
-from hyps.runtime.cluster.planning.queue_places import QueuePlaces
-from hyps.runtime.cluster.planning.simulated_links import SimulatedLinks
-from hyps.runtime.cluster.planning.simulation_options import SimulationLimits, SpeedChange
-from hyps.runtime.cluster.planning.simulation_result import SimulationResult
-from hyps.runtime.cluster.planning.station_state import StationState, replica_load
-from hyps.runtime.cluster.planning.stations import AT_HUB, Delivery, StationNetwork
-from hyps.runtime.cluster.planning.tensor_messages import Reader, TensorMessage, messages
+from hyps.runtime.cluster.simulation.links import SimulatedLinks
+from hyps.runtime.cluster.simulation.measurement import Measurement
+from hyps.runtime.cluster.simulation.options import SimulationLimits, SpeedChange
+from hyps.runtime.cluster.simulation.queue_places import QueuePlaces
+from hyps.runtime.cluster.simulation.result import SimulationResult
+from hyps.runtime.cluster.simulation.station_state import StationState, replica_load
+from hyps.runtime.cluster.simulation.stations import AT_HUB, Delivery, StationNetwork
+from hyps.runtime.cluster.simulation.tensor_messages import Reader, TensorMessage, messages
 
 #: The share of the run in which queues fill, and nothing is measured.
 _FILLING = 0.2

@@ -10,10 +10,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from hyps.passes.errors import UnsupportedModel
-from hyps.passes.normalize.dimensions import size_of
-from hyps.passes.normalize.example_shapes import refuse_open_inputs
 from hyps.passes.normalize.input_shapes import AssumeBatch, FixInputShapes, given_batch
 from hyps.passes.rewrite import run_rewrites
+from hyps.passes.shape_inference.dimensions import size_of
+from hyps.passes.shape_inference.example_shapes import refuse_open_inputs
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.weights import Model
 

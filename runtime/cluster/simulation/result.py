@@ -46,7 +46,7 @@ class SimulationResult:
     ``window_s`` is the time that was measured: without the first fifth, in which queues fill. ``inferences`` came out in it.
     ``static_joules`` and ``dynamic_joules`` are for one inference, of all boards of the fleet, hub and manager
     included. ``link_bytes`` are for one inference, by (from, to); ``link_busy`` are shares of the time, by what carries one
-    message at a time (`hyps.runtime.cluster.planning.tensor_messages`).
+    message at a time (`hyps.runtime.cluster.simulation.tensor_messages`).
     """
 
     throughput_per_s: float
