@@ -25,8 +25,8 @@ from hyps.runtime.bundle.manifest import FileRecord
 COPY_BLOCK_BYTES = 1 << 20
 #: Larger writes make the kernel fill larger pages, which a virtual machine's host hands out slowly: 4 times the system time.
 WRITE_BYTES = 1 << 16
-#: The blocks of weights that are combined are multiples of this, and so of an element.
-_PAGE_BYTES = 4096
+#: Blocks of weights that are added up are smaller: those of all weights and of the sum stay in a processor's cache.
+_SUMMED_BYTES = 1 << 17
 _ZEROS = memoryview(bytes(COPY_BLOCK_BYTES))
 
 
@@ -102,22 +102,24 @@ def _write_all(target: BinaryIO, block: memoryview) -> None:
 def _combined(source: Callable[[str], int], combination: Combination) -> Iterator[tuple[memoryview, bool]]:
     """Yield the sum of weights times their coefficients in blocks; ``source`` returns the descriptor of a file.
 
-    Weights of one shape come in the same blocks. The blocks of all together are about as large as one of a plain copy.
+    Weights of one shape come in the same blocks.
     """
-    dtype, count = np.dtype(combination.dtype), len(combination.parts)
-    block_bytes = max(_PAGE_BYTES, COPY_BLOCK_BYTES // count // _PAGE_BYTES * _PAGE_BYTES)
+    dtype = np.dtype(combination.dtype)
+    first, *others = combination.coefficients
     total = product = np.empty(0)
-    for blocks in zip(*(_blocks(source(part.path), part, block_bytes) for part in combination.parts), strict=True):
+    for blocks in zip(*(_blocks(source(part.path), part, _SUMMED_BYTES) for part in combination.parts), strict=True):
         if not any(is_stored for _, is_stored in blocks):
             yield blocks[0]
             continue
-        size = len(blocks[0][0]) // dtype.itemsize
-        if total.size != size:
-            total, product = np.empty(size), np.empty(size)
-        total.fill(0.0)
-        for coefficient, (block, _) in zip(combination.coefficients, blocks, strict=True):
-            np.multiply(np.frombuffer(block, dtype), coefficient, out=product)
-            total += product
+        values = [np.frombuffer(block, dtype) for block, _ in blocks]
+        if total.size != values[0].size:
+            total, product = np.empty(values[0].size), np.empty(values[0].size)
+        np.multiply(values[0], first, out=total, dtype=np.float64)
+        for coefficient, each in zip(others, values[1:], strict=True):
+            if coefficient == 1:
+                np.add(total, each, out=total)
+            else:
+                total += np.multiply(each, coefficient, out=product, dtype=np.float64)
         yield memoryview(total.astype(dtype).tobytes()), True
 
 
