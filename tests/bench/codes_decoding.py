@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx.utils import Extractor
 
 from hyps.models.catalogue import build
+from hyps.models.train_lenet5 import TRAINED, load_digits
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.cluster.codes.decoding import decode
 from hyps.runtime.cluster.protocol.frames import digest_of
 from tests.bench.codes_results import DecodingCost, LossRun
 from tests.bench.place import Place
+from tests.bench.readings import Skipped
 from tests.repository import BIN, ROOT
 
 _INPUTS = int(os.environ.get("INPUTS", "1000"))
@@ -112,39 +116,37 @@ def _cost(bundle: Path, manifest: Manifest, code: CodeRecord, network: str, inpu
 
 
 def loss_runs(place: Place) -> tuple[LossRun, ...]:
-    """Lose channels of a layer of the classifier, without codes and with (figure 6.2)."""
-    import onnx
-    from onnx.utils import Extractor
-
-    model = onnx.load(ROOT / "models" / "cifar10_vgg.onnx")
-    images, labels = _test_images()
-    made = []
+    """Lose channels of layers of the trained networks, without codes and with (figure 6.2)."""
+    digits, classes = _digits()
+    pictures, labels = _test_images()
+    made = [_losses("LeNet-5", "lenet5.onnx", layer, digits, classes) for layer in ("relu1", "relu2", "relu3")]
     for layer in ("relu2_2", "relu3_2", "relu4_1"):
-        (tensor,) = next(node.output for node in model.graph.node if node.name == layer)
-        cut = Extractor(onnx.shape_inference.infer_shapes(model))
-        first, second = (
-            ort.InferenceSession(part.SerializeToString())
-            for part in (cut.extract_model(["image"], [tensor]), cut.extract_model([tensor], ["scores"]))
-        )
-        right: dict[float, int] = dict.fromkeys(PARTS, 0)
-        coded = 0
-        generator = np.random.default_rng(62)
-        for image, label in zip(images, labels, strict=True):
-            features = first.run(None, {"image": image[None]})[0]
-            channels = features.shape[1]
-            for part in PARTS:
-                damaged = features.copy()
-                damaged[:, generator.permutation(channels)[: round(part * channels)]] = 0
-                right[part] += int(second.run(None, {tensor: damaged})[0].argmax() == label)
-            coded += int(second.run(None, {tensor: _decoded(features, generator)})[0].argmax() == label)
-        place.say(f"{layer}: {coded / len(labels):.2%}")
-        accuracy = {str(part): count / len(labels) for part, count in right.items()}
-        made.append(
-            LossRun(
-                network="CIFAR classifier", layer=layer, images=len(labels), accuracy=accuracy, coded=coded / len(labels)
-            )
-        )
+        place.say(layer)
+        made.append(_losses("CIFAR classifier", "cifar10_vgg.onnx", layer, pictures, labels))
     return tuple(made)
+
+
+def _losses(network: str, file: str, layer: str, images: NDArray[np.float32], labels: NDArray[Any]) -> LossRun:
+    model = onnx.load(ROOT / "models" / file)
+    (tensor,) = next(node.output for node in model.graph.node if node.name == layer)
+    cut = Extractor(onnx.shape_inference.infer_shapes(model))
+    first, second = (
+        ort.InferenceSession(part.SerializeToString())
+        for part in (cut.extract_model(["image"], [tensor]), cut.extract_model([tensor], ["scores"]))
+    )
+    right: dict[float, int] = dict.fromkeys(PARTS, 0)
+    coded = 0
+    generator = np.random.default_rng(62)
+    for image, label in zip(images, labels, strict=True):
+        features = first.run(None, {"image": image[None]})[0]
+        channels = features.shape[1]
+        for part in PARTS:
+            damaged = features.copy()
+            damaged[:, generator.permutation(channels)[: round(part * channels)]] = 0
+            right[part] += int(second.run(None, {tensor: damaged})[0].argmax() == label)
+        coded += int(second.run(None, {tensor: _decoded(features, generator)})[0].argmax() == label)
+    accuracy = {str(part): count / len(labels) for part, count in right.items()}
+    return LossRun(network=network, layer=layer, images=len(labels), accuracy=accuracy, coded=coded / len(labels))
 
 
 def _decoded(features: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
@@ -153,8 +155,6 @@ def _decoded(features: NDArray[Any], generator: np.random.Generator) -> NDArray[
     code = CodeRecord(
         name="c", shards=("a", "b"), parity=("p",), coefficients=((1.0, 1.0),), amplification=2.0, error_bound=1e-5
     )
-    from hyps.runtime.bundle.manifest import TensorRecord
-
     lost = int(generator.integers(2))
     record = TensorRecord(dtype="float32", shape=halves[0].shape)
     present: Mapping[int, bytes] = {1 - lost: halves[1 - lost].tobytes(), 2: (halves[0] + halves[1]).tobytes()}
@@ -162,9 +162,16 @@ def _decoded(features: NDArray[Any], generator: np.random.Generator) -> NDArray[
     return np.concatenate(halves, axis=1)
 
 
-def _test_images() -> tuple[NDArray[np.float32], NDArray[Any]]:
-    from tests.bench.readings import Skipped
+def _digits() -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the images that did not train LeNet-5."""
+    path = _DATA.with_name("mnist.npz")
+    if not path.exists():
+        raise Skipped("the images of digits are not there")
+    images, classes = load_digits(path)
+    return images[TRAINED:], classes[TRAINED:]
 
+
+def _test_images() -> tuple[NDArray[np.float32], NDArray[Any]]:
     if not _DATA.exists():
         raise Skipped("the test images are not there")
     packed = np.load(_DATA)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from hyps.compiler.report.axes import ACTIVATIONS, BUDGET, MEASURED, OTHER, WEIGHTS
+from hyps.compiler.report.axes import ACTIVATIONS, BUDGET, CUT, MEASURED, OTHER, WEIGHTS
 from hyps.compiler.report.plots import Format, Style, render
 from hyps.runtime.cluster.placement.coverage import coverage_curve
 from tests.bench.codes_results import CodesResults, DelayRun, KillRun, LossRun
@@ -20,7 +20,7 @@ SYSTEMS: Mapping[str, tuple[int, ...]] = {
     "C3D, three each": (1, 3, 1, 3, 1),
     "VGG16": (1, 1, 1, 1, 1, 2, 1),
 }
-_COLOURS = {"without codes": OTHER, "codes": WEIGHTS, "codes and copies": ACTIVATIONS}
+_COLOURS = {"without codes": OTHER, "codes, late": WEIGHTS, "codes, always": ACTIVATIONS}
 
 
 def codes_drawings(results: CodesResults, kind: Format = "svg") -> Mapping[str, bytes]:
@@ -73,7 +73,7 @@ def _mitigation(figure: Figure, runs: Sequence[DelayRun]) -> None:
     """Figure 6.13b: how much lower latency is than without mitigation, by the number of shards."""
     axis = figure.subplots()
     base = {run.shards: run for run in runs if run.name == "without codes"}
-    for name in ("codes", "codes and copies"):
+    for name in ("codes, late", "codes, always"):
         own = [run for run in runs if run.name == name and run.shards in base]
         for share, line in ((0.95, "-"), (0.5, "--")):
             gains = [
@@ -97,7 +97,7 @@ def _losses(figure: Figure, runs: Sequence[LossRun]) -> None:
     """Figure 6.2: accuracy when a part of a layer is lost; the line across is with codes."""
     axis = figure.subplots()
     for run, (colour, marker) in zip(
-        runs, ((WEIGHTS, "o"), (ACTIVATIONS, "s"), (MEASURED, "^"), (OTHER, "D"), (BUDGET, "v")), strict=False
+        runs, ((WEIGHTS, "o"), (ACTIVATIONS, "s"), (MEASURED, "^"), (OTHER, "D"), (BUDGET, "v"), (CUT, "P")), strict=False
     ):
         lost = [100 * float(part) for part in run.accuracy]
         values = [100 * each for each in run.accuracy.values()]

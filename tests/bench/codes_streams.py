@@ -35,8 +35,8 @@ _TOLERANCE = 1e-5
 #: What a manager of each row is started with.
 MODES = {
     "without codes": ("--exact",),
-    "codes": ("--hedge", "late"),
-    "codes and copies": ("--tolerate", "1", "--hedge", "always"),
+    "codes, late": ("--hedge", "late"),
+    "codes, always": ("--hedge", "always"),
 }
 
 
@@ -56,7 +56,7 @@ def kill_runs(place: Place) -> tuple[KillRun, ...]:
     made = []
     for name in ("codes and copies", "without codes"):
         place.say(name)
-        options = MODES[name] if name == "without codes" else ("--tolerate", "1", "--hedge", "late")
+        options = ("--exact",) if name == "without codes" else ("--tolerate", "1", "--hedge", "late")
         with ExitStack() as stack:
             devices = _started(stack, place, name, 2, 4, options)
             made.append(_killed(place, devices, name))
@@ -168,7 +168,7 @@ def _delayed(stack: ExitStack, place: Place, name: str, shards: int, options: Se
     devices = Devices(stack, folder, coded_bundle(place, shards), BIN, mosquitto(), Settings(keepalive_s=60))
     devices.start_hub()
     workers = [f"w{number}" for number in range(shards + 1)]
-    links = stack.enter_context(delayed_links(devices.port, workers))
+    links = stack.enter_context(delayed_links(devices.port, workers, b"conv4_1/"))
     devices.start_manager("--workers", str(len(workers)), *options)
     hub = devices.url
     for worker in workers:

@@ -21,10 +21,10 @@ _PAUSE_S = 0.02
 
 
 class DelayedLink:
-    """A port of this machine that leads to the hub; what a worker sends is delayed from `delays` on."""
+    """A port of this machine that leads to the hub; tensors with ``mark`` in their headers are delayed from `delays` on."""
 
-    def __init__(self, hub_port: int, seed: int) -> None:
-        self._hub_port, self._random = hub_port, random.Random(seed)
+    def __init__(self, hub_port: int, seed: int, mark: bytes) -> None:
+        self._hub_port, self._random, self._mark = hub_port, random.Random(seed), mark
         self.port = 0
         self.delays = False
 
@@ -57,7 +57,7 @@ class DelayedLink:
         try:
             while data := await source.read(_CHUNK):
                 now = loop.time()
-                if late and self.delays and MAGIC in data:
+                if late and self.delays and MAGIC in data and self._mark in data:
                     if now - last > _PAUSE_S:
                         due = max(due, now + min(_LONGEST_S, self._random.lognormvariate(0, SIGMA) * MEDIAN_S))
                     last = now
@@ -70,9 +70,9 @@ class DelayedLink:
 
 
 @contextmanager
-def delayed_links(hub_port: int, names: list[str]) -> Iterator[dict[str, DelayedLink]]:
+def delayed_links(hub_port: int, names: list[str], mark: bytes) -> Iterator[dict[str, DelayedLink]]:
     """Yield a link for each worker, served by a thread until the end."""
-    links = {name: DelayedLink(hub_port, seed) for seed, name in enumerate(names)}
+    links = {name: DelayedLink(hub_port, seed, mark) for seed, name in enumerate(names)}
     loop = asyncio.new_event_loop()
     ready = threading.Event()
 
