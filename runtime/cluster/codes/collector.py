@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
+from hyps.runtime.bundle.coded_groups import CodedGroup
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.counters import CodeCounters
 from hyps.runtime.cluster.codes.open_group import OpenGroup, ResultKeeper
 from hyps.runtime.cluster.codes.options import Hedge
 from hyps.runtime.cluster.codes.stragglers import StragglerThreshold
-from hyps.runtime.cluster.placement.coded_groups import CodedGroup
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.decoded_note import DecodedNote, encode_note
 from hyps.runtime.cluster.protocol.frames import Key, digest_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyps.runtime.bundle.coded_groups import run_groups, unserved
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.coded_groups import run_groups, unserved
 from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_coded
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hyps.runtime.cluster.placement.coded_groups import CodedGroup
+from hyps.runtime.bundle.coded_groups import CodedGroup
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
 

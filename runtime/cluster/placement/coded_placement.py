@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hyps.runtime.bundle.coded_groups import CodedGroup, run_groups
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.coded_groups import CodedGroup, run_groups
 from hyps.runtime.cluster.placement.partitioner import WorkerCapacity, step_cost
 from hyps.runtime.cluster.placement.placement import Placement, runnable_steps
 from hyps.runtime.errors import BudgetError

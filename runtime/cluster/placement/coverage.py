@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hyps.runtime.bundle.coded_groups import run_groups
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.coded_groups import run_groups
 from hyps.runtime.cluster.placement.placement import Placement
 
 #: The most parts that are named one by one.

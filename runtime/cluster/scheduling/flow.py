@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hyps.runtime.bundle.coded_groups import CodedGroup, coded_groups
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary
-from hyps.runtime.cluster.placement.coded_groups import CodedGroup, coded_groups
 
 
 class SubBundleGraph:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from hyps.runtime.cluster.placement.coded_groups import unserved
+from hyps.runtime.bundle.coded_groups import unserved
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.scheduling.dispatch import Assignment, Dispatcher
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
