@@ -70,7 +70,6 @@ def bundle_manifest(
         ),
         budget_bytes=planned.plan.budget_bytes,
         huge_pages=planned.plan.huge_pages,
-        steady=planned.plan.steady,
         exact=planned.plan.exact,
         is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
         inputs=graph.inputs,

@@ -27,7 +27,7 @@ of a target's name::
                                             # than the caches, in memory: bound by the memory, not by the processor
     depthwise_macs_per_s = 400_000_000      # multiply-adds a second of a depthwise 3x3 Conv (96 channels)
     memory_bytes_per_s = 2_000_000_000      # bytes read and written a second while memory is copied
-    cached_read_bytes_per_s = 900_000_000   # bytes read a second of a file that the system has in memory
+    cached_read_bytes_per_s = 900_000_000   # bytes mapped a second of a file that the system has in memory
     fresh_bytes_per_s = 500_000_000         # bytes a second of small pages that the system finds and clears for a process
     open_us = 3_000                         # microseconds to open a session of one operator
     open_node_us = 200                      # microseconds that each further operator of a session adds to that

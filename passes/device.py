@@ -43,7 +43,7 @@ class DeviceRates:
     gemv_bytes_per_s: float = calibrated("gemv_bytes_per_s")
     #: Operators that only move bytes, and copies of tensors that cross a cut.
     memory_bytes_per_s: float = calibrated("memory_bytes_per_s")
-    #: Reading a file that the system has in memory into memory of the process; None: each byte is read and written.
+    #: Mapping a file that the system has in memory; None: as fast as reading it.
     cached_read_bytes_per_s: float | None = None
     #: Depthwise convolutions.
     depthwise_macs_per_s: float = calibrated("depthwise_macs_per_s")
@@ -77,7 +77,7 @@ class DeviceRates:
     @property
     def cached_weights_bytes_per_s(self) -> float:
         """The rate at which weights come from the file cache into memory."""
-        return self._decompressed(self.cached_read_bytes_per_s or self.memory_bytes_per_s / 2)
+        return self._decompressed(self.cached_read_bytes_per_s or self.memory_bytes_per_s)
 
     @property
     def compresses_weights(self) -> bool:

@@ -2,43 +2,53 @@
 
 onnxruntime's arena (``bfc_arena.cc``) gives each tensor the smallest free block that holds it, and joins free neighbours
 again. So memory between tensors stays free that is too small for the next one, and the arena takes more than what is live at
-a time. Sizes are rounded up to 256 bytes. The arena ends in one large block, which is used where no other fits.
+a time. Sizes are rounded up to 256 bytes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
+from hyps.passes.calibration import calibrated_bytes
 from hyps.passes.cost.footprint import Footprint
-from hyps.passes.graph import Graph
+from hyps.passes.graph import Graph, Operator, Tensor
 
+_SPARED_BYTES = calibrated_bytes("tight_region_bytes")
+#: What a step takes in addition to its predicted peak where its activations fill the arena.
+FULL_ARENA_BYTES = calibrated_bytes("full_arena_bytes")
+#: The factors between a predicted arena and one with little to spare: the first that holds the activations is taken.
+TIGHT_FACTORS = (1.1, 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
 _UNIT = 256
+_PAGE = 4096
+
+
+class ArenaFull(Exception):
+    """No free block holds a tensor."""
 
 
 class _Blocks:
-    """The blocks of an arena without an end; ``taken`` is its size so far."""
+    """The blocks of an arena of ``limit`` bytes; ``taken`` is where the last of those used so far ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.taken = 0
         self._free: list[tuple[int, int]] = []  # (bytes, address)
         self._starts: dict[int, int] = {}  # bytes by address
         self._ends: dict[int, int] = {}  # address by end
+        self._add(limit, 0)
 
     def take(self, nbytes: int) -> tuple[int, int]:
-        """Return the address and the bytes of a block."""
+        """Return the address and the bytes of a block. Raises `ArenaFull`."""
         nbytes = -(-nbytes // _UNIT) * _UNIT
         place = bisect_left(self._free, (nbytes, 0))
-        if place < len(self._free):
-            size, address = self._free[place]
-            self._drop(size, address)
-            if size > nbytes:
-                self._add(size - nbytes, address + nbytes)
-            return address, nbytes
-        address = self._ends.get(self.taken, self.taken)  # a free block at the end is a part of the large one
-        if address < self.taken:
-            self._drop(self.taken - address, address)
-        self.taken = address + nbytes
+        if place == len(self._free):
+            raise ArenaFull
+        size, address = self._free[place]
+        self._drop(size, address)
+        if size > nbytes:
+            self._add(size - nbytes, address + nbytes)
+        self.taken = max(self.taken, address + nbytes)
         return address, nbytes
 
     def give_back(self, address: int, nbytes: int) -> None:
@@ -59,32 +69,84 @@ class _Blocks:
         del self._free[bisect_left(self._free, (nbytes, address))], self._starts[address], self._ends[address + nbytes]
 
 
-def arena_layout_bytes(graph: Graph, footprints: Mapping[str, Footprint], order: Sequence[int]) -> int:
-    """Return the size of the arena when a session runs a whole model's operators in this ``order``.
+#: What happens in an arena, in order: a block of so many bytes is taken, or (0 bytes) given back.
+ArenaEvents = Sequence[tuple[str, int]]
 
-    An output that is computed in place keeps its input's block. The model's inputs are their caller's.
+
+def arena_layout_bytes(events: ArenaEvents, limit: int = 1 << 62) -> int:
+    """Return how much of an arena of ``limit`` bytes is used. Raises `ArenaFull` where it is too small.
+
+    An arena that is larger than another may be too small where the other is not, as its last block is of another size.
     """
-    place = {index: position for position, index in enumerate(order)}
-    lasts: dict[str, int] = {}
-    for index in order:
-        for name in (*graph.operators[index].inputs, *graph.operators[index].outputs):
-            lasts[name] = max(place[index], lasts.get(name, 0))
-    lasts.update(dict.fromkeys(graph.outputs, len(order)))
-    ending: dict[int, list[str]] = {}
-    for name, last in lasts.items():
-        ending.setdefault(last, []).append(name)
-    blocks, held = _Blocks(), dict[str, tuple[int, int]]()
-    for position, index in enumerate(order):
-        operator = graph.operators[index]
-        own = footprints[operator.name]
-        if own.in_place_input in held and lasts[own.in_place_input] == position:
-            held[operator.outputs[0]] = held.pop(own.in_place_input)
-        for name in operator.outputs:
-            if name not in held and graph.tensors[name].nbytes:
-                held[name] = blocks.take(graph.tensors[name].nbytes)
-        if own.workspace_bytes:
-            blocks.give_back(*blocks.take(own.workspace_bytes))
-        for name in ending.get(position, ()):
-            if name in held:
-                blocks.give_back(*held.pop(name))
+    blocks, held = _Blocks(limit), dict[str, tuple[int, int]]()
+    for name, nbytes in events:
+        if nbytes:
+            held[name] = blocks.take(nbytes)
+        else:
+            blocks.give_back(*held.pop(name))
     return blocks.taken
+
+
+def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int) -> Iterator[int]:
+    """Yield the size of an arena that holds each of these layouts with little to spare, if it is below a ``limit``.
+
+    What is spared allows for operators that onnxruntime runs in another order.
+    """
+    least = max(map(arena_layout_bytes, layouts))
+    for factor in TIGHT_FACTORS:
+        nbytes = -(-int(least * factor + _SPARED_BYTES) // _PAGE) * _PAGE
+        if nbytes >= limit:
+            return
+        with suppress(ArenaFull):
+            for events in layouts:
+                arena_layout_bytes(events, nbytes)
+            yield nbytes
+            return
+
+
+def arena_events(
+    graph: Graph,
+    footprints: Mapping[str, Footprint],
+    steps: Sequence[Sequence[int]],
+    copied: Callable[[Operator, Tensor], bool] = lambda operator, tensor: False,
+) -> ArenaEvents:
+    """Return what happens in the arena when sessions run a whole model, of whose ``steps`` each is operators in order.
+
+    An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
+    steps keeps its block until the end of the step that reads it last. ``copied`` says which operators read or write a copy,
+    in another layout, of a tensor between steps.
+    """
+    reads = [{name: index for index in order for name in graph.operators[index].inputs} for order in steps]
+    last_steps = {name: step for step, own in enumerate(reads) for name in own}
+    last_steps.update(dict.fromkeys(graph.outputs, len(steps)))
+    events: list[tuple[str, int]] = []
+    crossing: dict[str, str] = {}  # the blocks of tensors between steps
+
+    def take(block: str, nbytes: int) -> str:
+        events.append((block, nbytes))
+        return block
+
+    for step, order in enumerate(steps):
+        inside: dict[str, str] = {}  # the blocks of tensors and copies that this step alone needs
+        for index in order:
+            operator = graph.operators[index]
+            own, tensors = footprints[operator.name], graph.tensors
+            for name in operator.inputs:
+                if name in crossing and name not in inside and copied(operator, tensors[name]):
+                    inside[name] = take(f"{name}, copy {step}", tensors[name].nbytes)
+            reused = own.in_place_input
+            if reused in inside and reused not in crossing and reads[step][reused] == index:
+                inside[operator.outputs[0]] = inside.pop(reused)
+            for name in operator.outputs:
+                if name not in inside and tensors[name].nbytes:
+                    inside[name] = take(name, tensors[name].nbytes)
+                if name in inside and last_steps.get(name, step) > step:
+                    is_copied = copied(operator, tensors[name])
+                    crossing[name] = take(f"{name}, left", tensors[name].nbytes) if is_copied else inside.pop(name)
+            if own.workspace_bytes:
+                events += [("workspace", own.workspace_bytes), ("workspace", 0)]
+            for name in dict.fromkeys((*operator.inputs, *operator.outputs)):
+                if name in inside and reads[step].get(name, index) == index:
+                    events.append((inside.pop(name), 0))
+        events += [(crossing.pop(name), 0) for name in [*crossing] if last_steps[name] == step]
+    return events

@@ -39,9 +39,8 @@ def computes_in_blocks(graph: Graph, operator: Operator) -> bool:
 
 def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
     """Return the costs of a graph whose partitions are computed in blocks."""
-    padded = filled_view(graph)
+    padded, prints = blocked_view(graph, threads)
     filled = padded.tensors
-    prints = _with_copies(padded, footprints(padded, threads))
     found = costs(padded, prints, process_bytes)
     entering, leaving = np.zeros(found.count + 2, np.int64), np.zeros(found.count + 2, np.int64)
     readers = {name for operator in graph.operators if operator.op_type in _BLOCKED for name in operator.inputs}
@@ -57,6 +56,17 @@ def layout_costs(graph: Graph, threads: int, process_bytes: int) -> Costs:
         reorder_in=np.cumsum(entering)[: found.count + 1],
         reorder_out=np.cumsum(leaving)[: found.count + 1],
     )
+
+
+def blocked_view(graph: Graph, threads: int) -> tuple[Graph, Mapping[str, Footprint]]:
+    """Return a graph that is computed in blocks, with the footprints of its operators."""
+    filled = filled_view(graph)
+    return filled, _with_copies(filled, footprints(filled, threads))
+
+
+def is_reordered(operator: Operator, tensor: Tensor) -> bool:
+    """Return whether an operator reads or writes a copy, in blocks, of a tensor between partitions."""
+    return operator.op_type in _BLOCKED and _may_be_blocked(tensor)
 
 
 def filled_view(graph: Graph) -> Graph:

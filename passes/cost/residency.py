@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated
-from hyps.passes.cost.fresh_pages import fresh_weight_bytes
 from hyps.passes.device import DeviceRates
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     OpenSessions,
     Residency,
@@ -28,9 +28,7 @@ from hyps.runtime.bundle.residency import (
     open_sessions,
     pin_highest_peaks,
     read_ahead,
-    steady_residency,
 )
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 #: How much faster the system finds and clears huge pages than small ones.
 HUGE_PAGES_FACTOR = calibrated("fresh_huge_pages_bytes_per_s") / calibrated("fresh_pages_bytes_per_s")
@@ -43,8 +41,6 @@ SHARED_SESSION_PART = 0.5
 SCALE = 1.03
 #: A schedule of more steps gets fewer trials.
 MANY_STEPS = 400
-#: How many steps are tried as pinned ones, times the steps that each trial looks at: all of them in up to 1,000 steps.
-STEADY_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +88,12 @@ def plan_residency(needs: Iterable[StepNeeds], budget_bytes: int, device: Device
     memories = [need.memory for need in needs]
     every = open_sessions(memories, budget_bytes)
     is_short = len(needs) <= MANY_STEPS
-    found = []
+    found: list[ResidencyPlan] = []
     for sessions in (every, closed_sessions(memories)) if any(every.stay_open) and is_short else (every,):
         search = _Search(needs, sessions, budget_bytes, device)
         slack_fits = max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget_bytes
         slacks = ((0, HUGE_SLACK_BYTES) if is_short else (HUGE_SLACK_BYTES,)) if slack_fits else (0,)
-        found += [*search.steady(), *map(search.alternating, slacks)]
+        found += map(search.alternating, slacks)
     return min(found, key=lambda each: each.rank)
 
 
@@ -125,7 +121,6 @@ class _Search:
     def alternating(self, slack_bytes: int) -> ResidencyPlan:
         """Return the best plan in which streamed weights come and go; ``slack_bytes`` are kept for huge pages."""
         room_bytes = self._budget_bytes - slack_bytes
-        fresh = self._device.fresh_bytes_per_s * (HUGE_PAGES_FACTOR if slack_bytes else 1)
         total = sum(self._weights_bytes)
         bases = self.sessions.base_bytes
 
@@ -134,57 +129,20 @@ class _Search:
             pinned = pin_highest_peaks(self._weights_bytes, bases, room_bytes, total * parts // PINNED_PARTS)
             ahead = read_ahead(self._weights_bytes, bases, pinned, room_bytes)
             choices = (ahead, [0] * len(ahead)) if any(ahead) else (ahead,)
-            return min((self._alternating(pinned, each, slack_bytes, fresh) for each in choices), key=lambda each: each.rank)
+            return min((self._alternating(pinned, each, slack_bytes) for each in choices), key=lambda each: each.rank)
 
         coarse = min(range(PINNED_PARTS, -1, -PINNED_STRIDE), key=lambda parts: tried(parts).rank)
         near = range(min(PINNED_PARTS, coarse + PINNED_STRIDE - 1), max(0, coarse - PINNED_STRIDE + 1) - 1, -1)
         return min(map(tried, (*near, 0)), key=lambda each: each.rank)
 
-    def _alternating(
-        self, pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], slack_bytes: int, fresh_bytes_per_s: float
-    ) -> ResidencyPlan:
+    def _alternating(self, pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], slack_bytes: int) -> ResidencyPlan:
         residency = alternating_residency(self.sessions, pinned_bytes, ahead_bytes, slack_bytes=slack_bytes)
-        return self._timed(residency, fresh_bytes_per_s)
-
-    def steady(self) -> Iterator[ResidencyPlan]:
-        """Yield plans in which the whole arena stays resident: with more and more steps pinned, the largest first."""
-        sizes = self._weights_bytes
-        order = sorted((index for index, size in enumerate(sizes) if size), key=lambda index: (-sizes[index], index))
-        del order[STEADY_TRIALS // len(sizes) :]
-        pinned = [0] * len(self._weights_bytes)
-        best: list[int] | None = None
-        for index in (None, *order):
-            if index is not None:
-                pinned[index] = self._weights_bytes[index]
-            if (found := self._steady(pinned)) is not None:
-                best = [*pinned]
-                yield found
-        for index in order if best else ():
-            assert best
-            more = [*best]
-            more[index] = self._weights_bytes[index]
-            if more != best and (found := self._steady(more)) is not None:
-                best = more
-                yield found
-
-    def _steady(self, pinned_bytes: Sequence[int]) -> ResidencyPlan | None:
-        residency = steady_residency(self._weights_bytes, self.sessions, pinned_bytes, self._budget_bytes)
-        if residency is None:
-            return None
-        return self._timed(residency, math.inf)
-
-    def _timed(self, residency: Residency, fresh_bytes_per_s: float) -> ResidencyPlan:
-        """Return the plan of a residency, with this rate of reading into fresh pages."""
         ahead_bytes = [step.ahead_bytes for step in residency.steps]
         streamed_bytes = [size - step.pinned_bytes for size, step in zip(self._weights_bytes, residency.steps, strict=True)]
-        fresh_bytes = fresh_weight_bytes(self._weights_bytes, residency)
-        fresh_s = [each / fresh_bytes_per_s for each in fresh_bytes]
         busy_s = self._huge_busy_s if residency.huge_pages else self._busy_s
 
         def latency_s(bytes_per_s: float) -> float:
-            reading_s = [each / bytes_per_s + more for each, more in zip(streamed_bytes, fresh_s, strict=True)]
-            rates = [each / max(took, 1e-12) for each, took in zip(streamed_bytes, reading_s, strict=True)]
-            return rounded_up(_latency_s(busy_s, streamed_bytes, ahead_bytes, rates))
+            return rounded_up(_latency_s(busy_s, streamed_bytes, ahead_bytes, bytes_per_s))
 
         device, streamed = self._device, sum(streamed_bytes)
         storage_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
@@ -200,7 +158,7 @@ class _Search:
 
 
 def _latency_s(
-    busy_s: Sequence[float], streamed_bytes: Sequence[int], ahead_bytes: Sequence[int], bytes_per_s: Sequence[float]
+    busy_s: Sequence[float], streamed_bytes: Sequence[int], ahead_bytes: Sequence[int], bytes_per_s: float
 ) -> float:
     """Return the seconds of an inference that follows another.
 
@@ -212,8 +170,8 @@ def _latency_s(
         if turn == len(busy_s):
             seconds = 0.0
         if streamed_bytes[index]:
-            seconds += max(0.0, streamed_bytes[index] - read) / bytes_per_s[index]
+            seconds += max(0.0, streamed_bytes[index] - read) / bytes_per_s
             read = 0.0
-        read = min(float(ahead_bytes[index]), read + busy_s[index] * bytes_per_s[(index + 1) % len(busy_s)])
+        read = min(float(ahead_bytes[index]), read + busy_s[index] * bytes_per_s)
         seconds += busy_s[index]
     return seconds

@@ -36,7 +36,7 @@ SPLIT_REGION_FACTOR = calibrated("split_region_factor")
 REGION_BYTES = calibrated_bytes("region_bytes")
 #: The copies of the largest weight that onnxruntime holds for a moment while it puts weights in another order.
 REORDER_COPIES = calibrated("reorder_copies")
-#: The same for the smallest region of a stock step.
+#: The smallest region of a stock step, as a multiple of the predicted arena.
 TIGHT_REGION_FACTOR = calibrated("tight_region_factor")
 TIGHT_REGION_BYTES = calibrated_bytes("tight_region_bytes")
 #: How much less than `Costs.process_bytes` a process holds while its only session is opened, and while that runs.

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from hyps.passes.cost.arena_layout import FULL_ARENA_BYTES, arena_events, tight_region_bytes
+from hyps.passes.cost.blocked_layout import blocked_view, is_reordered
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.partial_arena import some_in_arena
 from hyps.passes.cost.residency import MANY_STEPS, ResidencyPlan, StepNeeds, plan_residency
+from hyps.passes.cost.session_order import session_order
 from hyps.passes.cost.shared_session import shared_session_key
 from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_pages_s
 from hyps.passes.device import DeviceRates
@@ -39,11 +42,15 @@ _TILED_TIME_SHARE = 0.9
 
 
 class _Way(NamedTuple):
-    """A way to hold activations: what each step then needs, the size of the arena (None: no step has it), and who has it."""
+    """A way to hold activations: what each step then needs, the size of the arena (None: no step has it), and who has it.
+
+    ``is_tight``: the arena may turn out too small, so that another way is better where it is as fast.
+    """
 
     needs: tuple[StepNeeds, ...]
     region_bytes: int | None
     in_arena: tuple[bool, ...]
+    is_tight: bool = False
 
     @property
     def alone_bytes(self) -> int:
@@ -262,9 +269,16 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request, bud
             _grown(need, nbytes, seconds) for need, nbytes, seconds in zip(kept, found.more_bytes, found.more_s, strict=True)
         ]
         yield _Way(tuple(grown), found.region_bytes, found.in_arena)
-    if (region_bytes := arena_region_bytes(max(live), len(segments))) is not None:
-        grown = [_grown(need, region_bytes - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
-        yield _Way(tuple(grown), region_bytes, (True,) * len(segments))
+    if (large_bytes := arena_region_bytes(max(live), len(segments))) is None:
+        return
+    orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
+    blocked, prints = blocked_view(graph, request.threads)
+    layouts = arena_events(graph, costed.footprints, orders), arena_events(blocked, prints, orders, is_reordered)
+    for region_bytes in (large_bytes, *tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES)):
+        is_tight = region_bytes < large_bytes  # a large arena is never used in full
+        counted = region_bytes + (FULL_ARENA_BYTES if is_tight else 0)
+        grown = [_grown(need, counted - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]
+        yield _Way(tuple(grown), region_bytes, (True,) * len(segments), is_tight)
 
 
 def _grown(need: StepNeeds, nbytes: int, seconds: float) -> StepNeeds:
@@ -277,7 +291,7 @@ def _fastest(ways: Sequence[_Way], budget_bytes: int, device: DeviceRates) -> tu
     """Return what stays in memory, and how activations are held: in an arena if it saves more than it displaces."""
     fitting = (way for way in ways if way.alone_bytes <= budget_bytes)
     found = ((plan_residency(way.needs, budget_bytes, device), way) for way in fitting)
-    return min(found, key=lambda each: each[0].rank)
+    return min(found, key=lambda each: (each[0].latency_s, each[1].is_tight, each[0].rank))
 
 
 def _step_needs(graph: Graph, partitioning: Partitioning, device: DeviceRates) -> Iterator[StepNeeds]:

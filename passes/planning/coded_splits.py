@@ -84,7 +84,10 @@ def _check_shards(option: ShardOption, code: RequestedCode, request: Request) ->
         if shard.operator != code.operator:
             continue
         if shard.method != "output":
-            raise UnsupportedModel(f"--code {code.operator}: a code is for a split by output or channel; change --shard")
+            raise UnsupportedModel(
+                f"--code {code.operator}: shards by {shard.method} read different inputs, so that no sum of weights "
+                "replaces one; a code is for a split by output or channel: change --shard"
+            )
         if not keeps_bound(option, shard.count, code.parity):
             possible = coded_count(option, 2, code.parity), coded_count(option, shard.count, code.parity)
             some = " or ".join(dict.fromkeys(str(count) for count in possible if count is not None))

@@ -30,6 +30,7 @@ class CostedModel:
 
     model: Model
     graph: Graph
+    footprints: Mapping[str, Footprint]
     costs: Costs
     sealed: frozenset[int]
     shard_options: ShardOptions
@@ -72,6 +73,7 @@ def _costed(model: Model, graph: Graph, by_operator: Mapping[str, Footprint], re
     return CostedModel(
         model=model,
         graph=graph,
+        footprints=by_operator,
         costs=graph_costs,
         sealed=fused_positions(graph),
         shard_options=options,

@@ -57,7 +57,7 @@ class Plan:
     one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within, with tiles where they help.
     ``latency_s`` are the estimated seconds on the target of an inference that follows another, with weights read from the
     system's cache where it can hold them; ``storage_latency_s`` those where all are read from storage. For ``huge_pages``
-    and ``steady`` see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
+    see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
     whole model's in the last bits; None if it cannot. ``activations`` is the arena of steps that are not lean.
     """
 
@@ -70,7 +70,6 @@ class Plan:
     latency_s: float
     storage_latency_s: float
     huge_pages: bool
-    steady: bool
     inexact_reason: str | None
     activations: ActivationsRecord | None = None
 

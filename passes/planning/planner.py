@@ -92,7 +92,6 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
         latency_s=best.latency_s,
         storage_latency_s=best.storage_s,
         huge_pages=best.residency_plan.residency.huge_pages,
-        steady=best.residency_plan.residency.steady,
         inexact_reason=best.inexact_reason,
         activations=ActivationsRecord(region_bytes=best.way.region_bytes) if best.way.region_bytes else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hyps.passes.cost.arena_layout import arena_layout_bytes
+from hyps.passes.cost.arena_layout import arena_events, arena_layout_bytes
 from hyps.passes.cost.blocked_layout import filled_view
 from hyps.passes.cost.compute import compute_s
 from hyps.passes.cost.computed_types import HALF_FLOATS, coded_view, is_coded, widened_view
@@ -19,8 +19,8 @@ from hyps.passes.planning.partitions import Segment, Segments, partitions
 from hyps.passes.planning.plan import Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import ActivationsRecord
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import StepResidency
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 
 #: What glibc keeps of its heap with huge pages (`hyps.runtime.device.process_memory`): less than `HUGE_SLACK_BYTES`.
 _HUGE_HEAP_BYTES = 2_000_000
@@ -62,7 +62,6 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
         latency_s=seconds,
         storage_latency_s=seconds,
         huge_pages=huge_pages,
-        steady=False,
         inexact_reason=None,
         activations=ActivationsRecord(region_bytes=region_bytes, packed_bytes=memory.packed_bytes),
     )
@@ -84,7 +83,7 @@ def _memory(whole: CostedModel, segment: Segment, request: Request) -> StockMemo
         (segment,) = Segments(graph, found).between(())
     filled = filled_view(graph)
     order = session_order(graph, segment.operators, graph.outputs)
-    laid_out_bytes = arena_layout_bytes(filled, prints or footprints(filled, request.threads), order)
+    laid_out_bytes = arena_layout_bytes(arena_events(filled, prints or footprints(filled, request.threads), (order,)))
     return stock_memory(graph, found, segment.activation_bytes, laid_out_bytes)
 
 

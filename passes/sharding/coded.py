@@ -125,9 +125,7 @@ def _refusal(option: ShardOption) -> str | None:
     """Return why an operator's shards can have no code, whatever their number."""
     node, layout, values = option.node, option.layout, option.values
     if node.op_type not in FLOAT_PRODUCTS | FLOAT_CONVOLUTIONS:
-        return (
-            "it rounds to 8 bits; give the model that was not quantised, or run it on two boards (hyps-manager --replicas)"
-        )
+        return f"it computes in 8 bits; give the model that was not quantised, or {_COPIES}"
     if node.input[layout.source] in values.constants:
         return "both its factors are constant"
     if layout.groups == layout.width:
@@ -138,7 +136,7 @@ def _refusal(option: ShardOption) -> str | None:
     if weight.dtype not in _UNIT_ROUNDOFF:
         return f"sums of {weight.dtype} are too coarse to decode; give the model in float32"
     biases = (name for position, name in enumerate(node.input) if name and position not in (layout.weight, layout.source))
-    if computed := [name for name in biases if name not in values.constants]:
+    if computed := [name for name in biases if name not in values.constants or values.constants[name].name != name]:
         return f"its bias {computed[0]!r} is computed; {_COPIES}"
     return None
 

@@ -21,7 +21,7 @@ LARGEST_ERROR = 1e-4
 #: The most square parts of the coefficients that a search looks at: codes with more are far from keeping the bound.
 _MOST_PARTS = 1_500
 #: The search: so many climbs, each of so many steps; fewer for large codes, so that it takes half a second.
-_SEED, _RESTARTS, _STEPS, _LEAST_STEPS, _PARTS = 6, 8, 250, 20, 12_000
+_SEED, _RESTARTS, _STEPS, _LEAST_STEPS, _PARTS = 6, 8, 250, 20, 40_000
 #: Each step tries so many changes; their length shrinks where none is better.
 _TRIED, _FIRST_STEP, _LAST_STEP = 16, 0.3, 1e-4
 Matrix = NDArray[np.float64]
@@ -72,6 +72,11 @@ def _inverses(parts: Matrix) -> Matrix:
             (a, b), (c, d) = np.moveaxis(parts, (-2, -1), (0, 1))
             adjugate = np.moveaxis(np.array([[d, -b], [-c, a]]), (0, 1), (-2, -1))
             inverse = adjugate / (a * d - b * c)[..., None, None]
+            return np.where(np.isfinite(inverse), inverse, np.inf)
+        if size == 3:
+            a, b, c = np.moveaxis(parts, -2, 0)
+            columns = np.array([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
+            inverse = np.moveaxis(columns, 0, -1) / (a * columns[0]).sum(axis=-1)[..., None, None]
             return np.where(np.isfinite(inverse), inverse, np.inf)
     try:
         return np.asarray(np.linalg.inv(parts), np.float64)
@@ -147,7 +152,7 @@ def decoding_error(amplification: float, products: int, unit_roundoff: float) ->
     A result is a sum of ``products`` products, each operation of which rounds by up to ``unit_roundoff`` (2^-24 for
     float32). Roundings are independent of each other, so that their sum grows like the square root of the length (Higham and
     Mary, 2019, doi:10.1137/18M1226312), and the largest result is some times a typical one. The two numbers were measured:
-    the worst of four inputs, over all losses, is 1 to 3 + the root / 12, for sums of 16 to 25,088 products and codes of
-    2 + 1 to 8 + 3.
+    of 240 inputs, normal, positive or sparse, the worst error over all losses was 0.6 of this for 2 + 1 shards, and at most
+    0.35 for 4 + 2 to 8 + 3, for sums of 512 to 25,088 products.
     """
-    return amplification * unit_roundoff * (8 + math.sqrt(products) / 6)
+    return amplification * unit_roundoff * (8 + math.sqrt(products) / 3)

@@ -56,7 +56,7 @@ def batch_manifest(manifest: Manifest, count: int) -> Manifest:
         )
         for step, ahead_bytes in zip(manifest.steps, ahead, strict=True)
     )
-    return msgspec.structs.replace(manifest, steps=tuple(steps), huge_pages=False, steady=False, activations=msgspec.UNSET)
+    return msgspec.structs.replace(manifest, steps=tuple(steps), huge_pages=False, activations=msgspec.UNSET)
 
 
 def waiting_room_bytes(manifest: Manifest, step: Step) -> int:

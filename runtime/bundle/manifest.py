@@ -101,11 +101,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The contents of a bundle.
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
-    room for weights in huge pages, the last of which are partly unused. ``steady``: the peaks count the whole arena of the
-    streamed weights (`hyps.runtime.bundle.weight_arena`), which stays resident. ``is_bounded`` is false, or absent:
-    false where a result that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the
-    partitions of a tuned bundle, which also keeps those that run on every processor. ``activations``: present where steps
-    use an arena, which their peaks count in full. ``codes``: the operators with parity shards, which are ordinary steps.
+    room for huge pages, the last of which are partly unused. ``is_bounded`` is false, or absent: false where a result
+    that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned
+    bundle, which also keeps those that run on every processor. ``activations``: present where steps use an arena, which
+    their peaks count in full. ``codes``: the operators with parity shards, which are ordinary steps.
     """
 
     version: Literal[3]
@@ -114,7 +113,6 @@ class Manifest(Record, frozen=True, kw_only=True):
     target: TargetRecord
     budget_bytes: Positive
     huge_pages: bool
-    steady: bool
     exact: bool
     inputs: tuple[Name, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Meta(min_length=1)]

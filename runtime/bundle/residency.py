@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES, arena_bytes
+from hyps.runtime.bundle.pages import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
 
 #: A step is streamed unless this part of its weights can be pinned: the rest would take pages of its own, not share others'.
 _LEAST_PINNED_PART = 0.1
@@ -47,12 +47,10 @@ class StepResidency:
 class Residency:
     """The data that stays in memory, for every step of a schedule.
 
-    ``steady``: the arena of the streamed weights stays resident as a whole; else its pages are given back and taken again
-    at every step. ``huge_pages``: the peaks leave room for partly used huge pages.
+    ``huge_pages``: the peaks leave room for partly used huge pages.
     """
 
     steps: tuple[StepResidency, ...]
-    steady: bool
     huge_pages: bool
 
 
@@ -167,22 +165,7 @@ def alternating_residency(
         base + resident - pinned + ahead
         for base, pinned, ahead in zip(sessions.base_bytes, pinned_bytes, ahead_bytes, strict=True)
     ]
-    return _residency(sessions, pinned_bytes, ahead_bytes, peaks, steady=False, huge_pages=slack_bytes > 0)
-
-
-def steady_residency(
-    weights_bytes: Sequence[int], sessions: OpenSessions, pinned_bytes: Sequence[int], budget_bytes: int
-) -> Residency | None:
-    """Return the residency where the arena stays resident and the next step is read in full; None if it does not fit."""
-    streamed = [weights - pinned for weights, pinned in zip(weights_bytes, pinned_bytes, strict=True)]
-    resident = arena_bytes(streamed) + sum(pinned_bytes)
-    peaks = [
-        base - own - pinned + resident for base, own, pinned in zip(sessions.base_bytes, streamed, pinned_bytes, strict=True)
-    ]
-    if max(peaks) > budget_bytes:
-        return None
-    ahead = read_ahead(weights_bytes, [0] * len(streamed), pinned_bytes, 1 << 62)
-    return _residency(sessions, pinned_bytes, ahead, peaks, steady=True, huge_pages=True)
+    return _residency(sessions, pinned_bytes, ahead_bytes, peaks, huge_pages=slack_bytes > 0)
 
 
 def sub_bundle_residency(steps: Sequence[StepMemory], sessions_bytes: int, budget_bytes: int) -> Residency:
@@ -199,7 +182,7 @@ def sub_bundle_residency(steps: Sequence[StepMemory], sessions_bytes: int, budge
     pinned = pin_in_order([step.weights_bytes for step in steps], sessions.base_bytes, budget_bytes)
     found = alternating_residency(sessions, pinned, [0] * len(steps))
     huge_pages = max(step.peak_bytes for step in found.steps) + HUGE_SLACK_BYTES <= budget_bytes
-    return Residency(steps=found.steps, steady=False, huge_pages=huge_pages)
+    return Residency(steps=found.steps, huge_pages=huge_pages)
 
 
 def _residency(
@@ -208,11 +191,10 @@ def _residency(
     ahead_bytes: Sequence[int],
     peak_bytes: Sequence[int],
     *,
-    steady: bool,
     huge_pages: bool,
 ) -> Residency:
     steps = tuple(
         StepResidency(pinned_bytes=pinned, ahead_bytes=ahead, session_stays_open=stays, peak_bytes=peak)
         for pinned, ahead, stays, peak in zip(pinned_bytes, ahead_bytes, sessions.stay_open, peak_bytes, strict=True)
     )
-    return Residency(steps=steps, steady=steady, huge_pages=huge_pages)
+    return Residency(steps=steps, huge_pages=huge_pages)

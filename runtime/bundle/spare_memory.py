@@ -8,11 +8,11 @@ take more than the plan gives it, by what is missing from the predicted peak: no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     OpenSessions,
     Residency,
@@ -21,9 +21,7 @@ from hyps.runtime.bundle.residency import (
     open_sessions,
     pin_highest_peaks,
     read_ahead,
-    steady_residency,
 )
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 #: What the peak of later inferences may be above that of the first: code that runs late, and pages of the heap.
 SPARED_MARGIN_BYTES = 1_000_000
@@ -35,16 +33,8 @@ LEAST_BYTES = 250_000
 _SESSION_BYTES, _OPERATOR_BYTES, _MODEL_COPIES = 262_144, 8_192, 2
 #: The limits to try for pinned weights are multiples of this part of all weights.
 _PARTS = 20
-#: The additional cost of a byte that is read while nothing computes, and of one in pages that are not used again.
-_WAITING, _FRESH = 2, 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnlargedResidency:
-    """The steps of a schedule, with more in memory, and the budget that their ``peak_bytes`` seem to need."""
-
-    steps: tuple[Step, ...]
-    budget_bytes: int
+#: The additional cost of a byte that is read while nothing computes.
+_WAITING = 2
 
 
 def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
@@ -54,7 +44,7 @@ def spare_bytes(manifest: Manifest, peak_bytes: int) -> int:
     return spare if spare >= LEAST_BYTES else 0
 
 
-def enlarge_residency(manifest: Manifest, spare: int) -> EnlargedResidency:
+def enlarged_steps(manifest: Manifest, spare: int) -> tuple[Step, ...]:
     """Return the steps with as much in memory as fits into ``spare`` more bytes than the plan gives each.
 
     The peaks are counted as if the plan had given every step as much as the largest. Sessions stay open first. The rest is
@@ -65,7 +55,7 @@ def enlarge_residency(manifest: Manifest, spare: int) -> EnlargedResidency:
     sessions = _sessions(steps, _bases(manifest), budget)
     weights = [_weights_bytes(step) for step in steps]
     found = min(_residencies(manifest, weights, sessions, budget), key=lambda each: _cost(weights, each))
-    changed = tuple(
+    return tuple(
         msgspec.structs.replace(
             step,
             pinned_bytes=stays.pinned_bytes,
@@ -75,7 +65,6 @@ def enlarge_residency(manifest: Manifest, spare: int) -> EnlargedResidency:
         )
         for step, stays in zip(steps, found.steps, strict=True)
     )
-    return EnlargedResidency(steps=changed, budget_bytes=budget)
 
 
 def _weights_bytes(step: Step) -> int:
@@ -87,14 +76,8 @@ def _bases(manifest: Manifest) -> list[int]:
     """Return the largest predicted peak, less what the plan holds for each step besides it and its open sessions."""
     steps = manifest.steps
     largest, pinned = max(step.peak_bytes for step in steps), sum(step.pinned_bytes for step in steps)
-    arena = arena_bytes([step.streamed_bytes for step in steps]) if manifest.steady else 0
-    slack = HUGE_SLACK_BYTES if manifest.huge_pages and not manifest.steady else 0
-    return [
-        largest
-        - (pinned - step.pinned_bytes)
-        - (arena - step.streamed_bytes if manifest.steady else step.ahead_bytes + slack)
-        for step in steps
-    ]
+    slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
+    return [largest - (pinned - step.pinned_bytes) - step.ahead_bytes - slack for step in steps]
 
 
 def _sessions(steps: Sequence[Step], bases: Sequence[int], budget_bytes: int) -> OpenSessions:
@@ -119,28 +102,19 @@ def _session_bytes(step: Step) -> int:
 def _residencies(
     manifest: Manifest, weights: Sequence[int], sessions: OpenSessions, budget_bytes: int
 ) -> Iterator[Residency]:
-    """Yield what may stay in memory: the whole arena as planned, with more pinned steps; or more and more pinned weights."""
-    if manifest.steady:
-        pinned = [step.pinned_bytes for step in manifest.steps]
-        for index in sorted(range(len(weights)), key=lambda index: -weights[index]):
-            more = [*pinned[:index], weights[index], *pinned[index + 1 :]]
-            if found := steady_residency(weights, sessions, more, budget_bytes):
-                pinned = more
-                yield found
-    else:
-        slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
-        room, total = budget_bytes - slack, sum(weights)
-        for part in range(_PARTS + 1):
-            pinned = pin_highest_peaks(weights, sessions.base_bytes, room, total * part // _PARTS)
-            for ahead in (read_ahead(weights, sessions.base_bytes, pinned, room), [0] * len(weights)):
-                yield alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
+    """Yield what may stay in memory: more and more pinned weights."""
+    slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
+    room, total = budget_bytes - slack, sum(weights)
+    for part in range(_PARTS + 1):
+        pinned = pin_highest_peaks(weights, sessions.base_bytes, room, total * part // _PARTS)
+        for ahead in (read_ahead(weights, sessions.base_bytes, pinned, room), [0] * len(weights)):
+            yield alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
 
 
 def _cost(weights: Sequence[int], residency: Residency) -> int:
-    """Return the bytes that an inference reads, more for those that are not ahead, or in pages that are not used again."""
+    """Return the bytes that an inference reads; more for those that are not read ahead."""
     cost, steps = 0, residency.steps
     for index, (size, step) in enumerate(zip(weights, steps, strict=True)):
         streamed = size - step.pinned_bytes
-        waiting = max(0, streamed - steps[index - 1].ahead_bytes)
-        cost += streamed + _WAITING * waiting + (_FRESH * streamed if step.pinned_bytes else 0)
+        cost += streamed + _WAITING * max(0, streamed - steps[index - 1].ahead_bytes)
     return cost

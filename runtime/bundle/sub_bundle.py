@@ -63,7 +63,6 @@ def _sub_bundle(
         target=manifest.target,
         budget_bytes=budget_bytes,
         huge_pages=residency.huge_pages,
-        steady=residency.steady,
         exact=manifest.exact,
         inputs=inputs,
         outputs=tuple(OutputRecord(name=name, probabilities=False) for name in outputs),

@@ -1,7 +1,7 @@
 """Decide what stays in memory of a tuned bundle: its steps have other weights files and other peaks than as compiled.
 
-The planner's estimates of time are not known here. So as much is pinned as the planner pinned, the rest of the budget goes
-to reading ahead, and the arena stays resident where the planner kept it so and it still fits.
+The planner's estimates of time are not known here. So as much is pinned as the planner pinned, and the rest of the budget
+goes to reading ahead.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 from hyps.runtime.bundle.library_memory import library_memory
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     OpenSessions,
     Residency,
     alternating_residency,
     pin_highest_peaks,
     read_ahead,
-    steady_residency,
 )
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 
 def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:
@@ -28,10 +27,6 @@ def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_byte
     """
     sessions = _sessions(manifest, peaks_bytes)
     budget = manifest.budget_bytes
-    if manifest.steady:
-        pinned = [size if step.streamed_bytes == 0 else 0 for step, size in zip(manifest.steps, weights_bytes, strict=True)]
-        if found := steady_residency(weights_bytes, sessions, pinned, budget):
-            return found
     slack = HUGE_SLACK_BYTES if max(sessions.base_bytes) + HUGE_SLACK_BYTES <= budget else 0
     planned = sum(step.pinned_bytes for step in manifest.steps)
     limit = sum(weights_bytes) if not manifest.streams_weights else planned
@@ -58,14 +53,13 @@ def _open_bytes(manifest: Manifest) -> int:
     if not any(step.session.stays_open for step in manifest.steps):
         return 0
     pinned = sum(step.pinned_bytes for step in manifest.steps)
-    arena = arena_bytes([step.streamed_bytes for step in manifest.steps]) if manifest.steady else 0
-    slack = HUGE_SLACK_BYTES if manifest.huge_pages and not manifest.steady else 0
+    slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
     start = library_memory(manifest.target.onnxruntime, manifest.target.planned_interface).start_bytes
     telling = [step for step in manifest.steps if step.peak_bytes > start] or manifest.steps
     return max(
         step.peak_bytes
         - (step.alone_bytes + manifest.arena_growth_bytes(step))
         - (pinned - step.pinned_bytes)
-        - (arena - step.streamed_bytes if manifest.steady else step.ahead_bytes + slack)
+        - (step.ahead_bytes + slack)
         for step in telling
     )

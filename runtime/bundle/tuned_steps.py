@@ -37,7 +37,7 @@ def with_tuned_steps(manifest: Manifest) -> Manifest:
         manifest,
         steps=steps,
         huge_pages=record.huge_pages,
-        steady=record.steady,
+        activations=record.activations or manifest.activations,
         exact=False,
         tuned=msgspec.UNSET,
     )

@@ -108,7 +108,6 @@ def write_bundle(bundle: Path, threads: int, budget_bytes: int) -> None:
         target=TargetRecord(name="calibration", threads=threads),
         budget_bytes=budget_bytes,
         huge_pages=False,
-        steady=False,
         exact=True,
         inputs=("image",),
         outputs=(OutputRecord(name="scores", probabilities=False),),

@@ -22,7 +22,7 @@ from hyps.runtime.calibration.baseline import FILES
 from hyps.runtime.calibration.rates import best_s
 from hyps.runtime.execution.interface import Session
 from hyps.runtime.execution.session import open_session
-from hyps.runtime.execution.weights_files import READ_BLOCK_BYTES
+from hyps.runtime.execution.weight_buffers import WeightBuffer
 
 #: A depthwise convolution of MobileNetV2: 96 channels of 56 x 56.
 _DEPTHWISE_INPUT, _DEPTHWISE_WEIGHT = (1, 96, 56, 56), (96, 1, 3, 3)
@@ -37,7 +37,7 @@ _MEASURE_S = 0.3
 class StepCosts:
     """The costs of steps, and the rates of memory.
 
-    ``memory_bytes_per_s`` counts bytes read and bytes written. ``cached_read_bytes_per_s`` is the rate of reading a file
+    ``memory_bytes_per_s`` counts bytes read and bytes written. ``cached_read_bytes_per_s`` is the rate of mapping a file
     that the system has in memory. ``fresh_bytes_per_s`` is the rate at which it finds, clears and takes back pages of 4 KiB.
     ``open_us`` is the time to open and release a session of one operator, ``open_node_us`` what each further operator adds,
     ``step_us`` the time to run a session whose operators take none.
@@ -74,22 +74,23 @@ def step_costs(threads: int) -> StepCosts:
     )
 
 
-def _cached_read_bytes_per_s(memory: NDArray[np.uint8]) -> float:
-    """Return the rate of reading a file that the system has in memory into ``memory``, which the process has.
+def _cached_read_bytes_per_s(content: NDArray[np.uint8]) -> float:
+    """Return the rate at which a file that the system has in memory is mapped and given back, as weights are.
 
-    Pieces are read in turn, so that the next one is seldom in the processor's cache, and the fastest counts.
+    Pieces are taken in turn, so that the next one is seldom in the processor's cache, and the fastest counts.
     """
-    view = memory.data
+    buffer = WeightBuffer(content.nbytes, huge=False)
     with os.fdopen(os.memfd_create("hyps-calibrate"), "wb", buffering=0) as file:
-        file.write(view)
-        starts = itertools.cycle(range(0, len(view), _PIECE_BYTES))
+        file.write(content.data)
+        buffer.map_file(file.fileno(), 0)
+    starts = itertools.cycle(range(0, content.nbytes, _PIECE_BYTES))
 
-        def read() -> None:
-            piece = next(starts)
-            for start in range(piece, piece + _PIECE_BYTES, READ_BLOCK_BYTES):
-                os.preadv(file.fileno(), [view[start : start + READ_BLOCK_BYTES]], start)
+    def read() -> None:
+        start = next(starts)
+        buffer.populate(start, start + _PIECE_BYTES)
+        buffer.release(start)
 
-        return _PIECE_BYTES / _best_s(read)
+    return _PIECE_BYTES / _best_s(read)
 
 
 def _fresh_bytes_per_s() -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import resource
 import sys
@@ -48,8 +49,7 @@ _HUGE_PAGES = ":glibc.malloc.hugetlb=1"
 HUGE_HEAP_BYTES = 4_000_000
 _MADV_DONTNEED, _MADV_DONTDUMP = 4, 16
 _PAGE = resource.getpagesize()
-#: mremap(2): MREMAP_MAYMOVE, MREMAP_FIXED and MREMAP_DONTUNMAP.
-_MOVE = 1 | 2 | 4
+_MAP_FIXED = 16
 #: The pages of a library that are mapped together when one of them is touched, and the libraries for which that matters.
 _MAPPED_BYTES, _LARGE_BYTES = max(16_384, resource.getpagesize()), 1 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -119,8 +119,9 @@ def memory() -> Memory:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return Memory(peak_bytes=peak, anonymous_bytes=peak, file_bytes=0)
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    peak, anonymous, file = (int(fields[key].split()[0]) * 1024 for key in ("VmHWM", "RssAnon", "RssFile"))
-    return Memory(peak_bytes=peak, anonymous_bytes=anonymous, file_bytes=file)
+    found = (int(fields[key].split()[0]) * 1024 for key in ("VmHWM", "RssAnon", "RssFile", "RssShmem"))
+    peak, anonymous, file, shared = found  # a mapped file in a tmpfs counts as shared memory
+    return Memory(peak_bytes=peak, anonymous_bytes=anonymous, file_bytes=file + shared)
 
 
 def forget_peak() -> bool:
@@ -164,24 +165,24 @@ def give_back_pages(start: int, stop: int) -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)
 
 
-def move_pages(start: int, target: int, nbytes: int) -> bool:
-    """Move the pages at one address of anonymous private memory to another, which loses its own (mremap(2)).
+def map_file(address: int, nbytes: int, file: int, offset: int) -> None:
+    """Replace the mapping of ``nbytes`` at an address by a private one of an open file, from ``offset`` on (mmap(2)).
 
-    Both ranges stay mapped. Return False, with nothing changed, where the kernel cannot: before Linux 5.7.
+    Addresses and offsets are multiples of the page size. Raises `OSError` where the kernel cannot map the file.
     """
-    mremap = _mremap()
-    return mremap is not None and mremap(start, nbytes, nbytes, _MOVE, target) == target
+    flags = mmap.MAP_PRIVATE | _MAP_FIXED | getattr(mmap, "MAP_NORESERVE", 0)
+    if _mmap()(address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, file, offset) != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 @functools.cache
-def _mremap() -> Callable[[int, int, int, int, int], int | None] | None:
-    """Return the C library's mremap, on Linux."""
-    mremap = getattr(ctypes.CDLL(None), "mremap", None)
-    if mremap is None or not sys.platform.startswith("linux"):
-        return None
-    address, size = ctypes.c_void_p, ctypes.c_size_t
-    mremap.restype, mremap.argtypes = address, (address, size, size, ctypes.c_int, address)
-    return cast("Callable[[int, int, int, int, int], int | None]", mremap)
+def _mmap() -> Callable[[int, int, int, int, int, int], int | None]:
+    """Return the C library's mmap. Python's own chooses the address, and keeps a descriptor of the file for each mapping."""
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    function.restype, function.argtypes = address, (address, size, number, number, number, ctypes.c_ssize_t)
+    return cast("Callable[[int, int, int, int, int, int], int | None]", function)
 
 
 class CodePages:

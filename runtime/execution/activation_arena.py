@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable, Iterable
 
 from hyps.runtime.bundle.manifest import ActivationsRecord
-from hyps.runtime.bundle.weight_arena import uncovered_ranges
 from hyps.runtime.device.process_memory import give_back_pages
 
 #: See `hyps.runtime.execution.interface.OrtInterface`.
@@ -42,8 +41,11 @@ class ActivationArena:
         """Give its pages back to the kernel, but for those of the tensors that begin and end at these ``places``."""
         first, nbytes = self._address, self._record.region_bytes
         kept = [(start - first, stop - first) for start, stop in places if first <= start < first + nbytes]
-        for start, stop in uncovered_ranges(nbytes, kept, 1):
-            give_back_pages(first + start, first + stop)
+        end = 0
+        for start, stop in (*sorted(kept), (nbytes, nbytes)):
+            if end < start:
+                give_back_pages(first + end, first + start)
+            end = max(end, stop)
 
     def renew(self) -> None:
         """Let sessions opened from now on use an arena without pages; the older one's are given back with its sessions."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
-from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.spare_memory import EnlargedResidency, enlarge_residency, spare_bytes
+from hyps.runtime.bundle.manifest import Manifest, Step
+from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.instruction_set import instruction_set
@@ -67,10 +67,12 @@ class Executor:
         self.interface = interface or _python_interface()
         self._bundle, self._opener = bundle, opener or self.interface.open_session
         self._arena: ActivationArena | None = None
+        #: Whether activations did not fit into the planned arena.
+        self.outgrew_arena = False
         self._is_alone = is_alone and manifest.streams_weights
         self._inferences = self._spare_bytes = 0
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
-        self._place(EnlargedResidency(steps=manifest.steps, budget_bytes=self._predicted_bytes), verify=verify)
+        self._place(manifest.steps, verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
         self._opened_before = 0
         uses = [step.session.uses_arena for step in manifest.steps]
@@ -84,16 +86,14 @@ class Executor:
             self._sessions.has_arena = self._arena is not None
         self.trim()
 
-    def _place(self, placed: EnlargedResidency, *, verify: bool) -> None:
+    def _place(self, steps: Sequence[Step], *, verify: bool) -> None:
         """Hold sessions and weights as these steps say; nothing is open or resident yet."""
-        self._sessions = SessionPool(self._bundle, placed.steps, self.threads, self._opener, verify=verify)
+        self._sessions = SessionPool(self._bundle, steps, self.threads, self._opener, verify=verify)
         self._sessions.has_arena = self.has_arena
         self._residency = WeightResidency(
             self._bundle,
-            placed.steps,
-            placed.budget_bytes,
+            steps,
             huge=self.manifest.huge_pages,
-            steady=self.manifest.steady,
             verify=verify,
             keep_cached=_is_available(self.manifest.budget_bytes + sum(step.read_bytes for step in self.manifest.steps)),
         )
@@ -102,26 +102,25 @@ class Executor:
     def _use_spare_memory(self) -> None:
         """Before the third inference: keep more in memory where the first two took less than predicted.
 
-        Two: the first leaves in the arena of weights what the second finds there. Files were checked by then. Should it
-        have been too much, the next two inferences show it: then go back to the plan.
+        Files were checked by then. Should it have been too much, the next two inferences show it: then go back to the plan.
         """
         if self._inferences == _MEASURED:
             self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
             if self._spare_bytes:
-                self._place_again(enlarge_residency(self.manifest, self._spare_bytes))
+                self._place_again(enlarged_steps(self.manifest, self._spare_bytes))
         elif self._spare_bytes and self._inferences <= 2 * _MEASURED and memory().peak_bytes > self._predicted_bytes:
             self._keep_to_plan()
 
     def _keep_to_plan(self) -> None:
         """Hold from now on no more than the plan says."""
         if self._spare_bytes:
-            self._place_again(EnlargedResidency(steps=self.manifest.steps, budget_bytes=self._predicted_bytes))
+            self._place_again(self.manifest.steps)
         self._spare_bytes, self._is_alone = 0, False
 
-    def _place_again(self, placed: EnlargedResidency) -> None:
+    def _place_again(self, steps: Sequence[Step]) -> None:
         self._sessions.close()
         self._residency.close()
-        self._place(placed, verify=False)
+        self._place(steps, verify=False)
 
     @property
     def has_arena(self) -> bool:
@@ -173,6 +172,7 @@ class Executor:
             self._inferences += 1
         with suppress(ActivationArenaFull):
             return self._run(inputs, step_done, again=again, profile=profile)
+        self.outgrew_arena = True
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
         return self._run(inputs, step_done, again=again, profile=profile)
 

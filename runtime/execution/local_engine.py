@@ -104,6 +104,11 @@ class LocalEngine:
         if not self._is_tuned:
             observer.warning("this is a tuned bundle, and --untuned runs it as it was compiled, which is slower")
         yield from self._batches(waiting, observer) if self._batch > 1 else self._in_turn(waiting, observer)
+        if self._executor.outgrew_arena:
+            observer.warning(
+                "activations did not fit into the planned arena: this run was slower than planned, and kept its budget; "
+                "compile with more --memory, or with --tier lean"
+            )
         peak_bytes, budget_bytes = memory().peak_bytes, self.manifest.budget_bytes
         if peak_bytes > budget_bytes:
             exceeded = f"the peak of {megabytes_up(peak_bytes)} exceeded the budget of {megabytes_down(budget_bytes)}"

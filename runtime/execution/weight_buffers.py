@@ -1,21 +1,25 @@
-"""Hold weights in buffers of our own, so that their resident size is known to the byte.
+"""Hold a step's weights in memory of our own, so that their resident size is known to the byte.
 
-A step with pinned weights has a buffer to itself. All other steps share one buffer, the arena
-(`hyps.runtime.bundle.weight_arena`).
+Pinned weights are anonymous memory, which only swap can evict. Streamed ones are a private mapping of their file: their
+pages are the file cache's, so that nothing is copied, no page is cleared, and no byte is in memory twice.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from contextlib import suppress
 
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES
-from hyps.runtime.device.process_memory import lock_pages, move_pages
+from hyps.runtime.bundle.pages import HUGE_PAGE_BYTES
+from hyps.runtime.device.process_memory import lock_pages, map_file
+
+#: madvise(2): bring pages into memory, and fail where storage cannot; since Linux 5.14.
+_POPULATE_READ = 22
 
 
 class WeightBuffer:
-    """Anonymous private memory that takes no page before it is written to; only swap can evict it.
+    """Private memory for ``nbytes`` of weights, none of whose pages is resident before it is needed.
 
     With ``huge`` pages it starts at a multiple of `HUGE_PAGE_BYTES`; what does not fill the last huge page is in small ones.
     """
@@ -36,21 +40,36 @@ class WeightBuffer:
 
     def lock(self, nbytes: int) -> None:
         """Keep the first ``nbytes`` from being swapped out, as far as the system's limits on locked memory allow."""
-        lock_pages(ctypes.addressof(ctypes.c_char.from_buffer(self.view)), nbytes)
+        lock_pages(self._address, nbytes)
 
-    def release(self, start: int, stop: int) -> None:
-        """Give the pages that lie wholly within ``start..stop`` back to the kernel; from then on they read as zeros."""
+    def map_file(self, file: int, start: int) -> None:
+        """Make everything from ``start`` on, a multiple of the page size, a mapping of the same bytes of an open file.
+
+        Raises `OSError` where the kernel cannot.
+        """
+        map_file(self._address + start, self.nbytes - start, file, start)
+        if hasattr(mmap, "MADV_SEQUENTIAL"):
+            self._map.madvise(mmap.MADV_SEQUENTIAL, self._first + start, self.nbytes - start)
+
+    def populate(self, start: int, stop: int) -> None:
+        """Bring the mapped bytes ``start..stop`` into memory. Raises `OSError` where the file has become shorter."""
+        first = (self._first + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        with suppress(OSError):  # let storage read on meanwhile
+            self._map.madvise(mmap.MADV_WILLNEED, first, min(2 * (stop - start), self.nbytes - start))
+        try:
+            self._map.madvise(_POPULATE_READ, first, self._first + stop - first)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.view[start : stop : mmap.PAGESIZE].tobytes()  # an older kernel: read a byte of every page
+
+    def release(self, start: int) -> None:
+        """Give the pages that lie wholly behind ``start`` back to the kernel."""
         start = -(-(self._first + start) // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (self._first + stop) // mmap.PAGESIZE * mmap.PAGESIZE
+        stop = -(-(self._first + self.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
         if start < stop:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
-    def move(self, start: int, target: int, nbytes: int) -> None:
-        """Take the pages of ``start`` for ``target``, which loses its own; the kernel need not clear others for it.
-
-        Positions are multiples of the page size, and the two ranges do not overlap. What the pages hold moves with them,
-        and ``start`` reads as zeros from then on. Where the kernel cannot move pages, those of ``start`` are given back.
-        """
-        first = ctypes.addressof(ctypes.c_char.from_buffer(self.view))
-        if not move_pages(first + start, first + target, nbytes):
-            self.release(start, start + nbytes)
+    @property
+    def _address(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.view))

@@ -8,7 +8,6 @@ so they are read ahead without a limit.
 
 from __future__ import annotations
 
-import mmap
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,9 +17,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from hyps.runtime.bundle.manifest import Step
-from hyps.runtime.bundle.weight_arena import HUGE_PAGE_BYTES, arena_layout, common_ranges, uncovered_ranges
 from hyps.runtime.execution.tensor import RawTensor
-from hyps.runtime.execution.weight_buffers import WeightBuffer
 from hyps.runtime.execution.weight_loader import StepWeights
 
 
@@ -34,38 +31,20 @@ class WeightResidency:
         self,
         bundle: Path,
         steps: Sequence[Step],
-        budget_bytes: int,
         *,
         huge: bool = False,
-        steady: bool = False,
         verify: bool = True,
         keep_cached: bool = True,
     ) -> None:
         self._steps = steps
-        files = {index: step.weights for index, step in enumerate(steps) if step.weights and not step.session.is_stock}
-        self._budget_bytes = budget_bytes
         self._reading: _ReadAhead | None = None
         self._reader: _Reader | None = None
-        #: The ranges of the arena that may have pages, in whole units.
-        self._resident: list[tuple[int, int]] = []
-        self._steady = steady
-        self._unit = HUGE_PAGE_BYTES if huge else mmap.PAGESIZE
-        streamed = [index for index in files if not steps[index].pinned_bytes]
-        sizes = [steps[index].weights_file_bytes for index in streamed]
-        layout = arena_layout(sizes, [steps[index].ahead_bytes > 0 for index in streamed], huge_pages=huge)
-        self._arena = WeightBuffer(layout.nbytes, huge=huge) if streamed else None
-        starts = dict(zip(streamed, layout.starts, strict=True))
+        #: What the step that was entered last lets be in memory besides its own.
+        self._following: Sequence[_Target] = ()
         self._weights: Mapping[int, StepWeights] = {
-            index: StepWeights(
-                bundle,
-                steps[index],
-                file,
-                self._arena if self._arena and index in starts else WeightBuffer(file.size_bytes, huge=huge),
-                starts.get(index, 0),
-                verify=verify,
-                keep_cached=keep_cached,
-            )
-            for index, file in files.items()
+            index: StepWeights(bundle, step, step.weights, huge=huge, verify=verify, keep_cached=keep_cached)
+            for index, step in enumerate(steps)
+            if step.weights and not step.session.is_stock
         }
 
     def values(self, index: int) -> dict[str, RawTensor]:
@@ -79,15 +58,13 @@ class WeightResidency:
         With ``again`` the first step follows the last. Raises `BundleError` for a file that cannot be read or was changed.
         """
         self._stop_reading()
-        following = list(self._following(index, again=again))
-        for each in following:  # an interrupted inference may have left more than there is room for during this step
-            each.weights.filled = min(each.weights.filled, each.stop)
-        self._trim(index, following)
         weights = self._weights.get(index)
-        kept = {id(weights), *(id(each.weights) for each in following)}
-        for other in self._weights.values():  # reads from here on may overwrite their bytes
-            if other.buffer is self._arena and id(other) not in kept:
-                other.filled = 0
+        following = list(self._targets(index, again=again))
+        stops = {id(each.weights): each.stop for each in following}
+        for each in self._following:  # an interrupted inference may have left more than there is room for during this step
+            if each.weights is not weights:
+                each.weights.keep(stops.get(id(each.weights), 0))
+        self._following = following
         if any(each.missing_bytes for each in following):
             if self._reader is None:
                 self._reader = _Reader()
@@ -97,18 +74,15 @@ class WeightResidency:
             weights.fetch(weights.nbytes)
 
     def leave(self, index: int) -> None:
-        """Let the weights of a step that are not pinned be overwritten from now on."""
+        """Give back the weights of a step that are not pinned."""
         if weights := self._weights.get(index):
-            weights.give_back()
+            weights.keep(0)
 
     def release(self) -> None:
         """Give back everything that can be read again, to make room for something else."""
         self._stop_reading()
         for weights in self._weights.values():
-            weights.give_back()
-        if self._arena:
-            self._arena.release(0, self._arena.nbytes)
-            self._resident = []
+            weights.keep(0)
 
     def close(self) -> None:
         """Give back all buffers, and wait for the thread that refers to them; no step can be entered afterwards."""
@@ -117,7 +91,7 @@ class WeightResidency:
         if self._reader:
             self._reader.tasks.put(None)
             self._reader.join()
-        self._weights, self._arena, self._reader = {}, None, None
+        self._weights, self._following, self._reader = {}, (), None
 
     def pending_bytes(self) -> int:
         """Return the bytes that are still to be read ahead."""
@@ -127,7 +101,7 @@ class WeightResidency:
         """Return the seconds that threads have spent on checking weights."""
         return sum(weights.hash_s for weights in self._weights.values())
 
-    def _following(self, index: int, *, again: bool) -> Iterator[_Target]:
+    def _targets(self, index: int, *, again: bool) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
         for weights in (self._weights[other] for other in order if other in self._weights):
@@ -137,44 +111,6 @@ class WeightResidency:
                 yield _Target(weights=weights, stop=max(weights.pinned_bytes, stop))
                 return
             yield _Target(weights=weights, stop=weights.nbytes)
-
-    def _trim(self, index: int, following: Sequence[_Target]) -> None:
-        """Take from the arena what older steps left in it and the budget has no room for.
-
-        Such pages move to where this step or the next one has none yet, or are given back to the kernel.
-        """
-        if self._arena is None or self._steady:
-            return
-        own = self._weights.get(index)
-        kept = [*following, *([_Target(weights=own, stop=own.nbytes)] if own else [])]
-        used = sorted(
-            (each.weights.start, -(-(each.weights.start + each.stop) // self._unit) * self._unit)
-            for each in kept
-            if each.stop and each.weights.buffer is self._arena
-        )
-        end = -(-self._arena.nbytes // self._unit) * self._unit
-        free = [*common_ranges(self._resident, uncovered_ranges(end, used, 1))]
-        missing = [*common_ranges(used, uncovered_ranges(end, self._resident, 1))]
-        excess = self._steps[index].peak_bytes + sum(stop - start for start, stop in free) - self._budget_bytes
-        self._resident = [*used]
-        for start, stop in free:
-            taken = min(stop - start, -(-max(0, excess) // self._unit) * self._unit)
-            excess -= taken
-            self._take(start, start + taken, missing)
-            if start + taken < stop:
-                self._resident.append((start + taken, stop))
-
-    def _take(self, start: int, stop: int, missing: list[tuple[int, int]]) -> None:
-        """Move the pages of ``start..stop`` to ``missing`` ranges, which lose what is filled; give the others back."""
-        assert self._arena
-        while start < stop and missing:
-            target, end = missing.pop()
-            nbytes = min(stop - start, end - target)
-            self._arena.move(start, target, nbytes)
-            start += nbytes
-            if target + nbytes < end:
-                missing.append((target + nbytes, end))
-        self._arena.release(start, stop)
 
     def _stop_reading(self) -> None:
         if self._reading:

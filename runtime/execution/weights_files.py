@@ -10,6 +10,7 @@ import itertools
 import os
 from array import array
 from bisect import bisect_right
+from contextlib import suppress
 from pathlib import Path
 from threading import local
 from typing import Protocol
@@ -40,6 +41,10 @@ class WeightsFile(Protocol):
         """
         ...
 
+    def forget(self, start: int) -> None:
+        """Have the kernel drop from its cache, unless it is to keep them, what was mapped from ``start`` on."""
+        ...
+
 
 def weights_file(bundle: Path, record: WeightsRecord, *, keep_cached: bool) -> WeightsFile:
     """Return a step's weights as they are stored; without ``keep_cached`` the kernel forgets what was read.
@@ -68,6 +73,11 @@ class _PlainFile:
         if not self._keep_cached:
             _forget(file, start, count)
         return start + count
+
+    def forget(self, start: int) -> None:
+        if not self._keep_cached:
+            with suppress(OSError), self.path.open("rb", buffering=0) as stream:
+                _forget(stream.fileno(), start, 0)
 
 
 class _CompressedFile:
@@ -102,6 +112,9 @@ class _CompressedFile:
             _forget(file, offset, frame.stored_bytes)
         return end
 
+    def forget(self, start: int) -> None:
+        """Do nothing: what is read is forgotten at once."""
+
     def _read_exactly(self, file: int, buffer: memoryview, offset: int) -> None:
         filled = 0
         while filled < len(buffer):
@@ -123,6 +136,6 @@ def _this_threads_decoder() -> FrameDecoder:
 
 
 def _forget(file: int, start: int, count: int) -> None:
-    """Have the kernel drop what was read from its cache."""
+    """Have the kernel drop what was read from its cache; with a ``count`` of 0 all that follows."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, start, count, os.POSIX_FADV_DONTNEED)

@@ -29,7 +29,7 @@ def deviation(manifest: Manifest, step: Step, model: Path, tuned: Path, scratch:
     ``model`` is the partition as it was compiled; ``scratch`` is a folder for its results. It is infinite where only one of
     the two has values that are no numbers. Raises `hyps.runtime.errors.InputError` where an operator refuses the values.
     """
-    inputs = {name: _values(manifest, name) for name in step.inputs}
+    inputs = {name: fixed_values(manifest, name) for name in step.inputs}
     _write_results(step, model, inputs, scratch, custom_ops)
     results = open_session(tuned, 1, custom_ops=custom_ops, optimize=False).run(step.outputs, inputs)
     pairs = [(to_numpy(results[name]), scratch / str(place)) for place, name in enumerate(step.outputs)]
@@ -44,7 +44,7 @@ def _write_results(
         (scratch / str(place)).write_bytes(memory_of(results[name]))
 
 
-def _values(manifest: Manifest, name: str) -> NDArray[np.generic]:
+def fixed_values(manifest: Manifest, name: str) -> NDArray[np.generic]:
     """Return a tensor of a type that numpy knows: floats between -1 and 1 from a fixed sequence, or zeros."""
     record = manifest.tensors[name]
     values = np.zeros(record.shape, record.dtype)

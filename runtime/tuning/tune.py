@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import msgspec
 import onnxruntime as ort
 
 from hyps.runtime.bundle.bundle_folder import check_free_bytes, check_is_writable, whole_or_absent
@@ -35,6 +35,7 @@ from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap
 from hyps.runtime.errors import BundleError, OutputError
 from hyps.runtime.execution.session import start_onnxruntime
+from hyps.runtime.tuning.arena import with_fitting_arena
 from hyps.runtime.tuning.check import LARGEST_DEVIATION
 from hyps.runtime.tuning.optimise import has_roundings
 from hyps.runtime.tuning.partition import StaysUntuned, Tuning, alone_bytes, lowest_peak_bytes, tuned_partition
@@ -115,7 +116,7 @@ def tune_partitions(
         CodePages().release()
         step_done()
     if any(parts):
-        manifest = msgspec.structs.replace(manifest, tuned=_record(manifest, parts))
+        manifest = with_fitting_arena(folder, manifest, partial(_record, parts), custom_ops)
     return Tuned(manifest=manifest, untuned=reasons)
 
 
@@ -130,7 +131,7 @@ def _write_documents(bundle: Path, folder: Path, before: bytes, manifest: Manife
     (folder / MANIFEST_NAME).write_bytes(document)
 
 
-def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> TunedRecord:
+def _record(parts: Sequence[TunedPartition | None], manifest: Manifest) -> TunedRecord:
     """Return the record of a tuned schedule."""
     pairs = list(zip(manifest.steps, parts, strict=True))
     alone = [alone_bytes(step, part) for step, part in pairs]
@@ -144,7 +145,6 @@ def _record(manifest: Manifest, parts: Sequence[TunedPartition | None]) -> Tuned
         features=here.features,
         onnxruntime=ort.__version__,
         huge_pages=residency.huge_pages,
-        steady=residency.steady,
         steps=tuple(
             TunedStep(
                 partition=part,

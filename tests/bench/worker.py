@@ -1,10 +1,11 @@
 """One contender of a benchmark in a process of its own: opens its model, runs once for every line on standard input.
 
-    python -m tests.bench.worker bundle DIR INPUT.npy THREADS
+    python -m tests.bench.worker bundle|picture DIR INPUT.npy THREADS
     python -m tests.bench.worker default|mapped|lean MODEL.onnx INPUT.npy THREADS
 
 ``default`` is onnxruntime as it comes (weights inside the model, or in a file next to it); ``mapped`` is what a user
-would pick on a small device: external data, no prepacking. ``lean`` has a bundle's own session options and environment.
+would pick on a small device: external data, no prepacking. ``picture`` runs a bundle as hyps-run runs pictures, by
+onnxruntime's C interface, without numpy. ``lean`` has a bundle's own session options and environment.
 The opening and every run are answered with a line of JSON, a `tests.bench.readings.Reading`; seconds of opening begin
 before onnxruntime is imported.
 """
@@ -36,6 +37,23 @@ def bundle(path: Path, values: Path, threads: int) -> Run:
     return lambda: executor.run(inputs, again=True)
 
 
+def picture(path: Path, values: Path, threads: int) -> Run:
+    """A bundle by onnxruntime's C interface; its input is float32."""
+    from hyps.runtime.execution.c_api.library import find_library
+    from hyps.runtime.execution.c_api.session import c_interface
+    from hyps.runtime.execution.executor import load_executor
+    from hyps.runtime.execution.tensor import RawTensor
+
+    library = find_library()
+    assert library, "onnxruntime's C library is in its package"
+    executor = load_executor(path, threads=threads, interface=c_interface(library))
+    name = executor.manifest.inputs[0]
+    tensor = executor.manifest.tensors[name]
+    content = bytearray(values.read_bytes()[-tensor.nbytes :])
+    inputs = {name: RawTensor(tensor.dtype, tensor.shape, memoryview(content))}
+    return lambda: executor.run(inputs, again=True)
+
+
 def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
     """The whole model in onnxruntime."""
     import numpy as np
@@ -60,9 +78,10 @@ def main() -> None:
     """Serve one contender."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the benchmark reports ctrl-C, once
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    if mode in ("bundle", "lean"):
+    if mode in ("bundle", "picture", "lean"):
         restart_lean(huge_pages=mode == "lean" or '"huge_pages": true' in (path / "manifest.json").read_text())
-    run = _answered(lambda: bundle(path, values, threads) if mode == "bundle" else whole(mode, path, values, threads))
+    bundles = {"bundle": bundle, "picture": picture}
+    run = _answered(lambda: bundles[mode](path, values, threads) if mode in bundles else whole(mode, path, values, threads))
     for _ in sys.stdin:
         _answered(run)
 

@@ -192,7 +192,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "twice": (["--code", "fc1=1", "--code", "fc1=2"], r"--code names 'fc1' twice; name each operator once"),
     "a split of another kind": (
         ["--code", "fc1=1", "--shard", "fc1=input:4"],
-        r"--code fc1: a code is for a split by output or channel; change --shard",
+        r"--code fc1: shards by input read different inputs, .*; a code is for a split by output or channel: change --shard",
     ),
     "shards of unequal width": (
         ["--code", "fc1=1", "--shard", "fc1=output:7"],
@@ -230,3 +230,21 @@ def test_commands_show_codes(path: Path, hypsc_here: Command, tmp_path: Path) ->
     assert data["codes"][0]["name"] == "fc1"
     validated = hypsc_here("validate", path, tmp_path / "b")
     assert re.search(r"^code of fc1, 4 \+ 1 shards: a lost shard is decoded within", validated.stdout, re.MULTILINE)
+
+
+def test_analyze_shows_the_codes_that_are_possible(path: Path, hypsc_here: Command) -> None:
+    found = hypsc_here("analyze", path)
+    assert re.search(r"^fc1 +4 \+ 1 +4 times +\S+e-06 +0\.307 MB$", found.stdout, re.MULTILINE), found.stdout
+    data = json.loads(hypsc_here("analyze", path, "--json").stdout)
+    assert [(code["operator"], code["shards"], code["parity"]) for code in data["codes"]][-1] == ("fc1", 4, 1)
+
+
+def test_tolerate_says_where_there_is_no_code(hypsc_here: Command, tmp_path: Path) -> None:
+    """A depthwise network has nothing to give a code, and is compiled without."""
+    weights = [weight("w", 32, 1, 3, 3)]
+    convolution = model([node("Conv", "x w", "y", group=32)], [value("x", 1, 32, 8, 8)], [value("y", 1, 32, 6, 6)], weights)
+    source = saved(tmp_path / "m.onnx", convolution)
+    told = hypsc_here("compile", source, "--memory", "100MB", "--tolerate", "1", "-o", tmp_path / "b")
+    assert told.returncode == 0, told.stderr
+    assert "no code          no operator is split or large enough" in told.stdout
+    assert read_manifest(tmp_path / "b").codes == ()

@@ -81,7 +81,6 @@ def manifest() -> Manifest:
         target=TargetRecord(name="custom", threads=2),
         budget_bytes=64_000_000,
         huge_pages=False,
-        steady=False,
         exact=True,
         inputs=("image",),
         outputs=(OutputRecord(name="scores", probabilities=False),),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from hyps.runtime.bundle.records.fields import Count, Record
 from hyps.runtime.bundle.records.files import FileRecord, WeightsRecord
+from hyps.runtime.bundle.records.steps import ActivationsRecord
 
 
 class TunedPartition(Record, frozen=True, kw_only=True):
@@ -40,12 +42,13 @@ class TunedRecord(Record, frozen=True, kw_only=True):
     """The schedule of a tuned bundle, and what it runs on.
 
     ``machine`` and ``features`` are those of `hyps.runtime.device.instruction_set`, ``onnxruntime`` is the whole version.
-    There is an entry in ``steps`` for each step. ``huge_pages`` and ``steady`` are as in `Manifest`.
+    There is an entry in ``steps`` for each step. ``huge_pages`` is as in `Manifest`, and so is ``activations``, where the
+    tuned schedule has another arena.
     """
 
     machine: str
     features: tuple[str, ...]
     onnxruntime: Annotated[str, Meta(max_length=64)]
     huge_pages: bool
-    steady: bool
     steps: tuple[TunedStep, ...]
+    activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyps.passes.cost.arena_layout import arena_layout_bytes
+from hyps.passes.cost.arena_layout import arena_events, arena_layout_bytes
 from hyps.passes.cost.footprint import footprints
 from tests.passes.nets import drawn
 
@@ -29,4 +29,4 @@ UNIT = 256
 def test_arena(drawing: str, sizes: dict[str, int], expected: int) -> None:
     graph = drawn(drawing, inputs="x", outputs="y", sizes={name: UNIT * size for name, size in sizes.items()})
     prints = {name: replace(each, workspace_bytes=0) for name, each in footprints(graph, 1).items()}
-    assert arena_layout_bytes(graph, prints, range(len(graph.operators))) == UNIT * expected
+    assert arena_layout_bytes(arena_events(graph, prints, (range(len(graph.operators)),))) == UNIT * expected

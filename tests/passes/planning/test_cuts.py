@@ -39,7 +39,7 @@ def seconds(graph: Graph, graph_costs: Costs, device: DeviceRates, cuts: Cuts) -
     """Return the estimated latency, added up partition by partition and operator by operator."""
     total = 0.0
     for start, stop in itertools.pairwise((0, *cuts, graph_costs.count)):
-        reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.storage_bytes_per_s
+        reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.cached_weights_bytes_per_s
         inside = replace(graph, operators=graph.operators[start:stop])
         computing = float(compute_s(inside, device).sum())
         total += (

@@ -34,7 +34,6 @@ def plan_of(graph: Graph, cuts: tuple[int, ...]) -> Plan:
         latency_s=0.0,
         storage_latency_s=0.0,
         huge_pages=False,
-        steady=False,
         inexact_reason=None,
     )
 

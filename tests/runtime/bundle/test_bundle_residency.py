@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     StepMemory,
     alternating_residency,
     open_sessions,
     pin_in_order,
     read_ahead,
-    steady_residency,
     sub_bundle_residency,
 )
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES, arena_bytes
 
 MB = 1_000_000
 
@@ -80,14 +79,3 @@ def test_what_is_read_ahead_has_room(steps: list[StepMemory], spare: int, repeat
     assert max(each.peak_bytes for each in found.steps) <= budget
     if not repeats:
         assert ahead[-1] == 0
-
-
-@given(steps=STEPS, spare=st.integers(0, 300))
-def test_a_steady_arena_is_counted_in_every_peak(steps: list[StepMemory], spare: int) -> None:
-    budget = max(each.alone_bytes for each in steps) + spare * MB
-    sessions = open_sessions(steps, budget)
-    found = steady_residency(sizes(steps), sessions, [0] * len(steps), budget)
-    peaks = [base - size + arena_bytes(sizes(steps)) for base, size in zip(sessions.base_bytes, sizes(steps), strict=True)]
-    assert (found is None) == (max(peaks) > budget)
-    if found:
-        assert [each.peak_bytes for each in found.steps] == peaks

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.spare_memory import LEAST_BYTES, SPARED_MARGIN_BYTES, enlarge_residency, spare_bytes
+from hyps.runtime.bundle.spare_memory import LEAST_BYTES, SPARED_MARGIN_BYTES, enlarged_steps, spare_bytes
 
 MB = 1_000_000
 
@@ -28,7 +28,7 @@ def streaming(manifest: Manifest, weights_mb: list[int], peaks_mb: list[int]) ->
         )
         for size, peak in zip(weights_mb, peaks_mb, strict=True)
     )
-    return msgspec.structs.replace(manifest, steps=steps, huge_pages=False, steady=False)
+    return msgspec.structs.replace(manifest, steps=steps, huge_pages=False)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -36,24 +36,22 @@ def test_no_step_takes_more_than_the_plan_and_the_spare(seed: int, manifest: Man
     draw = random.Random(seed)
     count, spare = draw.randint(2, 8), draw.randint(1, 20) * MB
     weights, peaks = [draw.randint(1, 15) for _ in range(count)], [draw.randint(66, 72) for _ in range(count)]
-    found = enlarge_residency(streaming(manifest, weights, peaks), spare)
-    pinned = sum(step.pinned_bytes for step in found.steps)
-    for step in found.steps:
+    found = enlarged_steps(streaming(manifest, weights, peaks), spare)
+    pinned = sum(step.pinned_bytes for step in found)
+    for step in found:
         assert pinned - step.pinned_bytes + step.ahead_bytes <= spare
-        assert step.peak_bytes <= found.budget_bytes == max(peaks) * MB + spare
+        assert step.peak_bytes <= max(peaks) * MB + spare
 
 
 def test_sessions_stay_open_first(manifest: Manifest) -> None:
     plan = streaming(manifest, [10, 10], [72, 72])
     assert not any(step.session.stays_open for step in plan.steps)
-    assert all(step.session.stays_open for step in enlarge_residency(plan, 20 * MB).steps)
+    assert all(step.session.stays_open for step in enlarged_steps(plan, 20 * MB))
 
 
 def test_all_that_fits_is_pinned(manifest: Manifest) -> None:
-    assert [step.streamed_bytes for step in enlarge_residency(streaming(manifest, [3, 4], [72, 72]), 20 * MB).steps] == [
-        0,
-        0,
-    ]
+    found = enlarged_steps(streaming(manifest, [3, 4], [72, 72]), 20 * MB)
+    assert [step.streamed_bytes for step in found] == [0, 0]
 
 
 @pytest.mark.parametrize(("peak_mb", "spare"), [(72, 0), (71, 0), (66, 72 * MB - 66 * MB - SPARED_MARGIN_BYTES), (80, 0)])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
-from hyps.runtime.bundle.weight_arena import HUGE_SLACK_BYTES
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.scheduling.test_flow import scheduled

@@ -22,7 +22,9 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import BundleError
+from hyps.runtime.execution.engine import Observer, in_memory
 from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.session import open_session, session_options, to_numpy
 from tests.compiler.onnxes import saved
 from tests.passes.nets import Net
@@ -107,11 +109,22 @@ def test_activations_keep_their_pages(load: Callable[..., Executor], sample: Out
 
 def test_a_full_arena_is_given_up(load: Callable[..., Executor], sample: Outputs, expected: NDArray[Any]) -> None:
     executor = load(ActivationsRecord(region_bytes=1 << 20))
-    assert executor.has_arena
+    assert (executor.has_arena, executor.outgrew_arena) == (True, False)
     done: list[object] = []
     np.testing.assert_array_equal(executor.run(sample, done.append)["y"], expected)
-    assert not executor.has_arena
+    assert (executor.has_arena, executor.outgrew_arena) == (False, True)
     np.testing.assert_array_equal(executor.run(sample)["y"], expected)
+
+
+def test_a_full_arena_is_told(load: Callable[..., Executor], sample: Outputs) -> None:
+    warnings: list[str] = []
+
+    class Listener(Observer):
+        def warning(self, message: str) -> None:
+            warnings.append(message)
+
+    [*LocalEngine(load(ActivationsRecord(region_bytes=1 << 20))).run(in_memory([sample]), Listener())]
+    assert [each for each in warnings if each.startswith("activations did not fit into the planned arena")]
 
 
 def test_a_process_has_one_arena(load: Callable[..., Executor], sample: Outputs, expected: NDArray[Any]) -> None:

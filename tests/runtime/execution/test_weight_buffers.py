@@ -23,7 +23,7 @@ def test_a_buffer_takes_pages_when_written_and_gives_them_back(nbytes: int, huge
     buffer.view[:] = b"\x01" * nbytes
     full = memory().anonymous_bytes - before
     assert nbytes <= full < nbytes + 4 * MB
-    buffer.release(MB, nbytes)
+    buffer.release(MB)
     assert memory().anonymous_bytes - before < 4.5 * MB
     assert buffer.view[MB - 1] == 1
     assert buffer.view[MB] == buffer.view[nbytes - 1] == 0
@@ -55,12 +55,19 @@ def flags_of(address: int) -> list[str]:
 
 
 @pytest.mark.own_process
-@pytest.mark.parametrize("huge", [True, False])
-def test_pages_move_with_what_they_hold(huge: bool) -> None:
-    buffer = WeightBuffer(16 * MB, huge=huge)
-    buffer.view[: 4 * MB] = b"\x01" * (4 * MB)
-    before = memory().anonymous_bytes
-    buffer.move(0, 8 * MB, 4 * MB)
-    assert memory().anonymous_bytes - before < MB / 4
-    assert set(buffer.view[8 * MB : 12 * MB]) == {1}
-    assert set(buffer.view[: 8 * MB]) == {0}
+def test_a_mapped_file_is_resident_where_it_is_populated(tmp_path: Path) -> None:
+    path, content = tmp_path / "weights", bytes(range(256)) * (64 << 10)
+    path.write_bytes(content)
+    buffer = WeightBuffer(len(content), huge=False)
+    with path.open("rb") as file:
+        buffer.map_file(file.fileno(), 4 * MB)
+    before = memory().resident_bytes
+    buffer.populate(4 * MB, 12 * MB)
+    assert 8 * MB <= memory().resident_bytes - before < 9 * MB
+    assert buffer.view[4 * MB : 12 * MB] == content[4 * MB : 12 * MB]
+    assert set(buffer.view[:MB]) == {0}
+    buffer.release(6 * MB)
+    assert memory().resident_bytes - before < 4 * MB
+    path.write_bytes(content[: 8 * MB])
+    with pytest.raises(OSError, match="Bad address"):
+        buffer.populate(6 * MB, 12 * MB)

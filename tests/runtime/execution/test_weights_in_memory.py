@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
 from hyps.runtime.bundle.manifest import CompressedRecord, FrameRecord, Manifest, Step, WeightRecord, WeightsRecord
-from hyps.runtime.bundle.weight_arena import ALIGNMENT_BYTES
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BundleError, LibraryError
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.execution.weight_residency import WeightResidency
 
 MB = 1 << 20
+#: Half of what weights files are aligned to.
+HALF = 1 << 15
 
 
 def bundle(
@@ -102,7 +103,7 @@ def template(request: pytest.FixtureRequest) -> Step:
     )
 
 
-SIZES = st.integers(0, 6).map(lambda units: units * ALIGNMENT_BYTES // 2)
+SIZES = st.integers(0, 6).map(lambda units: units * HALF)
 
 
 @settings(deadline=None, max_examples=100)
@@ -114,10 +115,8 @@ def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_p
     folder = tmp_path_factory.mktemp("steps")
     item_bytes = data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 8]), max_size=3), "item sizes of compressed frames")
     steps = bundle(folder, template, sizes, plans, item_bytes)
-    tight = data.draw(st.booleans(), "tight")
-    steady = data.draw(st.booleans(), "steady")
     huge, cached = data.draw(st.booleans(), "huge"), data.draw(st.booleans(), "cached")
-    residency = WeightResidency(folder, steps, 1 if tight else 1 << 40, huge=huge, steady=steady, keep_cached=cached)
+    residency = WeightResidency(folder, steps, huge=huge, keep_cached=cached)
     for again, stop in data.draw(st.lists(st.tuples(st.booleans(), st.integers(1, 7)), max_size=5), "inferences"):
         for index in range(min(stop, len(sizes))):
             residency.enter(index, again=again)
@@ -139,7 +138,7 @@ def test_what_was_read_ahead_of_an_inference_that_broke_off(
     plans: list[tuple[int, int]], broken_off_at: int, template: Step, tmp_path: Path
 ) -> None:
     steps = bundle(tmp_path, template, [MB] * 4, plans)
-    residency = WeightResidency(tmp_path, steps, 1 << 40)
+    residency = WeightResidency(tmp_path, steps)
     for stop in (broken_off_at, len(steps) - 1):
         for index in range(stop + 1):
             residency.enter(index, again=False)
@@ -178,7 +177,7 @@ def test_compressed_weights_that_changed(
     (step,) = bundle(tmp_path, template, [MB], [(0, 0)], [4])
     path = tmp_path / "partitions/0.weights.zst"
     path.write_bytes(change(bytearray(path.read_bytes())))
-    residency = WeightResidency(tmp_path, [step], 1 << 40)
+    residency = WeightResidency(tmp_path, [step])
     for _ in range(2):
         with pytest.raises(BundleError) as caught:
             residency.enter(0, again=False)
@@ -189,7 +188,7 @@ def test_compressed_weights_that_changed(
 def test_reading_goes_on_within_a_frame(template: Step, tmp_path: Path) -> None:
     """A pinned part may end within a frame; the rest of the weights is then read from that frame on."""
     (step,) = bundle(tmp_path, template, [MB], [(100_001, 0)], [2])
-    residency = WeightResidency(tmp_path, [step], 1 << 40)
+    residency = WeightResidency(tmp_path, [step])
     for _ in range(3):
         residency.enter(0, again=True)
         check(residency, 0, MB)
@@ -200,7 +199,7 @@ def test_compressed_weights_need_zstandard(template: Step, tmp_path: Path, monke
     steps = bundle(tmp_path, template, [MB], [(0, 0)], [4])
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(LibraryError) as caught:
-        WeightResidency(tmp_path, steps, 1 << 40)
+        WeightResidency(tmp_path, steps)
     assert str(caught.value) == (
         "weights are compressed with zstandard, which is not installed; pip install 'hyps[compress]'"
     )
@@ -212,7 +211,7 @@ def test_weights_that_changed(verify: bool, template: Step, tmp_path: Path) -> N
     steps = bundle(tmp_path, template, [MB, MB], [(0, MB), (0, 0)])
     path = tmp_path / "partitions/1.weights"
     path.write_bytes(bytes(MB))
-    residency = WeightResidency(tmp_path, steps, 1 << 40, verify=verify)
+    residency = WeightResidency(tmp_path, steps, verify=verify)
     for _ in range(2):
         residency.enter(0, again=False)
         residency.leave(0)
@@ -228,22 +227,22 @@ def test_weights_that_cannot_be_read(spoil: str, problem: str, template: Step, t
     steps = bundle(tmp_path, template, [MB], [(0, 0)])
     path = tmp_path / "partitions/0.weights"
     path.unlink() if spoil == "gone" else path.write_bytes(bytes(MB // 2))
-    residency = WeightResidency(tmp_path, steps, 1 << 40)
+    residency = WeightResidency(tmp_path, steps)
     with pytest.raises(BundleError, match=problem):
         residency.enter(0, again=False)
 
 
 def resident_by_step(residency: WeightResidency, sizes: Sequence[int], rounds: int) -> list[int]:
-    """Return the anonymous bytes at the end of each step, the most over all rounds."""
+    """Return the bytes at the end of each step, the most over all rounds."""
     most = [0] * len(sizes)
-    before = memory().anonymous_bytes
+    before = memory().resident_bytes
     for _ in range(rounds):
         for index in range(len(sizes)):
             residency.enter(index, again=True)
             check_ends(residency, index)
             while residency.pending_bytes():
                 pass
-            most[index] = max(most[index], memory().anonymous_bytes - before)
+            most[index] = max(most[index], memory().resident_bytes - before)
             residency.leave(index)
     return most
 
@@ -256,11 +255,11 @@ def check_ends(residency: WeightResidency, index: int) -> None:
 
 @pytest.mark.own_process
 def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, tmp_path: Path) -> None:
-    """There is no room for what older steps leave in the arena. The test itself takes up to four megabytes."""
+    """The test itself takes up to four megabytes."""
     sizes = [20 * MB, 8 * MB, 30 * MB, 12 * MB]
     plans = [(0, 2 * MB), (8 * MB, 4 * MB), (0, 6 * MB), (5 * MB, 10 * MB)]
     steps = bundle(tmp_path, template, sizes, plans)
-    residency = WeightResidency(tmp_path, steps, 1)
+    residency = WeightResidency(tmp_path, steps)
     pinned = sum(min(p, s) for (p, _), s in zip(plans, sizes, strict=True))
     most = resident_by_step(residency, sizes, 3)
     for index, ((own_pinned, ahead), size) in enumerate(zip(plans, sizes, strict=True)):
@@ -272,17 +271,17 @@ def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, 
 def test_making_room_keeps_the_pinned_alone(template: Step, tmp_path: Path) -> None:
     sizes, plans = [20 * MB, 30 * MB, 20 * MB], [(6 * MB, 0), (0, 20 * MB), (0, 0)]
     steps = bundle(tmp_path, template, sizes, plans)
-    before = memory().anonymous_bytes
-    residency = WeightResidency(tmp_path, steps, 1 << 40)
+    before = memory().resident_bytes
+    residency = WeightResidency(tmp_path, steps)
     resident_by_step(residency, sizes, 2)
     residency.release()
-    assert memory().anonymous_bytes - before < 10 * MB
+    assert memory().resident_bytes - before < 10 * MB
 
 
 def test_pinned_weights_are_read_once(template: Step, tmp_path: Path) -> None:
     """Their file may even be deleted afterwards."""
     steps = bundle(tmp_path, template, [MB, MB], [(MB, 0), (0, 0)])
-    residency = WeightResidency(tmp_path, steps, 1 << 40)
+    residency = WeightResidency(tmp_path, steps)
     for turn in range(2):
         residency.enter(0, again=False)
         check(residency, 0, MB)
@@ -294,7 +293,7 @@ def test_pinned_weights_are_read_once(template: Step, tmp_path: Path) -> None:
 def test_the_manifest_is_what_a_real_bundle_says(manifest: Manifest, tmp_path: Path) -> None:
     """A step without weights has none."""
     steps = tuple(msgspec.structs.replace(step, weights=None) for step in manifest.steps)
-    residency = WeightResidency(tmp_path, steps, 1)
+    residency = WeightResidency(tmp_path, steps)
     residency.enter(0, again=True)
     assert residency.values(0) == {}
     residency.leave(0)

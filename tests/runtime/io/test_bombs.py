@@ -96,7 +96,7 @@ def test_a_bomb_is_read_within_the_room_or_refused(found: dict[str, tuple[int, s
 
 
 MANIFEST = b"""{"version": 3, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
-    "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "steady": false, "exact": true,
+    "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "exact": true,
     "inputs": ["image"], "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 32, 32]}},
     "steps": [{"name": "s", "model": {"path": "partitions/s.onnx", "size_bytes": 0, "sha256": "%s"}, "weights": null,

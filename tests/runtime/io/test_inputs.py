@@ -273,7 +273,7 @@ def test_damaged_tensors_are_read_or_refused(data: st.DataObject) -> None:
 #: Hypothesis does not allow fixtures of function scope.
 FUZZED = msgspec.json.decode(
     b"""{"version": 3, "created_by": "", "model": {"name": "", "sha256": "%s", "parameters": 0, "weight_bytes": 0},
-    "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "steady": false, "exact": true,
+    "target": {"name": "", "threads": 1}, "budget_bytes": 1, "huge_pages": false, "exact": true,
     "inputs": ["image"],
     "outputs": [{"name": "image", "probabilities": false}],
     "tensors": {"image": {"dtype": "float32", "shape": [1, 3, 4, 4]}},
