@@ -176,17 +176,20 @@ def test_json_says_what_was_decoded(
     pictures: Pictures,
     tmp_path: Path,
 ) -> None:
+    """The worker is frozen and not killed: a lost one would be replaced while nothing is computed."""
     devices = cluster(once)
-    devices.start(3, "--tolerate", "1", "--hedge", "never")
+    devices.settings = Settings(keepalive_s=4 * PATIENCE_S)
+    devices.start(3, "--tolerate", "1", "--straggler-ms", "2000")
     np.savez(tmp_path / "one.npz", image=pictures[0]["image"])
     run = (once, *[tmp_path / "one.npz"] * 6, "--engine", devices.url)
     plain = [json.loads(line) for line in hyps_run(*run, "--json").stdout.splitlines()]
     assert not any("decoded" in each for each in plain)
-    devices.kill(homes(devices, "shard2of2")[0])
+    (slow,) = homes(devices, "shard2of2")
+    devices.freeze(slow)
     lines = [json.loads(line) for line in hyps_run(*run, "--json").stdout.splitlines()]
     bound = read_manifest(once).codes[0].error_bound
     assert [(each["decoded"], each["error_bound"]) for each in lines] == [(["conv4_1"], bound)] * 6
-    assert re.search(r"conv4_1 was decoded: .* within 1\.\de-06", hyps_run(*run).stdout)
+    assert re.search(r"conv4_1 was decoded: right within \d\.\de-06, not bit for bit", hyps_run(*run).stdout)
 
     def status(*options: str) -> str:
         command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
@@ -194,8 +197,7 @@ def test_json_says_what_was_decoded(
 
     wait_for("the count", lambda: '"conv4_1":12' in status("--json"))
     (codes,) = [json.loads(line)["codes"] for line in status("--json").splitlines()]
-    assert (codes["late"], codes["wrong"]) == ({}, {})
-    text = status()
-    assert "decoded: conv4_1 12" in text
-    assert "nobody: it is decoded" in text
-    assert "not every board may be lost" in text
+    assert codes["wrong"] == {}
+    assert [*codes["late"]] == [slow]
+    assert "decoded: conv4_1 12" in status()
+    assert "any 1 board may be lost" in status()
