@@ -26,7 +26,7 @@ _KILLS = """\
 Four workers; one that holds a shard of the coded group is killed (SIGKILL) in a stream with three images under way, again
 and again. *Around* are the 20 answers after each kill, *undisturbed* those that are not near one. With codes, everything
 that is not coded has two copies (`--tolerate 1`). The goal is a 99th percentile around kills of 1.1 times the undisturbed
-one. This network is so small that another worker loads a lost shard within 0.1 s: it does not show what a large one gains."""
+one. Another worker loads a lost shard of this small network within 0.1 s: a large one has more to gain from codes."""
 _DELAYS = """\
 One image at a time; each shard's result is delayed on its way to the hub by a lognormal time (median 79 ms, sigma 1.12, at
 most 3 s), as figure 6.1 shows for a WLAN. What is not coded is not delayed. *Late* and *always* are `--hedge`. A worker's
