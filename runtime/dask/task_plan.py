@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES, WorkerCapacity
-from hyps.runtime.cluster.placement.placement import assign, place
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
+from hyps.runtime.cluster.placement.choice import place
+from hyps.runtime.cluster.placement.placement import assign
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 from hyps.runtime.errors import BudgetError
 
 #: The memory of a Dask worker's process without our runtime: 59 MB idle (13 of them Python's) and inputs in transit.

@@ -17,6 +17,8 @@ from hyps.runtime.energy.reader import checked_watts, read_label, read_number
 _CHIP = re.compile(r"ina\d{3,4}[a-z]?\Z")
 #: The rail that feeds all others has such a label: VDD_IN, POM_5V_IN, VIN.
 _INPUT_RAIL = re.compile(r"(.*_)?(IN|VIN)\Z", re.IGNORECASE)
+#: The label of a channel that measures nothing, as on a Jetson AGX Orin.
+_UNCONNECTED = "NC"
 _MOST_CHIPS = 16
 
 
@@ -66,8 +68,9 @@ def _hwmon_channels(folder: Path) -> Iterator[_Channel]:
             continue
         if name.startswith("ina3221"):
             for number in (1, 2, 3):
-                if (chip / f"curr{number}_input").exists() and read_label(chip / f"in{number}_enable") != "0":
-                    label = read_label(chip / f"in{number}_label")[:40]
+                label = read_label(chip / f"in{number}_label")[:40]
+                is_off = read_label(chip / f"in{number}_enable") == "0" or label == _UNCONNECTED
+                if (chip / f"curr{number}_input").exists() and not is_off:
                     yield _Channel(chip=name, label=label, watts=_product(chip, number))
         elif (power := chip / "power1_input").exists():
             yield _Channel(chip=name, label=read_label(chip / "power1_label")[:40], watts=_scaled(power, 1e-6))

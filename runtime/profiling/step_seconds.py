@@ -79,6 +79,20 @@ class ProfiledSeconds:
         return self._regressions[board_class]
 
 
+def with_workers_threads(measured: Iterable[StepMeasurement], planned_threads: int) -> Iterable[StepMeasurement]:
+    """Return what was measured of each step on each class with the threads of a worker: the most up to the plan's."""
+
+    def preference(threads: int) -> int:
+        return threads if threads <= planned_threads else -threads
+
+    best: dict[tuple[str, str], StepMeasurement] = {}
+    for each in measured:
+        before = best.setdefault((each.board_class, each.content.key), each)
+        if preference(each.threads) > preference(before.threads):
+            best[each.board_class, each.content.key] = each
+    return best.values()
+
+
 def workload_seconds(steps: Sequence[StepContent], known: ProfiledSeconds, board_class: str) -> Mapping[int, StepEstimate]:
     """Return the estimate of each step, by its number, on a board of this class. Raises `ProfileError`.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest, Step
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 from hyps.runtime.web.boards import Boards, missing_steps
 from hyps.runtime.web.builds import Builds
 from hyps.runtime.web.cluster import Cluster

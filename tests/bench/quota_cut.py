@@ -1,9 +1,11 @@
-"""One worker's processor quota is cut to a third under a stream: how soon the throughput is that of the new speeds.
+"""Processor quotas that change under a stream: one that is cut to a third, or all that jitter by a fifth.
 
     python -m tests.bench.quota_cut [--seconds 90] [--quota 0.2] [--placement pipeline] [--model resnet50]
+    python -m tests.bench.quota_cut --jitter 600
 
-A network on three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). The best
-throughput is that of a cluster that starts with the new quotas and moves its steps, too, measured in the same run.
+A network on three real workers, each in a control group with a quota (cgroup v1, and the right to make groups). After a cut,
+the best throughput is that of a cluster that starts with the new quotas and moves its steps, too, measured in the same run.
+With ``--jitter``, every quota is drawn anew every few seconds; steps may move once at most.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import random
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ _PICTURES = 10
 _MEMORY = {"resnet50": "110MB", "squeezenet": "90MB"}
 #: Seconds of a stream before the cut, over which a rate is measured, and of the cluster that starts with the new quotas.
 _BEFORE_S, _RATE_S, _ANEW_S = 30.0, 10.0, 60.0
+#: Quotas jitter by this part of themselves, and stay so long.
+_JITTER, _JITTER_S = 0.2, 7.0
 
 
 @contextmanager
@@ -59,10 +64,42 @@ def _set_quota(group: Path, share: float) -> None:
     (group / "cpu.cfs_quota_us").write_text(str(max(1000, round(share * _PERIOD_US))))
 
 
+def _cut(seconds: float, share: float) -> Callable[[Mapping[str, Path]], None]:
+    """Return what cuts a quota after a while, and then waits."""
+
+    def act(groups: Mapping[str, Path]) -> None:
+        time.sleep(_BEFORE_S)
+        _set_quota(groups[_CUT], share)
+        time.sleep(seconds)
+
+    return act
+
+
+def _jitter(seconds: float, share: float) -> Callable[[Mapping[str, Path]], None]:
+    """Return what draws quotas for so long."""
+
+    def act(groups: Mapping[str, Path]) -> None:
+        random_ = random.Random(0)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for group in groups.values():
+                _set_quota(group, share * random_.uniform(1 - _JITTER, 1 + _JITTER))
+            time.sleep(_JITTER_S)
+
+    return act
+
+
 def _stream(
-    folder: Path, bundle: Path, shares: Mapping[str, float], seconds: float, cut: float | None, options: Sequence[str]
+    folder: Path,
+    bundle: Path,
+    shares: Mapping[str, float],
+    act: Callable[[Mapping[str, Path]], None],
+    options: Sequence[str],
 ) -> tuple[list[float], str]:
-    """Return when each image was answered, from the cut or the start, and the manager's log. Checks bits and order."""
+    """Stream until ``act`` returns; return when each image was answered, from the start, and the manager's log.
+
+    Exits if an image is answered wrongly or out of order.
+    """
     generator = np.random.default_rng(0)
     executor = load_executor(bundle)
     (name,) = executor.manifest.inputs
@@ -82,13 +119,10 @@ def _stream(
             _set_quota(groups[name], shares[name])
             (groups[name] / "cgroup.procs").write_text(str(devices.processes[name].pid))
         devices.wait_for_sub_bundles(workers=len(_WORKERS))
-        began = time.monotonic() + (_BEFORE_S if cut else 0)
+        began = time.monotonic()
 
         def script() -> None:
-            if cut:
-                time.sleep(_BEFORE_S)
-                _set_quota(groups[_CUT], cut)
-            time.sleep(seconds)
+            act(groups)
             over.set()
 
         def endless() -> Iterator[Mapping[str, Any]]:
@@ -114,10 +148,46 @@ def _rate(times: Sequence[float], until: float) -> float:
     return sum(1 for each in times if until - _RATE_S < each <= until) / _RATE_S
 
 
+def _report_cut(folder: Path, bundle: Path, options: argparse.Namespace, given: Sequence[str]) -> None:
+    even = dict.fromkeys(_WORKERS, options.quota)
+    cut = options.quota / 3
+    from_start, log = _stream(folder / "cut", bundle, even, _cut(options.seconds, cut), given)
+    times = [each - _BEFORE_S for each in from_start]
+    anew, _ = _stream(folder / "anew", bundle, even | {_CUT: cut}, lambda _: time.sleep(_ANEW_S), given)
+    end = _rate(times, options.seconds - 1)
+    best = max(end, _rate(anew, _ANEW_S - 1))
+    _say_moves(log)
+    points = [at for at in np.arange(_RATE_S, options.seconds, 0.5) if _rate(times, at) >= 0.9 * best]
+    print(
+        f"{options.model}: before {_rate(times, 0):.2f} images a second; in the {_RATE_S:.0f} s after the cut "
+        f"{_rate(times, _RATE_S):.2f}; at the end {end:.2f}; a cluster that starts with the new quotas "
+        f"{_rate(anew, _ANEW_S - 1):.2f}; 90 % of the better "
+        f"{f'over the {_RATE_S:.0f} s that end {points[0]:.1f} s after the cut' if points else 'never'}"
+    )
+
+
+def _report_jitter(folder: Path, bundle: Path, options: argparse.Namespace, given: Sequence[str]) -> None:
+    even = dict.fromkeys(_WORKERS, options.quota)
+    times, log = _stream(folder / "jitter", bundle, even, _jitter(options.jitter, options.quota), given)
+    _say_moves(log)
+    moves = log.count(": steps move\n")
+    print(
+        f"{options.model}: quotas that jitter by {_JITTER:.0%} for {options.jitter:.0f} s: {len(times):,} images, "
+        f"{len(times) / options.jitter:.2f} a second, all right and in order; moves: {moves}"
+    )
+    if moves > 1:
+        sys.exit(1)
+
+
+def _say_moves(log: str) -> None:
+    print("\n".join(line for line in log.splitlines() if line.startswith(("rebalance", "new jobs", "the move"))))
+
+
 def main() -> None:
     """One run, with what the manager said."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quota_cut")
     parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--jitter", type=float, metavar="SECONDS", help="let quotas jitter for so long, instead of a cut")
     parser.add_argument("--quota", type=float, default=0.2, help="each worker's share of a processor")
     parser.add_argument("--folder", type=Path, help="work here, and leave the logs")
     parser.add_argument("--model", choices=_MEMORY, default="resnet50")
@@ -130,20 +200,7 @@ def main() -> None:
         model = folder / f"{options.model}.onnx"
         build(options.model, model)
         bundle = compile_bundle(model, folder / options.model, _MEMORY[options.model])
-        even = dict.fromkeys(_WORKERS, options.quota)
-        cut = options.quota / 3
-        times, log = _stream(folder / "cut", bundle, even, options.seconds, cut, given)
-        anew, _ = _stream(folder / "anew", bundle, even | {_CUT: cut}, _ANEW_S, None, given)
-    end = _rate(times, options.seconds - 1)
-    best = max(end, _rate(anew, _ANEW_S - 1))
-    print("\n".join(line for line in log.splitlines() if line.startswith(("rebalance", "new jobs", "the move"))))
-    points = [at for at in np.arange(_RATE_S, options.seconds, 0.5) if _rate(times, at) >= 0.9 * best]
-    print(
-        f"{options.model}: before {_rate(times, 0):.2f} images a second; in the {_RATE_S:.0f} s after the cut "
-        f"{_rate(times, _RATE_S):.2f}; at the end {end:.2f}; a cluster that starts with the new quotas "
-        f"{_rate(anew, _ANEW_S - 1):.2f}; 90 % of the better "
-        f"{f'over the {_RATE_S:.0f} s that end {points[0]:.1f} s after the cut' if points else 'never'}"
-    )
+        (_report_cut if options.jitter is None else _report_jitter)(folder, bundle, options, given)
 
 
 if __name__ == "__main__":

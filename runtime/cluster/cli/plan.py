@@ -84,7 +84,7 @@ def run_plan(options: argparse.Namespace) -> None:
         raise BoardsError("there is no boards file", "describe the boards in one, and name it with --boards FILE")
     planned = load_fleet(options.boards)
     times = planned_times(options, manifest, planned)
-    workload = bundle_workload(manifest, times)
+    workload = bundle_workload(manifest, {each.board_class: each.seconds for each in times})
     most = min(options.max or 16, len(planned.fleet.boards))
     progress = Progress(most, "numbers of boards", quiet=options.quiet)
 

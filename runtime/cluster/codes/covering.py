@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hyps.runtime.bundle.coded_groups import run_groups, unserved
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_coded
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement
 
 #: A cluster that lost a board and goes on without it is placed anew after so many seconds without a job: until then, loading

@@ -15,18 +15,18 @@ from dataclasses import replace
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.covering import LULL_S, Covering
 from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan
+from hyps.runtime.cluster.manager.lease_rules import LeaseRules
 from hyps.runtime.cluster.manager.moving import Move
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.placing import Placer
+from hyps.runtime.cluster.manager.requested_move import moved_as_asked
 from hyps.runtime.cluster.manager.speeds import Work
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.coverage import coverage_lines
 from hyps.runtime.cluster.placement.description import describe_placement
-from hyps.runtime.cluster.placement.forecast import forecast, streamed_bytes
-from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
-from hyps.runtime.cluster.placement.placement import Placement, assign, place, repair_placement, runnable_steps
-from hyps.runtime.cluster.placement.sharing import place_well
+from hyps.runtime.cluster.placement.placement import Placement, assign, repair_placement
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
-from hyps.runtime.cluster.scheduling.dispatch import LEASE_WINDOW
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -36,10 +36,6 @@ from hyps.runtime.errors import BudgetError, OutputError
 _ATTEMPTS_PER_START = 4096
 #: A placement waits for workers that come or go for this many times ``settle_s`` at most.
 _LONGEST_SETTLES = 10
-#: A worker gets an input that is larger than this only after it has answered the one before.
-_LARGE_INPUT_BYTES = 32 << 20
-#: A worker that shares inputs with one faster than this gets one at a time.
-_SLOW = 0.75
 _log = logging.getLogger(__name__)
 
 
@@ -47,8 +43,7 @@ class Deployment:
     """The placement of one manager's bundle on its workers, and the scheduler of its jobs.
 
     ``scheduler`` is None until the first placement. ``complaint`` is the reason why the last placement failed, or empty.
-    ``placement`` is what the jobs under way need. ``best_placement`` finds a placement on workers; raises `BudgetError`.
-    Not thread-safe: use it on the manager's thread.
+    ``placement`` is what the jobs under way need. Not thread-safe: use it on the manager's thread.
     """
 
     def __init__(
@@ -57,15 +52,15 @@ class Deployment:
         bundle_sha256: str,
         journal: Journal,
         workers: WorkerRegistry,
+        placer: Placer,
         options: ClusterOptions,
         say: Callable[[str], None],
     ) -> None:
         self.scheduler: Scheduler | None = None
         self.complaint = ""
         self._manifest, self._bundle_sha256, self._journal = manifest, bundle_sha256, journal
-        self._workers, self._options, self._say = workers, options, say
+        self._workers, self._placer, self._options, self._say = workers, placer, options, say
         self.placement: Placement | None = None
-        self.best_placement: Callable[[Sequence[WorkerCapacity]], Placement] = self._place
         self._covering = Covering(manifest, options.copies) if manifest.codes or options.tolerate else None
         self._busy_at = 0.0
         self._move: Move | None = None
@@ -73,8 +68,7 @@ class Deployment:
         self._placed_on: list[WorkerCapacity] = []
         self._ordered_to: set[str] = set()
         self._changed_at = self._changing_since = 0.0
-        self._read_s: dict[tuple[str, int], float] = {}
-        self._room: dict[str, int] = {}
+        self._lease_rules = LeaseRules(manifest)
 
     def workers_changed(self) -> None:
         """Note that a worker came, went or changed: the next placement waits until no more follow, but not for long."""
@@ -90,15 +84,12 @@ class Deployment:
     def work(self, worker: str, sub_bundle: int) -> Work:
         """Return what a worker has to do for one input of a sub-bundle that it holds."""
         assert self.scheduler
-        graph = self.scheduler.graph
-        macs = sum(step_cost(self._manifest, self._manifest.steps[index]) for index in graph.runs[sub_bundle])
-        read_s = self._read_s.get((worker, sub_bundle), 0.0)
-        return Work(macs=macs, moved_bytes=graph.moved_bytes[sub_bundle], read_s=read_s)
+        return self._lease_rules.work(self.scheduler, worker, sub_bundle)
 
     def run_of(self, worker: str, sub_bundle: int) -> tuple[range | None, float]:
         """Return a sub-bundle's steps, None if there is none, and the seconds in which the worker reads weights for it."""
         run = self.scheduler.graph.runs.get(sub_bundle) if self.scheduler else None
-        return run, self._read_s.get((worker, sub_bundle), 0.0)
+        return run, self._lease_rules.read_s(worker, sub_bundle)
 
     def can_spare(self, name: str) -> bool:
         """Return whether the other workers could take over all sub-bundles of this one."""
@@ -164,9 +155,8 @@ class Deployment:
         if not enough or not settled or unchanged or goes_on:
             return
         try:
-            placement = (
-                self._covering.place(workers) if self._manifest.codes and self._covering else self.best_placement(workers)
-            )
+            find = self._covering.place if self._covering and self._manifest.codes else self._placer.place
+            placement = find(workers)
             assign(self._manifest, placement, workers)  # raises before the present placement is given up
             self.scheduler = self._new_scheduler(dict(zip(placement.numbers, placement.runs, strict=True)))
             self._order(placement, workers)
@@ -208,6 +198,8 @@ class Deployment:
             self.placement = self._move.give_up()
             self._move = None
             self._say("the move is given up: a worker is gone or changed")
+        elif self._move:
+            self.placement = self._move.active
         if not workers:
             self._complain("no worker is left; jobs wait for one")
             return
@@ -237,48 +229,10 @@ class Deployment:
             raise BudgetError("nothing is placed yet; start a worker")
         if self._move:
             raise BudgetError("sub-bundles move already; try again when they have")
-        if unknown := sorted({name for each in homes.values() for name in each} - {worker.name for worker in workers}):
-            raise BudgetError(f"{unknown[0]!r} is no worker that may get sub-bundles now")
-        numbers = self.placement.numbers
-        if strange := sorted(set(homes) - set(numbers)):
-            known = f"0 to {numbers[-1]}" if [*numbers] == [*range(len(numbers))] else ", ".join(map(str, numbers))
-            raise BudgetError(f"there is no sub-bundle {strange[0]}; sub-bundles are {known}")
-        if [number for number, names in homes.items() if not names]:
-            raise BudgetError("each sub-bundle needs a worker")
-        rows = zip(numbers, self.placement.homes, self.placement.reasons, strict=True)
-        changed = [(homes.get(number, known), "as asked" if number in homes else why) for number, known, why in rows]
-        moved = replace(
-            self.placement,
-            homes=tuple(tuple(dict.fromkeys(names)) for names, _ in changed),
-            reasons=tuple(why for _, why in changed),
-        )
-        self._check_rights(moved, workers)
+        moved = moved_as_asked(self._manifest, self.placement, homes, workers)
         assign(self._manifest, moved, workers)
         self._order(moved, workers)
         self._placed_on = workers
-
-    def place_by(self, manifest: Manifest, workers: Sequence[WorkerCapacity]) -> Placement:
-        """Place all steps as the operator chose, by what the manifest says that they cost. Raises `BudgetError`."""
-        if self._options.placement == "pipeline" and self._options.objective == "throughput":
-            return place(manifest, workers, self._options.copies)
-        return place_well(manifest, workers, self._options.copies, self._options.objective)
-
-    def moving_cost_s(self, target: Placement) -> float:
-        """Return the seconds in which workers load what a move gives them: all by the link, and what they keep again."""
-        assert self.placement
-        cost_s = 0.0
-        for worker in self._usable_workers():
-            before, after = (
-                {run for run, homes in zip(each.runs, each.homes, strict=True) if worker.name in homes}
-                for each in (self.placement, target)
-            )
-            new, held = (sum(self._file_bytes(run) for run in runs) for runs in (after - before, after | before))
-            if before != after:
-                cost_s += new / LINK_BYTES_PER_S + 2 * held / worker.storage_bytes_per_s
-        return cost_s
-
-    def _file_bytes(self, run: range) -> int:
-        return sum(file.size_bytes for index in run for file in self._manifest.steps[index].data_files)
 
     def begin_move(self, target: Placement) -> None:
         """Begin to compute new jobs by another placement. Raises `BudgetError` if both do not fit side by side."""
@@ -318,26 +272,17 @@ class Deployment:
             self.moves_done += 1
             self._say(f"the move is done, after {time.monotonic() - move.began:.1f} s")
 
+    @property
+    def workers(self) -> list[WorkerCapacity]:
+        """The workers that may get sub-bundles now."""
+        return self._usable_workers()
+
     def place_anew(self) -> None:
         """Forget what `move` asked for: place by the workers' capacities as soon as nothing is under way."""
         self._placed_on = []
 
-    def _check_rights(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> None:
-        for worker in workers:
-            runnable = runnable_steps(self._manifest, worker)
-            for run, homes in zip(placement.runs, placement.homes, strict=True):
-                if worker.name in homes and not runnable.issuperset(run):
-                    step = self._manifest.steps[next(index for index in run if index not in runnable)]
-                    raise BudgetError(
-                        f"{worker.name} cannot have step {step.name}: it does not fit, or may not see the inputs"
-                    )
-
     def _usable_workers(self) -> list[WorkerCapacity]:
         return self._workers.capacities(self._options.safe)
-
-    def _place(self, workers: Sequence[WorkerCapacity]) -> Placement:
-        """Place all steps by the workers' claims. Raises `BudgetError`."""
-        return self.place_by(self._manifest, workers)
 
     def _homes(self) -> list[tuple[str, ...]]:
         """Return the workers of each sub-bundle that the jobs under way need."""
@@ -384,19 +329,7 @@ class Deployment:
         self.scheduler.replicas.place(dict(zip(placement.numbers, placement.homes, strict=True)))
         self.scheduler.replicas.dealt = self._dealt(placement)
         self.scheduler.withdraw()
-        self._room = {worker.name: self._window(worker, assigned[worker.name]) for worker in workers}
-        self.set_speeds({worker.name: float(worker.macs_per_s) for worker in workers})
-        self._read_s = {
-            (worker.name, number): streamed_bytes(part) / worker.storage_bytes_per_s
-            for worker in workers
-            for number, part in assigned[worker.name].items()
-        }
-        groups = {worker.name for worker in workers if worker.group}  # a group changes its workers' sub-bundles, too
-        self.scheduler.streaming = frozenset(
-            name
-            for name, own in assigned.items()
-            if len(own) > 1 and (name in groups or any(map(streamed_bytes, own.values())))
-        )
+        self._lease_rules.ordered(self.scheduler, assigned, workers, self._placer.speeds(workers))
         if only is None:
             self._describe(placement, assigned, workers)
 
@@ -409,9 +342,12 @@ class Deployment:
             self._say(line)
         if () in placement.homes:
             return
-        expected = forecast(self._manifest, placement, assigned, workers)
+        if sum(map(len, placement.runs)) != len(self._manifest.steps):
+            return  # those of two generations
+        expected = self._placer.judge(placement, workers).evaluation
+        links = "measured links" if all(worker.link for worker in workers) else "links of 94 Mbit/s where none is measured"
         self._say(
-            f"expected, with links of 94 Mbit/s: {expected.latency_s:.3f} s an inference, "
+            f"expected, with {links}: {expected.latency_s:.3f} s an inference, "
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
 
@@ -425,27 +361,9 @@ class Deployment:
         return tuple(coverage_lines(self._manifest, present, losses))
 
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
-        """Have the faster of workers that share inputs get them first, and slower ones one at a time.
-
-        Results come in the order of the inputs, so that a second input that waits at a slow worker holds all up.
-        """
+        """Tell the scheduler how fast workers are, by name."""
         assert self.scheduler
-        replicas = self.scheduler.replicas
-        slow = set[str]()
-        for number in replicas.dealt:
-            homes = replicas.homes[number]
-            fastest = max((speeds.get(home, 0.0) for home in homes), default=0.0)
-            slow.update(home for home in homes if speeds.get(home, 0.0) < _SLOW * fastest)
-        self.scheduler.speeds = speeds
-        self.scheduler.windows = {name: 1 if name in slow else room for name, room in self._room.items()}
-
-    def _window(self, worker: WorkerCapacity, parts: Mapping[int, Manifest]) -> int:
-        """Return how many leases a worker has at a time: a single board has no memory for a second large input."""
-        if worker.group:
-            return LEASE_WINDOW * worker.group
-        assert self.scheduler
-        largest = max((self.scheduler.graph.input_bytes[number] for number in parts), default=0)
-        return LEASE_WINDOW if largest <= _LARGE_INPUT_BYTES else 1
+        self._lease_rules.set_speeds(self.scheduler, speeds)
 
     def _complain(self, reason: str) -> None:
         if reason != self.complaint:

@@ -24,6 +24,7 @@ from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.profile_keeper import ProfileKeeper
 from hyps.runtime.cluster.manager.rebalancer import Rebalancer
 from hyps.runtime.cluster.manager.results import ResultCollector
@@ -80,12 +81,15 @@ class Manager:
             bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
         )
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
+        self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
+        placer = Placer(self.manifest, options, self._profiles.seconds_on)
         schedule = schedule_id(bundle_sha256, self.manifest)
-        self.deployment = Deployment(self.manifest, schedule, journal, self._workers, options, say)
+        self.deployment = Deployment(self.manifest, schedule, journal, self._workers, placer, options, say)
         self._status.coverage = lambda: self.deployment.coverage
         self._rebalancer = Rebalancer(
             self.manifest,
             self.deployment,
+            placer,
             self._workers,
             self._statistics.monitor,
             self._statistics.answered,
@@ -124,7 +128,6 @@ class Manager:
             connected=self._connected,
         )
         self.health = Health(self._connection, self._workers, self.deployment)
-        self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
 
     @property
     def _scheduler(self) -> Scheduler | None:

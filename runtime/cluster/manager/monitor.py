@@ -2,10 +2,15 @@
 
 This is the monitoring of Hadidi's Algorithm 2 (section 4.4.3): queue occupancy and latency of each device. Everything is
 bounded: a worker is remembered by its last samples, and what it says of its own times is never more than what was seen.
+
+Times are means over the last seconds, not medians: a quota's pauses are longer than a short step, and few of its times have
+one, but each of them takes time from the stream. So that one stall does not count for a slow board, the longest answer
+counts as if it had taken as long as the second longest.
 """
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +22,14 @@ from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 
 #: A queue's histogram counts 0 to 9 inputs, and 10 or more (figure 4.29).
 QUEUE_BINS = 11
-#: Samples of a queue, five a second; of a time; and inputs under way that are remembered.
-_QUEUE_SAMPLES, _SAMPLES, _UNDER_WAY = 300, 9, 10_000
+#: Samples of a queue, five a second; of a link; and inputs under way that are remembered.
+_QUEUE_SAMPLES, _LINK_SAMPLES, _UNDER_WAY = 300, 9, 10_000
+#: Seconds of which the answers count, and the most answers that do. The last few count even if they are older.
+_WINDOW_S, _MOST_ANSWERS = 10.0, 256
 #: The last samples of a queue that say whether a stream is full.
 _OCCUPIED_SAMPLES = 50
-#: A time is known from so many samples; one that is older than this is not of now.
-_LEAST_SAMPLES, _RECENT_S = 3, 60.0
+#: A time is known from so many answers; what was last measured before this is not of now.
+_LEAST_ANSWERS, _RECENT_S = 3, 60.0
 #: A result with fewer bytes tells nothing of a link's rate.
 _TELLING_BYTES = 64 << 10
 
@@ -38,15 +45,43 @@ class _Sent:
     computed_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedAnswer:
+    """One answer of a worker: when it came, its seconds, and those of each step, empty if they are not known."""
+
+    at: float
+    seconds: float
+    steps_s: tuple[float, ...]
+
+
 @dataclass(slots=True)
 class _Watched:
-    """The samples of one worker: its queue, its seconds by step and by run of steps, and its results' way back."""
+    """The samples of one worker: its queue, its answers by run of steps, its busy seconds, and its results' way back.
+
+    ``busy`` has the seconds computed in each second of the clock.
+    """
 
     queue: deque[int] = field(default_factory=lambda: deque(maxlen=_QUEUE_SAMPLES))
-    steps: dict[int, deque[tuple[float, float]]] = field(default_factory=dict)
-    runs: dict[range, deque[float]] = field(default_factory=dict)
-    busy: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_QUEUE_SAMPLES))
-    link: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    runs: dict[range, deque[TimedAnswer]] = field(default_factory=dict)
+    busy: dict[int, float] = field(default_factory=dict)
+    link: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_LINK_SAMPLES))
+
+
+def clipped_mean(answers: Sequence[TimedAnswer]) -> tuple[float, tuple[float, ...]]:
+    """Return the mean seconds of answers of one run, and of each step, empty if some answer has none.
+
+    The longest answer of three or more counts as if it had taken as long as the second longest.
+    """
+    weights = [1.0] * len(answers)
+    if len(answers) > 2:
+        second, longest = sorted(range(len(answers)), key=lambda place: answers[place].seconds)[-2:]
+        if answers[longest].seconds > 0:
+            weights[longest] = answers[second].seconds / answers[longest].seconds
+    mean = sum(weight * each.seconds for weight, each in zip(weights, answers, strict=True)) / len(answers)
+    if len({len(each.steps_s) for each in answers}) > 1:
+        return mean, ()
+    columns = zip(*(each.steps_s for each in answers), strict=True)
+    return mean, tuple(sum(map(operator.mul, weights, column)) / len(answers) for column in columns)
 
 
 class Monitor:
@@ -73,12 +108,16 @@ class Monitor:
         sent.computed_at = now
         watched = self._of(worker)
         seconds = min(message.compute_s, now - sent.sent_at)
-        watched.runs.setdefault(sent.steps, deque(maxlen=_SAMPLES)).append(seconds)
-        watched.busy.append((now, seconds))
         steps_s = message.steps_s if len(message.steps_s) == len(sent.steps) else ()
         share = seconds / total if (total := sum(steps_s)) > 0 else 1.0  # what is between steps is theirs, too
-        for index, step_s in zip(sent.steps, steps_s, strict=False):
-            watched.steps.setdefault(index, deque(maxlen=_SAMPLES)).append((now, share * step_s))
+        answer = TimedAnswer(at=now, seconds=seconds, steps_s=tuple(share * each for each in steps_s))
+        if sent.steps not in watched.runs:
+            watched.runs = {run: known for run, known in watched.runs.items() if known[-1].at > now - _RECENT_S}
+            watched.runs[sent.steps] = deque(maxlen=_MOST_ANSWERS)
+        watched.runs[sent.steps].append(answer)
+        if int(now) not in watched.busy:
+            watched.busy = {at: known for at, known in watched.busy.items() if at > now - _RECENT_S} | {int(now): 0.0}
+        watched.busy[int(now)] += seconds
 
     def done(self, key: Key, now: float) -> None:
         """Note that a result is complete."""
@@ -104,10 +143,10 @@ class Monitor:
         samples = self._watched[worker].queue if worker in self._watched else ()
         return tuple(sum(1 for each in samples if each == number) for number in range(QUEUE_BINS)) if samples else ()
 
-    def service_s(self, worker: str, steps: range) -> float | None:
-        """Return the median seconds that a worker took for a run of steps, or None if it is not known."""
-        samples = self._watched[worker].runs.get(steps) if worker in self._watched else None
-        return statistics.median(samples) if samples else None
+    def service_s(self, worker: str, steps: range, now: float) -> float | None:
+        """Return the mean seconds that a worker took for a run of steps lately, or None if it is not known."""
+        answers = self._watched[worker].runs.get(steps) if worker in self._watched else None
+        return clipped_mean(_lately(answers, now))[0] if answers else None
 
     def link_s(self, worker: str) -> float | None:
         """Return the median seconds from a worker's result until it was here, or None if it is not known."""
@@ -128,7 +167,7 @@ class Monitor:
         """Return the part of the last seconds in which a worker computed."""
         if worker not in self._watched:
             return 0.0
-        return min(1.0, sum(seconds for at, seconds in self._watched[worker].busy if at > now - over_s) / over_s)
+        return min(1.0, sum(seconds for at, seconds in self._watched[worker].busy.items() if at > now - over_s) / over_s)
 
     def occupied_share(self, worker: str) -> float:
         """Return the part of the last ten seconds in which a worker had an input to compute, or one on its way."""
@@ -136,58 +175,21 @@ class Monitor:
         return sum(1 for each in samples if each) / len(samples) if samples else 0.0
 
     def steps_s(self, now: float) -> Mapping[str, Mapping[int, float]]:
-        """Return the median seconds of each step at each worker, as far as they are known from the last minute."""
-        return {
-            name: {
-                index: statistics.median(seconds for _, seconds in samples)
-                for index, samples in watched.steps.items()
-                if len(samples) >= _LEAST_SAMPLES and samples[-1][0] > now - _RECENT_S
-            }
-            for name, watched in self._watched.items()
-        }
+        """Return the mean seconds of each step at each worker lately, as far as they are known from the last minute."""
+        found: dict[str, dict[int, float]] = {}
+        for name, watched in self._watched.items():
+            known = found[name] = {}
+            # of a step that was in several runs, the latest counts
+            for run, answers in sorted(watched.runs.items(), key=lambda each: each[1][-1].at):
+                if len(answers) >= _LEAST_ANSWERS and answers[-1].at > now - _RECENT_S:
+                    known.update(zip(run, clipped_mean(_lately(answers, now))[1], strict=False))
+        return found
 
     def _of(self, worker: str) -> _Watched:
         return self._watched.setdefault(worker, _Watched())
 
 
-class CostModel:
-    """What each step costs and how fast each worker is, from the seconds that steps took at workers of known claims.
-
-    A step's cost is in multiply-adds of the claim: the least seconds that it took anywhere, times the claim of that worker.
-    A worker's speed is its claim, less the factor by which its steps now take longer than they cost.
-    """
-
-    def __init__(self, remembered_s: float = 600.0) -> None:
-        self._costs: dict[int, float] = {}
-        self._slowdowns: dict[str, tuple[float, float]] = {}
-        self._remembered_s = remembered_s
-
-    def learn(self, steps_s: Mapping[str, Mapping[int, float]], claims: Mapping[str, float], now: float) -> None:
-        """Take the seconds of steps at workers, and the multiply-adds a second that the workers claim."""
-        known = {name: seconds for name, seconds in steps_s.items() if name in claims and seconds}
-        for name, seconds in known.items():
-            for index, step_s in seconds.items():
-                cost = max(step_s * claims[name], 1.0)
-                self._costs[index] = min(self._costs.get(index, cost), cost)
-        for name, seconds in known.items():
-            spent = sum(seconds.values()) * claims[name]
-            self._slowdowns[name] = max(1.0, spent / sum(self._costs[index] for index in seconds)), now
-        for name, (_, at) in [*self._slowdowns.items()]:
-            if now - at > self._remembered_s or name not in claims:
-                del self._slowdowns[name]
-
-    def costs(self, estimates: Sequence[int]) -> list[int]:
-        """Return what each step costs; those that were never measured by their estimates, on the scale of the others."""
-        if not self._costs:
-            return [*estimates]
-        scale = sum(self._costs.values()) / max(1, sum(estimates[index] for index in self._costs))
-        return [max(1, round(self._costs.get(index, scale * each))) for index, each in enumerate(estimates)]
-
-    def speed(self, worker: str, claim: float) -> float:
-        """Return a worker's speed in multiply-adds of its claim a second."""
-        return claim / self._slowdowns[worker][0] if worker in self._slowdowns else claim
-
-    @property
-    def known(self) -> frozenset[int]:
-        """The steps that were measured."""
-        return frozenset(self._costs)
+def _lately(answers: Sequence[TimedAnswer], now: float) -> list[TimedAnswer]:
+    """Return the answers of the last seconds, or the last few if these are fewer."""
+    recent = [each for each in answers if each.at > now - _WINDOW_S]
+    return recent if len(recent) >= _LEAST_ANSWERS else [*answers][-_LEAST_ANSWERS:]

@@ -9,12 +9,15 @@ up and the old placement mended; later, both are mended, and the move goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.generations import held_numbers, renumbered, restricted, side_by_side
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement
+from hyps.runtime.cluster.planning.step_cost import LINK_BYTES_PER_S
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.errors import BudgetError
 
@@ -91,9 +94,10 @@ class Move:
             self._done, self.phase = [], "settling"
             self._holder.hold(self._new, self._new, ())
         if self._left:
-            self._done.append(self._left.pop(0))
-            held = side_by_side(self._old, self._new, {*self._done}) if self.phase == "loading" else self._new
-            self._holder.hold(held, self.active, self._done[-1:])
+            done = [*self._done, self._left[0]]
+            held = side_by_side(self._old, self._new, {*done}) if self.phase == "loading" else self._new
+            self._holder.hold(held, self.active, done[-1:])
+            self._done, self._left = done, self._left[1:]
             self._ordered_at = time.monotonic()
         elif self.phase == "loading" and not self._scheduler.replicas.are_loaded(self._new.numbers):
             if time.monotonic() > self._ordered_at + _STUCK_S:
@@ -121,6 +125,25 @@ class Move:
         """Return the workers whose sub-bundles differ, those first that hold nothing yet."""
         names = [name for name in {*before, *after} if before.get(name) != after.get(name)]
         return sorted(names, key=lambda name: (name in before, name))
+
+
+def moving_cost_s(manifest: Manifest, before: Placement, after: Placement, workers: Iterable[WorkerCapacity]) -> float:
+    """Return the seconds in which workers load what a move gives them: all by the link, and what they keep again."""
+    cost_s = 0.0
+    for worker in workers:
+        old, new = (
+            {run for run, homes in zip(each.runs, each.homes, strict=True) if worker.name in homes}
+            for each in (before, after)
+        )
+        fetched, held = (sum(_file_bytes(manifest, run) for run in runs) for runs in (new - old, new | old))
+        if old != new:
+            rate = worker.link.down_bytes_per_s if worker.link else LINK_BYTES_PER_S
+            cost_s += fetched / rate + 2 * held / worker.storage_bytes_per_s
+    return cost_s
+
+
+def _file_bytes(manifest: Manifest, run: range) -> int:
+    return sum(file.size_bytes for index in run for file in manifest.steps[index].data_files)
 
 
 def _names(placement: Placement) -> Sequence[str]:

@@ -10,7 +10,7 @@ from hyps.runtime.cluster.codes.options import Hedge
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
-    from hyps.runtime.cluster.placement.sharing import PlacementObjective
+    from hyps.runtime.cluster.placement.choice import PlacementObjective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

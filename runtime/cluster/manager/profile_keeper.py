@@ -23,6 +23,7 @@ from hyps.runtime.profiling.profile_database import ProfileDatabase, ReportedTim
 from hyps.runtime.profiling.profile_file import Quartiles, ThreadTimes
 from hyps.runtime.profiling.step_content import StepContent, step_contents
 from hyps.runtime.profiling.step_measurement import quartiles
+from hyps.runtime.profiling.step_seconds import ProfiledSeconds, with_workers_threads
 
 #: A worker may be this many times faster than its claim, which is of one convolution, and so many times slower.
 _FASTER, _SLOWER = 8.0, 64.0
@@ -100,11 +101,27 @@ class ProfileKeeper:
         while len(self._answers) > _MOST_SERIES:
             self._changed.pop(self._answers.popitem(last=False)[0], None)
 
+    def seconds_on(self, board_class: str) -> Sequence[float | None]:
+        """Return the seconds of every step on a class of boards, measured or by regression; None where neither is known.
+
+        Nothing is returned for a class of which nothing is known.
+        """
+        self.write(math.inf)
+        if self._database is None:
+            return ()
+        try:
+            measured = self._database.measurements(board_class)
+        except ProfileError as error:
+            _log.warning("%s", error)
+            return ()
+        known = ProfiledSeconds(with_workers_threads(measured, self._manifest.target.threads))
+        return [_seconds(known, content, board_class) for content in self._contents] if known.board_classes else ()
+
     def write(self, now: float) -> None:
         """Write what is new to the database, every ten seconds; a database that fails is told of and given up."""
         if self._database is None or now < self._write_at or not (self._waiting or self._changed):
             return
-        self._write_at = now + _WRITE_EVERY_S
+        self._write_at = time.monotonic() + _WRITE_EVERY_S
         profiles, self._waiting = self._waiting, {}
         changed, self._changed = self._changed, {}
         answers = {
@@ -137,6 +154,13 @@ class ProfileKeeper:
         if self._database:
             self._database.close()
             self._database = None
+
+
+def _seconds(known: ProfiledSeconds, content: StepContent, board_class: str) -> float | None:
+    try:
+        return known.seconds_of(content, board_class).seconds
+    except ProfileError:  # too little was profiled for a regression
+        return None
 
 
 def _times(threads: int, seconds: Sequence[float]) -> ThreadTimes:

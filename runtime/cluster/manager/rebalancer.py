@@ -1,6 +1,6 @@
 """Watch a stream under way, and move runs of steps when measured speeds say that others are better: Algorithm 2, online.
 
-`hyps.runtime.cluster.manager.monitor` measures, `hyps.runtime.cluster.placement.sharing` places, and
+`hyps.runtime.cluster.manager.monitor` measures, `hyps.runtime.cluster.manager.placing` places, and
 `hyps.runtime.cluster.manager.rebalancing` decides; the deployment moves. Unlike Hadidi's section 4.4.3, boards may be
 unequal and no input is lost. Each decision to move is said with its figures, and what came of it.
 """
@@ -11,21 +11,21 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import msgspec
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.deployment import Deployment
-from hyps.runtime.cluster.manager.monitor import CostModel, Monitor
+from hyps.runtime.cluster.manager.monitor import Monitor
+from hyps.runtime.cluster.manager.moving import moving_cost_s
 from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.rebalancing import MoveRecord, Outlook, decide
 from hyps.runtime.cluster.manager.statistics import RateMeter
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S, WorkerCapacity, step_cost
-from hyps.runtime.cluster.placement.placement import Placement
-from hyps.runtime.cluster.placement.sharing import Choice, judge
+from hyps.runtime.cluster.placement.choice import JudgedPlacement
 from hyps.runtime.cluster.protocol.messages import Message, Text, shorten
 from hyps.runtime.errors import BudgetError
 
@@ -70,16 +70,16 @@ class Rebalancer:
         self,
         manifest: Manifest,
         deployment: Deployment,
+        placer: Placer,
         workers: WorkerRegistry,
         monitor: Monitor,
         answered: RateMeter,
         options: ClusterOptions,
         say: Callable[[str], None],
     ) -> None:
-        self._manifest, self._deployment, self._workers = manifest, deployment, workers
+        self._manifest, self._deployment, self._placer, self._workers = manifest, deployment, placer, workers
         self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
         self._mode = "off" if options.copies > 1 or manifest.codes else options.rebalance
-        self._model = CostModel()
         self._record = MoveRecord()
         self._speeds_before: Mapping[str, float] = {}
         self._next_at = 0.0
@@ -88,18 +88,12 @@ class Rebalancer:
         self._ended: tuple[float, int] | None = None
         self._moving, self._done_before = False, 0
         self._advised = ""
-        if self._mode != "off":
-            deployment.best_placement = self.place
 
     def line(self) -> RebalancingLine:
         """Return the state for a status."""
         now = time.monotonic()
         moves = tuple(msgspec.structs.replace(move, ago_s=round(now - at, 1)) for at, move in self._moves)
         return msgspec.structs.replace(self._line, phase=self._deployment.move_phase, moves=moves)
-
-    def place(self, workers: Sequence[WorkerCapacity]) -> Placement:
-        """Place all steps by what is known of steps and workers. Raises `BudgetError`."""
-        return self._deployment.place_by(*self._measured(workers))
 
     def tick(self) -> None:
         """Sample the queues; decide, if it is time."""
@@ -116,42 +110,31 @@ class Rebalancer:
         self._evaluate(now)
         self._next_at = now + max(_EVERY_S, (time.monotonic() - began) / _SHARE)
 
-    def _measured(self, workers: Sequence[WorkerCapacity]) -> tuple[Manifest, list[WorkerCapacity]]:
-        """Return the manifest with what the steps were measured to cost, and the workers with their measured speeds."""
-        costs = self._model.costs([step_cost(self._manifest, step) for step in self._manifest.steps])
-        steps = tuple(
-            msgspec.structs.replace(step, multiply_adds=cost) for step, cost in zip(self._manifest.steps, costs, strict=True)
-        )
-        capacities = [
-            replace(each, macs_per_s=max(1, round(self._model.speed(each.name, each.macs_per_s)))) for each in workers
-        ]
-        return msgspec.structs.replace(self._manifest, steps=steps), capacities
-
     def _evaluate(self, now: float) -> None:
-        workers = self._workers.capacities(self._options.safe)
-        claims = {worker.name: float(worker.macs_per_s) for worker in workers}
-        if self._speeds_before.keys() != claims.keys():
+        workers = self._deployment.workers
+        names = {worker.name for worker in workers}
+        if self._speeds_before.keys() != names:
             self._speeds_before = {}  # also when a worker is back: its work is with others now
-        self._model.learn(self._monitor.steps_s(now), claims, now)
+        times = self._placer.times
+        times.learn(self._monitor.steps_s(now), workers, now)
         placement = self._deployment.placement
         assert placement
         steps = len(self._manifest.steps)
-        if len(self._model.known) < steps:
-            self._wait(f"{len(self._model.known)} of {steps} steps are measured")
+        if len(times.measured) < steps:
+            self._wait(f"{len(times.measured)} of {steps} steps are measured")
             return
-        if missing := sorted({name for homes in placement.homes for name in homes} - claims.keys()):
+        if missing := sorted({name for homes in placement.homes for name in homes} - names):
             self._wait(f"{missing[0]} is gone: the placement is mended first")
             return
-        manifest, capacities = self._measured(workers)
-        self._deployment.set_speeds({each.name: float(each.macs_per_s) for each in capacities})
-        link = self._monitor.link_bytes_per_s() or LINK_BYTES_PER_S
+        speeds = self._placer.speeds(workers)
+        self._deployment.set_speeds(speeds)
         try:
-            present = judge(manifest, placement, capacities, link)
-            best = judge(manifest, self._deployment.place_by(manifest, capacities), capacities, link)
+            present = self._placer.judge(placement, workers)
+            best = self._placer.judge(self._placer.place(workers), workers)
         except BudgetError as error:
             self._wait(f"the steps cannot be placed: {error}")
             return
-        self._decide(now, present, best, {each.name: float(each.macs_per_s) for each in capacities})
+        self._decide(now, present, best, speeds)
 
     def _changed(self, speeds: Mapping[str, float]) -> float:
         """Return the factor by which some worker's speed has changed since the last move; infinite if workers changed."""
@@ -166,20 +149,21 @@ class Rebalancer:
             _log.info("rebalance: %s", reason)
         self._line = RebalancingLine(mode=self._mode, reason=shorten(reason))
 
-    def _decide(self, now: float, present: Choice, best: Choice, speeds: Mapping[str, float]) -> None:
+    def _decide(self, now: float, present: JudgedPlacement, best: JudgedPlacement, speeds: Mapping[str, float]) -> None:
         is_latency = self._options.objective == "latency"
-        merits = [1 / each.forecast.latency_s if is_latency else each.forecast.computed_per_s for each in (present, best)]
+        figures_of = present.evaluation, best.evaluation
+        merits = [1 / each.latency_s if is_latency else each.throughput_per_s for each in figures_of]
         names = [*self._workers.online]
         busy = max((self._monitor.busy_share(name, now) for name in names), default=0.0)
         occupied = max((self._monitor.occupied_share(name) for name in names), default=0.0)
-        expected = present.forecast.computed_per_s
+        expected, reachable = (each.throughput_per_s for each in figures_of)
         is_countable = not is_latency and expected >= _COUNTABLE_PER_S
         decision = decide(
             Outlook(
                 now=now,
                 present=merits[0],
                 best=merits[1],
-                cost_s=self._deployment.moving_cost_s(best.placement),
+                cost_s=moving_cost_s(self._manifest, present.placement, best.placement, self._deployment.workers),
                 busy=1.0 if is_latency else busy,
                 occupied=1.0 if is_latency else occupied,
                 explained=self._answered.per_s() / expected if is_countable else 1.0,
@@ -190,13 +174,13 @@ class Rebalancer:
         self._line = RebalancingLine(
             mode=self._mode,
             reason=shorten(decision.reason),
-            present_per_s=round(present.forecast.computed_per_s, 3),
-            best_per_s=round(best.forecast.computed_per_s, 3),
-            bottleneck=present.forecast.busiest,
+            present_per_s=round(expected, 3),
+            best_per_s=round(reachable, 3),
+            bottleneck=present.busiest,
         )
         figures = (
-            f"{present.forecast.busiest} is the busiest; by measured speeds {present.forecast.computed_per_s:.2f} a second "
-            f"now, {best.forecast.computed_per_s:.2f} at best; {decision.reason}"
+            f"{present.busiest} is the busiest; by measured speeds {expected:.2f} a second now, {reachable:.2f} at best; "
+            f"{decision.reason}"
         )
         _log.info("rebalance: busy %.2f: %s", busy, figures)
         if decision.verdict != "move":
@@ -209,7 +193,7 @@ class Rebalancer:
             self._speeds_before = speeds
             self._begin(now, best, figures, decision.record)
 
-    def _begin(self, now: float, best: Choice, figures: str, record: MoveRecord) -> None:
+    def _begin(self, now: float, best: JudgedPlacement, figures: str, record: MoveRecord) -> None:
         before = self._answered.per_s()
         try:
             self._deployment.begin_move(best.placement)
@@ -223,7 +207,7 @@ class Rebalancer:
             ago_s=0.0,
             reason=shorten(figures),
             before_per_s=before,
-            predicted_per_s=round(best.forecast.computed_per_s, 3),
+            predicted_per_s=round(best.evaluation.throughput_per_s, 3),
         )
         self._moves.append((now, line))
 

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from hyps.runtime.cluster.placement.partitioner import LINK_BYTES_PER_S
+from hyps.runtime.cluster.planning.step_cost import LINK_BYTES_PER_S
 from hyps.runtime.cluster.protocol.frames import Key
 
 #: The number of answers that are compared, the seconds of each that prove nothing, and the factor by which a claim may be

@@ -172,7 +172,7 @@ class StatusPublisher:
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
-        replicas = scheduler.replicas
+        replicas, now = scheduler.replicas, time.monotonic()
         live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
         shown = {number for generation in live for number in scheduler.generations[generation]}
         replaced = {
@@ -199,7 +199,7 @@ class StatusPublisher:
                 service_s={
                     home: round(seconds, 6)
                     for home in replicas.homes[number]
-                    if (seconds := self._statistics.monitor.service_s(home, run)) is not None
+                    if (seconds := self._statistics.monitor.service_s(home, run, now)) is not None
                 },
             )
 

@@ -17,7 +17,7 @@ from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.obedience import Obedience
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.messages import Orders, Pulse, SubBundleOrder, WorkerState
@@ -304,4 +304,6 @@ def _capacity(name: str, state: WorkerState, bound: int | None = None, *, safe: 
         storage_bytes_per_s=max(1, state.storage_bytes_per_s),
         safe=safe,
         group=state.group,
+        board_class=state.board_class,
+        link=state.link,
     )

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from hyps.runtime.bundle.coded_groups import CodedGroup, run_groups
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity, step_cost
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, runnable_steps
+from hyps.runtime.cluster.planning.step_cost import step_cost
 from hyps.runtime.errors import BudgetError
 
 

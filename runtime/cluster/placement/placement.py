@@ -1,27 +1,18 @@
-"""Place a bundle's steps on workers: partitions in sequence, shards of one operator side by side (Kaboubi, section 4.3.2.2).
+"""Define a placement of a bundle's steps on workers, the sub-bundles that follow from it, and how it is repaired.
 
-`hyps.runtime.cluster.placement.partitioner` decides which worker gets which steps. Weights stay in a worker's memory as far
-as there is room, and others are read for every run (`hyps.runtime.bundle.sub_bundle`). With ``copies``, that many workers
-hold each run, so that the first result can win or several can be compared. Only safe workers get steps that read the model's
-inputs (section 3.3.4.2).
+Weights stay in a worker's memory as far as there is room, and others are read for every run
+(`hyps.runtime.bundle.sub_bundle`). `hyps.runtime.cluster.placement.choice` finds placements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
-from hyps.runtime.cluster.placement.partitioner import (
-    CLUSTER_BYTES,
-    StepHome,
-    WorkerCapacity,
-    parallel_groups,
-    place_in_parallel,
-    place_in_sequence,
-    step_cost,
-)
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES, step_cost
 from hyps.runtime.errors import BudgetError
 
 
@@ -45,22 +36,6 @@ class Placement:
             object.__setattr__(self, "numbers", tuple(range(len(self.runs))))
 
 
-def place(manifest: Manifest, workers: Sequence[WorkerCapacity], copies: int = 1) -> Placement:
-    """Place all steps. Raises `BudgetError` if a step fits no worker."""
-    assert workers
-    workers = sorted(workers, key=lambda worker: (not worker.safe, worker.name))
-    runnable = {worker.name: runnable_steps(manifest, worker) for worker in workers}
-    _check_fit(manifest, workers, runnable)
-    homes: dict[int, StepHome] = {}
-    single = [worker for worker in workers if not worker.group]  # a group has one run, in sequence
-    for group in parallel_groups(manifest, single):
-        if set(group) <= set[int]().union(*(runnable[worker.name] for worker in single)):
-            homes.update(place_in_parallel(manifest, group, single, runnable))
-    rest = [index for index in range(len(manifest.steps)) if index not in homes]
-    homes.update(place_in_sequence(manifest, rest, workers, runnable))
-    return repair_placement(manifest, _joined(homes), workers, copies)
-
-
 def assign(manifest: Manifest, placement: Placement, workers: Iterable[WorkerCapacity]) -> dict[str, dict[int, Manifest]]:
     """Return each worker's sub-bundles by their numbers. Raises `BudgetError` if a worker's do not fit together."""
     assigned: dict[str, dict[int, Manifest]] = {}
@@ -77,20 +52,26 @@ def repair_placement(
 ) -> Placement:
     """Return the same runs on these workers, each on ``copies`` of them if there are enough.
 
-    A run stays on the workers that hold it; missing copies go to the workers that are free soonest. A group has one run,
-    unless no other worker is left for a second. Raises `BudgetError` if a run fits no worker.
+    A run stays on the workers that hold it, unless they have too little memory for it now. Missing copies go to the workers
+    that are free soonest. A group has one run, unless no other worker is left for a second. Raises `BudgetError` if a run
+    fits no worker.
     """
     assert workers
     rates = {worker.name: worker.macs_per_s for worker in workers}
     runnable = {worker.name: runnable_steps(manifest, worker) for worker in workers}
     costs = [sum(step_cost(manifest, manifest.steps[index]) for index in run) for run in placement.runs]
-    homes = [[name for name in each if name in rates] for each in placement.homes]
+    homes = [
+        [name for name in each if name in rates and runnable[name].issuperset(run)]
+        for run, each in zip(placement.runs, placement.homes, strict=True)
+    ]
     busy_s = {name: sum(costs[number] for number, each in enumerate(homes) if name in each) / rates[name] for name in rates}
     reasons = [*placement.reasons]
     for number, run in enumerate(placement.runs):
-        gone, verb = ", ".join(placement.homes[number]), "is" if len(placement.homes[number]) == 1 else "are"
+        gone = ", ".join(placement.homes[number])
+        verb = "has changed" if rates.keys() & placement.homes[number] else "is gone"
+        verb = verb if len(placement.homes[number]) == 1 else {"is gone": "are gone"}.get(verb, "have changed")
         if gone and not homes[number]:
-            reasons[number] = f"{gone} {verb} gone"
+            reasons[number] = f"{gone} {verb}"
         while len(homes[number]) < copies:
             fits = [name for name in rates if name not in homes[number] and runnable[name].issuperset(run)]
             full = {worker.name for worker in workers if worker.group and any(worker.name in each for each in homes)}
@@ -102,7 +83,7 @@ def repair_placement(
             busy_s[best] += costs[number] / rates[best]
         if not homes[number]:
             others = "other worker" if all(worker.safe for worker in workers) else "other worker that may see what they read"
-            raise BudgetError(f"the steps of {gone}, which {verb} gone, fit no {others}; start another")
+            raise BudgetError(f"the steps of {gone}, which {verb}, fit no {others}; start another")
     return replace(placement, homes=tuple(map(tuple, homes)), reasons=tuple(reasons))
 
 
@@ -114,31 +95,3 @@ def runnable_steps(manifest: Manifest, worker: WorkerCapacity) -> set[int]:
         for index, step in enumerate(manifest.steps)
         if step.alone_bytes <= budget_bytes and (worker.safe or not set(step.inputs).intersection(manifest.inputs))
     }
-
-
-def _check_fit(manifest: Manifest, workers: Sequence[WorkerCapacity], runnable: Mapping[str, set[int]]) -> None:
-    for index, step in enumerate(manifest.steps):
-        if any(index in each for each in runnable.values()):
-            continue
-        if not any(worker.safe for worker in workers):
-            raise BudgetError("no worker that may see the inputs is there; start one of those that --safe names")
-        largest = max(worker.memory_bytes for worker in workers)
-        raise BudgetError(
-            f"step {step.name} needs {(step.alone_bytes + CLUSTER_BYTES) / 1e6:.1f} MB on a worker, the largest has "
-            f"{largest / 1e6:.1f} MB; give a worker more, or compile for a smaller budget"
-        )
-
-
-def _joined(homes: Mapping[int, StepHome]) -> Placement:
-    """Join consecutive steps that one worker has for one reason to runs."""
-    runs: list[range] = []
-    joined: list[StepHome] = []
-    for index in range(len(homes)):
-        if runs and joined[-1] == homes[index]:
-            runs[-1] = range(runs[-1].start, index + 1)
-        else:
-            runs.append(range(index, index + 1))
-            joined.append(homes[index])
-    return Placement(
-        runs=tuple(runs), homes=tuple((home.worker,) for home in joined), reasons=tuple(home.reason for home in joined)
-    )

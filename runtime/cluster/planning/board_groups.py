@@ -7,7 +7,7 @@ CostArray are arrays with an entry [start, stop] for each run, infinite where th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ CostArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardGroup:
-    """Boards with the same class, memory, storage, power, and links to and from the hub."""
+    """Boards with the same class, memory, storage, power, rights to share, and links to and from the hub."""
 
     boards: tuple[Board, ...]
     up: NetworkLink
@@ -64,9 +64,9 @@ def board_groups(fleet: Fleet) -> tuple[BoardGroup, ...]:
     """Return the groups of a fleet's boards, in the order of their first boards."""
     found: dict[object, list[Board]] = {}
     for board in fleet.boards:
-        figures = (board.board_class, board.memory_bytes, board.storage_bytes_per_s, board.idle_watts, board.busy_watts)
+        figures = replace(board, name="")
         up, down = link(fleet, board.name, HUB), link(fleet, HUB, board.name)
-        found.setdefault((*figures, up, down), []).append(board)
+        found.setdefault((figures, up, down), []).append(board)
     return tuple(
         BoardGroup(boards=tuple(boards), up=link(fleet, boards[0].name, HUB), down=link(fleet, HUB, boards[0].name))
         for boards in found.values()
@@ -90,7 +90,7 @@ class RunTable:
         self.uses: Mapping[str, TensorUse] = tensor_uses(workload)
         self.count = len(workload.steps)
         self._services: dict[object, CostArray] = {}
-        self._ends: dict[str, CostArray] = {}
+        self._ends: dict[str, tuple[CostArray, NDArray[np.int64]]] = {}
 
     @cached_property
     def crossing(self) -> RunBytes:
@@ -126,8 +126,10 @@ class RunTable:
 
     def period_row(self, group: BoardGroup, start: int, most_s: float) -> CostArray:
         """Return the periods of runs of 1, 2, ... steps from ``start`` on, that compute no longer than ``most_s``."""
-        board, ends = group.sample, self._seconds(group.sample.board_class)
+        board = group.sample
+        ends, gaps = self._seconds(board.board_class)
         stop = int(np.searchsorted(ends, ends[start] + most_s, side="right"))
+        stop = min(stop, int(gaps[np.searchsorted(gaps, start)]) + 1)
         row = start, slice(start + 1, max(stop, start + 1))
         weights, alone = self.weights[row], self.alone[row]
         room = board.memory_bytes - self.working[row] - self.workload.sessions_bytes
@@ -139,11 +141,16 @@ class RunTable:
         period: CostArray = np.where(alone <= board.memory_bytes, np.maximum(np.maximum(service, moving), LEAST_S), np.inf)
         return period
 
-    def _seconds(self, name: str) -> CostArray:
-        """Return the seconds that a class computes the first steps, by their number; infinite from the first without."""
+    def _seconds(self, name: str) -> tuple[CostArray, NDArray[np.int64]]:
+        """Return the seconds that a class computes the first steps, by their number, and the steps without, the end last.
+
+        A step that the class has no time for counts 0: no run goes past it.
+        """
         if name not in self._ends:
-            values = [step.seconds.get(name, np.inf) for step in self.workload.steps]
-            self._ends[name] = np.concatenate([[0.0], np.cumsum(values)])
+            values = [step.seconds.get(name) for step in self.workload.steps]
+            gaps = [number for number, each in enumerate(values) if each is None]
+            ends = np.concatenate([[0.0], np.cumsum([each or 0.0 for each in values])])
+            self._ends[name] = ends, np.array([*gaps, self.count])
         return self._ends[name]
 
     def service_s(self, board: Board) -> CostArray:

@@ -52,6 +52,10 @@ from hyps.runtime.profiling.board_facts import BoardClass
 #: The most bytes of a boards file or a target file, and the most boards.
 _LARGEST_BYTES, MOST_BOARDS = 1 << 20, 2000
 
+#: The sections with an entry for each [[...]], and how the others are written.
+_LISTS = frozenset({"boards", "pairs"})
+_TABLES = {"hub": "[hub]", "links": "[links.NAME]", "routers": "[routers.NAME]"}
+
 _Content = TypeVar("_Content")
 
 EntryName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z", max_length=64)]
@@ -157,6 +161,15 @@ def read_target(path: Path) -> TargetFigures:
     return _converted(path, "target file", TargetFigures)
 
 
+def _check_forms(parsed: Mapping[str, object], path: str) -> None:
+    """Raise `BoardsError` for a section that is one table where there may be several, or the other way round."""
+    for name, value in parsed.items():
+        if name in _LISTS and isinstance(value, Mapping):
+            raise BoardsError(f"the boards file {path!r} has {name} as one table", f"write [[{name}]] above each entry")
+        if name in _TABLES and isinstance(value, list):
+            raise BoardsError(f"the boards file {path!r} has {name} as a list", f"write {_TABLES[name]} instead")
+
+
 def _converted(path: Path, kind: str, content: type[_Content]) -> _Content:
     try:
         with path.open("rb") as stream:
@@ -168,6 +181,8 @@ def _converted(path: Path, kind: str, content: type[_Content]) -> _Content:
         raise BoardsError(f"the {kind} {str(path)!r} is over 1 MiB", "check the path")
     try:
         parsed: Mapping[str, object] = tomllib.loads(data.decode("utf-8").replace("\r\n", "\n"))
+        if content is BoardsFile:
+            _check_forms(parsed, str(path))
         return msgspec.convert(parsed, content, strict=True)
     except tomllib.TOMLDecodeError as error:
         raise BoardsError(f"the {kind} {str(path)!r} is not valid TOML: {error}") from None

@@ -2,10 +2,10 @@
 
 A stage takes as long as the longest of working, receiving and sending: these go on at the same time for different inputs.
 Working is reading the weights that do not stay in memory, and computing; a worker reads nothing ahead, so the two add.
-Replicas add their rates; of shards side by side the slowest counts. The *period*, the seconds between two results of a
-stream, is that of the slowest stage or shared link. The *latency*, the seconds of one input alone, adds for every stage
-receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts. A board of
-several stages does one after the other.
+Replicas add their rates; of shards side by side, and of copies, the slowest counts. The *period*, the seconds between two
+results of a stream, is that of the slowest stage or shared link. The *latency*, the seconds of one input alone, adds for
+every stage receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts. A
+board of several stages does one after the other.
 
 Energy is static (the idle power of all boards and of the hub, for a period) and dynamic (what working boards take more).
 """
@@ -13,7 +13,6 @@ Energy is static (the idle power of all boards and of the hub, for a period) and
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -108,7 +107,7 @@ def evaluate(workload: Workload, fleet: Fleet, stages: Stages, known: KnownCosts
     check_stages(workload, fleet, stages)
     found = holders(fleet, stages, known or KnownCosts(workload))
     costs = [_board_cost(fleet, holder) for holder in found]
-    costs = _with_all_stages(costs)
+    costs = _with_all_stages(costs, found)
     costs = _with_parts(costs, found)
     stage_costs = tuple(_stage_cost(list(each)) for _, each in itertools.groupby(costs, key=lambda cost: cost.stage))
     link_bytes: dict[tuple[str, str], float] = {}
@@ -170,16 +169,24 @@ def _with_part(cost: BoardCost, part: float) -> BoardCost:
     return replace(cost, part=part, dynamic_j=cost.dynamic_j * part)
 
 
-def _with_all_stages(costs: list[BoardCost]) -> list[BoardCost]:
-    """Return the costs with what boards of several stages need for all of them."""
+def _with_all_stages(costs: list[BoardCost], found: list[Holder]) -> list[BoardCost]:
+    """Return the costs with what boards of several stages need for all of them, for an input that is theirs.
+
+    A replica works on its part of the inputs only, so that one of its own has longer.
+    """
     together: dict[str, float] = {}
-    for parts in several_stages(costs, lambda cost: cost.board):
-        together[parts[0].board] = max(
-            sum(part.holding.service_s for part in parts),
-            sum(part.receiving_s for part in parts),
-            sum(part.sending_s for part in parts),
+    for parts in several_stages(zip(costs, found, strict=True), lambda part: part[0].board):
+        together[parts[0][0].board] = max(
+            sum(holder.mix * cost.holding.service_s for cost, holder in parts),
+            sum(holder.mix * cost.receiving_s for cost, holder in parts),
+            sum(holder.mix * cost.sending_s for cost, holder in parts),
         )
-    return [replace(cost, all_stages_s=together.get(cost.board, 0.0)) for cost in costs] if together else costs
+    if not together:
+        return costs
+    return [
+        replace(cost, all_stages_s=together.get(cost.board, 0.0) / holder.mix)
+        for cost, holder in zip(costs, found, strict=True)
+    ]
 
 
 def _stage_cost(costs: list[BoardCost]) -> StageCost:
@@ -204,24 +211,20 @@ def shared_seconds(fleet: Fleet, link_bytes: Mapping[tuple[str, str], float]) ->
 
 
 def check_stages(workload: Workload, fleet: Fleet, stages: Stages) -> None:
-    """Raise ValueError unless the stages hold every step once, in order, and replicas are in one stage only."""
+    """Raise ValueError unless the stages hold every step once, in order."""
     if not stages or [number for stage in stages for number in stage.steps] != list(range(len(workload.steps))):
         raise ValueError("the stages do not hold every step once, in order")
-    names = Counter(name for stage in stages for name in stage.boards)
-    if not {board.name for board in fleet.boards}.issuperset(names):
+    if not {board.name for board in fleet.boards}.issuperset(name for stage in stages for name in stage.boards):
         raise ValueError("a board is none of the fleet")
     for stage in stages:
         if len(set(stage.boards)) != len(stage.boards):
             raise ValueError("a board is in a stage twice")
-        if stage.sharing == "replicas" and any(names[name] > 1 for name in stage.boards):
-            raise ValueError("a replica is in two stages")
-    for stage in stages:
         if stage.sharing == "shards":
             if sorted(number for share in stage.shares for number in share) != list(stage.steps):
                 raise ValueError("the shares do not hold every step of their stage once")
             _check_independent(workload, stage.shares)
         elif stage.sharing == "alone" and len(stage.boards) != 1:
-            raise ValueError("a stage on several boards has replicas or shards")
+            raise ValueError("a stage on several boards has replicas, shards or copies")
 
 
 def _check_independent(workload: Workload, shares: Iterable[tuple[int, ...]]) -> None:

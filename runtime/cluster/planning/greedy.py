@@ -71,7 +71,7 @@ class GreedyPlanner:
         ``left`` are the free boards of each group.
         """
         for group in itertools.islice(left, _TRIED_GROUPS):
-            count = min(left[group], most)
+            count = min(left[group], most if self._groups[group].sample.shares_inputs else 1)
             row = self._table.period_row(self._groups[group], start, count * period_s)
             needed = np.maximum(np.ceil(row / period_s - 1e-9), 1)
             usable = np.flatnonzero(needed <= count)
@@ -87,6 +87,8 @@ class GreedyPlanner:
         """Return the next step on replicas of several groups: as many as its period needs."""
         rate, taken = 0.0, list[tuple[int, int]]()
         for group, count in left.items():
+            if not self._groups[group].sample.shares_inputs:
+                continue
             row = self._table.period_row(self._groups[group], start, np.inf)[:1]
             if not len(row) or not np.isfinite(row[0]):
                 continue

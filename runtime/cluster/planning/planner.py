@@ -43,8 +43,8 @@ from hyps.runtime.cluster.planning.transfers import KnownCosts
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.units import megabytes_down, megabytes_up
 
-#: The most entries of the dynamic program's table, and the most combinations of entries that it compares.
-_MOST_ENTRIES, _MOST_COMPARED = 4e6, 1.5e8
+#: The most entries of the dynamic program's table.
+_MOST_ENTRIES = 4e6
 #: The number of evaluations of small changes, times steps and boards.
 _TRIES = 20_000
 #: The boards that the heuristic for latency looks at: few steps are worth sending on.
@@ -113,11 +113,23 @@ def check_fit(workload: Workload, fleet: Fleet) -> None:
 class PlacementPlanner:
     """The planner for one workload and fleet; most of the work for several numbers of boards is shared.
 
-    ``branches``: also try placements with boards in several stages. Raises `BudgetError` if a step fits no board.
+    ``branches``: also try placements with boards in several stages; ``partitions``: also those of `mtkahypar`, which take
+    seconds. ``most_compared`` bounds the dynamic program. Raises `BudgetError` if a step fits no board.
     """
 
-    def __init__(self, workload: Workload, fleet: Fleet, most_boards: int, *, branches: bool = True) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        fleet: Fleet,
+        most_boards: int,
+        *,
+        branches: bool = True,
+        partitions: bool = True,
+        most_compared: float = 1.5e8,
+    ) -> None:
         check_fit(workload, fleet)
+        self._partitions = partitions and is_installed()
+        self._most_compared = most_compared
         self.workload, self.fleet = workload, fleet
         self._tries_branches = branches and len(workload.steps) + len(fleet.boards) < _MOST_FOR_BRANCHES
         self._most_boards = min(most_boards, len(fleet.boards))
@@ -164,7 +176,7 @@ class PlacementPlanner:
         for start in (stages, *self._alone()):
             boards = tried_boards(self.workload, self.fleet, start)
             made = [branches_side_by_side(start, self.workload, boards, self._blocks, self.figures, key, count)]
-            if start is stages and has_branches(self._blocks) and is_installed():
+            if start is stages and has_branches(self._blocks) and self._partitions:
                 made += partitioned_stages(self.workload, self.fleet, self._table.uses, self._blocks, boards[:count])
             found += [(key(new), each, new) for each in made if (new := self.figures(each))]
         best = min(found, key=lambda each: each[0], default=None)
@@ -205,7 +217,7 @@ class PlacementPlanner:
         steps = len(self.workload.steps)
         entries = math.prod(limit + 1 for limit in limits) * steps**2
         compared = math.prod((limit + 1) * (limit + 2) // 2 for limit in limits) * steps**2
-        if steps > MOST_EXACT_STEPS or entries > _MOST_ENTRIES or compared > _MOST_COMPARED:
+        if steps > MOST_EXACT_STEPS or entries > _MOST_ENTRIES or compared > self._most_compared:
             return None
         options = StageOptions(self._table, groups, limits, self._most_boards)
         self._is_complete = options.is_complete

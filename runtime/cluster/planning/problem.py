@@ -1,9 +1,10 @@
 """Define a placement problem: steps with their costs, boards, the links between them, and a placement as data.
 
 A *stage* is a run of consecutive steps on one board, on several boards that deal inputs out among themselves (data-parallel
-replicas), or on several boards that each compute some of its steps at the same time (shards side by side). A share's steps
-run in order and may need each other, as those of a branch do; they need nothing of another share. A board may be in several
-stages, so that it runs what comes before branches, one of them, and what comes after; not if one has replicas. Boards of a
+replicas), or on several boards that each compute some of its steps at the same time (shards side by side). *Copies* are on
+several boards that each compute every input; no planner makes them, as they are for redundancy. A share's steps run in order
+and may need each other, as those of a branch do; they need nothing of another share. A board may be in several stages, so
+that it runs what comes before branches, one of them, and what comes after. Boards of a
 *class* are the same: their speeds and their memory. All figures are in SI units: seconds, bytes, watts.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Sharing = Literal["alone", "replicas", "shards"]
+Sharing = Literal["alone", "replicas", "shards", "copies"]
 #: The name of the hub, of the board that manages, and of where inputs come from and outputs go, in `Fleet.links`.
 HUB = "hub"
 
@@ -50,7 +51,10 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One board: its class, the memory for its process, its storage, and its power without and with work."""
+    """One board: its class, the memory for its process, its storage, and its power without and with work.
+
+    ``shares_inputs``: it may be one of several replicas. ``one_run``: it may have one run of steps, which no other has.
+    """
 
     name: str
     board_class: str
@@ -58,6 +62,8 @@ class Board:
     storage_bytes_per_s: float
     idle_watts: float
     busy_watts: float
+    shares_inputs: bool = True
+    one_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

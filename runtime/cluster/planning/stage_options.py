@@ -6,7 +6,7 @@ One board holds the run alone; several hold it as replicas or, if its components
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from hyps.runtime.cluster.planning.board_groups import BoardGroup, CostArray, RunTable
 from hyps.runtime.cluster.planning.crossing import crossing
 from hyps.runtime.cluster.planning.holding import hold
+from hyps.runtime.cluster.planning.problem import Board
 from hyps.runtime.cluster.planning.shares import ParallelRun, Shares, parallel_runs, ways_to_share, widest_runs
 from hyps.runtime.cluster.planning.transfers import LEAST_S
 from hyps.runtime.errors import BudgetError
@@ -77,7 +78,7 @@ class StageOptions:
         self.period_s, self.latency_s, self.dynamic_j = (np.full(shape, np.inf) for _ in range(3))
         for place, counts in enumerate(self.choices):
             used = [(count, each) for count, each in zip(counts, costs, strict=True) if count]
-            if not used:
+            if not used or (sum(counts) > 1 and not self._all(counts, lambda board: board.shares_inputs)):
                 continue
             rates = [count / each.period_s for count, each in used]
             fits = np.all([np.isfinite(each.period_s) for _, each in used], axis=0)
@@ -93,7 +94,11 @@ class StageOptions:
 
     def _sharded(self) -> Iterator[ShardedStage]:
         """Yield the stages of shards, without those of the same run and boards that are worse in all figures."""
-        several = [place for place, counts in enumerate(self.choices) if sum(counts) > 1]
+        several = [
+            place
+            for place, counts in enumerate(self.choices)
+            if sum(counts) > 1 and self._all(counts, lambda board: not board.one_run)
+        ]
         runs = list(itertools.islice(parallel_runs(self.table.workload), MOST_SHARDED + 1)) if several else []
         if len(runs) * len(several) > MOST_SHARDED:
             self.is_complete = False
@@ -101,6 +106,10 @@ class StageOptions:
         pairs = [(run, place) for run in runs for place in several if sum(self.choices[place]) <= len(run.components)]
         for run, place in pairs:
             yield from self._stages(run, place, _MOST_WAYS // len(pairs))
+
+    def _all(self, counts: BoardCounts, allows: Callable[[Board], bool]) -> bool:
+        """Return whether all boards of a choice allow something."""
+        return all(allows(group.sample) for group, count in zip(self.groups, counts, strict=True) if count)
 
     def _stages(self, run: ParallelRun, choice: int, most_ways: int) -> Iterator[ShardedStage]:
         numbers = [group for group, count in enumerate(self.choices[choice]) for _ in range(count)]

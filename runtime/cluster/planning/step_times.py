@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.placement.partitioner import step_cost
 from hyps.runtime.cluster.planning.fleets import PlannedFleet
+from hyps.runtime.cluster.planning.step_cost import step_cost
 from hyps.runtime.errors import ProfileError
 from hyps.runtime.profiling.step_content import StepContent
 from hyps.runtime.profiling.step_measurement import StepMeasurement
-from hyps.runtime.profiling.step_seconds import ProfiledSeconds, StepEstimate
+from hyps.runtime.profiling.step_seconds import ProfiledSeconds, StepEstimate, with_workers_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def profiled_times(
     A step takes what it took with the number of threads that a worker uses: the most up to the plan's. Of several
     ``measured`` times with that number the first counts. Raises `ProfileError` if no class of the boards was profiled.
     """
-    known = ProfiledSeconds(_with_workers_threads(measured, manifest.target.threads))
+    known = ProfiledSeconds(with_workers_threads(measured, manifest.target.threads))
     if not set(known.board_classes) & set(planned.profiled_as.values()):
         raise ProfileError(*_no_class(known.board_classes))
     found = []
@@ -56,18 +56,6 @@ def profiled_times(
         estimates = [_estimate(known, each, profiled_as) for each in contents]
         found.append(_class_times(manifest, planned, name, estimates))
     return tuple(found)
-
-
-def _with_workers_threads(measured: Iterable[StepMeasurement], planned_threads: int) -> Iterable[StepMeasurement]:
-    def preference(threads: int) -> int:
-        return threads if threads <= planned_threads else -threads
-
-    best: dict[tuple[str, str], StepMeasurement] = {}
-    for each in measured:
-        before = best.setdefault((each.board_class, each.content.key), each)
-        if preference(each.threads) > preference(before.threads):
-            best[each.board_class, each.content.key] = each
-    return best.values()
 
 
 def _no_class(profiled: Sequence[str]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Replicas get inputs in proportion to the speed at which they compute.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,7 +14,7 @@ from typing import TypeVar
 from hyps.runtime.cluster.planning.crossing import Crossing, TensorUse, crossing, tensor_uses
 from hyps.runtime.cluster.planning.holding import Holding, hold, hold_together
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Sharing, Stages, Workload
-from hyps.runtime.errors import InputError
+from hyps.runtime.errors import BudgetError, InputError
 
 StagePart = TypeVar("StagePart")
 #: The least seconds of anything, so that a rate is finite.
@@ -87,8 +88,12 @@ def _key(steps: Sequence[int]) -> tuple[int, ...]:
 
 
 def holders(fleet: Fleet, stages: Stages, known: KnownCosts) -> list[Holder]:
-    """Return the boards of all stages with their transfers. Raises `BudgetError` if a step does not fit its board."""
+    """Return the boards of all stages with their transfers.
+
+    Raises `BudgetError` if a step does not fit its board, or the board may not share as it does.
+    """
     boards = {board.name: board for board in fleet.boards}
+    _check_rights(boards, stages)
     found: list[Holder] = []
     for number, stage in enumerate(stages):
         shares: Sequence[Sequence[int]] = stage.shares if stage.sharing == "shards" else [stage.steps] * len(stage.boards)
@@ -111,6 +116,17 @@ def holders(fleet: Fleet, stages: Stages, known: KnownCosts) -> list[Holder]:
     _hold_together(found, known)
     _count(fleet, found, known.uses)
     return found
+
+
+def _check_rights(boards: Mapping[str, Board], stages: Stages) -> None:
+    """Raise `BudgetError` if a board shares steps or inputs that may not."""
+    counts = Counter(name for stage in stages for name in stage.boards)
+    for stage in stages:
+        for board in (boards[name] for name in stage.boards):
+            if stage.sharing == "replicas" and not board.shares_inputs:
+                raise BudgetError(f"{board.name} shares no inputs with others")
+            if board.one_run and (stage.sharing in ("replicas", "shards") or counts[board.name] > 1):
+                raise BudgetError(f"{board.name} has one run of steps, which no other has")
 
 
 def _hold_together(found: Sequence[Holder], known: KnownCosts) -> None:

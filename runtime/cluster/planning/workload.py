@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import open_sessions_bytes
-from hyps.runtime.cluster.placement.partitioner import CLUSTER_BYTES
 from hyps.runtime.cluster.planning.problem import PlacedStep, Workload
-from hyps.runtime.cluster.planning.step_times import ClassTimes
+from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES
 
 
-def bundle_workload(manifest: Manifest, times: Iterable[ClassTimes]) -> Workload:
-    """Return a bundle's workload for boards of these classes.
+def bundle_workload(
+    manifest: Manifest, seconds: Mapping[str, Sequence[float]], unsafe: Collection[str] = frozenset()
+) -> Workload:
+    """Return a bundle's workload for boards of these classes; ``seconds`` are those of every step, by class.
 
-    A worker's process holds more than the runtime's on one device does (`CLUSTER_BYTES`).
+    A worker's process holds more than the runtime's on one device does (`CLUSTER_BYTES`). Boards of ``unsafe`` classes may
+    not see the model's inputs: they have no time for the steps that read them.
     """
-    seconds = {each.board_class: each.seconds for each in times}
+    secret = {*manifest.inputs}
     steps = tuple(
         PlacedStep(
             name=step.name,
-            seconds={name: each[number] for name, each in seconds.items()},
+            seconds={
+                name: each[number]
+                for name, each in seconds.items()
+                if name not in unsafe or not secret.intersection(step.inputs)
+            },
             weight_bytes=step.weights_file_bytes,
             working_bytes=step.alone_bytes - step.weights_file_bytes + CLUSTER_BYTES,
             inputs=step.inputs,

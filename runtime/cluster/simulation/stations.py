@@ -6,6 +6,7 @@ reading the weights that do not stay in memory: a worker reads nothing ahead.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,11 @@ def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineS
     Raises ValueError if the stages are no placement, `BudgetError` if a step does not fit its board.
     """
     check_stages(workload, fleet, tuple(stages))
+    counts = Counter(name for stage in stages for name in stage.boards)
+    if any(counts[name] > 1 for stage in stages if stage.sharing == "replicas" for name in stage.boards):
+        raise ValueError("a replica is in two stages")
+    if any(stage.sharing == "copies" for stage in stages):
+        raise ValueError("copies cannot be simulated")
     boards = {board.name: board for board in fleet.boards}
     uses = tensor_uses(workload)
     held = [[*stage.shares] if stage.sharing == "shards" else [tuple(stage.steps)] for stage in stages]

@@ -17,6 +17,13 @@ from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
 from tests.waiting import wait_for
 
+#: The link is taken for fast, as by workers of `tests.runtime.cluster.fast`.
+_NO_PROBE = """
+from hyps.runtime.cluster.broker.link_probe import LinkProbe
+
+LinkProbe.start = lambda *_: None
+"""
+
 LIAR = """
 from hyps.runtime.execution import executor
 from hyps.runtime.cluster.cli.worker import main
@@ -28,10 +35,12 @@ main()
 
 QUITTER = """
 import os, time
+from hyps.runtime.calibration import rates
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.protocol.frames import MAGIC
 from hyps.runtime.cluster.cli.worker import main
 
+rates.conv_by_threads = lambda threads, rounds: dict.fromkeys(threads, 20_000_000_000)
 honest = Connection.publish
 
 
@@ -159,7 +168,7 @@ class Devices:
         `PACED` computes as many multiply-adds a second as `pace` says, and claims what that said first.
         """
         program = self._folder / f"{name}.py"
-        program.write_text(text)
+        program.write_text(_NO_PROBE + text)
         options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
         cache: list[str | Path] = ["--cache", self._folder / name]
         self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 
 from hyps.runtime.cluster.manager.options import Timeouts
 
-_MACS_PER_S, _STORAGE_BYTES_PER_S = 20_000_000_000, 1_000_000_000
+_MACS_PER_S, _STORAGE_BYTES_PER_S, _LINK_BYTES_PER_S = 20_000_000_000, 1_000_000_000, 1e12
 _MODULES = {"hyps-manager": "manager", "hyps-worker": "worker"}
 
 
@@ -28,7 +28,8 @@ class Settings:
 
     ``patience_s``: of a group whose workers are gone; ``reconnect_s``: the least and the most before a connection is tried
     again; ``viewer_s``: until a viewer gives up. ``room_bytes``: what managers and workers have for tensors in transit, if
-    no single tensor needs more. ``restless``: the manager moves steps for any gain, at once and again and again.
+    no single tensor needs more. ``measures_link``: workers do; else managers take links for fast, so that computing decides
+    where steps go. ``restless``: the manager moves steps for any gain, at once and again and again.
     """
 
     timeouts: Timeouts = field(
@@ -39,6 +40,7 @@ class Settings:
     reconnect_s: tuple[float, float] = (0.2, 1)
     viewer_s: float = 5
     room_bytes: int | None = None
+    measures_link: bool = False
     restless: bool = False
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
@@ -62,6 +64,8 @@ def main() -> None:
         _replace("hyps.runtime.cluster.worker.group", PATIENCE_S=settings.patience_s)
         _replace("hyps.runtime.calibration.rates", conv_by_threads=_assumed_rates)
         _replace("hyps.runtime.device.probes", storage=_assumed_storage)
+        if not settings.measures_link:
+            _replace("hyps.runtime.cluster.broker.link_probe.LinkProbe", start=lambda *_: None)
     else:
         options = importlib.import_module("hyps.runtime.cluster.manager.options")
         _replace(options.__name__, ClusterOptions=partial(options.ClusterOptions, timeouts=settings.timeouts))
@@ -70,14 +74,20 @@ def main() -> None:
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_S=0.2, _MOST_S=0.2, _REMEMBERED_S=0.0)
             _replace("hyps.runtime.cluster.manager.rebalancing", _LEAST_OCCUPIED=0.1, _LEAST_EXPLAINED=0.1, MARGIN=0.05)
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
-            _replace("hyps.runtime.cluster.manager.monitor", _SAMPLES=5, _LEAST_SAMPLES=2)
+            _replace("hyps.runtime.cluster.manager.monitor", _WINDOW_S=1.0, _LEAST_ANSWERS=2)
+    if name == "hyps-manager" or any(option.startswith("--sub-") for option in sys.argv):
+        problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
+        _replace(problem.__name__, ASSUMED_LINK=replace(problem.ASSUMED_LINK, bytes_per_s=_LINK_BYTES_PER_S, latency_s=0.0))
     importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()
 
 
-def _replace(module: str, **values: Any) -> None:
+def _replace(owner: str, **values: Any) -> None:
+    """Set names of a module, or of a class in one."""
+    module, _, last = owner.rpartition(".")
+    place = getattr(importlib.import_module(module), last) if last[0].isupper() else importlib.import_module(owner)
     for name, value in values.items():
-        assert hasattr(importlib.import_module(module), name)
-        setattr(importlib.import_module(module), name, value)
+        assert hasattr(place, name)
+        setattr(place, name, value)
 
 
 def _assumed_rates(threads: tuple[int, ...], rounds: int = 1) -> dict[int, int]:

@@ -24,6 +24,7 @@ from hyps.runtime.profiling.profile_file import write_step_profile
 from hyps.runtime.profiling.step_content import step_contents
 from hyps.runtime.profiling.step_seconds import ProfiledSeconds, workload_seconds
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for
 
 
@@ -56,6 +57,7 @@ def states(devices: Devices) -> dict[str, WorkerState]:
 
 def test_what_workers_measure_is_in_the_database(devices: Devices, tmp_path: Path, bin_folder: Path) -> None:
     write_step_profile(tmp_path / "own.json", profile_steps(devices.bundle, (1,), 1, board_class="this one"))
+    devices.settings = Settings(measures_link=True)
     database = tmp_path / "measured.sqlite"
     devices.start_manager("--workers", "2", "--profiles", str(database))
     devices.start_worker("w0", memory="400MB")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hyps.runtime.execution.engine import in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.devices import Devices
+from tests.runtime.cluster.fast import Settings
 from tests.waiting import wait_for
 
 COUNT = 40
@@ -73,7 +74,7 @@ def test_two_boards_hold_the_slowest_run(devices: Devices, cifar_bundle: Path, p
     found, alone = answers(devices, pictures)
     assert found == expected
     devices.start_paced("w1", SLOW)
-    wait_for("a second home", lambda: "its inputs are dealt out to 2" in devices.log("manager"))
+    wait_for("a second home", lambda: "2 replicas" in devices.log("manager"))
     devices.wait_for_sub_bundles(workers=2)
     found, both = answers(devices, pictures)
     print(f"one board: {alone:.2f} images a second, two: {both:.2f}, {both / alone:.2f} times as many")
@@ -97,3 +98,19 @@ def test_unequal_boards_share_all_steps(devices: Devices, pictures: list[Any], e
     counts = [computed(devices, name) for name in rates]
     assert sum(counts) == 2 * COUNT
     assert counts[0] < counts[1] < counts[2]
+
+
+def test_an_input_alone_takes_the_best_board_that_holds_all(
+    devices: Devices, pictures: list[Any], expected: list[bytes]
+) -> None:
+    """Three boards, of which one holds all weights: for latency, the others get nothing, as each crossing takes time."""
+    devices.settings = Settings(measures_link=True)
+    devices.start_manager("--workers", "3", "--placement", "best", "--objective", "latency")
+    for name, memory in (("w0", "80MB"), ("w1", "120MB"), ("w2", "80MB")):
+        devices.start_worker(name, memory=memory)
+    devices.wait_for_sub_bundles(workers=1)
+    found, _ = answers(devices, pictures)
+    assert found == expected
+    homes = re.findall(r"^sub-bundle (\d+) on (\w+): .*all stay in memory", devices.log("manager"), re.MULTILINE)
+    assert homes == [("0", "w1")]
+    assert computed(devices, "w1") == COUNT

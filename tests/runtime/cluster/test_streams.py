@@ -49,7 +49,8 @@ def test_a_stream_is_a_pipeline(devices: Devices, pictures: list[Any], expected:
     """Several images are computed at a time, and their results come in order."""
     devices.start(3)
     assert answers(devices, pictures) == expected
-    assert re.search(r"expected, with links of 94 Mbit/s: [\d.]+ s an inference, [\d.]+ a second", devices.log("manager"))
+    line = r"expected, with links of 94 Mbit/s where none is measured: [\d.]+ s an inference, [\d.]+ a second"
+    assert re.search(line, devices.log("manager"))
     assert most_at_once(devices.log("manager")) == 3
 
 
@@ -148,15 +149,15 @@ def test_a_worker_that_answers_wrongly_is_outvoted_and_named(
 def test_a_worker_that_is_slower_than_it_claims_loses_its_work(
     devices: Devices, pictures: list[Any], expected: list[bytes]
 ) -> None:
-    """Its claim draws nearly all steps to it; after five slow answers, what was measured counts."""
+    """Its claim draws nearly all steps to it; after five slow answers, the one that takes so long is another's."""
     devices.start_manager("--workers", "2")
     devices.start_worker("w0")
     devices.start_program("boaster", BOASTER)
-    devices.wait_for_sub_bundles(workers=2)
-    assert re.search("on boaster: .* 100% of the work in sequence", devices.log("manager"))
+    devices.wait_for_sub_bundles(workers=1)
+    assert re.search("on boaster: 00-relu1_1 to 1[0-3]-", devices.log("manager"))
     assert answers(devices, pictures[:6]) == expected[:6]
     wait_for("its name", lambda: "boaster: its claim of 9e+04 GMAC/s is taken for" in devices.log("manager"))
-    wait_for("its loss", lambda: re.search(r"on w0: .* (9\d|100)% of the work in sequence", devices.log("manager")))
+    wait_for("its loss", lambda: "on w0: 00-relu1_1" in devices.log("manager"))
     assert answers(devices, pictures[:2]) == expected[:2]
 
 

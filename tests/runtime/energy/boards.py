@@ -40,6 +40,33 @@ INA3221: Mapping[str, str] = {
     "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages",
     "sys/class/hwmon/hwmon1/curr4_input": "1336",
 }
+_ORIN = "sys/class/hwmon/hwmon"
+#: A Jetson AGX Orin, with the labels and levels that its owners publish: two chips, and two channels without a rail.
+AGX_ORIN: Mapping[str, str] = {
+    f"{_ORIN}3/name": "ina3221",
+    f"{_ORIN}3/in1_label": "VDD_GPU_SOC",
+    f"{_ORIN}3/in1_input": "12008",
+    f"{_ORIN}3/curr1_input": "280",
+    f"{_ORIN}3/in2_label": "VDD_CPU_CV",
+    f"{_ORIN}3/in2_input": "12008",
+    f"{_ORIN}3/curr2_input": "40",
+    f"{_ORIN}3/in3_label": "VIN_SYS_5V0",
+    f"{_ORIN}3/in3_input": "4968",
+    f"{_ORIN}3/curr3_input": "980",
+    f"{_ORIN}3/in7_label": "sum of shunt voltages",
+    f"{_ORIN}3/in7_input": "760",
+    f"{_ORIN}3/curr4_input": "360",
+    f"{_ORIN}4/name": "ina3221",
+    f"{_ORIN}4/in1_label": "NC",
+    f"{_ORIN}4/in1_input": "0",
+    f"{_ORIN}4/curr1_input": "0",
+    f"{_ORIN}4/in2_label": "VDDQ_VDD2_1V8AO",
+    f"{_ORIN}4/in2_input": "4968",
+    f"{_ORIN}4/curr2_input": "200",
+    f"{_ORIN}4/in3_label": "NC",
+    f"{_ORIN}4/in3_input": "0",
+    f"{_ORIN}4/curr3_input": "0",
+}
 #: A Jetson Nano with NVIDIA's kernel 4.9.
 JETSON_IIO: Mapping[str, str] = {
     "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0": "POM_5V_IN",

@@ -14,6 +14,7 @@ from hyps.runtime.energy.pmic import pmic_reader
 from hyps.runtime.energy.rapl import rapl_reader
 from hyps.runtime.energy.reader import EnergyError, EnergyReader, read_number
 from tests.runtime.energy.boards import (
+    AGX_ORIN,
     BATTERY,
     BATTERY_CURRENT,
     INA219,
@@ -38,11 +39,17 @@ def printing(tmp_path: Path, text: str, ending: str = "") -> tuple[str, ...]:
     [
         (ina_reader, INA219, 3.12, "the rail ina219, unlabelled"),
         (ina_reader, INA3221, 5.008 * 0.896, "the rail VDD_IN"),
+        (
+            ina_reader,
+            AGX_ORIN,
+            12.008 * 0.32 + 4.968 * 1.18,
+            "the sum of the rails VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0, VDDQ_VDD2_1V8AO",
+        ),
         (ina_reader, JETSON_IIO, 2.214, "the rail POM_5V_IN"),
         (battery_reader, BATTERY, 8.412, "the whole device, its display included"),
         (battery_reader, BATTERY_CURRENT, 3.8, "the whole device, its display included"),
     ],
-    ids=["ina219", "orin nano", "jetson nano", "laptop", "laptop by current"],
+    ids=["ina219", "orin nano", "agx orin", "jetson nano", "laptop", "laptop by current"],
 )
 def test_a_board(tmp_path: Path, opener: Opener, tree: Mapping[str, str], watts: float, covers: str) -> None:
     assert opener(tmp_path) is None

@@ -72,6 +72,20 @@ def test_a_profile_of_this_bundles_steps_is_kept(keeper: ProfileKeeper, layers: 
     assert (found.content, found.board_class, found.run_s.median) == (step, PI.board_class, 0.001)
 
 
+def test_seconds_of_steps_on_a_class(keeper: ProfileKeeper, layers: Path) -> None:
+    """One step is known, which is too little for a regression; then all but one are, and that one is predicted."""
+    assert keeper.seconds_on(PI.board_class) == ()
+    known = contents(layers)
+    keeper.profiled("w0", STATE, Profiled(steps=(StepTimes(key=known[1].key, times=times(0.004)),)))
+    assert keeper.seconds_on(PI.board_class) == [None, 0.004, *[None] * (len(known) - 2)]
+    rest = [StepTimes(key=step.key, times=times(0.001 + step.multiply_adds / 1e9)) for step in known[:-1]]
+    keeper.profiled("w1", STATE, Profiled(steps=tuple(rest)))
+    found = keeper.seconds_on(PI.board_class)
+    assert len(found) == len(known)
+    assert all(seconds and seconds > 0 for seconds in found)
+    assert keeper.seconds_on("another class") == ()
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1e-5, 5.0], ids=["no time", "too fast", "too slow"])
 def test_an_impossible_profile_is_rejected(keeper: ProfileKeeper, layers: Path, tmp_path: Path, seconds: float) -> None:
     step = contents(layers)[1]

@@ -11,9 +11,9 @@ import pytest
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.covering import Covering
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_coded
 from hyps.runtime.cluster.placement.coverage import bundle_stages, coverage_curve, coverage_lines, placement_coverage
-from hyps.runtime.cluster.placement.partitioner import WorkerCapacity
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.scheduling.test_flow import scheduled

@@ -105,6 +105,8 @@ def test_a_built_in_target_gives_the_power(tmp_path: Path) -> None:
         ('up = "10 Mbit/s"\ndown = "50 Mbit/s"', "", "link wan has no bandwidth"),
         ('"4 W"', '"4 V"', "hub: power = '4 V' is no number with a unit of"),
         ("[hub]", "[hub", "is not valid TOML"),
+        ("[hub]", "[[hub]]", "has hub as a list; write [hub] instead"),
+        ("[links.lan]", "[[links]]", "has links as a list; write [links.NAME] instead"),
         ('speed = "8 GMAC/s"', 'target = "none.toml"', "cannot read the target file"),
         ('speed = "8 GMAC/s"', 'target = "rpi3b"', "hypsc targets show rpi3b > rpi3b.toml"),
     ],
@@ -117,6 +119,13 @@ def test_a_mistake_is_one_line(tmp_path: Path, before: str, after: str, message:
         load_fleet(tmp_path / "boards.toml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["boards", "boards.pi3"])
+def test_boards_in_one_table(tmp_path: Path, section: str) -> None:
+    (tmp_path / "boards.toml").write_text(f'[{section}]\nname = "pi3"\n')
+    with pytest.raises(BoardsError, match=r"has boards as one table; write \[\[boards\]\] above each entry$"):
+        load_fleet(tmp_path / "boards.toml")
 
 
 @pytest.mark.parametrize(

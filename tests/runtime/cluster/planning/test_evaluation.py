@@ -128,10 +128,6 @@ def test_a_step_that_does_not_fit_is_named_with_what_it_lacks() -> None:
         (),
         (PipelineStage(steps=range(2), boards=("b0",)),),
         (PipelineStage(steps=range(3), boards=("b9",)),),
-        (
-            PipelineStage(steps=range(1), boards=("b0",)),
-            PipelineStage(steps=range(1, 3), boards=("b0", "b1"), sharing="replicas"),
-        ),
         (PipelineStage(steps=range(3), boards=("b0", "b0"), sharing="shards", shares=((0,), (1, 2))),),
         (PipelineStage(steps=range(3), boards=("b0", "b1"), sharing="shards", shares=((0, 1), (2,))),),
         (PipelineStage(steps=range(3), boards=("b0", "b1")),),
@@ -140,7 +136,6 @@ def test_a_step_that_does_not_fit_is_named_with_what_it_lacks() -> None:
         "none",
         "a step is missing",
         "an unknown board",
-        "a replica of two stages",
         "a board twice",
         "shares that need each other",
         "two alone",
