@@ -18,11 +18,12 @@ from hyps.runtime.units import megabytes_down, megabytes_up
 
 
 def boundary(manifest: Manifest, steps: range) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the tensors that these steps need from outside, and those they make that other steps or the user need."""
+    """Return the tensors that these steps need from outside, and those that they make for other steps, users or decoding."""
     own = [manifest.steps[index] for index in steps]
     others = [step for index, step in enumerate(manifest.steps) if index not in steps]
     made = {name for step in own for name in step.outputs}
     needed = {name for step in others for name in step.inputs} | {output.name for output in manifest.outputs}
+    needed.update(name for code in manifest.codes for name in code.parity)
     inputs = dict.fromkeys(name for step in own for name in step.inputs if name not in made)
     outputs = dict.fromkeys(name for step in own for name in step.outputs if name in needed)
     return tuple(inputs), tuple(outputs)

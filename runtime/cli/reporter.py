@@ -121,6 +121,8 @@ class Reporter(Observer):
             budget_bytes=self._manifest.budget_bytes,
             values=few_values(result.outputs),
             energy=msgspec.to_builtins(energy) if energy else {},
+            decoded=result.decoded,
+            error_bound=result.error_bound,
         )
         if self._archive:
             self._archive.add(record)

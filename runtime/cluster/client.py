@@ -31,8 +31,9 @@ from hyps.runtime.cluster.broker.join import Join, resolve_join
 from hyps.runtime.cluster.broker.link import Link, LinkFactory
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
+from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
-from hyps.runtime.cluster.protocol.messages import Delivered, Refused, SendInputs, Submit
+from hyps.runtime.cluster.protocol.messages import Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
@@ -74,6 +75,7 @@ class _Job:
     heard: float
     outputs: Outputs = field(default_factory=dict)
     error: InputError | None = None
+    decoded: DecodedNote | None = None
 
 
 class ClusterEngine:
@@ -210,7 +212,16 @@ class ClusterEngine:
         if job.error:
             return failed_run(job.number, job.name, job.error, seconds)
         outputs = {output.name: job.outputs[output.name] for output in self._manifest.outputs}
-        return InferenceResult(number=job.number, name=job.name, outputs=outputs, error=None, compute_s=seconds)
+        codes, bound = (job.decoded.codes, job.decoded.error_bound) if job.decoded else ((), 0.0)
+        return InferenceResult(
+            number=job.number,
+            name=job.name,
+            outputs=outputs,
+            error=None,
+            compute_s=seconds,
+            decoded=codes,
+            error_bound=bound,
+        )
 
     def _listen(self) -> None:
         """Take messages and send inputs as soon as they are asked for, on a thread of its own."""
@@ -264,6 +275,8 @@ class ClusterEngine:
         if isinstance(message, Refused):
             known.error = InputError(message.reason)
             self._publish(Delivered(job=message.job))
+        elif isinstance(message, Decoded):
+            known.decoded = message.note
         elif isinstance(message, SendInputs):
             self._send(message, known.inputs)
 

@@ -61,7 +61,9 @@ class TensorInput:
 class InferenceResult:
     """The outputs of the input with this number in the stream, or the error that left it without outputs.
 
-    ``compute_s`` is the median over the repetitions of an input, and 0 where the input could not be read.
+    ``compute_s`` is the median over the repetitions of an input, and 0 where the input could not be read. ``decoded`` names
+    the operators a part of whose values was decoded from others: they are right within ``error_bound``, as a part of the
+    operator's largest value, and not bit for bit.
     """
 
     number: int
@@ -69,6 +71,8 @@ class InferenceResult:
     outputs: Outputs
     error: InputError | None
     compute_s: float
+    decoded: tuple[str, ...] = ()
+    error_bound: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

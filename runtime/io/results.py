@@ -36,7 +36,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
-    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`.
+    ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
+    values which were decoded from others, with errors of at most ``error_bound`` times the operator's largest value.
     """
 
     input: str
@@ -47,6 +48,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     budget_bytes: int
     values: dict[str, list[Any]] = {}
     energy: dict[str, Any] = {}
+    decoded: tuple[str, ...] = ()
+    error_bound: float = 0.0
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:
@@ -96,6 +99,9 @@ def result_lines(
         for name, values in outputs.items():
             kind = describe(TensorRecord(dtype=dtype_of(values), shape=shape_of(values)))
             yield f"  {plain(name)}: {kind}{_shown(result.values.get(name))}"
+    if result.decoded:
+        verb = "was" if len(result.decoded) == 1 else "were"
+        yield f"  {plain(', '.join(result.decoded))} {verb} decoded: right within {result.error_bound:.1e}, not bit for bit"
     if quiet:
         return
     median = f" (median of {repeats})" if repeats > 1 else ""

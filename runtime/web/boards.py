@@ -12,7 +12,7 @@ import msgspec
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import EnergyView, MoveView, RebalancingView, ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import CodesView, EnergyView, MoveView, RebalancingView, ShareView, StatusView, WorkerView
 
 #: Seconds for which a lost board stays in the list.
 _KEPT_S = 600.0
@@ -49,6 +49,7 @@ class Boards:
             workers=workers,
             shares=shares,
             rebalancing=_rebalancing(status.rebalancing) if status.rebalancing else None,
+            codes=CodesView.model_validate(msgspec.to_builtins(status.codes)) if status.codes else None,
             energy=EnergyView.model_validate(msgspec.to_builtins(status.energy)) if status.energy else None,
         )
 
@@ -78,7 +79,7 @@ def missing_steps(shares: Sequence[ShareView]) -> str | None:
     """Return which steps no board holds and what to do, or None if each step has a board."""
     runs: list[list[ShareView]] = []
     for share in shares:
-        if share.homes:
+        if share.homes or share.replaced:
             continue
         if runs and runs[-1][-1].stop == share.start:
             runs[-1].append(share)

@@ -150,7 +150,8 @@ class Jobs:
             try:
                 if self._is_cancelled(id):
                     return
-                outputs = only_outputs(engine.run(in_memory([tensors]), job=id))
+                (result,) = engine.run(in_memory([tensors]), job=id)
+                outputs = only_outputs([result])
             finally:
                 with self._lock:
                     del self._engines[id]
@@ -165,7 +166,8 @@ class Jobs:
         status = self._cluster.status()
         names = {share.number: (share.first, share.last) for share in status.sub_bundles} if status else {}
         spans = [_view(span, *names.get(span.sub_bundle, ("", ""))) for span in self._cluster.spans(id)]
-        self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans)
+        decoded = {"decoded": [*result.decoded], "error_bound": result.error_bound}
+        self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans, **decoded)
 
     def _is_cancelled(self, id: str) -> bool:
         with self._lock:

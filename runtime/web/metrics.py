@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hyps.runtime.web.schemas import EnergyView, StatusView, WorkerView
+from hyps.runtime.web.schemas import CodesView, EnergyView, StatusView, WorkerView
 
 #: The description and the value of each metric of a worker.
 _WORKER_METRICS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
@@ -46,8 +46,23 @@ class _Status(Collector):
             homes.add_metric([str(share.number)], len(share.homes))
         yield waiting
         yield homes
+        if status.codes:
+            yield from _codes(status.codes)
         yield from _queues(status.workers)
         yield from _times(status)
+
+
+def _codes(codes: CodesView) -> Iterator[Metric]:
+    """Yield how often codes replaced an answer, and whose."""
+    for name, description, label, counts in (
+        ("hyps_decoded", "Coded groups that were decoded.", "code", codes.decoded),
+        ("hyps_worker_late_shards", "Shards that were decoded because their worker was late.", "worker", codes.late),
+        ("hyps_worker_wrong_shards", "Wrong answers that the parity check found.", "worker", codes.wrong),
+    ):
+        family = CounterMetricFamily(name, description, labels=[label])
+        for key, count in counts.items():
+            family.add_metric([key], count)
+        yield family
 
 
 def _queues(workers: Sequence[WorkerView]) -> Iterator[Metric]:

@@ -184,6 +184,7 @@ class ShareView(Schema):
     homes: dict[str, str] = Field(description="The state of its copy on each worker, by the worker's name.")
     waiting: int = Field(description="The number of jobs that wait for it.")
     dealt: bool = Field(description="Whether its workers share its inputs, each input going to one of them.")
+    replaced: bool = Field(description="Whether no worker holds it and its result is decoded from others.")
     service_s: dict[str, float] = Field(description="The median seconds that each worker took for an input.")
 
 
@@ -235,6 +236,15 @@ class EnergyView(Schema):
     unknown: list[str] = Field(description="The boards whose power is not known.")
 
 
+class CodesView(Schema):
+    """The work of codes since this bundle is served."""
+
+    decoded: dict[str, int] = Field(description="How often each coded operator was decoded.")
+    late: dict[str, int] = Field(description="How often a worker's shard was decoded because it was late, by worker.")
+    wrong: dict[str, int] = Field(description="How many wrong answers the parity check found, by worker.")
+    coverage: list[str] = Field(description="Which boards may be lost, in words.")
+
+
 class StatusView(Schema):
     """The state of the cluster."""
 
@@ -250,6 +260,7 @@ class StatusView(Schema):
     shares: list[ShareView] = Field(description="The sub-bundles, in the order of their steps.")
     rebalancing: RebalancingView | None = Field(default=None, description="The rebalancing; null while nothing is served.")
     energy: EnergyView | None = Field(default=None, description="The boards' energy; null where no board's is known.")
+    codes: CodesView | None = Field(default=None, description="What codes do; null where nothing is coded or copied.")
 
 
 class ScoredView(Schema):
@@ -288,6 +299,12 @@ class JobView(Schema):
     top: list[ScoredView] = Field(default=[], description="The five best classes, the best first.")
     submitted_at: float = Field(description="When it was submitted, in seconds since 1970.")
     seconds: float | None = Field(default=None, description="How long it took from its start to its answer.")
+    decoded: list[str] = Field(
+        default=[], description="The operators with values that were decoded from others, and are not exact bit for bit."
+    )
+    error_bound: float = Field(
+        default=0.0, description="The largest error of a decoded value, as a part of its operator's largest value."
+    )
     spans: list[SpanView] = Field(default=[], description="Where the time went, by sub-bundle.")
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyps.runtime.cluster.cli.code_options import add_codes, code_options
 from hyps.runtime.cluster.cli.options import add_hub, hub_of
 from hyps.runtime.cluster.cli.plan import add_plan
 from hyps.runtime.cluster.protocol.topics import Role, checked_name
@@ -103,6 +104,7 @@ def _add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="place each partition on N workers; the majority of the answers wins",
     )
+    add_codes(serve)
     serve.add_argument(
         "--placement",
         choices=("pipeline", "best"),
@@ -218,6 +220,7 @@ def _serve(options: argparse.Namespace) -> None:
         rebalance=options.rebalance,
         profiles=options.profiles or (journal.absolute().parent if journal else Path.cwd()) / DATABASE_NAME,
         own_board=own,
+        **code_options(options),
     )
     with closing(own.meter):
         if options.web is not None:

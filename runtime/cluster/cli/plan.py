@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyps.runtime.cluster.cli.code_options import add_tolerate
 from hyps.runtime.terminal.parser import Parser, add_volume, count
 
 
@@ -18,13 +19,15 @@ def add_plan(commands: argparse._SubParsersAction[Parser]) -> None:
         examples=(
             "hyps-manager plan bundle --boards boards.toml",
             "hyps-manager plan bundle --boards boards.toml --max 4 --compare",
+            "hyps-manager plan bundle --tolerate 1 --table",
             "hyps-manager plan bundle --boards boards.toml --profile pi3.json --profile pi4.json",
         ),
     )
     plan.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, made by 'hypsc compile'")
     plan.add_argument(
-        "--boards", type=Path, required=True, metavar="FILE", help="the file (TOML) that describes boards and links"
+        "--boards", type=Path, metavar="FILE", help="the file (TOML) that describes boards and links; not with --tolerate"
     )
+    add_tolerate(plan)
     plan.add_argument(
         "--profile",
         dest="files",
@@ -62,16 +65,23 @@ def add_plan(commands: argparse._SubParsersAction[Parser]) -> None:
 def run_plan(options: argparse.Namespace) -> None:
     """Plan and print. Raises `BoardsError`, `BundleError`, `BudgetError` and `ProfileError`."""
     from hyps.runtime.bundle.integrity import read_manifest
+    from hyps.runtime.cluster.cli.plan_coverage import show_coverage
     from hyps.runtime.cluster.cli.plan_output import csv_lines, json_document, text_lines
     from hyps.runtime.cluster.cli.plan_simulation import simulated_row, simulation_lines
     from hyps.runtime.cluster.cli.plan_times import planned_times, times_lines
     from hyps.runtime.cluster.planning.comparison import PlanRow, plan_rows
     from hyps.runtime.cluster.planning.fleets import load_fleet
     from hyps.runtime.cluster.planning.workload import bundle_workload
+    from hyps.runtime.errors import BoardsError
     from hyps.runtime.terminal.console import json_text, show
     from hyps.runtime.terminal.progress import Progress
 
     manifest = read_manifest(options.bundle)
+    if options.tolerate:
+        show_coverage(options, manifest)
+        return
+    if options.boards is None:
+        raise BoardsError("there is no boards file", "describe the boards in one, and name it with --boards FILE")
     planned = load_fleet(options.boards)
     times = planned_times(options, manifest, planned)
     workload = bundle_workload(manifest, {each.board_class: each.seconds for each in times})

@@ -13,7 +13,7 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
 from hyps.runtime.cluster.manager.energy import EnergyLine
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
-from hyps.runtime.cluster.manager.status import EXPIRY_S, Status, SubBundleLine, WorkerLine
+from hyps.runtime.cluster.manager.status import EXPIRY_S, CodesLine, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.topics import STATUS
@@ -102,12 +102,24 @@ def table_lines(status: Status) -> Iterator[str]:
     if status.rebalancing and status.rebalancing.mode != "off":
         yield ""
         yield from _rebalancing(status.rebalancing)
+    if status.codes:
+        yield ""
+        yield from _codes(status.codes)
     if status.energy:
         yield ""
         yield from _energy(status.energy)
     if status.rejected:
         yield ""
         yield f"rejected messages: {', '.join(f'{count} {plain(reason)}' for reason, count in status.rejected.items())}"
+
+
+def _codes(line: CodesLine) -> Iterator[str]:
+    """Yield what was decoded, whose answers were late or wrong, and which boards may be lost."""
+    for title, counts in (("decoded", line.decoded), ("late shards", line.late), ("wrong shards", line.wrong)):
+        if counts:
+            yield f"{title}: {', '.join(f'{plain(name)} {count}' for name, count in counts.items())}"
+    for text in line.coverage:
+        yield from prose(plain(text), sys.stdout)
 
 
 def _workers(status: Status) -> Iterator[str]:
@@ -171,6 +183,8 @@ def _rebalancing(line: RebalancingLine) -> Iterator[str]:
 def _sub_bundle(sub_bundle: SubBundleLine) -> list[str]:
     steps = sub_bundle.first if sub_bundle.first == sub_bundle.last else f"{sub_bundle.first} to {sub_bundle.last}"
     seconds = {home: f" {each:.3f} s" for home, each in sub_bundle.service_s.items()}
-    homes = ", ".join(f"{home} {state}{seconds.get(home, '')}" for home, state in sub_bundle.homes.items()) or "nobody"
+    homes = ", ".join(f"{home} {state}{seconds.get(home, '')}" for home, state in sub_bundle.homes.items()) or (
+        "nobody: it is decoded" if sub_bundle.replaced else "nobody"
+    )
     homes += " (inputs are dealt out)" if sub_bundle.dealt else ""
     return [str(sub_bundle.number), steps, homes, str(sub_bundle.waiting)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.codes.covering import LULL_S, Covering
 from hyps.runtime.cluster.manager.generations import decode_plan, encode_plan
 from hyps.runtime.cluster.manager.lease_rules import LeaseRules
 from hyps.runtime.cluster.manager.moving import Move
@@ -21,8 +23,10 @@ from hyps.runtime.cluster.manager.requested_move import moved_as_asked
 from hyps.runtime.cluster.manager.speeds import Work
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
+from hyps.runtime.cluster.placement.coverage import coverage_lines
 from hyps.runtime.cluster.placement.description import describe_placement
 from hyps.runtime.cluster.placement.placement import Placement, assign, repair_placement
+from hyps.runtime.cluster.protocol.decoded_note import decode_note
 from hyps.runtime.cluster.scheduling.flow import SubBundleGraph
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -57,6 +61,8 @@ class Deployment:
         self._manifest, self._bundle_sha256, self._journal = manifest, bundle_sha256, journal
         self._workers, self._placer, self._options, self._say = workers, placer, options, say
         self.placement: Placement | None = None
+        self._covering = Covering(manifest, options.copies) if manifest.codes or options.tolerate else None
+        self._busy_at = 0.0
         self._move: Move | None = None
         self.moves_done = 0
         self._placed_on: list[WorkerCapacity] = []
@@ -91,7 +97,7 @@ class Deployment:
         if self.placement is None or not others:
             return False
         try:
-            assign(self._manifest, repair_placement(self._manifest, self.placement, others, self._options.copies), others)
+            assign(self._manifest, self._repaired(self.placement, others), others)
         except BudgetError:
             return False
         return True
@@ -118,6 +124,7 @@ class Deployment:
         scheduler.replicas.dealt = self._dealt(held)
         for each in open_jobs:
             job = scheduler.add(each.job, each.client, each.tensors, each.sub_bundles, each.generation)
+            job.decoded = decode_note(each.reason)
             if job.flow.finished:
                 scheduler.remove(each.job)
                 self._journal.finish(each.job, "done")
@@ -131,27 +138,57 @@ class Deployment:
         homes = self._homes()
         workers = self._usable_workers()
         settled = self._is_settled(time.monotonic())
+        lacks = self._lacks(homes)
         if self.scheduler and (self.scheduler.jobs or self._move):
-            if self._move and () not in homes:
+            self._busy_at = time.monotonic()
+            if self._move and not lacks:
                 self._advance(self._move)
                 return
-            too_few = any(len(each) < self._options.copies for each in homes)
+            too_few = self._is_thin(homes)
             names = {worker.name for worker in workers}
-            if workers and (() in homes or (too_few and settled and self._ordered_to != names)):
+            if workers and (lacks or (too_few and settled and self._ordered_to != names)):
                 self.mend()
             return
         enough = len(workers) >= (1 if self.scheduler else self._options.least_workers)
         unchanged = homes and () not in homes and self._placed_on == workers
-        if not enough or not settled or unchanged:
+        goes_on = self._covering and homes and not lacks and time.monotonic() - self._busy_at < LULL_S
+        if not enough or not settled or unchanged or goes_on:
             return
         try:
-            placement = self._placer.place(workers)
+            find = self._covering.place if self._covering and self._manifest.codes else self._placer.place
+            placement = find(workers)
             assign(self._manifest, placement, workers)  # raises before the present placement is given up
             self.scheduler = self._new_scheduler(dict(zip(placement.numbers, placement.runs, strict=True)))
             self._order(placement, workers)
             self._placed_on = workers
         except BudgetError as error:
             self._complain(str(error))
+
+    def mend_if_needed(self) -> None:
+        """Give the sub-bundles of lost workers to others, unless codes and copies replace them."""
+        homes = self._homes()
+        if self._covering is None or self.placement is None or self._lacks(homes):
+            self.mend()
+        else:
+            self.placement = replace(self.placement, homes=tuple(homes))
+            self._say("codes and copies replace it")
+            for line in self.coverage:
+                self._say(line)
+
+    def _lacks(self, homes: Sequence[tuple[str, ...]]) -> bool:
+        if self._covering and self.placement and homes:
+            return self._covering.lacks(self.placement, homes)
+        return () in homes
+
+    def _is_thin(self, homes: Sequence[tuple[str, ...]]) -> bool:
+        if self._covering and self.placement:
+            return self._covering.is_thin(self.placement, homes)
+        return any(len(each) < self._options.copies for each in homes)
+
+    def _repaired(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> Placement:
+        if self._covering:
+            return self._covering.repair(placement, workers)
+        return repair_placement(self._manifest, placement, workers, self._options.copies)
 
     def mend(self) -> None:
         """Give the sub-bundles of lost workers to others; jobs go on from the tensors that are there."""
@@ -167,7 +204,11 @@ class Deployment:
             self._complain("no worker is left; jobs wait for one")
             return
         try:
-            self._order(repair_placement(self._manifest, self.placement, workers, self._options.copies), workers)
+            repaired = self._repaired(self.placement, workers)
+            if self._covering and [*repaired.homes] == self._homes():
+                self._ordered_to = {worker.name for worker in workers}  # nobody is free to hold what is lost
+                return
+            self._order(repaired, workers)
             if self._move:
                 self._move.mended(self.placement)
             self._placed_on = []  # when nothing is under way, a better placement follows, also if the lost worker is back
@@ -297,6 +338,10 @@ class Deployment:
     ) -> None:
         for line in describe_placement(self._manifest, placement, assigned):
             self._say(line)
+        for line in self.coverage:
+            self._say(line)
+        if () in placement.homes:
+            return
         if sum(map(len, placement.runs)) != len(self._manifest.steps):
             return  # those of two generations
         expected = self._placer.judge(placement, workers).evaluation
@@ -305,6 +350,15 @@ class Deployment:
             f"expected, with {links}: {expected.latency_s:.3f} s an inference, "
             f"{expected.throughput_per_s:.2f} a second in a stream"
         )
+
+    @property
+    def coverage(self) -> tuple[str, ...]:
+        """Which boards may be lost, in words; empty without codes and ``tolerate``."""
+        if self._covering is None or self.placement is None:
+            return ()
+        losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
+        present = replace(self.placement, homes=tuple(self._homes()))
+        return tuple(coverage_lines(self._manifest, present, losses))
 
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
         """Tell the scheduler how fast workers are, by name."""

@@ -18,6 +18,8 @@ from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from hyps.runtime.cluster.broker.link import LinkFactory
+from hyps.runtime.cluster.codes.collector import CodedResults
+from hyps.runtime.cluster.codes.served import schedule_id, served_manifest
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
@@ -68,7 +70,7 @@ class Manager:
         say: Callable[[str], None] = _log.info,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.manifest = read_manifest(bundle)
+        self.manifest = served_manifest(read_manifest(bundle), exact=options.exact or options.votes > 1)
         check_sendable(self.manifest)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -81,7 +83,9 @@ class Manager:
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
         placer = Placer(self.manifest, options, self._profiles.seconds_on)
-        self.deployment = Deployment(self.manifest, bundle_sha256, journal, self._workers, placer, options, say)
+        schedule = schedule_id(bundle_sha256, self.manifest)
+        self.deployment = Deployment(self.manifest, schedule, journal, self._workers, placer, options, say)
+        self._status.coverage = lambda: self.deployment.coverage
         self._rebalancer = Rebalancer(
             self.manifest,
             self.deployment,
@@ -101,9 +105,13 @@ class Manager:
             options.votes,
             answered=self._watch_workers.answered,
             unanswered=self._watch_workers.unanswered,
-            outvoted=self._on_outvoted,
+            outvoted=self._watch_workers.set_aside,
             ended=self._on_end,
         )
+        if self.manifest.codes:
+            self._results.coded = CodedResults(
+                self.manifest, journal, self._results, self._statistics.codes, options.hedge, options.straggler_s
+            )
         self._started_at = time.monotonic()
         self._unacknowledged = Acknowledgements(UNACKNOWLEDGED)
         self._repeats = Tally()
@@ -135,7 +143,7 @@ class Manager:
         try:
             next_tick = time.monotonic()
             while True:
-                if self._events.run_next(timeout_s=max(0.0, next_tick - time.monotonic())):
+                if self._events.run_next(timeout_s=self._results.wait_s(next_tick - time.monotonic())):
                     self._watch()
                 if time.monotonic() >= next_tick:
                     if until():
@@ -143,6 +151,7 @@ class Manager:
                     self._tick()
                     next_tick = time.monotonic() + _TICK_S
                 if self._scheduler:
+                    self._results.settle()
                     self._submissions.admit(len(self._scheduler.jobs))
                     self._send_inputs(self._scheduler)
         finally:
@@ -177,6 +186,7 @@ class Manager:
                 scheduler.failed(lease.worker, lease.key)  # the job has just failed
                 continue
             self._statistics.trace.sent(lease.key, lease.worker)
+            self._results.sent(lease)
             self._watch_workers.sent(lease)
             number, graph = lease.key.sub_bundle, scheduler.graph
             result_bytes = graph.moved_bytes[number] - graph.input_bytes[number]
@@ -267,7 +277,8 @@ class Manager:
         header = accepted.header
         if header.key.sub_bundle >= 0 and self._scheduler:
             self._statistics.trace.begun(header.key)
-            self._scheduler.begun(header.key, header.tensor)
+            if self._results.passes(header.key):
+                self._scheduler.begun(header.key, header.tensor)
             self._sender.pass_on(header, accepted.chunk, self._scheduler.leases)
 
     def _on_tensor(self, sender: User, received: ReceivedTensor) -> None:
@@ -287,9 +298,6 @@ class Manager:
         if tensor not in self._scheduler.graph.outputs.get(key.sub_bundle, ()):
             raise Rejection("unknown tensor")
         return self.manifest.tensors[tensor]
-
-    def _on_outvoted(self, name: str, key: Key) -> None:
-        self._watch_workers.set_aside(name, f"it was outvoted on sub-bundle {key.sub_bundle} of job {key.job}")
 
     def _on_end(self, job: str) -> None:
         self._outputs.forget(job)

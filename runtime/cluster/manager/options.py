@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hyps.runtime.cluster.codes.options import Hedge
+
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
     from hyps.runtime.cluster.placement.choice import PlacementObjective
@@ -45,6 +47,11 @@ class ClusterOptions:
     ``rebalance``: whether runs of steps move when measured speeds say that others are better, or the manager only says so.
     What workers measure is kept in the database ``profiles``, if there is one.
     ``own_board`` follows the energy of the manager's own board.
+
+    Any ``tolerate`` workers may be lost where a bundle has codes for so many, and elsewhere by so many more copies. A coded
+    group's missing shards are decoded when they are lost and, by ``hedge``, as soon as they can be (always), when they are
+    ``straggler_s`` seconds late (late; None: by what groups took before), or only then (never). With ``exact``, no result is
+    decoded: parity shards are not used.
     """
 
     least_workers: int = 1
@@ -58,9 +65,13 @@ class ClusterOptions:
     rebalance: Literal["off", "advise", "on"] = "off"
     profiles: Path | None = None
     own_board: OwnBoard | None = None
+    tolerate: int = 0
+    hedge: Hedge = "late"
+    straggler_s: float | None = None
+    exact: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
     def copies(self) -> int:
-        """The number of workers that hold each sub-bundle."""
-        return max(self.replicas, self.votes)
+        """The number of workers that hold each sub-bundle that is not a shard of a coded group."""
+        return max(self.replicas, self.votes, self.tolerate + 1)

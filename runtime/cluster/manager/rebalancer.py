@@ -79,7 +79,7 @@ class Rebalancer:
     ) -> None:
         self._manifest, self._deployment, self._placer, self._workers = manifest, deployment, placer, workers
         self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
-        self._mode = "off" if options.copies > 1 else options.rebalance
+        self._mode = "off" if options.copies > 1 or manifest.codes else options.rebalance
         self._record = MoveRecord()
         self._speeds_before: Mapping[str, float] = {}
         self._next_at = 0.0

@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 
+from hyps.runtime.cluster.codes.collector import CodedResults
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.votes import Votes
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed
+from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.terminal.console import plain
@@ -23,8 +25,8 @@ class ResultCollector:
     """The results of one manager's jobs; with ``votes``, the results of that many workers are compared.
 
     ``answered`` is called with a worker and the lease that it has computed, ``unanswered`` with a worker that could not, and
-    why; ``outvoted`` with a worker whose result lost a vote; ``ended`` with a job that is done or has failed, after the
-    journal has it.
+    why; ``outvoted`` with a worker whose result was wrong, and why; ``ended`` with a job that is done or has failed,
+    after the journal has it.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class ResultCollector:
         *,
         answered: Callable[[str, Key], None],
         unanswered: Callable[[str, str], None],
-        outvoted: Callable[[str, Key], None],
+        outvoted: Callable[[str, str], None],
         ended: Callable[[str], None],
     ) -> None:
         self._deployment, self._journal, self._statistics = deployment, journal, statistics
         self._votes = Votes(votes) if votes > 1 else None
+        #: The answers of coded groups, if the bundle has any that are used.
+        self.coded: CodedResults | None = None
         self._answered, self._unanswered = answered, unanswered
         self._outvoted, self._ended = outvoted, ended
 
@@ -51,10 +55,30 @@ class ResultCollector:
 
     def arrived(self, worker: str, received: ReceivedTensor) -> None:
         """Take a worker's output of a sub-bundle."""
-        if self._votes:
+        if self.coded and self.coded.takes(self._scheduler, received.key):
+            self.coded.arrived(self._scheduler, worker, received, time.monotonic())
+        elif self._votes:
             self._vote(worker, received, self._votes)
         else:
-            self._keep(worker, received)
+            self.keep(worker, received)
+
+    def passes(self, key: Key) -> bool:
+        """Return whether an output may be forwarded while it arrives."""
+        return self.coded is None or self.coded.passes(self._scheduler, key)
+
+    def sent(self, lease: Lease) -> None:
+        """Note that a worker is sent inputs."""
+        if self.coded:
+            self.coded.sent(self._scheduler, lease, time.monotonic())
+
+    def settle(self) -> None:
+        """Decode what is lost or late."""
+        if self.coded:
+            self.coded.settle(self._scheduler, time.monotonic())
+
+    def wait_s(self, longest_s: float) -> float:
+        """Return the seconds until `settle` may have something to do, at most these."""
+        return max(0.0, min(longest_s, self.coded.due_s(time.monotonic())) if self.coded else longest_s)
 
     def failed(self, worker: str, message: Failed) -> None:
         """Handle a worker's failure. Raises `Rejection` if that worker was not asked to compute the sub-bundle."""
@@ -86,15 +110,26 @@ class ResultCollector:
         self._answered(worker, key)
         self._scheduler.answered(key)
         for name in verdict.wrong:
-            self._outvoted(name, key)
+            self._outvoted(name, f"it was outvoted on sub-bundle {key.sub_bundle} of job {key.job}")
         if verdict.hopeless:
             _log.warning("no majority agrees on sub-bundle %d of job %s: it is computed again", key.sub_bundle, key.job)
             self._scheduler.ask_again(key)
         for each in (verdict.winner or {}).values():
-            self._keep(worker, each)
+            self.keep(worker, each)
 
-    def _keep(self, worker: str, received: ReceivedTensor) -> None:
-        """Write an output down, and end its job if it was the last."""
+    def wrong(self, worker: str, reason: str) -> None:
+        """Have a worker set aside whose answer for a coded group was wrong."""
+        self._outvoted(worker, reason)
+
+    def computed(self, worker: str, key: Key) -> None:
+        """Note that a worker has computed all outputs of a sub-bundle."""
+        self._answered(worker, key)
+        self._statistics.computed[worker].count()
+        self._statistics.trace.done(key)
+        self._statistics.monitor.done(key, time.monotonic())
+
+    def keep(self, worker: str | None, received: ReceivedTensor) -> None:
+        """Write an output down, and end its job if it was the last; ``worker`` is None for one that is noted already."""
         key = received.key
         if key.job not in self._scheduler.jobs:
             return
@@ -102,11 +137,9 @@ class ResultCollector:
         released = self._scheduler.arrived(key, received.tensor, received.digest)
         if released is None:
             return
-        self._answered(worker, key)
+        if worker is not None:
+            self.computed(worker, key)
         self._journal.complete(key.job, key.sub_bundle, released)
-        self._statistics.computed[worker].count()
-        self._statistics.trace.done(key)
-        self._statistics.monitor.done(key, time.monotonic())
         if self._scheduler.jobs[key.job].flow.finished:
             self._journal.finish(key.job, "done")
             self._statistics.answered.count()
@@ -114,4 +147,6 @@ class ResultCollector:
 
     def _end(self, job: str) -> None:
         self._scheduler.remove(job)
+        if self.coded:
+            self.coded.forget(job)
         self._ended(job)

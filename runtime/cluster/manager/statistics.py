@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 
+from hyps.runtime.cluster.codes.counters import CodeCounters
 from hyps.runtime.cluster.manager.energy import ClusterEnergy, OwnBoard
 from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
@@ -41,11 +42,12 @@ class Statistics:
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
     accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed, ``monitor`` what
-    workers do under load, ``energy`` what the boards take, the manager's ``own`` one included.
+    workers do under load, ``codes`` what was decoded, ``energy`` what the boards take, the manager's ``own`` one included.
     """
 
     def __init__(self, own: OwnBoard | None = None) -> None:
         self.answered = RateMeter()
+        self.codes = CodeCounters()
         self.energy = ClusterEnergy(self.answered, own)
         self.computed: defaultdict[str, RateMeter] = defaultdict(RateMeter)
         self.rejected: Counter[str] = Counter()

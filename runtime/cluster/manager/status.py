@@ -7,7 +7,7 @@ that is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import field
 
@@ -18,7 +18,7 @@ from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.protocol.messages import Message, Text, encode_message
+from hyps.runtime.cluster.protocol.messages import Message, Text, encode_message, shorten
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 
@@ -56,10 +56,23 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     link_s: float | None = None
 
 
+class CodesLine(Message, frozen=True, kw_only=True):
+    """The work of codes since the manager's start: groups decoded, by code, and late and wrong answers, by worker.
+
+    ``coverage`` says which boards may be lost.
+    """
+
+    decoded: dict[str, Count] = field(default_factory=dict)
+    late: dict[str, Count] = field(default_factory=dict)
+    wrong: dict[str, Count] = field(default_factory=dict)
+    coverage: tuple[Text, ...] = ()
+
+
 class SubBundleLine(Message, frozen=True, kw_only=True):
     """One sub-bundle in a status: steps ``start`` to ``stop`` - 1, each replica's state, and how many jobs wait for it.
 
-    The homes of a ``dealt`` one share its inputs. ``service_s``: the median seconds that each home took for an input.
+    The homes of a ``dealt`` one share its inputs. A ``replaced`` one has none: it is decoded from others. ``service_s``: the
+    median seconds that each home took for an input.
     """
 
     number: Count
@@ -70,6 +83,7 @@ class SubBundleLine(Message, frozen=True, kw_only=True):
     homes: dict[str, str]
     waiting: Count
     dealt: bool = False
+    replaced: bool = False
     service_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -88,6 +102,7 @@ class Status(Message, frozen=True, kw_only=True):
     rejected: dict[str, int] = field(default_factory=dict)
     rebalancing: RebalancingLine | None = None
     energy: EnergyLine | None = None
+    codes: CodesLine | None = None
 
 
 class StatusPublisher:
@@ -98,6 +113,8 @@ class StatusPublisher:
         self._steps = tuple(step.name[:_NAME_LIMIT] for step in manifest.steps)
         self._expiry_s = expiry_s
         self._published_at = 0.0
+        #: Says which boards may be lost.
+        self.coverage: Callable[[], tuple[str, ...]] = tuple
 
     def publish(self, connection: Link, scheduler: Scheduler | None, rebalancing: RebalancingLine) -> None:
         """Publish the status if a second has passed and the hub is there."""
@@ -119,6 +136,16 @@ class StatusPublisher:
             rejected=dict(self._statistics.rejected),
             rebalancing=rebalancing,
             energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
+            codes=self._codes(),
+        )
+
+    def _codes(self) -> CodesLine | None:
+        """Return what codes did, None where neither they nor copies for losses are used."""
+        counts, coverage = self._statistics.codes, self.coverage()
+        if not coverage:
+            return None
+        return CodesLine(
+            decoded={**counts.by_code}, late={**counts.late}, wrong={**counts.wrong}, coverage=tuple(map(shorten, coverage))
         )
 
     def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:
@@ -148,6 +175,14 @@ class StatusPublisher:
         replicas, now = scheduler.replicas, time.monotonic()
         live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
         shown = {number for generation in live for number in scheduler.generations[generation]}
+        replaced = {
+            number
+            for generation in live
+            for group in scheduler.graph.groups(scheduler.generations[generation])
+            if group.is_served(lambda member: bool(replicas.homes[member]))
+            for number in group.members
+            if not replicas.homes[number]
+        }
         for number, run in sorted(scheduler.graph.runs.items(), key=lambda each: (each[1].start, each[0])):
             if number not in shown and not replicas.homes[number]:
                 continue  # it comes with a move
@@ -160,6 +195,7 @@ class StatusPublisher:
                 homes={home: str(replicas.state(number, home)) for home in replicas.homes[number]},
                 waiting=scheduler.waiting(number),
                 dealt=number in replicas.dealt and len(replicas.homes[number]) > 1,
+                replaced=number in replaced,
                 service_s={
                     home: round(seconds, 6)
                     for home in replicas.homes[number]

@@ -15,8 +15,9 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
+from hyps.runtime.cluster.protocol.decoded_note import decode_note
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
-from hyps.runtime.cluster.protocol.messages import Accepted, Delivered, Refused, SendInputs, Submit
+from hyps.runtime.cluster.protocol.messages import Accepted, Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 
@@ -188,6 +189,8 @@ class Submissions:
         self._sent_until[job] = now + result_bytes / _RESULT_BYTES_PER_S
         if len(self._sent_until) > MAX_OPEN_JOBS:
             self._sent_until.popitem(last=False)
+        if note := decode_note(record.reason):
+            self._reply(record.client, Decoded(job=job, note=note))
         for output in self._manifest.outputs:
             try:
                 data = memoryview(self._journal.read(record.tensors[output.name]))

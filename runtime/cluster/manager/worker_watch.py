@@ -99,4 +99,4 @@ class WorkerWatch:
         self._say(f"{name} is gone" + (f": {kind} {', '.join(map(str, numbers))} must move" if numbers else ""))
         self._deployment.workers_changed()
         if scheduler and (scheduler.jobs or self._deployment.move_phase):
-            self._deployment.mend()
+            self._deployment.mend_if_needed()

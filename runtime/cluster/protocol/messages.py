@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from hyps.runtime.bundle.records.fields import Count, Positive, Sha256
+from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
 from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts
@@ -188,6 +189,13 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
     reason: Text
 
 
+class Decoded(Message, frozen=True, kw_only=True, tag="decoded"):
+    """A part of the job's result, which follows, was decoded from codes and is right within a bound."""
+
+    job: JobId
+    note: DecodedNote
+
+
 def encode_message(message: Message) -> bytes:
     """Return a message's bytes."""
     return msgspec.json.encode(message)
@@ -219,9 +227,9 @@ def decode_client_message(payload: bytes) -> Submit | Delivered:
     return message
 
 
-def decode_reply(payload: bytes) -> SendInputs | Accepted | Refused:
+def decode_reply(payload: bytes) -> SendInputs | Accepted | Refused | Decoded:
     """Return the manager's reply to a client. Raises `Rejection`."""
-    message: SendInputs | Accepted | Refused = _decode(payload, SendInputs | Accepted | Refused)
+    message: SendInputs | Accepted | Refused | Decoded = _decode(payload, SendInputs | Accepted | Refused | Decoded)
     return message
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hyps.runtime.bundle.coded_groups import CodedGroup, coded_groups
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary
 
@@ -28,6 +29,7 @@ class SubBundleGraph:
         self.input_bytes: dict[int, int] = {}
         self.moved_bytes: dict[int, int] = {}
         self.results = tuple(output.name for output in manifest.outputs)
+        self._groups: dict[tuple[int, ...], tuple[CodedGroup, ...]] = {}
         self.first = self.add(dict(zip(range(len(runs)) if numbers is None else numbers, runs, strict=True)))
 
     def add(self, runs: Mapping[int, range]) -> tuple[int, ...]:
@@ -43,8 +45,23 @@ class SubBundleGraph:
             self.input_bytes[number], self.moved_bytes[number] = sizes[0], sum(sizes)
         return tuple(runs)
 
+    def groups(self, numbers: tuple[int, ...]) -> tuple[CodedGroup, ...]:
+        """Return the coded groups of a generation, by its sub-bundles' numbers."""
+        if numbers not in self._groups:
+            outputs = {number: self.outputs[number] for number in numbers if len(self.runs[number]) == 1}
+            self._groups[numbers] = coded_groups(self._manifest.codes, outputs)
+        return self._groups[numbers]
+
+    def member(self, numbers: tuple[int, ...], sub_bundle: int) -> tuple[CodedGroup, int] | None:
+        """Return the coded group of a generation's sub-bundle and its place in it, or None if it has none."""
+        for group in self.groups(numbers):
+            if sub_bundle in group.members:
+                return group, group.members.index(sub_bundle)
+        return None
+
     def drop(self, number: int) -> None:
         """Forget a sub-bundle that is in no generation any more."""
+        self._groups = {numbers: groups for numbers, groups in self._groups.items() if number not in numbers}
         for facts in (self.runs, self.inputs, self.outputs, self.input_bytes, self.moved_bytes):
             del facts[number]
 

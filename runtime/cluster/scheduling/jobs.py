@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import Key
 from hyps.runtime.cluster.scheduling.flow import DataFlow
 
@@ -17,7 +18,7 @@ class Job:
 
     ``tensors`` are the digests of the tensors that are there. ``arriving`` names outputs that have begun to arrive, each
     with the lease that it comes from. By sub-bundle, ``attempts`` counts leases, ``failures`` those that failed, and
-    ``asked`` names the workers that were asked to compute it.
+    ``asked`` names the workers that were asked to compute it. ``decoded`` says which tensors no worker computed.
     """
 
     job: str
@@ -26,6 +27,7 @@ class Job:
     flow: DataFlow
     tensors: dict[str, bytes]
     generation: int = 0
+    decoded: DecodedNote | None = None
     arriving: dict[str, Key] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from hyps.runtime.bundle.coded_groups import unserved
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.scheduling.dispatch import Assignment, Dispatcher
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
@@ -69,9 +70,12 @@ class Scheduler:
 
     @property
     def ready(self) -> bool:
-        """Whether each sub-bundle that a job may need is loaded by a worker."""
+        """Whether each sub-bundle that a job may need is loaded by a worker, or can be decoded."""
         live = {self.generation, *(job.generation for job in self.jobs.values())}
-        return all(self.replicas.are_loaded(self.generations[generation]) for generation in live)
+        numbers = (self.generations[generation] for generation in live)
+        return not any(
+            unserved(each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number])) for each in numbers
+        )
 
     def waiting(self, sub_bundle: int) -> int:
         """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
@@ -242,11 +246,26 @@ class Scheduler:
         if lease and lease.worker == worker:
             self._ends.fail(lease)
 
+    def skip(self, job: Job, sub_bundles: Iterable[int]) -> None:
+        """Have nobody compute sub-bundles of a job any more; workers that do are busy until they answer."""
+        job.flow.done.update(sub_bundles)
+        self._backlog.put(job)
+
+    def ask_again_for(self, job: Job, sub_bundles: Iterable[int]) -> None:
+        """Have workers compute sub-bundles of a job that are not done once more: their results were dropped."""
+        for number in sub_bundles:
+            job.asked[number] &= {each.worker for each in self._leases.at(job.job, number)}
+
+    def is_behind(self, worker: str, sub_bundle: int) -> bool:
+        """Return whether a worker still computes a sub-bundle for a job that does not need it any more."""
+        jobs = (self.jobs.get(each.key.job) for each in self._leases.of(worker) if each.key.sub_bundle == sub_bundle)
+        return any(job is None or sub_bundle in job.flow.done for job in jobs)
+
     def ask_again(self, key: Key) -> None:
         """Have every worker compute a sub-bundle once more: its results are worthless."""
         if job := self.jobs.get(key.job):
             job.failures[key.sub_bundle] += 1
-            job.asked[key.sub_bundle] &= {each.worker for each in self._leases.at(key.job, key.sub_bundle)}
+            self.ask_again_for(job, [key.sub_bundle])
 
     def _lease(self, assigned: Assignment, deadline: float) -> Lease:
         job, sub_bundle, worker = assigned

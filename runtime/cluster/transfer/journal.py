@@ -167,9 +167,13 @@ class Journal:
         self._write([("insert or ignore into sub_bundles values (?, ?)", (job, sub_bundle)), *dropped], wait=False)
         self._sweep()
 
-    def finish(self, job: str, state: str, reason: str = "") -> None:
+    def note(self, job: str, text: str) -> None:
+        """Write down what is to be said of a job's result; `JobRecord.reason` has it when the job is done."""
+        self._write([("update jobs set reason = ? where job = ?", (text, job))])
+
+    def finish(self, job: str, state: str, reason: str | None = None) -> None:
         """Write down that a job is done or has failed; its result is kept until `forget`."""
-        update = "update jobs set state = ?, reason = ?, changed = ? where job = ?"
+        update = "update jobs set state = ?, reason = coalesce(?, reason), changed = ? where job = ?"
         self._write([(update, (state, reason, time.time(), job))], wait=state != "done")
 
     def forget(self, job: str) -> None:

@@ -2,7 +2,7 @@
 
 A sub-bundle is a bundle, so the group's own manager places its steps on the workers below, as any manager does. The inputs
 that the worker above receives are submitted below by clients. A hub serves one manager, and a manager one bundle: a group
-gets one sub-bundle (`hyps.runtime.cluster.placement.partitioner`), and a second only if no other worker is left for it. It
+gets one sub-bundle (`hyps.runtime.cluster.placement.capacity`), and a second only if no other worker is left for it. It
 then switches between the two as their inputs come; a switch takes about a second, as nothing is fetched again.
 
 A group advertises the memory of its largest worker, as each step must fit one worker, and the sum of multiply-adds and

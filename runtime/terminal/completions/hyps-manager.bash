@@ -7,15 +7,15 @@
 
 _shtab_hyps_manager_subparsers=(serve plan init-hub add-worker add-client add-viewer status profiles)
 
-_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
-_shtab_hyps_manager_plan_option_strings=(-h --help --boards --profile --profiles --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
+_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_plan_option_strings=(-h --help --boards --tolerate --table --profile --profiles --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_add_viewer_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_status_option_strings=(-h --help --hub --join -q --quiet -v --verbose --watch --json)
 _shtab_hyps_manager_profiles_option_strings=(-h --help --profiles --import --export --remove -o --output --json -q --quiet -v --verbose)
-_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
 
 _shtab_hyps_manager_serve_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_serve___join_COMPGEN=_shtab_compgen_files
@@ -46,12 +46,14 @@ _shtab_hyps_manager___tls_key_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hyps_manager___library_COMPGEN=_shtab_compgen_dirs
 
+_shtab_hyps_manager_serve___hedge_choices=(always late never)
 _shtab_hyps_manager_serve___placement_choices=(pipeline best)
 _shtab_hyps_manager_serve___objective_choices=(throughput latency)
 _shtab_hyps_manager_serve___rebalance_choices=(off advise on)
 _shtab_hyps_manager_plan___objective_choices=(throughput latency energy)
 _shtab_hyps_manager_pos_0_choices=(serve plan init-hub add-worker add-client add-viewer status profiles)
 _shtab_hyps_manager___show_completion_choices=(bash zsh fish)
+_shtab_hyps_manager___hedge_choices=(always late never)
 _shtab_hyps_manager___placement_choices=(pipeline best)
 _shtab_hyps_manager___objective_choices=(throughput latency)
 _shtab_hyps_manager___rebalance_choices=(off advise on)
@@ -62,10 +64,12 @@ _shtab_hyps_manager_serve__q_nargs=0
 _shtab_hyps_manager_serve___quiet_nargs=0
 _shtab_hyps_manager_serve__v_nargs=0
 _shtab_hyps_manager_serve___verbose_nargs=0
+_shtab_hyps_manager_serve___exact_nargs=0
 _shtab_hyps_manager_serve___compress_nargs=0
 _shtab_hyps_manager_serve___web_nargs='?'
 _shtab_hyps_manager_plan__h_nargs=0
 _shtab_hyps_manager_plan___help_nargs=0
+_shtab_hyps_manager_plan___table_nargs=0
 _shtab_hyps_manager_plan___compare_nargs=0
 _shtab_hyps_manager_plan___json_nargs=0
 _shtab_hyps_manager_plan___csv_nargs=0
@@ -122,6 +126,7 @@ _shtab_hyps_manager__q_nargs=0
 _shtab_hyps_manager___quiet_nargs=0
 _shtab_hyps_manager__v_nargs=0
 _shtab_hyps_manager___verbose_nargs=0
+_shtab_hyps_manager___exact_nargs=0
 _shtab_hyps_manager___compress_nargs=0
 _shtab_hyps_manager___web_nargs='?'
 

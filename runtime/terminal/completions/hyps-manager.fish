@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profile --profiles --rebalance --remove --replicas --safe --show-completion --simulate --tls-cert --tls-key --token-file --upload-limit --vote --watts --web --workers -o
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --hedge --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profile --profiles --rebalance --remove --replicas --safe --show-completion --simulate --straggler-ms --tls-cert --tls-key --token-file --tolerate --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -69,6 +69,10 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l workers -x -d 'wait for
 complete -c hyps-manager -n _shtab_hyps_manager_using -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l replicas -x -d 'place each partition on N workers; the first answer wins'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l vote -x -d 'place each partition on N workers; the majority of the answers wins'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l tolerate -x -d 'let any R workers be lost: by codes where the bundle has them, by R more copies elsewhere'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l hedge -xka "always late never" -d 'decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l straggler-ms -x -d 'call a shard late after so many milliseconds (default: what its group took before, and a quarter)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l exact -d 'decode nothing: wait for each shard, so that results are exact bit for bit'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'
@@ -98,6 +102,10 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l workers -x -d '
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l lease -x -d 'the seconds that a worker has for one partition (default: 120)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l replicas -x -d 'place each partition on N workers; the first answer wins'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l vote -x -d 'place each partition on N workers; the majority of the answers wins'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tolerate -x -d 'let any R workers be lost: by codes where the bundle has them, by R more copies elsewhere'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l hedge -xka "always late never" -d 'decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l straggler-ms -x -d 'call a shard late after so many milliseconds (default: what its group took before, and a quarter)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l exact -d 'decode nothing: wait for each shard, so that results are exact bit for bit'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'
@@ -118,7 +126,9 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l build-seconds -
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve; and test $_shtab_hyps_manager_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the bundle'"'"'s folder, made by '"'"'hypsc compile'"'"'; not needed with --web'
 complete -c hyps-manager -n '_shtab_hyps_manager_using; and test $_shtab_hyps_manager_npos -eq 0' -a plan -d 'Plan which boards run which steps of a bundle, for every number of boards, without any board.'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -s h -l help -d 'show this help message and exit'
-complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__fish_complete_path (commandline -ct))" -d 'the file (TOML) that describes boards and links'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l boards -xka "(__fish_complete_path (commandline -ct))" -d 'the file (TOML) that describes boards and links; not with --tolerate'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l tolerate -x -d 'tell how many boards more are needed so that any R may be lost, with codes and without'
+complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l table -d 'with --tolerate: show what each extra board covers'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l profile -xka "(__fish_complete_path (commandline -ct))" -d 'take the times of steps from a file that '"'"'hyps-run profile'"'"' wrote; repeatable, one for each class of boards'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l profiles -xka "(__fish_complete_path (commandline -ct))" -d 'take them from what the manager knows, too (hyps-profiles.sqlite)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using plan' -l max -x -d 'plan for up to N boards (default: all of the file, at most 16)'

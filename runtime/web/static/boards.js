@@ -1,6 +1,7 @@
 // Draws a card for each board: its memory, rates and steps, and whether it is connected; and the overview at the top.
 
 import { call, path } from './api.js';
+import { drawCodes } from './codes.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
 import { count, gmacs, joules, listed, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';
@@ -197,6 +198,7 @@ function drawOverview() {
   drawEnergy(status.energy);
   setText($('status-problem'), status.problem ?? '');
   drawRebalancing(status.rebalancing);
+  drawCodes(status.codes);
   setHidden($('next-step'), status.bundle !== null);
   arrange(status.bundle === null);
 }

@@ -75,11 +75,16 @@ async function runFile(files) {
   if (done.state === 'failed') throw new ApiError(0, `${done.name}: ${done.reason ?? 'failed'}`);
 }
 
+/** Say that an answer is not exact, and how far off the decoded values may be. */
+function decoded({ decoded: names, error_bound: bound }) {
+  return names?.length ? `; ${names.join(', ')} decoded: right within ${bound.toExponential(1)}, not bit for bit` : '';
+}
+
 function sentence(job) {
   if (!job) return 'Nothing was run yet.';
   if (job.state === 'failed') return `${job.name}: failed. ${job.reason ?? ''}`;
   if (job.state === 'cancelled') return `${job.name}: cancelled.`;
-  if (job.state === 'done') return `${job.name}: ${time(job.seconds)}`;
+  if (job.state === 'done') return `${job.name}: ${time(job.seconds)}${decoded(job)}`;
   return `${job.name}: ${job.state} …`;
 }
 

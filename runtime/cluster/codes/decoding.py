@@ -1,0 +1,114 @@
+"""Compute missing shards of a coded group from the others, and find wrong ones, in double precision.
+
+A group of k shards and R parity shards is a linear code over the real numbers: any k answers give all others (Hadidi,
+section 6.2.3). Answer m is the sum of w_b times answer b over a *base* of k answers b; the weights w solve a linear system
+of at most R equations. Values are computed block by block, so that memory does not grow with the tensors.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyps.runtime.bundle.codes import CodeRecord
+from hyps.runtime.bundle.manifest import TensorRecord
+from hyps.runtime.errors import InputError
+
+#: The values of a tensor that are computed at a time: a few such blocks stay in a processor's cache.
+_BLOCK = 1 << 16
+#: Float32 rounds by 6e-8; answers of a code without a bound of its own (integers) must agree within this part.
+_LEAST_TOLERANCE = 1e-6
+_Doubles = NDArray[np.float64]
+#: A tensor's bytes.
+Data = bytes | bytearray
+
+
+def decode(
+    code: CodeRecord, record: TensorRecord, answers: Mapping[int, Data], wanted: Sequence[int]
+) -> dict[int, bytearray]:
+    """Return the ``wanted`` shards by number, from at least k ``answers``: shards are 0 to k - 1, parity shards follow.
+
+    Raises `InputError` where a value is not finite, as an infinite answer hides all others.
+    """
+    base = best_base(code, answers, wanted)
+    weights = {number: base_weights(code, base, number) for number in wanted}
+    kind = np.dtype(record.dtype)
+    decoded = {number: bytearray(record.nbytes) for number in wanted}
+    for start, columns in _blocks(answers, base, kind):
+        for number, row in weights.items():
+            values = row @ columns
+            if not np.isfinite(values).all():
+                raise InputError(f"{code.name} cannot be decoded: a value is infinite or no number", "serve it with --exact")
+            if kind.kind in "iu":
+                limits = np.iinfo(kind)
+                values = np.clip(np.rint(values), limits.min, limits.max)
+            target = np.frombuffer(decoded[number], kind)
+            target[start : start + len(values)] = values.astype(kind)
+    return decoded
+
+
+def disagreeing(code: CodeRecord, record: TensorRecord, answers: Mapping[int, Data]) -> tuple[int, ...] | None:
+    """Return which of more than k answers are wrong; nothing if all agree, None if it cannot be told which are wrong.
+
+    With k + n answers, any n - 1 wrong ones are noticed, and the fewer half of n named: the only ones without which the
+    others agree.
+    """
+    if agree(code, record, answers):
+        return ()
+    most = (len(answers) - len(code.shards)) // 2
+    for count in range(1, most + 1):
+        found = [
+            wrong
+            for wrong in itertools.combinations(answers, count)
+            if agree(code, record, {number: data for number, data in answers.items() if number not in wrong})
+        ]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def agree(code: CodeRecord, record: TensorRecord, answers: Mapping[int, Data]) -> bool:
+    """Return whether the answers are a code word: those after the best k are what these give, within the error bound."""
+    base = best_base(code, answers, [number for number in range(len(code.shards)) if number not in answers])
+    others = [number for number in answers if number not in base]
+    weights = np.stack([base_weights(code, base, number) for number in others]) if others else np.empty((0, len(base)))
+    kind = np.dtype(record.dtype)
+    tolerance = max(code.error_bound, _LEAST_TOLERANCE) * (1 + np.abs(weights).sum(axis=1))
+    largest, scale = np.zeros(len(others)), 0.0
+    for start, columns in _blocks(answers, base, kind):
+        stop = start + columns.shape[1]
+        found = np.stack([np.frombuffer(answers[number], kind)[start:stop] for number in others]).astype(np.float64)
+        largest = np.maximum(largest, np.abs(weights @ columns - found).max(axis=1, initial=0))
+        scale = max(scale, float(np.abs(columns).max(initial=0)), float(np.abs(found).max(initial=0)))
+    return bool((largest <= tolerance * scale).all())  # False for values that are no numbers
+
+
+def best_base(code: CodeRecord, present: Collection[int], wanted: Iterable[int]) -> tuple[int, ...]:
+    """Return k of the answers that are there: all shards, and the parity shards that enlarge errors least."""
+    count = len(code.shards)
+    shards = [number for number in sorted(present) if number < count]
+    parity = [number for number in sorted(present) if number >= count]
+    wanted = [*wanted]
+
+    def growth(chosen: tuple[int, ...]) -> float:
+        base = (*shards, *chosen)
+        return max((float(np.abs(base_weights(code, base, number)).sum()) for number in wanted), default=0.0)
+
+    return (*shards, *min(itertools.combinations(parity, count - len(shards)), key=growth))
+
+
+def base_weights(code: CodeRecord, base: Sequence[int], number: int) -> _Doubles:
+    """Return what each answer of a ``base`` counts for in answer ``number``."""
+    count = len(code.shards)
+    rows = np.vstack([np.eye(count), np.asarray(code.coefficients, np.float64)])
+    return np.linalg.solve(rows[list(base)].T, rows[number])
+
+
+def _blocks(answers: Mapping[int, Data], base: Sequence[int], kind: np.dtype[np.generic]) -> Iterable[tuple[int, _Doubles]]:
+    """Yield the first value's place, and the values of each answer of a base as a row, block by block."""
+    views = [np.frombuffer(answers[number], kind) for number in base]
+    for start in range(0, len(views[0]), _BLOCK):
+        yield start, np.stack([view[start : start + _BLOCK] for view in views]).astype(np.float64)

@@ -1,0 +1,23 @@
+// Shows what codes replaced, whose answers were late or wrong, and which boards may be lost.
+
+import { $, el, keyed, setHidden, setText } from './dom.js';
+
+const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
+
+const named = (counts) => Object.entries(counts).map(([name, count]) => `${name} ${count}`).join(', ');
+
+export function drawCodes(codes) {
+  setHidden($('codes'), !codes);
+  if (!codes) return;
+  const parts = [`${total(codes.decoded)} decoded`];
+  if (total(codes.late)) parts.push(`late: ${named(codes.late)}`);
+  if (total(codes.wrong)) parts.push(`wrong: ${named(codes.wrong)}`);
+  setText($('codes-now'), `Codes: ${parts.join('; ')}; ${codes.coverage[0] ?? 'nothing may be lost'}`);
+  keyed(
+    $('codes-coverage'),
+    codes.coverage.map((text, number) => ({ text, number })),
+    ({ number }) => number,
+    () => el('li'),
+    (item, { text }) => setText(item, text),
+  );
+}

@@ -1,0 +1,94 @@
+"""Run ``make bench-codes``: kills and stragglers in coded groups, what decoding costs, and what losses do without codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.bench.codes_decoding import decoding_costs, loss_runs
+from tests.bench.codes_drawing import codes_drawings
+from tests.bench.codes_faults import fault_run
+from tests.bench.codes_page import codes_page
+from tests.bench.codes_results import CodesResults, load_codes, save_codes
+from tests.bench.codes_streams import delay_runs, kill_runs
+from tests.bench.machine import commit
+from tests.bench.main import measured
+from tests.bench.place import Place
+from tests.repository import ROOT
+
+DOCS, NAME = ROOT / "docs", "codes"
+
+
+def kills(place: Place) -> Any:
+    """Kill workers of a coded group in a stream."""
+    return kill_runs(place)
+
+
+def delays(place: Place) -> Any:
+    """Infer by links with heavy-tailed delays."""
+    return delay_runs(place)
+
+
+def decoding(place: Place) -> Any:
+    """Measure the errors and the time of decoding."""
+    return decoding_costs(place)
+
+
+def losses(place: Place) -> Any:
+    """Measure accuracies when parts of layers are lost."""
+    return loss_runs(place)
+
+
+def faults(place: Place) -> Any:
+    """Kill workers and pull cables at random."""
+    return fault_run(place)
+
+
+PARTS: dict[str, Callable[[Place], Any]] = {
+    "decoding": decoding,
+    "losses": losses,
+    "kills": kills,
+    "delays": delays,
+    "faults": faults,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make every part, or those that were named; each replaces what was known of it. Then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.codes", description="Codes: losses and stragglers.")
+    parser.add_argument("--only", action="append", choices=[*PARTS], help="this part alone (repeatable)")
+    parser.add_argument("--render", action="store_true", help="make nothing: page and plots from the raw results")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    out, path = Console(highlight=False), DOCS / f"{NAME}.json"
+    for name in () if options.render else options.only or PARTS:
+        part = measured(PARTS[name], 1, commit(), out)
+        save_codes(replace(load_codes(path), **{name: part}), path)
+    write_codes(load_codes(path), DOCS)
+    out.print(f"written: {DOCS / NAME}.md")
+
+
+def write_codes(results: CodesResults, docs: Path) -> None:
+    """The page and its plots."""
+    folder = docs / NAME
+    folder.mkdir(exist_ok=True)
+    drawn = codes_drawings(results)
+    for old in folder.glob("*.svg"):
+        if old.stem not in drawn:
+            old.unlink()
+    for name, content in drawn.items():
+        (folder / f"{name}.svg").write_bytes(content)
+    (docs / f"{NAME}.md").write_text(codes_page(results), "utf-8")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left
+    main()

@@ -1,0 +1,101 @@
+"""Define what ``make bench-codes`` keeps in ``docs/codes.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hyps.runtime.io.files import replacing
+from tests.bench.readings import Part, dump
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillRun:
+    """A stream in which a worker of a coded group is killed again and again.
+
+    Seconds of each answer: ``calm_s`` of those far from a kill, ``around_s`` of the first ones after it; ``next_s`` are from
+    each kill to the next answer.
+    """
+
+    name: str
+    kills: int
+    calm_s: tuple[float, ...]
+    around_s: tuple[float, ...]
+    next_s: tuple[float, ...]
+    decoded: int
+    wrong: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayRun:
+    """Seconds of each inference, one at a time, by links with heavy-tailed delays."""
+
+    name: str
+    shards: int
+    seconds: tuple[float, ...]
+    decoded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingCost:
+    """Seconds of a group's slowest shard, and of decoding a loss, hashing included; how far off decoded values were.
+
+    ``errors`` are parts of the operator's largest value, over all patterns of losses; ``inputs``: how many random ones.
+    """
+
+    code: str
+    shards: int
+    parity: int
+    tensor_bytes: int
+    shard_s: float
+    decode_s: float
+    inputs: int
+    patterns: int
+    error: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossRun:
+    """The accuracy of a network when a part of a layer's channels is lost: by part, from 0 to 0.9; ``images`` each."""
+
+    network: str
+    layer: str
+    images: int
+    accuracy: dict[str, float]
+    coded: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRun:
+    """A campaign of random kills and pulled cables: seconds to the next answer, by kind."""
+
+    network: str
+    answers: int
+    wrong: int
+    jobs: dict[str, int]
+    next_s: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodesResults:
+    """Everything; a part that was never measured is None."""
+
+    kills: Part[tuple[KillRun, ...]] | None = None
+    delays: Part[tuple[DelayRun, ...]] | None = None
+    decoding: Part[tuple[DecodingCost, ...]] | None = None
+    losses: Part[tuple[LossRun, ...]] | None = None
+    faults: Part[FaultRun] | None = None
+
+
+def load_codes(path: Path) -> CodesResults:
+    """What the file holds, nothing if there is none."""
+    return msgspec.json.decode(path.read_bytes(), type=CodesResults) if path.exists() else CodesResults()
+
+
+def save_codes(results: CodesResults, path: Path) -> None:
+    """Write the file whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(dump(results), "utf-8")
