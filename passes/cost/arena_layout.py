@@ -113,7 +113,8 @@ def arena_events(
     """Return what happens in the arena when sessions run a whole model, of whose ``steps`` each is operators in order.
 
     An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
-    steps keeps its block until the end of the step that reads it last. ``copied`` says which operators read or write a copy,
+    steps keeps its block until the end of the step that reads it last. The outputs of the inference before are still their
+    caller's. ``copied`` says which operators read or write a copy,
     in another layout, of a tensor between steps.
     """
     reads = [{name: index for index in order for name in graph.operators[index].inputs} for order in steps]
@@ -126,6 +127,9 @@ def arena_events(
         events.append((block, nbytes))
         return block
 
+    for name in graph.outputs:
+        if name in last_steps and graph.tensors[name].nbytes:
+            take(f"{name} before", graph.tensors[name].nbytes)
     for step, order in enumerate(steps):
         inside: dict[str, str] = {}  # the blocks of tensors and copies that this step alone needs
         for index in order:

@@ -269,7 +269,8 @@ def _ways(costed: CostedModel, partitioning: Partitioning, request: Request, bud
             _grown(need, nbytes, seconds) for need, nbytes, seconds in zip(kept, found.more_bytes, found.more_s, strict=True)
         ]
         yield _Way(tuple(grown), found.region_bytes, found.in_arena)
-    if (large_bytes := arena_region_bytes(max(live), len(segments))) is None:
+    kept_bytes = sum(graph.tensors[name].nbytes for name in graph.outputs)  # of the inference before
+    if (large_bytes := arena_region_bytes(max(live) + kept_bytes, len(segments))) is None:
         return
     orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
     blocked, prints = blocked_view(graph, request.threads)

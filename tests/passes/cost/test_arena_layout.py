@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyps.passes.cost.arena_layout import arena_events, arena_layout_bytes
+from hyps.passes.cost.arena_layout import ArenaFull, arena_events, arena_layout_bytes
 from hyps.passes.cost.footprint import footprints
 from tests.passes.nets import drawn
 
@@ -29,4 +29,28 @@ UNIT = 256
 def test_arena(drawing: str, sizes: dict[str, int], expected: int) -> None:
     graph = drawn(drawing, inputs="x", outputs="y", sizes={name: UNIT * size for name, size in sizes.items()})
     prints = {name: replace(each, workspace_bytes=0) for name, each in footprints(graph, 1).items()}
-    assert arena_layout_bytes(arena_events(graph, prints, (range(len(graph.operators)),))) == UNIT * expected
+    found = arena_layout_bytes(arena_events(graph, prints, (range(len(graph.operators)),)))
+    assert found == UNIT * (expected + sizes["y"])  # the output of the inference before comes first
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([[0, 1, 2]], 2 + 3, id="one step reuses the first block"),
+        pytest.param([[0], [1, 2]], 2 + 5, id="what enters a step stays until its end"),
+    ],
+)
+def test_tensors_between_steps(steps: list[list[int]], expected: int) -> None:
+    sizes = {"a": 2, "b": 1, "y": 2}
+    graph = drawn(
+        "a Conv x -> a\nb Conv a -> b\nc Conv b -> y", inputs="x", outputs="y", sizes={k: UNIT * v for k, v in sizes.items()}
+    )
+    prints = {name: replace(each, workspace_bytes=0) for name, each in footprints(graph, 1).items()}
+    assert arena_layout_bytes(arena_events(graph, prints, steps)) == UNIT * expected
+
+
+def test_an_arena_has_an_end() -> None:
+    events = [("a", 4 * UNIT), ("b", UNIT), ("a", 0), ("c", 5 * UNIT)]
+    assert arena_layout_bytes(events, 10 * UNIT) == 10 * UNIT
+    with pytest.raises(ArenaFull):
+        arena_layout_bytes(events, 9 * UNIT)
