@@ -11,15 +11,16 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from hyps.passes.calibration import calibrated_bytes
+from hyps.passes.calibration import calibrated, calibrated_bytes
 from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph, Operator, Tensor
 
 _SPARED_BYTES = calibrated_bytes("tight_region_bytes")
+TIGHT_REGION_FACTOR = calibrated("tight_region_factor")
 #: What a step takes in addition to its predicted peak where its activations fill the arena.
 FULL_ARENA_BYTES = calibrated_bytes("full_arena_bytes")
 #: The factors between a predicted arena and one with little to spare: the first that holds the activations is taken.
-TIGHT_FACTORS = (1.1, 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
+TIGHT_FACTORS = (TIGHT_REGION_FACTOR, 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
 _UNIT = 256
 _PAGE = 4096
 
@@ -87,12 +88,13 @@ def arena_layout_bytes(events: ArenaEvents, limit: int = 1 << 62) -> int:
     return blocks.taken
 
 
-def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int) -> Iterator[int]:
+def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int, live_bytes: int = 0) -> Iterator[int]:
     """Yield the size of an arena that holds each of these layouts with little to spare, if it is below a ``limit``.
 
+    It also holds ``live_bytes``, another estimate.
     What is spared allows for operators that onnxruntime runs in another order.
     """
-    least = max(map(arena_layout_bytes, layouts))
+    least = max(live_bytes, *map(arena_layout_bytes, layouts))
     for factor in TIGHT_FACTORS:
         nbytes = -(-int(least * factor + _SPARED_BYTES) // _PAGE) * _PAGE
         if nbytes >= limit:

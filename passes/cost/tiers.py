@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
+from hyps.passes.cost.arena_layout import ArenaEvents, arena_layout_bytes, tight_region_bytes
 from hyps.passes.cost.costs import Costs
 from hyps.passes.graph import Graph, Tensor
 from hyps.passes.mlas import IN_PLACE
@@ -36,9 +37,6 @@ SPLIT_REGION_FACTOR = calibrated("split_region_factor")
 REGION_BYTES = calibrated_bytes("region_bytes")
 #: The copies of the largest weight that onnxruntime holds for a moment while it puts weights in another order.
 REORDER_COPIES = calibrated("reorder_copies")
-#: The smallest region of a stock step, as a multiple of the predicted arena.
-TIGHT_REGION_FACTOR = calibrated("tight_region_factor")
-TIGHT_REGION_BYTES = calibrated_bytes("tight_region_bytes")
 #: How much less than `Costs.process_bytes` a process holds while its only session is opened, and while that runs.
 STOCK_OPENING_LESS_BYTES = calibrated_bytes("stock_opening_less_bytes")
 STOCK_RUNNING_LESS_BYTES = calibrated_bytes("stock_running_less_bytes")
@@ -105,13 +103,13 @@ def fresh_pages_s(graph: Graph, costs: Costs, operators: Iterable[int], bytes_pe
     return written / bytes_per_s
 
 
-def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, laid_out_bytes: int = 0) -> StockMemory | None:
+def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, events: ArenaEvents = ()) -> StockMemory | None:
     """Return what a model takes with onnxruntime's default options; None where no bound is known.
 
-    ``activation_bytes`` are the most live bytes of the model as one step; ``laid_out_bytes`` is the arena that they take
+    ``activation_bytes`` are the most live bytes of the model as one step; ``events`` are what happens in the arena
     (`hyps.passes.cost.arena_layout`).
     """
-    live = max(activation_bytes - costs.input_bytes, laid_out_bytes)
+    live = max(activation_bytes - costs.input_bytes, arena_layout_bytes(events))
     region = arena_region_bytes(live)
     if region is None or not can_use_arena(graph):
         return None
@@ -127,7 +125,7 @@ def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, laid_out_byt
         opening_bytes=held + opening + costs.input_bytes - min(STOCK_OPENING_LESS_BYTES, costs.process_bytes),
         running_bytes=held + ordered + costs.input_bytes - min(STOCK_RUNNING_LESS_BYTES, costs.process_bytes),
         region_bytes=region,
-        tight_region_bytes=min(region, _whole_pages(live * TIGHT_REGION_FACTOR + TIGHT_REGION_BYTES)),
+        tight_region_bytes=next(tight_region_bytes((events,), region, live), region),
         packed_bytes=multiplied.copied_bytes + others.copied_bytes + _PAGE * (multiplied.count + others.count),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hyps.passes.cost.arena_layout import arena_events, arena_layout_bytes
+from hyps.passes.cost.arena_layout import arena_events
 from hyps.passes.cost.blocked_layout import filled_view
 from hyps.passes.cost.compute import compute_s
 from hyps.passes.cost.computed_types import HALF_FLOATS, coded_view, is_coded, widened_view
@@ -83,8 +83,8 @@ def _memory(whole: CostedModel, segment: Segment, request: Request) -> StockMemo
         (segment,) = Segments(graph, found).between(())
     filled = filled_view(graph)
     order = session_order(graph, segment.operators, graph.outputs)
-    laid_out_bytes = arena_layout_bytes(arena_events(filled, prints or footprints(filled, request.threads), (order,)))
-    return stock_memory(graph, found, segment.activation_bytes, laid_out_bytes)
+    events = arena_events(filled, prints or footprints(filled, request.threads), (order,))
+    return stock_memory(graph, found, segment.activation_bytes, events)
 
 
 def _residency(segment: Segment, alone_bytes: int) -> StepResidency:

@@ -83,7 +83,7 @@ def test_stock_memory_is_that_of_the_copies_and_the_largest_original() -> None:
 
 def test_a_small_budget_gets_a_region_hardly_larger_than_what_the_activations_take() -> None:
     graph, found = products()
-    memory = stock_memory(graph, found, 10_000_000, 12_000_000)
+    memory = stock_memory(graph, found, 10_000_000, [("a", 12_000_000)])
     assert memory is not None
     assert 12_000_000 < memory.tight_region_bytes < 14_000_000 < memory.region_bytes
 
