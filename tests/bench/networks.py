@@ -27,8 +27,8 @@ COMPARED = (
 )  # fmt: skip
 #: The last holds every one of the networks whole.
 BUDGETS_MB = (72, 96, 128, 256, 2000)
-#: The budget that is compiled for pictures by onnxruntime's C interface, too, which leaves more of it to the network.
-PICTURES_MB = 72
+#: The label of bundles that ``hyps-run`` runs on pictures by onnxruntime's C interface, tuned where that changes anything.
+PICTURES = "pictures, C interface"
 #: Processes of each contender that open and run once.
 STARTS = 3
 #: What a user types after ``hypsc compile`` has made a bundle, if anything: a command with the bundle and the new folder.
@@ -99,15 +99,14 @@ def _bundles(model: Path, folder: Path, threads: int, budgets_mb: Sequence[int])
 
 
 def _picture_bundles(model: Path, folder: Path, threads: int, budgets_mb: Sequence[int]) -> Iterator[Contender]:
-    """Compile for the budget in which onnxruntime's Python module is most of what there is, and for pictures alone."""
-    if PICTURES_MB not in budgets_mb:
-        return
-    bundle, tuned = folder / "for-pictures", folder / "for-pictures-tuned"
-    command = compile_command(model, bundle, f"{PICTURES_MB}MB", threads)
-    if not _made([*command, "--interface", "c", "--preprocess", "imagenet"]):
-        return  # its input is no picture
-    made = tuned if _made((_HYPS_RUN, "tune", bundle, "-o", tuned, "--quiet", "--memory", "1GB")) else bundle
-    yield Contender(label="pictures, by the C interface", mode="picture", path=made, budget_bytes=PICTURES_MB * 10**6)
+    """Compile for every budget, for pictures alone, and tune what can be tuned."""
+    for budget_mb in budgets_mb:
+        bundle, tuned = folder / f"pictures-{budget_mb}", folder / f"tuned-pictures-{budget_mb}"
+        command = compile_command(model, bundle, f"{budget_mb}MB", threads)
+        if not _made([*command, "--interface", "c", "--preprocess", "imagenet"]):
+            continue  # its input is no picture, or the budget too small
+        made = tuned if _made((_HYPS_RUN, "tune", bundle, "-o", tuned, "--quiet", "--memory", "1GB")) else bundle
+        yield Contender(label=PICTURES, mode="picture", path=made, budget_bytes=budget_mb * 10**6)
 
 
 def _made(command: Sequence[str | Path]) -> bool:

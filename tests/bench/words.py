@@ -62,6 +62,8 @@ process of its own:
 - *stock onnxruntime*: the whole model, weights in a file next to it, every option as it comes but the number of threads.
 - *bundle*: `hypsc compile --memory N`, run by the runtime's executor.
 - *tuned*: that bundle after `hyps-run tune`.
+- *pictures, C interface*: `hypsc compile --memory N --interface c --preprocess imagenet`, tuned where that changes
+  anything: how `hyps-run` runs pictures, without numpy. Sequences have no such row.
 
 All files are in the kernel's cache. Warm runs are taken in turn, and a ratio is the median of those within each round. A
 first inference is everything from the start of the imports to the first result, the median of three processes; a bundle
