@@ -41,7 +41,7 @@ _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {
     "AddSessionConfigEntry": (130, (c_void_p, c_char_p, c_char_p)),
     "CreateAndRegisterAllocator": (144, (c_void_p, c_void_p, c_void_p)),
     "AddInitializer": (150, (c_void_p, c_char_p, c_void_p)),
-    "CreateArenaCfg": (156, (c_size_t, c_int, c_int, c_int, c_void_p)),
+    "CreateArenaCfgV2": (164, (c_void_p, c_void_p, c_size_t, c_void_p)),
 }
 #: The places of the functions that release what others made, by what that is.
 _RELEASES: Final[Mapping[str, int]] = {
@@ -54,7 +54,7 @@ _RELEASES: Final[Mapping[str, int]] = {
     "ArenaCfg": 157,
 }
 _GET_ERROR_CODE, _GET_ERROR_MESSAGE = 1, 2
-_TABLE_LENGTH = 158
+_TABLE_LENGTH = 165
 #: onnxruntime's names of its error codes, as its Python module prints them.
 _CODES = (
     *("SUCCESS", "FAIL", "INVALID_ARGUMENT", "NO_SUCHFILE", "NO_MODEL", "ENGINE_ERROR", "RUNTIME_EXCEPTION"),

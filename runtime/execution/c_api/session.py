@@ -64,7 +64,12 @@ class Runtime:
         See `hyps.runtime.execution.activation_arena`. The first tensor is at the beginning.
         """
         library = self.library
-        arena = library.made("ArenaCfg", "CreateArenaCfg", *arena_settings(record).values())
+        settings = arena_settings(record)
+        names = (ctypes.c_char_p * len(settings))(*map(str.encode, settings))
+        values = (ctypes.c_size_t * len(settings))(*settings.values())
+        # not CreateArenaCfg, which forgets where to split blocks
+        place = ctypes.addressof(names), ctypes.addressof(values), len(settings)
+        arena = library.made("ArenaCfg", "CreateArenaCfgV2", *place)
         library.call("CreateAndRegisterAllocator", self._environment, self._memory.pointer, arena.pointer)
         one = RawTensor("float32", (1,), memoryview(bytearray(4)))
         first = CSession(self, self._identity(arena=True), Path("identity")).run(["y"], {"x": one})["y"]
