@@ -122,7 +122,7 @@ class Reporter(Observer):
             values=few_values(result.outputs),
             energy=msgspec.to_builtins(energy) if energy else {},
             decoded=result.decoded,
-            error_bound=result.error_bound,
+            error_bound=result.error_bound if result.decoded else msgspec.UNSET,
         )
         if self._archive:
             self._archive.add(record)

@@ -49,7 +49,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     values: dict[str, list[Any]] = {}
     energy: dict[str, Any] = {}
     decoded: tuple[str, ...] = ()
-    error_bound: float = 0.0
+    error_bound: float | msgspec.UnsetType = msgspec.UNSET
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:

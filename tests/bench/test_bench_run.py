@@ -22,7 +22,7 @@ from tests.bench.known_results import part, predicted, race
 from tests.bench.latency import bundled
 from tests.bench.machine import commit, machine
 from tests.bench.main import PARTS, main
-from tests.bench.networks import compared
+from tests.bench.networks import PICTURES, compared
 from tests.bench.place import Place
 from tests.bench.readings import Reading, Results, Skipped, dump, load, save
 from tests.bench.summary import STOCK
@@ -170,6 +170,7 @@ def test_a_small_comparison(tmp_path: Path) -> None:
     found = compared(Place(folder=tmp_path, rounds=2), "cifar10_vgg", 1, budgets_mb=(10, 80))
     assert [(each.label, each.budget_bytes) for each in found.contenders] == [
         (STOCK, None),
+        (PICTURES, 80_000_000),
         ("bundle", 80_000_000),
     ]
     for each in found.contenders:

@@ -226,6 +226,7 @@ def wide_bundle(tmp_path_factory: pytest.TempPathFactory, bin_folder: Path) -> P
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "wide.onnx")
     command: list[str | Path] = [bin_folder / "hypsc", "compile", folder / "wide.onnx", "-o", folder / "bundle", "--json"]
+    command += ["--tier", "lean"]
     first = subprocess.run([*command, "--memory", "1GB"], capture_output=True, check=True, timeout=PATIENCE_S)
     budget = f"{json.loads(first.stdout)['smallest_budget_bytes']}B"
     subprocess.run([*command, "--memory", budget, "--force"], capture_output=True, check=True, timeout=PATIENCE_S)
