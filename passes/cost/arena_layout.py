@@ -8,19 +8,18 @@ a time. Sizes are rounded up to 256 bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
 from hyps.passes.cost.footprint import Footprint
 from hyps.passes.graph import Graph, Operator, Tensor
 
-_SPARED_BYTES = calibrated_bytes("tight_region_bytes")
-TIGHT_REGION_FACTOR = calibrated("tight_region_factor")
 #: What a step takes in addition to its predicted peak where its activations fill the arena.
 FULL_ARENA_BYTES = calibrated_bytes("full_arena_bytes")
-#: The factors between a predicted arena and one with little to spare: the first that holds the activations is taken.
-TIGHT_FACTORS = (TIGHT_REGION_FACTOR, 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
+#: An arena with little to spare is a multiple of the predicted one, and these bytes more. The first factor with which the
+#: activations fit is taken.
+_SPARED_BYTES = calibrated_bytes("tight_region_bytes")
+_TIGHT_FACTORS = (calibrated("tight_region_factor"), 1.08, 1.12, 1.06, 1.14, 1.16, 1.18, 1.2, 1.25, 1.3)
 _UNIT = 256
 _PAGE = 4096
 
@@ -88,22 +87,28 @@ def arena_layout_bytes(events: ArenaEvents, limit: int = 1 << 62) -> int:
     return blocks.taken
 
 
-def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int, live_bytes: int = 0) -> Iterator[int]:
-    """Yield the size of an arena that holds each of these layouts with little to spare, if it is below a ``limit``.
+def tight_region_bytes(layouts: Sequence[ArenaEvents], limit: int, live_bytes: int) -> int | None:
+    """Return the size of an arena in which each of these layouts fits with little to spare; None if it reaches a ``limit``.
 
-    It also holds ``live_bytes``, another estimate.
-    What is spared allows for operators that onnxruntime runs in another order.
+    It also holds ``live_bytes``, the most activations that are live at a time by another estimate. What is spared allows for
+    operators that onnxruntime runs in another order.
     """
     least = max(live_bytes, *map(arena_layout_bytes, layouts))
-    for factor in TIGHT_FACTORS:
+    for factor in _TIGHT_FACTORS:
         nbytes = -(-int(least * factor + _SPARED_BYTES) // _PAGE) * _PAGE
         if nbytes >= limit:
-            return
-        with suppress(ArenaFull):
-            for events in layouts:
-                arena_layout_bytes(events, nbytes)
-            yield nbytes
-            return
+            return None
+        if all(_fits(events, nbytes) for events in layouts):
+            return nbytes
+    return None
+
+
+def _fits(events: ArenaEvents, nbytes: int) -> bool:
+    try:
+        arena_layout_bytes(events, nbytes)
+    except ArenaFull:
+        return False
+    return True
 
 
 def arena_events(
@@ -116,8 +121,7 @@ def arena_events(
 
     An output that is computed in place keeps its input's block. The model's inputs are their caller's. A tensor between
     steps keeps its block until the end of the step that reads it last. The outputs of the inference before are still their
-    caller's. ``copied`` says which operators read or write a copy,
-    in another layout, of a tensor between steps.
+    caller's. ``copied`` says which operators read or write a copy, in another layout, of a tensor between steps.
     """
     reads = [{name: index for index in order for name in graph.operators[index].inputs} for order in steps]
     last_steps = {name: step for step, own in enumerate(reads) for name in own}

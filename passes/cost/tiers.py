@@ -125,7 +125,7 @@ def stock_memory(graph: Graph, costs: Costs, activation_bytes: int, events: Aren
         opening_bytes=held + opening + costs.input_bytes - min(STOCK_OPENING_LESS_BYTES, costs.process_bytes),
         running_bytes=held + ordered + costs.input_bytes - min(STOCK_RUNNING_LESS_BYTES, costs.process_bytes),
         region_bytes=region,
-        tight_region_bytes=next(tight_region_bytes((events,), region, live), region),
+        tight_region_bytes=tight_region_bytes((events,), region, live) or region,
         packed_bytes=multiplied.copied_bytes + others.copied_bytes + _PAGE * (multiplied.count + others.count),
     )
 

@@ -66,7 +66,8 @@ def activation_ways(
     orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
     blocked, prints = blocked_view(graph, request.threads)
     layouts = arena_events(graph, costed.footprints, orders), arena_events(blocked, prints, orders, is_reordered)
-    for region_bytes in (large_bytes, *tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES)):
+    tight_bytes = tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES, max(live))
+    for region_bytes in (large_bytes, tight_bytes) if tight_bytes else (large_bytes,):
         is_tight = region_bytes < large_bytes  # a large arena is never used in full
         counted = region_bytes + (FULL_ARENA_BYTES if is_tight else 0)
         grown = [_grown(need, counted - nbytes, 0.0) for need, nbytes in zip(needs, live, strict=True)]

@@ -165,12 +165,13 @@ def give_back_pages(start: int, stop: int) -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)
 
 
-def map_file(address: int, nbytes: int, file: int, offset: int) -> None:
+def map_file(address: int, nbytes: int, file: int = -1, offset: int = 0) -> None:
     """Replace the mapping of ``nbytes`` at an address by a private one of an open file, from ``offset`` on (mmap(2)).
 
-    Addresses and offsets are multiples of the page size. Raises `OSError` where the kernel cannot map the file.
+    Without a file the new mapping is anonymous. Addresses and offsets are multiples of the page size. Raises `OSError` where
+    the kernel cannot map the file.
     """
-    flags = mmap.MAP_PRIVATE | _MAP_FIXED | getattr(mmap, "MAP_NORESERVE", 0)
+    flags = mmap.MAP_PRIVATE | _MAP_FIXED | getattr(mmap, "MAP_NORESERVE", 0) | (mmap.MAP_ANONYMOUS if file < 0 else 0)
     if _mmap()(address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, file, offset) != address:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

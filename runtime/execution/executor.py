@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
@@ -30,9 +29,6 @@ from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.execution.weight_residency import WeightResidency
-
-if TYPE_CHECKING:
-    pass
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]

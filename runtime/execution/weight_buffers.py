@@ -45,9 +45,14 @@ class WeightBuffer:
     def map_file(self, file: int, start: int) -> None:
         """Make everything from ``start`` on, a multiple of the page size, a mapping of the same bytes of an open file.
 
-        Raises `OSError` where the kernel cannot.
+        Raises `OSError` where the kernel cannot; the memory is then anonymous as before.
         """
-        map_file(self._address + start, self.nbytes - start, file, start)
+        address, nbytes = self._address + start, self.nbytes - start
+        try:
+            map_file(address, nbytes, file, start)
+        except OSError:
+            map_file(address, nbytes)  # the kernel may have taken the old mapping away already
+            raise
         if hasattr(mmap, "MADV_SEQUENTIAL"):
             self._map.madvise(mmap.MADV_SEQUENTIAL, self._first + start, self.nbytes - start)
 

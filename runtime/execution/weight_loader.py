@@ -24,7 +24,7 @@ from hyps.runtime.execution.weights_files import READ_BLOCK_BYTES, weights_file
 class StepWeights:
     """The weights of one step: the first ``filled`` bytes of their file are in memory.
 
-    The first ``pinned_bytes`` stay there; the rest comes for every inference.
+    The first ``pinned_bytes`` stay there; the rest comes into memory for every inference.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class StepWeights:
         #: The bytes that are read into the buffer; those that follow are mapped.
         pinned_pages = -(-self.pinned_bytes // mmap.PAGESIZE)
         self._read_bytes = self.nbytes if record.compressed else min(self.nbytes, pinned_pages * mmap.PAGESIZE)
-        self._is_mapped = self._read_bytes == self.nbytes
-        self._buffer = WeightBuffer(self.nbytes, huge=huge and self._is_mapped)
+        self._is_to_be_mapped = self._read_bytes < self.nbytes
+        self._buffer = WeightBuffer(self.nbytes, huge=huge and not self._is_to_be_mapped)
         self._digest = hashlib.sha256() if verify else None
         self._hashed = 0
 
     @property
     def streamed_bytes(self) -> int:
-        """The bytes that come for every inference."""
+        """The bytes that come into memory for every inference."""
         return self.nbytes - self.pinned_bytes
 
     def reachable(self, stop: int) -> int:
@@ -70,9 +70,9 @@ class StepWeights:
         stop = self.reachable(stop)
         if self.filled >= stop:
             return
-        is_cancelled = cancelled.is_set if cancelled else bool
+        is_cancelled = cancelled.is_set if cancelled else lambda: False
         try:
-            if not self._is_mapped or self.filled < self._read_bytes:
+            if self._is_to_be_mapped or self.filled < self._read_bytes:
                 self._read(stop, is_cancelled)
             while self.filled < stop and not is_cancelled():
                 end = min(stop, self.filled + READ_BLOCK_BYTES)
@@ -85,7 +85,7 @@ class StepWeights:
     def _read(self, stop: int, is_cancelled: Callable[[], bool]) -> None:
         """Read into the buffer what is not mapped."""
         with self._path.open("rb", buffering=0) as stream:
-            if not self._is_mapped:
+            if self._is_to_be_mapped:
                 self._map(stream.fileno())
             stop = min(stop, self._read_bytes)
             while self.filled < stop and not is_cancelled():
@@ -99,7 +99,7 @@ class StepWeights:
             self._buffer.map_file(file, self._read_bytes)
         except OSError:
             self._read_bytes = self.nbytes
-        self._is_mapped = True
+        self._is_to_be_mapped = False
 
     def _fill(self, end: int) -> None:
         """Check the bytes up to ``end``, which are in memory."""

@@ -38,6 +38,7 @@ def test_arena(drawing: str, sizes: dict[str, int], expected: int) -> None:
     [
         pytest.param([[0, 1, 2]], 2 + 3, id="one step reuses the first block"),
         pytest.param([[0], [1, 2]], 2 + 5, id="what enters a step stays until its end"),
+        pytest.param([[0], [1], [2]], 2 + 3, id="and is given back then"),
     ],
 )
 def test_tensors_between_steps(steps: list[list[int]], expected: int) -> None:

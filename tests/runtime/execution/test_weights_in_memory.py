@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +21,9 @@ from hypothesis import strategies as st
 
 from hyps.runtime.bundle.compression import compressed_frame, frame_compressor
 from hyps.runtime.bundle.manifest import CompressedRecord, FrameRecord, Manifest, Step, WeightRecord, WeightsRecord
-from hyps.runtime.device.process_memory import memory
+from hyps.runtime.device.process_memory import map_file, memory
 from hyps.runtime.errors import BundleError, LibraryError
+from hyps.runtime.execution import weight_buffers
 from hyps.runtime.execution.session import to_numpy
 from hyps.runtime.execution.weight_residency import WeightResidency
 
@@ -103,7 +106,18 @@ def template(request: pytest.FixtureRequest) -> Step:
     )
 
 
-SIZES = st.integers(0, 6).map(lambda units: units * HALF)
+SIZES = st.integers(0, 6).map(lambda units: units * HALF) | st.integers(0, 6 * HALF)
+
+
+def unmappable(address: int, nbytes: int, file: int = -1, offset: int = 0) -> None:
+    """Refuse a file, as some file systems do."""
+    if file >= 0:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    map_file(address, nbytes)
+
+
+#: What is replaced for a kernel before 5.14, and for a file system whose files cannot be mapped.
+KERNELS: dict[str, dict[str, object]] = {"new": {}, "old": {"_POPULATE_READ": 9_999}, "unmappable": {"map_file": unmappable}}
 
 
 @settings(deadline=None, max_examples=100)
@@ -114,16 +128,22 @@ def test_every_step_finds_its_weights(data: st.DataObject, template: Step, tmp_p
     plans = data.draw(st.lists(st.tuples(SIZES, SIZES), min_size=len(sizes), max_size=len(sizes)), "pinned, ahead")
     folder = tmp_path_factory.mktemp("steps")
     item_bytes = data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 8]), max_size=3), "item sizes of compressed frames")
+    if item_bytes:  # frames hold whole items
+        sizes = [size // HALF * HALF for size in sizes]
     steps = bundle(folder, template, sizes, plans, item_bytes)
     huge, cached = data.draw(st.booleans(), "huge"), data.draw(st.booleans(), "cached")
+    kernel = KERNELS[data.draw(st.sampled_from(sorted(KERNELS)), "kernel")]
     residency = WeightResidency(folder, steps, huge=huge, keep_cached=cached)
-    for again, stop in data.draw(st.lists(st.tuples(st.booleans(), st.integers(1, 7)), max_size=5), "inferences"):
-        for index in range(min(stop, len(sizes))):
-            residency.enter(index, again=again)
-            check(residency, index, sizes[index])
-            residency.leave(index)
-        if data.draw(st.booleans(), "room is made"):
-            residency.release()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, other in kernel.items():
+            patch.setattr(weight_buffers, name, other)
+        for again, stop in data.draw(st.lists(st.tuples(st.booleans(), st.integers(1, 7)), max_size=5), "inferences"):
+            for index in range(min(stop, len(sizes))):
+                residency.enter(index, again=again)
+                check(residency, index, sizes[index])
+                residency.leave(index)
+            if data.draw(st.booleans(), "room is made"):
+                residency.release()
 
 
 @pytest.mark.parametrize(
@@ -265,6 +285,32 @@ def test_resident_are_the_pinned_the_own_and_what_is_read_ahead(template: Step, 
     for index, ((own_pinned, ahead), size) in enumerate(zip(plans, sizes, strict=True)):
         planned = pinned + max(0, size - own_pinned) + ahead
         assert planned - 6 * MB < most[index] < planned + 4 * MB, f"step {index}"
+
+
+@pytest.mark.own_process
+def test_streamed_weights_are_pages_of_their_file(template: Step, tmp_path: Path) -> None:
+    """Also next to pinned ones that fill no whole page."""
+    (step,) = bundle(tmp_path, template, [20 * MB], [(MB + 1, 0)])
+    residency = WeightResidency(tmp_path, [step])
+    before = memory()
+    residency.enter(0, again=False)
+    after = memory()
+    assert 18 * MB < after.file_bytes - before.file_bytes < 20 * MB
+    assert after.anonymous_bytes - before.anonymous_bytes < 3 * MB
+
+
+@pytest.mark.own_process
+def test_an_inference_that_broke_off_leaves_no_more_than_the_next_has_room_for(template: Step, tmp_path: Path) -> None:
+    steps = bundle(tmp_path, template, [MB, MB, 20 * MB], [(0, 0), (0, 20 * MB), (0, 0)])
+    residency = WeightResidency(tmp_path, steps)
+    before = memory().resident_bytes
+    residency.enter(1, again=False)
+    while residency.pending_bytes():
+        time.sleep(0.001)
+    residency.leave(1)
+    assert memory().resident_bytes - before > 19 * MB
+    residency.enter(0, again=False)
+    assert memory().resident_bytes - before < 5 * MB
 
 
 @pytest.mark.own_process
