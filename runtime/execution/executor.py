@@ -225,6 +225,8 @@ class Executor:
         if self._arena:
             self._arena.close()
             self._arena = None
+        give_back_heap()
+        self.trim()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step."""
