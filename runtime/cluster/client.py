@@ -33,6 +33,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
 from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
+from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
@@ -292,7 +293,7 @@ class ClusterEngine:
             ):
                 self._connection.publish(self._submit_topic, frame)
 
-    def _publish(self, message: messages.Message) -> None:
+    def _publish(self, message: Message) -> None:
         self._connection.publish(self._submit_topic, messages.encode_message(message))
 
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:

@@ -242,6 +242,8 @@ class CodesView(Schema):
     decoded: dict[str, int] = Field(description="How often each coded operator was decoded.")
     late: dict[str, int] = Field(description="How often a worker's shard was decoded because it was late, by worker.")
     wrong: dict[str, int] = Field(description="How many wrong answers the parity check found, by worker.")
+    withdrawn: dict[str, int] = Field(description="How many answers a worker did not send as nobody needed them, by worker.")
+    spared: dict[str, int] = Field(description="How many of the withdrawn answers it did not compute either, by worker.")
     coverage: list[str] = Field(description="Which boards may be lost, in words.")
 
 

@@ -2,7 +2,8 @@
 
 A group with one parity shard hands each shard on as it comes. One with more holds its answers back until k + 1 agree, or
 nobody else can answer: so a wrong answer is found before anything is computed from it, and with another answer it is named.
-A group is *settled* once all its shards are there; what its workers answer later is dropped.
+A group is *settled* once all its shards are there: the work of its other workers is withdrawn, and what they answer all the
+same is dropped.
 """
 
 from __future__ import annotations
@@ -240,7 +241,8 @@ class CodedResults:
         """End a group: its workers' answers are not needed any more."""
         at = group.decodable_at if group.decodable_at is not None else now
         self._thresholds[group.group.code.name].learn(at - group.began)
-        scheduler.skip(job, group.group.members)
+        for lease in scheduler.skip(job, group.group.members):
+            self._keeper.withdraw(lease)
         for member in group.group.parity:
             self._journal.complete(job.job, member, ())
         self._open.pop((job.job, group.group.code.name), None)

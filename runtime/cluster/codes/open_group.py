@@ -8,6 +8,7 @@ from typing import Protocol
 from hyps.runtime.bundle.coded_groups import CodedGroup
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
+from hyps.runtime.cluster.scheduling.leases import Lease
 
 
 class ResultKeeper(Protocol):
@@ -23,6 +24,10 @@ class ResultKeeper(Protocol):
 
     def computed(self, worker: str, key: Key) -> None:
         """Note that a worker has answered."""
+        ...
+
+    def withdraw(self, lease: Lease) -> None:
+        """Tell a worker that its answer is needed no more."""
         ...
 
     def wrong(self, worker: str, reason: str) -> None:

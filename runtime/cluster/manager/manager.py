@@ -36,10 +36,11 @@ from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection
-from hyps.runtime.cluster.protocol.messages import Failed, Profiled, Pulse, Timed
+from hyps.runtime.cluster.protocol.messages import Profiled, Pulse, Timed, WorkerMessage
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, User, parse_topic, topic
+from hyps.runtime.cluster.protocol.withdrawal import Withdraw, Withdrawn
 from hyps.runtime.cluster.scheduling.dispatch import LEASED_BYTES
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
@@ -106,6 +107,7 @@ class Manager:
             answered=self._watch_workers.answered,
             unanswered=self._watch_workers.unanswered,
             outvoted=self._watch_workers.set_aside,
+            withdraw=lambda lease: self._publish_input(lease, messages.encode_message(Withdraw(key=lease.key))),
             ended=self._on_end,
         )
         if self.manifest.codes:
@@ -235,7 +237,7 @@ class Manager:
                 _log.warning("dropped a message of %d bytes on %s: %s%s", len(payload), plain(text), reason, times)
         acknowledge()
 
-    def _on_worker_message(self, name: str, message: Failed | Timed | Profiled | Pulse) -> None:
+    def _on_worker_message(self, name: str, message: WorkerMessage) -> None:
         if isinstance(message, Pulse):
             self._workers.pulse(name, message)
             if name in self._workers.online:
@@ -245,6 +247,8 @@ class Manager:
             self._on_times(name, message)
         elif isinstance(message, Profiled):
             self._profiles.profiled(name, self._workers.online.get(name), message)
+        elif isinstance(message, Withdrawn):
+            self._results.withdrawn(name, message)
         else:
             self._results.failed(name, message)
 

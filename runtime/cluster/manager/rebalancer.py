@@ -26,7 +26,8 @@ from hyps.runtime.cluster.manager.rebalancing import MoveRecord, Outlook, decide
 from hyps.runtime.cluster.manager.statistics import RateMeter
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.choice import JudgedPlacement
-from hyps.runtime.cluster.protocol.messages import Message, Text, shorten
+from hyps.runtime.cluster.protocol.message_base import Message
+from hyps.runtime.cluster.protocol.messages import Text, shorten
 from hyps.runtime.errors import BudgetError
 
 #: Seconds between two decisions; a decision that takes long is made less often, so that it takes this part of the time.

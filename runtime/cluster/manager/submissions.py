@@ -17,6 +17,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
+from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Accepted, Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
@@ -206,7 +207,7 @@ class Submissions:
         sending.heard = time.monotonic()
         self._reply(sending.client, SendInputs(job=job, compress=self._compress))
 
-    def _reply(self, client: str, message: messages.Message) -> None:
+    def _reply(self, client: str, message: Message) -> None:
         self._publish(topic(Role.CLIENT, client, "result"), messages.encode_message(message), _EXPIRY_S)
 
 

@@ -246,10 +246,24 @@ class Scheduler:
         if lease and lease.worker == worker:
             self._ends.fail(lease)
 
-    def skip(self, job: Job, sub_bundles: Iterable[int]) -> None:
-        """Have nobody compute sub-bundles of a job any more; workers that do are busy until they answer."""
+    def skip(self, job: Job, sub_bundles: Iterable[int]) -> list[Lease]:
+        """Have nobody compute sub-bundles of a job any more; return the leases of workers that do.
+
+        These are busy until they answer, or confirm that they drop it.
+        """
+        sub_bundles = [*sub_bundles]
         job.flow.done.update(sub_bundles)
         self._backlog.put(job)
+        return [lease for number in sub_bundles for lease in self._leases.at(job.job, number)]
+
+    def withdrawn(self, worker: str, key: Key) -> None:
+        """Note that a worker has dropped a lease that is needed no more. Raises `Rejection` for any other lease."""
+        if not self._leases.was_issued(key, worker):
+            raise Rejection("never asked for")
+        job = self.jobs.get(key.job)
+        if job and key.sub_bundle not in job.flow.done:
+            raise Rejection("not withdrawn")
+        self.answered(key)
 
     def ask_again_for(self, job: Job, sub_bundles: Iterable[int]) -> None:
         """Have workers compute sub-bundles of a job that are not done once more: their results were dropped."""

@@ -1,4 +1,4 @@
-// Shows what codes replaced, whose answers were late or wrong, and which boards may be lost.
+// Shows what codes replaced, whose answers were late, withdrawn or wrong, and which boards may be lost.
 
 import { $, el, keyed, setHidden, setText } from './dom.js';
 
@@ -11,6 +11,7 @@ export function drawCodes(codes) {
   if (!codes) return;
   const parts = [`${total(codes.decoded)} decoded`];
   if (total(codes.late)) parts.push(`late: ${named(codes.late)}`);
+  if (total(codes.withdrawn)) parts.push(`withdrawn: ${named(codes.withdrawn)}`);
   if (total(codes.wrong)) parts.push(`wrong: ${named(codes.wrong)}`);
   setText($('codes-now'), `Codes: ${parts.join('; ')}; ${codes.coverage[0] ?? 'nothing may be lost'}`);
   keyed(

@@ -19,7 +19,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.engine import InferenceResult, in_memory
 from hyps.runtime.execution.executor import load_executor
 from tests.runtime.cluster.codes_bundle import compile_coded
-from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.devices import LIAR, SLOW_AT_SHARDS, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -89,6 +89,17 @@ def stream(devices: Devices, pictures: Pictures, then: Callable[[], None], after
         return [*found, *results]
 
 
+def status_text(devices: Devices, *options: str) -> str:
+    command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
+
+
+def status(devices: Devices) -> dict[str, Any]:
+    (line,) = status_text(devices, "--json").splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
 def test_a_killed_workers_shard_is_decoded(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
     """Nobody loads anything meanwhile: the others go on as they were."""
     devices = cluster(once)
@@ -132,6 +143,24 @@ def test_a_slow_worker_is_decoded_around(
     devices.processes[slow].send_signal(signal.SIGCONT)
     check(devices, pictures, stream(devices, pictures, lambda: None))
     assert "is gone" not in devices.log("manager")
+
+
+def test_a_straggler_is_spared_what_nobody_needs(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
+    """It computes the input that it has begun, and drops the next, as that was decoded meanwhile; none is sent."""
+    devices = cluster(once)
+    devices.start_manager("--workers", "3", "--tolerate", "1", "--hedge", "always")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.start_program("w2", SLOW_AT_SHARDS)
+    devices.wait_for_sub_bundles(workers=3)
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    wait_for("its last confirmation", lambda: [line["leases"] for line in status(devices)["workers"]] == [0, 0, 0])
+    codes = status(devices)["codes"]
+    computed = devices.log("w2").count("computes")
+    assert codes["spared"]["w2"] > 0
+    assert codes["withdrawn"]["w2"] - codes["spared"]["w2"] in (computed, computed - 1)  # the last may be in time
+    assert "w2 is set aside" not in devices.log("manager")
+    assert not {"never asked for", "not withdrawn", "bad message"} & {*status(devices)["rejected"]}
 
 
 def test_a_wrong_shard_is_named_and_set_aside(cluster: Callable[[Path], Devices], twice: Path, pictures: Pictures) -> None:
@@ -191,13 +220,10 @@ def test_json_says_what_was_decoded(
     assert [(each["decoded"], each["error_bound"]) for each in lines] == [(["conv4_1"], bound)] * 6
     assert re.search(r"conv4_1 was decoded: right within \d\.\de-06, not bit for bit", hyps_run(*run).stdout)
 
-    def status(*options: str) -> str:
-        command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
-
-    wait_for("the count", lambda: '"conv4_1":12' in status("--json"))
-    (codes,) = [json.loads(line)["codes"] for line in status("--json").splitlines()]
+    wait_for("the count", lambda: status(devices)["codes"]["decoded"] == {"conv4_1": 12})
+    codes = status(devices)["codes"]
     assert codes["wrong"] == {}
     assert [*codes["late"]] == [slow]
-    assert "decoded: conv4_1 12" in status()
-    assert "any 1 board may be lost" in status()
+    shown = status_text(devices)
+    assert "decoded: conv4_1 12" in shown
+    assert "any 1 board may be lost" in shown

@@ -139,6 +139,21 @@ def test_what_was_never_leased_to_a_worker_is_refused(manifest: Manifest) -> Non
             scheduler.check(worker, key)
 
 
+def test_only_what_is_needed_no_more_can_be_dropped(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    made = scheduler.add(job(1), "c", {"x": b"x"})
+    (lease,) = scheduler.tasks(0)
+    with pytest.raises(Rejection, match="not withdrawn"):
+        scheduler.withdrawn("w0", lease.key)
+    assert scheduler.skip(made, [0]) == [lease]
+    with pytest.raises(Rejection, match="never asked for"):
+        scheduler.withdrawn("w1", lease.key)
+    assert [*scheduler.leases] == [lease.key]
+    scheduler.withdrawn("w0", lease.key)
+    assert not scheduler.leases
+    assert scheduler.replicas.state(0, "w0") == State.COMPUTED
+
+
 def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
