@@ -83,16 +83,23 @@ class ClusterEngine:
     """An engine that has a cluster compute; of the bundle it needs the manifest alone.
 
     The hub is named by its address or by a join file, unless the caller has a ``link`` to it. With ``repeat`` each input is
-    computed that often, one after the other.
+    computed that often, one after the other. With ``exact``, the cluster decodes no result: it waits for each shard.
     """
 
     def __init__(
-        self, bundle: Path, hub: str | None, join_file: Path | None, *, link: LinkFactory | None = None, repeat: int = 1
+        self,
+        bundle: Path,
+        hub: str | None,
+        join_file: Path | None,
+        *,
+        link: LinkFactory | None = None,
+        repeat: int = 1,
+        exact: bool = False,
     ) -> None:
         self._manifest = read_manifest(bundle)
         check_sendable(self._manifest)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        self._repeat = repeat
+        self._repeat, self._exact = repeat, exact
         join = Join(hub="") if link else resolve_join(hub, join_file, "--engine")
         name = join.name or f"c{secrets.token_hex(8)}"
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
@@ -199,7 +206,7 @@ class ClusterEngine:
         now = time.monotonic()
         with self._changed:
             self._jobs[job] = _Job(number=number, name=name, inputs=inputs, began=now, heard=now)
-        self._publish(Submit(job=job, bundle=self._bundle_sha256))
+        self._submit(job)
 
     def _first_finished(self) -> bool:
         return bool(self._jobs) and self._finished(next(iter(self._jobs)))
@@ -247,7 +254,7 @@ class ClusterEngine:
         for name, job in self._jobs.items():
             if now - job.heard > _AGAIN_S and not self._finished(name):
                 job.heard = now
-                self._publish(Submit(job=name, bundle=self._bundle_sha256))
+                self._submit(name)
 
     def _take(self, payload: bytes) -> None:
         if payload.startswith(MAGIC):
@@ -292,6 +299,9 @@ class ClusterEngine:
                 key, tensor, self._manifest.tensors[tensor], memory_of(array), compress=asked.compress
             ):
                 self._connection.publish(self._submit_topic, frame)
+
+    def _submit(self, job: str) -> None:
+        self._publish(Submit(job=job, bundle=self._bundle_sha256, exact=self._exact))
 
     def _publish(self, message: Message) -> None:
         self._connection.publish(self._submit_topic, messages.encode_message(message))

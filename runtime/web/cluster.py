@@ -155,12 +155,15 @@ class Cluster:
         except RuntimeFault as reason:
             raise Conflict(str(reason)) from None
 
-    def engine(self, bundle: str) -> ClusterEngine:
-        """Return a client of the manager of this bundle. Raises `Conflict` if another bundle is served now."""
+    def engine(self, bundle: str, *, exact: bool) -> ClusterEngine:
+        """Return a client of the manager of this bundle. Raises `Conflict` if another bundle is served now.
+
+        With ``exact``, nothing that it gets is decoded.
+        """
         serving = self._serving
         if serving is None or serving.name != bundle:
             raise Conflict(f"bundle {bundle} is not served any more; submit the input again")
-        return serving.engine()
+        return serving.engine(exact=exact)
 
     def manager(self, hub: InProcessHub, folder: Path, journal: Journal) -> Manager:
         """Return a manager of a bundle, on which the operator's drained workers are drained."""
@@ -221,10 +224,10 @@ class _Serving:
             self._thread.stop(_END_S)
         self._thread = None
 
-    def engine(self) -> ClusterEngine:
+    def engine(self, *, exact: bool) -> ClusterEngine:
         """Return a client of the manager."""
         assert self._hub
-        return ClusterEngine(self._folder, None, None, link=self._hub.link)
+        return ClusterEngine(self._folder, None, None, link=self._hub.link, exact=exact)
 
     def status(self) -> Status | None:
         """Return the manager's status, or None if it does not answer."""

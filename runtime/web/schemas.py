@@ -300,6 +300,7 @@ class JobView(Schema):
     )
     top: list[ScoredView] = Field(default=[], description="The five best classes, the best first.")
     submitted_at: float = Field(description="When it was submitted, in seconds since 1970.")
+    exact: bool = Field(default=False, description="Whether nothing of its answer may be decoded.")
     seconds: float | None = Field(default=None, description="How long it took from its start to its answer.")
     decoded: list[str] = Field(
         default=[], description="The operators with values that were decoded from others, and are not exact bit for bit."

@@ -44,7 +44,7 @@ _MESSAGES = (
     ),
     Withdraw(key=_KEY),
     Withdrawn(key=_KEY, computed=True),
-    messages.Submit(job=_ID, bundle=_SHA256),
+    messages.Submit(job=_ID, bundle=_SHA256, exact=True),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),
 )

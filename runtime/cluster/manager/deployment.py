@@ -23,7 +23,6 @@ from hyps.runtime.cluster.manager.requested_move import moved_as_asked
 from hyps.runtime.cluster.manager.speeds import Work
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
-from hyps.runtime.cluster.placement.coverage import coverage_lines
 from hyps.runtime.cluster.placement.description import describe_placement
 from hyps.runtime.cluster.placement.placement import Placement, assign, repair_placement
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
@@ -61,7 +60,7 @@ class Deployment:
         self._manifest, self._bundle_sha256, self._journal = manifest, bundle_sha256, journal
         self._workers, self._placer, self._options, self._say = workers, placer, options, say
         self.placement: Placement | None = None
-        self._covering = Covering(manifest, options.copies) if manifest.codes or options.tolerate else None
+        self._covering = Covering(manifest, options.copies, options.margin) if manifest.codes or options.tolerate else None
         self._busy_at = 0.0
         self._move: Move | None = None
         self.moves_done = 0
@@ -123,7 +122,7 @@ class Deployment:
         self.scheduler, self.placement = scheduler, held
         scheduler.replicas.dealt = self._dealt(held)
         for each in open_jobs:
-            job = scheduler.add(each.job, each.client, each.tensors, each.sub_bundles, each.generation)
+            job = scheduler.add(each.job, each.client, each.tensors, each.sub_bundles, each.generation, exact=each.exact)
             job.decoded = decode_note(each.reason)
             if job.flow.finished:
                 scheduler.remove(each.job)
@@ -177,7 +176,7 @@ class Deployment:
 
     def _lacks(self, homes: Sequence[tuple[str, ...]]) -> bool:
         if self._covering and self.placement and homes:
-            return self._covering.lacks(self.placement, homes)
+            return self._covering.lacks(self.placement, homes, exact=self._has_exact_jobs)
         return () in homes
 
     def _is_thin(self, homes: Sequence[tuple[str, ...]]) -> bool:
@@ -185,9 +184,13 @@ class Deployment:
             return self._covering.is_thin(self.placement, homes)
         return any(len(each) < self._options.copies for each in homes)
 
+    @property
+    def _has_exact_jobs(self) -> bool:
+        return self.scheduler is not None and self.scheduler.has_exact_jobs
+
     def _repaired(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> Placement:
         if self._covering:
-            return self._covering.repair(placement, workers)
+            return self._covering.repair(placement, workers, exact=self._has_exact_jobs)
         return repair_placement(self._manifest, placement, workers, self._options.copies)
 
     def mend(self) -> None:
@@ -296,7 +299,7 @@ class Deployment:
 
     def _new_scheduler(self, runs: Mapping[int, range], generation: int = 0) -> Scheduler:
         first_attempt = self._journal.count() * _ATTEMPTS_PER_START
-        graph = SubBundleGraph(self._manifest, [*runs.values()], [*runs])
+        graph = SubBundleGraph(self._manifest, [*runs.values()], [*runs], self._options.margin)
         options = self._options
         return Scheduler(
             graph, lease_s=options.lease_s, first_attempt=first_attempt, votes=options.votes, generation=generation
@@ -356,9 +359,8 @@ class Deployment:
         """Which boards may be lost, in words; empty without codes and ``tolerate``."""
         if self._covering is None or self.placement is None:
             return ()
-        losses = self._options.tolerate or max(len(code.parity) for code in self._manifest.codes)
         present = replace(self.placement, homes=tuple(self._homes()))
-        return tuple(coverage_lines(self._manifest, present, losses))
+        return self._covering.coverage(present, self._options.tolerate)
 
     def set_speeds(self, speeds: Mapping[str, float]) -> None:
         """Tell the scheduler how fast workers are, by name."""

@@ -19,7 +19,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.codes.collector import CodedResults
-from hyps.runtime.cluster.codes.served import schedule_id, served_manifest
+from hyps.runtime.cluster.codes.served import schedule_id, served_manifest, vote_lines
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
@@ -71,7 +71,11 @@ class Manager:
         say: Callable[[str], None] = _log.info,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.manifest = served_manifest(read_manifest(bundle), exact=options.exact or options.votes > 1)
+        compiled = read_manifest(bundle)
+        self.manifest = served_manifest(compiled, exact=options.exact, votes=options.votes)
+        if options.votes > 1 and not options.exact:
+            for line in vote_lines(compiled.codes, self.manifest, options.votes):
+                say(line)
         check_sendable(self.manifest)
         check_files(bundle, self.manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -289,7 +293,7 @@ class Manager:
         if received.key.sub_bundle >= 0:
             self._results.arrived(sender.name, received)
         elif self._scheduler and (new := self._submissions.arrived(received, self._scheduler.generation)):
-            self._scheduler.add(new.job, new.client, new.digests)
+            self._scheduler.add(new.job, new.client, new.digests, exact=new.exact)
             self._statistics.trace.accepted(new.job)
 
     def _expected_record(self, sender: User, key: Key, tensor: str) -> TensorRecord:

@@ -46,10 +46,13 @@ def repair_coded(
     copies: int = 1,
     *,
     spare_only: bool = False,
+    margin: int = 0,
+    exact: bool = False,
 ) -> Placement:
     """Return the same runs on these workers: what has too few homes gets others, a shard none that has another of its group.
 
-    With ``spare_only``, what can be done without gets idle workers only: loading stops a worker's answers for a while.
+    With ``spare_only``, what can be done without gets idle workers only: loading stops a worker's answers for a while. That
+    are shards that can be decoded with a ``margin`` (`CodedGroup`), if ``exact`` parity shards alone.
     Raises `BudgetError` if a run fits no worker.
     """
     rates = {worker.name: worker.macs_per_s for worker in workers}
@@ -59,14 +62,14 @@ def repair_coded(
         [name for name in each if name in rates and runnable[name].issuperset(run)]
         for run, each in zip(placement.runs, placement.homes, strict=True)
     ]
-    groups = {place: group for group in run_groups(manifest, placement.runs) for place in group.members}
+    groups = {place: group for group in run_groups(manifest, placement.runs, margin) for place in group.members}
     busy_s = {name: sum(costs[place] for place, each in enumerate(homes) if name in each) / rates[name] for name in rates}
     idle = {name for name in rates if not any(name in each for each in homes)}
     for place, run in enumerate(placement.runs):
         group = groups.get(place)
         while len(homes[place]) < (1 if group else copies):
             shared = Counter(name for member in group.members for name in homes[member]) if group else Counter[str]()
-            can_wait = group.is_served(lambda member: bool(homes[member])) if group else bool(homes[place])
+            can_wait = group.is_served(lambda member: bool(homes[member]), exact=exact) if group else bool(homes[place])
             fits = [name for name in rates if name not in homes[place] and runnable[name].issuperset(run)]
             if spare_only and can_wait:
                 fits = [name for name in fits if name in idle and not shared[name]]
@@ -75,7 +78,7 @@ def repair_coded(
             best = min(fits, key=lambda name: (shared[name], busy_s[name] + costs[place] / rates[name], name))
             homes[place].append(best)
             busy_s[best] += costs[place] / rates[best]
-        if not homes[place] and not (group and group.is_served(lambda member: bool(homes[member]))):
+        if not homes[place] and not (group and group.is_served(lambda member: bool(homes[member]), exact=exact)):
             step = max((manifest.steps[index] for index in run), key=lambda step: step.alone_bytes)
             raise BudgetError(
                 f"step {step.name} fits no worker; start one with more memory, or compile for a smaller budget"

@@ -158,11 +158,12 @@ class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True)
 WorkerMessage = Failed | Timed | Withdrawn | Profiled | Pulse
 
 
-class Submit(Message, frozen=True, kw_only=True, tag="submit"):
-    """A client announces a job for the bundle whose manifest has this sha256; it sends the inputs when it is asked."""
+class Submit(Message, frozen=True, kw_only=True, tag="submit", omit_defaults=True):
+    """A client announces a job for a bundle's manifest, and sends inputs when asked; ``exact``: nothing is decoded."""
 
     job: JobId
     bundle: Sha256
+    exact: bool = False
 
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):

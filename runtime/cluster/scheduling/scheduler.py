@@ -74,8 +74,16 @@ class Scheduler:
         live = {self.generation, *(job.generation for job in self.jobs.values())}
         numbers = (self.generations[generation] for generation in live)
         return not any(
-            unserved(each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number])) for each in numbers
+            unserved(
+                each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number]), exact=self.has_exact_jobs
+            )
+            for each in numbers
         )
+
+    @property
+    def has_exact_jobs(self) -> bool:
+        """Whether a job's result must not be decoded."""
+        return any(job.exact for job in self.jobs.values())
 
     def waiting(self, sub_bundle: int) -> int:
         """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
@@ -88,14 +96,19 @@ class Scheduler:
         tensors: Mapping[str, bytes],
         done: Iterable[int] = (),
         generation: int | None = None,
+        *,
+        exact: bool = False,
     ) -> Job:
         """Add an accepted job, or resume one with the tensors that are there and the sub-bundles that are ``done``.
 
-        It belongs to the newest generation unless another is named.
+        It belongs to the newest generation unless another is named. One parity shard is of no use for an ``exact`` result.
         """
         generation = self.generation if generation is None else generation
         flow = DataFlow(self.graph, tensors, self.generations[generation])
         flow.done.update(done)
+        if exact:
+            groups = self.graph.groups(flow.numbers)
+            flow.done.update(number for group in groups if not group.is_compared for number in group.parity)
         flow.done.update(
             number
             for number in flow.numbers
@@ -103,7 +116,13 @@ class Scheduler:
         )
         self._job_count += 1
         self.jobs[job] = Job(
-            job=job, client=client, number=self._job_count, flow=flow, tensors=dict(tensors), generation=generation
+            job=job,
+            client=client,
+            number=self._job_count,
+            flow=flow,
+            tensors=dict(tensors),
+            generation=generation,
+            exact=exact,
         )
         self._backlog.put(self.jobs[job])
         return self.jobs[job]

@@ -222,8 +222,8 @@ class Devices:
     def hyps_run(self) -> Path:
         return self._bin / "hyps-run"
 
-    def engine(self) -> ClusterEngine:
-        return ClusterEngine(self.bundle, self.url, None)
+    def engine(self, *, exact: bool = False) -> ClusterEngine:
+        return ClusterEngine(self.bundle, self.url, None, exact=exact)
 
     def wait_for_sub_bundles(self, workers: int = 0) -> None:
         """Wait until every sub-bundle of the last placement is loaded."""

@@ -80,9 +80,11 @@ def homes(devices: Devices, part: str) -> list[str]:
     return re.findall(rf"^sub-bundle \d+ on (\w+): \S*conv4_1-{part}", devices.log("manager"), re.MULTILINE)
 
 
-def stream(devices: Devices, pictures: Pictures, then: Callable[[], None], after: int = 4) -> list[InferenceResult]:
+def stream(
+    devices: Devices, pictures: Pictures, then: Callable[[], None], after: int = 4, *, exact: bool = False
+) -> list[InferenceResult]:
     """Return the results of a stream; ``then`` is called after so many answers."""
-    with closing(devices.engine()) as engine:
+    with closing(devices.engine(exact=exact)) as engine:
         results = engine.run(in_memory(pictures))
         found = [next(results) for _ in range(after)]
         then()
@@ -175,6 +177,58 @@ def test_a_wrong_shard_is_named_and_set_aside(cluster: Callable[[Path], Devices]
     check(devices, pictures, found)
     wait_for("its name", lambda: "w3 is set aside: its answer for conv4_1" in devices.log("manager"))
     assert not re.search("w[012] is set aside", devices.log("manager"))
+
+
+def test_one_client_gets_exact_results(
+    cluster: Callable[[Path], Devices],
+    once: Path,
+    hyps_run: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: Pictures,
+    tmp_path: Path,
+) -> None:
+    """The manager decodes for others meanwhile. When a shard's worker is lost, another loads it as soon as it is needed."""
+    devices = cluster(once)
+    devices.start(3, "--tolerate", "1", "--hedge", "always")
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    assert status(devices)["codes"]["decoded"]
+
+    def ask_exactly() -> None:
+        found = stream(devices, pictures[:8], lambda: None, exact=True)
+        assert all(check(devices, pictures[:8], found))
+        assert not any(done.decoded for done in found)
+
+    check(devices, pictures, stream(devices, pictures, ask_exactly))
+    (lost,) = homes(devices, "shard1of2")
+    check(devices, pictures, stream(devices, pictures, lambda: devices.kill(lost)))
+    np.savez(tmp_path / "one.npz", image=pictures[0]["image"])
+    run = (once, tmp_path / "one.npz", "--engine", devices.url, "--json")
+    assert "decoded" not in json.loads(hyps_run(*run, "--exact").stdout)
+    ask_exactly()
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_votes_and_codes_find_a_liar(
+    cluster: Callable[[Path], Devices], once: Path, twice: Path, pictures: Pictures, is_checked: bool
+) -> None:
+    """Two parity shards replace a vote of three; shards with one are voted on, as everything else is."""
+    bundle = twice if is_checked else once
+    devices = cluster(bundle)
+    devices.start_manager("--workers", "5", "--vote", "3")
+    for number in range(4):
+        devices.start_worker(f"w{number}")
+    devices.start_program("w4", LIAR)
+    devices.wait_for_sub_bundles(workers=5)
+    log = devices.log("manager")
+    if is_checked:
+        assert "conv4_1: its parity shards find wrong results, without votes" in log
+        assert (len(homes(devices, "shard")), len(homes(devices, "parity"))) == (2, 2)
+    else:
+        assert "conv4_1: 3 workers vote on each shard, as its 1 parity shard cannot replace the vote" in log
+        assert "compile it with --code conv4_1=2 for that" in log
+        assert not homes(devices, "parity")
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    wait_for("its name", lambda: "w4 is set aside" in devices.log("manager"))
+    assert not re.search("w[0123] is set aside", devices.log("manager"))
 
 
 def test_too_few_boards_say_what_is_tolerated(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
