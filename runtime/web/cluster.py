@@ -138,7 +138,7 @@ class Cluster:
             raise Missing(f"worker {worker} is not connected")
         (self._drained.add if drained else self._drained.discard)(worker)
         if serving := self._serving:
-            serving.ask(lambda manager: manager.deployment.drain(worker, drained=drained))
+            serving.ask(lambda manager: manager.upkeep.drain(worker, drained=drained))
 
     def move(self, homes: Mapping[str, Sequence[str]] | None) -> None:
         """Move sub-bundles, by number, to the workers named; None lets the manager place all. Raises `Conflict`."""
@@ -149,7 +149,7 @@ class Cluster:
             raise Conflict(f"sub-bundle {invalid[0]!r} does not exist; GET /api/status lists their numbers")
         moves = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.deployment.place_anew() if homes is None else manager.deployment.move(moves))
+            serving.ask(lambda manager: manager.upkeep.place_anew() if homes is None else manager.upkeep.move(moves))
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:
@@ -169,7 +169,7 @@ class Cluster:
         """Return a manager of a bundle, on which the operator's drained workers are drained."""
         manager = Manager(folder, hub.link, journal, self._options, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
-            manager.deployment.drain(worker, drained=True)
+            manager.upkeep.drain(worker, drained=True)
         return manager
 
     def failed(self, fault: RuntimeFault) -> None:

@@ -8,7 +8,6 @@ from hyps.runtime.bundle.coded_groups import run_groups, unserved
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_coded
-from hyps.runtime.cluster.placement.coverage import coverage_lines
 from hyps.runtime.cluster.placement.placement import Placement
 
 #: A cluster that lost a board and goes on without it is placed anew after so many seconds without a job: until then, loading
@@ -40,11 +39,6 @@ class Covering:
         """Return whether jobs cannot be computed by these homes of the placement's runs."""
         groups = run_groups(self._manifest, placement.runs, self._margin)
         return bool(unserved(range(len(homes)), groups, lambda place: bool(homes[place]), exact=exact))
-
-    def coverage(self, placement: Placement, losses: int) -> tuple[str, ...]:
-        """Return which boards may be lost, in words; 0 ``losses`` stand for as many as the best code tolerates."""
-        losses = losses or max(len(code.parity) for code in self._manifest.codes) - self._margin
-        return tuple(coverage_lines(self._manifest, placement, losses, self._margin))
 
     def is_thin(self, placement: Placement, homes: Sequence[Sequence[str]]) -> bool:
         """Return whether a shard has no home, or another run too few."""

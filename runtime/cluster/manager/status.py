@@ -182,12 +182,12 @@ class StatusPublisher:
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
         replicas, now = scheduler.replicas, time.monotonic()
-        live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
-        shown = {number for generation in live for number in scheduler.generations[generation]}
+        live = [*scheduler.generations.live()]
+        shown = {number for numbers in live for number in numbers}
         replaced = {
             number
-            for generation in live
-            for group in scheduler.graph.groups(scheduler.generations[generation])
+            for numbers in live
+            for group in scheduler.graph.groups(numbers)
             if group.is_served(lambda member: bool(replicas.homes[member]))
             for number in group.members
             if not replicas.homes[number]
