@@ -83,7 +83,8 @@ class Rebalancer:
         self._manifest, self._deployment, self._upkeep = manifest, deployment, upkeep
         self._placer, self._workers = placer, workers
         self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
-        self._mode = "off" if options.copies > 1 or manifest.codes else options.rebalance
+        is_fixed = options.votes > 1 or (options.copies > 1 and not manifest.codes)
+        self._mode = "off" if is_fixed else options.rebalance
         self._record = MoveRecord()
         self._speeds_before: Mapping[str, float] = {}
         self._next_at = 0.0

@@ -98,8 +98,7 @@ class PlacementUpkeep:
         if not enough or not settled or unchanged or goes_on:
             return
         try:
-            find = self._covering.place if self._covering and self._manifest.codes else self._placer.place
-            placement = find(workers)
+            placement = self._placer.place(workers)
             assign(self._manifest, placement, workers)  # raises before the present placement is given up
             self._deployment.start(placement, workers)
             self._placed_on = workers
@@ -109,7 +108,7 @@ class PlacementUpkeep:
     def mend_if_needed(self) -> None:
         """Give the sub-bundles of lost workers to others, unless codes and copies replace them."""
         homes = self._deployment.homes()
-        if self._covering is None or self._deployment.placement is None or self._lacks(homes):
+        if self._covering is None or self._deployment.placement is None or self._move or self._lacks(homes):
             self.mend()
         else:
             self._deployment.placement = replace(self._deployment.placement, homes=tuple(homes))
@@ -120,7 +119,7 @@ class PlacementUpkeep:
     def mend(self) -> None:
         """Give the sub-bundles of lost workers to others; jobs go on from the tensors that are there."""
         assert self._deployment.placement
-        workers = self._deployment.workers
+        workers, was_moving = self._deployment.workers, self._move is not None
         if self._move and self._move.phase == "loading":
             self._deployment.placement = self._move.give_up()
             self._move = None
@@ -132,7 +131,7 @@ class PlacementUpkeep:
             return
         try:
             repaired = self._repaired(self._deployment.placement, workers)
-            if self._covering and [*repaired.homes] == self._deployment.homes():
+            if self._covering and not was_moving and [*repaired.homes] == self._deployment.homes():
                 self._deployment.ordered_to = {worker.name for worker in workers}  # nobody is free to hold what is lost
                 return
             self._deployment.order(repaired, workers)
@@ -211,5 +210,7 @@ class PlacementUpkeep:
 
     def _repaired(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> Placement:
         if self._covering:
-            return self._covering.repair(placement, workers, exact=self._has_exact_jobs)
+            return self._covering.repair(
+                placement, workers, self._placer.times.seconds_on(workers), exact=self._has_exact_jobs
+            )
         return repair_placement(self._manifest, placement, workers, self._options.copies)

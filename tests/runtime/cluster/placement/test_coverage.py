@@ -109,3 +109,18 @@ def test_figure_6_15(stages: tuple[int, ...], extra: int, replicated: float, cod
 def test_a_bundles_stages(coded: Manifest) -> None:
     """A board for the first step, three for the shards, one for what follows; parity is what comes on top."""
     assert bundle_stages(coded) == (1, 3, 1)
+
+
+def test_measured_seconds_place_shards(coded: Manifest) -> None:
+    """A board that is slow by measurement gets no shard where there are others, although it claims to be the fastest."""
+    claims = [replace(worker, macs_per_s=10**10 if worker.name == "w3" else 10**9) for worker in workers(6)]
+    seconds = {worker.name: (5.0 if worker.name == "w3" else 1.0,) * len(coded.steps) for worker in claims}
+    placement = place_coded(coded, claims, seconds=lambda worker: seconds[worker.name])
+    held = {name: sum(len(run) for run, homes in zip(placement.runs, placement.homes, strict=True) if name in homes)
+            for name in seconds}  # fmt: skip
+    assert held["w3"] == 0
+    assert max(held.values()) == 2
+    shards = [homes for run, homes in zip(placement.runs, placement.homes, strict=True) if 1 <= run.start <= 5]
+    assert len({*shards}) == 5
+    claimed = place_coded(coded, claims)
+    assert any("w3" in homes for homes in claimed.homes)
