@@ -21,7 +21,7 @@ ENGINE_URLS = (
 class EngineOptions:
     """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices.
 
-    ``is_tuned`` takes the tuned partitions of a tuned bundle.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``exact`` has a cluster decode nothing; no other engine does.
     """
 
     bundle: Path
@@ -34,6 +34,7 @@ class EngineOptions:
     repeat: int
     profile: bool
     is_tuned: bool
+    exact: bool = False
 
     @property
     def is_remote(self) -> bool:
@@ -136,6 +137,7 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
         repeat=namespace.repeat,
         profile=report.profile or report.profile_json is not None or report.verbose,
         is_tuned=not namespace.untuned,
+        exact=namespace.exact,
     )
     return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace))
 

@@ -58,6 +58,8 @@ def _codes(codes: CodesView) -> Iterator[Metric]:
         ("hyps_decoded", "Coded groups that were decoded.", "code", codes.decoded),
         ("hyps_worker_late_shards", "Shards that were decoded because their worker was late.", "worker", codes.late),
         ("hyps_worker_wrong_shards", "Wrong answers that the parity check found.", "worker", codes.wrong),
+        ("hyps_worker_withdrawn_shards", "Answers not sent as nobody needed them.", "worker", codes.withdrawn),
+        ("hyps_worker_spared_shards", "Withdrawn answers that were not computed either.", "worker", codes.spared),
     ):
         family = CounterMetricFamily(name, description, labels=[label])
         for key, count in counts.items():

@@ -242,6 +242,8 @@ class CodesView(Schema):
     decoded: dict[str, int] = Field(description="How often each coded operator was decoded.")
     late: dict[str, int] = Field(description="How often a worker's shard was decoded because it was late, by worker.")
     wrong: dict[str, int] = Field(description="How many wrong answers the parity check found, by worker.")
+    withdrawn: dict[str, int] = Field(description="How many answers a worker did not send as nobody needed them, by worker.")
+    spared: dict[str, int] = Field(description="How many of the withdrawn answers it did not compute either, by worker.")
     coverage: list[str] = Field(description="Which boards may be lost, in words.")
 
 
@@ -298,6 +300,7 @@ class JobView(Schema):
     )
     top: list[ScoredView] = Field(default=[], description="The five best classes, the best first.")
     submitted_at: float = Field(description="When it was submitted, in seconds since 1970.")
+    exact: bool = Field(default=False, description="Whether nothing of its answer may be decoded.")
     seconds: float | None = Field(default=None, description="How long it took from its start to its answer.")
     decoded: list[str] = Field(
         default=[], description="The operators with values that were decoded from others, and are not exact bit for bit."

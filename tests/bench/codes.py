@@ -13,10 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench.codes_decoding import decoding_costs, loss_runs
+from tests.bench.codes_decoding import decoding_costs
 from tests.bench.codes_drawing import codes_drawings
 from tests.bench.codes_faults import fault_run
+from tests.bench.codes_losses import loss_runs
 from tests.bench.codes_page import codes_page
+from tests.bench.codes_photographs import photograph_runs
 from tests.bench.codes_results import CodesResults, load_codes, save_codes
 from tests.bench.codes_streams import delay_runs, kill_runs
 from tests.bench.machine import commit
@@ -47,6 +49,11 @@ def losses(place: Place) -> Any:
     return loss_runs(place)
 
 
+def photographs(place: Place) -> Any:
+    """Lose shards of coded photograph classifiers."""
+    return photograph_runs(place)
+
+
 def faults(place: Place) -> Any:
     """Kill workers and pull cables at random."""
     return fault_run(place)
@@ -55,6 +62,7 @@ def faults(place: Place) -> Any:
 PARTS: dict[str, Callable[[Place], Any]] = {
     "decoding": decoding,
     "losses": losses,
+    "photographs": photographs,
     "kills": kills,
     "delays": delays,
     "faults": faults,

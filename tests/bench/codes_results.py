@@ -69,6 +69,25 @@ class LossRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhotographRun:
+    """A coded photograph classifier, for every pattern of losses on every photograph.
+
+    ``right`` are the photographs whose first class is right without losses, ``changed`` the times that decoding changed a
+    first class. ``error`` is the largest error of a score, as a part of the photograph's largest; ``bound`` the codes' own.
+    """
+
+    network: str
+    parity: int
+    codes: int
+    patterns: int
+    images: int
+    right: int
+    changed: int
+    error: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRun:
     """A campaign of random kills and pulled cables: seconds to the next answer, by kind."""
 
@@ -87,6 +106,7 @@ class CodesResults:
     delays: Part[tuple[DelayRun, ...]] | None = None
     decoding: Part[tuple[DecodingCost, ...]] | None = None
     losses: Part[tuple[LossRun, ...]] | None = None
+    photographs: Part[tuple[PhotographRun, ...]] | None = None
     faults: Part[FaultRun] | None = None
 
 

@@ -9,6 +9,7 @@ from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.step_time_model import ProfiledSteps, StepTimeModel
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import JudgedPlacement, judge, place
+from hyps.runtime.cluster.placement.coded_placement import place_coded
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.planning.step_cost import step_cost
 
@@ -22,13 +23,16 @@ class Placer:
 
     def place(self, workers: Sequence[WorkerCapacity]) -> Placement:
         """Return the best placement of all steps. Raises `BudgetError`."""
+        seconds = self.times.seconds_on(workers)
+        if self._manifest.codes:
+            return place_coded(self._manifest, workers, self._options.copies, seconds, self._options.objective)
         return place(
             self._manifest,
             workers,
             copies=self._options.copies,
             shares_inputs=self._options.placement == "best",
             objective=self._options.objective,
-            seconds=self.times.seconds_on(workers),
+            seconds=seconds,
         )
 
     def judge(self, placement: Placement, workers: Sequence[WorkerCapacity]) -> JudgedPlacement:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyps.runtime.bundle.residency import StepMemory, sub_bundle_residency
-from hyps.runtime.cluster.planning.problem import Board, PlacedStep, Workload
+from hyps.runtime.cluster.planning.problem import Board, Fleet, PlacedStep, Workload
 from hyps.runtime.errors import BudgetError
 from hyps.runtime.units import megabytes_down, megabytes_up
 
@@ -92,3 +92,19 @@ def hold_together(workload: Workload, parts: Sequence[Sequence[int]], board: Boa
         )
         start += len(part)
     return made
+
+
+def check_fit(workload: Workload, fleet: Fleet) -> None:
+    """Raise `BudgetError` if a step fits no board, or has no time on those that it fits."""
+    for step in workload.steps:
+        fits = [board for board in fleet.boards if step_fits(step, board)]
+        if not fits:
+            largest = max(fleet.boards, key=lambda board: board.memory_bytes)
+            needed = step.working_bytes + step.weight_bytes
+            raise BudgetError(
+                f"step {step.name} needs {megabytes_up(needed)}, and the largest board, {largest.name}, has "
+                f"{megabytes_down(largest.memory_bytes)}: {megabytes_up(needed - largest.memory_bytes)} more than there is",
+                "give a board more memory, or compile for a smaller budget",
+            )
+        if not any(board.board_class in step.seconds for board in fits):
+            raise BudgetError(f"step {step.name} has no time on any board that it fits", "state the boards' speed")

@@ -119,3 +119,14 @@ class PipelineStage:
 
 #: A placement: stages in the order of the steps, which together hold each step once.
 Stages = tuple[PipelineStage, ...]
+
+
+def used_fleet(fleet: Fleet, stages: Stages) -> Fleet:
+    """Return the fleet without the boards that hold nothing: they are switched off, and take no energy."""
+    names = {name for stage in stages for name in stage.boards}
+    return Fleet(
+        boards=tuple(board for board in fleet.boards if board.name in names),
+        links=fleet.links,
+        hub_watts=fleet.hub_watts,
+        shared_links=fleet.shared_links,
+    )

@@ -117,7 +117,8 @@ class Worker:
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """Queue a message (on the connection's thread).
 
-        It is acknowledged at once: what is lost with this process the manager sends again.
+        It is acknowledged at once: what is lost with this process the manager sends again. A withdrawal is taken at once,
+        too: it is for inputs that are queued before it.
         """
         if topic == self._probe.topic:
             self._probe.returned(payload, acknowledge)
@@ -125,7 +126,7 @@ class Worker:
         acknowledge()
         if topic == self._orders_topic:
             self._events.put(partial(self._take, self._obey, payload))
-        elif topic == self._input_topic:
+        elif topic == self._input_topic and not self._computations.withdrawals.take(payload):
             self._events.put(partial(self._take, self._computations.take_input, payload))
 
     def _take(self, take: Callable[[bytes], None], payload: bytes) -> None:

@@ -15,7 +15,7 @@ const finished = (job) => ['done', 'failed', 'cancelled'].includes(job.state);
 
 /** Send an input, and show its job. */
 async function submit(blob, name) {
-  const job = await call('POST', `/api/jobs?name=${encodeURIComponent(name)}`, { body: blob });
+  const job = await call('POST', `/api/jobs?name=${encodeURIComponent(name)}&exact=${$('exact').checked}`, { body: blob });
   state.chosenJob = job.id;
   take('job', state.jobs.get(job.id) ?? job); // an event may have come first
   return job;

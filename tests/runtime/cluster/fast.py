@@ -57,7 +57,7 @@ def main() -> None:
     if settings.room_bytes:
         _replace("hyps.runtime.cluster.scheduling.dispatch", LEASED_BYTES=settings.room_bytes)
         _replace("hyps.runtime.cluster.manager.submissions", SENDING_BYTES=settings.room_bytes)
-        _replace("hyps.runtime.cluster.manager.manager", LEASED_BYTES=settings.room_bytes)
+        _replace("hyps.runtime.cluster.manager.tensor_traffic", LEASED_BYTES=settings.room_bytes)
         worker = "hyps.runtime.cluster.worker.computations"
         _replace(worker, _ARRIVING_BYTES=settings.room_bytes, _UNSENT_BYTES=settings.room_bytes)
     name, sys.argv = sys.argv[2], sys.argv[2:]
