@@ -79,7 +79,8 @@ def main() -> None:
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
             _replace("hyps.runtime.cluster.manager.monitor", _WINDOW_S=1.0, _LEAST_ANSWERS=2)
         if not settings.places_as_measured:
-            _replace("hyps.runtime.cluster.manager.profile_keeper.ProfileKeeper", seconds_on=lambda *_: ())
+            keeper = "hyps.runtime.cluster.manager.profile_keeper.ProfileKeeper"
+            _replace(keeper, seconds_on=lambda *_: (), answered_before=lambda *_: {})
     if name == "hyps-manager" or any(option.startswith("--sub-") for option in sys.argv):
         problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
         if not settings.counts_messages and not settings.places_as_measured:
