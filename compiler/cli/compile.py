@@ -49,6 +49,19 @@ def _asked_code(text: str) -> RequestedCode:
     return requested_code(name, int(number))
 
 
+def _names(text: str | None) -> tuple[str, ...]:
+    """Parse ``NAME,...``."""
+    return tuple(filter(None, (text or "").split(",")))
+
+
+def _rates(text: str) -> list[float]:
+    """Parse ``RATE,...``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not of the form RATE,... with numbers from 0 to 1") from None
+
+
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", rich_help_panel=options.OUTPUT, help="The bundle's folder.")
 ]
@@ -113,6 +126,23 @@ _Preprocess = Annotated[
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
 ]
+_Exits = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|NAME,...",
+        rich_help_panel=options.SPLITTING,
+        help="Outputs at which an inference may end, in the order of their depth; auto: all that are like the last output.",
+    ),
+]
+_ExitRates = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="RATE,...",
+        parser=_rates,
+        rich_help_panel=options.SPLITTING,
+        help="The part of all inferences that ends at each exit but the last, e.g. 0.5,0.2 (default: none does).",
+    ),
+]
 _CompressWeights = Annotated[
     bool,
     typer.Option(
@@ -172,6 +202,8 @@ def compile_command(
     compress_weights: _CompressWeights = False,
     tune: _Tune = False,
     tunable: _Tunable = False,
+    exits: _Exits = None,
+    exit_rates: _ExitRates = None,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
     steps: options.StepsOption = False,
@@ -195,6 +227,8 @@ def compile_command(
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
+        exits=_names(exits),
+        exit_rates=exit_rates or (),
     )
     request, profile = resolve_request(
         base,
