@@ -135,8 +135,8 @@ def exit_facts(manifest: Manifest) -> Iterator[str]:
     whole = max(1, manifest.exits[-1].macs) if manifest.exits else 1
     for number, each in enumerate(manifest.exits, 1):
         yield (
-            f"{number} of {len(manifest.exits)}, {each.output}: after step {each.after_step} with {each.macs:,} multiply-adds "
-            f"({each.macs / whole:.0%}); {each.rate:.0%} of all inferences are expected to end there"
+            f"{number} of {len(manifest.exits)}, {each.output}: after step {each.after_step}, {each.macs:,} "
+            f"multiply-adds ({each.macs / whole:.0%}); {each.rate:.0%} of all inferences are expected to end there"
         )
 
 
