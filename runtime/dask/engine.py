@@ -30,6 +30,7 @@ from hyps.runtime.dask.task_plan import Stage, TaskPlan, task_plan
 from hyps.runtime.errors import EngineError, InputError, RuntimeFault
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
+    Answer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -38,10 +39,9 @@ from hyps.runtime.execution.engine import (
     failed,
     failed_run,
     in_memory,
-    only_outputs,
+    only_answer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.input_checks import check_inputs
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
@@ -160,8 +160,8 @@ class DaskEngine:
         if count > 1:
             observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
-        return only_outputs(self._stream(in_memory([tensors]), Observer()))
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> Answer:
+        return only_answer(self._stream(in_memory([tensors]), Observer()))
 
     def _read(self, source: EngineInput) -> InputTensors:
         """Return an input's tensors; the bundle's budget bounds their size, as on one device."""
