@@ -47,8 +47,11 @@ def with_resolved_exits(graph: Graph, request: Request) -> Request:
         names = (*request.exits, *(() if request.exits[-1] == last else (last,)))
     for name in names:
         _check_exit(graph, name, last)
-    if len(names) > MOST_EXITS or len(set(names)) < len(names):
-        raise UnknownExit(f"--exits names {len(names)} exits; give 1 to {MOST_EXITS - 1} before the last output, each once")
+    if not 2 <= len(names) <= MOST_EXITS or len(set(names)) < len(names):
+        raise UnknownExit(
+            f"--exits names {', '.join(names[:9])}; give 1 to {MOST_EXITS - 1} outputs, each once, and the last one, "
+            f"{last!r}, last"
+        )
     for before, after in itertools.pairwise(names):
         if not depths.is_before(before, last):
             raise UnknownExit(f"exit {before!r} is not between the input and {last!r}: the whole network computes before it")
