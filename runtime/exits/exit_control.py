@@ -103,8 +103,10 @@ class ExitRun:
         if following == len(control.exits):
             return "network"
         if control.seconds.cost(following) > state.seconds_left:
+            control.seconds.skip(following)
             return "deadline"
         if control.energy.cost(following) > control.joules_limit - state.joules:
+            control.energy.skip(following)
             return "energy"
         if np.isfinite(state.probabilities).all() and control.policy.decide(state) is ExitAction.EXIT:
             return "policy"

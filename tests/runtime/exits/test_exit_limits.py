@@ -21,12 +21,31 @@ def test_a_forecast_follows_what_stretches_take() -> None:
     forecast.add(0, 1.0)
     assert forecast.cost(0) == 1.0
     assert forecast.cost(2) == 4.0  # by multiply-adds
-    for _ in range(100):
-        forecast.add(2, 6.0)
-    assert forecast.cost(2) == pytest.approx(6.0)
+    forecast.add(2, 60.0)  # the first time, with weights that come into memory
+    assert forecast.cost(2) == 60.0
+    forecast.add(2, 6.0)
+    assert forecast.cost(2) == 6.0
     assert forecast.cost(1) == pytest.approx(7.0 * 20 / 50)
     forecast.add(2, 14.0)
-    assert forecast.cost(2) == pytest.approx(6.0 + 8 / 8 + 4 * (8 / 4), rel=1e-3)
+    assert forecast.cost(2) == pytest.approx(6.0 + 8 / 8 + 4 * (8 / 4))
+
+
+def test_what_is_never_run_is_tried_again() -> None:
+    forecast = Forecast([1, 1], [1, 1])
+    forecast.add(0, 1.0)
+    forecast.add(1, 90.0)
+    skipped = 0
+    while forecast.cost(1) > 3.0:
+        forecast.skip(1)
+        skipped += 1
+    assert 20 < skipped < 30
+    forecast.add(1, 6.0)
+    while forecast.cost(1) > 3.0:
+        forecast.skip(1)
+        skipped += 1
+    assert 60 < skipped < 80
+    forecast.skip(0)
+    assert forecast.cost(0) == pytest.approx(7 / 8)
 
 
 def test_bytes_count_where_they_say_more() -> None:
