@@ -70,7 +70,7 @@ def open_engine(options: EngineOptions, library: Path | None) -> Engine:
     if options.is_dask and options.url:
         from hyps.runtime.dask.engine import DaskEngine
 
-        return DaskEngine(options.bundle, options.url, repeat=options.repeat)
+        return DaskEngine(options.bundle, options.url, repeat=options.repeat, exit_policy=options.exits.policy)
     if options.is_remote:
         from hyps.runtime.cluster.client import ClusterEngine
 

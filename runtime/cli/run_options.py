@@ -123,11 +123,10 @@ class RunOptions:
             )
         if engine.is_remote and not engine.is_tuned:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
-        if engine.is_remote and engine.exits.may_end_early:
-            raise InputError(
-                "--exit-policy, --deadline and --energy-limit are for this device, and other devices run every bundle to its"
-                " end; leave them out, or --engine and --join"
-            )
+        if engine.is_remote and engine.exits.has_limit:
+            raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
+        if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
+            raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
         if engine.batch > 1 and engine.exits.has_limit:
             raise InputError(
                 "--deadline and --energy-limit are of one inference, and --batch runs many at once; leave one out"
