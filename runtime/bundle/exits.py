@@ -18,7 +18,8 @@ from hyps.runtime.bundle.records.steps import Step
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
 
-#: An exit at which at least this part of those inferences ends that get there is a likely one.
+#: An exit at which at least this part of those inferences ends that get there is a likely one: what is read ahead past it is
+#: more often read in vain than not.
 LIKELY_PART = 0.5
 #: What the rates of all exits together may differ from 1.
 _ROUNDING = 1e-6
