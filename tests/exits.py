@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
 from onnx import ModelProto
 
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.exits.policy_header import bundle_exits, policy_header
 from tests.compiler.onnxes import model, node, value, weight
 
 #: The outputs of `exiting_network`, in the order of their depth.
 EXITS = ("early", "middle", "late", "scores")
 CLASSES, WIDTH = 10, 700
+
+
+def write_table(bundle: Path, path: Path, actions: Sequence[str], slow: Sequence[str] = (), edge: float = 0.0) -> Path:
+    """Write a policy that takes these actions at the exits, and the ``slow`` ones below ``edge`` bytes a second."""
+    tables = [
+        {"edges": [], "actions": [[action], *([[other]] if slow else [])]}
+        for action, other in zip(slow or actions, actions, strict=True)
+    ]
+    record = {
+        **policy_header(bundle_exits(read_manifest(bundle))),
+        "kind": "table",
+        "bandwidth_edges": [edge] if slow else [],
+        "tables": tables,
+    }
+    path.write_bytes(msgspec.json.encode(record))
+    return path
 
 
 def exiting_network(width: int = WIDTH) -> ModelProto:

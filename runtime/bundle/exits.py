@@ -48,6 +48,27 @@ def with_exits_at(manifest: Manifest, steps: Sequence[Step]) -> tuple[ExitRecord
     return exit_records(steps, [each.output for each in manifest.exits], [each.rate for each in manifest.exits])
 
 
+def rest_start(manifest: Manifest, after_exit: int | None) -> int:
+    """Return the step with which an inference begins: the first, or the one behind the exit of this number, from 1 on."""
+    return 0 if after_exit is None else manifest.exits[after_exit - 1].after_step + 1
+
+
+def rest_inputs(manifest: Manifest, after_exit: int | None) -> tuple[str, ...]:
+    """Return the tensors with which an inference begins: the inputs, or what is live behind an exit and read later."""
+    if after_exit is None:
+        return manifest.inputs
+    start = rest_start(manifest, after_exit)
+    read = {name for step in manifest.steps[start:] for name in step.inputs}
+    return tuple(name for name in manifest.steps[start - 1].live if name in read)
+
+
+def rest_outputs(manifest: Manifest, after_exit: int | None, until_exit: int | None) -> tuple[str, ...]:
+    """Return the outputs that are made behind the first of two exits and not behind the other; None is the whole network."""
+    stop = len(manifest.steps) if until_exit is None else rest_start(manifest, until_exit)
+    made = {name for step in manifest.steps[rest_start(manifest, after_exit) : stop] for name in step.outputs}
+    return tuple(output.name for output in manifest.outputs if output.name in made)
+
+
 def step_reach(exits: Sequence[ExitRecord], count: int) -> list[float]:
     """Return the part of all inferences that runs each of ``count`` steps."""
     reach, left = [], 1.0

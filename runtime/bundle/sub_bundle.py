@@ -49,6 +49,21 @@ def sub_bundles(manifest: Manifest, runs: Sequence[range], budget_bytes: int) ->
     return tuple(_sub_bundle(manifest, run, {index: next(stays) for index in run}, residency, budget_bytes) for run in runs)
 
 
+def with_less_memory(manifest: Manifest, spared_bytes: int) -> Manifest:
+    """Return the schedule with so many bytes of its budget left to other things: less stays in memory, if need be.
+
+    Raises `BudgetError` where a step does not fit.
+    """
+    budget_bytes = manifest.budget_bytes - spared_bytes
+    if max(step.peak_bytes for step in manifest.steps) <= budget_bytes:
+        return manifest
+    (less,) = sub_bundles(manifest, [range(len(manifest.steps))], budget_bytes)
+    steps = tuple(
+        msgspec.structs.replace(step, live=known.live) for step, known in zip(less.steps, manifest.steps, strict=True)
+    )
+    return msgspec.structs.replace(manifest, steps=steps, huge_pages=less.huge_pages, activations=less.activations)
+
+
 def _sub_bundle(
     manifest: Manifest, run: range, stays: dict[int, StepResidency], residency: Residency, budget_bytes: int
 ) -> Manifest:

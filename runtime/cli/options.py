@@ -85,6 +85,19 @@ def _add_exits(exits: argparse._ArgumentGroup) -> None:
         help="end where POLICY says: never, threshold:0.9 (at that confidence), or a .json or .onnx file (default: never)",
     )
     exits.add_argument(
+        "--offload",
+        metavar="URL|FILE",
+        help="where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a "
+        "manager of the same bundle",
+    )
+    exits.add_argument(
+        "--offload-wait",
+        type=duration,
+        default=0.0,
+        metavar="TIME",
+        help="wait up to TIME for that link before the first input (default: compute here until it is there)",
+    )
+    exits.add_argument(
         "--deadline",
         type=duration,
         default=math.inf,

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from hyps.runtime.cli.reporter import Reporter
 from hyps.runtime.errors import InputError
 from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSource, sources
+from hyps.runtime.terminal.console import note
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.cli.interface_choice import ChosenLibrary
-    from hyps.runtime.cli.run_options import EngineOptions, ExitOptions, RunOptions
+    from hyps.runtime.cli.run_options import EngineOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
     from hyps.runtime.exits.exit_control import ExitControl
+    from hyps.runtime.exits.tier import NextTier
     from hyps.runtime.io.archive import ResultArchive
+
+#: What offloading takes of the budget: the libraries of the link, and live tensors on their way.
+OFFLOAD_BYTES: Final = 12_000_000
+_POLL_S = 0.01
 
 
 def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
@@ -93,15 +101,17 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
         profile=options.profile,
         interface=interface,
         is_tuned=options.is_tuned,
-        control=partial(_exit_control, options.exits),
+        control=partial(_exit_control, options),
+        spared_bytes=OFFLOAD_BYTES if options.exits.offload else 0,
     )
 
 
-def _exit_control(options: ExitOptions, manifest: Manifest) -> ExitControl | None:
+def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | None:
     """Return what decides at the exits of a bundle; None where every inference runs to the end. Raises `RuntimeFault`.
 
     Energy is estimated: a sensor's figures are too coarse for one inference, and a meter's too slow.
     """
+    options = engine.exits
     if not options.may_end_early:
         return None
     from hyps.runtime.energy.estimate import EstimateReader, given_power, recorded_power
@@ -115,8 +125,25 @@ def _exit_control(options: ExitOptions, manifest: Manifest) -> ExitControl | Non
         )
     joules = EstimateReader(power).read if power else lambda: 0.0
     return exit_control(
-        manifest, options.policy, deadline_s=options.deadline_s, joules_limit=options.joules_limit, joules=joules
+        manifest,
+        options.policy,
+        deadline_s=options.deadline_s,
+        joules_limit=options.joules_limit,
+        joules=joules,
+        tier=partial(_open_tier, engine.bundle, options.offload, options.offload_wait_s) if options.offload else None,
     )
+
+
+def _open_tier(bundle: Path, address: str, wait_s: float) -> NextTier:
+    """Return the tier above; its link connects on a thread of its own, and is waited for so long. Raises `RuntimeFault`."""
+    from hyps.runtime.cluster.hub_tier import HubTier
+
+    is_file = "://" not in address
+    tier = HubTier(bundle, None if is_file else address, Path(address) if is_file else None, warn=note)
+    until = time.monotonic() + wait_s
+    while not tier.link() and not tier.problem and time.monotonic() < until:
+        time.sleep(_POLL_S)
+    return tier
 
 
 def _open_archive(options: RunOptions) -> AbstractContextManager[ResultArchive | None]:

@@ -22,13 +22,17 @@ ENGINE_URLS = (
 class ExitOptions:
     """The options of early exits: a policy's name or file, and the limits of an inference, infinite without one.
 
-    ``watts`` are the device's idle and busy power, from which its energy is estimated.
+    ``watts`` are the device's idle and busy power, from which its energy is estimated. ``offload`` is the address, or the
+    join file, of the tier above, to which a policy in a file may have the rest go; the first input waits for the link
+    ``offload_wait_s`` at most.
     """
 
     policy: str = "never"
     deadline_s: float = math.inf
     joules_limit: float = math.inf
     watts: str | None = None
+    offload: str | None = None
+    offload_wait_s: float = 0.0
 
     @property
     def has_limit(self) -> bool:
@@ -129,6 +133,13 @@ class RunOptions:
             raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
         if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
             raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
+        if engine.exits.offload is not None:
+            if engine.is_remote or engine.batch > 1:
+                raise InputError("--offload is for single inferences of this device; leave out --engine, --join and --batch")
+            if engine.exits.policy == "never" or engine.exits.policy.startswith("threshold:"):
+                raise InputError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
+        elif engine.exits.offload_wait_s:
+            raise InputError("--offload-wait is for --offload; add it, or leave this out")
         if engine.batch > 1 and engine.exits.has_limit:
             raise InputError(
                 "--deadline and --energy-limit are of one inference, and --batch runs many at once; leave one out"
@@ -179,6 +190,8 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
             deadline_s=namespace.deadline,
             joules_limit=namespace.energy_limit,
             watts=None if namespace.energy else namespace.watts,
+            offload=namespace.offload,
+            offload_wait_s=namespace.offload_wait,
         ),
     )
     return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace))

@@ -19,7 +19,8 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join, resolve_join
 from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.protocol.sendable import check_sendable
-from hyps.runtime.cluster.submitted_jobs import SubmittedJob, SubmittedJobs
+from hyps.runtime.cluster.submitted_job import SubmittedJob
+from hyps.runtime.cluster.submitted_jobs import SubmittedJobs
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import (

@@ -12,54 +12,61 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.broker.link import Link, LinkFactory
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol import client_messages, messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Rejected
-from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
+from hyps.runtime.cluster.protocol.client_messages import (
+    Decoded,
+    Delivered,
+    Exited,
+    Ping,
+    Pong,
+    Refused,
+    SendInputs,
+    Submit,
+)
 from hyps.runtime.cluster.protocol.frames import MAGIC, Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.message_base import Message
-from hyps.runtime.cluster.protocol.messages import Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.tensors import to_value
 from hyps.runtime.cluster.protocol.topics import MANAGER, Role, topic
+from hyps.runtime.cluster.submitted_job import SubmittedJob
 from hyps.runtime.errors import HubError, InputError
-from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.session import memory_of, to_numpy
+from hyps.runtime.execution.tensor import TensorValue
 
 #: Seconds without news of a job until it is resubmitted; seconds without any answer until the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
+#: Seconds between two looks at a link that may be gone.
+_CHECK_S = 0.05
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class SubmittedJob:
-    """One input under way: the times when it began and was last heard of, and the outputs that have arrived."""
-
-    number: int
-    name: str
-    inputs: Mapping[str, NDArray[Any]]
-    began: float
-    heard: float
-    outputs: Outputs = field(default_factory=dict)
-    error: InputError | None = None
-    decoded: DecodedNote | None = None
 
 
 class SubmittedJobs:
     """The jobs of one client that are under way, oldest first, and its link to the hub. ``name`` is the client's.
 
-    If they are ``exact``, nothing of their results is decoded.
+    If they are ``exact``, nothing of their results is decoded. ``patient`` waits without end for a hub that is not there
+    yet. No more than ``unsent_bytes`` of inputs are copied for the link at a time; None is no limit, for links without
+    acknowledgements. ``ponged`` is called with the manager's answers to `ping`.
     """
 
-    def __init__(self, manifest: Manifest, bundle_sha256: str, name: str, link: LinkFactory, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        bundle_sha256: str,
+        name: str,
+        link: LinkFactory,
+        *,
+        exact: bool = False,
+        patient: bool = False,
+        unsent_bytes: int | None = None,
+        ponged: Callable[[Pong], None] = lambda _: None,
+    ) -> None:
         self._manifest, self._bundle_sha256, self._exact = manifest, bundle_sha256, exact
+        self._unsent_bytes, self._ponged = unsent_bytes, ponged
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, SubmittedJob] = OrderedDict()
         self._changed = threading.Condition()  # guards the jobs, which two threads use
@@ -70,7 +77,7 @@ class SubmittedJobs:
         result_bytes = sum(manifest.tensors[output.name].nbytes for output in manifest.outputs)
         self._assembler = Assembler(self._expected_record, limit_bytes=max(2 * result_bytes, 64 << 20))
         self._connection: Link = link(name, received=self._receive, connected=self._connected)
-        self._connection.open()
+        self._connection.open(patient=patient)
         threading.Thread(target=self._listen, name="replies", daemon=True).start()
 
     def __len__(self) -> int:
@@ -92,12 +99,57 @@ class SubmittedJobs:
         with self._changed:
             self._jobs.clear()
 
-    def begin(self, job: str, number: int, name: str, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Announce a job for the input of this number and name; its inputs are sent when they are asked for."""
+    @property
+    def connected(self) -> bool:
+        """Whether the hub is there now."""
+        return self._connection.connected
+
+    def begin(
+        self, job: str, number: int, name: str, inputs: Mapping[str, TensorValue], after_exit: int | None = None
+    ) -> SubmittedJob:
+        """Announce a job for the input of this number and name; its inputs are sent when they are asked for.
+
+        With ``after_exit``, they are `hyps.runtime.bundle.exits.rest_inputs`.
+        """
         now = time.monotonic()
+        begun = SubmittedJob(
+            number=number, name=name, inputs=inputs, began=now, heard=now, advanced=now, after_exit=after_exit
+        )
         with self._changed:
-            self._jobs[job] = SubmittedJob(number=number, name=name, inputs=inputs, began=now, heard=now)
-        self._submit(job)
+            self._jobs[job] = begun
+        self._submit(job, begun)
+        return begun
+
+    def ping(self, number: int, padding: int, limit_s: float) -> float | None:
+        """Send a message that the manager answers, with so many bytes of padding.
+
+        Return the seconds until the hub had it; None if that takes longer than ``limit_s``.
+        """
+        began = time.monotonic()
+        self._publish(Ping(number=number, bundle=self._bundle_sha256, padding="x" * padding))
+        return time.monotonic() - began if self._connection.wait_until_sent(0, limit_s) else None
+
+    def finish(self, name: str, until: float, silent_s: float) -> str:
+        """Wait for a job and forget it; return an empty text, or why there is no result.
+
+        It is given up when the hub is gone, when the manager says nothing for ``silent_s`` seconds, and at the time
+        ``until`` of the monotonic clock.
+        """
+        job = self._jobs[name]
+        problem = ""
+        with self._changed:
+            while not problem and not self._finished(name):
+                now = time.monotonic()
+                if self._fault or not self.connected:
+                    problem = "the hub is gone"
+                elif now - job.advanced > silent_s:
+                    problem = f"no answer for {silent_s:g} s"
+                elif now > until:
+                    problem = "the answer did not come in time"
+                else:
+                    self._changed.wait(_CHECK_S)
+            del self._jobs[name]
+        return problem or str(job.error or "")
 
     def next_done(self, since: float) -> SubmittedJob | None:
         """Wait for the oldest job and take it; return None where no job is under way. Raises `HubError`."""
@@ -115,8 +167,7 @@ class SubmittedJobs:
         return bool(self._jobs) and self._finished(next(iter(self._jobs)))
 
     def _finished(self, name: str) -> bool:
-        job = self._jobs[name]
-        return job.error is not None or len(job.outputs) == len(self._manifest.outputs)
+        return self._jobs[name].is_finished(self._manifest)
 
     def _listen(self) -> None:
         """Take messages and send inputs as soon as they are asked for, on a thread of its own."""
@@ -126,14 +177,19 @@ class SubmittedJobs:
                 payload = self._events.get(timeout=_AGAIN_S)
             except queue.Empty:
                 payload = b""
-            with self._changed:
-                try:
+            asked = None
+            try:
+                with self._changed:
                     if payload:
-                        self._take(payload)
+                        asked = self._take(payload)
                     self._submit_again()
-                except HubError as fault:  # the link has ended
+                    self._changed.notify_all()
+                if asked:
+                    self._send(asked)
+            except HubError as fault:  # the link has ended
+                with self._changed:
                     self._fault = fault
-                self._changed.notify_all()
+                    self._changed.notify_all()
 
     def _submit_again(self) -> None:
         """Repeat the jobs that were not heard of for a while: a manager that was killed may have forgotten them."""
@@ -141,54 +197,80 @@ class SubmittedJobs:
         for name, job in self._jobs.items():
             if now - job.heard > _AGAIN_S and not self._finished(name):
                 job.heard = now
-                self._submit(name)
+                self._submit(name, job)
 
-    def _take(self, payload: bytes) -> None:
+    def _take(self, payload: bytes) -> SendInputs | None:
+        """Take a message; return one that asks for inputs."""
         if payload.startswith(MAGIC):
             result = self._assembler.add(MANAGER, payload)
             if isinstance(result, Rejected):
                 self._log_rejection(payload, result.reason)
             else:
-                self._jobs[result.header.key.job].heard = time.monotonic()  # a large result takes long to arrive
+                self._jobs[result.header.key.job].hear()  # a large result takes long to arrive
             if isinstance(result, Complete):
                 received = result.received
                 self._jobs[received.key.job].outputs[received.tensor] = to_numpy(to_value(received.data, received.record))
                 if self._finished(received.key.job):
                     self._publish(Delivered(job=received.key.job))
             self._answered = True
-            return
+            return None
         try:
-            message = messages.decode_reply(payload)
+            message = client_messages.decode_reply(payload)
         except Rejection as reason:
             self._log_rejection(payload, str(reason))
-            return
+            return None
         self._answered = True
+        if isinstance(message, Pong):
+            for job in self._jobs.values():
+                job.advanced = time.monotonic()
+            self._ponged(message)
+            return None
         known = self._jobs.get(message.job)
         if known is None or self._finished(message.job):
-            return
-        known.heard = time.monotonic()
+            return None
+        known.hear()
         if isinstance(message, Refused):
             known.error = InputError(message.reason)
             self._publish(Delivered(job=message.job))
         elif isinstance(message, Decoded):
             known.decoded = message.note
-        elif isinstance(message, SendInputs):
-            self._send(message, known.inputs)
+        elif isinstance(message, Exited):
+            if not (known.after_exit or 0) < message.exit <= len(self._manifest.exits):
+                self._log_rejection(payload, "no exit of this job")
+                return None
+            known.exited = message
+        return message if isinstance(message, SendInputs) else None
 
     def _log_rejection(self, payload: bytes, reason: str) -> None:
         if (times := self._repeats.count(reason)) is not None:
             _log.warning("dropped a message of %d bytes: %s%s", len(payload), reason, times)
 
-    def _send(self, asked: SendInputs, inputs: Mapping[str, NDArray[Any]]) -> None:
+    def _send(self, asked: SendInputs) -> None:
+        """Send a job's inputs, as long as it is not given up."""
         key = Key(job=asked.job, sub_bundle=-1, attempt=0)
-        for tensor, array in inputs.items():
-            for frame in encode_tensor(
-                key, tensor, self._manifest.tensors[tensor], memory_of(array), compress=asked.compress
-            ):
+        if (job := self._jobs.get(asked.job)) is None:
+            return
+        began = time.monotonic()
+        for tensor, value in job.inputs.items():
+            record, memory = self._manifest.tensors[tensor], memory_of(value)
+            for frame in encode_tensor(key, tensor, record, memory, compress=asked.compress):
+                if not self._wait_for_room(asked.job, self._unsent_bytes):
+                    return
                 self._connection.publish(self._submit_topic, frame)
+                job.advanced = time.monotonic()
+                job.sent_bytes += len(frame)
+        if self._wait_for_room(asked.job, self._unsent_bytes and 0):
+            job.sent_s = time.monotonic() - began
 
-    def _submit(self, job: str) -> None:
-        self._publish(Submit(job=job, bundle=self._bundle_sha256, exact=self._exact))
+    def _wait_for_room(self, job: str, unsent_bytes: int | None) -> bool:
+        """Wait until no more than this is on its way; return whether the job is still wanted."""
+        while unsent_bytes is not None and not self._connection.wait_until_sent(unsent_bytes, _CHECK_S):
+            if job not in self._jobs:
+                return False
+        return job in self._jobs
+
+    def _submit(self, name: str, job: SubmittedJob) -> None:
+        self._publish(Submit(job=name, bundle=self._bundle_sha256, exact=self._exact, after_exit=job.after_exit))
 
     def _publish(self, message: Message) -> None:
         self._connection.publish(self._submit_topic, messages.encode_message(message))

@@ -226,9 +226,12 @@ class Executor:
         """Stop reading ahead for steps that do not run."""
         self._residency.end()
 
-    def ends(self, exits: ExitRun, index: int, held: Mapping[str, TensorValue]) -> bool:
-        """Return whether an inference ends after step ``index``, with these tensors in memory."""
-        return index in exits.places and exits.ends(index, self.interface.to_output(held[exits.places[index]]))
+    def ends(self, exits: ExitRun, index: int, held: dict[str, TensorValue]) -> bool:
+        """Return whether an inference ends after step ``index``, with these tensors in memory.
+
+        Where another tier computed the rest, its outputs are among them then.
+        """
+        return index in exits.places and exits.ends(index, self.interface.to_output(held[exits.places[index]]), held)
 
     @contextmanager
     def step(self, index: int, *, again: bool, ends: Mapping[int, bool] = NO_ENDS) -> Iterator[ReadyStep]:

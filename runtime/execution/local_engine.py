@@ -76,13 +76,18 @@ class LocalEngine:
         interface: OrtInterface | None = None,
         is_tuned: bool = True,
         control: Callable[[Manifest], ExitControl | None] = lambda manifest: None,
+        spared_bytes: int = 0,
     ) -> Self:
         """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does.
 
-        ``control`` returns what decides at the exits of the schedule.
+        ``control`` returns what decides at the exits of the schedule. ``spared_bytes`` of the budget are for other things.
         """
 
         def adapted(manifest: Manifest) -> Manifest:
+            if spared_bytes:
+                from hyps.runtime.bundle.sub_bundle import with_less_memory
+
+                return with_less_memory(manifest, spared_bytes)
             if batch == 1:
                 return manifest
             from hyps.runtime.bundle.batch_schedule import batch_manifest, most_inputs
@@ -131,7 +136,9 @@ class LocalEngine:
             observer.warning(exceeded if unplanned else f"{exceeded}: a bug; please report it")
 
     def close(self) -> None:
-        """Do nothing: the memory is given back with the engine."""
+        """Give back the link to the tier above, if there is one; the memory is given back with the engine."""
+        if self._exits:
+            self._exits.close()
 
     def _in_turn(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
         def compute(tensors: InputTensors, repeats: bool) -> Answer:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.bundle.exits import LIKELY_PART, step_reach
+from hyps.runtime.bundle.exits import LIKELY_PART, rest_inputs, step_reach
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.exits.forecast import Forecast
+from hyps.runtime.exits.link_meter import LinkState
 from hyps.runtime.exits.policies import ExitPolicy
 from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
-from hyps.runtime.exits.report import EndedBy, ExitReport
+from hyps.runtime.exits.report import EndedBy, ExitReport, OffloadReport
 from hyps.runtime.exits.state import ExitAction, ExitState, class_probabilities
+from hyps.runtime.exits.tier import NextTier
 
 #: The inferences that a bundle's rates count as much as.
 _PRIOR = 8
@@ -29,6 +31,7 @@ class ExitControl:
 
     ``deadline_s`` and ``joules_limit`` are of each inference, infinite where there is none. ``joules`` returns the device's
     energy since some moment. An inference ends at the last exit from which no later one would be reached within both.
+    ``tier`` computes the rest of those that the policy offloads.
     """
 
     def __init__(
@@ -39,8 +42,11 @@ class ExitControl:
         deadline_s: float = math.inf,
         joules_limit: float = math.inf,
         joules: Callable[[], float] = lambda: 0.0,
+        tier: NextTier | None = None,
     ) -> None:
         self.policy, self.deadline_s, self.joules_limit, self.joules = policy, deadline_s, joules_limit, joules
+        self.tier, self.tensors = tier, manifest.tensors
+        self.rests = [rest_inputs(manifest, number) for number in range(1, len(manifest.exits))]
         self.exits = manifest.exits
         #: The outputs of the exits by the indices of the steps after which they are.
         self.places: Mapping[int, str] = {each.after_step: each.output for each in self.exits}
@@ -53,8 +59,9 @@ class ExitControl:
         work = [sum(step.multiply_adds for step in each) for each in stretches]
         nbytes = [sum(step.weights_file_bytes for step in each) for each in stretches]
         self.seconds, self.energy = Forecast(work, nbytes), Forecast(work, nbytes)
-        #: How many inferences ended at each exit.
+        #: How many inferences ended at each exit here, those included whose rest went up; and how many went up.
         self.counts = [0] * len(self.exits)
+        self.offloads = 0
 
     @property
     def early(self) -> Mapping[int, bool]:
@@ -69,6 +76,11 @@ class ExitControl:
             ended, reached = self.counts[number] + _PRIOR * expected, sum(self.counts[number:]) + _PRIOR
             found[each.after_step] = ended >= LIKELY_PART * reached
         return found
+
+    def close(self) -> None:
+        """Give back the link to the tier above."""
+        if self.tier:
+            self.tier.close()
 
     def begin(self) -> ExitRun:
         """Return the run of one inference, which begins now."""
@@ -87,32 +99,79 @@ class ExitRun:
         self._began = self._since = time.perf_counter()
         self._joules_began = self._joules_since = control.joules()
         self.report: ExitReport | None = None
+        self._offload: OffloadReport | None = None
 
     @property
     def places(self) -> Mapping[int, str]:
         """The outputs of the exits by the indices of the steps after which they are."""
         return self._control.places
 
-    def ends(self, index: int, scores: NDArray[Any]) -> bool:
-        """Return whether the inference ends at the exit after step ``index``, which has these scores."""
+    def ends(self, index: int, scores: NDArray[Any], held: MutableMapping[str, Any]) -> bool:
+        """Return whether the inference ends at the exit after step ``index``, which has these scores.
+
+        ``held`` are the tensors in memory. Where the tier above computes the rest, its outputs are put there.
+        """
         control, number = self._control, self._control.numbers[index]
         now, joules = time.perf_counter(), control.joules()
         control.seconds.add(number, now - self._since)
         control.energy.add(number, joules - self._joules_since)
         self._since, self._joules_since = now, joules
-        state = ExitState(
-            probabilities=class_probabilities(scores, are_probabilities=control.are_probabilities[number]),
-            exit=number,
-            seconds=now - self._began,
-            joules=joules - self._joules_began,
-            seconds_left=control.deadline_s - (now - self._began),
-        )
-        ended_by = self._ended_by(state)
+        link = control.tier.link() if control.tier else None
+        state = self._state(number, scores, link)
+        action = ExitAction.STAY
+        if number + 1 < len(control.exits) and np.isfinite(state.probabilities).all():
+            action = control.policy.decide(state)
+        if action is ExitAction.OFFLOAD and control.tier and link and self._is_in_time(state, link):
+            if self._is_completed(control.tier, state, held):
+                return True
+            state = self._state(number, scores, None)
+            self._since = time.perf_counter()  # the steps that follow did not take that time
+        ended_by = self._ended_by(state, action)
         if ended_by:
-            self._end(index, state, ended_by)
+            self._end(number, state, ended_by)
         return ended_by not in (None, "network")
 
-    def _ended_by(self, state: ExitState) -> EndedBy | None:
+    def _state(self, number: int, scores: NDArray[Any], link: LinkState | None) -> ExitState:
+        seconds = time.perf_counter() - self._began
+        return ExitState(
+            probabilities=class_probabilities(scores, are_probabilities=self._control.are_probabilities[number]),
+            exit=number,
+            seconds=seconds,
+            joules=self._control.joules() - self._joules_began,
+            bandwidth_bytes_per_s=link.bandwidth_bytes_per_s if link else 0.0,
+            round_trip_s=link.round_trip_s if link else 0.0,
+            seconds_left=self._control.deadline_s - seconds,
+        )
+
+    def _is_in_time(self, state: ExitState, link: LinkState) -> bool:
+        """Return whether the deadline leaves time enough to send what is live."""
+        tensors = self._control.tensors
+        nbytes = sum(tensors[name].nbytes for name in self._control.rests[state.exit])
+        return link.seconds(nbytes) <= state.seconds_left
+
+    def _is_completed(self, tier: NextTier, state: ExitState, held: MutableMapping[str, Any]) -> bool:
+        """Return whether the tier above has computed the rest; all that is live here stays where it is."""
+        control, began = self._control, time.perf_counter()
+        rest = {name: held[name] for name in control.rests[state.exit]}
+        answer = tier.complete(state.exit + 1, rest, state.seconds_left)
+        before = self._offload.sent_bytes if self._offload else 0
+        self._offload = OffloadReport(
+            after_exit=state.exit + 1,
+            at=answer.at,
+            sent_bytes=before + answer.sent_bytes,
+            seconds=time.perf_counter() - began,
+            problem=answer.problem,
+        )
+        if answer.problem:
+            return False
+        held.update(answer.outputs)
+        number = answer.exit - 1
+        scores = answer.outputs[control.exits[number].output]
+        control.offloads += 1
+        self._end(number, self._state(number, scores, None), answer.ended_by, left_at=state.exit)
+        return True
+
+    def _ended_by(self, state: ExitState, action: ExitAction) -> EndedBy | None:
         """Return what ends the inference in this state; None where it goes on. Without a link, to offload is to stay."""
         control, following = self._control, state.exit + 1
         if following == len(control.exits):
@@ -123,14 +182,12 @@ class ExitRun:
         if control.energy.cost(following) > control.joules_limit - state.joules:
             control.energy.skip(following)
             return "energy"
-        if np.isfinite(state.probabilities).all() and control.policy.decide(state) is ExitAction.EXIT:
-            return "policy"
-        return None
+        return "policy" if action is ExitAction.EXIT else None
 
-    def _end(self, index: int, state: ExitState, ended_by: EndedBy) -> None:
+    def _end(self, number: int, state: ExitState, ended_by: EndedBy, left_at: int | None = None) -> None:
         control = self._control
-        control.counts[state.exit] += 1
-        missing = control.steps[index + 1 :] if ended_by != "network" else ()
+        control.counts[number if left_at is None else left_at] += 1
+        missing = control.steps[control.exits[number].after_step + 1 :] if ended_by != "network" else ()
         self.report = ExitReport(
             output=control.exits[state.exit].output,
             number=state.exit + 1,
@@ -142,6 +199,7 @@ class ExitRun:
             bytes_not_read=sum(step.read_bytes for step in missing),
             seconds=state.seconds,
             late_s=max(0.0, -state.seconds_left),
+            offload=self._offload,
             excess_joules=max(0.0, state.joules - control.joules_limit),
         )
 
@@ -153,12 +211,16 @@ def exit_control(
     deadline_s: float = math.inf,
     joules_limit: float = math.inf,
     joules: Callable[[], float] = lambda: 0.0,
+    tier: Callable[[], NextTier] | None = None,
 ) -> ExitControl | None:
     """Return what decides at a bundle's exits by the policy of this name or file; None for ``never`` without a limit.
+
+    ``tier`` opens the link to the tier above, once the policy is read.
 
     Raises `PolicyError` for a policy that is none, and for a policy or a limit where the bundle has no exits.
     """
     if policy == "never" and math.isinf(deadline_s) and math.isinf(joules_limit):
         return None
     found = read_policy(policy, bundle_exits(manifest))
-    return ExitControl(manifest, found, deadline_s=deadline_s, joules_limit=joules_limit, joules=joules)
+    above = tier() if tier else None
+    return ExitControl(manifest, found, deadline_s=deadline_s, joules_limit=joules_limit, joules=joules, tier=above)

@@ -12,12 +12,27 @@ from hyps.runtime.units import megabytes
 EndedBy = Literal["network", "policy", "deadline", "energy"]
 
 
+class OffloadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The last attempt to have the rest of an inference computed by the tier above, behind exit number ``after_exit``.
+
+    ``at`` are the addresses of the tiers that computed it, empty where none did: ``problem`` says why, and the device
+    computed the rest itself. ``sent_bytes`` went up, in all attempts; ``seconds`` is what they took, the answer included.
+    """
+
+    after_exit: int
+    at: str
+    sent_bytes: int
+    seconds: float
+    problem: str = ""
+
+
 class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The exit with the answer of one inference: its ``output``, and its ``number`` of ``count``, from 1 on.
 
     ``confidence`` is the highest probability there. ``steps_not_run``, ``macs_not_run`` and ``bytes_not_read`` are what is
     missing from the whole network: steps, multiply-adds, and bytes of weights that they would have read by the plan.
-    ``late_s`` are the seconds after the deadline, and ``excess_joules`` those above the limit; 0 where it was kept.
+    ``offload`` is where the rest of it went, if anything went up. ``late_s`` are the seconds after the deadline, and
+    ``excess_joules`` those above the limit; 0 where it was kept.
     """
 
     output: str
@@ -31,6 +46,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float
     late_s: float = 0.0
     excess_joules: float = 0.0
+    offload: OffloadReport | None = None
 
 
 def exit_line(report: ExitReport) -> str:
@@ -45,9 +61,12 @@ def exit_line(report: ExitReport) -> str:
         f"; not run: {report.steps_not_run} step{'' if report.steps_not_run == 1 else 's'}" if report.steps_not_run else ""
     )
     left += f", which would read {megabytes(report.bytes_not_read)}" if report.bytes_not_read else ""
+    up = report.offload
+    offload = f"; offloaded behind exit {up.after_exit} to {up.at}, {megabytes(up.sent_bytes)} sent" if up and up.at else ""
+    offload += f"; not offloaded behind exit {up.after_exit}: {up.problem}" if up and up.problem else ""
     late = f"; {report.late_s * 1e3:.1f} ms after the deadline" if report.late_s else ""
     excess = f"; {report.excess_joules:.3g} J above the energy limit" if report.excess_joules else ""
     return (
         f"exit {report.number} of {report.count}, {report.output}, with a confidence of {report.confidence:.1%}"
-        f"{why}{left}{late}{excess}"
+        f"{why}{left}{offload}{late}{excess}"
     )

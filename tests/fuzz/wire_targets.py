@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hyps.runtime.bundle.records.tensors import TensorRecord
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol import client_messages, messages
 from hyps.runtime.cluster.protocol.assembler import Assembler
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
 from hyps.runtime.cluster.protocol.withdrawal import Withdraw, Withdrawn
@@ -44,14 +44,14 @@ _MESSAGES = (
     ),
     Withdraw(key=_KEY),
     Withdrawn(key=_KEY, computed=True),
-    messages.Submit(job=_ID, bundle=_SHA256, exact=True),
-    messages.SendInputs(job=_ID),
-    messages.Refused(job=_ID, reason="r"),
+    client_messages.Submit(job=_ID, bundle=_SHA256, exact=True),
+    client_messages.SendInputs(job=_ID),
+    client_messages.Refused(job=_ID, reason="r"),
 )
 _DECODERS: tuple[Callable[[bytes], object], ...] = (
     messages.decode_worker_message,
-    messages.decode_client_message,
-    messages.decode_reply,
+    client_messages.decode_client_message,
+    client_messages.decode_reply,
     lambda payload: messages.decode_message(payload, messages.WorkerState),
     Withdrawals().take,
     lambda payload: messages.decode_message(payload, messages.Orders),

@@ -36,6 +36,10 @@ class Link(Protocol):
         """Hand a message over."""
         ...
 
+    def wait_until_sent(self, all_but_bytes: int, timeout_s: float | None = None) -> bool:
+        """Wait until at most this many bytes of messages are unacknowledged; return whether that is so."""
+        ...
+
     def close(self) -> None:
         """Disconnect."""
         ...

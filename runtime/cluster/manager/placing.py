@@ -11,6 +11,7 @@ from hyps.runtime.cluster.manager.step_time_model import ProfiledSteps, StepTime
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import JudgedPlacement, judge, place
 from hyps.runtime.cluster.placement.coded_placement import place_coded
+from hyps.runtime.cluster.placement.exit_splits import split_at_exits
 from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.planning.step_cost import step_cost
 
@@ -36,8 +37,12 @@ class Placer:
         self.times = StepTimeModel([step_cost(manifest, step) for step in manifest.steps], profiled)
 
     def place(self, workers: Sequence[WorkerCapacity]) -> Placement:
-        """Return the best placement of all steps. Raises `BudgetError`."""
+        """Return the best placement of all steps, with runs that end at exits. Raises `BudgetError`."""
         self._recall(workers)
+        groups = [worker.name for worker in workers if worker.group]
+        return split_at_exits(self._manifest, self._best(workers), groups)
+
+    def _best(self, workers: Sequence[WorkerCapacity]) -> Placement:
         seconds = self.times.seconds_on(workers)
         if self._manifest.codes:
             return place_coded(self._manifest, workers, self._options.copies, seconds, self._options.objective)

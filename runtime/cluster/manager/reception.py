@@ -14,7 +14,7 @@ from hyps.runtime.cluster.manager.submissions import Submissions
 from hyps.runtime.cluster.manager.tensor_traffic import TensorTraffic
 from hyps.runtime.cluster.manager.worker_watch import WorkerWatch
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol import client_messages, messages
 from hyps.runtime.cluster.protocol.frames import MAGIC, Rejection
 from hyps.runtime.cluster.protocol.messages import Profiled, Pulse, Timed, WorkerMessage
 from hyps.runtime.cluster.protocol.tally import Tally
@@ -65,7 +65,7 @@ class MessageReception:
             elif source.channel == "output":
                 self._on_worker_message(name, messages.decode_worker_message(payload))
             else:
-                self._on_client_message(name, messages.decode_client_message(payload))
+                self._on_client_message(name, client_messages.decode_client_message(payload))
         except Rejection as reason:
             self._statistics.rejected[str(reason)] += 1
             if (times := self._repeats.count((text, str(reason)))) is not None:
@@ -93,9 +93,9 @@ class MessageReception:
             run, read_s = self._deployment.run_of(name, message.key.sub_bundle)
             self._profiles.answered(name, self._workers.online.get(name), run, message, waited_s, read_s)
 
-    def _on_client_message(self, name: str, message: messages.Submit | messages.Delivered) -> None:
-        has_workers = self._deployment.scheduler is not None
-        if not has_workers and time.monotonic() < self._waits_until and isinstance(message, messages.Submit):
+    def _on_client_message(self, name: str, message: client_messages.ClientMessage) -> None:
+        scheduler = self._deployment.scheduler
+        if scheduler is None and time.monotonic() < self._waits_until and isinstance(message, client_messages.Submit):
             _log.info("a job must wait for workers; its client asks again")
         else:
-            self._submissions.handle(name, message, has_workers=has_workers)
+            self._submissions.handle(name, message, scheduler.generations.before if scheduler else None)

@@ -109,8 +109,10 @@ class TensorTraffic:
     def _on_tensor(self, sender: User, received: ReceivedTensor) -> None:
         if received.key.sub_bundle >= 0:
             self._results.arrived(sender.name, received)
-        elif self._scheduler and (new := self._submissions.arrived(received, self._scheduler.generations.newest)):
-            self._scheduler.add(new.job, new.client, new.digests, exact=new.exact)
+        elif (scheduler := self._scheduler) and (
+            new := self._submissions.arrived(received, scheduler.generations.newest, scheduler.generations.before)
+        ):
+            scheduler.add(new.job, new.client, new.digests, new.skipped, exact=new.exact)
             self._statistics.trace.accepted(new.job)
 
     def _expected_record(self, sender: User, key: Key, tensor: str) -> TensorRecord:

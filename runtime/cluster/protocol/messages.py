@@ -1,4 +1,4 @@
-"""Define the JSON messages between manager, workers and clients, and decode them within bounds.
+"""Define the JSON messages between manager and workers, and decode them within bounds.
 
 A tensor's frame begins with "HyPS" and a JSON message with "{", so that both may come on one topic.
 """
@@ -11,8 +11,7 @@ import msgspec
 from msgspec import Meta, field
 
 from hyps.runtime.bundle.records.fields import Count, Positive, Sha256
-from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
-from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
+from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.withdrawal import Withdrawn
 from hyps.runtime.device.link_rates import LinkRates
@@ -160,47 +159,6 @@ class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True)
 WorkerMessage = Failed | Timed | Withdrawn | Profiled | Pulse
 
 
-class Submit(Message, frozen=True, kw_only=True, tag="submit", omit_defaults=True):
-    """A client announces a job for a bundle's manifest, and sends inputs when asked; ``exact``: nothing is decoded."""
-
-    job: JobId
-    bundle: Sha256
-    exact: bool = False
-
-
-class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
-    """The client has a job's result: the manager may forget it."""
-
-    job: JobId
-
-
-class SendInputs(Message, frozen=True, kw_only=True, tag="send"):
-    """The manager asks for a job's input tensors, compressed if ``compress`` is True."""
-
-    job: JobId
-    compress: bool = False
-
-
-class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
-    """The manager has written a job's inputs down, and will answer it."""
-
-    job: JobId
-
-
-class Refused(Message, frozen=True, kw_only=True, tag="refused"):
-    """The manager will not answer a job."""
-
-    job: JobId
-    reason: Text
-
-
-class Decoded(Message, frozen=True, kw_only=True, tag="decoded"):
-    """A part of the job's result, which follows, was decoded from codes and is right within a bound."""
-
-    job: JobId
-    note: DecodedNote
-
-
 def encode_message(message: Message) -> bytes:
     """Return a message's bytes."""
     return msgspec.json.encode(message)
@@ -208,7 +166,7 @@ def encode_message(message: Message) -> bytes:
 
 def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
     """Return the message of this kind. Raises `Rejection`."""
-    message: _Message = _decode(payload, kind)
+    message: _Message = decode_kind(payload, kind)
     return message
 
 
@@ -222,23 +180,12 @@ def decode_state(payload: bytes) -> WorkerState:
 
 def decode_worker_message(payload: bytes) -> WorkerMessage:
     """Return a worker's message. Raises `Rejection`."""
-    message: WorkerMessage = _decode(payload, WorkerMessage)
+    message: WorkerMessage = decode_kind(payload, WorkerMessage)
     return message
 
 
-def decode_client_message(payload: bytes) -> Submit | Delivered:
-    """Return a client's message. Raises `Rejection`."""
-    message: Submit | Delivered = _decode(payload, Submit | Delivered)
-    return message
-
-
-def decode_reply(payload: bytes) -> SendInputs | Accepted | Refused | Decoded:
-    """Return the manager's reply to a client. Raises `Rejection`."""
-    message: SendInputs | Accepted | Refused | Decoded = _decode(payload, SendInputs | Accepted | Refused | Decoded)
-    return message
-
-
-def _decode(payload: bytes, kind: Any) -> Any:
+def decode_kind(payload: bytes, kind: Any) -> Any:
+    """Return the message of one of several kinds. Raises `Rejection`."""
     if len(payload) > MESSAGE_LIMIT_BYTES:
         raise Rejection("oversized")
     try:

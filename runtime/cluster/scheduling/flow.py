@@ -48,6 +48,12 @@ class SubBundleGraph:
             self.input_bytes[number], self.moved_bytes[number] = sizes[0], sum(sizes)
         return tuple(runs)
 
+    def before(self, numbers: tuple[int, ...], step: int) -> tuple[int, ...] | None:
+        """Return a generation's sub-bundles before a step; None where the step is inside of one."""
+        if any(self.runs[number].start < step < self.runs[number].stop for number in numbers):
+            return None
+        return tuple(number for number in numbers if self.runs[number].stop <= step)
+
     def groups(self, numbers: tuple[int, ...]) -> tuple[CodedGroup, ...]:
         """Return the coded groups of a generation, by its sub-bundles' numbers."""
         if numbers not in self._groups:
@@ -83,8 +89,9 @@ class DataFlow:
 
     @property
     def finished(self) -> bool:
-        """Whether every output of the model is there."""
-        return self.there.issuperset(self._graph.results)
+        """Whether every output of the model is there, but for those of sub-bundles that an inference begins behind."""
+        made = {name for number in self.done for name in self._graph.outputs[number]}
+        return made.union(self.there).issuperset(self._graph.results)
 
     def ready(self, arriving: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the sub-bundles that are not done and whose inputs are there or ``arriving``, in schedule order."""

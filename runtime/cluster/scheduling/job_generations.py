@@ -37,6 +37,10 @@ class Generations:
         self._graph, self._jobs, self._replicas = graph, jobs, replicas
         self._backlog, self._leases, self._ends = backlog, leases, ends
 
+    def before(self, step: int) -> tuple[int, ...] | None:
+        """Return the sub-bundles of new jobs before a step; None where the step is inside of one."""
+        return self._graph.before(self.numbers[self.newest], step)
+
     def live(self) -> Iterator[tuple[int, ...]]:
         """Yield the sub-bundles of each generation that jobs belong to, or that new jobs will."""
         for generation in {self.newest, *(job.generation for job in self._jobs.values())}:

@@ -152,14 +152,16 @@ class Journal:
         client: str,
         tensors: Mapping[str, bytes | bytearray],
         generation: int = 0,
+        skipped: Iterable[int] = (),
         *,
         exact: bool = False,
     ) -> dict[str, bytes]:
-        """Write down a new job with its inputs, and return their digests."""
+        """Write down a new job with its inputs, and return their digests; it needs no ``skipped`` sub-bundles."""
         digests = {name: digest_of(data) for name, data in tensors.items()}
         statements: list[_Statement] = [
             ("insert into jobs values (?, ?, 'open', '', ?, ?, ?)", (job, client, time.time(), generation, exact))
         ]
+        statements += [("insert into sub_bundles values (?, ?)", (job, number)) for number in skipped]
         for name, data in tensors.items():
             statements += self._record(job, name, digests[name], data)
         self._write(statements)

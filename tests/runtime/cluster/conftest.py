@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from hyps.compiler.api import compile_model
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
+from hyps.runtime.execution.executor import load_executor
+from tests.compiler.onnxes import saved
+from tests.exits import WIDTH, exiting_network
 from tests.programs import program
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
+from tests.runtime.cluster.offloads import Arrays
 from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 
@@ -63,3 +71,33 @@ def coded(manifest: Manifest) -> Manifest:
         error_bound=1e-6,
     )
     return msgspec.structs.replace(made, codes=(record,))
+
+
+@pytest.fixture(scope="session")
+def exiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a network with four exits."""
+    folder = tmp_path_factory.mktemp("offload")
+    compile_model(saved(folder / "net.onnx", exiting_network()), folder / "bundle", memory_bytes=100_000_000, exits=["auto"])
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[dict[str, NDArray[Any]]]:
+    drawn = np.random.default_rng(3).standard_normal((12, 1, WIDTH)).astype(np.float32)
+    return [{"x": x} for x in drawn]
+
+
+@pytest.fixture(scope="session")
+def expected(exiting: Path, samples: list[Arrays]) -> list[Arrays]:
+    """What this device makes of them alone, whose bits are the whole model's (`tests.runtime.exits`)."""
+    executor = load_executor(exiting, threads=1)
+    return [executor.run(sample) for sample in samples]
+
+
+@pytest.fixture
+def edge(exiting: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Devices]:
+    """A hub; the test starts the manager and workers."""
+    with ExitStack() as stack:
+        started = Devices(stack, tmp_path, exiting, bin_folder, mosquitto, Settings())
+        started.start_hub()
+        yield started

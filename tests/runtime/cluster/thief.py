@@ -13,8 +13,9 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hyps.runtime.cluster.broker.join import Join
+from hyps.runtime.cluster.protocol.client_messages import Delivered, Submit
 from hyps.runtime.cluster.protocol.frames import MAGIC
-from hyps.runtime.cluster.protocol.messages import Delivered, Failed, Pulse, Submit, Timed, WorkerState, encode_message
+from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed, WorkerState, encode_message
 from hyps.runtime.cluster.protocol.topics import RIGHTS, STATUS, Role, topic
 from tests.waiting import PATIENCE_S
 

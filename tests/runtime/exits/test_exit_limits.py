@@ -65,9 +65,9 @@ def test_a_deadline_ends_an_inference_before_it_is_missed(exiting_bundle: Path) 
     for stretch, seconds in enumerate((0.0, 900.0, 200.0, 0.0)):
         control.seconds.add(stretch, seconds)
     run = control.begin()
-    assert not run.ends(places[0], SCORES)
+    assert not run.ends(places[0], SCORES, {})
     run._began -= 900  # as if the second stretch had taken as long as before
-    assert run.ends(places[1], SCORES)
+    assert run.ends(places[1], SCORES, {})
     assert run.report
     assert (run.report.ended_by, run.report.output, run.report.late_s) == ("deadline", "middle", 0.0)
 
@@ -76,7 +76,7 @@ def test_a_missed_deadline_is_told(exiting_bundle: Path) -> None:
     control = control_with(exiting_bundle, deadline_s=1.0)
     run = control.begin()
     run._began -= 3
-    assert run.ends(control.exits[0].after_step, SCORES)
+    assert run.ends(control.exits[0].after_step, SCORES, {})
     assert run.report
     assert run.report.ended_by == "deadline"
     assert run.report.late_s == pytest.approx(2.0, abs=0.5)
@@ -87,19 +87,19 @@ def test_an_energy_limit_ends_an_inference(exiting_bundle: Path) -> None:
     control = ExitControl(read_manifest(exiting_bundle), NeverExit(), joules_limit=6.0, joules=lambda: next(joules))
     places = [each.after_step for each in control.exits]
     first = control.begin()  # nothing is known of later stretches but their work, which is equal
-    assert [first.ends(place, SCORES) for place in places[:2]] == [False, False]
-    assert first.ends(places[2], SCORES)
+    assert [first.ends(place, SCORES, {}) for place in places[:2]] == [False, False]
+    assert first.ends(places[2], SCORES, {})
     assert first.report
     assert (first.report.ended_by, first.report.excess_joules) == ("energy", 1.0)
     second = control.begin()
-    assert not second.ends(places[0], SCORES)
-    assert second.ends(places[1], SCORES)
+    assert not second.ends(places[0], SCORES, {})
+    assert second.ends(places[1], SCORES, {})
 
 
 def test_scores_that_are_no_numbers_are_for_no_policy(exiting_bundle: Path) -> None:
     control = ExitControl(read_manifest(exiting_bundle), ThresholdPolicy([0.0] * 3))
-    assert not control.begin().ends(control.exits[0].after_step, np.full((1, 10), np.nan, np.float32))
-    assert control.begin().ends(control.exits[0].after_step, SCORES)
+    assert not control.begin().ends(control.exits[0].after_step, np.full((1, 10), np.nan, np.float32), {})
+    assert control.begin().ends(control.exits[0].after_step, SCORES, {})
 
 
 def test_never_needs_no_control(exiting_bundle: Path) -> None:

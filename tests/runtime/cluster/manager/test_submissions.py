@@ -10,11 +10,11 @@ import pytest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager import submissions as submissions_module
 from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol import client_messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
+from hyps.runtime.cluster.protocol.client_messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, digest_of
 from hyps.runtime.cluster.protocol.message_base import Message
-from hyps.runtime.cluster.protocol.messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.transfer.journal import Journal
 
 BUNDLE = "b" * 64
@@ -25,7 +25,7 @@ class Replies(list[Message]):
 
     def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         assert topic == "hyps/clients/c/result"
-        self.append(messages.decode_reply(payload) if payload.startswith(b"{") else Accepted(job="f" * 32))
+        self.append(client_messages.decode_reply(payload) if payload.startswith(b"{") else Accepted(job="f" * 32))
 
 
 @pytest.fixture
@@ -43,7 +43,12 @@ def job(number: int) -> str:
 
 
 def submit(submissions: Submissions, number: int, client: str = "c", *, workers: bool = True, bundle: str = BUNDLE) -> None:
-    submissions.handle(client, Submit(job=job(number), bundle=bundle), has_workers=workers)
+    submissions.handle(client, Submit(job=job(number), bundle=bundle), before if workers else None)
+
+
+def before(step: int) -> tuple[int, ...]:
+    """Return the sub-bundles before a step, if each step is one."""
+    return tuple(range(step))
 
 
 def arrival(submissions: Submissions, manifest: Manifest, number: int) -> ReceivedTensor:
@@ -59,7 +64,7 @@ def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifes
     assert replies == []
     submissions.admit(0)
     assert replies == [SendInputs(job=job(1))]
-    new = submissions.arrived(arrival(submissions, manifest, 1), 0)
+    new = submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     assert new
     assert (new.job, new.client) == (job(1), "c")
     assert replies[1:] == [Accepted(job=job(1))]
@@ -98,7 +103,7 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
     monkeypatch.setattr(submissions_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
     submit(submissions, 1)
     submissions.admit(0)
-    submissions.arrived(arrival(submissions, manifest, 1), 0)
+    submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     scores = bytes(16)
     submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
     submissions._journal.finish(job(1), "done")
@@ -132,7 +137,7 @@ def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, t
         manifest,
         BUNDLE,
         Journal(tmp_path / "journal"),
-        lambda topic, payload, expiry_s: asked.append((topic, messages.decode_reply(payload))),
+        lambda topic, payload, expiry_s: asked.append((topic, client_messages.decode_reply(payload))),
     )
     for number in range(2500):
         submit(submissions, number, "a")
@@ -167,8 +172,8 @@ def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Rep
 def test_anothers_job(submissions: Submissions, manifest: Manifest) -> None:
     submit(submissions, 1)
     submissions.admit(0)
-    submissions.arrived(arrival(submissions, manifest, 1), 0)
+    submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     with pytest.raises(Rejection, match="another's job"):
         submit(submissions, 1, "d")
     with pytest.raises(Rejection, match="another's job"):
-        submissions.handle("d", Delivered(job=job(1)), has_workers=True)
+        submissions.handle("d", Delivered(job=job(1)), before)

@@ -21,7 +21,7 @@ from hyps.runtime.cluster.broker.hub_files import add_user, init_hub, write_secr
 from hyps.runtime.cluster.broker.join import Join, encode_join, parse_address, read_join
 from hyps.runtime.cluster.broker.link import Receiver
 from hyps.runtime.cluster.client import ClusterEngine
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.protocol import client_messages, messages
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.engine import in_memory, run_one
@@ -238,6 +238,9 @@ def test_a_client_fails_when_its_manager_ends(layers: Path, pictures: list[Any])
 
         def subscribe(self, topics: Sequence[str]) -> None: ...
 
+        def wait_until_sent(self, all_but_bytes: int, timeout_s: float | None = None) -> bool:
+            return True
+
         def close(self) -> None: ...
 
         def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> None:
@@ -245,7 +248,7 @@ def test_a_client_fails_when_its_manager_ends(layers: Path, pictures: list[Any])
             if self._said > 1:
                 raise HubError("it has ended")
             job = msgspec.json.decode(payload)["job"]
-            self._received(topic, messages.encode_message(messages.Accepted(job=job)), lambda: None)
+            self._received(topic, messages.encode_message(client_messages.Accepted(job=job)), lambda: None)
 
     with closing(ClusterEngine(layers, None, None, link=Ending)) as engine, pytest.raises(HubError, match="has ended"):
         run_one(engine, pictures[0])
