@@ -136,10 +136,9 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
 
 def _open_tier(bundle: Path, address: str, wait_s: float) -> NextTier:
     """Return the tier above; its link connects on a thread of its own, and is waited for so long. Raises `RuntimeFault`."""
-    from hyps.runtime.cluster.hub_tier import HubTier
+    from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join
 
-    is_file = "://" not in address
-    tier = HubTier(bundle, None if is_file else address, Path(address) if is_file else None, warn=note)
+    tier = HubTier(bundle, *hub_or_join(address), warn=note)
     until = time.monotonic() + wait_s
     while not tier.link() and not tier.problem and time.monotonic() < until:
         time.sleep(_POLL_S)

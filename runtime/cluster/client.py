@@ -38,6 +38,7 @@ from hyps.runtime.execution.engine import (
     run_in_turn,
 )
 from hyps.runtime.execution.input_checks import check_inputs
+from hyps.runtime.exits.exit_control import answered_elsewhere
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8
@@ -143,7 +144,8 @@ class ClusterEngine:
         seconds = time.monotonic() - job.began
         if job.error:
             return failed_run(job.number, job.name, job.error, seconds)
-        outputs = {output.name: job.outputs[output.name] for output in self._manifest.outputs}
+        outputs = {output.name: job.outputs[output.name] for output in self._manifest.outputs if output.name in job.outputs}
+        exited = job.exited
         codes, bound = (job.decoded.codes, job.decoded.error_bound) if job.decoded else ((), 0.0)
         return InferenceResult(
             number=job.number,
@@ -153,4 +155,5 @@ class ClusterEngine:
             compute_s=seconds,
             decoded=codes,
             error_bound=bound,
+            exit=answered_elsewhere(self._manifest, exited.exit, outputs, exited.ended_by, seconds) if exited else None,
         )

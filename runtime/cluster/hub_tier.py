@@ -61,7 +61,8 @@ class HubTier:
         self.problem = ""
         self._number, self._sent_at = 0, 0.0
         self._heard_at = self._large_at = -_LONGEST_S
-        self._is_sending = self._is_timed = False
+        self._is_timed = False
+        self._rests: set[str] = set()
         self._ended, self._answered = threading.Event(), threading.Event()
         threading.Thread(target=self._measure, name="link to the tier above", daemon=True).start()
 
@@ -83,12 +84,12 @@ class HubTier:
         if (jobs := self._jobs) is None:
             return RestAnswer(problem="the hub is not connected")
         name, until = secrets.token_hex(16), time.monotonic() + min(within_s, _LONGEST_S)
-        self._is_sending = True
+        self._rests.add(name)
         try:
             job = jobs.begin(name, 0, "", tensors, after_exit)
             problem = jobs.finish(name, until, self._silent_s)
         finally:
-            self._is_sending = False
+            self._rests.discard(name)
         if problem:
             self._heard_at = -_LONGEST_S  # until the manager is heard of again
             return RestAnswer(problem=problem, sent_bytes=job.sent_bytes)
@@ -137,13 +138,13 @@ class HubTier:
         state, now = self._meter.state, time.monotonic()
         large_s = MOST_PADDING / state.bandwidth_bytes_per_s if state else 0.0
         is_due = now - self._large_at > max(_LARGE_S, large_s / _LARGE_SHARE)
-        padding = MOST_PADDING if is_due and self._number and not self._is_sending else 0
+        padding = MOST_PADDING if is_due and self._number and not self._rests else 0
         self._large_at = now if padding else self._large_at
         self._number += 1
         self._sent_at = now
-        self._is_timed = not padding and not self._is_sending
+        self._is_timed = not padding and not self._rests
         seconds = jobs.ping(self._number, padding, _LARGEST_PING_S)
-        if seconds is None or self._is_sending:
+        if seconds is None or self._rests:
             return
         if padding:
             self._meter.transferred(padding, seconds)
@@ -156,7 +157,7 @@ class HubTier:
         if pong.problem:
             self._tell(pong.problem)
         self.problem = pong.problem
-        if pong.number == self._number and self._is_timed and not self._is_sending:
+        if pong.number == self._number and self._is_timed and not self._rests:
             self._meter.returned(self._heard_at - self._sent_at)
         self._answered.set()
 
@@ -164,3 +165,8 @@ class HubTier:
         if problem != self.problem:
             self.problem = problem
             self._warn(f"nothing is offloaded to {self.address}: {problem}")
+
+
+def hub_or_join(text: str) -> tuple[str | None, Path | None]:
+    """Return a hub's address or the path of a join file: whichever the text is."""
+    return (text, None) if "://" in text else (None, Path(text))

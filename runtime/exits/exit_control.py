@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +48,7 @@ class ExitControl:
         self.policy, self.deadline_s, self.joules_limit, self.joules = policy, deadline_s, joules_limit, joules
         self.tier, self.tensors = tier, manifest.tensors
         self.rests = [rest_inputs(manifest, number) for number in range(1, len(manifest.exits))]
-        self.exits = manifest.exits
+        self.exits, self.manifest = manifest.exits, manifest
         #: The outputs of the exits by the indices of the steps after which they are.
         self.places: Mapping[int, str] = {each.after_step: each.output for each in self.exits}
         self.numbers = {each.after_step: number for number, each in enumerate(self.exits)}
@@ -125,10 +126,9 @@ class ExitRun:
             if self._is_completed(control.tier, state, held):
                 return True
             state = self._state(number, scores, None)
-            self._since = time.perf_counter()  # the steps that follow did not take that time
         ended_by = self._ended_by(state, action)
         if ended_by:
-            self._end(number, state, ended_by)
+            self._end(state, ended_by)
         return ended_by not in (None, "network")
 
     def _state(self, number: int, scores: NDArray[Any], link: LinkState | None) -> ExitState:
@@ -137,7 +137,7 @@ class ExitRun:
             probabilities=class_probabilities(scores, are_probabilities=self._control.are_probabilities[number]),
             exit=number,
             seconds=seconds,
-            joules=self._control.joules() - self._joules_began,
+            joules=self._joules_since - self._joules_began,
             bandwidth_bytes_per_s=link.bandwidth_bytes_per_s if link else 0.0,
             round_trip_s=link.round_trip_s if link else 0.0,
             seconds_left=self._control.deadline_s - seconds,
@@ -154,6 +154,7 @@ class ExitRun:
         control, began = self._control, time.perf_counter()
         rest = {name: held[name] for name in control.rests[state.exit]}
         answer = tier.complete(state.exit + 1, rest, state.seconds_left)
+        self._since, self._joules_since = time.perf_counter(), control.joules()  # the steps that follow took none of that
         before = self._offload.sent_bytes if self._offload else 0
         self._offload = OffloadReport(
             after_exit=state.exit + 1,
@@ -168,7 +169,7 @@ class ExitRun:
         number = answer.exit - 1
         scores = answer.outputs[control.exits[number].output]
         control.offloads += 1
-        self._end(number, self._state(number, scores, None), answer.ended_by, left_at=state.exit)
+        self._end(self._state(number, scores, None), answer.ended_by, left_at=state.exit)
         return True
 
     def _ended_by(self, state: ExitState, action: ExitAction) -> EndedBy | None:
@@ -184,24 +185,43 @@ class ExitRun:
             return "energy"
         return "policy" if action is ExitAction.EXIT else None
 
-    def _end(self, number: int, state: ExitState, ended_by: EndedBy, left_at: int | None = None) -> None:
+    def _end(self, state: ExitState, ended_by: EndedBy, left_at: int | None = None) -> None:
         control = self._control
-        control.counts[number if left_at is None else left_at] += 1
-        missing = control.steps[control.exits[number].after_step + 1 :] if ended_by != "network" else ()
-        self.report = ExitReport(
-            output=control.exits[state.exit].output,
-            number=state.exit + 1,
-            count=len(control.exits),
-            confidence=state.confidence,
-            ended_by=ended_by,
-            steps_not_run=len(missing),
-            macs_not_run=sum(step.multiply_adds for step in missing),
-            bytes_not_read=sum(step.read_bytes for step in missing),
-            seconds=state.seconds,
+        control.counts[state.exit if left_at is None else left_at] += 1
+        self.report = msgspec.structs.replace(
+            exit_report(control.manifest, state, ended_by),
             late_s=max(0.0, -state.seconds_left),
             offload=self._offload,
             excess_joules=max(0.0, state.joules - control.joules_limit),
         )
+
+
+def exit_report(manifest: Manifest, state: ExitState, ended_by: EndedBy) -> ExitReport:
+    """Return the report of an inference that ended in this state."""
+    exits = manifest.exits
+    missing = manifest.steps[exits[state.exit].after_step + 1 :] if ended_by != "network" else ()
+    return ExitReport(
+        output=exits[state.exit].output,
+        number=state.exit + 1,
+        count=len(exits),
+        confidence=state.confidence,
+        ended_by=ended_by,
+        steps_not_run=len(missing),
+        macs_not_run=sum(step.multiply_adds for step in missing),
+        bytes_not_read=sum(step.read_bytes for step in missing),
+        seconds=state.seconds,
+    )
+
+
+def answered_elsewhere(
+    manifest: Manifest, number: int, outputs: Mapping[str, Any], ended_by: EndedBy, seconds: float
+) -> ExitReport:
+    """Return the report of an inference that other devices ended at the exit of this number, from 1 on."""
+    output = manifest.exits[number - 1].output
+    (known,) = (each for each in manifest.outputs if each.name == output)
+    probabilities = class_probabilities(outputs[output], are_probabilities=known.probabilities)
+    state = ExitState(probabilities=probabilities, exit=number - 1, seconds=seconds)
+    return exit_report(manifest, state, ended_by)
 
 
 def exit_control(

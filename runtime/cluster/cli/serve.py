@@ -62,6 +62,17 @@ def add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     add_codes(parser)
     parser.add_argument(
+        "--exit-policy",
+        default="never",
+        metavar="POLICY",
+        help="end inferences at early exits where POLICY says: threshold:0.9, or a .json or .onnx file (default: never)",
+    )
+    parser.add_argument(
+        "--offload",
+        metavar="URL|FILE",
+        help="where the rest of an inference goes when that policy says so: the hub, or a join file, of the tier above",
+    )
+    parser.add_argument(
         "--placement",
         choices=("pipeline", "best"),
         default="best",
@@ -112,6 +123,8 @@ def _serve(options: argparse.Namespace) -> None:
         rebalance=options.rebalance,
         profiles=options.profiles or (journal.absolute().parent if journal else Path.cwd()) / DATABASE_NAME,
         own_board=own,
+        exit_policy=options.exit_policy,
+        offload=options.offload,
         **code_options(options),
     )
     with closing(own.meter):

@@ -20,6 +20,7 @@ from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.codes.collector import CodedResults
 from hyps.runtime.cluster.codes.served import schedule_id, served_manifest, vote_lines
 from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.early_exits import early_exits
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
@@ -109,6 +110,7 @@ class Manager:
             unanswered=self._watch_workers.unanswered,
             outvoted=self._watch_workers.set_aside,
             withdraw=lambda lease: self._publish_input(lease, messages.encode_message(Withdraw(key=lease.key))),
+            made_at=self._submissions.answers.made_at,
             ended=self._on_end,
         )
         if self.manifest.codes:
@@ -138,6 +140,7 @@ class Manager:
             startup_s=options.timeouts.startup_s,
         )
         self._events = EventQueue()
+        self._results.exits = early_exits(self.manifest, bundle, options, journal, self._results, self._events.put)
         self.upkeep.resume()
         self._connection = link(
             MANAGER,
@@ -174,6 +177,8 @@ class Manager:
         finally:
             self._connection.close()
             self._profiles.close()
+            if self._results.exits:
+                self._results.exits.close()
             self._workers.orders.close()
             self._events.discard()
 
@@ -211,7 +216,7 @@ class Manager:
 
     def _on_end(self, job: str) -> None:
         self._traffic.forget(job)
-        self._submissions.answer(job)
+        self._submissions.answers.send(job)
 
     def _tick(self) -> None:
         self._watch_workers.check()

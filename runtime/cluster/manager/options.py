@@ -54,6 +54,9 @@ class ClusterOptions:
     group's missing shards are decoded when they are lost and, by ``hedge``, as soon as they can be (always), when they are
     ``straggler_s`` seconds late (late; None: by what groups took before), or only then (never). With ``exact``, no result is
     decoded: parity shards are not used.
+
+    ``exit_policy`` names the policy that decides at the exits of all jobs, and ``offload`` the hub, or the join file, of the
+    tier above.
     """
 
     least_workers: int = 1
@@ -71,6 +74,8 @@ class ClusterOptions:
     hedge: Hedge = "late"
     straggler_s: float | None = None
     exact: bool = False
+    exit_policy: str = "never"
+    offload: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property

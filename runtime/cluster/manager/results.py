@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 from hyps.runtime.cluster.codes.collector import CodedResults
 from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.early_exits import EarlyExits
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.votes import Votes
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed
 from hyps.runtime.cluster.protocol.withdrawal import Withdrawn
+from hyps.runtime.cluster.scheduling.jobs import Job
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -27,6 +29,7 @@ class ResultCollector:
 
     ``answered`` is called with a worker and the lease that it has computed, ``unanswered`` with a worker that could not, and
     why; ``outvoted`` with a worker whose result was wrong, and why; ``withdraw`` with a lease whose result nobody needs;
+    ``made_at`` with a job that is done and the tiers above that made its result, if any did;
     ``ended`` with a job that is done or has failed, after the journal has it.
     """
 
@@ -41,14 +44,17 @@ class ResultCollector:
         unanswered: Callable[[str, str], None],
         outvoted: Callable[[str, str], None],
         withdraw: Callable[[Lease], None],
+        made_at: Callable[[str, str], None],
         ended: Callable[[str], None],
     ) -> None:
         self._deployment, self._journal, self._statistics = deployment, journal, statistics
         self._votes = Votes(votes) if votes > 1 else None
         #: The answers of coded groups, if the bundle has any that are used.
         self.coded: CodedResults | None = None
+        #: What decides at early exits, if a policy does.
+        self.exits: EarlyExits | None = None
         self._answered, self._unanswered = answered, unanswered
-        self._outvoted, self._withdraw, self._ended = outvoted, withdraw, ended
+        self._outvoted, self._withdraw, self._made_at, self._ended = outvoted, withdraw, made_at, ended
 
     @property
     def _scheduler(self) -> Scheduler:
@@ -66,7 +72,17 @@ class ResultCollector:
 
     def passes(self, key: Key) -> bool:
         """Return whether an output may be forwarded while it arrives."""
+        run = self._scheduler.graph.runs.get(key.sub_bundle)
+        if self.exits and run is not None and self.exits.ends(run):
+            return False
         return self.coded is None or self.coded.passes(self._scheduler, key)
+
+    def end_at_exit(self, job: Job, at: str = "") -> None:
+        """End a job with the outputs that are there; ``at`` are the tiers above that made the last of them."""
+        left = [number for number in job.flow.numbers if number not in job.flow.done]
+        for lease in self._scheduler.skip(job, left):
+            self._withdraw(lease)
+        self._finish(job.job, at)
 
     def sent(self, lease: Lease) -> None:
         """Note that a worker is sent inputs."""
@@ -153,10 +169,17 @@ class ResultCollector:
         if worker is not None:
             self.computed(worker, key)
         self._journal.complete(key.job, key.sub_bundle, released)
-        if self._scheduler.jobs[key.job].flow.finished:
-            self._journal.finish(key.job, "done")
-            self._statistics.answered.count()
-            self._end(key.job)
+        job = self._scheduler.jobs[key.job]
+        if job.flow.finished:
+            self._finish(key.job, "")
+        elif self.exits:
+            self.exits.reached(self._scheduler, job, key.sub_bundle)
+
+    def _finish(self, job: str, at: str) -> None:
+        self._journal.finish(job, "done")
+        self._statistics.answered.count()
+        self._made_at(job, at)
+        self._end(job)
 
     def _end(self, job: str) -> None:
         self._scheduler.remove(job)

@@ -1,4 +1,4 @@
-"""Handle what clients submit: ask for a job's inputs when there is room, and send its result until it is delivered.
+"""Handle what clients submit: ask for a job's inputs when there is room, and forget its result when it is delivered.
 
 A client announces a job in a few bytes, and sends its inputs when it is asked for them. This bounds the inputs in flight,
 at the hub and here, however many clients there are and however many images they have (back-pressure).
@@ -9,7 +9,7 @@ A job may be the rest of an inference behind an early exit (Seifeddine, section 
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,12 +17,11 @@ from hyps.runtime.bundle.exits import rest_inputs, rest_start
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.manager.announcements import Announcements
-from hyps.runtime.cluster.protocol import messages
+from hyps.runtime.cluster.manager.answers import MAX_OPEN_JOBS, Answers, Publish
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.client_messages import (
     Accepted,
     ClientMessage,
-    Decoded,
     Delivered,
     Ping,
     Pong,
@@ -30,29 +29,20 @@ from hyps.runtime.cluster.protocol.client_messages import (
     SendInputs,
     Submit,
 )
-from hyps.runtime.cluster.protocol.decoded_note import decode_note
-from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
+from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.message_base import Message
-from hyps.runtime.cluster.protocol.topics import Role, topic
-from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
+from hyps.runtime.cluster.transfer.journal import Journal
 
-#: The most accepted jobs; further ones wait with their clients, not on the manager's disk.
-MAX_OPEN_JOBS = 1000
 #: Jobs whose inputs are on their way: of one client, of all, and the bytes of these inputs; one job always is.
 _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
 #: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S. If they
 #: come slower than _LEAST_BYTES_PER_S, the job is dropped as well: it keeps others waiting.
 _SENDING_S, _QUIET_S, _LEAST_BYTES_PER_S = 30.0, 1.5, 10_000
-_EXPIRY_S = 600
-#: A result is not sent again in the time that it takes at this rate, however often its client asks.
-_RESULT_BYTES_PER_S = 5_000_000
 #: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
 
 #: Returns the sub-bundles before a step; None where the step is inside of one.
 SkippedBefore = Callable[[int], tuple[int, ...] | None]
-#: Publishes a payload at a topic; the hub keeps it for the given seconds.
-Publish = Callable[[str, bytes, int], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,7 +83,8 @@ class Submissions:
         self._compress = compress
         self._announced = Announcements()
         self._sending: dict[str, _Sending] = {}
-        self._sent_until: OrderedDict[str, float] = OrderedDict()
+        #: What sends results.
+        self.answers = Answers(manifest, journal, publish, compress=compress)
         places = (None, *range(1, len(manifest.exits)))
         self._inputs = {place: rest_inputs(manifest, place) for place in places}
         self._input_bytes = max(sum(manifest.tensors[name].nbytes for name in names) for names in self._inputs.values())
@@ -119,7 +110,7 @@ class Submissions:
             if record.state == "open":
                 self._reply(client, Accepted(job=message.job))
             else:
-                self.answer(message.job)
+                self.answers.send(message.job)
         elif problem := self._problem(message.bundle, skipped, message.after_exit):
             self._reply(client, Refused(job=message.job, reason=problem))
         elif sending := self._sending.get(message.job):
@@ -195,43 +186,9 @@ class Submissions:
             del self._sending[job]
         return expired
 
-    def answer(self, job: str) -> None:
-        """Send a job's result to its client, or the reason why there is none."""
-        record = self._journal.job(job)
-        if record is None or record.state == "delivered":
-            return
-        if record.state == "failed":
-            self._reply(record.client, Refused(job=job, reason=record.reason))
-            return
-        now = time.monotonic()
-        if now < self._sent_until.get(job, now):
-            return  # it is on its way
-        names = [output.name for output in self._manifest.outputs if output.name in record.tensors]
-        result_bytes = sum(self._manifest.tensors[name].nbytes for name in names)
-        self._sent_until[job] = now + result_bytes / _RESULT_BYTES_PER_S
-        if len(self._sent_until) > MAX_OPEN_JOBS:
-            self._sent_until.popitem(last=False)
-        if note := decode_note(record.reason):
-            self._reply(record.client, Decoded(job=job, note=note))
-        for name in names:
-            try:
-                data = memoryview(self._journal.read(record.tensors[name]))
-            except DamagedTensor as fault:
-                self._journal.finish(job, "failed", damage_reason(fault))
-                self._reply(record.client, Refused(job=job, reason=damage_reason(fault)))
-                return
-            key, tensor = Key(job=job, sub_bundle=-1, attempt=0), self._manifest.tensors[name]
-            for frame in encode_tensor(key, name, tensor, data, compress=self._compress):
-                self._publish(topic(Role.CLIENT, record.client, "result"), frame, _EXPIRY_S)
-
     def _request_inputs(self, job: str, sending: _Sending) -> None:
         sending.heard = time.monotonic()
         self._reply(sending.client, SendInputs(job=job, compress=self._compress))
 
     def _reply(self, client: str, message: Message) -> None:
-        self._publish(topic(Role.CLIENT, client, "result"), messages.encode_message(message), _EXPIRY_S)
-
-
-def damage_reason(fault: DamagedTensor) -> str:
-    """Return the reason for which a job fails that has lost a tensor."""
-    return messages.shorten(f"{fault}; submit the input again")
+        self.answers.reply(client, message)

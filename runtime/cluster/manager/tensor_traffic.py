@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from hyps.runtime.bundle.manifest import Manifest, TensorRecord
 from hyps.runtime.cluster.broker.acknowledgements import UNACKNOWLEDGED, Acknowledgements
+from hyps.runtime.cluster.manager.answers import damage_reason
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.results import ResultCollector
 from hyps.runtime.cluster.manager.statistics import Statistics
-from hyps.runtime.cluster.manager.submissions import Submissions, damage_reason
+from hyps.runtime.cluster.manager.submissions import Submissions
 from hyps.runtime.cluster.manager.worker_watch import WorkerWatch
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, Partial, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection

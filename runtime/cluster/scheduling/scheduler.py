@@ -237,6 +237,11 @@ class Scheduler:
         self._backlog.put(job)
         return [lease for number in sub_bundles for lease in self._leases.at(job.job, number)]
 
+    def need_again(self, job: Job, sub_bundles: Iterable[int]) -> None:
+        """Have workers compute sub-bundles of a job that `skip` took from them."""
+        job.flow.done.difference_update(sub_bundles)
+        self._backlog.put(job)
+
     def withdrawn(self, worker: str, key: Key) -> None:
         """Note that a worker has dropped a lease that is needed no more. Raises `Rejection` for any other lease."""
         if not self._leases.was_issued(key, worker):

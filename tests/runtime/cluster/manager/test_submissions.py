@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.cluster.manager import submissions as submissions_module
-from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
+from hyps.runtime.cluster.manager import answers as answers_module
+from hyps.runtime.cluster.manager.answers import MAX_OPEN_JOBS
+from hyps.runtime.cluster.manager.submissions import Submissions
 from hyps.runtime.cluster.protocol import client_messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.client_messages import Accepted, Delivered, Refused, SendInputs, Submit
@@ -100,7 +101,7 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
     """A client asks every two seconds; a large result takes longer, and would fill the hub."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(submissions_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
+    monkeypatch.setattr(answers_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
     submit(submissions, 1)
     submissions.admit(0)
     submissions.arrived(arrival(submissions, manifest, 1), 0, before)
@@ -108,7 +109,7 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
     submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
     submissions._journal.finish(job(1), "done")
     replies.clear()
-    submissions.answer(job(1))
+    submissions.answers.send(job(1))
     for _ in range(3):
         now += 2
         submit(submissions, 1)
