@@ -17,16 +17,18 @@ EXITS = ("early", "middle", "late", "scores")
 CLASSES, WIDTH = 10, 700
 
 
-def write_table(bundle: Path, path: Path, actions: Sequence[str], slow: Sequence[str] = (), edge: float = 0.0) -> Path:
-    """Write a policy that takes these actions at the exits, and the ``slow`` ones below ``edge`` bytes a second."""
-    tables = [
-        {"edges": [], "actions": [[action], *([[other]] if slow else [])]}
-        for action, other in zip(slow or actions, actions, strict=True)
-    ]
+def write_table(bundle: Path, path: Path, actions: Sequence[str]) -> Path:
+    """Write a policy that takes these actions at the exits."""
+    return write_rates(bundle, path, (), (actions,))
+
+
+def write_rates(bundle: Path, path: Path, edges: Sequence[float], actions: Sequence[Sequence[str]]) -> Path:
+    """Write a policy that takes these actions at the exits, by the bandwidths between the ``edges`` (bytes a second)."""
+    tables = [{"edges": [], "actions": [[action] for action in at_exit]} for at_exit in zip(*actions, strict=True)]
     record = {
         **policy_header(bundle_exits(read_manifest(bundle))),
         "kind": "table",
-        "bandwidth_edges": [edge] if slow else [],
+        "bandwidth_edges": edges,
         "tables": tables,
     }
     path.write_bytes(msgspec.json.encode(record))

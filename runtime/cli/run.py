@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 #: What offloading takes of the budget: the libraries of the link, and live tensors on their way.
 OFFLOAD_BYTES: Final = 12_000_000
-_POLL_S = 0.01
 
 
 def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
@@ -139,9 +137,7 @@ def _open_tier(bundle: Path, address: str, wait_s: float) -> NextTier:
     from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join
 
     tier = HubTier(bundle, *hub_or_join(address), warn=note)
-    until = time.monotonic() + wait_s
-    while not tier.link() and not tier.problem and time.monotonic() < until:
-        time.sleep(_POLL_S)
+    tier.wait(wait_s)
     return tier
 
 

@@ -21,7 +21,7 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import resolve_join
 from hyps.runtime.cluster.protocol.client_messages import MOST_PADDING, Pong
 from hyps.runtime.cluster.protocol.sendable import check_sendable
-from hyps.runtime.cluster.submitted_jobs import SubmittedJobs
+from hyps.runtime.cluster.tier_jobs import TierJobs
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.exits.link_meter import LinkMeter, LinkState
 from hyps.runtime.exits.tier import RestAnswer
@@ -36,6 +36,7 @@ _LONGEST_S = 60.0
 _UNSENT_BYTES = 256 << 10
 #: Fewer bytes say little of a rate. A large message may take this long: 44 kbit/s.
 _LEAST_BYTES, _LARGEST_PING_S = 32_768, 12.0
+_POLL_S = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -57,19 +58,21 @@ class HubTier:
         self.address = str(join.address)
         self._join, self._name, self._warn = join, join.name or f"c{secrets.token_hex(8)}", warn
         self._meter = LinkMeter()
-        self._jobs: SubmittedJobs | None = None
-        self.problem = ""
+        self._jobs: TierJobs | None = None
+        self._problem = ""
         self._number, self._sent_at = 0, 0.0
         self._heard_at = self._large_at = -_LONGEST_S
         self._is_timed = False
+        #: Those under way that are large enough to delay messages, and to show the link's rate themselves.
         self._rests: set[str] = set()
         self._ended, self._answered = threading.Event(), threading.Event()
-        threading.Thread(target=self._measure, name="link to the tier above", daemon=True).start()
+        self._thread = threading.Thread(target=self._measure, name="link to the tier above", daemon=True)
+        self._thread.start()
 
     def link(self) -> LinkState | None:
         """Return what the link was measured to be; None while no rest of an inference can go up."""
         jobs = self._jobs
-        if jobs is None or not jobs.connected or self.problem or time.monotonic() - self._heard_at > self._silent_s:
+        if jobs is None or not jobs.connected or self._problem or time.monotonic() - self._heard_at > self._silent_s:
             return None
         return self._meter.state
 
@@ -79,12 +82,19 @@ class HubTier:
         state = self._meter.state
         return SILENT_S + (2 * _UNSENT_BYTES / state.bandwidth_bytes_per_s if state else 0.0)
 
+    def wait(self, seconds: float) -> None:
+        """Wait until there is a link, for so long at most."""
+        until = time.monotonic() + seconds
+        while not self.link() and self._thread.is_alive() and time.monotonic() < until:
+            time.sleep(_POLL_S)
+
     def complete(self, after_exit: int, tensors: Mapping[str, Any], within_s: float) -> RestAnswer:
         """Have the rest of an inference computed; see `NextTier.complete`."""
         if (jobs := self._jobs) is None:
             return RestAnswer(problem="the hub is not connected")
         name, until = secrets.token_hex(16), time.monotonic() + min(within_s, _LONGEST_S)
-        self._rests.add(name)
+        if sum(self._manifest.tensors[each].nbytes for each in tensors) >= _LEAST_BYTES:
+            self._rests.add(name)
         try:
             job = jobs.begin(name, 0, "", tensors, after_exit)
             problem = jobs.finish(name, until, self._silent_s)
@@ -95,6 +105,7 @@ class HubTier:
             return RestAnswer(problem=problem, sent_bytes=job.sent_bytes)
         if job.sent_s and job.sent_bytes >= _LEAST_BYTES:
             self._meter.transferred(job.sent_bytes, job.sent_s)
+            self._large_at = time.monotonic()
         exited = job.exited
         return RestAnswer(
             outputs=job.outputs,
@@ -114,7 +125,7 @@ class HubTier:
     def _measure(self) -> None:
         """Connect, and send one timed message after the other (on a thread of its own)."""
         try:
-            self._jobs = SubmittedJobs(
+            self._jobs = TierJobs(
                 self._manifest,
                 self._bundle_sha256,
                 self._name,
@@ -134,7 +145,7 @@ class HubTier:
                 self._answered.wait(self._silent_s)
             self._ended.wait(max(0.0, self._sent_at + _PING_S - time.monotonic()))
 
-    def _ping(self, jobs: SubmittedJobs) -> None:
+    def _ping(self, jobs: TierJobs) -> None:
         state, now = self._meter.state, time.monotonic()
         large_s = MOST_PADDING / state.bandwidth_bytes_per_s if state else 0.0
         is_due = now - self._large_at > max(_LARGE_S, large_s / _LARGE_SHARE)
@@ -156,14 +167,14 @@ class HubTier:
         self._heard_at = time.monotonic()
         if pong.problem:
             self._tell(pong.problem)
-        self.problem = pong.problem
+        self._problem = pong.problem
         if pong.number == self._number and self._is_timed and not self._rests:
             self._meter.returned(self._heard_at - self._sent_at)
         self._answered.set()
 
     def _tell(self, problem: str) -> None:
-        if problem != self.problem:
-            self.problem = problem
+        if problem != self._problem:
+            self._problem = problem
             self._warn(f"nothing is offloaded to {self.address}: {problem}")
 
 

@@ -27,10 +27,10 @@ class SubmittedJob:
     number: int
     name: str
     inputs: Mapping[str, TensorValue]
-    began: float
-    heard: float
-    advanced: float
     after_exit: int | None = None
+    began: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    advanced: float = field(default_factory=time.monotonic)
     sent_bytes: int = 0
     sent_s: float = 0.0
     exited: Exited | None = None

@@ -22,7 +22,6 @@ from hyps.runtime.cluster.protocol.client_messages import (
     Decoded,
     Delivered,
     Exited,
-    Ping,
     Pong,
     Refused,
     SendInputs,
@@ -41,7 +40,7 @@ from hyps.runtime.execution.tensor import TensorValue
 #: Seconds without news of a job until it is resubmitted; seconds without any answer until the client gives up.
 _AGAIN_S, _SILENCE_S = 2.0, 30.0
 #: Seconds between two looks at a link that may be gone.
-_CHECK_S = 0.05
+CHECK_S = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +49,7 @@ class SubmittedJobs:
 
     If they are ``exact``, nothing of their results is decoded. ``patient`` waits without end for a hub that is not there
     yet. No more than ``unsent_bytes`` of inputs are copied for the link at a time; None is no limit, for links without
-    acknowledgements. ``ponged`` is called with the manager's answers to `ping`.
+    acknowledgements.
     """
 
     def __init__(
@@ -63,10 +62,9 @@ class SubmittedJobs:
         exact: bool = False,
         patient: bool = False,
         unsent_bytes: int | None = None,
-        ponged: Callable[[Pong], None] = lambda _: None,
     ) -> None:
         self._manifest, self._bundle_sha256, self._exact = manifest, bundle_sha256, exact
-        self._unsent_bytes, self._ponged = unsent_bytes, ponged
+        self._unsent_bytes = unsent_bytes
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, SubmittedJob] = OrderedDict()
         self._changed = threading.Condition()  # guards the jobs, which two threads use
@@ -99,11 +97,6 @@ class SubmittedJobs:
         with self._changed:
             self._jobs.clear()
 
-    @property
-    def connected(self) -> bool:
-        """Whether the hub is there now."""
-        return self._connection.connected
-
     def begin(
         self, job: str, number: int, name: str, inputs: Mapping[str, TensorValue], after_exit: int | None = None
     ) -> SubmittedJob:
@@ -111,45 +104,11 @@ class SubmittedJobs:
 
         With ``after_exit``, they are `hyps.runtime.bundle.exits.rest_inputs`.
         """
-        now = time.monotonic()
-        begun = SubmittedJob(
-            number=number, name=name, inputs=inputs, began=now, heard=now, advanced=now, after_exit=after_exit
-        )
+        begun = SubmittedJob(number=number, name=name, inputs=inputs, after_exit=after_exit)
         with self._changed:
             self._jobs[job] = begun
         self._submit(job, begun)
         return begun
-
-    def ping(self, number: int, padding: int, limit_s: float) -> float | None:
-        """Send a message that the manager answers, with so many bytes of padding.
-
-        Return the seconds until the hub had it; None if that takes longer than ``limit_s``.
-        """
-        began = time.monotonic()
-        self._publish(Ping(number=number, bundle=self._bundle_sha256, padding="x" * padding))
-        return time.monotonic() - began if self._connection.wait_until_sent(0, limit_s) else None
-
-    def finish(self, name: str, until: float, silent_s: float) -> str:
-        """Wait for a job and forget it; return an empty text, or why there is no result.
-
-        It is given up when the hub is gone, when the manager says nothing for ``silent_s`` seconds, and at the time
-        ``until`` of the monotonic clock.
-        """
-        job = self._jobs[name]
-        problem = ""
-        with self._changed:
-            while not problem and not self._finished(name):
-                now = time.monotonic()
-                if self._fault or not self.connected:
-                    problem = "the hub is gone"
-                elif now - job.advanced > silent_s:
-                    problem = f"no answer for {silent_s:g} s"
-                elif now > until:
-                    problem = "the answer did not come in time"
-                else:
-                    self._changed.wait(_CHECK_S)
-            del self._jobs[name]
-        return problem or str(job.error or "")
 
     def next_done(self, since: float) -> SubmittedJob | None:
         """Wait for the oldest job and take it; return None where no job is under way. Raises `HubError`."""
@@ -221,9 +180,7 @@ class SubmittedJobs:
             return None
         self._answered = True
         if isinstance(message, Pong):
-            for job in self._jobs.values():
-                job.advanced = time.monotonic()
-            self._ponged(message)
+            self._take_pong(message)
             return None
         known = self._jobs.get(message.job)
         if known is None or self._finished(message.job):
@@ -240,6 +197,12 @@ class SubmittedJobs:
                 return None
             known.exited = message
         return message if isinstance(message, SendInputs) else None
+
+    def _take_pong(self, pong: Pong) -> None:
+        """Take the manager's answer to a `Ping`."""
+
+    def _is_unknown(self, job: str) -> None:
+        """Take note of a part of the result of a job that is not under way."""
 
     def _log_rejection(self, payload: bytes, reason: str) -> None:
         if (times := self._repeats.count(reason)) is not None:
@@ -264,7 +227,7 @@ class SubmittedJobs:
 
     def _wait_for_room(self, job: str, unsent_bytes: int | None) -> bool:
         """Wait until no more than this is on its way; return whether the job is still wanted."""
-        while unsent_bytes is not None and not self._connection.wait_until_sent(unsent_bytes, _CHECK_S):
+        while unsent_bytes is not None and not self._connection.wait_until_sent(unsent_bytes, CHECK_S):
             if job not in self._jobs:
                 return False
         return job in self._jobs
@@ -284,6 +247,9 @@ class SubmittedJobs:
         self._connection.subscribe([self._result_topic])
 
     def _expected_record(self, sender: str, key: Key, tensor: str) -> TensorRecord:
-        if key.job not in self._jobs or tensor not in {output.name for output in self._manifest.outputs}:
+        if key.job not in self._jobs:
+            self._is_unknown(key.job)
+            raise Rejection("not this job's")
+        if tensor not in {output.name for output in self._manifest.outputs}:
             raise Rejection("not this job's")
         return self._manifest.tensors[tensor]

@@ -34,13 +34,12 @@ class NextTier(Protocol):
         """Where it is."""
         ...
 
-    @property
-    def problem(self) -> str:
-        """Why it takes no inferences though it can be reached; empty where it does, or where that is not known."""
-        ...
-
     def link(self) -> LinkState | None:
         """Return what the link was measured to be; None while no rest of an inference can go up."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is a link, for so long at most."""
         ...
 
     def complete(self, after_exit: int, tensors: Mapping[str, Any], within_s: float) -> RestAnswer:

@@ -45,6 +45,10 @@ _MESSAGES = (
     Withdraw(key=_KEY),
     Withdrawn(key=_KEY, computed=True),
     client_messages.Submit(job=_ID, bundle=_SHA256, exact=True),
+    client_messages.Submit(job=_ID, bundle=_SHA256, after_exit=2),
+    client_messages.Ping(number=1, bundle=_SHA256, padding="x" * 20),
+    client_messages.Pong(number=1, problem="r"),
+    client_messages.Exited(job=_ID, exit=2, ended_by="policy", at="mqtt://cloud"),
     client_messages.SendInputs(job=_ID),
     client_messages.Refused(job=_ID, reason="r"),
 )

@@ -13,7 +13,7 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.protocol.client_messages import Delivered, Submit
+from hyps.runtime.cluster.protocol.client_messages import Delivered, Ping, Submit
 from hyps.runtime.cluster.protocol.frames import MAGIC
 from hyps.runtime.cluster.protocol.messages import Failed, Pulse, Timed, WorkerState, encode_message
 from hyps.runtime.cluster.protocol.topics import RIGHTS, STATUS, Role, topic
@@ -51,7 +51,12 @@ class Forger:
         """Return a message that its reader accepts, as values."""
         key = [*self._key().values()]
         if self._role is not Role.WORKER:
-            kinds: list[Any] = [Submit(job=self._job(), bundle=self._bundle), Delivered(job=self._job())]
+            kinds: list[Any] = [
+                Submit(job=self._job(), bundle=self._bundle),
+                Submit(job=self._job(), bundle=self._bundle, after_exit=self._random.randrange(1, 65)),
+                Ping(number=self._random.randrange(9), bundle=self._bundle, padding="x" * self._random.choice((0, 65_536))),
+                Delivered(job=self._job()),
+            ]
         else:
             session = f"{self._random.randrange(1 << 20):032x}"
             kinds = [
