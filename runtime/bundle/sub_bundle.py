@@ -57,7 +57,11 @@ def with_less_memory(manifest: Manifest, spared_bytes: int) -> Manifest:
     budget_bytes = manifest.budget_bytes - spared_bytes
     if max(step.peak_bytes for step in manifest.steps) <= budget_bytes:
         return manifest
-    (less,) = sub_bundles(manifest, [range(len(manifest.steps))], budget_bytes)
+    try:
+        (less,) = sub_bundles(manifest, [range(len(manifest.steps))], budget_bytes)
+    except BudgetError as error:
+        spared = f"{megabytes_up(spared_bytes)} of the budget of {megabytes_down(manifest.budget_bytes)}"
+        raise BudgetError(f"{spared} are needed besides the bundle: {error}", "compile it with more --memory") from None
     steps = tuple(
         msgspec.structs.replace(step, live=known.live) for step, known in zip(less.steps, manifest.steps, strict=True)
     )

@@ -100,7 +100,9 @@ class Manager:
             say,
         )
         self._watch_workers = WorkerWatch(self._workers, self.upkeep, self.deployment, self._statistics.speeds, say)
-        self._submissions = Submissions(self.manifest, bundle_sha256, journal, self._publish, compress=compress)
+        self._submissions = Submissions(
+            self.manifest, bundle_sha256, journal, self._publish, self.upkeep.cut_behind, compress=compress
+        )
         self._results = ResultCollector(
             self.deployment,
             journal,

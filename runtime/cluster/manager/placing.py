@@ -34,13 +34,15 @@ class Placer:
     ) -> None:
         self._manifest, self._options, self._answered = manifest, options, answered
         self._known: set[str] = set()
+        #: The exits, by their numbers, behind which runs of steps are cut: all where a policy decides at each.
+        self.cuts = {*range(1, len(manifest.exits))} if options.exit_policy != "never" else set[int]()
         self.times = StepTimeModel([step_cost(manifest, step) for step in manifest.steps], profiled)
 
     def place(self, workers: Sequence[WorkerCapacity]) -> Placement:
-        """Return the best placement of all steps, with runs that end at exits. Raises `BudgetError`."""
+        """Return the best placement of all steps, with runs cut behind the exits of `cuts`. Raises `BudgetError`."""
         self._recall(workers)
         groups = [worker.name for worker in workers if worker.group]
-        return split_at_exits(self._manifest, self._best(workers), groups)
+        return split_at_exits(self._manifest, self._best(workers), self.cuts, groups)
 
     def _best(self, workers: Sequence[WorkerCapacity]) -> Placement:
         seconds = self.times.seconds_on(workers)

@@ -74,11 +74,22 @@ class NewJob:
 
 
 class Submissions:
-    """The jobs that clients have announced to one manager, and those whose inputs are on their way."""
+    """The jobs that clients have announced to one manager, and those whose inputs are on their way.
+
+    ``cut`` is called with the number of an exit behind which an inference is to begin, and runs of steps are not cut yet.
+    """
 
     def __init__(
-        self, manifest: Manifest, bundle_sha256: str, journal: Journal, publish: Publish, *, compress: bool = False
+        self,
+        manifest: Manifest,
+        bundle_sha256: str,
+        journal: Journal,
+        publish: Publish,
+        cut: Callable[[int], None] = lambda _: None,
+        *,
+        compress: bool = False,
     ) -> None:
+        self._cut = cut
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
         self._compress = compress
         self._announced = Announcements()
@@ -127,8 +138,9 @@ class Submissions:
             return "no worker has joined the manager yet; start hyps-worker"
         if after_exit not in self._inputs:
             return f"no inference goes on behind exit {after_exit}: the bundle has {len(self._manifest.exits)} exits"
-        if skipped(rest_start(self._manifest, after_exit)) is None:
-            return f"no inference can begin behind exit {after_exit}: a group of workers runs the steps around it as one"
+        if after_exit and skipped(rest_start(self._manifest, after_exit)) is None:
+            self._cut(after_exit)
+            return f"the runs of steps are not cut behind exit {after_exit} yet; try again"
         return ""
 
     def admit(self, open_jobs: int) -> None:

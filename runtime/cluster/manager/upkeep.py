@@ -45,6 +45,7 @@ class PlacementUpkeep:
         self._busy_at = 0.0
         self._move: Move | None = None
         self.moves_done = 0
+        self._lacks_cuts = False
         self._placed_on: list[WorkerCapacity] = []
         self._changed_at = self._changing_since = 0.0
 
@@ -91,7 +92,11 @@ class PlacementUpkeep:
             names = {worker.name for worker in workers}
             if workers and (lacks or (too_few and settled and self._deployment.ordered_to != names)):
                 self.mend()
+            elif self._lacks_cuts and not self._move and not lacks:
+                self._cut()
             return
+        if self._lacks_cuts:
+            self._lacks_cuts, self._placed_on = False, []
         enough = len(workers) >= (1 if scheduler else self._options.least_workers)
         unchanged = homes and () not in homes and self._placed_on == workers
         goes_on = self._covering and homes and not lacks and time.monotonic() - self._busy_at < LULL_S
@@ -168,6 +173,21 @@ class PlacementUpkeep:
         assign(self._manifest, target, workers)
         self._move = Move(self._deployment.scheduler, self._deployment, self._deployment.placement, target)
         self._placed_on = workers
+
+    def cut_behind(self, number: int) -> None:
+        """Have runs of steps cut behind the exit of this number, from 1 on: inferences are to begin there."""
+        if number not in self._placer.cuts:
+            self._placer.cuts.add(number)
+            self._lacks_cuts = True
+            self._say(f"runs of steps are cut behind exit {number}: inferences are to begin there")
+
+    def _cut(self) -> None:
+        """Move to runs that are cut as asked, while jobs are under way."""
+        self._lacks_cuts = False
+        try:
+            self.begin_move(self._placer.place(self._deployment.workers))
+        except BudgetError as error:
+            self._deployment.complain(str(error))
 
     @property
     def move_phase(self) -> str | None:

@@ -5,8 +5,8 @@
     hyps/workers/NAME/input    tensors to the worker, and what of them is withdrawn
     hyps/workers/NAME/output   tensors from the worker, and what it says of them and of itself
     hyps/workers/NAME/probe    what the worker sends to itself, to measure its link to the hub
-    hyps/clients/NAME/submit   a client's jobs and their input tensors
-    hyps/clients/NAME/result   tensors of a job's result
+    hyps/clients/NAME/submit   a client's jobs, whole or the rest behind an exit, their input tensors, and its pings
+    hyps/clients/NAME/result   tensors of a job's result, where it ended, and the manager's pongs
     hyps/status                the manager's status (retained), for viewers
 
 Everything goes through the manager: a worker does not even know the names of the others.

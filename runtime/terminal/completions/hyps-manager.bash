@@ -7,7 +7,7 @@
 
 _shtab_hyps_manager_subparsers=(serve plan init-hub add-worker add-client add-viewer status profiles)
 
-_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_serve_option_strings=(-h --help --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --exit-policy --offload --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
 _shtab_hyps_manager_plan_option_strings=(-h --help --boards --tolerate --table --profile --profiles --max --objective --compare --simulate --json --csv -q --quiet -v --verbose)
 _shtab_hyps_manager_init_hub_option_strings=(-h --help --host --port -q --quiet -v --verbose)
 _shtab_hyps_manager_add_worker_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
@@ -15,7 +15,7 @@ _shtab_hyps_manager_add_client_option_strings=(-h --help --hub-dir -q --quiet -v
 _shtab_hyps_manager_add_viewer_option_strings=(-h --help --hub-dir -q --quiet -v --verbose)
 _shtab_hyps_manager_status_option_strings=(-h --help --hub --join -q --quiet -v --verbose --watch --json)
 _shtab_hyps_manager_profiles_option_strings=(-h --help --profiles --import --export --remove -o --output --json -q --quiet -v --verbose)
-_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
+_shtab_hyps_manager_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --journal --profiles --workers --lease --replicas --vote --tolerate --hedge --straggler-ms --exact --exit-policy --offload --placement --objective --rebalance --safe --compress --listen --meter --watts --web --tls-cert --tls-key --token-file --library --upload-limit --input-limit --build-memory --build-seconds)
 
 _shtab_hyps_manager_serve_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_manager_serve___join_COMPGEN=_shtab_compgen_files

@@ -51,7 +51,7 @@ function _shtab_hyps_manager_using
 end
 
 set -g _shtab_hyps_manager_commands serve plan init-hub add-worker add-client add-viewer status profiles
-set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --export --hedge --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --output --placement --port --profile --profiles --rebalance --remove --replicas --safe --show-completion --simulate --straggler-ms --tls-cert --tls-key --token-file --tolerate --upload-limit --vote --watts --web --workers -o
+set -g _shtab_hyps_manager_opts_with_value --boards --build-memory --build-seconds --exit-policy --export --hedge --host --hub --hub-dir --import --input-limit --join --journal --lease --library --listen --max --meter --objective --offload --output --placement --port --profile --profiles --rebalance --remove --replicas --safe --show-completion --simulate --straggler-ms --tls-cert --tls-key --token-file --tolerate --upload-limit --vote --watts --web --workers -o
 
 complete -c hyps-manager -e
 complete -c hyps-manager -f
@@ -73,6 +73,8 @@ complete -c hyps-manager -n _shtab_hyps_manager_using -l tolerate -x -d 'let any
 complete -c hyps-manager -n _shtab_hyps_manager_using -l hedge -xka "always late never" -d 'decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l straggler-ms -x -d 'call a shard late after so many milliseconds (default: what its group took before, and a quarter)'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l exact -d 'decode nothing: wait for each shard, so that results are exact bit for bit'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l exit-policy -x -d 'end inferences at early exits where POLICY says: threshold:0.9, or a .json or .onnx file (default: never)'
+complete -c hyps-manager -n _shtab_hyps_manager_using -l offload -x -d 'where the rest of an inference goes when that policy says so: the hub, or a join file, of the tier above'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
 complete -c hyps-manager -n _shtab_hyps_manager_using -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'
@@ -106,6 +108,8 @@ complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l tolerate -x -d 
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l hedge -xka "always late never" -d 'decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l straggler-ms -x -d 'call a shard late after so many milliseconds (default: what its group took before, and a quarter)'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l exact -d 'decode nothing: wait for each shard, so that results are exact bit for bit'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l exit-policy -x -d 'end inferences at early exits where POLICY says: threshold:0.9, or a .json or .onnx file (default: never)'
+complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l offload -x -d 'where the rest of an inference goes when that policy says so: the hub, or a join file, of the tier above'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l placement -xka "pipeline best" -d 'give each step to one worker, or (default) also deal inputs out to several where that is faster'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l objective -xka "throughput latency" -d 'place for streams of inputs (default), or for the time of one input'
 complete -c hyps-manager -n '_shtab_hyps_manager_using serve' -l rebalance -xka "off advise on" -d 'move steps under load when measured speeds say so (default: on), only say so (advise), or never'

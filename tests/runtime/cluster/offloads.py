@@ -74,6 +74,17 @@ def linked(bundle: Path, url: str) -> HubTier:
     return tier
 
 
+def taken(exits: ExitControl, bundle: Path, samples: list[Any], expected: list[Arrays]) -> None:
+    """Run a sample until its rest goes up: the manager has cut its runs of steps where the policy offloads."""
+
+    def goes_up() -> bool:
+        (report,) = reports(exits, bundle, samples[:1], expected[:1])
+        return report.offload is not None and bool(report.offload.at)
+
+    wait_for("a rest that goes up", goes_up)
+    exits.offloads, exits.counts = 0, [0] * len(exits.counts)
+
+
 def reports(exits: ExitControl, bundle: Path, samples: list[Any], expected: list[Arrays]) -> list[ExitReport]:
     """Run the samples on this device; check the bits, and return where each ended."""
     found = []

@@ -23,7 +23,7 @@ from hyps.runtime.cluster.protocol.messages import encode_message
 from hyps.runtime.execution.session import memory_of
 from tests.exits import write_table
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, control, linked, reports
+from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, control, linked, reports, taken
 from tests.waiting import PATIENCE_S, wait_for
 
 
@@ -64,6 +64,9 @@ def test_hostile_rests_are_refused(edge: Devices, samples: list[Any], expected: 
             text = json.dumps({"type": "submit", "job": "a" * 32, "bundle": bundle, "after_exit": strange})
             connection.publish("hyps/clients/c9/submit", text.encode())
         job = "b" * 32
+        with closing(linked(edge.bundle, edge.url)) as tier:
+            policy = write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[0])
+            taken(control(edge.bundle, tier, policy), edge.bundle, samples, expected)
         connection.publish("hyps/clients/c9/submit", encode_message(Submit(job=job, bundle=bundle, after_exit=1)))
         wait_for("the question for tensors", lambda: len(replies) == 4)
         assert replies[3] == {"type": "send", "job": job, "compress": False}

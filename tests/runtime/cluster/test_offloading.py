@@ -25,7 +25,7 @@ from hyps.runtime.exits.tier import RestAnswer
 from tests.compiler.onnxes import saved
 from tests.exits import EXITS, WIDTH, exiting_network, write_table
 from tests.runtime.cluster.devices import Devices
-from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, Wire, control, linked, reports
+from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, Wire, control, linked, reports, taken
 from tests.waiting import PATIENCE_S, wait_for
 
 
@@ -37,8 +37,9 @@ def test_the_rest_goes_up_with_the_live_tensors_alone(
     manifest = read_manifest(edge.bundle)
     with closing(linked(edge.bundle, edge.url)) as tier:
         for number, actions in enumerate(OFFLOAD_AT):
-            wire = Wire(edge.url)
             exits = control(edge.bundle, tier, write_table(edge.bundle, tmp_path / "p.json", actions))
+            taken(exits, edge.bundle, samples, expected)
+            wire = Wire(edge.url)
             found = reports(exits, edge.bundle, samples, expected)
             wire.wait_for_submits(len(samples))
             wire.connection.close()
@@ -68,8 +69,9 @@ def test_whole_submissions_and_rests_side_by_side(
     other = threading.Thread(target=run_whole)
     with closing(linked(edge.bundle, edge.url)) as tier:
         other.start()
-        policy = write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[1])
-        found = reports(control(edge.bundle, tier, policy), edge.bundle, samples, expected)
+        exits = control(edge.bundle, tier, write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[1]))
+        taken(exits, edge.bundle, samples, expected)
+        found = reports(exits, edge.bundle, samples, expected)
         other.join()
     assert all(report.offload and report.offload.at for report in found)
     assert [result.number for result in whole] == [*range(3 * len(samples))]
@@ -91,10 +93,13 @@ def test_a_killed_manager_goes_on_with_a_rest(
     answers: list[RestAnswer] = []
     wire = Wire(edge.url)
     with closing(linked(edge.bundle, edge.url)) as tier, closing(wire.connection):
+        wait_for("runs that are cut", lambda: not tier.complete(2, rest, PATIENCE_S).problem)
+        sent = wire.sent.total()
+        wire.topics.clear()
         edge.freeze("w0")
         sending = threading.Thread(target=lambda: answers.append(tier.complete(2, rest, 4 * PATIENCE_S)))
         sending.start()
-        wait_for("a lease", lambda: wire.sent.total() > 0 and "w0/input" in wire.topics)
+        wait_for("a lease", lambda: wire.sent.total() > sent and "w0/input" in wire.topics)
         edge.kill("manager")
         edge.start_manager()
         edge.processes["w0"].send_signal(signal.SIGCONT)
@@ -110,12 +115,12 @@ def test_a_link_that_dies_costs_no_answer(edge: Devices, samples: list[Any], exp
     policy = write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[0])
     wire = Wire(edge.url)
     with closing(linked(edge.bundle, edge.url)) as tier:
-        assert reports(control(edge.bundle, tier, policy), edge.bundle, samples[:2], expected[:2])[1].offload
+        taken(control(edge.bundle, tier, policy), edge.bundle, samples, expected)
         edge.freeze("w0")
-        before = len(wire.submits)
+        before, sent = len(wire.submits), wire.sent.total()
 
         def kill() -> None:
-            wait_for("a rest under way", lambda: len(wire.submits) > before and wire.sent.total() > 2 * WIDTH * 4)
+            wait_for("a rest under way", lambda: len(wire.submits) > before and wire.sent.total() > sent)
             edge.kill("hub")
 
         killing = threading.Thread(target=kill)
@@ -163,6 +168,8 @@ def test_hyps_run_says_where_the_rest_went(
     np.save(tmp_path / "x.npy", samples[0]["x"])
     policy = write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[0])
     options = ["--exit-policy", policy, "--offload", edge.url, "--offload-wait", "20s"]
+    with closing(linked(edge.bundle, edge.url)) as tier:
+        taken(control(edge.bundle, tier, policy), edge.bundle, samples, expected)
     record = json.loads(hyps_run(edge.bundle, tmp_path / "x.npy", *options, "--json").stdout)
     assert record["exit"]["offload"]["at"] == edge.url
     assert record["exit"]["offload"]["sent_bytes"] > WIDTH * 4

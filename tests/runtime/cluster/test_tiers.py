@@ -17,7 +17,7 @@ from hyps.runtime.execution.engine import in_memory
 from tests.exits import EXITS, write_table
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
-from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, Wire, control, linked, reports
+from tests.runtime.cluster.offloads import OFFLOAD_AT, Arrays, Wire, control, linked, reports, taken
 from tests.waiting import PATIENCE_S, wait_for
 
 
@@ -67,7 +67,9 @@ def test_an_edge_exits(edge: Devices, samples: list[Any], expected: list[Arrays]
     with closing(linked(edge.bundle, edge.url)) as tier:
         for number in (0, 1, 2):
             policy = write_table(edge.bundle, tmp_path / "p.json", OFFLOAD_AT[number])
-            for report in reports(control(edge.bundle, tier, policy), edge.bundle, samples, expected):
+            exits = control(edge.bundle, tier, policy)
+            taken(exits, edge.bundle, samples, expected)
+            for report in reports(exits, edge.bundle, samples, expected):
                 assert (report.number, report.ended_by) == ((number + 2, "policy") if number < 2 else (4, "network"))
                 assert report.steps_not_run == 2 - number
                 assert report.offload
