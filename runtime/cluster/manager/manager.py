@@ -20,7 +20,6 @@ from hyps.runtime.cluster.broker.link import LinkFactory
 from hyps.runtime.cluster.codes.collector import CodedResults
 from hyps.runtime.cluster.codes.served import schedule_id, served_manifest, vote_lines
 from hyps.runtime.cluster.manager.deployment import Deployment
-from hyps.runtime.cluster.manager.early_exits import early_exits
 from hyps.runtime.cluster.manager.event_queue import EventQueue
 from hyps.runtime.cluster.manager.health import Health
 from hyps.runtime.cluster.manager.options import ClusterOptions
@@ -142,7 +141,10 @@ class Manager:
             startup_s=options.timeouts.startup_s,
         )
         self._events = EventQueue()
-        self._results.exits = early_exits(self.manifest, bundle, options, journal, self._results, self._events.put)
+        if options.exit_policy != "never" or options.offload:
+            from hyps.runtime.cluster.manager.early_exits import early_exits  # it imports numpy and onnxruntime
+
+            self._results.exits = early_exits(self.manifest, bundle, options, journal, self._results, self._events.put)
         self.upkeep.resume()
         self._connection = link(
             MANAGER,

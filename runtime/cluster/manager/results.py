@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hyps.runtime.cluster.codes.collector import CodedResults
 from hyps.runtime.cluster.manager.deployment import Deployment
-from hyps.runtime.cluster.manager.early_exits import EarlyExits
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.votes import Votes
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
@@ -20,6 +20,9 @@ from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
 from hyps.runtime.terminal.console import plain
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.early_exits import EarlyExits
 
 _log = logging.getLogger(__name__)
 
