@@ -63,6 +63,8 @@ class WeightResidency:
         read before only if the plan reads ahead there, and not where it is likely to end (True). Raises `BundleError` for a
         file that cannot be read or was changed.
         """
+        if not self._weights:
+            return
         self._stop_reading()
         weights = self._weights.get(index)
         following = list(self._targets(index, again=again, ends=ends))
