@@ -42,7 +42,7 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import HubError, InputError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
-    Answer,
+    EngineAnswer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -184,7 +184,7 @@ class ClusterEngine:
                     raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
             return self._jobs.popitem(last=False)[1] if self._jobs else None
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Answer:
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> EngineAnswer:
         return only_answer(self._stream(in_memory([tensors]), Observer(), 1, None))
 
     def _read(self, source: EngineInput) -> InputTensors:
