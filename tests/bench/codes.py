@@ -16,11 +16,12 @@ from rich.console import Console
 from tests.bench.codes_decoding import decoding_costs
 from tests.bench.codes_drawing import codes_drawings
 from tests.bench.codes_faults import fault_run
+from tests.bench.codes_kills import kill_runs
 from tests.bench.codes_losses import loss_runs
 from tests.bench.codes_page import codes_page
 from tests.bench.codes_photographs import photograph_runs
 from tests.bench.codes_results import CodesResults, load_codes, save_codes
-from tests.bench.codes_streams import delay_runs, kill_runs
+from tests.bench.codes_streams import delay_runs
 from tests.bench.machine import commit
 from tests.bench.main import measured
 from tests.bench.place import Place
