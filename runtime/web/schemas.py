@@ -171,6 +171,9 @@ class WorkerView(Schema):
         description="How often, in the last minute, 0, 1, ... 9, or 10 and more inputs waited for it or were at it."
     )
     link_s: float | None = Field(description="The median seconds that its results travel; null if not known.")
+    message_s: float | None = Field(
+        description="The seconds that it works for a message that it receives or sends; null if not known."
+    )
 
 
 class ShareView(Schema):

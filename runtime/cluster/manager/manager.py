@@ -82,7 +82,7 @@ class Manager:
         )
         self._status = StatusPublisher(self.manifest, self._workers, self._statistics, options.timeouts.status_expiry_s)
         self._profiles = ProfileKeeper(bundle, self.manifest, options.profiles)
-        placer = Placer(self.manifest, options, self._profiles.seconds_on)
+        placer = Placer(self.manifest, options, self._profiles.seconds_on, self._profiles.answered_before)
         schedule = schedule_id(bundle_sha256, self.manifest)
         self.deployment = Deployment(self.manifest, schedule, journal, self._workers, placer, options, say)
         self.upkeep = PlacementUpkeep(self.manifest, self.deployment, self._workers, placer, options, say)

@@ -36,7 +36,7 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     ``seen_s``: seconds since its last message; ``queue``: messages that it has not handled; ``group``: the number of workers
     in a group, 0 for one that computes itself. A ``drained`` worker gets no sub-bundles. ``queues`` counts how often, in the
     last minute, 0, 1, ... 9, or 10 and more inputs were at it or waited for it. ``link_s``: the median seconds from a result
-    until the manager had it; None if it is not known.
+    until the manager had it; ``message_s``: those that it works for a message. Both are None if they are not known.
     """
 
     name: Text
@@ -55,6 +55,7 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     problem: Text | None = None
     queues: tuple[Count, ...] = ()
     link_s: float | None = None
+    message_s: float | None = None
 
 
 class CodesLine(Message, frozen=True, kw_only=True):
@@ -178,6 +179,7 @@ class StatusPublisher:
                 problem=reason or state.problem,
                 queues=self._statistics.monitor.queue(name),
                 link_s=_rounded(self._statistics.monitor.link_s(name)),
+                message_s=_rounded(pulse.message_s),
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
@@ -214,4 +216,4 @@ class StatusPublisher:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    return None if seconds is None else round(seconds, 7)

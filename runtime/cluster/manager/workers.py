@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest
@@ -201,7 +201,10 @@ class WorkerRegistry:
     def capacities(self, safe: frozenset[str] | None) -> list[WorkerCapacity]:
         """Return the capacity of every usable worker, sorted by name; only ``safe`` ones may see inputs (None: all may)."""
         return [
-            _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe)
+            replace(
+                _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe),
+                message_s=self._pulses[name][1].message_s,
+            )
             for name, state in sorted(self.online.items())
             if self.set_aside_because(name) is None and name not in self.drained
         ]

@@ -144,12 +144,14 @@ class BoardEnergy(Message, frozen=True, kw_only=True):
 class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
     """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
 
-    ``energy`` is absent where the worker's board has no figures. ``below`` has those of a group's boards, by name.
+    ``message_s`` is what it has lately spent on a message, absent until it is measured. ``energy`` is absent where the
+    worker's board has no figures. ``below`` has those of a group's boards, by name.
     """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
+    message_s: Seconds | None = None
     energy: BoardEnergy | None = None
     below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from functools import partial
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.broker.connection import Connection
+from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler, Complete, ReceivedTensor, Rejected
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
@@ -18,6 +19,7 @@ from hyps.runtime.cluster.protocol.topics import MANAGER
 from hyps.runtime.cluster.protocol.withdrawal import Withdrawn
 from hyps.runtime.cluster.scheduling.lifecycle import Event, State
 from hyps.runtime.cluster.worker.loaded_sub_bundles import LoadedSubBundle, LoadedSubBundles
+from hyps.runtime.cluster.worker.message_meter import MessageMeter
 from hyps.runtime.cluster.worker.withdrawals import Withdrawals
 from hyps.runtime.errors import InputError, RuntimeFault
 from hyps.runtime.execution.executor import Outputs
@@ -39,8 +41,11 @@ class Computations:
     ``compress``: whether outputs are compressed on their way. ``withdrawals`` are inputs whose outputs nobody needs.
     """
 
-    def __init__(self, sub_bundles: LoadedSubBundles, connection: Connection, output_topic: str) -> None:
+    def __init__(
+        self, sub_bundles: LoadedSubBundles, connection: Connection, output_topic: str, meter: MessageMeter
+    ) -> None:
         self._sub_bundles, self._connection, self._output_topic = sub_bundles, connection, output_topic
+        self._meter = meter
         self._inputs: OrderedDict[Key, dict[str, TensorValue]] = OrderedDict()
         self._assembler = Assembler(self._expected_record, limit_bytes=_ARRIVING_BYTES)
         self.compress = False
@@ -50,6 +55,7 @@ class Computations:
         """Allow the inputs of this sub-bundle to arrive at the same time as those of its next computation."""
         input_bytes = sum(manifest.tensors[tensor].nbytes for tensor in manifest.inputs)
         self._assembler.limit_bytes = max(self._assembler.limit_bytes, 2 * input_bytes)
+        self._meter.restart()
 
     def take_input(self, payload: bytes) -> None:
         """Take a chunk of an input, and compute its sub-bundle if that was the last one missing. Raises `Rejection`."""
@@ -87,6 +93,7 @@ class Computations:
         if not loaded.busy:
             loaded.life.apply(Event.INFER)
         loaded.busy += 1
+        self._meter.begin()
         loaded.runner.start(inputs, partial(self._computed, key, loaded, time.perf_counter()))
 
     def _computed(self, key: Key, loaded: LoadedSubBundle, began: float, result: Outputs | RuntimeFault) -> None:
@@ -95,6 +102,7 @@ class Computations:
             failed = Failed(key=key, input=isinstance(result, InputError), reason=messages.shorten(result))
             self._publish(messages.encode_message(failed))
         else:
+            self._meter.computed()
             steps_s = tuple(loaded.runner.steps_s[: messages.MAX_TIMED_STEPS])
             timed = Timed(key=key, compute_s=time.perf_counter() - began, steps_s=steps_s)
             self._publish(messages.encode_message(timed))
@@ -102,6 +110,11 @@ class Computations:
                 self._publish(messages.encode_message(Withdrawn(key=key, computed=True)))
             else:
                 self._publish_outputs(key, loaded.runner.manifest, result)
+                if steps_s:  # else a group has computed it
+                    tensors = loaded.runner.manifest.tensors
+                    self._meter.answered(
+                        sum(tensor_messages(tensors[name].nbytes) for name in (*loaded.runner.manifest.inputs, *result))
+                    )
         loaded.busy -= 1
         if not loaded.busy and loaded.life.state is State.INFERRING:
             loaded.life.apply(Event.FAIL if isinstance(result, RuntimeFault) else Event.COMPUTED)
