@@ -49,7 +49,7 @@ def requested_code(operator: str, parity: int) -> RequestedCode:
 def check_tolerated(option: str, count: int) -> None:
     """Raise `OptionError` unless ``count`` is a number of parity shards that one operator may have."""
     if type(count) is not int or not 1 <= count <= MOST_PARITY:
-        raise OptionError(f"{option} has 1 to {MOST_PARITY} parity shards, not {count!r}")
+        raise OptionError(f"{option} has 1 to {MOST_PARITY} parity shards, not {count!r}; give a number in this range")
 
 
 def planning_request(
