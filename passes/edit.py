@@ -151,7 +151,7 @@ class GraphEditor:
         inputs: Iterable[gs.Tensor],
         output: gs.Tensor | str,
         *,
-        origin: Origin,
+        origin: Origin | None = None,
         **attributes: Any,
     ) -> gs.Node:
         """Return a new standard operator with one output; `replace` puts it into the graph."""

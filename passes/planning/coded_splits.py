@@ -74,7 +74,7 @@ def possible_codes(options: ShardOptions, parity: int) -> Iterator[PossibleCode]
             parity=parity,
             amplification=code.amplification,
             error_bound=code.error_bound,
-            parity_bytes=parity * sum(possible[name].constants) // count,
+            parity_bytes=parity * (1 if possible[name].integers is None else 2) * sum(possible[name].constants) // count,
         )
 
 

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import view
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
+from hyps.passes.sharding.accumulators import with_accumulators
 from hyps.passes.sharding.coefficients import Code
 from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, method_phrase
 from hyps.passes.sharding.shard_groups import split_within_groups
@@ -31,7 +32,8 @@ _SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], N
 class ShardSpec:
     """An operator to split: the method, the number of shards, and the reason.
 
-    With a ``code`` the shards are of equal width, and parity shards are to be added later (`hyps.passes.sharding.parity`).
+    With a ``code`` the shards are of equal width, those of an 8-bit operator emit 32-bit integers, and parity shards are to
+    be added later (`hyps.passes.sharding.parity`).
     """
 
     operator: str
@@ -51,6 +53,7 @@ class Shard(Rewrite):
         """Return the model with shards; raises `UnsupportedModel` for an operator that cannot be split so."""
         if not self.splits:
             return Rewritten(model=model)
+        model = with_accumulators(model, [split.operator for split in self.splits if split.code])
         values = ConstantValues.of(view(model))
         nodes = {node.name: node for node in model.proto.graph.node}
         editor = GraphEditor(model)

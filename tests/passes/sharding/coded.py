@@ -23,7 +23,7 @@ from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
-from tests.passes.nets import Array, Net, random_feeds, run
+from tests.passes.nets import Array, Feeds, Net, random_feeds, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,15 @@ def coded_model(model: Model, operator: str, count: int, code: Code) -> Model:
     return run_rewrites(model, [Shard(splits=(split,)), AddParity(codes=(spec,))]).model
 
 
-def run_coded(model: Model, operator: str, count: int, parity: int, folder: Path, seed: int = 1) -> CodedRun:
-    """Run a model with a code on random inputs."""
+def run_coded(
+    model: Model, operator: str, count: int, parity: int, folder: Path, seed: int = 1, feeds: Feeds | None = None
+) -> CodedRun:
+    """Run a model with a code on ``feeds``, or on random inputs."""
     code = code_of(output_option(model, operator), count, parity)
     coded = coded_model(model, operator, count, code)
     writers = {node.name: node.output[0] for node in coded.proto.graph.node}
     names = [[writers[chain[-1]] for chain in shard_nodes(coded, operator, kind)] for kind in ("shard", "parity")]
-    found = run(_with_outputs(coded, [*names[0], *names[1]]), random_feeds(model, seed), folder)
+    found = run(_with_outputs(coded, [*names[0], *names[1]]), feeds or random_feeds(model, seed), folder)
     return CodedRun(
         model=coded,
         code=code,
