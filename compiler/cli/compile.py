@@ -16,6 +16,7 @@ from hyps.compiler.pipeline import compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import (
     METHOD_OF,
+    ROWS,
     ShardPolicy,
     planning_request,
     requested_code,
@@ -42,11 +43,14 @@ def _asked_shards(text: str) -> RequestedShard:
 
 
 def _asked_code(text: str) -> RequestedCode:
-    """Parse ``NAME=R``."""
-    name, _, number = text.rpartition("=")
-    if not name or not number.isdecimal():
-        raise typer.BadParameter(f"{text!r} is not of the form NAME=R, with R the number of shards that may be lost")
-    return requested_code(name, int(number))
+    """Parse ``NAME=R`` or ``NAME=R:rows``."""
+    name, _, rest = text.rpartition("=")
+    number, _, shards = rest.partition(":")
+    if not name or not number.isdecimal() or rest not in (number, f"{number}:{ROWS}"):
+        raise typer.BadParameter(
+            f"{text!r} is not of the form NAME=R or NAME=R:{ROWS}, with R the number of shards that may be lost"
+        )
+    return requested_code(name, int(number), shards)
 
 
 _Output = Annotated[
@@ -68,7 +72,8 @@ _Code = Annotated[
         metavar="NAME=R",
         parser=_asked_code,
         rich_help_panel=options.SPLITTING,
-        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster. Repeatable.",
+        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster; NAME=R:rows: of "
+        "tiles of a convolution's rows. Repeatable.",
     ),
 ]
 _Tolerate = Annotated[

@@ -16,6 +16,7 @@ from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.rewrite import run_rewrites
 from hyps.passes.sharding.coefficients import Code
 from hyps.passes.sharding.parity import AddParity, ParitySpec, shard_nodes
+from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.weights import part_name
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Reason
@@ -26,6 +27,7 @@ class _Group:
     """The shards of an operator that has a code, as the partitions that compute them."""
 
     operator: str
+    spatial: bool
     code: Code
     shards: tuple[Partition, ...]
 
@@ -47,10 +49,13 @@ def with_parity(planned: PlannedModel) -> PlannedModel:
     Their steps come right before the first shard's, read what it reads, and keep nothing. Of the given steps only the
     numbers change.
     """
-    groups = [_group(planned, split.operator, split.code) for split in planned.splits if split.code]
+    groups = [_group(planned, split, split.code) for split in planned.splits if split.code]
     if not groups:
         return planned
-    specs = (ParitySpec(operator=each.operator, coefficients=each.code.coefficients, reason=each.reason) for each in groups)
+    specs = (
+        ParitySpec(operator=each.operator, spatial=each.spatial, coefficients=each.code.coefficients, reason=each.reason)
+        for each in groups
+    )
     rewritten = run_rewrites(planned.model, [AddParity(codes=tuple(specs))])
     graph = view(rewritten.model)
     costed = costs(graph, footprints(graph, planned.plan.threads), 0)
@@ -79,14 +84,14 @@ def with_parity(planned: PlannedModel) -> PlannedModel:
     return replace(planned, model=rewritten.model, graph=graph, plan=plan, codes=tuple(codes))
 
 
-def _group(planned: PlannedModel, operator: str, code: Code) -> _Group:
+def _group(planned: PlannedModel, split: ShardSpec, code: Code) -> _Group:
     """Return the partitions of an operator's shards, in order; each holds one shard and nothing else."""
     by_operators = {frozenset(part.operators): part for part in planned.plan.partitions}
     try:
-        shards = tuple(by_operators[frozenset(chain)] for chain in shard_nodes(planned.model, operator))
+        shards = tuple(by_operators[frozenset(chain)] for chain in shard_nodes(planned.model, split.operator))
     except KeyError:
-        raise PassFailed(f"a shard of {operator!r} is not in a partition of its own") from None
-    return _Group(operator=operator, code=code, shards=shards)
+        raise PassFailed(f"a shard of {split.operator!r} is not in a partition of its own") from None
+    return _Group(operator=split.operator, spatial=split.method == "spatial", code=code, shards=shards)
 
 
 def _parity_partition(group: _Group, index: int, names: tuple[str, ...], graph: Graph, costed: Costs) -> Partition:
@@ -94,6 +99,7 @@ def _parity_partition(group: _Group, index: int, names: tuple[str, ...], graph: 
     shard = group.shards[0]
     places = [place for place, operator in enumerate(graph.operators) if operator.name in names]
     operators = [graph.operators[place] for place in places]
+    written = {name for operator in operators for name in operator.outputs}
     weights, needs = _bytes(costed, places)
     first = [place for place, operator in enumerate(graph.operators) if operator.name in shard.operators]
     more = max(0, needs - _bytes(costed, first)[1])
@@ -101,6 +107,7 @@ def _parity_partition(group: _Group, index: int, names: tuple[str, ...], graph: 
         shard,
         name=part_name(group.operator, "parity", index, group.parity),
         operators=names,
+        inputs=tuple(dict.fromkeys(name for each in operators for name in each.inputs if name not in written)),
         outputs=operators[-1].outputs,
         multiply_adds=sum(multiply_adds(graph, operator) for operator in operators),
         weight_bytes=weights,

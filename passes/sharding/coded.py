@@ -1,7 +1,8 @@
 """Decide whether an operator's shards can have a code, in how many shards, and with what error.
 
 A code needs shards of equal width that multiply their weights with one and the same input: then a combination of the weights
-makes the combination of the results (Hadidi, section 6.2, table 6.1: splits by output and by channel). Those of 8-bit
+makes the combination of the results (Hadidi, section 6.2, table 6.1: splits by output and by channel). Or they are tiles of
+rows of equal height, of which a combination is made instead (`hyps.passes.sharding.spatial_codes`). Those of 8-bit
 operators are exact (`hyps.passes.sharding.integer_codes`).
 """
 
@@ -49,14 +50,15 @@ def code_of(option: ShardOption, count: int, parity: int) -> Code:
 
 def check_code(option: ShardOption, parity: int) -> None:
     """Raise `UnsupportedModel`, with the reason and a way out, for an operator that can have no such code."""
-    node, layout = option.node, option.layout
+    node = option.node
     if reason := _refusal(option):
         raise UnsupportedModel(f"{node.op_type} {node.name!r} can have no code: {reason}")
     counts = _equal_counts(option, parity)
     if not counts:
         raise UnsupportedModel(
-            f"{node.op_type} {node.name!r} can have no code: its {layout.width // layout.groups} columns or channels are "
-            f"not 2 or more shards of equal width; {_COPIES}"
+            f"{node.op_type} {node.name!r} can have no code: its {_width(option)} "
+            f"{'rows' if option.layout.method == 'spatial' else 'columns or channels'} are not 2 or more shards of equal "
+            f"{'height' if option.layout.method == 'spatial' else 'width'}; {_COPIES}"
         )
     code = code_of(option, counts[0], parity)
     if isinstance(option.integers, IntegerOperands):
@@ -88,9 +90,9 @@ def coded_count(option: ShardOption, needed: int, parity: int) -> int | None:
 
     Widths that keep every bit come first, unless they take twice as many shards.
     """
-    width = option.layout.width // option.layout.groups
+    width, step = _width(option), 1 if option.layout.method == "spatial" else WIDTH_STEP
     counts = [count for count in _equal_counts(option, parity) if count >= needed]
-    exact = [count for count in counts if width // count % WIDTH_STEP == 0 and count < 2 * needed]
+    exact = [count for count in counts if width // count % step == 0 and count < 2 * needed]
     count = next(iter((*exact, *counts)), None)
     return count if count is not None and keeps_bound(option, count, parity) else None
 
@@ -121,8 +123,14 @@ def keeps_bound(option: ShardOption, count: int, parity: int) -> bool:
     return _error(option, least_amplification(count, parity)) <= LARGEST_ERROR
 
 
+def _width(option: ShardOption) -> int:
+    """Return the columns, the rows, or the channels of each group, that shards are parts of."""
+    layout = option.layout
+    return layout.width if layout.method == "spatial" else layout.width // layout.groups
+
+
 def _equal_counts(option: ShardOption, parity: int) -> tuple[int, ...]:
-    return _divisors(option.layout.width // option.layout.groups, parity)
+    return _divisors(_width(option), parity)
 
 
 @lru_cache(maxsize=256)
@@ -142,13 +150,14 @@ def _refusal(option: ShardOption) -> str | None:
     node, layout, values = option.node, option.layout, option.values
     if node.input[layout.source] in values.constants:
         return "both its factors are constant"
-    if layout.groups == layout.width:
+    if layout.groups == layout.width and layout.method == "output":
         return f"each of its channels reads another one, so that no sum of weights replaces a shard; {_COPIES}"
     if isinstance(option.integers, str):
         return f"{option.integers}; {_COPIES}"
     if option.integers is not None:
         return None
-    weight = values.constants[_weight(option)]
+    if (weight := values.constants.get(_weight(option))) is None:
+        return f"its weight is computed; {_COPIES}"
     if weight.name != _weight(option):
         return "its weight is stored in another type and dequantised; give the model that was not quantised"
     if weight.dtype not in _UNIT_ROUNDOFF:
@@ -169,4 +178,4 @@ def _products(option: ShardOption) -> int:
     shape = option.values.shapes[_weight(option)]
     if option.node.op_type in PRODUCTS:
         shape = shape[-2:]
-    return math.prod(shape) // layout.width + 1
+    return math.prod(shape) // (shape[0] if layout.method == "spatial" else layout.width) + 1

@@ -77,7 +77,7 @@ def _reasons_of_splits(options: ShardOptions, splits: Collection[ShardSpec], sha
         place = places[split.operator]
         option = options.by(place, split.method)
         layout = option.layout
-        width, is_coded = layout.width // split.count, split.code and option.integers is None
+        width, is_coded = layout.width // split.count, split.code and option.integers is None and split.method == "output"
         if is_coded and layout.groups > 1:
             yield f"{split.operator!r} is split within its groups, for its code"
         elif is_coded and width % WIDTH_STEP:

@@ -21,14 +21,19 @@ from hyps.passes.graph import type_name
 from hyps.passes.onnx_ops import INTEGER_OPERATORS
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
 from hyps.passes.sharding.integer_parity import integer_parity_nodes
+from hyps.passes.sharding.spatial_codes import spatial_parity_nodes
 from hyps.passes.weights import Model, Origin, combined, part_name, part_origin, placeholder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParitySpec:
-    """The parity shards of an operator: a row of ``coefficients`` for each, with a number for each shard."""
+    """The parity shards of an operator: a row of ``coefficients`` for each, with a number for each shard.
+
+    ``spatial``: the shards are tiles of rows, which parity shards combine in place of weights.
+    """
 
     operator: str
+    spatial: bool = False
     coefficients: tuple[tuple[float, ...], ...]
     reason: str
 
@@ -48,7 +53,8 @@ class AddParity(Rewrite):
         for code in self.codes:
             shards = [[editor.operator(name) for name in names] for names in shard_nodes(model, code.operator)]
             first, count = shards[0][0], len(code.coefficients)
-            make = integer_parity_nodes if first.op in INTEGER_OPERATORS else _parity_nodes
+            is_integer = first.op in INTEGER_OPERATORS
+            make = spatial_parity_nodes if code.spatial else integer_parity_nodes if is_integer else _parity_nodes
             parity = [
                 node for index, row in enumerate(code.coefficients) for node in make(editor, shards, row, index, count)
             ]

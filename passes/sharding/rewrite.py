@@ -17,11 +17,13 @@ from hyps.passes.sharding.shard_groups import split_within_groups
 from hyps.passes.sharding.shard_input import split_by_input
 from hyps.passes.sharding.shard_output import split_by_output, split_for_code
 from hyps.passes.sharding.shard_spatial import split_spatially
+from hyps.passes.sharding.spatial_codes import split_into_tiles
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
 
-_SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], None]] = {
+_Splitter = Callable[[GraphEditor, gs.Node, SplitLayout, int], None]
+_SPLITTERS: Mapping[Method, _Splitter] = {
     "output": split_by_output,
     "input": split_by_input,
     "spatial": split_spatially,
@@ -43,6 +45,13 @@ class ShardSpec:
     code: Code | None = None
 
 
+def _coded_splitter(layout: SplitLayout) -> _Splitter:
+    """Return what splits an operator that has a code."""
+    if layout.method == "spatial":
+        return split_into_tiles
+    return split_within_groups if layout.groups > 1 else split_for_code
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard(Rewrite):
     """Split the operators that ``splits`` name."""
@@ -61,8 +70,7 @@ class Shard(Rewrite):
         for split in self.splits:
             node = nodes[split.operator]
             layout = split_layout(node, split.method, values)
-            coded = split_within_groups if layout.groups > 1 else split_for_code
-            splitter = coded if split.code else _SPLITTERS[split.method]
+            splitter = _coded_splitter(layout) if split.code else _SPLITTERS[split.method]
             splitter(editor, editor.operator(node.name), layout, split.count)
             what = f"split {method_phrase(node, split.method)} into {split.count} shards"
             changes.append(Change(operator=node.name, what=what, why=str(split.reason)))
