@@ -27,6 +27,7 @@ from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.rewrite import Change, Rewritten
 from hyps.passes.sharding.accumulators import with_accumulators
+from hyps.passes.sharding.quantised_forms import QuantisedForms
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
@@ -100,7 +101,7 @@ class _Check:
     def difference(self) -> str | None:
         """Return what onnxruntime computes in another way in the partitions than in the whole model; None for nothing."""
         try:
-            return self._difference_of_file() or self._difference_of_parts()
+            return self._difference_of_file() or self._difference_of_rounding() or self._difference_of_parts()
         except NotLoaded as refused:
             if self._needs_library():
                 return None  # cuts next to its operators promise less anyway
@@ -115,6 +116,15 @@ class _Check:
         inner = (name for node in self._folded.proto.graph.node for name in node.output)
         name = self._first_difference(Expressions(), self._whole, given, inner)
         return f"onnxruntime computes {name!r} in another way {self._form()}" if name else None
+
+    def _difference_of_rounding(self) -> str | None:
+        """Find a coded operator between DequantizeLinear and QuantizeLinear that onnxruntime does not compute in 8 bits."""
+        forms, coded = QuantisedForms(self._folded.proto), {split.operator for split in self._planned.splits if split.code}
+        found = [form for node in self._folded.proto.graph.node if node.name in coded and (form := forms.of(node))]
+        rounding = (node for node in self._whole.node if node.op_type.startswith("QLinear")) if found else ()
+        made = {name for node in rounding for name in node.output}
+        other = next((form.node.name for form in found if form.node.output[0] not in made), None)
+        return f"onnxruntime does not compute {other!r} in 8 bits in the whole model" if other else None
 
     def _difference_of_parts(self) -> str | None:
         plan, model = self._planned.plan, self._planned.model

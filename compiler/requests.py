@@ -28,7 +28,7 @@ NO_TARGET = "custom"
 #: The methods by which operators are split, in Hadidi's words: those of products and those of convolutions.
 ShardPolicy = Literal["auto", "output", "channel", "input", "filter", "spatial"]
 #: The shards of a code that are tiles of rows.
-ROWS = "rows"
+ROW_TILES = "rows"
 METHOD_OF: Mapping[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
 
 
@@ -48,8 +48,8 @@ def requested_code(operator: str, parity: int, shards: str = "") -> RequestedCod
     Raises `OptionError` for a number of parity shards that is not 1 to 4, and for other shards.
     """
     check_tolerated("a code", parity)
-    if shards not in ("", ROWS):
-        raise OptionError(f"a code of {operator!r} cannot be of {shards!r}: give {ROWS!r}, or leave it out")
+    if shards not in ("", ROW_TILES):
+        raise OptionError(f"a code of {operator!r} cannot be of {shards!r}: give {ROW_TILES!r}, or leave it out")
     return RequestedCode(operator=operator, parity=parity, method="spatial" if shards else "output")
 
 

@@ -16,7 +16,7 @@ from hyps.compiler.pipeline import compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import (
     METHOD_OF,
-    ROWS,
+    ROW_TILES,
     ShardPolicy,
     planning_request,
     requested_code,
@@ -46,9 +46,9 @@ def _asked_code(text: str) -> RequestedCode:
     """Parse ``NAME=R`` or ``NAME=R:rows``."""
     name, _, rest = text.rpartition("=")
     number, _, shards = rest.partition(":")
-    if not name or not number.isdecimal() or rest not in (number, f"{number}:{ROWS}"):
+    if not name or not number.isdecimal() or rest not in (number, f"{number}:{ROW_TILES}"):
         raise typer.BadParameter(
-            f"{text!r} is not of the form NAME=R or NAME=R:{ROWS}, with R the number of shards that may be lost"
+            f"{text!r} is not of the form NAME=R or NAME=R:{ROW_TILES}, with R the number of shards that may be lost"
         )
     return requested_code(name, int(number), shards)
 

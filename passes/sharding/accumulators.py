@@ -1,10 +1,13 @@
 """Let an 8-bit operator emit its sums of products as 32-bit integers, and round them to 8 bits in an operator of their own.
 
 Codes need that: sums are linear in the weights, what is rounded is not. A QLinearConv becomes a ConvInteger, a
-QLinearMatMul becomes a MatMulInteger. onnxruntime's QLinear operators convert a sum and its bias to float32, multiply by a
-float32 number (input's scale x weight's scale / result's scale), round it to the nearest whole number, halves to even ones,
-and add the zero point (MlasRequantizeOutput). Cast, Mul and a QuantizeLinear with the scale 1 do the same, so that no bit
-changes (tests/passes/sharding/test_integer_codes.py).
+QLinearMatMul becomes a MatMulInteger, and so do a Conv and a MatMul of which onnxruntime makes these
+(`hyps.passes.sharding.quantised_forms`).
+
+onnxruntime's QLinear operators convert a sum and its bias to float32, multiply by a float32 number (input's scale x weight's
+scale / result's scale), round to the nearest whole number, halves to even ones, and add the zero point
+(MlasRequantizeOutput). Cast, Mul and a QuantizeLinear with the scale 1 do the same, so that no bit changes
+(tests/passes/sharding/test_integer_codes.py).
 
 Inputs and weights become unsigned: 128 is added to signed ones and to their zero points. Products of unsigned by signed
 numbers saturate on x86 processors without VNNI, and sums would then not be linear in the weights.
@@ -12,7 +15,7 @@ numbers saturate on x86 processors without VNNI, and sums would then not be line
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from hyps.passes.graph import type_name
 from hyps.passes.onnx_ops import INTEGER_CONVOLUTIONS, INTEGER_OPERATORS, WEIGHT_POSITION
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.sharding.integer_codes import Numbers, Rounding, integer_operands
+from hyps.passes.sharding.quantised_forms import QuantisedForms
 from hyps.passes.weights import Model, byte_plane, combined, placeholder
 
 
@@ -32,28 +36,36 @@ def with_accumulators(model: Model, operators: Sequence[str]) -> Model:
 
     Raises `UnsupportedModel` for one that `hyps.passes.sharding.coded` refuses.
     """
+    if not operators:
+        return model
+    forms = QuantisedForms(model.proto)
     nodes = {node.name: node for node in model.proto.graph.node}
-    chosen = [nodes[name] for name in operators if nodes[name].op_type in INTEGER_OPERATORS]
+    found = [(nodes[name], forms.of(nodes[name])) for name in operators]
+    chosen = [(node, form) for node, form in found if form or node.op_type in INTEGER_OPERATORS]
     if not chosen:
         return model
     editor = GraphEditor(model)
     graph = model.proto.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
-    for node in chosen:
-        _replace(editor, node, type_name(types[node.input[0]]))
+    for node, form in chosen:
+        replaced = [node.name, *([form.quantises] if form else [])]
+        _replace(editor, form.node if form else node, replaced, types)
+        for name in form.dequantises if form else ():
+            editor.remove_if_unread(editor.operator(name))
     return infer_shapes(editor.finish())
 
 
-def _replace(editor: GraphEditor, node: NodeProto, source_type: str) -> None:
-    old = editor.operator(node.name)
-    weight = old.inputs[WEIGHT_POSITION.get(node.op_type, 1)]
+def _replace(editor: GraphEditor, node: NodeProto, replaced: Sequence[str], types: Mapping[str, int]) -> None:
+    """Put an integer operator, and what rounds its sums, in the place of ``replaced``, for which ``node`` stands."""
+    source, source_type = editor.tensor(node.input[0]), type_name(types[node.input[0]])
+    weight = editor.tensor(node.input[WEIGHT_POSITION.get(node.op_type, 1)])
     weight_type = type_name(editor.constants[weight.name].data_type)
     operands = integer_operands(node, weight_type, lambda name: constant_values(editor, name))
     nodes: list[gs.Node] = []
-    result = old.outputs[0]
+    result = editor.tensor(node.output[0])
     is_convolution = node.op_type in INTEGER_CONVOLUTIONS
     given = [
-        _unsigned(editor, node.name, old.inputs[0], nodes) if source_type == "int8" else old.inputs[0],
+        _unsigned(editor, node.name, source, nodes) if source_type == "int8" else source,
         _unsigned_weight(editor, node.name, weight) if weight_type == "int8" else weight,
         _zero(editor, f"{node.name}/input zero", operands.source_zero, is_signed=source_type == "int8"),
         _zero(editor, f"{node.name}/weight zero", operands.weight_zero, is_signed=weight_type == "int8"),
@@ -61,10 +73,10 @@ def _replace(editor: GraphEditor, node: NodeProto, source_type: str) -> None:
     rounding = operands.rounding
     kind = "ConvInteger" if is_convolution else "MatMulInteger"
     sums = gs.Variable(f"{result.name}/sums") if rounding else result
-    nodes.append(editor.node(kind, node.name, given, sums, **old.attrs))
+    nodes.append(editor.node(kind, node.name, given, sums, **editor.operator(node.name).attrs))
     if rounding:
         nodes += _rounded(editor, node.name, sums, rounding, result, 1 if is_convolution else -1)
-    editor.replace([old], nodes)
+    editor.replace([editor.operator(name) for name in replaced], nodes)
 
 
 def constant_values(editor: GraphEditor, name: str) -> Numbers | None:

@@ -82,7 +82,8 @@ def _reasons_of_splits(options: ShardOptions, splits: Collection[ShardSpec], sha
             yield f"{split.operator!r} is split within its groups, for its code"
         elif is_coded and width % WIDTH_STEP:
             yield f"{split.operator!r} is split to {width} columns or channels, no multiple of {WIDTH_STEP}, for its code"
-        if reason := option.inexact_reason(split.count):
+        sums_integers = split.code and option.integers is not None  # a Conv between DequantizeLinear and QuantizeLinear, too
+        if not sums_integers and (reason := option.inexact_reason(split.count)):
             yield reason
         group = [whole.operators[index] for group in groups if place in group for index in group]
         cut_up = [member for member in group if member.name not in kept and member.op_type != "DequantizeLinear"]

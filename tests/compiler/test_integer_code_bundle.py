@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hyps.compiler import compile_model
 from hyps.compiler.validate import random_inputs, validate
+from hyps.passes.errors import UnsupportedModel
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import saved
@@ -64,6 +65,40 @@ def test_a_quantised_convolution_has_an_exact_code(parity: int, tmp_path: Path) 
     assert found.passed
     assert [output.max_abs for output in found.outputs] == [0.0]
     assert [each.max_rel for each in found.codes] == [0.0]
+
+
+def quantise_dequantise(between: str = "") -> ModelProto:
+    """Return a Conv between DequantizeLinear and QuantizeLinear, with operands of `quantised`; ``between`` follows it."""
+    made = quantised()
+    del made.graph.node[1]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "x.scale", "x.zero"], ["xf"], "xf"),
+        helper.make_node("DequantizeLinear", ["w", "w.scale", "w.zero"], ["wf"], "wf", axis=0),
+        helper.make_node("Conv", ["xf", "wf"], ["f"], "conv", pads=[1, 1, 2, 2]),
+        *([helper.make_node(between, ["f"], ["g"], "between")] if between else []),
+        helper.make_node("QuantizeLinear", ["g" if between else "f", "y.scale", "y.zero"], ["c"], "c"),
+    ]
+    last = made.graph.node.pop()
+    made.graph.node.extend([*nodes, last])
+    return made
+
+
+def test_a_convolution_between_dequantise_and_quantise_has_an_exact_code(tmp_path: Path) -> None:
+    source, bundle = saved(tmp_path / "m.onnx", quantise_dequantise()), tmp_path / "b"
+    compile_model(source, bundle, memory_bytes=100 * MB, codes={"conv": 1})
+    manifest = read_manifest(bundle)
+    assert manifest.exact
+    assert {manifest.tensors[name].dtype for name in manifest.codes[0].tensors} == {"int32"}
+    found = validate(source, bundle, random_inputs(manifest, 5), None)
+    assert found.passed
+    assert [output.max_abs for output in found.outputs] == [0.0]
+    assert [each.max_rel for each in found.codes] == [0.0]
+
+
+def test_what_is_not_quantised_at_once_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "m.onnx", quantise_dequantise("Sigmoid"))
+    with pytest.raises(UnsupportedModel, match="its weight is stored in another type and dequantised"):
+        compile_model(source, tmp_path / "b", memory_bytes=100 * MB, codes={"conv": 1})
 
 
 def test_validate_notices_one_wrong_weight(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.cluster.codes.decoding import decode
 from tests.passes.nets import Net, run, same_bits
 from tests.passes.sharding.coded import CodedRun, output_option, run_coded
+from tests.passes.splitting import kinds
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=40)
-KINDS = ["ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"]
+KINDS = ["ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Conv", "MatMul"]
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -37,41 +38,50 @@ def numbers(random: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> 
 
 
 def integer_net(draw: st.DataObject, kind: str) -> tuple[Net, Feeds]:
-    """Return an 8-bit operator ``y`` with drawn types, zero points, scales and attributes, and values for its input."""
+    """Return an 8-bit operator ``y`` with drawn types, zero points, scales and attributes, and values for its input.
+
+    A Conv or MatMul is between DequantizeLinear and QuantizeLinear, and onnxruntime computes it in 8 bits.
+    """
     random, net = np.random.default_rng(draw.draw(st.integers(0, 999), "seed")), Net()
     source, weight = draw.draw(st.sampled_from([(np.uint8, np.uint8), (np.uint8, np.int8), (np.int8, np.int8)]), "types")
-    channels, convolves, rounds = draw.draw(st.sampled_from([16, 24, 40]), "channels"), "Conv" in kind, "QLinear" in kind
+    channels, convolves = draw.draw(st.sampled_from([16, 24, 40]), "channels"), "Conv" in kind
     groups = draw.draw(st.sampled_from([1, 1, 2, 4]), "groups") if convolves else 1
     dimensions = draw.draw(st.integers(1, 3), "dimensions") if convolves else 0
     x_shape = (2, 8, *[7] * dimensions) if convolves else draw.draw(st.sampled_from([(1, 30), (5, 30), (2, 3, 30)]), "x")
     w_shape = (channels, 8 // groups, *[3] * dimensions) if convolves else (30, channels)
     net.input("x", *x_shape, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(source)))
     w = net.constant("w", numbers(random, weight, w_shape))
-    zeros = [
-        net.constant("x.zero", numbers(random, source, ())),
-        net.constant(
-            "w.zero", np.full(draw.draw(st.sampled_from([(), (channels,)])) if rounds else (), random.integers(100)), weight
-        ),
-    ]
     attributes: dict[str, Any] = {}
     if convolves:
         attributes = {"group": groups, "pads": [draw.draw(st.integers(0, 2), "pad")] * 2 * dimensions}
         attributes["strides"] = [draw.draw(st.integers(1, 2), "stride")] * dimensions
         attributes["dilations"] = [draw.draw(st.integers(1, 2), "dilation")] * dimensions
-    if not rounds:
-        net.node(kind, "x", w, *zeros[: draw.draw(st.integers(0, 2), "zeros")], to="y", **attributes)
+    x_zero = net.constant("x.zero", numbers(random, source, ()))
+    zero = random.integers(100)
+    if kind.endswith("Integer"):
+        zeros = [x_zero, net.constant("w.zero", zero, weight)][: draw.draw(st.integers(0, 2), "zeros")]
+        net.node(kind, "x", w, *zeros, to="y", **attributes)
         net.output("y", data_type=TensorProto.INT32)
+        return net, {"x": numbers(random, source, x_shape)}
+    vector = (channels,) if draw.draw(st.booleans(), "a scale for each channel") else ()
+    x_scale, w_scale = (
+        np.float32(random.choice([2.0**-5, 0.021])),
+        np.asarray(random.uniform(1e-3, 1e-2, vector), np.float32),
+    )
+    given_x = ["x", net.constant("x.scale", x_scale), x_zero]
+    given_w = [w, net.constant("w.scale", w_scale), net.constant("w.zero", np.full(vector, zero), weight)]
+    given_y = [net.constant("y.scale", random.choice([0.5, 0.25, 1.7]), np.float32)]
+    given_y += [net.constant("y.zero", numbers(random, source, ()))]
+    biases = [net.constant("b", random.integers(-9999, 9999, channels), np.int32)] * (convolves and draw.draw(st.booleans()))
+    if kind.startswith("QLinear"):
+        net.node(kind, *given_x, *given_w, *given_y, *biases, to="y", **attributes)
     else:
-        per_channel = draw.draw(st.booleans(), "a scale for each channel")
-        scales = random.uniform(1e-3, 1e-2, channels) if per_channel else 2.0**-7
-        operands = ["x", net.constant("x.scale", random.choice([2.0**-5, 0.021]), np.float32), zeros[0]]
-        operands += [w, net.constant("w.scale", scales, np.float32), zeros[1]]
-        operands += [net.constant("y.scale", random.choice([0.5, 0.25, 1.7]), np.float32)]
-        operands += [net.constant("y.zero", numbers(random, source, ()))]
-        if convolves and draw.draw(st.booleans(), "bias"):
-            operands += [net.constant("b", random.integers(-9999, 9999, channels), np.int32)]
-        net.node(kind, *operands, to="y", **attributes)
-        net.output("y", data_type=helper.np_dtype_to_tensor_dtype(np.dtype(source)))
+        operands = [net.node("DequantizeLinear", *given_x, to="xf")]
+        operands += [net.node("DequantizeLinear", *given_w, to="wf", axis=0 if convolves else 1)]
+        scale = net.constant("b.scale", x_scale * w_scale)
+        operands += [net.node("DequantizeLinear", bias, scale, to="bf", axis=0) for bias in biases]
+        net.node("QuantizeLinear", net.node(kind, *operands, to="c", name="y", **attributes), *given_y, to="y", name="q")
+    net.output("y", data_type=helper.np_dtype_to_tensor_dtype(np.dtype(source)))
     return net, {"x": numbers(random, source, x_shape)}
 
 
@@ -115,6 +125,7 @@ def test_lost_shards_are_decoded_bit_for_bit(kind: str) -> None:
             counts = [count for count in range(2, 9) if keeps_bound(option, count, parity)]
             made = run_coded(model, "y", data.draw(st.sampled_from(counts), "shards"), parity, folder, feeds=feeds)
             assert same_bits(made.outputs, run(model, feeds, folder))
+            assert not {"Conv", "MatMul", "QLinearConv", "QLinearMatMul"} & {*kinds(made.model)}
         assert {shard.dtype.name for shard in (*made.shards, *made.parity)} == {"int32"}
         assert wrong_patterns(made, made.code.coefficients) == 0
 
