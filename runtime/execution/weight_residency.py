@@ -57,6 +57,8 @@ class WeightResidency:
 
         With ``again`` the first step follows the last. Raises `BundleError` for a file that cannot be read or was changed.
         """
+        if not self._weights:
+            return
         self._stop_reading()
         weights = self._weights.get(index)
         following = list(self._targets(index, again=again))
