@@ -38,8 +38,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
     ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
-    values which were decoded from others: right within ``error_bound`` times the operator's largest value, 0 is exact. ``exit``
-    is where the inference ended, if a policy decides at exits.
+    values which were decoded from others: right within ``error_bound`` times the operator's largest value, 0 is exact.
+    ``exit`` is where the inference ended, if a policy decides at exits.
     """
 
     input: str
