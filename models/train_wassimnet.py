@@ -25,10 +25,8 @@ from torch.nn import functional as F
 
 from hyps.models.cifar10_training import augment, fold, load_test, load_train, normalize_pixels
 from hyps.models.layers import LayerOutput, Layers
-from hyps.models.wassimnet import BLOCKS, EXIT_NAMES, EXIT_SIDE, EXITS_AFTER, NARROW, wassimnet
+from hyps.models.wassimnet import BLOCKS, EXIT_NAMES, EXIT_SIDE, EXITS_AFTER, NARROW, TRAINED_IMAGES, wassimnet
 
-#: Training images that train the network; the others are left for exit policies.
-TRAINED_IMAGES = 8000
 _BATCH, _RATE, _DECAY = 128, 3e-4, 1e-3
 
 
@@ -123,7 +121,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).with_name("wassimnet.onnx"))
     parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), default=NARROW)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -17,6 +17,8 @@ BLOCKS = (2, 2, 4, 4, 4)
 EXITS_AFTER = (2, 4, 6, 8, 12)
 #: The names of the outputs, in order of depth.
 EXIT_NAMES = ("exit1", "exit2", "exit3", "exit4", "exit5", "scores")
+#: The training images of CIFAR-10 that train the network; the others are left for exit policies.
+TRAINED_IMAGES = 8000
 #: The side to which an exit averages a larger feature map.
 EXIT_SIDE = 4
 

@@ -117,7 +117,7 @@ def exits_fit(
         raise OptionError(
             f"--policy {policy} maximises the reward: give either --beta or --beta-between"
             if is_rewarded
-            else f"--policy {policy} keeps to --max-loss, without a reward; leave out --beta, --beta-between and class weights"
+            else f"--policy {policy} keeps to --max-loss, without a reward; leave out beta and class weights"
         )
     if (max_loss is not None and policy not in ("thresholds", "guaranteed")) or (confidence and policy != "guaranteed"):
         raise OptionError("--max-loss is for thresholds and guaranteed, --confidence for guaranteed alone; leave them out")

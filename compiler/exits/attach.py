@@ -156,7 +156,7 @@ def _write(network: ClassifierGraph, heads: Sequence[tuple[ExitPlace, ExitHead]]
     proto.graph.output.append(own)
     with staged_file(output) as draft:
         if is_external:
-            onnx.save_model(proto, draft, save_as_external_data=True, location=f"{output.name}.data")
+            onnx.save_model(proto, draft, save_as_external_data=True, location=f"{output.name}.data", size_threshold=0)
         else:
             onnx.save_model(proto, draft)
     return names

@@ -54,16 +54,20 @@ class ExitEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):  # type: ig
         """Begin the inference of an input drawn at random; return the state at its first exit."""
         super().reset(seed=seed)
         self._index, self._place = int(self.np_random.integers(len(self._states))), 0
-        return self._states[self._index, 0], {}
+        return self._state(0), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Take an action; return the next state, the reward and whether the episode has ended."""
         costs, place, last = self._cost[self._index], self._place, self._exit.shape[1] - 1
         spent = float(costs[place] - costs[0])
         if action == ExitAction.OFFLOAD:
-            return self._states[self._index, place], float(self._offload[self._index, place]) + spent, True, False, {}
+            return self._state(place), float(self._offload[self._index, place]) + spent, True, False, {}
         if action == ExitAction.EXIT or place + 1 == last:
             end = place if action == ExitAction.EXIT else last
-            return self._states[self._index, end], float(self._exit[self._index, end]) + spent, True, False, {}
+            return self._state(end), float(self._exit[self._index, end]) + spent, True, False, {}
         self._place += 1
-        return self._states[self._index, self._place], float(costs[place] - costs[place + 1]), False, False, {}
+        return self._state(self._place), float(costs[place] - costs[place + 1]), False, False, {}
+
+    def _state(self, place: int) -> NDArray[np.float32]:
+        """Return a state as an array that the caller may keep."""
+        return np.asarray(self._states[self._index, place].copy())

@@ -42,7 +42,15 @@ def fit_head(features: NDArray[np.float32], classes: NDArray[np.int64], class_co
     scale[scale < 1e-6 * max(float(scale.max()), 1e-30)] = np.inf  # a feature that does not vary tells nothing
     inputs = ((features - mean) / scale).astype(np.float32)
     if hidden:
-        model: Any = MLPClassifier((hidden,), alpha=1e-2, early_stopping=True, max_iter=_ROUNDS, random_state=0)
+        model: Any = MLPClassifier(
+            (hidden,),
+            alpha=1e-2,
+            learning_rate_init=3e-3,
+            early_stopping=True,
+            n_iter_no_change=30,
+            max_iter=_ROUNDS,
+            random_state=0,
+        )
         model.fit(inputs, classes)
         layers = [(weight.T, bias) for weight, bias in zip(model.coefs_, model.intercepts_, strict=True)]
     else:

@@ -1,9 +1,9 @@
 """Find the best actions by backward induction over binned confidences: the yardstick of what is learned.
 
 The state is the exit, the bin of its largest probability, and the bin of the bandwidth. Costs are known, and the recorded
-exits say how an input goes on. From the last exit backwards (Bellman 1957), the value of staying in a bin is the mean of what
-its inputs gain by the best actions at later exits. These are their own gains and not their later bins' means, so that nothing
-is lost where an earlier exit tells more than a later one (Longstaff and Schwartz 2001).
+exits say how an input goes on. From the last exit backwards (Bellman 1957), the value of staying in a bin is the mean of
+what its inputs gain by the best actions at later exits. These are their own gains and not their later bins' means, so that
+nothing is lost where an earlier exit tells more than a later one (Longstaff and Schwartz 2001).
 """
 
 from __future__ import annotations
