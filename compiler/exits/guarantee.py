@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.compiler.exits.recorded import RecordedExits
-from hyps.compiler.exits.thresholds import NEVER, SHARED, accuracy_losses
+from hyps.compiler.exits.thresholds import NEVER, SHARED, shared_losses
 
 METHOD = "Learn then Test, fixed sequence, betting martingale"
 #: A bet risks at most this share of what would ruin it.
@@ -45,9 +45,14 @@ def guaranteed_threshold(recorded: RecordedExits, most_loss: float, confidence: 
     With a chance of at least ``confidence`` over the drawing of the recorded inputs, leaving by it costs at most
     ``most_loss`` of accuracy compared with the last exit.
     """
+    return lowest_promised(shared_losses(recorded), most_loss, confidence)
+
+
+def lowest_promised(losses: NDArray[np.int64], most_loss: float, confidence: float) -> float:
+    """Return the last of the `SHARED` thresholds before the first whose test fails; losses [N, thresholds]."""
     passed = NEVER  # it costs nothing, and needs no test
-    for threshold in SHARED[1:]:
-        if betting_p_value(accuracy_losses(recorded, threshold), most_loss, confidence) > 1 - confidence:
+    for number, threshold in enumerate(SHARED[1:], start=1):
+        if betting_p_value(losses[:, number], most_loss, confidence) > 1 - confidence:
             break
         passed = threshold
     return passed

@@ -51,8 +51,17 @@ def shared_threshold(recorded: RecordedExits, most_loss: float) -> tuple[float, 
 
     That holds on the recorded inputs, and is no promise for others (`hyps.compiler.exits.guarantee`).
     """
-    allowed = [each for each in SHARED if accuracy_losses(recorded, each).mean() <= most_loss]
-    return (min(allowed),) * (len(recorded.names) - 1)
+    return (lowest_within(shared_losses(recorded), most_loss),) * (len(recorded.names) - 1)
+
+
+def lowest_within(losses: NDArray[np.int64], most_loss: float) -> float:
+    """Return the lowest of the `SHARED` thresholds whose mean loss is at most ``most_loss``; losses [N, thresholds]."""
+    return min(each for each, loss in zip(SHARED, losses.mean(axis=0).tolist(), strict=True) if loss <= most_loss)
+
+
+def shared_losses(recorded: RecordedExits) -> NDArray[np.int64]:
+    """Return the `accuracy_losses` of every input for each of the `SHARED` thresholds, [N, thresholds]."""
+    return np.stack([accuracy_losses(recorded, each) for each in SHARED], axis=1)
 
 
 def accuracy_losses(recorded: RecordedExits, threshold: float) -> NDArray[np.int64]:

@@ -114,9 +114,20 @@ def _betas(runs: Sequence[BetaRun]) -> Iterator[str]:
         for run in runs
     ]
     yield _grid(("loss, exits", "beta", *names), rows)
-    inside = {name: sum(run.place <= run.mean_exit[name] <= run.place + 1 for run in runs) for name in names}
-    yield "Between the two exits: " + ", ".join(f"{name} {count} of {len(runs)}" for name, count in inside.items()) + "."
+    measured = {name: [run for run in runs if name in run.mean_exit] for name in names}
+    inside = {
+        name: sum(run.place <= run.mean_exit[name] <= run.place + 1 for run in each) for name, each in measured.items()
+    }
+    counts = ", ".join(f"{name} {count} of {len(measured[name])}" for name, count in inside.items())
+    yield f"Between the two exits: {counts}."
     yield "![The mean exit for beta between exits](early-exits/betas.svg)"
+
+
+def _mean_exit(run: BetaRun, name: str) -> str:
+    mean = run.mean_exit.get(name)
+    if mean is None:
+        return "-"
+    return f"{mean:.2f}" if run.place <= mean <= run.place + 1 else f"**{mean:.2f}**"
 
 
 def _interquartile_mean(values: Sequence[float]) -> float:
