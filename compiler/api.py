@@ -55,6 +55,8 @@ def compile_model(
     compress_weights: bool = False,
     tune: bool = False,
     tunable: bool = False,
+    exits: Sequence[str] = (),
+    exit_rates: Sequence[float] = (),
     force: bool = False,
     progress: CompileProgress | None = None,
 ) -> Plan:
@@ -62,7 +64,8 @@ def compile_model(
 
     It does what ``hypsc compile`` does, and takes the same options: ``shards={"fc6": ("output", 32)}`` is ``--shard
     fc6=output:32``, ``codes={"fc6": 1}`` is ``--code fc6=1``, ``from_`` and ``until`` are ``--from`` and
-    ``--until``. The folder is written whole or not at all, and an existing bundle is replaced only with ``force``.
+    ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at all, and an existing bundle is
+    replaced only with ``force``.
     ``progress`` is called with a stage and the share that is done.
 
     Raises `hyps.HypsError`: `hyps.compiler.errors.OptionError` for a wrong option, other
@@ -79,6 +82,8 @@ def compile_model(
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
+        exits=_names("exits", exits),
+        exit_rates=exit_rates,
     )
     request, profile = resolve_request(
         base,

@@ -16,6 +16,7 @@ from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.planner import PlannedModel
+from hyps.runtime.bundle.exits import exit_records
 from hyps.runtime.bundle.manifest import FORMAT_VERSION, Manifest, ModelRecord
 from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.bundle.records.steps import Step
@@ -87,6 +88,7 @@ def bundle_manifest(
         labels=tensors.labels,
         activations=planned.plan.activations or UNSET,
         codes=planned.codes,
+        exits=exit_records(steps, planned.exits, planned.exit_rates),
     )
     _check_interface(job, manifest)
     return manifest

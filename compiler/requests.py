@@ -64,6 +64,8 @@ def planning_request(
     max_params: int | None,
     images: bool,
     tunable: bool = False,
+    exits: Sequence[str] = (),
+    exit_rates: Sequence[float] = (),
 ) -> Request:
     """Return the request for how to split a model, for any budget. Raises `OptionError` for a value that is none."""
     check_choice("split", split, get_args(CutMode))
@@ -88,6 +90,8 @@ def planning_request(
         tier=tier,
         images=images,
         tunable=tunable,
+        exits=tuple(exits),
+        exit_rates=tuple(exit_rates),
     )
 
 

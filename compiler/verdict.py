@@ -130,6 +130,16 @@ def code_facts(manifest: Manifest) -> Iterator[str]:
         yield f"{code.name} in {shards}; {exact}; {megabytes(sum(weight_bytes[name] for name in code.parity))} more"
 
 
+def exit_facts(manifest: Manifest) -> Iterator[str]:
+    """Yield for each exit its output, the step after which it is, its part of the multiply-adds, and its rate."""
+    whole = max(1, manifest.exits[-1].macs) if manifest.exits else 1
+    for number, each in enumerate(manifest.exits, 1):
+        yield (
+            f"{number} of {len(manifest.exits)}, {each.output}: after step {each.after_step}, {each.macs:,} "
+            f"multiply-adds ({each.macs / whole:.0%}); {each.rate:.0%} of all inferences are expected to end there"
+        )
+
+
 def _weights(reads: WeightReads) -> str:
     return (
         f"of {', '.join(reads.tables)} the rows that are asked for; else {_whole(reads)}" if reads.tables else _whole(reads)

@@ -19,6 +19,8 @@ def c_library(options: RunOptions) -> Path | None:
     """
     engine, report = options.engine, options.report
     writes_table = report.output is not None and report.output.suffix == ".parquet"
+    if engine.exits.may_end_early:  # what decides at an exit needs numpy
+        return None
     if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or writes_table:
         return None
     is_possible = read_manifest(engine.bundle).takes_pictures_alone and _are_pictures(options.inputs)

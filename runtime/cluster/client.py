@@ -42,6 +42,7 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import HubError, InputError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
+    Answer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -50,7 +51,7 @@ from hyps.runtime.execution.engine import (
     failed,
     failed_run,
     in_memory,
-    only_outputs,
+    only_answer,
     run_in_turn,
 )
 from hyps.runtime.execution.executor import Outputs
@@ -183,8 +184,8 @@ class ClusterEngine:
                     raise HubError("no manager answers at this hub; start 'hyps-manager DIR --hub URL'")
             return self._jobs.popitem(last=False)[1] if self._jobs else None
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
-        return only_outputs(self._stream(in_memory([tensors]), Observer(), 1, None))
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> Answer:
+        return only_answer(self._stream(in_memory([tensors]), Observer(), 1, None))
 
     def _read(self, source: EngineInput) -> InputTensors:
         """Return an input's tensors; the bundle's budget bounds the memory of this process too."""

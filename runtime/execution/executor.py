@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
@@ -29,6 +30,9 @@ from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.execution.weight_residency import WeightResidency
+
+if TYPE_CHECKING:
+    from hyps.runtime.exits.exit_control import ExitRun
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]
@@ -155,8 +159,12 @@ class Executor:
         *,
         again: bool = False,
         profile: bool = False,
+        exits: ExitRun | None = None,
     ) -> Outputs:
         """Return the model's outputs by name, computed from its ``inputs`` by name.
+
+        With ``exits`` the run may end at one of them. Then nothing after it is opened, read or run, and the outputs are
+        those that were made by then.
 
         ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (three reads of
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
@@ -167,10 +175,10 @@ class Executor:
             self._use_spare_memory()
             self._inferences += 1
         with suppress(ActivationArenaFull):
-            return self._run(inputs, step_done, again=again, profile=profile)
+            return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
         self.outgrew_arena = True
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
-        return self._run(inputs, step_done, again=again, profile=profile)
+        return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
 
     def _run(
         self,
@@ -179,11 +187,13 @@ class Executor:
         *,
         again: bool,
         profile: bool,
+        exits: ExitRun | None,
     ) -> Outputs:
+        ends = exits.early if exits else ()
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
             meter = StepMeter(step.name, self._residency.hash_s) if profile else None
-            with self.step(index, again=again) as ready:
+            with self.step(index, again=again, ends=ends) as ready:
                 if meter:
                     meter.loaded(ready.loaded_at)
                 run_s = ready.run(held)
@@ -192,17 +202,28 @@ class Executor:
             if index in self._leaves_arena and self._arena:
                 self._arena.give_back(map(self.interface.place, held.values()))
             step_done(meter.profile() if meter else None)
+            if exits and self.ends(exits, index, held):
+                self.end_early()
+                break
         return self.outputs(held)
 
+    def end_early(self) -> None:
+        """Stop reading ahead for steps that do not run."""
+        self._residency.end()
+
+    def ends(self, exits: ExitRun, index: int, held: Mapping[str, TensorValue]) -> bool:
+        """Return whether an inference ends after step ``index``, with these tensors in memory."""
+        return index in exits.places and exits.ends(index, self.interface.to_output(held[exits.places[index]]))
+
     @contextmanager
-    def step(self, index: int, *, again: bool) -> Iterator[ReadyStep]:
+    def step(self, index: int, *, again: bool, ends: Collection[int] = ()) -> Iterator[ReadyStep]:
         """Make one step ready to run on the tensors of any number of inferences.
 
-        ``again`` announces that the first step follows the last.
+        ``again`` announces that the first step follows the last, ``ends`` are the steps after which a run may end.
         """
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
-        self._residency.enter(index, again=again)
+        self._residency.enter(index, again=again, ends=ends)
         loaded_at = time.perf_counter()
         if index == self._first_session and not self._sessions.opened:
             self.trim()  # of code that read the input, and of what the caller did before
@@ -227,8 +248,9 @@ class Executor:
             self._arena = None
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
-        """Return the model's outputs from the tensors that are held after the last step."""
-        return {output.name: self.interface.to_output(held[output.name]) for output in self.manifest.outputs}
+        """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
+        made = (output.name for output in self.manifest.outputs if output.name in held)
+        return {name: self.interface.to_output(held[name]) for name in made}
 
 
 def load_executor(

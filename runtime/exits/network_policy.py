@@ -20,10 +20,19 @@ _FATAL = 4
 
 
 class NetworkPolicy:
-    """A policy whose network onnxruntime runs, on one thread."""
+    """A policy whose checked network onnxruntime runs, on one thread. It can be pickled."""
 
-    def __init__(self, session: Any, exits: int, order: ProbabilityOrder) -> None:
-        self._session, self._exits, self._order = session, exits, order
+    def __init__(self, content: bytes, exits: int, order: ProbabilityOrder) -> None:
+        self._content, self._exits, self._order = content, exits, order
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = _FATAL
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process opens the same network."""
+        return NetworkPolicy, (self._content, self._exits, self._order)
 
     def decide(self, state: ExitState) -> ExitAction:
         """Return the action with the highest value; the first of several in the order STAY, EXIT, OFFLOAD."""
@@ -45,16 +54,11 @@ def open_network_policy(path: Path, content: bytes, exits: ModelExits) -> Networ
     order = network.metadata.get("probabilities")
     if order not in get_args(ProbabilityOrder):
         raise PolicyError(f"{path} does not say whether its probabilities are sorted or raw", "export it again")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = _FATAL
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return NetworkPolicy(content, len(exits.names), "sorted" if order == "sorted" else "raw")
     except Exception as error:  # onnxruntime's exception classes have no common public base
         reason = next(iter(str(error).splitlines()), "")
         raise PolicyError(f"onnxruntime cannot open {path}: {reason}", "export it again") from None
-    return NetworkPolicy(session, len(exits.names), "sorted" if order == "sorted" else "raw")
 
 
 def _value(name: str, text: str) -> object:

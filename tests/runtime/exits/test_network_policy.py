@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_actions_are_those_of_the_highest_values(tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     path.write_bytes(network().SerializeToString())
     policy = read_policy(str(path), EXITS)
+    copy = pickle.loads(pickle.dumps(policy))
     found = set()
     for seed in range(200):
         state = drawn_state(seed)
@@ -80,6 +82,7 @@ def test_actions_are_those_of_the_highest_values(tmp_path: Path) -> None:
         action = policy.decide(state)
         assert action == int(np.argmax(hidden @ WEIGHTS["w2"] + WEIGHTS["b2"]))
         found.add(action)
+        assert copy.decide(state) is action
     assert len(found) == 3
 
 
