@@ -40,6 +40,8 @@ REORDER_COPIES = calibrated("reorder_copies")
 #: How much less than `Costs.process_bytes` a process holds while its only session is opened, and while that runs.
 STOCK_OPENING_LESS_BYTES = calibrated_bytes("stock_opening_less_bytes")
 STOCK_RUNNING_LESS_BYTES = calibrated_bytes("stock_running_less_bytes")
+#: What a stock step takes in addition where its activations fill a small region.
+TIGHT_STOCK_BYTES = calibrated_bytes("tight_stock_bytes")
 #: Filters, channels, rows and columns are padded to a multiple of this in a copy (16 floats of AVX-512).
 _BLOCK = 16
 #: A convolution of fewer channels reads them as they are.
@@ -70,7 +72,8 @@ class StockMemory:
 
     def alone_bytes(self, region_bytes: int) -> int:
         """Return the process's peak with a region of this size."""
-        return max(self.opening_bytes, self.running_bytes + region_bytes)
+        used = region_bytes + (TIGHT_STOCK_BYTES if region_bytes < self.region_bytes else 0)
+        return max(self.opening_bytes, self.running_bytes + used)
 
 
 def arena_region_bytes(activation_bytes: int, steps: int = 1) -> int | None:

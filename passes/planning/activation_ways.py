@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hyps.passes.cost.arena_layout import FULL_ARENA_BYTES, arena_events, tight_region_bytes
 from hyps.passes.cost.blocked_layout import blocked_view, is_reordered
+from hyps.passes.cost.computed_types import HALF_FLOATS
 from hyps.passes.cost.footprint import SESSION_BYTES, file_bytes, is_in_file
 from hyps.passes.cost.partial_arena import some_in_arena
 from hyps.passes.cost.residency import ResidencyPlan, StepNeeds, plan_residency
@@ -65,12 +66,14 @@ def activation_ways(
         ]
         yield ActivationWay(tuple(grown), found.region_bytes, found.in_arena)
     kept_bytes = sum(graph.tensors[name].nbytes for name in graph.outputs)  # of the inference before
-    if (large_bytes := arena_region_bytes(max(live) + kept_bytes, len(segments))) is None:
+    has_half_floats = any(weight.dtype in HALF_FLOATS for weight in graph.weights.values())
+    live_bytes = (max(live) + kept_bytes) * (2 if has_half_floats else 1)  # onnxruntime computes them in 32 bits
+    if (large_bytes := arena_region_bytes(live_bytes, len(segments))) is None:
         return
     orders = [session_order(graph, segment.operators, segment.outputs) for segment in segments]
     blocked, prints = blocked_view(graph, request.threads)
     layouts = arena_events(graph, costed.footprints, orders), arena_events(blocked, prints, orders, is_reordered)
-    tight_bytes = tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES, max(live))
+    tight_bytes = tight_region_bytes(layouts, large_bytes - FULL_ARENA_BYTES, live_bytes)
     for region_bytes in (large_bytes, tight_bytes) if tight_bytes else (large_bytes,):
         is_tight = region_bytes < large_bytes  # a large arena is never used in full
         counted = region_bytes + (FULL_ARENA_BYTES if is_tight else 0)

@@ -19,7 +19,7 @@ from hyps.passes.planning.partitions import Segment, Segments, partitions
 from hyps.passes.planning.plan import Plan, check_plan
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import ActivationsRecord
-from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
+from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES, WIDE_CODE_BYTES
 from hyps.runtime.bundle.residency import StepResidency
 
 #: What glibc keeps of its heap with huge pages (`hyps.runtime.device.process_memory`): less than `HUGE_SLACK_BYTES`.
@@ -42,8 +42,9 @@ def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int)
     if region_bytes is None:
         return None
     alone_bytes = memory.alone_bytes(region_bytes)
-    if huge_pages := alone_bytes + HUGE_SLACK_BYTES <= budget:
-        alone_bytes += _HUGE_HEAP_BYTES
+    code_bytes = WIDE_CODE_BYTES if request.device.interface == "c" else 0
+    if huge_pages := alone_bytes + HUGE_SLACK_BYTES + code_bytes <= budget:
+        alone_bytes += _HUGE_HEAP_BYTES + code_bytes
     seconds = rounded_up(request.device.step_s + float(compute_s(whole.graph, request.device).sum()))
     found = Plan(
         partitions=partitions(

@@ -102,12 +102,13 @@ class ModelRecord(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """The contents of a bundle.
 
-    ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks leave
-    room for huge pages, the last of which are partly unused. ``is_bounded`` is false, or absent: false where a result
-    that is not exact may differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned
-    bundle, which also keeps those that run on every processor. ``activations``: present where steps use an arena, which
-    their peaks count in full. ``codes``: the operators with parity shards, which are ordinary steps. ``exits``: the places
-    where an inference may end, in the order of their depth; the last is the end of the network.
+    ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks
+    leave room for huge pages, the last of which are partly unused; in a stock step planned for the C library, for its
+    code, too. ``is_bounded`` is false, or absent: false where a result that is not exact may differ by any amount, as
+    roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also keeps those that run on
+    every processor. ``activations``: present where steps use an arena, which their peaks count in full. ``codes``: the
+    operators with parity shards, which are ordinary steps. ``exits``: the places where an inference may end, in the order
+    of their depth; the last is the end of the network.
     """
 
     version: Literal[3]
@@ -137,6 +138,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     def is_stock(self) -> bool:
         """Whether the whole model runs with onnxruntime's default options: its bits are then stock onnxruntime's."""
         return all(step.session.is_stock for step in self.steps)
+
+    @property
+    def has_lean_code(self) -> bool:
+        """Whether the C library's code is mapped a few pages at a time (`WIDE_CODE_BYTES` tells what that spares)."""
+        return not (self.is_stock and self.huge_pages)
 
     def arena_growth_bytes(self, step: Step) -> int:
         """Return how much more the arena takes than the activations of this step, which its ``alone_bytes`` count."""

@@ -55,11 +55,11 @@ def _open_bytes(manifest: Manifest) -> int:
     pinned = sum(step.pinned_bytes for step in manifest.steps)
     slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
     start = library_memory(manifest.target.onnxruntime, manifest.target.planned_interface).start_bytes
-    telling = [step for step in manifest.steps if step.peak_bytes > start] or manifest.steps
+    above = [step for step in manifest.steps if step.peak_bytes > start] or manifest.steps
     return max(
         step.peak_bytes
         - (step.alone_bytes + manifest.arena_growth_bytes(step))
         - (pinned - step.pinned_bytes)
         - (step.ahead_bytes + slack)
-        for step in telling
+        for step in above
     )

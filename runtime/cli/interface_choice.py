@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cli.run_options import RunOptions
@@ -12,7 +13,14 @@ from hyps.runtime.execution.c_api.library import find_library
 from hyps.runtime.io.inputs import InputSource, sources
 
 
-def c_library(options: RunOptions) -> Path | None:
+class ChosenLibrary(NamedTuple):
+    """The C library of onnxruntime, and whether its code is to be mapped a few pages at a time."""
+
+    path: Path
+    is_lean: bool
+
+
+def c_library(options: RunOptions) -> ChosenLibrary | None:
     """Return the C library that can run the inputs: pictures, through a network of numbers, one after the other.
 
     None where only numpy and onnxruntime's Python module can. Raises `BundleError` for a faulty manifest.
@@ -23,8 +31,9 @@ def c_library(options: RunOptions) -> Path | None:
         return None
     if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or writes_table:
         return None
-    is_possible = read_manifest(engine.bundle).takes_pictures_alone and _are_pictures(options.inputs)
-    return find_library() if is_possible else None
+    manifest = read_manifest(engine.bundle)
+    path = find_library() if manifest.takes_pictures_alone and _are_pictures(options.inputs) else None
+    return ChosenLibrary(path, manifest.has_lean_code) if path else None
 
 
 def _are_pictures(arguments: Iterable[str]) -> bool:

@@ -14,16 +14,16 @@ from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSo
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from hyps.runtime.bundle.manifest import Manifest
+    from hyps.runtime.cli.interface_choice import ChosenLibrary
     from hyps.runtime.cli.run_options import EngineOptions, ExitOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
     from hyps.runtime.exits.exit_control import ExitControl
     from hyps.runtime.io.archive import ResultArchive
 
 
-def run_inputs(options: RunOptions, library: Path | None) -> int:
+def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
     """Run every input and report its result; return the exit code. Raises `RuntimeFault`.
 
     Pictures go through the C ``library`` of onnxruntime, if there is one; else its Python module computes.
@@ -62,7 +62,7 @@ def _run_for_energy(options: RunOptions, engine: Engine, inputs: list[AnySource]
         return run_for_energy(options.energy, engine, inputs[0], reporter, quiet=options.report.quiet)
 
 
-def open_engine(options: EngineOptions, library: Path | None) -> Engine:
+def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine:
     """Open the engine that the options name; the local one with a C ``library``, if there is one. Raises `RuntimeFault`.
 
     Each engine is imported only where it is used: the local one costs the device no memory for the others.
@@ -81,7 +81,7 @@ def open_engine(options: EngineOptions, library: Path | None) -> Engine:
     if library:
         from hyps.runtime.execution.c_api.session import c_interface
 
-        interface = c_interface(library)
+        interface = c_interface(library.path, is_lean=library.is_lean)
 
     return LocalEngine.load(
         options.bundle,

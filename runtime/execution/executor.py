@@ -30,6 +30,7 @@ from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.execution.weight_residency import WeightResidency
+from hyps.runtime.execution.weights_check import WeightsCheck
 
 if TYPE_CHECKING:
     from hyps.runtime.exits.exit_control import ExitRun
@@ -55,8 +56,12 @@ class Executor:
         opener: SessionOpener | None = None,
         verify: bool = True,
         is_alone: bool = False,
+        check: WeightsCheck | None = None,
     ) -> None:
-        """``is_alone``: nothing else in this process runs bundles, so that what it does not need is this one's."""
+        """``is_alone``: nothing else in this process runs bundles, so that what it does not need is this one's.
+
+        ``check`` is finished after the first session is opened, and before it runs.
+        """
         if threads is not None and not 1 <= threads <= manifest.target.threads:
             raise BudgetError(
                 f"--threads {threads}: the budget was planned for 1 to {manifest.target.threads} threads",
@@ -65,7 +70,7 @@ class Executor:
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self.interface = interface or _python_interface()
-        self._bundle, self._opener = bundle, opener or self.interface.open_session
+        self._bundle, self._opener, self._check = bundle, opener or self.interface.open_session, check
         self._arena: ActivationArena | None = None
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
@@ -232,6 +237,9 @@ class Executor:
             if index == self._first_session and self._opened_before != self._sessions.opened:
                 self._opened_before = self._sessions.opened
                 self.trim()  # of code that opens sessions
+            if self._check:
+                self._check.finish()
+                self._check = None
             yield ready
             ready.release()
         finally:
@@ -246,6 +254,8 @@ class Executor:
         if self._arena:
             self._arena.close()
             self._arena = None
+        give_back_heap()
+        self.trim()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
@@ -267,10 +277,10 @@ def load_executor(
 ) -> Executor:
     """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
 
-    Parity shards are left out. Models are checked here, and weights that onnxruntime reads itself; others when they are
-    first read. ``adapt`` may change
-    the schedule. The ``interface`` is onnxruntime's Python module unless another is given; ``opener`` replaces its sessions.
-    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
+    Parity shards are left out. Models are checked here, weights when they are first read; those that onnxruntime reads
+    itself while it opens them, before it computes anything. ``adapt`` may change the schedule. The ``interface`` is
+    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. ``is_tuned`` takes the tuned
+    partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
 
     Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
     was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
@@ -280,9 +290,17 @@ def load_executor(
     manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
     if keeps_budget:
         check_interface(manifest, interface.version, interface.kind)
-    check_files(bundle, manifest, models=verify, weights=verify and any(step.session.is_stock for step in manifest.steps))
-    is_alone = is_alone and keeps_budget
-    return Executor(bundle, manifest, threads=threads, interface=interface, opener=opener, verify=verify, is_alone=is_alone)
+    check_files(bundle, manifest, models=verify, weights=False)
+    return Executor(
+        bundle,
+        manifest,
+        threads=threads,
+        interface=interface,
+        opener=opener,
+        verify=verify,
+        is_alone=is_alone and keeps_budget,
+        check=WeightsCheck(bundle, manifest) if verify and any(step.session.is_stock for step in manifest.steps) else None,
+    )
 
 
 def _python_interface() -> OrtInterface:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 def check_inputs(manifest: Manifest, inputs: Mapping[str, TensorValue]) -> None:
     """Raise `InputError` unless ``inputs`` are exactly the model's, with its dtypes and shapes."""
-    expected = ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
     for name in inputs:
         if name not in manifest.inputs:
-            raise InputError(f"the model has no input {name!r}", f"it takes {expected}")
+            raise InputError(f"the model has no input {name!r}", f"it takes {_expected(manifest)}")
     for name in manifest.inputs:
         if name not in inputs:
-            raise InputError(f"input {name!r} is missing", f"the model takes {expected}")
+            raise InputError(f"input {name!r} is missing", f"the model takes {_expected(manifest)}")
         check_tensor(name, manifest.tensors[name], dtype_of(inputs[name]), shape_of(inputs[name]))
+
+
+def _expected(manifest: Manifest) -> str:
+    return ", ".join(f"{name} {describe(manifest.tensors[name])}" for name in manifest.inputs)
 
 
 def check_tensor(name: str, record: TensorRecord, dtype: np.dtype[Any] | str, shape: tuple[int, ...]) -> None:

@@ -166,7 +166,7 @@ class OrtSession:
             self.run_s = time.perf_counter() - began
         except Exception as error:  # as above
             raise refused_input(self._path, error) from None
-        return dict(zip(outputs, map(_detached, results), strict=True))
+        return dict(zip(outputs, map(_detached, results) if len(outputs) > 1 else results, strict=True))
 
 
 def _detached(value: TensorValue) -> TensorValue:

@@ -58,6 +58,8 @@ class WeightResidency:
         With ``again`` the first step follows the last. The run may end after each of the steps ``ends``: what follows one is
         read before only if the plan says so. Raises `BundleError` for a file that cannot be read or was changed.
         """
+        if not self._weights:
+            return
         self._stop_reading()
         weights = self._weights.get(index)
         following = list(self._targets(index, again=again, ends=ends))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.bench.readings import Machine, Part, Predicted, Race, Results, Storage
-from tests.bench.summary import DEFAULT, MAPPED, find, kept, peak_bytes, run_s, warm_ratio
+from tests.bench.summary import DEFAULT, MAPPED, STOCK, find, kept, peak_bytes, run_s, warm_ratio
 from tests.bench.tables import Grid, grids
-from tests.bench.words import HEAD, HIGHLIGHT, README_ROWS, README_TAIL, SECTIONS
+from tests.bench.words import HEAD, HIGHLIGHT, README_ROWS, README_TAIL, README_TUNED, SECTIONS, TUNED
 
 #: The README's lines that are written here stand between these.
 README_MARKS = ("<!-- make bench writes the lines from here -->\n", "<!-- to here -->\n")
@@ -62,7 +62,7 @@ def readme(text: str, results: Results) -> str:
     made_on = results.latency.machine
     machine = f"{_cores(made_on)}, {made_on.memory_bytes / 1e9:.0f} GB, onnxruntime {made_on.onnxruntime}"
     tail = README_TAIL.format(when=results.latency.when[:10], machine=machine)
-    blocks = [markdown(_readme_grid(race)), _filled(tail)]
+    blocks = [markdown(_readme_grid(race)), *_tuned(results), _filled(tail)]
     before, rest = text.split(start)
     return before + start + "\n" + "\n\n".join(blocks) + "\n\n" + end + rest.split(end)[1]
 
@@ -78,6 +78,21 @@ def _readme_grid(race: Race) -> Grid:
             rows.append((name, memory, f"{run_s(each.race):.2f} s ({warm_ratio(each, first).median:.2f})"))
     columns = ("VGG16, 553 MB of weights", "peak memory (ratio)", "one inference (ratio)")
     return Grid(title="", columns=columns, rows=tuple(rows))
+
+
+def _tuned(results: Results) -> list[str]:
+    """What tuning changes, from the comparison of networks; nothing where that was not made."""
+    compared = results.networks.result or () if results.networks else ()
+    vgg16 = next((each for each in compared if (each.network, each.threads) == ("vgg16", 1)), None)
+    if vgg16 is None:
+        return []
+    stock = next(each for each in vgg16.contenders if each.label == STOCK)
+    ratios = {
+        each.budget_bytes: f"{warm_ratio(each, stock).median:.2f}"
+        for each in vgg16.contenders
+        if each.label == TUNED and each.budget_bytes in (128_000_000, 72_000_000)
+    }
+    return [_filled(README_TUNED.format(*ratios.values()))] if len(ratios) == 2 else []
 
 
 def _section(name: str, part: Part[Any] | None, machines: Sequence[Machine]) -> list[str]:

@@ -120,6 +120,13 @@ One thread, files in the kernel's cache, {machine}, {when}. `make bench` measure
 [docs/benchmarks.md](docs/benchmarks.md).
 """
 
+#: The label of bundles that were tuned, and the README's sentence about them: at 72 and at 128 MB.
+TUNED = "tuned"
+README_TUNED = """
+Tuned for its processor (`hyps-run tune`), the bundle takes {1} of onnxruntime's time with 128 MB and {0} with 72 MB: see
+[As fast as onnxruntime](docs/guide/speed.md).
+"""
+
 #: The contenders in the README's table, by label, and their names there.
 README_ROWS = {
     "whole, default": "onnxruntime, as it comes",

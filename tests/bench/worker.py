@@ -39,6 +39,7 @@ def bundle(path: Path, values: Path, threads: int) -> Run:
 
 def picture(path: Path, values: Path, threads: int) -> Run:
     """A bundle by onnxruntime's C interface; its input is float32."""
+    from hyps.runtime.bundle.integrity import read_manifest
     from hyps.runtime.execution.c_api.library import find_library
     from hyps.runtime.execution.c_api.session import c_interface
     from hyps.runtime.execution.executor import load_executor
@@ -46,7 +47,8 @@ def picture(path: Path, values: Path, threads: int) -> Run:
 
     library = find_library()
     assert library, "onnxruntime's C library is in its package"
-    executor = load_executor(path, threads=threads, interface=c_interface(library))
+    interface = c_interface(library, is_lean=read_manifest(path).has_lean_code)
+    executor = load_executor(path, threads=threads, interface=interface)
     name = executor.manifest.inputs[0]
     tensor = executor.manifest.tensors[name]
     content = bytearray(values.read_bytes()[-tensor.nbytes :])

@@ -85,13 +85,17 @@ class _Base(ctypes.Structure):
 
 
 class CLibrary:
-    """The functions of a C library of onnxruntime that is loaded, by their names in ``OrtApi``."""
+    """The functions of a C library of onnxruntime that is loaded, by their names in ``OrtApi``.
 
-    def __init__(self, path: Path) -> None:
+    ``is_lean``: few pages of its code are mapped at a time (see `CodePages.map_singly`).
+    """
+
+    def __init__(self, path: Path, *, is_lean: bool = True) -> None:
         self._library = ctypes.CDLL(str(path))
         code = CodePages()
         code.release()
-        code.map_singly()
+        if is_lean:
+            code.map_singly()
         self._library.OrtGetApiBase.restype = ctypes.POINTER(_Base)
         base = self._library.OrtGetApiBase().contents
         self.version: str = base.version().decode()

@@ -32,8 +32,8 @@ _ARENA_ALLOCATOR, _DEFAULT_MEMORY = 1, 0
 class Runtime:
     """onnxruntime in this process: its library, its environment, and its name for the memory of the processor."""
 
-    def __init__(self, path: Path) -> None:
-        self.library = CLibrary(path)
+    def __init__(self, path: Path, *, is_lean: bool = True) -> None:
+        self.library = CLibrary(path, is_lean=is_lean)
         self._environment = self.library.pointer("CreateEnv", FATAL_SEVERITY, b"hyps")  # it lives as long as the process
         self._memory = self.library.made("MemoryInfo", "CreateCpuMemoryInfo", _ARENA_ALLOCATOR, _DEFAULT_MEMORY)
 
@@ -168,9 +168,9 @@ def _place(value: TensorValue) -> tuple[int, int]:
     return start, start + len(value.memory)
 
 
-def c_interface(path: Path) -> OrtInterface:
-    """Load the C library at ``path`` and return the interface to it."""
-    runtime = Runtime(path)
+def c_interface(path: Path, *, is_lean: bool = True) -> OrtInterface:
+    """Load the C library at ``path`` and return the interface to it; see `CLibrary` for ``is_lean``."""
+    runtime = Runtime(path, is_lean=is_lean)
     return OrtInterface(
         kind="c",
         version=runtime.library.version,
