@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -109,7 +110,7 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     images, classes = pictures(4)
     model = write_network(tmp_path / "net.onnx", exits=True)
 
-    def refusal(labels: Path | None = None, preprocess: str | None = "cifar10", room: int = ROOM, **arrays: object) -> str:
+    def refusal(labels: Path | None = None, preprocess: str | None = "cifar10", room: int = ROOM, **arrays: Any) -> str:
         np.savez(tmp_path / "data.npz", **arrays)
         with pytest.raises(OptionError) as caught:
             record_exits(model, tmp_path / "data.npz", labels, preprocess, room)
