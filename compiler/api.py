@@ -64,8 +64,8 @@ def compile_model(
 
     It does what ``hypsc compile`` does, and takes the same options: ``shards={"fc6": ("output", 32)}`` is ``--shard
     fc6=output:32``, ``codes={"fc6": 1, "c1": (2, "rows")}`` is ``--code fc6=1 --code c1=2:rows``, ``from_`` and
-    ``until`` are ``--from`` and ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at all, and an
-    existing bundle is replaced only with ``force``.
+    ``until`` are ``--from`` and ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at
+    all, and an existing bundle is replaced only with ``force``.
     ``progress`` is called with a stage and the share that is done.
 
     Raises `hyps.HypsError`: `hyps.compiler.errors.OptionError` for a wrong option, other
