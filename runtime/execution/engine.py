@@ -66,7 +66,8 @@ class InferenceResult:
 
     ``compute_s`` is the median over the repetitions of an input, and 0 where the input could not be read. ``decoded`` names
     the operators a part of whose values was decoded from others: they are right within ``error_bound``, as a part of the
-    operator's largest value, and not bit for bit. ``exit`` is the exit that answered, where a policy decides at exits.
+    operator's largest value; a bound of 0 is bit for bit. ``exit`` is the exit that answered, where a policy decides at
+    exits.
     """
 
     number: int

@@ -111,7 +111,7 @@ def _stream(
     over = threading.Event()
     with ExitStack() as stack:
         groups = stack.enter_context(_quotas(_WORKERS))
-        devices = Devices(stack, folder, bundle, BIN, mosquitto(), Settings())
+        devices = Devices(stack, folder, bundle, BIN, mosquitto(), Settings(counts_messages=True))
         devices.start_hub()
         devices.start_manager("--workers", str(len(_WORKERS)), *options)
         for name in _WORKERS:
