@@ -28,7 +28,8 @@ from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import EngineAnswer, in_memory
-from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.executor import Executor, Outputs
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import memory_of
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.exits.exit_control import ExitControl

@@ -26,8 +26,9 @@ from hyps.runtime.execution.engine import (
     Observer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 if TYPE_CHECKING:

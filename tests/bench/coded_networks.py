@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.place import Place
 from tests.repository import BIN, ROOT
 from tests.runtime.cluster.codes_bundle import compile_coded

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import WIDTH, build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
 from tests.cluster_network import Network

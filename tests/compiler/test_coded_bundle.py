@@ -17,7 +17,7 @@ from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.sharding.coefficients import LARGEST_ERROR
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Command, listing
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 from tests.compiler.test_validate import rewritten

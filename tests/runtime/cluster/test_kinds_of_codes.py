@@ -12,7 +12,8 @@ import pytest
 from hyps.compiler import compile_model
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.engine import InferenceResult, in_memory
-from hyps.runtime.execution.executor import Outputs, load_executor
+from hyps.runtime.execution.executor import Outputs
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.onnxes import saved
 from tests.compiler.test_integer_code_bundle import quantised
 from tests.compiler.test_spatial_code_bundle import tall, write_board
