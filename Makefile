@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-exits bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,report,manager,web,dask,placement,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,docs,dev]'
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
@@ -71,6 +71,9 @@ bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and lo
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
+
+bench-exits: $(READY) ## early exits: accuracy, policies, promises; docs/early-exits.md (needs torch: CONTRIBUTING.md; ONLY=betas)
+	$(BIN)/python -m tests.bench.exits $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-moves: $(READY) ## kills while steps move under a stream: each image is answered once, right and in order (KILLS=200: as many)
 	$(BIN)/python -m tests.bench.moves $(if $(KILLS),--kills $(KILLS))

@@ -16,6 +16,7 @@ from hyps.compiler.tolerance import rounds_to_codes
 from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.planner import PlannedModel
+from hyps.runtime.bundle.exits import exit_records
 from hyps.runtime.bundle.manifest import FORMAT_VERSION, Manifest, ModelRecord
 from hyps.runtime.bundle.records.preprocessing import Preprocess
 from hyps.runtime.bundle.records.steps import Step
@@ -76,7 +77,7 @@ def bundle_manifest(
         outputs=tuple(
             OutputRecord(
                 name=name,
-                probabilities=_ends_in_softmax(graph, name) or name in loaded.classes,
+                probabilities=ends_in_softmax(graph, name) or name in loaded.classes,
                 classes=_classes(loaded, tensors.records, name),
             )
             for name in graph.outputs
@@ -87,6 +88,7 @@ def bundle_manifest(
         labels=tensors.labels,
         activations=planned.plan.activations or UNSET,
         codes=planned.codes,
+        exits=exit_records(steps, planned.exits, planned.exit_rates),
     )
     _check_interface(job, manifest)
     return manifest
@@ -132,7 +134,7 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
     return read_labels(job.labels, max(shape, default=1))
 
 
-def _ends_in_softmax(graph: Graph, output: str) -> bool:
+def ends_in_softmax(graph: Graph, output: str) -> bool:
     """Return whether a softmax computes this output, apart from reshaping."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
     while output in writer and writer[output].op_type in RESHAPES and writer[output].inputs:

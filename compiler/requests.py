@@ -27,6 +27,8 @@ DEFAULT_THREADS = 4
 NO_TARGET = "custom"
 #: The methods by which operators are split, in Hadidi's words: those of products and those of convolutions.
 ShardPolicy = Literal["auto", "output", "channel", "input", "filter", "spatial"]
+#: The shards of a code that are tiles of rows.
+ROW_TILES = "rows"
 METHOD_OF: Mapping[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
 
 
@@ -40,10 +42,15 @@ def requested_shard(operator: str, method: str, count: int) -> RequestedShard:
     return RequestedShard(operator=operator, method=METHOD_OF[method], count=count)
 
 
-def requested_code(operator: str, parity: int) -> RequestedCode:
-    """Return the code of one operator. Raises `OptionError` for a number of parity shards that is not 1 to 4."""
+def requested_code(operator: str, parity: int, shards: str = "") -> RequestedCode:
+    """Return the code of one operator, whose ``shards`` are ``rows``, or else outputs or channels.
+
+    Raises `OptionError` for a number of parity shards that is not 1 to 4, and for other shards.
+    """
     check_tolerated("a code", parity)
-    return RequestedCode(operator=operator, parity=parity)
+    if shards not in ("", ROW_TILES):
+        raise OptionError(f"a code of {operator!r} cannot be of {shards!r}: give {ROW_TILES!r}, or leave it out")
+    return RequestedCode(operator=operator, parity=parity, method="spatial" if shards else "output")
 
 
 def check_tolerated(option: str, count: int) -> None:
@@ -64,6 +71,8 @@ def planning_request(
     max_params: int | None,
     images: bool,
     tunable: bool = False,
+    exits: Sequence[str] = (),
+    exit_rates: Sequence[float] = (),
 ) -> Request:
     """Return the request for how to split a model, for any budget. Raises `OptionError` for a value that is none."""
     check_choice("split", split, get_args(CutMode))
@@ -88,6 +97,8 @@ def planning_request(
         tier=tier,
         images=images,
         tunable=tunable,
+        exits=tuple(exits),
+        exit_rates=tuple(exit_rates),
     )
 
 

@@ -126,8 +126,22 @@ def code_facts(manifest: Manifest) -> Iterator[str]:
         lost = "any one" if len(code.parity) == 1 else f"any {len(code.parity)}"
         shards = f"{len(code.shards)} + {len(code.parity)} shards, {lost} of which may be lost"
         growth = f"errors grow up to {code.amplification:.3g} times"
-        exact = f"decoded within {code.error_bound:.1e} of the largest output ({growth})"
+        exact = (
+            f"decoded within {code.error_bound:.1e} of the largest output ({growth})"
+            if code.error_bound
+            else "decoded exactly, bit for bit"
+        )
         yield f"{code.name} in {shards}; {exact}; {megabytes(sum(weight_bytes[name] for name in code.parity))} more"
+
+
+def exit_facts(manifest: Manifest) -> Iterator[str]:
+    """Yield for each exit its output, the step after which it is, its part of the multiply-adds, and its rate."""
+    whole = max(1, manifest.exits[-1].macs) if manifest.exits else 1
+    for number, each in enumerate(manifest.exits, 1):
+        yield (
+            f"{number} of {len(manifest.exits)}, {each.output}: after step {each.after_step}, {each.macs:,} "
+            f"multiply-adds ({each.macs / whole:.0%}); {each.rate:.0%} of all inferences are expected to end there"
+        )
 
 
 def _weights(reads: WeightReads) -> str:

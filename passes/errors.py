@@ -13,6 +13,10 @@ class UnsupportedModel(PassError):
     """A model with something that HyPS cannot handle without risking wrong numbers."""
 
 
+class UnknownExit(PassError):
+    """An exit that the model does not have, exits in a wrong order, or rates that do not belong to them."""
+
+
 class UnknownShapes(UnsupportedModel):
     """A model with tensors, ``names``, whose shapes do not follow from those of the inputs."""
 

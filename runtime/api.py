@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +19,8 @@ from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution import executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.step_profile import StepProfile
+from hyps.runtime.exits.exit_control import exit_control
+from hyps.runtime.exits.report import ExitReport
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import ClassScore, top_classes
 
@@ -44,6 +47,8 @@ class Bundle:
         verify: bool = True,
         custom_ops: Path | str | None = None,
         is_tuned: bool = True,
+        exit_policy: str = "never",
+        deadline_s: float = math.inf,
     ) -> None:
         opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
         self._executor: executor.Executor | None = executor.load_executor(
@@ -51,6 +56,7 @@ class Bundle:
         )
         self._lock = threading.Lock()
         self.manifest: Manifest = self._executor.manifest
+        self._exits = exit_control(self.manifest, exit_policy, deadline_s=deadline_s)
 
     @property
     def inputs(self) -> dict[str, TensorRecord]:
@@ -65,9 +71,16 @@ class Bundle:
     def run(self, inputs: Mapping[str, NDArray[Any]], progress: RunProgress | None = None) -> dict[str, NDArray[Any]]:
         """Return the model's outputs by name, computed from arrays by name with the dtypes and shapes of `Bundle.inputs`.
 
-        ``progress`` is called after each step with the steps done and their number. Raises `hyps.runtime.errors.InputError`
-        for other inputs, `BundleError` for a bundle that was changed or closed.
+        Where an exit policy ends the run, these are the outputs that were made by then. ``progress`` is called after each
+        step with the steps done and their number. Raises `hyps.runtime.errors.InputError` for other inputs, `BundleError`
+        for a bundle that was changed or closed.
         """
+        return self.run_to_exit(inputs, progress)[0]
+
+    def run_to_exit(
+        self, inputs: Mapping[str, NDArray[Any]], progress: RunProgress | None = None
+    ) -> tuple[dict[str, NDArray[Any]], ExitReport | None]:
+        """Do as `run` does, and also return which exit answered; None where the bundle has no exit policy."""
         done, count = 0, len(self.manifest.steps)
 
         def step_done(profile: StepProfile | None) -> None:
@@ -79,7 +92,9 @@ class Bundle:
         with self._lock:
             if self._executor is None:
                 raise BundleError("the bundle is closed; load it again")
-            return self._executor.run(inputs, step_done, again=True)
+            exits = self._exits.begin() if self._exits else None
+            outputs = self._executor.run(inputs, step_done, again=True, exits=exits)
+        return outputs, exits.report if exits else None
 
     def preprocess(self, photograph: Photograph) -> dict[str, NDArray[Any]]:
         """Return the inputs of `run` that a photograph, or a .npy or .npz file, becomes by the bundle's preprocessing.
@@ -148,11 +163,23 @@ def load(
     verify: bool = True,
     custom_ops: Path | str | None = None,
     is_tuned: bool = True,
+    exit_policy: str = "never",
+    deadline_s: float = math.inf,
 ) -> Bundle:
     """Load the bundle in ``folder``, made by ``hypsc compile`` or `hyps.compiler.compile_model`.
 
     ``threads`` is at most the number it was compiled for; ``verify`` compares every file's sha256 before the file is used.
-    ``is_tuned=False`` runs a tuned bundle as it was compiled. Raises `hyps.runtime.errors.BundleError` when the bundle is
+    ``is_tuned=False`` runs a tuned bundle as it was compiled. ``exit_policy`` and ``deadline_s`` say where a run ends, as
+    ``hyps-run --exit-policy`` and ``--deadline`` do. Raises `hyps.runtime.exits.policy_header.PolicyError` for a policy that
+    is none, `hyps.runtime.errors.BundleError` when the bundle is
     not whole or was tuned for another processor, `BudgetError` for too many threads.
     """
-    return Bundle(folder, threads=threads, verify=verify, custom_ops=custom_ops, is_tuned=is_tuned)
+    return Bundle(
+        folder,
+        threads=threads,
+        verify=verify,
+        custom_ops=custom_ops,
+        is_tuned=is_tuned,
+        exit_policy=exit_policy,
+        deadline_s=deadline_s,
+    )

@@ -8,46 +8,18 @@ from typing import Annotated
 import typer
 
 from hyps.compiler.cli import options
+from hyps.compiler.cli.asked import asked_code, asked_exits, asked_rates, asked_shard
 from hyps.compiler.cli.console import Console, print_json
 from hyps.compiler.cli.verdict import compilation_summary, explanations, summary_data
 from hyps.compiler.errors import OptionError
 from hyps.compiler.jobs import Compilation
 from hyps.compiler.pipeline import compile_file
 from hyps.compiler.preprocessing import PRESETS
-from hyps.compiler.requests import (
-    METHOD_OF,
-    ShardPolicy,
-    planning_request,
-    requested_code,
-    requested_shard,
-    resolve_request,
-    target_name,
-)
+from hyps.compiler.requests import ShardPolicy, planning_request, resolve_request, target_name
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, RequestedCode, RequestedShard, Tile
 from hyps.runtime.terminal.console import note, show
 from hyps.runtime.units import megabytes
-
-
-def _asked_shards(text: str) -> RequestedShard:
-    """Parse ``NAME=METHOD:N``."""
-    name, _, rest = text.rpartition("=")
-    method, _, number = rest.partition(":")
-    count = int(number) if number.isdecimal() else 0
-    if not name or method not in METHOD_OF or count < 2:
-        raise typer.BadParameter(
-            f"{text!r} is not of the form NAME=METHOD:N, with METHOD one of {', '.join(METHOD_OF)}, and N from 2 on"
-        )
-    return requested_shard(name, method, count)
-
-
-def _asked_code(text: str) -> RequestedCode:
-    """Parse ``NAME=R``."""
-    name, _, number = text.rpartition("=")
-    if not name or not number.isdecimal():
-        raise typer.BadParameter(f"{text!r} is not of the form NAME=R, with R the number of shards that may be lost")
-    return requested_code(name, int(number))
-
 
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", rich_help_panel=options.OUTPUT, help="The bundle's folder.")
@@ -57,7 +29,7 @@ _Shard = Annotated[
     list[RequestedShard] | None,
     typer.Option(
         metavar="NAME=METHOD:N",
-        parser=_asked_shards,
+        parser=asked_shard,
         rich_help_panel=options.SPLITTING,
         help="Split an operator into N shards; METHOD is output, input, channel, filter or spatial. Repeatable.",
     ),
@@ -66,9 +38,10 @@ _Code = Annotated[
     list[RequestedCode] | None,
     typer.Option(
         metavar="NAME=R",
-        parser=_asked_code,
+        parser=asked_code,
         rich_help_panel=options.SPLITTING,
-        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster. Repeatable.",
+        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster; NAME=R:rows: of "
+        "tiles of a convolution's rows. Repeatable.",
     ),
 ]
 _Tolerate = Annotated[
@@ -112,6 +85,22 @@ _Preprocess = Annotated[
 ]
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
+]
+_Exits = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|NAME,...",
+        rich_help_panel=options.SPLITTING,
+        help="Outputs at which an inference may end, in the order of their depth; auto: all that are like the last output.",
+    ),
+]
+_ExitRates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE,...",
+        rich_help_panel=options.SPLITTING,
+        help="The part of all inferences that ends at each exit but the last, e.g. 0.5,0.2 (default: none does).",
+    ),
 ]
 _CompressWeights = Annotated[
     bool,
@@ -172,6 +161,8 @@ def compile_command(
     compress_weights: _CompressWeights = False,
     tune: _Tune = False,
     tunable: _Tunable = False,
+    exits: _Exits = None,
+    exit_rates: _ExitRates = None,
     output: _Output = Path("bundle"),
     force: options.ForceOption = False,
     steps: options.StepsOption = False,
@@ -195,6 +186,8 @@ def compile_command(
         max_params=max_params,
         images=preprocess is not None,
         tunable=tune or tunable,
+        exits=asked_exits(exits),
+        exit_rates=asked_rates(exit_rates),
     )
     request, profile = resolve_request(
         base,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hyps.compiler.cli import options
 from hyps.compiler.cli.console import Console, counted, fact, print_json
 from hyps.compiler.cli.steps import groups_table, reason_lines, step_groups, steps_table
-from hyps.compiler.verdict import code_facts
+from hyps.compiler.verdict import code_facts, exit_facts
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import Manifest, Preprocess
 from hyps.runtime.terminal.console import show
@@ -47,6 +47,8 @@ def _contents(manifest: Manifest, *, every_step: bool) -> Iterator[str]:
             yield from fact(kind, f"{name} {record.dtype}{list(record.shape)}")
     for code in code_facts(manifest):
         yield from fact("code", code)
+    for text in exit_facts(manifest):
+        yield from fact("exit", text)
     recipe = _recipe(manifest.preprocess) if manifest.preprocess else "none; inputs are .npy and .npz files"
     yield from fact("preprocessing", recipe)
     yield from fact("labels", str(len(manifest.labels)) if manifest.labels else "none")

@@ -14,7 +14,7 @@ from hyps.compiler.pipeline import Compiled
 from hyps.compiler.targets import Target
 from hyps.compiler.tolerance import TUNED, promised_tolerance
 from hyps.compiler.validation_model import EXTRACTED, extract_command
-from hyps.compiler.verdict import PlanVerdict, code_facts, weight_reads
+from hyps.compiler.verdict import PlanVerdict, code_facts, exit_facts, weight_reads
 from hyps.passes.normalize.extraction import WHOLE_MODEL
 from hyps.passes.planning.plan import CandidateSummary
 from hyps.runtime.bundle.manifest import Manifest
@@ -36,6 +36,8 @@ def compilation_summary(compiled: Compiled, job: Compilation, profile: Target | 
     yield from fact("target", f"{target.name}, {counted(target.threads, 'thread')}, {target.planned_library}")
     for code in code_facts(manifest):
         yield from fact("code", code)
+    for text in exit_facts(manifest):
+        yield from fact("exit", text)
     if job.request.tolerate and (without := _without_code(compiled)):
         yield from fact("no code", without)
     if job.tune:
@@ -148,6 +150,7 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "partitions": plan.partitions,
         "changes": plan.changes,
         "codes": manifest.codes,
+        "exits": manifest.exits,
         "uncoded": compiled.uncoded,
         "tried": compiled.tried,
         "bundle": str(output),

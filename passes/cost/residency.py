@@ -3,7 +3,8 @@
 The part of a budget that the largest step does not need is spent in this order:
 
 - on sessions that stay open: opening one costs time, keeping one a few kilobytes;
-- on reading ahead, as far as computing leaves time to read: one step's worth of bytes helps at every step;
+- on reading ahead, as far as computing leaves time to read: one step's worth of bytes helps at every step. Past an exit
+  at which most inferences end nothing is read ahead: a byte that is read in vain counts as one that is waited for;
 - on *pinned* weights: a byte pinned is a byte less to read for every inference.
 
 `hyps.runtime.bundle.residency` says what fits and which peak follows; this module estimates seconds.
@@ -15,9 +16,11 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hyps.passes.calibration import calibrated
 from hyps.passes.device import DeviceRates
+from hyps.runtime.bundle.exits import likely_exits
 from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     OpenSessions,
@@ -25,6 +28,7 @@ from hyps.runtime.bundle.residency import (
     StepMemory,
     alternating_residency,
     closed_sessions,
+    held_back,
     open_sessions,
     pin_highest_peaks,
     read_ahead,
@@ -47,18 +51,20 @@ MANY_STEPS = 400
 class StepNeeds:
     """The memory that one step needs, and its seconds of computing, and of opening its session.
 
-    ``fresh_s`` are the seconds in which the kernel finds and clears small pages for activations.
+    ``fresh_s`` are the seconds in which the kernel finds and clears small pages for activations. ``reach`` is the part of
+    all inferences that runs the step: the others end at an exit before it.
     """
 
     memory: StepMemory
     compute_s: float
     opening_s: float
     fresh_s: float = 0.0
+    reach: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidencyPlan:
-    """The data that stays in memory, and the estimated seconds of one inference that follows another.
+    """The data that stays in memory, and the estimated seconds of one inference that follows another, the mean over exits.
 
     ``storage_s`` are the seconds where every weight that is read comes from storage, ``cached_s`` where it comes from the
     system's file cache. ``latency_s`` is the one that the device's cache allows. ``reading_s`` is the time that storage
@@ -106,6 +112,9 @@ class _Search:
         self._weights_bytes = [memory.weights_bytes for memory in memories]
         self._budget_bytes = budget_bytes
         self._device = device
+        self._reach = [need.reach for need in needs]
+        self._likely = [*likely_exits(self._reach)]
+        self._pin_orders = ((), tuple(self._reach)) if min(self._reach) < 1 else ((),)
         opening_s = [
             0.0 if stays else need.opening_s * (SHARED_SESSION_PART if need.memory.shares_session else 1)
             for need, stays in zip(needs, self.sessions.stay_open, strict=True)
@@ -126,10 +135,14 @@ class _Search:
 
         @functools.cache
         def tried(parts: int) -> ResidencyPlan:
-            pinned = pin_highest_peaks(self._weights_bytes, bases, room_bytes, total * parts // PINNED_PARTS)
-            ahead = read_ahead(self._weights_bytes, bases, pinned, room_bytes)
-            choices = (ahead, [0] * len(ahead)) if any(ahead) else (ahead,)
-            return min((self._alternating(pinned, each, slack_bytes) for each in choices), key=lambda each: each.rank)
+            found = []
+            for order in self._pin_orders:
+                pinned = pin_highest_peaks(self._weights_bytes, bases, room_bytes, total * parts // PINNED_PARTS, order)
+                ahead = read_ahead(self._weights_bytes, bases, pinned, room_bytes)
+                ahead = held_back(self._weights_bytes, pinned, ahead, self._likely)
+                choices = [ahead, [0] * len(ahead)] if any(ahead) else [ahead]
+                found += [self._alternating(pinned, each, slack_bytes) for each in choices]
+            return min(found, key=lambda each: each.rank)
 
         coarse = min(range(PINNED_PARTS, -1, -PINNED_STRIDE), key=lambda parts: tried(parts).rank)
         near = range(min(PINNED_PARTS, coarse + PINNED_STRIDE - 1), max(0, coarse - PINNED_STRIDE + 1) - 1, -1)
@@ -141,11 +154,10 @@ class _Search:
         streamed_bytes = [size - step.pinned_bytes for size, step in zip(self._weights_bytes, residency.steps, strict=True)]
         busy_s = self._huge_busy_s if residency.huge_pages else self._busy_s
 
-        def latency_s(bytes_per_s: float) -> float:
-            return rounded_up(_latency_s(busy_s, streamed_bytes, ahead_bytes, bytes_per_s))
-
         device, streamed = self._device, sum(streamed_bytes)
-        storage_s, cached_s = latency_s(device.weights_bytes_per_s), latency_s(device.cached_weights_bytes_per_s)
+        rates = device.weights_bytes_per_s, device.cached_weights_bytes_per_s
+        slow, fast = (_expected(busy_s, streamed_bytes, ahead_bytes, self._reach, rate) for rate in rates)
+        storage_s, cached_s = rounded_up(slow.seconds), rounded_up(fast.seconds)
         peak_bytes = max(step.peak_bytes for step in residency.steps)
         is_cached = streamed * device.stored_part + peak_bytes <= device.available_bytes
         return ResidencyPlan(
@@ -153,25 +165,41 @@ class _Search:
             storage_s=storage_s,
             cached_s=cached_s,
             latency_s=cached_s if is_cached or not streamed else storage_s,
-            reading_s=streamed / device.weights_bytes_per_s,
+            reading_s=slow.read_bytes / device.weights_bytes_per_s,
         )
 
 
-def _latency_s(
-    busy_s: Sequence[float], streamed_bytes: Sequence[int], ahead_bytes: Sequence[int], bytes_per_s: float
-) -> float:
-    """Return the seconds of an inference that follows another.
+class _Expected(NamedTuple):
+    """What an inference takes in the mean: seconds, and bytes that are read, needed or not."""
 
-    Each step reads what is left of its weights, then is busy while the next step's are read ahead.
+    seconds: float
+    read_bytes: float
+
+
+def _expected(
+    busy_s: Sequence[float],
+    streamed_bytes: Sequence[int],
+    ahead_bytes: Sequence[int],
+    reach: Sequence[float],
+    bytes_per_s: float,
+) -> _Expected:
+    """Return what an inference that follows another takes, the mean over all exits.
+
+    Each step reads what is left of its weights, then is busy while the next step's are read ahead. ``reach`` is the part of
+    all inferences that runs each step. What was read ahead for a step that does not run is lost, and nothing is read ahead
+    for the first step then.
     """
-    seconds, read = 0.0, 0.0
+    seconds, read, wasted = 0.0, 0.0, 0.0
     for turn in range(2 * len(busy_s)):
         index = turn % len(busy_s)
         if turn == len(busy_s):
-            seconds = 0.0
+            seconds, wasted, read = 0.0, 0.0, read * reach[-1]
         if streamed_bytes[index]:
-            seconds += max(0.0, streamed_bytes[index] - read) / bytes_per_s
+            seconds += reach[index] * max(0.0, streamed_bytes[index] - read) / bytes_per_s
             read = 0.0
         read = min(float(ahead_bytes[index]), read + busy_s[index] * bytes_per_s)
-        seconds += busy_s[index]
-    return seconds
+        seconds += reach[index] * busy_s[index]
+        if index + 1 < len(reach):
+            wasted += (reach[index] - reach[index + 1]) * read
+    needed = sum(part * nbytes for part, nbytes in zip(reach, streamed_bytes, strict=True))
+    return _Expected(seconds, needed + wasted)

@@ -18,6 +18,7 @@ from hyps.passes.cost.tiers import arena_region_bytes, can_use_arena, fresh_page
 from hyps.passes.device import DeviceRates
 from hyps.passes.graph import Graph
 from hyps.passes.planning.costed_model import CostedModel
+from hyps.passes.planning.exits import reach_before
 from hyps.passes.planning.partitioning import Partitioning
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.residency import StepMemory
@@ -45,7 +46,10 @@ def activation_ways(
 ) -> Iterator[ActivationWay]:
     """Yield what the steps need with activations in fresh pages, with an arena for some of them, and for all."""
     graph, costs, segments, device = costed.graph, costed.costs, partitioning.segments, request.device
-    needs = tuple(_step_needs(graph, partitioning, device))
+    reach = reach_before(graph, request, [0, *partitioning.cuts])
+    needs = tuple(
+        replace(need, reach=part) for need, part in zip(_step_needs(graph, partitioning, device), reach, strict=True)
+    )
     fresh_s = [fresh_pages_s(graph, costs, segment.operators, device.fresh_bytes_per_s) for segment in segments]
     nothing = (False,) * len(segments)
     lean = tuple(replace(need, fresh_s=seconds) for need, seconds in zip(needs, fresh_s, strict=True))

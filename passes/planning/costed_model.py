@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnx import ModelProto
@@ -13,6 +13,7 @@ from hyps.passes.cost.footprint import Footprint, footprints
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.cost.row_reads import with_row_reads
 from hyps.passes.graph import Graph, view
+from hyps.passes.planning.exits import exit_stages
 from hyps.passes.planning.grouping import grouped_order
 from hyps.passes.planning.order import lowest_peak_order, reordered
 from hyps.passes.planning.partitions import Segments
@@ -44,10 +45,18 @@ def with_costs(model: Model, request: Request) -> CostedModel:
 
 
 def with_lowest_peak_order(model: Model, request: Request) -> CostedModel:
-    """Return the model with its operators in the order with the lowest peak; unchanged if that is the given order."""
+    """Return the model with its operators in the order with the lowest peak; unchanged if that is the given order.
+
+    What an exit needs comes before what only later exits need.
+    """
     graph = view(model)
+    stages: Sequence[int] = ()
+    if request.exits:
+        given = exit_stages(graph, request.exits)
+        model, graph = _in_order(model, graph, tuple(sorted(range(len(given)), key=given.__getitem__)))
+        stages = sorted(given)
     by_operator = footprints(graph, request.threads)
-    order = lowest_peak_order(graph, by_operator, fusion_groups(graph)).order
+    order = lowest_peak_order(graph, by_operator, fusion_groups(graph), stages).order
     return _costed(*_in_order(model, graph, order), by_operator, request)
 
 

@@ -11,6 +11,7 @@ from hyps.passes.cost.compute import SecondsArray
 from hyps.passes.cost.latency import latency
 from hyps.passes.cost.row_reads import row_read_cuts
 from hyps.passes.planning.cuts import CutSearch
+from hyps.passes.planning.exits import exit_cuts, exit_positions
 from hyps.passes.planning.partitions import Segment
 from hyps.passes.planning.request import Request
 from hyps.passes.planning.required_cuts import layer_cuts, mandatory_cuts, pooling_cuts
@@ -60,10 +61,10 @@ def required_cuts(sharded: ShardedModel, request: Request) -> frozenset[int]:
     """Return the positions that are cut whatever the budget.
 
     With a budget, ``auto`` requires those around the reading of rows and the shards of codes only; without one, also the
-    mandatory ones.
+    mandatory ones. So are those after exits.
     """
     graph, sealed = sharded.costed.graph, sharded.costed.sealed
-    reading = row_read_cuts(graph) | _code_cuts(sharded)
+    reading = row_read_cuts(graph) | _code_cuts(sharded) | exit_cuts(graph, request)
     mandatory = shard_cuts(sharded) | reading
     if request.split == "layers":
         return mandatory.union(layer_cuts(len(graph.operators), sealed))
@@ -81,6 +82,8 @@ def cut_reasons(sharded: ShardedModel, request: Request) -> Mapping[int, Reason]
     for split, (first, last) in _shard_spans(sharded):
         reason = Reason(kind=split.reason.kind, text=f"{split.reason.text}: {split.count} shards")
         reasons |= dict.fromkeys((first, last + 1), reason)
+    for name, position in exit_positions(sharded.costed.graph, request.exits[:-1]).items():
+        reasons[position] = Reason(kind="requested", text=f"after exit {name}: an inference may end before this step")
     return reasons
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from hyps.passes.cost.row_reads import row_read
 from hyps.passes.errors import DoesNotFit
-from hyps.passes.graph import Graph
+from hyps.passes.graph import Graph, view
 from hyps.passes.planning.candidates import MANY_OPERATORS, candidates, within_lower_budgets
 from hyps.passes.planning.coded_splits import with_resolved_codes
 from hyps.passes.planning.costed_model import CostedModel, with_lowest_peak_order, with_rows_read
+from hyps.passes.planning.exits import with_resolved_exits
 from hyps.passes.planning.minimum_budget import BudgetSearch, minimum_budget
 from hyps.passes.planning.partitioning import cut_reasons
 from hyps.passes.planning.partitions import partitions
@@ -35,6 +36,7 @@ class PlannedModel:
     """A plan with the rewritten model that it belongs to, and the candidates it was chosen from.
 
     ``splits`` are those of the model. `hyps.passes.planning.coded_plan` adds the ``codes`` and their parity shards.
+    ``exits`` are the outputs at which an inference may end, and ``exit_rates`` the parts of all inferences that do.
     """
 
     model: Model
@@ -43,6 +45,8 @@ class PlannedModel:
     candidates: tuple[CandidateSummary, ...] = ()
     splits: tuple[ShardSpec, ...] = ()
     codes: tuple[CodeRecord, ...] = ()
+    exits: tuple[str, ...] = ()
+    exit_rates: tuple[float, ...] = ()
 
 
 def planning_stages(model: Model) -> int:
@@ -53,8 +57,11 @@ def planning_stages(model: Model) -> int:
 def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda count: None) -> PlannedModel:
     """Plan a model whose shapes are known; ``advance`` is called with 1 after each of the `planning_stages`.
 
-    Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget.
+    Raises `DoesNotFit`, with the operator and the smallest budget that works, when no plan keeps within the budget, and
+    `UnknownExit` for exits that the model does not have.
     """
+    if request.exits or request.exit_rates:
+        request = with_resolved_exits(view(model), request)
     whole = with_lowest_peak_order(model, request)
     request = with_resolved_codes(whole, request)
     advance(1)
@@ -98,7 +105,13 @@ def plan(model: Model, request: Request, advance: Callable[[int], None] = lambda
     check_plan(graph, result)
     summaries = tuple(candidate.summary(best) for candidate in found)
     return PlannedModel(
-        model=best.sharded.costed.model, graph=graph, plan=result, candidates=summaries, splits=best.sharded.splits
+        model=best.sharded.costed.model,
+        graph=graph,
+        plan=result,
+        candidates=summaries,
+        splits=best.sharded.splits,
+        exits=request.exits,
+        exit_rates=request.exit_rates,
     )
 
 

@@ -12,6 +12,8 @@ CutMode = Literal["auto", "mandatory", "pooling", "layers"]
 Policy = Literal["auto", "output", "input", "spatial"]
 Tile = Literal["auto", "off"]
 HighestTier = Literal["auto", "arena", "lean"]
+#: Stands for all outputs that look like exits, in the place of their names.
+AUTO_EXITS = ("auto",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,11 @@ class RequestedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedCode:
-    """A code that the user asks for: ``parity`` parity shards of ``operator``."""
+    """A code that the user asks for: ``parity`` parity shards of ``operator``, which is split by ``method``."""
 
     operator: str
     parity: int
+    method: Method = "output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Request:
     ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``tier`` is the highest of the
     tiers in `hyps.runtime.bundle.manifest.SessionRecord` that steps may have, ``auto`` any. ``images`` says that the
     runtime will decode pictures, which takes more memory than reading tensors. ``tunable`` leaves room for the layouts of a
-    processor in every step, so that all can be tuned.
+    processor in every step, so that all can be tuned. ``exits`` are the names of outputs at which an inference may end, or
+    `AUTO_EXITS`, and ``exit_rates`` the parts of all inferences that end there (`hyps.passes.planning.exits`).
     """
 
     budget_bytes: int | None = None
@@ -57,6 +61,8 @@ class Request:
     images: bool = False
     tunable: bool = False
     device: DeviceRates = field(default_factory=DeviceRates)
+    exits: tuple[str, ...] = ()
+    exit_rates: tuple[float, ...] = ()
 
     @property
     def has_codes(self) -> bool:

@@ -29,11 +29,11 @@ _HUGE_HEAP_BYTES = 2_000_000
 def stock_plan(whole: CostedModel, request: Request, smallest_budget_bytes: int) -> Plan | None:
     """Return the plan of a model as one stock step; None where the budget is smaller, or the request excludes it.
 
-    Nor is there one with compressed weights: onnxruntime reads the weights of a stock step itself.
+    Nor is there one with compressed weights, as onnxruntime reads the weights of a stock step itself, or with exits.
     """
     budget, (segment,) = request.budget_bytes, whole.segments.between(())
     is_free = request.split == request.tier == "auto" and not request.shards and request.max_params is None
-    is_free = is_free and not request.device.compresses_weights and not request.has_codes
+    is_free = is_free and not request.device.compresses_weights and not request.has_codes and not request.exits
     memory = _memory(whole, segment, request) if budget is not None and is_free else None
     if budget is None or memory is None:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from hyps.runtime.bundle.exits import with_exits_at
 from hyps.runtime.bundle.records.fields import Name, Record
 from hyps.runtime.bundle.records.steps import Step
 
@@ -58,7 +59,9 @@ def without_parity(manifest: Manifest, keep: Collection[CodeRecord] = ()) -> Man
         tuned = msgspec.structs.replace(tuned, steps=tuple(tuned.steps[index] for index in kept))
     steps = tuple(manifest.steps[index] for index in kept)
     tensors = {name: record for name, record in manifest.tensors.items() if name not in parity}
-    return msgspec.structs.replace(manifest, steps=steps, tuned=tuned, tensors=tensors, codes=codes)
+    return msgspec.structs.replace(
+        manifest, steps=steps, tuned=tuned, tensors=tensors, codes=codes, exits=with_exits_at(manifest, steps)
+    )
 
 
 def code_problems(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hyps.runtime.bundle.codes import code_problems
+from hyps.runtime.bundle.exits import exit_problems
 from hyps.runtime.bundle.manifest import (
     FORMAT_VERSION,
     LARGEST_COUNT,
@@ -66,6 +67,8 @@ def read_manifest(bundle: Path) -> Manifest:
     _check_picture(path, manifest)
     for place, problem in code_problems(manifest):
         raise BundleError(f"{path}: $.codes{place}: {problem}", _COMPILE_AGAIN)
+    for place, problem in exit_problems(manifest):
+        raise BundleError(f"{path}: $.exits{place}: {problem}", _COMPILE_AGAIN)
     return manifest
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from hyps.runtime.bundle.codes import CodeRecord, without_parity
 from hyps.runtime.bundle.records.element_types import PACKED_TYPES, STORAGE_TYPES, STRING_TYPE, string_bytes
+from hyps.runtime.bundle.records.exits import ExitRecord
 from hyps.runtime.bundle.records.fields import LARGEST_COUNT, Count, Name, Positive, Record, Sha256
 from hyps.runtime.bundle.records.files import (
     FRAME_BYTES,
@@ -51,6 +52,7 @@ __all__ = [
     "CodeRecord",
     "CompressedRecord",
     "Count",
+    "ExitRecord",
     "FileRecord",
     "FrameRecord",
     "Manifest",
@@ -105,7 +107,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     code, too. ``is_bounded`` is false, or absent: false where a result that is not exact may differ by any amount, as
     roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also keeps those that run on
     every processor. ``activations``: present where steps use an arena, which their peaks count in full. ``codes``: the
-    operators with parity shards, which are ordinary steps.
+    operators with parity shards, which are ordinary steps. ``exits``: the places where an inference may end, in the order
+    of their depth; the last is the end of the network.
     """
 
     version: Literal[3]
@@ -125,6 +128,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
     activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
     codes: tuple[CodeRecord, ...] = ()
+    exits: tuple[ExitRecord, ...] = ()
 
     def without_parity(self) -> Manifest:
         """Return the schedule without codes and the steps that only make parity tensors."""

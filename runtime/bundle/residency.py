@@ -10,7 +10,7 @@ that stay open, before any weights are pinned or read ahead.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyps.runtime.bundle.pages import HUGE_PAGE_BYTES, HUGE_SLACK_BYTES
@@ -87,17 +87,23 @@ def closed_sessions(steps: Sequence[StepMemory]) -> OpenSessions:
 
 
 def pin_highest_peaks(
-    weights_bytes: Sequence[int], base_bytes: Sequence[int], budget_bytes: int, limit_bytes: int
+    weights_bytes: Sequence[int],
+    base_bytes: Sequence[int],
+    budget_bytes: int,
+    limit_bytes: int,
+    reach: Sequence[float] = (),
 ) -> list[int]:
     """Return the bytes to pin of each step: whole steps, those with the highest base first, and a part of one more.
 
-    Together they are at most ``limit_bytes``. Pinned weights raise the peak of every step but their own.
+    Together they are at most ``limit_bytes``. Pinned weights raise the peak of every step but their own. With ``reach``, the
+    part of all inferences that runs each step, those come first that run most often.
     """
     pinned = [0] * len(weights_bytes)
-    order = sorted(range(len(pinned)), key=lambda index: (-base_bytes[index], index))
+    order = sorted(range(len(pinned)), key=lambda index: (-reach[index] if reach else 0.0, -base_bytes[index], index))
+    highest_after = [*itertools.accumulate((base_bytes[index] for index in reversed(order)), max, initial=0)][-2::-1]
     resident = highest_before = 0
-    for index, after in itertools.zip_longest(order, order[1:]):
-        others = max(highest_before, base_bytes[after] if after is not None else 0)
+    for index, after in zip(order, highest_after, strict=True):
+        others = max(highest_before, after)
         room = min(budget_bytes - others, limit_bytes) - resident
         size = weights_bytes[index]
         part = max(0, min(size, room))
@@ -151,6 +157,19 @@ def read_ahead(
     if len(streamed_steps) == 1:  # it is read again only when it has run
         ahead[streamed_steps[0]] = 0
     return ahead
+
+
+def held_back(
+    weights_bytes: Sequence[int], pinned_bytes: Sequence[int], ahead_bytes: Sequence[int], exits: Iterable[int]
+) -> list[int]:
+    """Return how much is read ahead if nothing is before an inference stays at the ``exits``, indices of steps."""
+    held = list(ahead_bytes)
+    for place in exits:
+        for index in range(place, -1, -1):
+            held[index] = 0
+            if weights_bytes[index] > pinned_bytes[index]:
+                break  # what is read ahead before this step is its own
+    return held
 
 
 def alternating_residency(

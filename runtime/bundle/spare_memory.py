@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from hyps.runtime.bundle.exits import likely_exits, step_reach
 from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
@@ -18,6 +19,7 @@ from hyps.runtime.bundle.residency import (
     Residency,
     StepMemory,
     alternating_residency,
+    held_back,
     open_sessions,
     pin_highest_peaks,
     read_ahead,
@@ -53,8 +55,8 @@ def enlarged_steps(manifest: Manifest, spare: int) -> tuple[Step, ...]:
     steps = manifest.steps
     budget = max(step.peak_bytes for step in steps) + spare
     sessions = _sessions(steps, _bases(manifest), budget)
-    weights = [_weights_bytes(step) for step in steps]
-    found = min(_residencies(manifest, weights, sessions, budget), key=lambda each: _cost(weights, each))
+    weights, reach = [_weights_bytes(step) for step in steps], step_reach(manifest.exits, len(steps))
+    found = min(_residencies(manifest, weights, sessions, budget, reach), key=lambda each: _cost(weights, each, reach))
     return tuple(
         msgspec.structs.replace(
             step,
@@ -100,21 +102,22 @@ def _session_bytes(step: Step) -> int:
 
 
 def _residencies(
-    manifest: Manifest, weights: Sequence[int], sessions: OpenSessions, budget_bytes: int
+    manifest: Manifest, weights: Sequence[int], sessions: OpenSessions, budget_bytes: int, reach: Sequence[float]
 ) -> Iterator[Residency]:
-    """Yield what may stay in memory: more and more pinned weights."""
-    slack = HUGE_SLACK_BYTES if manifest.huge_pages else 0
+    """Yield what may stay in memory: more and more pinned weights, of steps that most inferences run."""
+    slack, exits = HUGE_SLACK_BYTES if manifest.huge_pages else 0, [*likely_exits(reach)]
     room, total = budget_bytes - slack, sum(weights)
     for part in range(_PARTS + 1):
-        pinned = pin_highest_peaks(weights, sessions.base_bytes, room, total * part // _PARTS)
-        for ahead in (read_ahead(weights, sessions.base_bytes, pinned, room), [0] * len(weights)):
-            yield alternating_residency(sessions, pinned, ahead, slack_bytes=slack)
+        pinned = pin_highest_peaks(weights, sessions.base_bytes, room, total * part // _PARTS, reach)
+        ahead = read_ahead(weights, sessions.base_bytes, pinned, room)
+        for each in (held_back(weights, pinned, ahead, exits), [0] * len(weights)):
+            yield alternating_residency(sessions, pinned, each, slack_bytes=slack)
 
 
-def _cost(weights: Sequence[int], residency: Residency) -> int:
-    """Return the bytes that an inference reads; more for those that are not read ahead."""
-    cost, steps = 0, residency.steps
+def _cost(weights: Sequence[int], residency: Residency, reach: Sequence[float]) -> float:
+    """Return the bytes that an inference reads in the mean; more for those that are not read ahead."""
+    cost, steps = 0.0, residency.steps
     for index, (size, step) in enumerate(zip(weights, steps, strict=True)):
         streamed = size - step.pinned_bytes
-        cost += streamed + _WAITING * max(0, streamed - steps[index - 1].ahead_bytes)
+        cost += reach[index] * (streamed + _WAITING * max(0, streamed - steps[index - 1].ahead_bytes))
     return cost

@@ -27,6 +27,8 @@ def c_library(options: RunOptions) -> ChosenLibrary | None:
     """
     engine, report = options.engine, options.report
     writes_table = report.output is not None and report.output.suffix == ".parquet"
+    if engine.exits.may_end_early:  # what decides at an exit needs numpy
+        return None
     if engine.is_remote or engine.custom_ops or engine.batch > 1 or report.save or writes_table:
         return None
     manifest = read_manifest(engine.bundle)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count, counts, size
+from hyps.runtime.terminal.parser import Parser, add_about, add_power, add_volume, count, counts, duration, energy, size
 
 
 def board_class(text: str) -> str:
@@ -51,6 +52,7 @@ def run_parser() -> Parser:
     where.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
     where.add_argument("--untuned", action="store_true", help="run a tuned bundle as it was before it was tuned")
     where.add_argument("--no-verify", action="store_true", help="check the files' sizes, but not their sha256")
+    _add_exits(parser.add_argument_group("early exits, of a bundle compiled with 'hypsc compile --exits'"))
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument(
         "--repeat", type=count, default=1, metavar="N", help="run each input N times, report the median time"
@@ -73,6 +75,29 @@ def run_parser() -> Parser:
     add_power(measuring)
     add_about(parser)
     return parser
+
+
+def _add_exits(exits: argparse._ArgumentGroup) -> None:
+    exits.add_argument(
+        "--exit-policy",
+        default="never",
+        metavar="POLICY",
+        help="end where POLICY says: never, threshold:0.9 (at that confidence), or a .json or .onnx file (default: never)",
+    )
+    exits.add_argument(
+        "--deadline",
+        type=duration,
+        default=math.inf,
+        metavar="TIME",
+        help="end at the last exit that an inference is expected to reach in this time, e.g. 80ms",
+    )
+    exits.add_argument(
+        "--energy-limit",
+        type=energy,
+        default=math.inf,
+        metavar="ENERGY",
+        help="the same for energy, e.g. 0.5J, estimated from --watts or the target's power",
+    )
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:

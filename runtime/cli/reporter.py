@@ -83,6 +83,8 @@ class Reporter(Observer):
         self._progress.part_done()
         if profile is None:
             return
+        if profile.name == self._manifest.steps[0].name:
+            self._profiles.clear()  # of the run before, which may have had more steps
         self._profiles.append(profile)
         step = self._steps[profile.name]
         self._note(
@@ -122,6 +124,7 @@ class Reporter(Observer):
             values=few_values(result.outputs),
             energy=msgspec.to_builtins(energy) if energy else {},
             decoded=result.decoded,
+            exit=result.exit,
             error_bound=result.error_bound if result.decoded else msgspec.UNSET,
         )
         if self._archive:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hyps.runtime.cli.reporter import Reporter
@@ -12,9 +15,11 @@ from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSo
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.cli.interface_choice import ChosenLibrary
-    from hyps.runtime.cli.run_options import EngineOptions, RunOptions
+    from hyps.runtime.cli.run_options import EngineOptions, ExitOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
+    from hyps.runtime.exits.exit_control import ExitControl
     from hyps.runtime.io.archive import ResultArchive
 
 
@@ -65,7 +70,7 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
     if options.is_dask and options.url:
         from hyps.runtime.dask.engine import DaskEngine
 
-        return DaskEngine(options.bundle, options.url, repeat=options.repeat)
+        return DaskEngine(options.bundle, options.url, repeat=options.repeat, exit_policy=options.exits.policy)
     if options.is_remote:
         from hyps.runtime.cluster.client import ClusterEngine
 
@@ -88,6 +93,29 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
         profile=options.profile,
         interface=interface,
         is_tuned=options.is_tuned,
+        control=partial(_exit_control, options.exits),
+    )
+
+
+def _exit_control(options: ExitOptions, manifest: Manifest) -> ExitControl | None:
+    """Return what decides at the exits of a bundle; None where every inference runs to the end. Raises `RuntimeFault`.
+
+    Energy is estimated: a sensor's figures are too coarse for one inference, and a meter's too slow.
+    """
+    if not options.may_end_early:
+        return None
+    from hyps.runtime.energy.estimate import EstimateReader, given_power, recorded_power
+    from hyps.runtime.exits.exit_control import exit_control
+
+    power = recorded_power(manifest.target.power, manifest.target.name) if manifest.target.power else None
+    power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else power
+    if power is None and not math.isinf(options.joules_limit):
+        raise InputError(
+            "--energy-limit needs the device's power: compile for a target that has it, or give --watts IDLE,BUSY"
+        )
+    joules = EstimateReader(power).read if power else lambda: 0.0
+    return exit_control(
+        manifest, options.policy, deadline_s=options.deadline_s, joules_limit=options.joules_limit, joules=joules
     )
 
 

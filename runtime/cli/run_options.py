@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,34 @@ ENGINE_URLS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitOptions:
+    """The options of early exits: a policy's name or file, and the limits of an inference, infinite without one.
+
+    ``watts`` are the device's idle and busy power, from which its energy is estimated.
+    """
+
+    policy: str = "never"
+    deadline_s: float = math.inf
+    joules_limit: float = math.inf
+    watts: str | None = None
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether an inference has a deadline or an energy limit."""
+        return not math.isinf(self.deadline_s) or not math.isinf(self.joules_limit)
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether an inference may end at an exit before the last."""
+        return self.policy != "never" or self.has_limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices.
 
-    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``exact`` has a cluster decode nothing; no other engine does.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``exits`` says where inferences end. ``exact`` has a cluster
+    decode nothing; no other engine does.
     """
 
     bundle: Path
@@ -34,6 +59,7 @@ class EngineOptions:
     repeat: int
     profile: bool
     is_tuned: bool
+    exits: ExitOptions
     exact: bool = False
 
     @property
@@ -99,6 +125,16 @@ class RunOptions:
             )
         if engine.is_remote and not engine.is_tuned:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
+        if engine.is_remote and engine.exits.has_limit:
+            raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
+        if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
+            raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
+        if engine.batch > 1 and engine.exits.has_limit:
+            raise InputError(
+                "--deadline and --energy-limit are of one inference, and --batch runs many at once; leave one out"
+            )
+        if self.energy and engine.exits.may_end_early:
+            raise InputError("--energy measures one way through the bundle; leave out --exit-policy and its limits")
         if engine.is_dask and engine.join:
             raise InputError("--join is for a hub; Dask takes certificates from its own configuration")
         if report.output and (engine.repeat > 1 or writes_profile or report.save or report.json):
@@ -138,6 +174,12 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
         profile=report.profile or report.profile_json is not None or report.verbose,
         is_tuned=not namespace.untuned,
         exact=namespace.exact,
+        exits=ExitOptions(
+            policy=namespace.exit_policy,
+            deadline_s=namespace.deadline,
+            joules_limit=namespace.energy_limit,
+            watts=None if namespace.energy else namespace.watts,
+        ),
     )
     return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace))
 
@@ -145,8 +187,9 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
 def _energy_options(namespace: argparse.Namespace) -> EnergyOptions | None:
     """Return the options of ``--energy``, or None without it. Raises `InputError` for options that need it."""
     if not namespace.energy:
-        if namespace.meter is not None or namespace.watts is not None:
-            raise InputError("--meter and --watts are for --energy; add it")
+        exits = namespace.exit_policy != "never" or not math.isinf(namespace.energy_limit)
+        if namespace.meter is not None or (namespace.watts is not None and not exits):
+            raise InputError("--meter is for --energy, and --watts for that, --energy-limit or --exit-policy; add one")
         return None
     return EnergyOptions(
         meter=namespace.meter,

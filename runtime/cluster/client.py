@@ -24,6 +24,7 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
+    EngineAnswer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -32,10 +33,9 @@ from hyps.runtime.execution.engine import (
     failed,
     failed_run,
     in_memory,
-    only_outputs,
+    only_answer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.input_checks import check_inputs
 
 #: Jobs under way at a time.
@@ -127,8 +127,8 @@ class ClusterEngine:
         if count > 1:
             observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
-        return only_outputs(self._stream(in_memory([tensors]), Observer(), 1, None))
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> EngineAnswer:
+        return only_answer(self._stream(in_memory([tensors]), Observer(), 1, None))
 
     def _read(self, source: EngineInput) -> InputTensors:
         """Return an input's tensors; the bundle's budget bounds the memory of this process too."""

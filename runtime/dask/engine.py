@@ -26,10 +26,11 @@ from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.dask import tasks
 from hyps.runtime.dask.connect import DaskCluster, connect
-from hyps.runtime.dask.task_plan import Stage, TaskPlan, task_plan
+from hyps.runtime.dask.task_plan import Stage, TaskPlan, one_task_plan, task_plan
 from hyps.runtime.errors import EngineError, InputError, RuntimeFault
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
+    EngineAnswer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -38,11 +39,12 @@ from hyps.runtime.execution.engine import (
     failed,
     failed_run,
     in_memory,
-    only_outputs,
+    only_answer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.input_checks import check_inputs
+from hyps.runtime.exits.policy_file import read_policy
+from hyps.runtime.exits.policy_header import bundle_exits
 
 #: Inputs of one task: a few, so that weights are read once for them; fewer where they are large.
 _CHUNK, _CHUNK_BYTES = 16, 8_000_000
@@ -74,12 +76,14 @@ class DaskEngine:
     """An engine that has Dask compute; ``url`` is dask://HOST:PORT, dask+tls://HOST:PORT or dask://local.
 
     Workers fetch files from this process, once each. With ``repeat`` each input is computed that often, one after the other.
-    Raises `EngineError` where there is no such cluster.
+    ``exit_policy`` names a policy: a worker then computes an input to the exit where that ends it. Raises `EngineError`
+    where there is no such cluster, `PolicyError` for a policy that is none.
     """
 
-    def __init__(self, bundle: Path, url: str, *, repeat: int = 1) -> None:
+    def __init__(self, bundle: Path, url: str, *, repeat: int = 1, exit_policy: str = "never") -> None:
         self._bundle, self._repeat = bundle, repeat
         self._manifest = read_manifest(bundle).without_parity()
+        self._policy = read_policy(exit_policy, bundle_exits(self._manifest)) if exit_policy != "never" else None
         check_sendable(self._manifest, largest_bytes=None)  # Dask's own messages carry them
         check_files(bundle, self._manifest)
         self._cluster: DaskCluster = connect(url)
@@ -114,7 +118,8 @@ class DaskEngine:
             workers = len(self._workers)
             input_bytes = sum(self._manifest.tensors[name].nbytes for name in self._manifest.inputs)
             chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, input_bytes), count // (_TASKS_PER_WORKER * workers)))
-            plan = task_plan(self._manifest, self._workers, count, chunk)
+            planned = one_task_plan if self._policy else task_plan
+            plan = planned(self._manifest, self._workers, count, chunk)
             is_one_task = len(plan.stages) == 1
             chunk = chunk if is_one_task else 1
             self._schedules[count] = TaskSchedule(
@@ -160,8 +165,8 @@ class DaskEngine:
         if count > 1:
             observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Outputs:
-        return only_outputs(self._stream(in_memory([tensors]), Observer()))
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> EngineAnswer:
+        return only_answer(self._stream(in_memory([tensors]), Observer()))
 
     def _read(self, source: EngineInput) -> InputTensors:
         """Return an input's tensors; the bundle's budget bounds their size, as on one device."""
@@ -180,9 +185,9 @@ class DaskEngine:
         producers: dict[str, Any] = dict.fromkeys(self._manifest.inputs, inputs)
         for stage, ticket in zip(stages, schedule.tickets, strict=True):
             part = stage.part
+            task = (tasks.compute_to_exits, ticket, self._policy) if self._policy else (tasks.compute, ticket)
             future = client.submit(
-                tasks.compute,
-                ticket,
+                *task,
                 *{id(producers[name]): producers[name] for name in part.inputs}.values(),
                 key=f"{stage.name}-{chunk}",
                 resources={"memory": stage.memory_bytes},
@@ -209,9 +214,13 @@ class DaskEngine:
             each = [part[offset] for part in parts]
             if fault := next((part for part in each if isinstance(part, InputError)), None):
                 yield failed_run(number, name, fault, seconds)
+                continue
+            report = None
+            if self._policy:
+                ((outputs, report),) = each
             else:
                 outputs = {key: value for part in each for key, value in part.items() if key in names}
-                yield InferenceResult(number=number, name=name, outputs=outputs, error=None, compute_s=seconds)
+            yield InferenceResult(number=number, name=name, outputs=outputs, error=None, compute_s=seconds, exit=report)
 
     def _ticket(self, holder: str, number: int, stage: Stage, chunk: int) -> tasks.Ticket:
         """Return a worker's permission to fetch a stage's files, and where they are."""

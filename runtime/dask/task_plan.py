@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
@@ -65,6 +67,16 @@ def task_plan(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, c
     return together
 
 
+def one_task_plan(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, chunk: int) -> TaskPlan:
+    """Return the plan of one task, in which an inference may end at an exit. Raises `BudgetError`."""
+    if (plan := _together(manifest, memory_bytes, count, chunk)) is None:
+        raise BudgetError(
+            "where a policy decides at exits, each worker runs every step, and a worker has too little memory for one",
+            "give the workers more, or leave --exit-policy out",
+        )
+    return plan
+
+
 def _spread(manifest: Manifest, memory_bytes: Mapping[str, int], count: int) -> TaskPlan:
     """Return the plan that gives each run of steps a home."""
     offers = [
@@ -89,6 +101,8 @@ def _together(manifest: Manifest, memory_bytes: Mapping[str, int], count: int, c
         (part,) = sub_bundles(manifest, [range(len(manifest.steps))], budget_bytes)
     except BudgetError:
         return None
+    if manifest.exits:
+        part = msgspec.structs.replace(part, outputs=manifest.outputs, exits=manifest.exits)
     read = _streamed_bytes(part)
     read = _weight_bytes(part) if read and chunk > 1 else read  # a batch pins nothing
     nbytes = len(memory_bytes) * _file_bytes(manifest) + math.ceil(count / chunk) * (read + _TASK_BYTES)

@@ -27,10 +27,12 @@ from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
-from hyps.runtime.execution.engine import in_memory
+from hyps.runtime.execution.engine import EngineAnswer, in_memory
 from hyps.runtime.execution.executor import Executor, Outputs, load_executor
 from hyps.runtime.execution.session import memory_of
 from hyps.runtime.execution.tensor import TensorValue
+from hyps.runtime.exits.exit_control import ExitControl
+from hyps.runtime.exits.policies import ExitPolicy
 
 #: For each input, its tensors by name, or the error that left it without tensors.
 Samples = Sequence[Mapping[str, NDArray[Any]] | InputError]
@@ -63,16 +65,24 @@ class SubBundleStore:
 
     def compute(self, ticket: Ticket, parts: Sequence[Samples]) -> Samples:
         """Return a sub-bundle's outputs for some inputs, whose tensors come in ``parts``. Raises `RuntimeFault`."""
+        return [each if isinstance(each, InputError) else each[0] for each in self.answers(ticket, parts, None)]
+
+    def answers(
+        self, ticket: Ticket, parts: Sequence[Samples], policy: ExitPolicy | None
+    ) -> Sequence[EngineAnswer | InputError]:
+        """Do as `compute` does, and end each inference where a ``policy`` says so."""
         with self._lock:
             executor = self._executor(ticket)
+            control = ExitControl(executor.manifest, policy) if policy else None
             samples = [_merged(each, executor) for each in zip(*parts, strict=True)]
-            results: list[Mapping[str, NDArray[Any]] | InputError] = [
-                each if isinstance(each, InputError) else {} for each in samples
+            results: list[EngineAnswer | InputError] = [
+                each if isinstance(each, InputError) else ({}, None) for each in samples
             ]
             places = [number for number, each in enumerate(samples) if not isinstance(each, InputError)]
             usable = (each for each in samples if not isinstance(each, InputError))
-            for number, outputs in zip(places, _results(executor, usable, batch=ticket.inputs > 1), strict=True):
-                results[number] = outputs if isinstance(outputs, InputError) else _arrays(outputs)
+            found = _results(executor, usable, control, batch=ticket.inputs > 1)
+            for number, answer in zip(places, found, strict=True):
+                results[number] = answer if isinstance(answer, InputError) else (_arrays(answer[0]), answer[1])
             return results
 
     def _executor(self, ticket: Ticket) -> Executor:
@@ -109,6 +119,11 @@ def compute(ticket: Ticket, *parts: Samples) -> Samples:
     return _process_store().compute(ticket, parts)
 
 
+def compute_to_exits(ticket: Ticket, policy: ExitPolicy, *parts: Samples) -> Sequence[EngineAnswer | InputError]:
+    """Run a task whose inputs end at exits: see `SubBundleStore.answers`."""
+    return _process_store().answers(ticket, parts, policy)
+
+
 def given(samples: Samples) -> Samples:
     """Run a task that returns inputs unchanged: Dask can run it again where the worker that held them is lost."""
     return samples
@@ -131,18 +146,22 @@ def _process_store() -> SubBundleStore:
 
 
 def _results(
-    executor: Executor, samples: Iterator[Mapping[str, TensorValue]], *, batch: bool
-) -> Iterator[Outputs | InputError]:
-    """Yield outputs in the order of the samples; a ``batch`` reads weights that are not kept once for all of them."""
+    executor: Executor, samples: Iterator[Mapping[str, TensorValue]], control: ExitControl | None, *, batch: bool
+) -> Iterator[EngineAnswer | InputError]:
+    """Yield answers in the order of the samples; a ``batch`` reads weights that are not kept once for all of them."""
     if batch and executor.manifest.streams_weights:
-        for result in sorted(run_batch(executor, in_memory(samples)), key=lambda result: result.number):
-            yield result.error or result.outputs
+        results = run_batch(executor, in_memory(samples), exits=control)
+        for result in sorted(results, key=lambda result: result.number):
+            yield result.error or (result.outputs, result.exit)
         return
     for sample in samples:
+        exits = control.begin() if control else None
         try:
-            yield executor.run(sample)
+            outputs = executor.run(sample, exits=exits)
         except InputError as error:
             yield error
+        else:
+            yield outputs, exits.report if exits else None
 
 
 def _merged(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.batch_schedule import waiting_room_bytes
 from hyps.runtime.errors import InputError, RoomError
@@ -29,17 +30,25 @@ from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.spill import TensorStore
 from hyps.runtime.execution.tensor import TensorValue
 
+if TYPE_CHECKING:
+    from hyps.runtime.exits.exit_control import ExitControl, ExitRun
+
 
 def run_batch(
-    executor: Executor, inputs: Iterable[EngineInput], observer: Observer | None = None, *, first: int = 0
+    executor: Executor,
+    inputs: Iterable[EngineInput],
+    observer: Observer | None = None,
+    *,
+    first: int = 0,
+    exits: ExitControl | None = None,
 ) -> Generator[InferenceResult, None, int]:
     """Run inputs as one batch through an executor of a `batch_manifest`; number them from ``first`` and return their count.
 
-    Each result is yielded as soon as it is known. An input is read when the first step gets to it. Raises what
-    `Executor.run` raises for a faulty bundle.
+    Each result is yielded as soon as it is known: at an exit, where ``exits`` ends the inference there. An input is read
+    when the first step gets to it. Raises what `Executor.run` raises for a faulty bundle.
     """
     observer = observer or Observer()
-    batch, started = _Batch(executor, observer), time.perf_counter()
+    batch, started = _Batch(executor, observer, exits), time.perf_counter()
     yield from batch.run(inputs, first)
     seconds = time.perf_counter() - started
     if batch.count:
@@ -52,23 +61,27 @@ class _Pending:
     """An input between two steps: its name, and the seconds that its own steps took so far."""
 
     name: str
+    exits: ExitRun | None
     compute_s: float = 0.0
 
 
 class _Batch:
     """Inputs that go through the steps together; ``taken`` of them were taken from the stream, ``count`` could be read."""
 
-    def __init__(self, executor: Executor, observer: Observer) -> None:
-        self._executor, self._observer = executor, observer
+    def __init__(self, executor: Executor, observer: Observer, exits: ExitControl | None) -> None:
+        self._executor, self._observer, self._exits = executor, observer, exits
         self._last = len(executor.manifest.steps) - 1
         self._pending: dict[int, _Pending] = {}
         self.store = TensorStore()
         self.taken = self.count = 0
 
     def run(self, inputs: Iterable[EngineInput], first: int) -> Iterator[InferenceResult]:
-        """Run every step over all inputs before the next step is opened."""
+        """Run every step over all inputs before the next step is opened; end when no input is left."""
         with closing(self.store):
             for index, step in enumerate(self._executor.manifest.steps):
+                if index and not self._pending:
+                    self._executor.end_early()
+                    break
                 room_bytes = waiting_room_bytes(self._executor.manifest, step)
                 self.store.set_limit(room_bytes)
                 with self._executor.step(index, again=False) as ready:
@@ -92,7 +105,7 @@ class _Batch:
                 yield failed(number, source.name, error)
                 continue
             self.count += 1
-            self._pending[number] = _Pending(source.name)
+            self._pending[number] = _Pending(source.name, self._exits.begin() if self._exits else None)
             yield number, tensors
 
     def _read(self, source: EngineInput) -> InputTensors:
@@ -129,10 +142,15 @@ class _Batch:
             return failed_run(number, pending.name, error, pending.compute_s)
         pending.compute_s += time.perf_counter() - started
         self._observer.step_done(None)
-        if index == self._last:
-            outputs = self._executor.outputs(held)
+        if (pending.exits and self._executor.ends(pending.exits, index, held)) or index == self._last:
+            del self._pending[number]
             return InferenceResult(
-                number=number, name=pending.name, outputs=outputs, error=None, compute_s=pending.compute_s
+                number=number,
+                name=pending.name,
+                outputs=self._executor.outputs(held),
+                error=None,
+                compute_s=pending.compute_s,
+                exit=pending.exits.report if pending.exits else None,
             )
         self.store.set_limit(room_bytes)
         self.store.put(number, held)

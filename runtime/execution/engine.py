@@ -21,9 +21,12 @@ from hyps.runtime.execution.tensor import TensorValue
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.execution.step_profile import StepProfile
+    from hyps.runtime.exits.report import ExitReport
 
 #: A model's inputs by name: numpy arrays, or a `RawTensor` for onnxruntime's C interface.
 InputTensors = Mapping[str, TensorValue]
+#: The outputs of an inference, and the exit that answered, where a policy decides at exits.
+EngineAnswer = tuple[Outputs, "ExitReport | None"]
 #: The part of the budget that stays free while an input is read.
 ROOM_MARGIN_BYTES = 3_000_000
 
@@ -63,7 +66,8 @@ class InferenceResult:
 
     ``compute_s`` is the median over the repetitions of an input, and 0 where the input could not be read. ``decoded`` names
     the operators a part of whose values was decoded from others: they are right within ``error_bound``, as a part of the
-    operator's largest value, and not bit for bit.
+    operator's largest value; a bound of 0 is bit for bit. ``exit`` is the exit that answered, where a policy decides at
+    exits.
     """
 
     number: int
@@ -73,6 +77,7 @@ class InferenceResult:
     compute_s: float
     decoded: tuple[str, ...] = ()
     error_bound: float = 0.0
+    exit: ExitReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +136,15 @@ def in_memory(samples: Iterable[InputTensors]) -> Iterator[TensorInput]:
 
 def only_outputs(results: Iterable[InferenceResult]) -> Outputs:
     """Return the outputs of a stream of one result. Raises its `InputError`."""
+    return only_answer(results)[0]
+
+
+def only_answer(results: Iterable[InferenceResult]) -> EngineAnswer:
+    """Return the answer of a stream of one result. Raises its `InputError`."""
     (result,) = results
     if result.error:
         raise result.error
-    return result.outputs
+    return result.outputs, result.exit
 
 
 def run_one(engine: Engine, tensors: InputTensors) -> Outputs:
@@ -155,7 +165,7 @@ def failed_run(number: int, name: str, error: InputError, compute_s: float = 0.0
 def run_in_turn(
     inputs: Iterable[EngineInput],
     read: Callable[[EngineInput], InputTensors],
-    compute: Callable[[InputTensors, bool], Outputs],
+    compute: Callable[[InputTensors, bool], EngineAnswer],
     observer: Observer,
     repeat: int = 1,
 ) -> Iterator[InferenceResult]:
@@ -169,7 +179,7 @@ def _repeated(
     number: int,
     source: EngineInput,
     read: Callable[[EngineInput], InputTensors],
-    compute: Callable[[InputTensors, bool], Outputs],
+    compute: Callable[[InputTensors, bool], EngineAnswer],
     observer: Observer,
     repeat: int,
 ) -> InferenceResult:
@@ -180,16 +190,19 @@ def _repeated(
         return failed(number, source.name, error)
     seconds: list[float] = []
     outputs: Outputs = {}
+    report: ExitReport | None = None
     for left in reversed(range(repeat)):
         outputs = {}  # give back the last run's outputs before the next run computes
         started = time.perf_counter()
         try:
-            outputs = compute(tensors, left > 0)
+            outputs, report = compute(tensors, left > 0)
         except InputError as error:
             return failed_run(number, source.name, error)
         seconds.append(time.perf_counter() - started)
         observer.run_done()
-    return InferenceResult(number=number, name=source.name, outputs=outputs, error=None, compute_s=_median(seconds))
+    return InferenceResult(
+        number=number, name=source.name, outputs=outputs, error=None, compute_s=_median(seconds), exit=report
+    )
 
 
 def _median(values: list[float]) -> float:

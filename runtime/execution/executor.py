@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
@@ -28,8 +29,11 @@ from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
-from hyps.runtime.execution.weight_residency import WeightResidency
+from hyps.runtime.execution.weight_residency import NO_ENDS, WeightResidency
 from hyps.runtime.execution.weights_check import WeightsCheck
+
+if TYPE_CHECKING:
+    from hyps.runtime.exits.exit_control import ExitRun
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]
@@ -71,7 +75,9 @@ class Executor:
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
         self._is_alone = is_alone and manifest.streams_weights
+        #: The inferences that ran every step.
         self._inferences = self._spare_bytes = 0
+        self._is_measured = False
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
         self._place(manifest.steps, verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
@@ -104,8 +110,10 @@ class Executor:
         """Before the third inference: keep more in memory where the first two took less than predicted.
 
         Files were checked by then. Should it have been too much, the next two inferences show it: then go back to the plan.
+        Those that end at an exit show nothing, as the steps that take most may come after it.
         """
-        if self._inferences == _MEASURED:
+        if self._inferences == _MEASURED and not self._is_measured:
+            self._is_measured = True
             self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
             if self._spare_bytes:
                 self._place_again(enlarged_steps(self.manifest, self._spare_bytes))
@@ -160,8 +168,12 @@ class Executor:
         *,
         again: bool = False,
         profile: bool = False,
+        exits: ExitRun | None = None,
     ) -> Outputs:
         """Return the model's outputs by name, computed from its ``inputs`` by name.
+
+        With ``exits`` the run may end at one of them. Then nothing after it is opened, read or run, and the outputs are
+        those that were made by then.
 
         ``step_done`` is called after each step, with its profile if ``profile`` asks for measurements (three reads of
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
@@ -170,12 +182,11 @@ class Executor:
         check_inputs(self.manifest, inputs)
         if self._is_alone:
             self._use_spare_memory()
-            self._inferences += 1
         with suppress(ActivationArenaFull):
-            return self._run(inputs, step_done, again=again, profile=profile)
+            return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
         self.outgrew_arena = True
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
-        return self._run(inputs, step_done, again=again, profile=profile)
+        return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
 
     def _run(
         self,
@@ -184,30 +195,51 @@ class Executor:
         *,
         again: bool,
         profile: bool,
+        exits: ExitRun | None,
     ) -> Outputs:
+        ends = exits.early if exits else NO_ENDS
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
             meter = StepMeter(step.name, self._residency.hash_s) if profile else None
-            with self.step(index, again=again) as ready:
+            with self.step(index, again=again, ends=ends) as ready:
                 if meter:
                     meter.loaded(ready.loaded_at)
                 run_s = ready.run(held)
                 if meter:
                     meter.ran(run_s)
-            if index in self._leaves_arena and self._arena:
+            is_over = exits is not None and self.ends(exits, index, held)
+            if self._arena and (index in self._leaves_arena or (is_over and self._is_entered_without_arena(index))):
                 self._arena.give_back(map(self.interface.place, held.values()))
             step_done(meter.profile() if meter else None)
+            if is_over:
+                self.end_early()
+                break
+        else:
+            self._inferences += 1
         return self.outputs(held)
 
+    def _is_entered_without_arena(self, index: int) -> bool:
+        """Return whether step ``index`` has the arena, and the first step, which follows if a run ends here, has not."""
+        return self.manifest.steps[index].session.uses_arena and not self.manifest.steps[0].session.uses_arena
+
+    def end_early(self) -> None:
+        """Stop reading ahead for steps that do not run."""
+        self._residency.end()
+
+    def ends(self, exits: ExitRun, index: int, held: Mapping[str, TensorValue]) -> bool:
+        """Return whether an inference ends after step ``index``, with these tensors in memory."""
+        return index in exits.places and exits.ends(index, self.interface.to_output(held[exits.places[index]]))
+
     @contextmanager
-    def step(self, index: int, *, again: bool) -> Iterator[ReadyStep]:
+    def step(self, index: int, *, again: bool, ends: Mapping[int, bool] = NO_ENDS) -> Iterator[ReadyStep]:
         """Make one step ready to run on the tensors of any number of inferences.
 
-        ``again`` announces that the first step follows the last.
+        ``again`` announces that the first step follows the last. ``ends`` are the steps after which a run may end, and
+        whether it is likely to.
         """
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
-        self._residency.enter(index, again=again)
+        self._residency.enter(index, again=again, ends=ends)
         loaded_at = time.perf_counter()
         if index == self._first_session and not self._sessions.opened:
             self.trim()  # of code that read the input, and of what the caller did before
@@ -237,8 +269,9 @@ class Executor:
         self.trim()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
-        """Return the model's outputs from the tensors that are held after the last step."""
-        return {output.name: self.interface.to_output(held[output.name]) for output in self.manifest.outputs}
+        """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
+        made = (output.name for output in self.manifest.outputs if output.name in held)
+        return {name: self.interface.to_output(held[name]) for name in made}
 
 
 def load_executor(

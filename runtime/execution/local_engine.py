@@ -6,11 +6,11 @@ What only batches need is imported only for a batch: it is 0.2 MB of the smalles
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import length_hint
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.library_memory import version_warning
@@ -19,15 +19,19 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import RoomError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
+    EngineAnswer,
     EngineInput,
     InferenceResult,
     InputTensors,
     Observer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.executor import Executor, load_executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener
 from hyps.runtime.units import megabytes_down, megabytes_up
+
+if TYPE_CHECKING:
+    from hyps.runtime.exits.exit_control import ExitControl
 
 
 class LocalEngine:
@@ -36,13 +40,20 @@ class LocalEngine:
     It reads the next input only when the budget has room for it, and gives back the last outputs before it computes again.
     ``profile`` has each step measured. A ``batch`` of more than 1 reads the weights once for that many inputs; it needs an
     executor of a `batch_manifest`, and makes no difference where all weights stay in memory. ``is_tuned`` is false where the
-    executor passes over the tuned partitions of its bundle, which gets a warning.
+    executor passes over the tuned partitions of its bundle, which gets a warning. ``exits`` decides where inferences end.
     """
 
     def __init__(
-        self, executor: Executor, *, repeat: int = 1, batch: int = 1, profile: bool = False, is_tuned: bool = True
+        self,
+        executor: Executor,
+        *,
+        repeat: int = 1,
+        batch: int = 1,
+        profile: bool = False,
+        is_tuned: bool = True,
+        exits: ExitControl | None = None,
     ) -> None:
-        self._executor = executor
+        self._executor, self._exits = executor, exits
         self._is_tuned = is_tuned
         self._repeat, self._profile = repeat, profile
         self._batch = 1
@@ -64,8 +75,12 @@ class LocalEngine:
         profile: bool,
         interface: OrtInterface | None = None,
         is_tuned: bool = True,
+        control: Callable[[Manifest], ExitControl | None] = lambda manifest: None,
     ) -> Self:
-        """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does."""
+        """Open the bundle in a folder. Raises `RuntimeFault` as `load_executor` does.
+
+        ``control`` returns what decides at the exits of the schedule.
+        """
 
         def adapted(manifest: Manifest) -> Manifest:
             if batch == 1:
@@ -85,7 +100,8 @@ class LocalEngine:
             is_tuned=is_tuned,
         )
         follows = is_tuned or not read_manifest(bundle).tuned
-        return cls(executor, repeat=repeat, batch=batch, profile=profile, is_tuned=follows)
+        exits = control(executor.manifest)
+        return cls(executor, repeat=repeat, batch=batch, profile=profile, is_tuned=follows, exits=exits)
 
     @property
     def manifest(self) -> Manifest:
@@ -118,9 +134,11 @@ class LocalEngine:
         """Do nothing: the memory is given back with the engine."""
 
     def _in_turn(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
-        def compute(tensors: InputTensors, repeats: bool) -> Outputs:
+        def compute(tensors: InputTensors, repeats: bool) -> EngineAnswer:
             again = repeats or length_hint(waiting, 1) > 0  # a stream of unknown length is taken to go on
-            return self._executor.run(tensors, observer.step_done, again=again, profile=self._profile)
+            exits = self._exits.begin() if self._exits else None
+            outputs = self._executor.run(tensors, observer.step_done, again=again, profile=self._profile, exits=exits)
+            return outputs, exits.report if exits else None
 
         return run_in_turn(waiting, self._read, compute, observer, self._repeat)
 
@@ -130,7 +148,7 @@ class LocalEngine:
         first = 0
         for source in waiting:
             group = itertools.chain((source,), itertools.islice(waiting, self._batch - 1))
-            first += yield from run_batch(self._executor, group, observer, first=first)
+            first += yield from run_batch(self._executor, group, observer, first=first, exits=self._exits)
 
     def _read(self, source: EngineInput) -> InputTensors:
         """Return an input's tensors; if they do not fit, make room and read once more."""

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
+from types import MappingProxyType
 
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_loader import StepWeights
+
+#: Of a run that ends after the last step.
+NO_ENDS: Mapping[int, bool] = MappingProxyType({})
 
 
 class WeightResidency:
@@ -52,16 +56,18 @@ class WeightResidency:
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 
-    def enter(self, index: int, *, again: bool) -> None:
+    def enter(self, index: int, *, again: bool, ends: Mapping[int, bool] = NO_ENDS) -> None:
         """Make a step's weights resident while a thread starts on what follows: two readers are faster than one.
 
-        With ``again`` the first step follows the last. Raises `BundleError` for a file that cannot be read or was changed.
+        With ``again`` the first step follows the last. The run may end after each of the steps ``ends``. What follows one is
+        read before only if the plan reads ahead there, and not where it is likely to end (True). Raises `BundleError` for a
+        file that cannot be read or was changed.
         """
         if not self._weights:
             return
         self._stop_reading()
         weights = self._weights.get(index)
-        following = list(self._targets(index, again=again))
+        following = list(self._targets(index, again=again, ends=ends))
         stops = {id(each.weights): each.stop for each in following}
         for each in self._following:  # an interrupted inference may have left more than there is room for during this step
             if each.weights is not weights:
@@ -79,6 +85,14 @@ class WeightResidency:
         """Give back the weights of a step that are not pinned."""
         if weights := self._weights.get(index):
             weights.keep(0)
+
+    def end(self) -> None:
+        """Stop reading ahead, and give back what was read for steps that do not run: the run ended before them."""
+        with suppress(Exception):  # of weights that this run does not need
+            self._stop_reading()
+        for each in self._following:
+            each.weights.keep(0)
+        self._following = ()
 
     def release(self) -> None:
         """Give back everything that can be read again, to make room for something else."""
@@ -103,9 +117,12 @@ class WeightResidency:
         """Return the seconds that threads have spent on checking weights."""
         return sum(weights.hash_s for weights in self._weights.values())
 
-    def _targets(self, index: int, *, again: bool) -> Iterator[_Target]:
+    def _targets(self, index: int, *, again: bool, ends: Mapping[int, bool]) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
+        is_planned = self._steps[index].ahead_bytes > 0
+        if stops := [end for end, is_likely in ends.items() if end >= index and (is_likely or not is_planned)]:
+            order = [*range(index + 1, min(stops) + 1)]
         for weights in (self._weights[other] for other in order if other in self._weights):
             if weights.streamed_bytes:
                 ahead_bytes = min(self._steps[index].ahead_bytes, weights.streamed_bytes)

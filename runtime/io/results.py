@@ -17,6 +17,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.execution.input_checks import describe
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.execution.tensor import NUMBER_FORMATS, TensorValue, dtype_of, numbers_of, shape_of
+from hyps.runtime.exits.report import ExitReport, exit_line
 from hyps.runtime.terminal.console import plain
 from hyps.runtime.units import megabytes
 
@@ -37,7 +38,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
     ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
-    values which were decoded from others, with errors of at most ``error_bound`` times the operator's largest value.
+    values which were decoded from others: right within ``error_bound`` times the operator's largest value, 0 is exact.
+    ``exit`` is where the inference ended, if a policy decides at exits.
     """
 
     input: str
@@ -49,21 +51,25 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     values: dict[str, list[Any]] = {}
     energy: dict[str, Any] = {}
     decoded: tuple[str, ...] = ()
+    exit: ExitReport | None = None
     error_bound: float | msgspec.UnsetType = msgspec.UNSET
 
 
 def top_classes(manifest: Manifest, outputs: Mapping[str, TensorValue], count: int) -> tuple[ClassScore, ...]:
     """Return the ``count`` classes with the highest scores, highest first; equal scores by index.
 
-    The scores are in the output that names its classes, else in the first one.
+    The scores are in the output that names its classes, else in the first one. Of the outputs of exits, those of the last
+    one that was reached are taken.
 
     A softmax is applied only where the network does not end in one. The result is empty where the output is not a vector of
-    scores. It is empty, too, where the bundle has neither labels nor preprocessing nor probabilities: nothing then shows
-    that the scores are of classes. Raises `InputError` where a score is not a number.
+    scores. It is empty, too, where the bundle has neither labels nor preprocessing nor probabilities nor exits: nothing
+    then shows that the scores are of classes. Raises `InputError` where a score is not a number.
     """
     record = next((output for output in manifest.outputs if output.classes), manifest.outputs[0])
+    if reached := [each.output for each in manifest.exits if each.output in outputs]:
+        record = next(output for output in manifest.outputs if output.name == reached[-1])
     value = outputs[record.name]
-    classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities
+    classifies = manifest.labels is not None or manifest.preprocess is not None or record.probabilities or reached
     is_vector = sum(extent != 1 for extent in shape_of(value)) == 1 and math.prod(shape_of(value)) > 1
     if not classifies or not is_vector or dtype_of(value) not in NUMBER_FORMATS:
         return ()
@@ -101,7 +107,10 @@ def result_lines(
             yield f"  {plain(name)}: {kind}{_shown(result.values.get(name))}"
     if result.decoded:
         verb = "was" if len(result.decoded) == 1 else "were"
-        yield f"  {plain(', '.join(result.decoded))} {verb} decoded: right within {result.error_bound:.1e}, not bit for bit"
+        exact = f"right within {result.error_bound:.1e}, not bit for bit" if result.error_bound else "exactly, bit for bit"
+        yield f"  {plain(', '.join(result.decoded))} {verb} decoded: {exact}"
+    if result.exit:
+        yield f"  {plain(exit_line(result.exit))}"
     if quiet:
         return
     median = f" (median of {repeats})" if repeats > 1 else ""

@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,6 +129,23 @@ def counts(text: str) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers) or len(numbers) > 64:
         raise argparse.ArgumentTypeError("must be at most 64 whole numbers, each once")
     return numbers
+
+
+def duration(text: str) -> float:
+    """Parse ``80ms`` or ``0.5s`` into seconds, above 0."""
+    return _quantity(text, {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}, "a time such as 80ms or 0.5s")
+
+
+def energy(text: str) -> float:
+    """Parse ``0.5J`` or ``300mJ`` into joules, above 0."""
+    return _quantity(text, {"uJ": 1e-6, "mJ": 1e-3, "J": 1.0, "": 1.0}, "an energy such as 0.5J or 300mJ")
+
+
+def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([A-Za-z]*)", text)
+    if not match or match[2] not in units or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"must be {what}, more than 0")
+    return float(match[1]) * units[match[2]]
 
 
 def size(text: str) -> int:

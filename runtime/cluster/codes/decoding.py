@@ -19,9 +19,10 @@ from hyps.runtime.errors import InputError
 
 #: The values of a tensor that are computed at a time: a few such blocks stay in a processor's cache.
 _BLOCK = 1 << 16
-#: Float32 rounds by 6e-8; answers of a code without a bound of its own (integers) must agree within this part.
-_LEAST_TOLERANCE = 1e-6
 _Doubles = NDArray[np.float64]
+#: Answers must agree within this part at least: what double precision (2^-53) makes of sums and equations. Of integers of 32
+#: bits it is a thousandth or less, where one that is wrong by 1 differs by the inverse of a small whole number.
+_LEAST_TOLERANCE = 2.0**-46
 #: A tensor's bytes.
 Data = bytes | bytearray
 

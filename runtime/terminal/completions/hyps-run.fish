@@ -51,7 +51,7 @@ function _shtab_hyps_run_using
 end
 
 set -g _shtab_hyps_run_commands tune profile calibrate doctor
-set -g _shtab_hyps_run_opts_with_value --batch --board-class --custom-ops --energy-seconds --energy-windows --engine --folder --hub --join --memory --meter --name --output --profile-json --repeat --repeats --save --show-completion --threads --top --watts -o
+set -g _shtab_hyps_run_opts_with_value --batch --board-class --custom-ops --deadline --energy-limit --energy-seconds --energy-windows --engine --exit-policy --folder --hub --join --memory --meter --name --output --profile-json --repeat --repeats --save --show-completion --threads --top --watts -o
 
 complete -c hyps-run -e
 complete -c hyps-run -f
@@ -71,6 +71,9 @@ complete -c hyps-run -n _shtab_hyps_run_using -l exact -d 'have a cluster decode
 complete -c hyps-run -n _shtab_hyps_run_using -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
 complete -c hyps-run -n _shtab_hyps_run_using -l untuned -d 'run a tuned bundle as it was before it was tuned'
 complete -c hyps-run -n _shtab_hyps_run_using -l no-verify -d 'check the files'"'"' sizes, but not their sha256'
+complete -c hyps-run -n _shtab_hyps_run_using -l exit-policy -x -d 'end where POLICY says: never, threshold:0.9 (at that confidence), or a .json or .onnx file (default: never)'
+complete -c hyps-run -n _shtab_hyps_run_using -l deadline -x -d 'end at the last exit that an inference is expected to reach in this time, e.g. 80ms'
+complete -c hyps-run -n _shtab_hyps_run_using -l energy-limit -x -d 'the same for energy, e.g. 0.5J, estimated from --watts or the target'"'"'s power'
 complete -c hyps-run -n _shtab_hyps_run_using -l repeat -x -d 'run each input N times, report the median time'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile -d 'print for each step: load and run time, bytes read, resident memory'
 complete -c hyps-run -n _shtab_hyps_run_using -l profile-json -xka "(__fish_complete_path (commandline -ct))" -d 'write the last input'"'"'s profile for '"'"'hypsc report'"'"''

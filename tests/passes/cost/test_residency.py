@@ -161,3 +161,30 @@ def test_a_larger_budget_is_hardly_ever_slower(needs: list[StepNeeds], spare: in
     device = replace(SLOW, available_bytes=math.inf if cached else 0)
     less = plan_residency(needs, budget, device).latency_s
     assert plan_residency(needs, budget + more * MB, device).latency_s <= 1.05 * less
+
+
+def test_steps_that_run_seldom_are_streamed() -> None:
+    """Half of all inferences end after the first step, and most others after the second."""
+    needs = [replace(step(20, 30), reach=reach) for reach in (1.0, 0.5, 0.1)]
+    found = plan_residency(needs, 85 * MB, SLOW).residency.steps
+    assert [each.pinned_bytes for each in found] == [30 * MB, 5 * MB, 0]
+    always = plan_residency([step(20, 30)] * 3, 85 * MB, SLOW)
+    assert sum(each.pinned_bytes for each in always.residency.steps) == 35 * MB
+
+
+def test_the_mean_over_exits_is_counted() -> None:
+    """Nothing has room but the steps themselves: each is read, 0.3 s, and computed, if the inference gets there."""
+    needs = [replace(step(0, 30, compute_s=0.1), reach=reach) for reach in (1.0, 0.5, 0.1)]
+    found = plan_residency(needs, 30 * MB, SLOW)
+    assert found.storage_s == pytest.approx(1.6 * 0.4, rel=0.03)
+    assert found.reading_s == pytest.approx(1.6 * 0.3)
+
+
+def test_reading_ahead_past_a_likely_exit_is_held_back_where_that_costs_nothing() -> None:
+    """The second step is small and hidden by none of the first; so it is read only by those inferences that stay."""
+    needs = [replace(step(60, 0, compute_s=10.0), reach=1.0), replace(step(0, 40, compute_s=0.0), reach=0.01)]
+    held = plan_residency(needs, 100 * MB, SLOW)
+    assert [each.ahead_bytes for each in held.residency.steps] == [0, 0]
+    assert held.reading_s < 0.01
+    always = plan_residency([replace(need, reach=1.0) for need in needs], 100 * MB, SLOW)
+    assert always.residency.steps[0].ahead_bytes > 0 or always.residency.steps[1].pinned_bytes > 0

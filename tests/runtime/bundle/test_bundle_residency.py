@@ -11,7 +11,9 @@ from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
     StepMemory,
     alternating_residency,
+    held_back,
     open_sessions,
+    pin_highest_peaks,
     pin_in_order,
     read_ahead,
     sub_bundle_residency,
@@ -79,3 +81,24 @@ def test_what_is_read_ahead_has_room(steps: list[StepMemory], spare: int, repeat
     assert max(each.peak_bytes for each in found.steps) <= budget
     if not repeats:
         assert ahead[-1] == 0
+
+
+@given(steps=STEPS, spare=st.integers(0, 300), limit=st.integers(0, 300), seed=st.integers(0, 100))
+def test_pinning_by_reach_keeps_within_the_budget(steps: list[StepMemory], spare: int, limit: int, seed: int) -> None:
+    bases = [each.alone_bytes for each in steps]
+    budget = max(bases) + spare * MB
+    reach = [1 / (1 + (seed * 7 + index * 13) % 5) for index in range(len(steps))]
+    pinned = pin_highest_peaks(sizes(steps), bases, budget, limit * MB, reach)
+    assert sum(pinned) <= limit * MB
+    assert all(base + sum(pinned) - own <= budget for base, own in zip(bases, pinned, strict=True))
+    assert pin_highest_peaks(sizes(steps), bases, budget, limit * MB) == pin_highest_peaks(
+        sizes(steps), bases, budget, limit * MB, [0.5] * len(steps)
+    )
+
+
+def test_what_is_held_back() -> None:
+    weights, pinned = [4, 4, 4, 4, 4], [0, 4, 0, 0, 4]
+    assert held_back(weights, pinned, [1, 2, 3, 4, 5], []) == [1, 2, 3, 4, 5]
+    assert held_back(weights, pinned, [1, 2, 3, 4, 5], [1]) == [0, 0, 3, 4, 5]
+    assert held_back(weights, pinned, [1, 2, 3, 4, 5], [2]) == [1, 2, 0, 4, 5]
+    assert held_back(weights, pinned, [1, 2, 3, 4, 5], [1, 3]) == [0, 0, 3, 0, 5]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hyps.compiler.api import compile_model
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest, encode_manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
 from hyps.runtime.cluster.protocol.messages import Orders, SubBundleOrder
 from hyps.runtime.cluster.transfer.file_server import FileServer
+from hyps.runtime.dask.task_plan import one_task_plan
 from hyps.runtime.dask.tasks import SubBundleStore, Ticket
-from hyps.runtime.errors import InputError
+from hyps.runtime.errors import BudgetError, InputError
 from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.exits.policies import ThresholdPolicy
+from tests.compiler.onnxes import saved
+from tests.exits import EXITS, WIDTH, exiting_network
 
 
 @pytest.fixture
@@ -69,3 +75,32 @@ def test_sub_bundles_make_room_for_each_other(layers: Path, server: FileServer, 
         held = dict(result)
         assert len(made.loaded) == 1
     assert held["scores"].tobytes() == load_executor(layers, threads=1).run(image)["scores"].tobytes()
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_each_input_ends_at_its_exit(server: FileServer, tmp_path: Path, inputs: int) -> None:
+    saved(tmp_path / "net.onnx", exiting_network())
+    compile_model(tmp_path / "net.onnx", tmp_path / "bundle", memory_bytes=66_000_000, tier="lean", exits=["auto"])
+    manifest = read_manifest(tmp_path / "bundle")
+    plan = one_task_plan(manifest, {"worker": 136_000_000}, 3, inputs)
+    (stage,) = plan.stages
+    assert stage.part.exits == manifest.exits
+    samples = [{"x": np.full((1, WIDTH), scale, np.float32)} for scale in (0.1, 1.0, 30.0)][:inputs]
+    made = SubBundleStore(tmp_path / "cache", threads=1)
+    local = load_executor(tmp_path / "bundle", threads=1)
+    policy = ThresholdPolicy([2.0, 0.0, 0.0])
+    answers = made.answers(ticket(server, tmp_path / "bundle", stage.part, inputs), [samples], policy)
+    for sample, answer in zip(samples, answers, strict=True):
+        assert not isinstance(answer, InputError)
+        outputs, report = pickle.loads(pickle.dumps(answer))
+        whole = local.run(sample)
+        assert list(outputs) == list(EXITS[:2])
+        assert all(outputs[name].tobytes() == whole[name].tobytes() for name in outputs)
+        assert (report.output, report.ended_by) == (EXITS[1], "policy")
+
+
+def test_a_worker_that_cannot_run_every_step_has_no_policy(tmp_path: Path) -> None:
+    saved(tmp_path / "net.onnx", exiting_network())
+    compile_model(tmp_path / "net.onnx", tmp_path / "bundle", memory_bytes=66_000_000, tier="lean", exits=["auto"])
+    with pytest.raises(BudgetError, match="each worker runs every step"):
+        one_task_plan(read_manifest(tmp_path / "bundle"), {"worker": 100_000_000}, 3, 1)

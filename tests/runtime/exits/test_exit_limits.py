@@ -1,0 +1,108 @@
+"""A deadline and an energy limit end an inference at the last exit that is expected to keep them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.exits.exit_control import ExitControl, exit_control
+from hyps.runtime.exits.forecast import Forecast
+from hyps.runtime.exits.policies import NeverExit, ThresholdPolicy
+
+SCORES = np.zeros((1, 10), np.float32)
+
+
+def test_a_forecast_follows_what_stretches_take() -> None:
+    forecast = Forecast([10, 20, 40], [0, 0, 0])
+    assert forecast.cost(1) == 0.0
+    forecast.add(0, 1.0)
+    assert forecast.cost(0) == 1.0
+    assert forecast.cost(2) == 4.0  # by multiply-adds
+    forecast.add(2, 60.0)  # the first time, with weights that come into memory
+    assert forecast.cost(2) == 60.0
+    forecast.add(2, 6.0)
+    assert forecast.cost(2) == 6.0
+    assert forecast.cost(1) == pytest.approx(7.0 * 20 / 50)
+    forecast.add(2, 14.0)
+    assert forecast.cost(2) == pytest.approx(6.0 + 8 / 8 + 4 * (8 / 4))
+
+
+def test_what_is_never_run_is_tried_again() -> None:
+    forecast = Forecast([1, 1], [1, 1])
+    forecast.add(0, 1.0)
+    forecast.add(1, 90.0)
+    skipped = 0
+    while forecast.cost(1) > 3.0:
+        forecast.skip(1)
+        skipped += 1
+    assert 20 < skipped < 30
+    forecast.add(1, 6.0)
+    while forecast.cost(1) > 3.0:
+        forecast.skip(1)
+        skipped += 1
+    assert 60 < skipped < 80
+    forecast.skip(0)
+    assert forecast.cost(0) == pytest.approx(7 / 8)
+
+
+def test_bytes_count_where_they_say_more() -> None:
+    forecast = Forecast([10, 10], [100, 1_000])
+    forecast.add(0, 1.0)
+    assert forecast.cost(1) == 10.0
+    assert Forecast([0, 10], [0, 10]).cost(1) == 0.0
+
+
+def control_with(folder: Path, **limits: float) -> ExitControl:
+    return ExitControl(read_manifest(folder), NeverExit(), **limits)  # type: ignore[arg-type]
+
+
+def test_a_deadline_ends_an_inference_before_it_is_missed(exiting_bundle: Path) -> None:
+    control = control_with(exiting_bundle, deadline_s=1_000.0)
+    places = [each.after_step for each in control.exits]
+    for stretch, seconds in enumerate((0.0, 900.0, 200.0, 0.0)):
+        control.seconds.add(stretch, seconds)
+    run = control.begin()
+    assert not run.ends(places[0], SCORES)
+    run._began -= 900  # as if the second stretch had taken as long as before
+    assert run.ends(places[1], SCORES)
+    assert run.report
+    assert (run.report.ended_by, run.report.output, run.report.late_s) == ("deadline", "middle", 0.0)
+
+
+def test_a_missed_deadline_is_told(exiting_bundle: Path) -> None:
+    control = control_with(exiting_bundle, deadline_s=1.0)
+    run = control.begin()
+    run._began -= 3
+    assert run.ends(control.exits[0].after_step, SCORES)
+    assert run.report
+    assert run.report.ended_by == "deadline"
+    assert run.report.late_s == pytest.approx(2.0, abs=0.5)
+
+
+def test_an_energy_limit_ends_an_inference(exiting_bundle: Path) -> None:
+    joules = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0, 13.0, 20.0])
+    control = ExitControl(read_manifest(exiting_bundle), NeverExit(), joules_limit=6.0, joules=lambda: next(joules))
+    places = [each.after_step for each in control.exits]
+    first = control.begin()  # nothing is known of later stretches but their work, which is equal
+    assert [first.ends(place, SCORES) for place in places[:2]] == [False, False]
+    assert first.ends(places[2], SCORES)
+    assert first.report
+    assert (first.report.ended_by, first.report.excess_joules) == ("energy", 1.0)
+    second = control.begin()
+    assert not second.ends(places[0], SCORES)
+    assert second.ends(places[1], SCORES)
+
+
+def test_scores_that_are_no_numbers_are_for_no_policy(exiting_bundle: Path) -> None:
+    control = ExitControl(read_manifest(exiting_bundle), ThresholdPolicy([0.0] * 3))
+    assert not control.begin().ends(control.exits[0].after_step, np.full((1, 10), np.nan, np.float32))
+    assert control.begin().ends(control.exits[0].after_step, SCORES)
+
+
+def test_never_needs_no_control(exiting_bundle: Path) -> None:
+    manifest = read_manifest(exiting_bundle)
+    assert exit_control(manifest, "never") is None
+    assert exit_control(manifest, "never", deadline_s=1.0) is not None
