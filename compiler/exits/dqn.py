@@ -21,8 +21,9 @@ from hyps.compiler.exits.rewards import Episodes
 from hyps.compiler.progress import Advance
 from hyps.runtime.exits.state import ExitAction, ProbabilityOrder
 
-#: Two hidden layers of so many neurons: with ten classes the file has 30 KB.
-HIDDEN = (64, 64)
+#: Two hidden layers of so many neurons, and the decay of their weights. On some thousand recorded inputs, a network twice as
+#: wide without decay learned the inputs by heart, and lost a sixth of the value on others.
+HIDDEN, WEIGHT_DECAY = (32, 32), 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +99,17 @@ def learn_values(
     agent = DQN(
         "MlpPolicy",
         environment,
-        learning_rate=lambda left: 1e-4 + 1.4e-3 * max(0.0, left),
+        learning_rate=lambda left: 1e-5 + 1e-3 * max(0.0, left),
         buffer_size=most_steps,
         learning_starts=500,
         batch_size=256,
         gamma=1.0,
-        train_freq=2,
+        train_freq=4,
         gradient_steps=1,
         target_update_interval=200,
         exploration_fraction=0.4,
         exploration_final_eps=0.05,
-        policy_kwargs={"net_arch": list(HIDDEN)},
+        policy_kwargs={"net_arch": list(HIDDEN), "optimizer_kwargs": {"weight_decay": WEIGHT_DECAY}},
         seed=seed,
         device="cpu",
     )
