@@ -96,16 +96,23 @@ def best_base(code: CodeRecord, present: Collection[int], wanted: Iterable[int])
 
     def growth(chosen: tuple[int, ...]) -> float:
         base = (*shards, *chosen)
-        return max((float(np.abs(base_weights(code, base, number)).sum()) for number in wanted), default=0.0)
+        sums = [float(np.abs(base_weights(code, base, number)).sum()) for number in wanted]
+        return max(sums, default=0.0) if np.isfinite(sums).all() else np.inf
 
     return (*shards, *min(itertools.combinations(parity, count - len(shards)), key=growth))
 
 
 def base_weights(code: CodeRecord, base: Sequence[int], number: int) -> _Doubles:
-    """Return what each answer of a ``base`` counts for in answer ``number``."""
+    """Return what each answer of a ``base`` counts for in answer ``number``.
+
+    They are no numbers where the coefficients, which anybody may have written, let nothing be decoded.
+    """
     count = len(code.shards)
     rows = np.vstack([np.eye(count), np.asarray(code.coefficients, np.float64)])
-    return np.linalg.solve(rows[list(base)].T, rows[number])
+    try:
+        return np.linalg.solve(rows[list(base)].T, rows[number])
+    except np.linalg.LinAlgError:
+        return np.full(count, np.nan)
 
 
 def _blocks(answers: Mapping[int, Data], base: Sequence[int], kind: np.dtype[np.generic]) -> Iterable[tuple[int, _Doubles]]:

@@ -123,3 +123,14 @@ def test_two_wrong_answers_are_named_with_four_more_than_needed() -> None:
     for number in (1, 4):
         answers[number] = answers[number] + np.float32(1)
     assert disagreeing(made, record, data(answers, *range(7))) == (1, 4)
+
+
+def test_coefficients_that_let_nothing_be_decoded_are_refused() -> None:
+    """Both parity shards are the same sum: two lost shards have endless solutions."""
+    answers = [np.full(50, number + 1, np.float32) for number in range(3)]
+    made = code(np.ones((2, 3)))
+    answers += [answers[0] + answers[1] + answers[2]] * 2
+    record = TensorRecord(dtype="float32", shape=(50,))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode(made, record, data(answers, 0, 3, 4), [1, 2])
+    assert decode(made, record, data(answers, 0, 1, 3, 4), [2]) == {2: answers[2].tobytes()}
