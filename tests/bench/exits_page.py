@@ -30,13 +30,14 @@ channels, and a sixth of the images, which were JPEG files. A loss is the mean c
 that is offloaded at the exit sends."""
 _BETAS = """\
 The report's validation (its chapter 4): every exit costs 1, and beta between exits i and i + 1 is the reciprocal of the
-difference of their losses (equation 4.1). Images should then end between exits i and i + 1 on average. The equation does not
-say which loss; with the error rate, beta is where stopping all images at i, and all at i + 1, are worth the same. The goal
-is that every mean lies between. A policy decides for each image, so that it may well stop most of them earlier. DQN is learned
-for the cross entropy alone."""
+difference of their losses (equation 4.1). Images should then end between exits i and i + 1 on average. The equation does
+not say which loss; with the error rate, beta is where stopping all images at i, and all at i + 1, are worth the same. The
+goal is that every mean lies between. A policy decides for each image, so that it may well stop most of them earlier. DQN is
+learned for the cross entropy alone."""
 _CONSTANT = """\
-Every exit costs 1; beta is that between exits 2 and 3 by the error rate. The optimum is found by backward induction over bins of the largest
-probability. The goal is a DQN within 2 % of the optimum's value, as the interquartile mean of 5 seeds."""
+Every exit costs 1; beta is that between exits 2 and 3 by the error rate. The optimum is found by backward induction over
+bins of the largest probability. The goal is a DQN within 2 % of the optimum's value, as the interquartile mean of 5
+seeds."""
 _VARIED = """\
 An inference of the whole network takes 1 J and 100 ms, 20 % more or less. Its link has 0.08 to 80 Mbit/s and 20 ms of round
 trip, and one in ten has none. The radio takes 2 W; the next tier is ten times as fast. The deadline is 50 to 300 ms, and a
@@ -106,11 +107,7 @@ def _accuracy(exits: Sequence[ExitRow]) -> Iterator[str]:
 def _betas(runs: Sequence[BetaRun]) -> Iterator[str]:
     names = tuple(runs[0].mean_exit)
     rows = [
-        (
-            f"{run.loss}: {run.place} and {run.place + 1}",
-            f"{run.beta:.4g}",
-            *(f"{mean:.2f}" if run.place <= mean <= run.place + 1 else f"**{mean:.2f}**" for mean in run.mean_exit.values()),
-        )
+        (f"{run.loss}: {run.place} and {run.place + 1}", f"{run.beta:.4g}", *(_mean_exit(run, name) for name in names))
         for run in runs
     ]
     yield _grid(("loss, exits", "beta", *names), rows)
