@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hyps.compiler.exits.recorded import RecordedExits
 
 _MEMORY_BYTES = 1_000_000_000
-DataOption = Annotated[
+_Data = Annotated[
     Path,
     typer.Option(
         metavar="PATH",
@@ -30,7 +30,7 @@ DataOption = Annotated[
         help="The inputs: a folder of pictures, or of one folder of them a class, or a .npz file with arrays x and y.",
     ),
 ]
-LabelsOption = Annotated[
+_Labels = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
@@ -38,11 +38,11 @@ LabelsOption = Annotated[
         help="The inputs' classes: a number a line, or NAME,CLASS (default: the data's own, else what the network answers).",
     ),
 ]
-PreprocessOption = Annotated[
+_Preprocess = Annotated[
     str | None,
     typer.Option(metavar="NAME", rich_help_panel=options.INPUT, help="How pictures become inputs, as for 'hypsc compile'."),
 ]
-MemoryOption = Annotated[
+_Memory = Annotated[
     int | None,
     typer.Option(
         metavar="SIZE",
@@ -65,14 +65,14 @@ _Output = Annotated[
 
 def exits_attach(
     model: options.ModelArgument,
-    data: DataOption,
+    data: _Data,
     output: _Output,
     after: _After = None,
     propose: _Propose = None,
     hidden: _Hidden = 0,
-    labels: LabelsOption = None,
-    preprocess: PreprocessOption = None,
-    memory: MemoryOption = None,
+    labels: _Labels = None,
+    preprocess: _Preprocess = None,
+    memory: _Memory = None,
     force: options.ForceOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -116,11 +116,11 @@ def exits_attach(
 
 def exits_record(
     model: options.ModelArgument,
-    data: DataOption,
+    data: _Data,
     output: _Output,
-    labels: LabelsOption = None,
-    preprocess: PreprocessOption = None,
-    memory: MemoryOption = None,
+    labels: _Labels = None,
+    preprocess: _Preprocess = None,
+    memory: _Memory = None,
     force: options.ForceOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,

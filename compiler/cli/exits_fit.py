@@ -19,7 +19,7 @@ from hyps.runtime.terminal.tables import Column, table
 if TYPE_CHECKING:
     from hyps.compiler.exits.fit import FittedPolicy, PolicyFigures
 
-Kind = Literal["thresholds", "guaranteed", "optimal", "dqn"]
+_Kind = Literal["thresholds", "guaranteed", "optimal", "dqn"]
 _EPISODES, _MOST_LOSS, _CONFIDENCE = 10_000, 0.01, 0.95
 _REWARD = "Reward"
 
@@ -37,7 +37,7 @@ def _share(text: str) -> float:
 
 _Recorded = Annotated[Path, typer.Argument(metavar="RECORDED", help="The .npz file of 'hypsc exits record'.")]
 _Policy = Annotated[
-    Kind,
+    _Kind,
     typer.Option(
         help="thresholds; thresholds with a guaranteed accuracy; the optimal action for every bin of confidence; or dqn, "
         "learned by deep Q-learning."

@@ -18,8 +18,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exits.heads import ExitHead, fit_head
 from hyps.compiler.exits.network import ClassifierGraph, open_classifier
-from hyps.compiler.exits.places import ExitPlace, best_places, candidates, named_places
-from hyps.compiler.exits.samples import Samples, open_samples
+from hyps.compiler.exits.places import ExitPlace, best_places, candidate_places, named_places
+from hyps.compiler.exits.samples import LabelledInputs, open_samples
 from hyps.compiler.exits.session import check_room, open_classifier_session
 from hyps.compiler.progress import Advance
 from hyps.models.staging import staged_file
@@ -69,7 +69,7 @@ def attach_exits(
     with open_classifier(model, preprocess) as network:
         if len(network.graph.outputs) > 1:
             raise OptionError(f"{model} has {len(network.graph.outputs)} outputs, and so exits; attach them to one without")
-        places = named_places(network, after) if after else candidates(network)
+        places = named_places(network, after) if after else candidate_places(network)
         samples = open_samples(data, labels, network.form, network.classes)
         check_room(samples.count, sum(place.features for place in places), memory_bytes, _COPIES)
         features, own = _features(network, places, samples, advance)
@@ -97,7 +97,7 @@ def attach_exits(
 
 
 def _features(
-    network: ClassifierGraph, places: Sequence[ExitPlace], samples: Samples, advance: Advance
+    network: ClassifierGraph, places: Sequence[ExitPlace], samples: LabelledInputs, advance: Advance
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
     """Return the pooled features [N, F] at each place, and the network's own classes [N]."""
     proto = onnx.load(network.path, load_external_data=False)

@@ -88,7 +88,7 @@ def all_places(network: ClassifierGraph) -> list[ExitPlace]:
     return places
 
 
-def candidates(network: ClassifierGraph) -> list[ExitPlace]:
+def candidate_places(network: ClassifierGraph) -> list[ExitPlace]:
     """Return up to `MOST_CANDIDATES` places where one small tensor crosses, spread over the network's depth."""
     fit = [each for each in all_places(network) if each.crossing_bytes and _EARLIEST <= each.share <= _LATEST]
     spans: dict[int, ExitPlace] = {}

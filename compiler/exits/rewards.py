@@ -13,7 +13,7 @@ from hyps.compiler.exits.recorded import RecordedExits
 from hyps.runtime.exits.policies import ExitPolicy
 from hyps.runtime.exits.state import ExitAction
 
-FloatArray = NDArray[np.float64]
+ValueArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class Episodes:
     recorded: RecordedExits
     conditions: tuple[Episode, ...]
     is_costed: bool
-    exit: FloatArray
-    offload: FloatArray
-    cost: FloatArray
+    exit: ValueArray
+    offload: ValueArray
+    cost: ValueArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class Outcome:
     left: NDArray[np.int64]
     offloaded: NDArray[np.bool_]
     correct: NDArray[np.bool_]
-    joules: FloatArray
-    seconds: FloatArray
-    values: FloatArray
+    joules: ValueArray
+    seconds: ValueArray
+    values: ValueArray
 
 
 def beta_between(losses: NDArray[np.float64], place: int) -> float:
@@ -133,9 +133,9 @@ def _offloaded(
     recorded: RecordedExits,
     conditions: Conditions | None,
     drawn: tuple[Episode, ...],
-    joules: FloatArray,
-    seconds: FloatArray,
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    joules: ValueArray,
+    seconds: ValueArray,
+) -> tuple[ValueArray, ValueArray, NDArray[np.bool_]]:
     """Return the joules and seconds of inferences that are offloaded at each exit, [N, E], and which can be, [N, 1]."""
     bandwidth = np.array([[each.bandwidth] for each in drawn])
     if conditions is None or not bandwidth.any():

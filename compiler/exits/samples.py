@@ -39,7 +39,7 @@ class InputForm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
+class LabelledInputs:
     """Labelled inputs. ``classes`` int64 [N]; None without labels. Iteration yields each input as a model takes it."""
 
     path: Path
@@ -79,14 +79,14 @@ class Samples:
         return array
 
 
-def open_samples(path: Path, labels: Path | None, form: InputForm, class_count: int) -> Samples:
+def open_samples(path: Path, labels: Path | None, form: InputForm, class_count: int) -> LabelledInputs:
     """Return the inputs at ``path``, with the classes in ``labels``, in the file itself, or by sub-folder.
 
     Raises `OptionError` for files that cannot be read, or do not fit the model or each other.
     """
     samples = _folder(path, form) if path.is_dir() else _archive(path, form)
     if labels is not None:
-        samples = Samples(
+        samples = LabelledInputs(
             path=path,
             form=form,
             count=samples.count,
@@ -99,7 +99,7 @@ def open_samples(path: Path, labels: Path | None, form: InputForm, class_count: 
     return samples
 
 
-def _folder(path: Path, form: InputForm) -> Samples:
+def _folder(path: Path, form: InputForm) -> LabelledInputs:
     if form.preprocess is None:
         raise OptionError(f"--data: {path} holds pictures, and how they become inputs is not known; add --preprocess")
     kinds = sorted(entry for entry in path.iterdir() if entry.is_dir())
@@ -108,14 +108,14 @@ def _folder(path: Path, form: InputForm) -> Samples:
     if not files:
         raise OptionError(f"--data: {path} holds no pictures; name a folder of pictures, or of one folder a class")
     classes = np.repeat(np.arange(len(by_kind)), [len(group) for group in by_kind]) if kinds else None
-    return Samples(path=path, form=form, count=len(files), classes=classes, files=files)
+    return LabelledInputs(path=path, form=form, count=len(files), classes=classes, files=files)
 
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
 
 
-def _archive(path: Path, form: InputForm) -> Samples:
+def _archive(path: Path, form: InputForm) -> LabelledInputs:
     """Return the inputs of a .npz file, whose data are read later."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,7 +136,7 @@ def _archive(path: Path, form: InputForm) -> Samples:
         raise OptionError(f"--data: {path} holds pictures as uint8, and the model takes {form.dtype}; add --preprocess")
     if not is_picture and int(np.prod(shape[1:], dtype=np.int64)) != int(np.prod(form.shape)):
         raise OptionError(f"--data: an input in {path} is {list(shape[1:])}, the model takes {list(form.shape)}")
-    return Samples(path=path, form=form, count=shape[0], classes=classes)
+    return LabelledInputs(path=path, form=form, count=shape[0], classes=classes)
 
 
 def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from hyps.compiler.errors import ModelFileError, OptionError
-from hyps.compiler.exits.samples import Samples
+from hyps.compiler.exits.samples import LabelledInputs
 from hyps.compiler.progress import Advance
 from hyps.runtime.units import megabytes
 
@@ -27,7 +27,7 @@ class ClassifierSession:
     session: ort.InferenceSession
 
     def outputs(
-        self, samples: Samples, names: Sequence[str], advance: Advance = lambda count: None
+        self, samples: LabelledInputs, names: Sequence[str], advance: Advance = lambda count: None
     ) -> Iterator[list[NDArray[Any]]]:
         """Yield the outputs ``names`` of each input. Raises `OptionError` for an input that the model refuses."""
         source = self.session.get_inputs()[0].name

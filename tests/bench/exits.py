@@ -66,7 +66,7 @@ def betas(place: Place) -> Any:
             place.say(f"{loss}, exits {number} and {number + 1}")
             beta = beta_between(losses, number)
             ends = {}
-            for name in POLICIES if loss == "cross entropy" else POLICIES[:-1]:  # DQN takes a minute
+            for name in POLICIES:
                 found = followed(name, fit, test, None, beta, seed=0)
                 ends[name] = float(found.exits.mean()) + 1
             runs.append(BetaRun(place=number, loss=loss, beta=beta, mean_exit=ends))

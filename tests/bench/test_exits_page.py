@@ -84,7 +84,7 @@ def test_the_page_shows_figures_and_judges_goals() -> None:
     assert "65.8 %" in page
     assert "1.50" in page
     assert "2.30, outside" in page  # it is not between exits 1 and 2
-    assert "Between the two exits: thresholds 2 of 2, optimum 2 of 2, dqn 0 of 1." in page
+    assert "Between the two exits: thresholds 2 of 2, optimum 2 of 2, dqn 0 of 1. The goal is missed." in page
     assert "dqn, interquartile mean" in page
     assert "DQN reaches 100.00% of the optimum's value: the goal is met." in page  # the mean of 0.9, 1.0 and 1.1
     assert "DQN is +0.0500 against the best fixed thresholds: the goal is met." in page

@@ -12,7 +12,7 @@ import pytest
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exits.attach import Attachment, attach_exits
 from hyps.compiler.exits.network import open_classifier
-from hyps.compiler.exits.places import all_places, best_places, candidates
+from hyps.compiler.exits.places import all_places, best_places, candidate_places
 from tests.compiler.exits.networks import pictures, pixels, write_network
 
 pytest.importorskip("sklearn", reason="scikit-learn, of the extra 'exits', fits the heads")
@@ -100,7 +100,7 @@ def test_places_are_known_with_what_crosses_and_what_comes_before(tmp_path: Path
         assert set(places) == {"conv1", "relu1", "pool1", "conv2", "relu2", "mean", "flatten"}
         assert places["pool1"].crossing_bytes == 4 * 4 * 16
         assert places["pool1"].share == pytest.approx(64 * 4 * 27 / total)
-        assert [place.operator for place in candidates(network)] == ["pool1"]  # the cheapest of three as deep
+        assert [place.operator for place in candidate_places(network)] == ["pool1"]  # the cheapest of three as deep
 
 
 def test_proposed_places_save_most() -> None:
