@@ -60,7 +60,7 @@ VGG16 = CodedNetwork(
     workers=6,
     tolerance=1e-4,
     options=("--cache-size", "1MB"),
-    memory="256MB",
+    memory="384MB",
     around=8,
 )
 
