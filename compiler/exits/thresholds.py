@@ -57,7 +57,7 @@ def shared_threshold(recorded: RecordedExits, most_loss: float) -> tuple[float, 
 def lowest_within(losses: NDArray[np.int64], most_loss: float) -> float:
     """Return the lowest of the `SHARED` thresholds whose mean loss is at most ``most_loss``; losses [N, thresholds]."""
     means: list[float] = losses.mean(axis=0).tolist()
-    return min(each for each, loss in zip(SHARED, means, strict=True) if loss <= most_loss)
+    return float(min(each for each, loss in zip(SHARED, means, strict=True) if loss <= most_loss))
 
 
 def shared_losses(recorded: RecordedExits) -> NDArray[np.int64]:
