@@ -150,6 +150,7 @@ def summary_data(compiled: Compiled, output: Path) -> dict[str, Any]:
         "partitions": plan.partitions,
         "changes": plan.changes,
         "codes": manifest.codes,
+        "exits": manifest.exits,
         "uncoded": compiled.uncoded,
         "tried": compiled.tried,
         "bundle": str(output),

@@ -19,7 +19,7 @@ from hyps.compiler.report.facts import (
 )
 from hyps.compiler.target_files import target_names
 from hyps.compiler.tolerance import promised_tolerance
-from hyps.compiler.verdict import PlanVerdict, code_facts, weight_reads
+from hyps.compiler.verdict import PlanVerdict, code_facts, exit_facts, weight_reads
 from hyps.passes.weights import part_origin
 from hyps.runtime.bundle.manifest import REPORT_NAME, Manifest, Step
 from hyps.runtime.units import megabytes
@@ -107,3 +107,5 @@ def _pairs(manifest: Manifest, whole: ModelReport | None) -> Iterator[tuple[str,
     yield "partitions", f"{len(manifest.steps):,}"
     for code in code_facts(manifest):
         yield "code", code
+    for text in exit_facts(manifest):
+        yield "exit", text

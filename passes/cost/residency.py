@@ -3,7 +3,8 @@
 The part of a budget that the largest step does not need is spent in this order:
 
 - on sessions that stay open: opening one costs time, keeping one a few kilobytes;
-- on reading ahead, as far as computing leaves time to read: one step's worth of bytes helps at every step;
+- on reading ahead, as far as computing leaves time to read: one step's worth of bytes helps at every step. Past an exit
+  at which most inferences end nothing is read ahead: a byte that is read in vain counts as one that is waited for;
 - on *pinned* weights: a byte pinned is a byte less to read for every inference.
 
 `hyps.runtime.bundle.residency` says what fits and which peak follows; this module estimates seconds.
@@ -138,9 +139,8 @@ class _Search:
             for order in self._pin_orders:
                 pinned = pin_highest_peaks(self._weights_bytes, bases, room_bytes, total * parts // PINNED_PARTS, order)
                 ahead = read_ahead(self._weights_bytes, bases, pinned, room_bytes)
+                ahead = held_back(self._weights_bytes, pinned, ahead, self._likely)
                 choices = [ahead, [0] * len(ahead)] if any(ahead) else [ahead]
-                if self._likely:
-                    choices.append(held_back(self._weights_bytes, pinned, ahead, self._likely))
                 found += [self._alternating(pinned, each, slack_bytes) for each in choices]
             return min(found, key=lambda each: each.rank)
 

@@ -7,7 +7,7 @@ the same combination of the group's results. Any k of the k + R results of a gro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -45,12 +45,14 @@ class CodeRecord(Record, frozen=True, kw_only=True):
         return (*self.shards, *self.parity)
 
 
-def without_parity(manifest: Manifest) -> Manifest:
+def without_parity(manifest: Manifest, keep: Collection[CodeRecord] = ()) -> Manifest:
     """Return the schedule without codes and without the steps that make parity tensors, for engines that lose no shard.
 
-    No other step reads a parity tensor or needs its step's memory, so the rest of the schedule stays as it is.
+    Codes to ``keep`` stay, with their parity tensors. No other step reads a parity tensor or needs its step's memory, so the
+    rest of the schedule stays as it is.
     """
-    parity = _parity_tensors(manifest)
+    codes = tuple(code for code in manifest.codes if code in keep)
+    parity = _parity_tensors(manifest) - {name for code in codes for name in code.parity}
     kept = [index for index, step in enumerate(manifest.steps) if parity.isdisjoint(step.outputs)]
     tuned = manifest.tuned
     if tuned:
@@ -58,7 +60,7 @@ def without_parity(manifest: Manifest) -> Manifest:
     steps = tuple(manifest.steps[index] for index in kept)
     tensors = {name: record for name, record in manifest.tensors.items() if name not in parity}
     return msgspec.structs.replace(
-        manifest, steps=steps, tuned=tuned, tensors=tensors, codes=(), exits=with_exits_at(manifest, steps)
+        manifest, steps=steps, tuned=tuned, tensors=tensors, codes=codes, exits=with_exits_at(manifest, steps)
     )
 
 

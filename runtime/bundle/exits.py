@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from hyps.runtime.bundle.records.steps import Step
 if TYPE_CHECKING:
     from hyps.runtime.bundle.manifest import Manifest
 
-#: An exit at which at least this part of those inferences ends that get there is a likely one.
+#: An exit at which at least this part of those inferences ends that get there is a likely one: what is read ahead past it is
+#: more often read in vain than not.
 LIKELY_PART = 0.5
 #: What the rates of all exits together may differ from 1.
 _ROUNDING = 1e-6
@@ -29,6 +29,8 @@ def exits_identity(model_sha256: str, outputs: Sequence[str]) -> str:
 
     ``model_sha256`` is that of the model's file without external data, ``outputs`` are the exits' names, the last included.
     """
+    import json  # which a device needs for nothing else, and which takes memory
+
     return hashlib.sha256(json.dumps([model_sha256, *outputs]).encode()).hexdigest()
 
 

@@ -44,6 +44,11 @@ def run_parser() -> Parser:
         help="compute on other devices: mqtt://HOST:PORT (see 'hyps-manager --help'), dask://HOST:PORT or dask://local",
     )
     where.add_argument("--join", type=Path, metavar="FILE", help="a join file for a hub (see 'hyps-manager add-client')")
+    where.add_argument(
+        "--exact",
+        action="store_true",
+        help="have a cluster decode nothing: wait for each shard of a code, so that the result is exact bit for bit",
+    )
     where.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
     where.add_argument("--untuned", action="store_true", help="run a tuned bundle as it was before it was tuned")
     where.add_argument("--no-verify", action="store_true", help="check the files' sizes, but not their sha256")

@@ -45,7 +45,8 @@ class ExitOptions:
 class EngineOptions:
     """The bundle, the engine that computes it, and how: ``url`` and ``join`` name other devices.
 
-    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``exits`` says where inferences end.
+    ``is_tuned`` takes the tuned partitions of a tuned bundle. ``exits`` says where inferences end. ``exact`` has a cluster
+    decode nothing; no other engine does.
     """
 
     bundle: Path
@@ -59,6 +60,7 @@ class EngineOptions:
     profile: bool
     is_tuned: bool
     exits: ExitOptions
+    exact: bool = False
 
     @property
     def is_remote(self) -> bool:
@@ -171,6 +173,7 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
         repeat=namespace.repeat,
         profile=report.profile or report.profile_json is not None or report.verbose,
         is_tuned=not namespace.untuned,
+        exact=namespace.exact,
         exits=ExitOptions(
             policy=namespace.exit_policy,
             deadline_s=namespace.deadline,

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes
-from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
-from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
 from hyps.runtime.errors import BudgetError, DeviceError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
 from hyps.runtime.execution.input_checks import check_inputs
-from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
-from hyps.runtime.execution.weight_residency import WeightResidency
+from hyps.runtime.execution.weight_residency import NO_ENDS, WeightResidency
 from hyps.runtime.execution.weights_check import WeightsCheck
 
 if TYPE_CHECKING:
@@ -69,13 +65,15 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
-        self.interface = interface or _python_interface()
+        self.interface = interface or default_interface()
         self._bundle, self._opener, self._check = bundle, opener or self.interface.open_session, check
         self._arena: ActivationArena | None = None
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
         self._is_alone = is_alone and manifest.streams_weights
+        #: The inferences that ran every step.
         self._inferences = self._spare_bytes = 0
+        self._is_measured = False
         self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
         self._place(manifest.steps, verify=verify)
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
@@ -108,8 +106,10 @@ class Executor:
         """Before the third inference: keep more in memory where the first two took less than predicted.
 
         Files were checked by then. Should it have been too much, the next two inferences show it: then go back to the plan.
+        Those that end at an exit show nothing, as the steps that take most may come after it.
         """
-        if self._inferences == _MEASURED:
+        if self._inferences == _MEASURED and not self._is_measured:
+            self._is_measured = True
             self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
             if self._spare_bytes:
                 self._place_again(enlarged_steps(self.manifest, self._spare_bytes))
@@ -178,7 +178,6 @@ class Executor:
         check_inputs(self.manifest, inputs)
         if self._is_alone:
             self._use_spare_memory()
-            self._inferences += 1
         with suppress(ActivationArenaFull):
             return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
         self.outgrew_arena = True
@@ -194,7 +193,7 @@ class Executor:
         profile: bool,
         exits: ExitRun | None,
     ) -> Outputs:
-        ends = exits.early if exits else ()
+        ends = exits.early if exits else NO_ENDS
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps):
             meter = StepMeter(step.name, self._residency.hash_s) if profile else None
@@ -204,13 +203,20 @@ class Executor:
                 run_s = ready.run(held)
                 if meter:
                     meter.ran(run_s)
-            if index in self._leaves_arena and self._arena:
+            is_over = exits is not None and self.ends(exits, index, held)
+            if self._arena and (index in self._leaves_arena or (is_over and self._is_entered_without_arena(index))):
                 self._arena.give_back(map(self.interface.place, held.values()))
             step_done(meter.profile() if meter else None)
-            if exits and self.ends(exits, index, held):
+            if is_over:
                 self.end_early()
                 break
+        else:
+            self._inferences += 1
         return self.outputs(held)
+
+    def _is_entered_without_arena(self, index: int) -> bool:
+        """Return whether step ``index`` has the arena, and the first step, which follows if a run ends here, has not."""
+        return self.manifest.steps[index].session.uses_arena and not self.manifest.steps[0].session.uses_arena
 
     def end_early(self) -> None:
         """Stop reading ahead for steps that do not run."""
@@ -221,10 +227,11 @@ class Executor:
         return index in exits.places and exits.ends(index, self.interface.to_output(held[exits.places[index]]))
 
     @contextmanager
-    def step(self, index: int, *, again: bool, ends: Collection[int] = ()) -> Iterator[ReadyStep]:
+    def step(self, index: int, *, again: bool, ends: Mapping[int, bool] = NO_ENDS) -> Iterator[ReadyStep]:
         """Make one step ready to run on the tensors of any number of inferences.
 
-        ``again`` announces that the first step follows the last, ``ends`` are the steps after which a run may end.
+        ``again`` announces that the first step follows the last. ``ends`` are the steps after which a run may end, and
+        whether it is likely to.
         """
         step = self.manifest.steps[index]
         self._sessions.release_before(step)
@@ -261,60 +268,6 @@ class Executor:
         """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
         made = (output.name for output in self.manifest.outputs if output.name in held)
         return {name: self.interface.to_output(held[name]) for name in made}
-
-
-def load_executor(
-    bundle: Path,
-    *,
-    threads: int | None = None,
-    verify: bool = True,
-    adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    interface: OrtInterface | None = None,
-    opener: SessionOpener | None = None,
-    is_tuned: bool = True,
-    keeps_budget: bool = True,
-    is_alone: bool = True,
-) -> Executor:
-    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
-
-    Parity shards are left out. Models are checked here, weights when they are first read; those that onnxruntime reads
-    itself while it opens them, before it computes anything. ``adapt`` may change the schedule. The ``interface`` is
-    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. ``is_tuned`` takes the tuned
-    partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
-
-    Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
-    was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
-    """
-    manifest = read_manifest(bundle).without_parity()
-    interface = interface or _python_interface()
-    manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
-    if keeps_budget:
-        check_interface(manifest, interface.version, interface.kind)
-    check_files(bundle, manifest, models=verify, weights=False)
-    return Executor(
-        bundle,
-        manifest,
-        threads=threads,
-        interface=interface,
-        opener=opener,
-        verify=verify,
-        is_alone=is_alone and keeps_budget,
-        check=WeightsCheck(bundle, manifest) if verify and any(step.session.is_stock for step in manifest.steps) else None,
-    )
-
-
-def _python_interface() -> OrtInterface:
-    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
-
-    return python_interface()
-
-
-def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
-    """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
-    if not manifest.tuned or not is_tuned:
-        return untuned(manifest)
-    here = instruction_set()
-    return tuned(manifest, here.machine, here.features, version)
 
 
 def _is_available(nbytes: int) -> bool:

@@ -9,16 +9,20 @@ so they are read ahead without a limit.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
+from types import MappingProxyType
 
 from hyps.runtime.bundle.manifest import Step
 from hyps.runtime.execution.tensor import RawTensor
 from hyps.runtime.execution.weight_loader import StepWeights
+
+#: Of a run that ends after the last step.
+NO_ENDS: Mapping[int, bool] = MappingProxyType({})
 
 
 class WeightResidency:
@@ -52,11 +56,12 @@ class WeightResidency:
         weights = self._weights.get(index)
         return weights.values() if weights else {}
 
-    def enter(self, index: int, *, again: bool, ends: Collection[int] = ()) -> None:
+    def enter(self, index: int, *, again: bool, ends: Mapping[int, bool] = NO_ENDS) -> None:
         """Make a step's weights resident while a thread starts on what follows: two readers are faster than one.
 
-        With ``again`` the first step follows the last. The run may end after each of the steps ``ends``: what follows one is
-        read before only if the plan says so. Raises `BundleError` for a file that cannot be read or was changed.
+        With ``again`` the first step follows the last. The run may end after each of the steps ``ends``. What follows one is
+        read before only if the plan reads ahead there, and not where it is likely to end (True). Raises `BundleError` for a
+        file that cannot be read or was changed.
         """
         if not self._weights:
             return
@@ -112,11 +117,12 @@ class WeightResidency:
         """Return the seconds that threads have spent on checking weights."""
         return sum(weights.hash_s for weights in self._weights.values())
 
-    def _targets(self, index: int, *, again: bool, ends: Collection[int]) -> Iterator[_Target]:
+    def _targets(self, index: int, *, again: bool, ends: Mapping[int, bool]) -> Iterator[_Target]:
         """Yield what may be read while step ``index`` runs: all up to the next streamed step, and a part of that one."""
         order = [*range(index + 1, len(self._steps)), *(range(index) if again else ())]
-        if not self._steps[index].ahead_bytes and (after := [end for end in ends if end >= index]):
-            order = [*range(index + 1, min(after) + 1)]
+        is_planned = self._steps[index].ahead_bytes > 0
+        if stops := [end for end, is_likely in ends.items() if end >= index and (is_likely or not is_planned)]:
+            order = [*range(index + 1, min(stops) + 1)]
         for weights in (self._weights[other] for other in order if other in self._weights):
             if weights.streamed_bytes:
                 ahead_bytes = min(self._steps[index].ahead_bytes, weights.streamed_bytes)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyps.runtime.bundle.exits import LIKELY_PART, step_reach
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.exits.forecast import Forecast
 from hyps.runtime.exits.policies import ExitPolicy
@@ -18,6 +19,9 @@ from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
 from hyps.runtime.exits.report import EndedBy, ExitReport
 from hyps.runtime.exits.state import ExitAction, ExitState, class_probabilities
+
+#: The inferences that a bundle's rates count as much as.
+_PRIOR = 8
 
 
 class ExitControl:
@@ -40,8 +44,6 @@ class ExitControl:
         self.exits = manifest.exits
         #: The outputs of the exits by the indices of the steps after which they are.
         self.places: Mapping[int, str] = {each.after_step: each.output for each in self.exits}
-        #: The steps after which an inference may end before the network does.
-        self.early = frozenset(each.after_step for each in self.exits[:-1])
         self.numbers = {each.after_step: number for number, each in enumerate(self.exits)}
         known = {output.name: output.probabilities for output in manifest.outputs}
         self.are_probabilities = tuple(known[each.output] for each in self.exits)
@@ -54,16 +56,34 @@ class ExitControl:
         #: How many inferences ended at each exit.
         self.counts = [0] * len(self.exits)
 
+    @property
+    def early(self) -> Mapping[int, bool]:
+        """The steps after which an inference may end before the network does, and whether it is likely to.
+
+        Likely is what the bundle's rates say, and more and more what inferences did.
+        """
+        reach = [*step_reach(self.exits, len(self.steps)), 0.0]
+        found = {}
+        for number, each in enumerate(self.exits[:-1]):
+            expected = each.rate / reach[each.after_step] if reach[each.after_step] > 0 else 0.0
+            ended, reached = self.counts[number] + _PRIOR * expected, sum(self.counts[number:]) + _PRIOR
+            found[each.after_step] = ended >= LIKELY_PART * reached
+        return found
+
     def begin(self) -> ExitRun:
         """Return the run of one inference, which begins now."""
         return ExitRun(self)
 
 
 class ExitRun:
-    """One inference on its way through the exits; ``report`` says where it ended, once it has."""
+    """One inference on its way through the exits; ``report`` says where it ended, once it has.
+
+    ``early`` are the steps after which it may end before the network does, and whether it is likely to.
+    """
 
     def __init__(self, control: ExitControl) -> None:
         self._control = control
+        self.early = control.early
         self._began = self._since = time.perf_counter()
         self._joules_began = self._joules_since = control.joules()
         self.report: ExitReport | None = None
@@ -72,11 +92,6 @@ class ExitRun:
     def places(self) -> Mapping[int, str]:
         """The outputs of the exits by the indices of the steps after which they are."""
         return self._control.places
-
-    @property
-    def early(self) -> frozenset[int]:
-        """The steps after which the inference may end before the network does."""
-        return self._control.early
 
     def ends(self, index: int, scores: NDArray[Any]) -> bool:
         """Return whether the inference ends at the exit after step ``index``, which has these scores."""

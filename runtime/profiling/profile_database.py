@@ -168,6 +168,13 @@ class ProfileDatabase:
             for each in self._counting(board_class)
         ]
 
+    def answers_of(self, reporter: str, board_class: str, since: float) -> dict[tuple[str, int], float]:
+        """Return the median seconds of a worker's answers since then (by `time.time`), by step and number of threads."""
+        query = "select key, threads, median from times where (reporter, board_class, source) = (?, ?, ?) and changed >= ?"
+        with self._told():
+            rows = self._base.execute(query, (reporter, board_class, "answers", since)).fetchall()
+        return {(str(key), int(threads)): float(median) for key, threads, median in rows}
+
     def export_file(self, board_class: str) -> StepProfileFile:
         """Return what counts of one class of boards as a step profile. Raises `ProfileError` for an unknown class."""
         steps: dict[str, list[ReportedTimes]] = {}

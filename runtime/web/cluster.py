@@ -138,7 +138,7 @@ class Cluster:
             raise Missing(f"worker {worker} is not connected")
         (self._drained.add if drained else self._drained.discard)(worker)
         if serving := self._serving:
-            serving.ask(lambda manager: manager.deployment.drain(worker, drained=drained))
+            serving.ask(lambda manager: manager.upkeep.drain(worker, drained=drained))
 
     def move(self, homes: Mapping[str, Sequence[str]] | None) -> None:
         """Move sub-bundles, by number, to the workers named; None lets the manager place all. Raises `Conflict`."""
@@ -149,24 +149,27 @@ class Cluster:
             raise Conflict(f"sub-bundle {invalid[0]!r} does not exist; GET /api/status lists their numbers")
         moves = {int(number[:9]): names for number, names in (homes or {}).items()}
         try:
-            serving.ask(lambda manager: manager.deployment.place_anew() if homes is None else manager.deployment.move(moves))
+            serving.ask(lambda manager: manager.upkeep.place_anew() if homes is None else manager.upkeep.move(moves))
         except (Busy, Conflict):
             raise
         except RuntimeFault as reason:
             raise Conflict(str(reason)) from None
 
-    def engine(self, bundle: str) -> ClusterEngine:
-        """Return a client of the manager of this bundle. Raises `Conflict` if another bundle is served now."""
+    def engine(self, bundle: str, *, exact: bool) -> ClusterEngine:
+        """Return a client of the manager of this bundle. Raises `Conflict` if another bundle is served now.
+
+        With ``exact``, nothing that it gets is decoded.
+        """
         serving = self._serving
         if serving is None or serving.name != bundle:
             raise Conflict(f"bundle {bundle} is not served any more; submit the input again")
-        return serving.engine()
+        return serving.engine(exact=exact)
 
     def manager(self, hub: InProcessHub, folder: Path, journal: Journal) -> Manager:
         """Return a manager of a bundle, on which the operator's drained workers are drained."""
         manager = Manager(folder, hub.link, journal, self._options, listen=self._listen, say=self._say, watch=self._changed)
         for worker in self._drained:
-            manager.deployment.drain(worker, drained=True)
+            manager.upkeep.drain(worker, drained=True)
         return manager
 
     def failed(self, fault: RuntimeFault) -> None:
@@ -221,10 +224,10 @@ class _Serving:
             self._thread.stop(_END_S)
         self._thread = None
 
-    def engine(self) -> ClusterEngine:
+    def engine(self, *, exact: bool) -> ClusterEngine:
         """Return a client of the manager."""
         assert self._hub
-        return ClusterEngine(self._folder, None, None, link=self._hub.link)
+        return ClusterEngine(self._folder, None, None, link=self._hub.link, exact=exact)
 
     def status(self) -> Status | None:
         """Return the manager's status, or None if it does not answer."""

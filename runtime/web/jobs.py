@@ -59,14 +59,17 @@ class Jobs:
         id = secrets.token_hex(16)
         return id, self._input(id)
 
-    def submit(self, id: str, name: str) -> JobView:
-        """Queue a job whose input is written; the input is removed if the job is refused. Raises `Busy`, `Conflict`."""
+    def submit(self, id: str, name: str, *, exact: bool = False) -> JobView:
+        """Queue a job whose input is written; the input is removed if the job is refused. Raises `Busy`, `Conflict`.
+
+        Nothing of an ``exact`` job's answer is decoded.
+        """
         try:
             bundle = self.check_accepting()
         except WebFault:
             self._input(id).unlink(missing_ok=True)
             raise
-        job = JobView(id=id, name=name, bundle=bundle, state="waiting", submitted_at=time.time())
+        job = JobView(id=id, name=name, bundle=bundle, state="waiting", submitted_at=time.time(), exact=exact)
         with self._lock:
             self._jobs[id] = job
             dropped = [self._jobs.popitem(last=False)[0] for _ in range(len(self._jobs) - _KEPT)]
@@ -142,7 +145,7 @@ class Jobs:
         if job.state == "cancelled":
             return
         began = time.monotonic()
-        with closing(self._cluster.engine(job.bundle)) as engine:
+        with closing(self._cluster.engine(job.bundle, exact=job.exact)) as engine:
             manifest = engine.manifest
             tensors = read_tensors(InputSource(name=job.name, content=source), manifest, _DECODING_BYTES)
             with self._lock:

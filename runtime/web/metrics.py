@@ -58,6 +58,8 @@ def _codes(codes: CodesView) -> Iterator[Metric]:
         ("hyps_decoded", "Coded groups that were decoded.", "code", codes.decoded),
         ("hyps_worker_late_shards", "Shards that were decoded because their worker was late.", "worker", codes.late),
         ("hyps_worker_wrong_shards", "Wrong answers that the parity check found.", "worker", codes.wrong),
+        ("hyps_worker_withdrawn_shards", "Answers not sent as nobody needed them.", "worker", codes.withdrawn),
+        ("hyps_worker_spared_shards", "Withdrawn answers that were not computed either.", "worker", codes.spared),
     ):
         family = CounterMetricFamily(name, description, labels=[label])
         for key, count in counts.items():
@@ -92,6 +94,11 @@ def _times(status: StatusView) -> Iterator[Metric]:
         if line.link_s is not None:
             link.add_metric([line.name], line.link_s)
     yield link
+    handling = GaugeMetricFamily("hyps_worker_message_seconds", "Seconds of work for a message.", labels=["worker"])
+    for line in status.workers:
+        if line.message_s is not None:
+            handling.add_metric([line.name], line.message_s)
+    yield handling
     if rebalancing := status.rebalancing:
         present, best = rebalancing.present_per_s, rebalancing.best_per_s
         yield GaugeMetricFamily("hyps_present_jobs_per_second", "A full stream's rate by measured speeds.", present)

@@ -8,32 +8,23 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
-from onnx.utils import Extractor
 
 from hyps.models.catalogue import build
-from hyps.models.train_lenet5 import TRAINED, load_digits
 from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.manifest import Manifest, TensorRecord
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.decoding import decode
 from hyps.runtime.cluster.protocol.frames import digest_of
-from tests.bench.codes_results import DecodingCost, LossRun
+from tests.bench.codes_results import DecodingCost
 from tests.bench.place import Place
-from tests.bench.readings import Skipped
 from tests.repository import BIN, ROOT
 
 _INPUTS = int(os.environ.get("INPUTS", "1000"))
 _TIMED = 15
-PARTS = tuple(round(0.1 * number, 1) for number in range(10))
-_DATA = ROOT.parent / "shared" / "data" / "cifar10_test.npz"
 
 
 def decoding_costs(place: Place) -> tuple[DecodingCost, ...]:
@@ -113,68 +104,3 @@ def _cost(bundle: Path, manifest: Manifest, code: CodeRecord, network: str, inpu
         error=worst,
         bound=code.error_bound,
     )
-
-
-def loss_runs(place: Place) -> tuple[LossRun, ...]:
-    """Lose channels of layers of the trained networks, without codes and with (figure 6.2)."""
-    digits, classes = _digits()
-    pictures, labels = _test_images()
-    made = [_losses("LeNet-5", "lenet5.onnx", layer, digits, classes) for layer in ("relu1", "relu2", "relu3")]
-    for layer in ("relu2_2", "relu3_2", "relu4_1"):
-        place.say(layer)
-        made.append(_losses("CIFAR classifier", "cifar10_vgg.onnx", layer, pictures, labels))
-    return tuple(made)
-
-
-def _losses(network: str, file: str, layer: str, images: NDArray[np.float32], labels: NDArray[Any]) -> LossRun:
-    model = onnx.load(ROOT / "models" / file)
-    (tensor,) = next(node.output for node in model.graph.node if node.name == layer)
-    cut = Extractor(onnx.shape_inference.infer_shapes(model))
-    first, second = (
-        ort.InferenceSession(part.SerializeToString())
-        for part in (cut.extract_model(["image"], [tensor]), cut.extract_model([tensor], ["scores"]))
-    )
-    right: dict[float, int] = dict.fromkeys(PARTS, 0)
-    coded = 0
-    generator = np.random.default_rng(62)
-    for image, label in zip(images, labels, strict=True):
-        features = first.run(None, {"image": image[None]})[0]
-        channels = features.shape[1]
-        for part in PARTS:
-            damaged = features.copy()
-            damaged[:, generator.permutation(channels)[: round(part * channels)]] = 0
-            right[part] += int(second.run(None, {tensor: damaged})[0].argmax() == label)
-        coded += int(second.run(None, {tensor: _decoded(features, generator)})[0].argmax() == label)
-    accuracy = {str(part): count / len(labels) for part, count in right.items()}
-    return LossRun(network=network, layer=layer, images=len(labels), accuracy=accuracy, coded=coded / len(labels))
-
-
-def _decoded(features: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
-    """Return a layer one of whose two halves was lost and is decoded from the other and their sum."""
-    halves = np.split(features, 2, axis=1)
-    code = CodeRecord(
-        name="c", shards=("a", "b"), parity=("p",), coefficients=((1.0, 1.0),), amplification=2.0, error_bound=1e-5
-    )
-    lost = int(generator.integers(2))
-    record = TensorRecord(dtype="float32", shape=halves[0].shape)
-    present: Mapping[int, bytes] = {1 - lost: halves[1 - lost].tobytes(), 2: (halves[0] + halves[1]).tobytes()}
-    halves[lost] = np.frombuffer(decode(code, record, present, [lost])[lost], np.float32).reshape(halves[0].shape)
-    return np.concatenate(halves, axis=1)
-
-
-def _digits() -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Return the images that did not train LeNet-5."""
-    path = _DATA.with_name("mnist.npz")
-    if not path.exists():
-        raise Skipped("the images of digits are not there")
-    images, classes = load_digits(path)
-    return images[TRAINED:], classes[TRAINED:]
-
-
-def _test_images() -> tuple[NDArray[np.float32], NDArray[Any]]:
-    if not _DATA.exists():
-        raise Skipped("the test images are not there")
-    packed = np.load(_DATA)
-    mean, std = (np.array(each, np.float32) for each in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)))
-    pixels = ((packed["x"].astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(pixels), packed["y"]

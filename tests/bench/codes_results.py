@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
-from hyps.runtime.io.files import replacing
-from tests.bench.readings import Part, dump
+from tests.bench.readings import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +65,25 @@ class LossRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhotographRun:
+    """A coded photograph classifier, for every pattern of losses on every photograph.
+
+    ``right`` are the photographs whose first class is right without losses, ``changed`` the times that decoding changed a
+    first class. ``error`` is the largest error of a score, as a part of the photograph's largest; ``bound`` the codes' own.
+    """
+
+    network: str
+    parity: int
+    codes: int
+    patterns: int
+    images: int
+    right: int
+    changed: int
+    error: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRun:
     """A campaign of random kills and pulled cables: seconds to the next answer, by kind."""
 
@@ -87,15 +102,5 @@ class CodesResults:
     delays: Part[tuple[DelayRun, ...]] | None = None
     decoding: Part[tuple[DecodingCost, ...]] | None = None
     losses: Part[tuple[LossRun, ...]] | None = None
+    photographs: Part[tuple[PhotographRun, ...]] | None = None
     faults: Part[FaultRun] | None = None
-
-
-def load_codes(path: Path) -> CodesResults:
-    """What the file holds, nothing if there is none."""
-    return msgspec.json.decode(path.read_bytes(), type=CodesResults) if path.exists() else CodesResults()
-
-
-def save_codes(results: CodesResults, path: Path) -> None:
-    """Write the file whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(dump(results), "utf-8")

@@ -1,7 +1,7 @@
 """Predict and measure placements on real worker processes: network namespaces, links of 94 Mbit/s, shares of a core.
 
 First, what a prediction needs is measured: the processor's seconds of each step at full speed, and with workers of a
-fifth of a core how much longer steps take in a worker, what it spends on a byte, and the delay of a message. Then the
+fifth of a core how much longer steps take in a worker, what it spends on a message, and the delay of a message. Then the
 simulator predicts what five placements do with workers of small shares, and they are run. Workers' groups weigh more than
 other processes: what else runs on the machine disturbs less. The network is VGG16 up to its last pooling, cut behind
 poolings: its weights are loaded in seconds.
@@ -9,18 +9,14 @@ poolings: its weights are loaded in seconds.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +25,13 @@ from hyps.compiler.validate import random_inputs
 from hyps.models.catalogue import build
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.sub_bundle import boundary
-from hyps.runtime.cluster.planning.problem import (
-    HUB,
-    Board,
-    Fleet,
-    NetworkLink,
-    PipelineStage,
-    PlacedStep,
-    SharedLink,
-    Workload,
-)
+from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.cluster.simulation.simulate import simulate
-from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
 from hyps.runtime.execution.engine import in_memory, run_one
-from hyps.runtime.execution.executor import load_executor
 from tests.bench.clusters import mosquitto
 from tests.bench.place import Place
 from tests.bench.placed_boards import PlacedBoards, Runs
+from tests.bench.placement_prediction import CHUNK_BYTES, Calibration, handled_messages, problem_of, profiled
 from tests.bench.placement_results import RealCase, RealRuns
 from tests.bench.readings import Skipped
 from tests.bench.slices import Limits, limited
@@ -54,15 +39,11 @@ from tests.cluster_network import RATE_BITS_PER_S, NoNetwork, network
 from tests.repository import BIN
 
 NETWORK, UNTIL = "vgg16", "pool5"
-#: What of the rate is payload: Ethernet, IP and TCP headers and acknowledgements take the rest (docs/cluster.md).
-_PAYLOAD = 1 / 1.068
 _WEIGHT, _PERIOD_US = 200_000, 10_000
-#: Of tensors of a megabyte, which go in sixteen chunks.
-_CHUNK_BYTES = 1 << 16
 _MEMORY = "300MB"
 #: The share of a core of workers that calibrate: a fast worker wakes up for every chunk, a slow one finds several.
 _SHARE = 0.2
-_WARM, _PROFILED, _CALIBRATED, _ALONE, _STREAMED = 3, 15, 16, 5, 24
+_WARM, _CALIBRATED, _ALONE, _STREAMED = 3, 16, 5, 24
 #: Shares of a core, and the poolings behind which to cut.
 CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "one worker": ((0.2,), (5,)),
@@ -71,19 +52,6 @@ CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "two workers 1 : 2, the slow one has too much": ((0.1, 0.2), (3, 5)),
     "three equal workers": ((0.15, 0.15, 0.15), (2, 3, 5)),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """The processor's seconds of each step, and of a byte that is sent or received; the delay of a message.
-
-    A step takes ``slowdown`` times as long in a worker, which does other things and loses its caches to others.
-    """
-
-    step_s: tuple[float, ...]
-    slowdown: float
-    byte_s: float
-    delay_s: float
 
 
 def real_runs(place: Place) -> RealRuns:
@@ -109,32 +77,10 @@ def real_runs(place: Place) -> RealRuns:
         network=NETWORK,
         rate_bits_per_s=RATE_BITS_PER_S,
         slowdown=round(calibration.slowdown, 4),
-        megabyte_s=round(calibration.byte_s * 1e6, 5),
+        megabyte_s=round(calibration.message_s * tensor_messages(1_000_000), 5),
         delay_s=round(calibration.delay_s, 5),
         cases=tuple(cases),
     )
-
-
-def profiled(bundle: Path) -> tuple[float, ...]:
-    """Return the processor's seconds of each step, in a process like a worker's: medians of warm runs."""
-    command = [sys.executable, "-m", "tests.bench.placement_real", "--profile", str(bundle)]
-    done = subprocess.run(command, env={**os.environ, **LEAN_ENVIRONMENT}, capture_output=True, text=True, check=True)
-    return tuple(json.loads(done.stdout))
-
-
-def _mark(marks: list[float], _step: object) -> None:
-    marks.append(time.process_time())
-
-
-def _profile(bundle: Path) -> list[float]:
-    executor = load_executor(bundle, threads=1)
-    (sample,) = random_inputs(executor.manifest, 1)
-    rounds = []
-    for _ in range(_WARM + _PROFILED):
-        marks = [time.process_time()]
-        executor.run(sample, partial(_mark, marks), again=True)
-        rounds.append(np.diff(marks))
-    return [float(each) for each in np.median(rounds[_WARM:], axis=0)]
 
 
 def _runs(manifest: Manifest, poolings: Sequence[int]) -> Runs:
@@ -173,7 +119,7 @@ def _cluster(folder: Path, bundle: Path, runs: Runs, shares: Sequence[float]) ->
 
 
 def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[float, ...]) -> Calibration:
-    """Run one worker, and two with an early cut; fit what their processes take for steps and for bytes."""
+    """Run one worker, and two with an early cut; fit what their processes take for steps and for messages."""
     (image,) = random_inputs(manifest, 1)
     work, spent, delays = [], [], []
     for number, cuts in enumerate(((5,), (1, 5))):
@@ -193,74 +139,16 @@ def _calibrated(place: Place, bundle: Path, manifest: Manifest, step_s: tuple[fl
                     pass
             for start, stop, worker in runs:
                 used = (boards.cpu_s(worker) - before[worker]) / _CALIBRATED
-                work.append((sum(step_s[start:stop]), _moved(manifest, start, stop) / 1e6))
+                work.append((sum(step_s[start:stop]), handled_messages(manifest, start, stop)))
                 spent.append(used)
             delays.append((runs, statistics.median(seconds)))
-    (slowdown, megabyte_s), *_ = np.linalg.lstsq(np.array(work), np.array(spent), rcond=None)
-    fitted = Calibration(step_s=step_s, slowdown=float(slowdown), byte_s=max(0.0, float(megabyte_s) / 1e6), delay_s=0.0)
+    (slowdown, message_s), *_ = np.linalg.lstsq(np.array(work), np.array(spent), rcond=None)
+    fitted = Calibration(step_s=step_s, slowdown=float(slowdown), message_s=max(0.0, float(message_s)), delay_s=0.0)
     waits = []
     for runs, measured in delays:
-        predicted = simulate(
-            *_problem(manifest, fitted, runs, [_SHARE] * len(runs), alone=True), inputs=1, chunk_bytes=_CHUNK_BYTES
-        )
+        predicted = simulate(*problem_of(manifest, fitted, runs, [_SHARE] * len(runs)), inputs=1, chunk_bytes=CHUNK_BYTES)
         waits.append((measured - predicted.latency_mean_s) / (2 * len(runs)))
     return replace(fitted, delay_s=max(0.0, float(statistics.mean(waits))))
-
-
-def _moved(manifest: Manifest, start: int, stop: int) -> int:
-    return sum(manifest.tensors[name].nbytes for names in boundary(manifest, range(start, stop)) for name in names)
-
-
-def _problem(
-    manifest: Manifest, calibration: Calibration, runs: Runs, shares: Sequence[float], *, alone: bool
-) -> tuple[Workload, Fleet, tuple[PipelineStage, ...]]:
-    """Return what the simulator needs; every worker is of its own class, as it has a share of its own.
-
-    Tensors go from a worker to the hub, to the manager, to the hub, and to the next worker: twice over the hub's cable. In a
-    stream, handling bytes takes the processor from computing. An input ``alone`` is handled while it arrives, so
-    that the link is no faster than that.
-    """
-    byte_s = 0.0 if alone else calibration.byte_s
-    extra = {start: byte_s * _moved(manifest, start, stop) for start, stop, _ in runs}
-    steps = tuple(
-        PlacedStep(
-            name=step.name,
-            seconds={
-                worker: (calibration.slowdown * seconds + extra.get(number, 0.0)) / share
-                for (_, _, worker), share in zip(runs, shares, strict=True)
-            },
-            weight_bytes=step.weight_bytes,
-            working_bytes=0,
-            inputs=tuple(step.inputs),
-            outputs=tuple(step.outputs),
-        )
-        for number, (step, seconds) in enumerate(zip(manifest.steps, calibration.step_s, strict=True))
-    )
-    workload = Workload(
-        steps=steps,
-        tensor_bytes={name: record.nbytes for name, record in manifest.tensors.items()},
-        inputs=tuple(manifest.inputs),
-        outputs=tuple(output.name for output in manifest.outputs),
-    )
-    boards = tuple(
-        Board(
-            name=worker,
-            board_class=worker,
-            memory_bytes=10**9,
-            storage_bytes_per_s=1e8,
-            idle_watts=0.0,
-            busy_watts=0.0,
-        )
-        for _, _, worker in runs
-    )
-    rate = RATE_BITS_PER_S / 8 * _PAYLOAD
-    cable = SharedLink(name="hub", boards=frozenset(board.name for board in boards), bytes_per_s=rate / 2)
-    links = {}
-    for (_, _, worker), share in zip(runs, shares, strict=True):
-        handled = min(rate, share / max(calibration.byte_s, 1e-12)) if alone else rate
-        links[worker, HUB] = links[HUB, worker] = NetworkLink(bytes_per_s=handled, latency_s=calibration.delay_s)
-    stages = tuple(PipelineStage(steps=range(start, stop), boards=(worker,)) for start, stop, worker in runs)
-    return workload, Fleet(boards=boards, links=links, shared_links=(cable,)), stages
 
 
 def _case(
@@ -272,9 +160,9 @@ def _case(
     shares: Sequence[float],
     runs: Runs,
 ) -> RealCase:
-    problem = _problem(manifest, calibration, runs, shares, alone=False)
-    stream = simulate(*problem, seconds=1000, queue=2, chunk_bytes=_CHUNK_BYTES)
-    alone = simulate(*_problem(manifest, calibration, runs, shares, alone=True), inputs=1, chunk_bytes=_CHUNK_BYTES)
+    problem = problem_of(manifest, calibration, runs, shares)
+    stream = simulate(*problem, seconds=1000, queue=2, chunk_bytes=CHUNK_BYTES)
+    alone = simulate(*problem, inputs=1, chunk_bytes=CHUNK_BYTES)
     (image,) = random_inputs(manifest, 1)
     folder = place.folder / f"case-{len([*place.folder.glob('case-*')])}"
     seconds = []
@@ -300,9 +188,3 @@ def _case(
         predicted_s=round(float(alone.latency_mean_s), 4),
         measured_s=tuple(seconds),
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--profile", type=Path, required=True)
-    print(json.dumps(_profile(parser.parse_args().profile)))

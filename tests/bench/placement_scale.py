@@ -6,8 +6,9 @@ import random
 import time
 from collections.abc import Iterator
 
+from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import Objective
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, PlacedStep, Workload
 
 #: Steps, boards, and classes of boards.

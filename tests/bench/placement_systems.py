@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from hyps.runtime.cluster.planning.algorithm1 import task_assignment
 from hyps.runtime.cluster.planning.algorithm2 import Monitored, monitored_assignment
 from hyps.runtime.cluster.planning.evaluation import evaluate
-from hyps.runtime.cluster.planning.planner import PlacementPlanner, used_fleet
-from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
+from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload, used_fleet
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
 from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.errors import BudgetError

@@ -27,7 +27,7 @@ import numpy as np
 
 from hyps.models.catalogue import build
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import compile_bundle, mosquitto
 from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices
@@ -111,7 +111,7 @@ def _stream(
     over = threading.Event()
     with ExitStack() as stack:
         groups = stack.enter_context(_quotas(_WORKERS))
-        devices = Devices(stack, folder, bundle, BIN, mosquitto(), Settings())
+        devices = Devices(stack, folder, bundle, BIN, mosquitto(), Settings(counts_messages=True))
         devices.start_hub()
         devices.start_manager("--workers", str(len(_WORKERS)), *options)
         for name in _WORKERS:

@@ -12,19 +12,10 @@ from tests.bench.codes_results import (
     FaultRun,
     KillRun,
     LossRun,
-    load_codes,
-    save_codes,
+    PhotographRun,
 )
-from tests.bench.readings import Machine, Part
-
-MACHINE = Machine(
-    processor="AMD EPYC", architecture="x86_64", cores=2, memory_bytes=1 << 33, storage="ext4", kernel="Linux 6",
-    python="3.11", onnxruntime="1.32", numpy="2.2", hyps="0.1.0",
-)  # fmt: skip
-
-
-def part(result: object) -> Part[object]:
-    return Part(when="2026-11-30 12:00 UTC", commit="abc", machine=MACHINE, load_average=0.5, seconds=9.0, result=result)
+from tests.bench.known_results import part
+from tests.bench.readings import load, save
 
 
 def results() -> CodesResults:
@@ -42,25 +33,30 @@ def results() -> CodesResults:
         error=1e-6, bound=3e-6,
     )  # fmt: skip
     loss = LossRun(network="CIFAR classifier", layer="relu", images=10, accuracy={"0.0": 0.8, "0.9": 0.1}, coded=0.8)
+    seen = PhotographRun(
+        network="SqueezeNet", parity=1, codes=3, patterns=18, images=80, right=60, changed=1, error=2e-6, bound=4e-6,
+    )  # fmt: skip
     fault = FaultRun(network="CIFAR classifier", answers=500, wrong=0, jobs={"delivered": 500}, next_s={"worker": (0.05,)})
     return CodesResults(
-        kills=part(tuple(kills)),  # type: ignore[arg-type]
-        delays=part(tuple(delays)),  # type: ignore[arg-type]
-        decoding=part((cost,)),  # type: ignore[arg-type]
-        losses=part((loss,)),  # type: ignore[arg-type]
-        faults=part(fault),  # type: ignore[arg-type]
+        kills=part(tuple(kills)),
+        delays=part(tuple(delays)),
+        decoding=part((cost,)),
+        losses=part((loss,)),
+        photographs=part((seen,)),
+        faults=part(fault),
     )
 
 
 def test_the_page_shows_every_part(tmp_path: Path) -> None:
-    save_codes(results(), tmp_path / "codes.json")
-    write_codes(load_codes(tmp_path / "codes.json"), tmp_path)
+    save(results(), tmp_path / "codes.json")
+    write_codes(load(tmp_path / "codes.json", CodesResults), tmp_path)
     page = (tmp_path / "codes.md").read_text()
     for row in (
         "| codes and copies | 2 | 139 | 40 | 0 | 100 | 105 | 1.05 | 30 | 38 | 40 |",
         "| 2, codes, late | 20 | 3 | 600 | 600 | 600 | 40% |",
         "| fc6 | 4 + 1 | 4 | 1,000 | 1.0e-06 | 3.0e-06 | 20.00 | 0.50 | 2% |",
         "| CIFAR classifier, relu | 80.0% | 10.0% | 80.0% |",
+        "| SqueezeNet, --tolerate 1 | 3 | 18 | 80 | 75.0% | 1 of 1,440 | 2.0e-06 | 4.0e-06 |",
         "| worker | 1 | 50 | 50 | 50 |",
         "| C3D, two each | 7 | 44% | 67% | 7 | 5 |",
         "| C3D, three each | 9 | 36% | 73% | 9 | 5 |",
@@ -73,4 +69,4 @@ def test_the_page_shows_every_part(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     write_codes(CodesResults(), tmp_path)
-    assert (tmp_path / "codes.md").read_text().count("Not measured yet.") == 5
+    assert (tmp_path / "codes.md").read_text().count("Not measured yet.") == 6

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import compiler_targets, device_targets, planning_targets, profile_targets, wire_targets
+from tests.fuzz import compiler_targets, device_targets, exit_targets, planning_targets, profile_targets, wire_targets
 from tests.fuzz.child import Finding, Session, fuzz
 from tests.fuzz.model_mutation import damaged_model
 from tests.fuzz.mutation import damaged_bytes, damaged_json
@@ -120,5 +120,5 @@ def test_damaged_input_stays_small(data: st.DataObject) -> None:
 
 
 def test_every_list_of_targets_is_fuzzed() -> None:
-    modules = (device_targets, profile_targets, wire_targets, planning_targets, compiler_targets)
+    modules = (device_targets, exit_targets, profile_targets, wire_targets, planning_targets, compiler_targets)
     assert {name for module in modules for name in module.TARGETS} == {*TARGETS}

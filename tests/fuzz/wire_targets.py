@@ -9,6 +9,8 @@ from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import Assembler
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
+from hyps.runtime.cluster.protocol.withdrawal import Withdraw, Withdrawn
+from hyps.runtime.cluster.worker.withdrawals import Withdrawals
 from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.profiling.board_facts import BoardFacts
 from hyps.runtime.profiling.profile_file import Quartiles, ThreadTimes
@@ -40,7 +42,9 @@ _MESSAGES = (
         energy=_ENERGY,
         below={"w0": _ENERGY},
     ),
-    messages.Submit(job=_ID, bundle=_SHA256),
+    Withdraw(key=_KEY),
+    Withdrawn(key=_KEY, computed=True),
+    messages.Submit(job=_ID, bundle=_SHA256, exact=True),
     messages.SendInputs(job=_ID),
     messages.Refused(job=_ID, reason="r"),
 )
@@ -49,6 +53,7 @@ _DECODERS: tuple[Callable[[bytes], object], ...] = (
     messages.decode_client_message,
     messages.decode_reply,
     lambda payload: messages.decode_message(payload, messages.WorkerState),
+    Withdrawals().take,
     lambda payload: messages.decode_message(payload, messages.Orders),
 )
 

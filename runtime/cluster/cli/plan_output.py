@@ -87,7 +87,7 @@ def _stages(workload: Workload, row: PlanRow) -> Iterator[str]:
 
 
 def _boards(figures: Evaluation) -> Iterator[str]:
-    numbers = ("memory", "weights stay", "read an input", "computes", "part of inputs", "dynamic J")
+    numbers = ("memory", "weights stay", "read an input", "computes", "messages", "part of inputs", "dynamic J")
     columns = (Column("board"), Column("stage", numeric=True), *(Column(name, numeric=True) for name in numbers))
     rows = (
         [
@@ -97,6 +97,7 @@ def _boards(figures: Evaluation) -> Iterator[str]:
             megabytes(board.holding.resident_bytes),
             megabytes(board.holding.streamed_bytes),
             seconds_text(board.holding.compute_s),
+            seconds_text(board.holding.handling_s),
             f"{board.part:.0%}",
             f"{board.dynamic_j:.3g}",
         ]
@@ -160,6 +161,7 @@ def _plain(workload: Workload, row: PlanRow) -> Mapping[str, object]:
                 "streamed_bytes": board.holding.streamed_bytes,
                 "compute_s": board.holding.compute_s,
                 "streaming_s": board.holding.streaming_s,
+                "handling_s": board.holding.handling_s,
                 "receiving_s": board.receiving_s,
                 "sending_s": board.sending_s,
                 "part_of_inputs": board.part,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hyps.runtime.cluster.planning.comparison import PlanRow
-from hyps.runtime.cluster.planning.planner import used_fleet
-from hyps.runtime.cluster.planning.problem import Fleet, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, Workload, used_fleet
 from hyps.runtime.cluster.planning.reasons import seconds_text
 from hyps.runtime.cluster.simulation.result import SimulationResult
 from hyps.runtime.cluster.simulation.simulate import simulate

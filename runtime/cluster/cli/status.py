@@ -114,8 +114,14 @@ def table_lines(status: Status) -> Iterator[str]:
 
 
 def _codes(line: CodesLine) -> Iterator[str]:
-    """Yield what was decoded, whose answers were late or wrong, and which boards may be lost."""
-    for title, counts in (("decoded", line.decoded), ("late shards", line.late), ("wrong shards", line.wrong)):
+    """Yield what was decoded, whose answers were late, wrong or not needed, and which boards may be lost."""
+    for title, counts in (
+        ("decoded", line.decoded),
+        ("late shards", line.late),
+        ("wrong shards", line.wrong),
+        ("withdrawn shards", line.withdrawn),
+        ("of these not computed", line.spared),
+    ):
         if counts:
             yield f"{title}: {', '.join(f'{plain(name)} {count}' for name, count in counts.items())}"
     for text in line.coverage:

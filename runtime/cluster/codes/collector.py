@@ -2,7 +2,8 @@
 
 A group with one parity shard hands each shard on as it comes. One with more holds its answers back until k + 1 agree, or
 nobody else can answer: so a wrong answer is found before anything is computed from it, and with another answer it is named.
-A group is *settled* once all its shards are there; what its workers answer later is dropped.
+A group is *settled* once all its shards are there: the work of its other workers is withdrawn, and what they answer all the
+same is dropped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 
 from hyps.runtime.bundle.coded_groups import CodedGroup
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.codes.confirmation import Confirmation
 from hyps.runtime.cluster.codes.counters import CodeCounters
 from hyps.runtime.cluster.codes.open_group import OpenGroup, ResultKeeper
 from hyps.runtime.cluster.codes.options import Hedge
@@ -41,6 +43,7 @@ class CodedResults:
         straggler_s: float | None = None,
     ) -> None:
         self._manifest, self._journal, self._keeper, self._counters = manifest, journal, keeper, counters
+        self._confirmation = Confirmation(manifest, keeper, counters)
         self._hedge = hedge
         self._open: dict[tuple[str, str], OpenGroup] = {}
         self._thresholds = {code.name: StragglerThreshold(straggler_s) for code in manifest.codes}
@@ -107,7 +110,7 @@ class CodedResults:
         """Return a job's group; a new one has what the journal kept of an earlier start of the manager."""
         place = job.job, group.code.name
         if place not in self._open:
-            self._open[place] = OpenGroup(group=group, began=now)
+            self._open[place] = OpenGroup(group=group, began=now, exact=job.exact)
             for number, name in enumerate(group.code.shards):
                 if name in job.tensors:
                     try:
@@ -134,8 +137,10 @@ class CodedResults:
 
     def _due(self, group: OpenGroup) -> float:
         is_disputed = group.checked == len(group.answers) and not group.agreed
-        if group.holds_back and (is_disputed or len(group.answers) <= len(group.group.shards)):
+        if group.holds_back and (is_disputed or len(group.answers) < group.confirmed_by):
             return math.inf  # only another answer helps, or the loss of its worker
+        if group.exact and group.missing:
+            return math.inf
         if self._hedge != "late":
             return 0.0 if self._hedge == "always" else math.inf
         return group.began + self._thresholds[group.group.code.name].seconds
@@ -153,41 +158,16 @@ class CodedResults:
         if group.decodable_at is None:
             group.decodable_at = now
         expected = [number for number in range(len(group.group.members)) if self._may_answer(scheduler, job, group, number)]
-        if group.holds_back:
-            if len(group.answers) == needed and expected:
-                return  # one more shows whether these are right
-            if len(group.answers) > needed and not self._are_right(job, group, is_last=not expected):
-                if job.job in scheduler.jobs and len(group.answers) == needed:
-                    self._decide(scheduler, job, group, now)  # a wrong answer was taken out
-                return
+        if group.holds_back and not self._confirmation.is_confirmed(job.job, group, others=bool(expected)):
+            return
+        if job.exact and group.missing:
+            return
         late = [number for number in group.missing if number in expected]
         if group.missing and late and now < self._due(group):
             return
         self._decode(job, group, scheduler, late)
         if job.job in scheduler.jobs:
             self._settle(scheduler, job, group, now)
-
-    def _are_right(self, job: Job, group: OpenGroup, *, is_last: bool) -> bool:
-        """Compare the answers; take out those that are wrong, and name their workers. The job fails if none can be named."""
-        from hyps.runtime.cluster.codes.decoding import disagreeing
-
-        if group.checked == len(group.answers) and (group.agreed or not is_last):
-            return group.agreed
-        code = group.group.code
-        record = self._manifest.tensors[code.shards[0]]
-        wrong = disagreeing(code, record, {number: each.data for number, each in group.answers.items()})
-        group.checked, group.agreed = len(group.answers) - len(wrong or ()), wrong is not None
-        if wrong is None:
-            if is_last:
-                self._keeper.fail(job.job, f"the shards of {code.name} contradict each other, and none of them can be named")
-            return False
-        for number in wrong:
-            group.wrong.add(number)
-            del group.answers[number]
-            name = group.workers[number]
-            self._counters.wrong[name] += 1
-            self._keeper.wrong(name, f"its answer for {code.tensors[number]} of job {job.job} fails the parity check")
-        return len(group.answers) > len(group.group.shards) or not wrong
 
     def _may_answer(self, scheduler: Scheduler, job: Job, group: OpenGroup, number: int) -> bool:
         """Return whether a worker is computing a member, or will soon: not if it is behind with what was decoded already."""
@@ -240,7 +220,8 @@ class CodedResults:
         """End a group: its workers' answers are not needed any more."""
         at = group.decodable_at if group.decodable_at is not None else now
         self._thresholds[group.group.code.name].learn(at - group.began)
-        scheduler.skip(job, group.group.members)
+        for lease in scheduler.skip(job, group.group.members):
+            self._keeper.withdraw(lease)
         for member in group.group.parity:
             self._journal.complete(job.job, member, ())
         self._open.pop((job.job, group.group.code.name), None)

@@ -8,6 +8,7 @@ from typing import Protocol
 from hyps.runtime.bundle.coded_groups import CodedGroup
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key
+from hyps.runtime.cluster.scheduling.leases import Lease
 
 
 class ResultKeeper(Protocol):
@@ -25,6 +26,10 @@ class ResultKeeper(Protocol):
         """Note that a worker has answered."""
         ...
 
+    def withdraw(self, lease: Lease) -> None:
+        """Tell a worker that its answer is needed no more."""
+        ...
+
     def wrong(self, worker: str, reason: str) -> None:
         """Give a worker nothing more: its answer was wrong."""
         ...
@@ -34,11 +39,13 @@ class ResultKeeper(Protocol):
 class OpenGroup:
     """A group of one job: its answers by member, who gave them, and when its inputs were sent and k answers were there.
 
-    ``checked`` is the number of answers that were compared last, and ``agreed`` whether they agreed.
+    If ``exact``, no shard is decoded. ``checked`` is the number of answers that were compared last, and ``agreed`` whether
+    they agreed.
     """
 
     group: CodedGroup
     began: float
+    exact: bool = False
     answers: dict[int, ReceivedTensor] = field(default_factory=dict)
     workers: dict[int, str] = field(default_factory=dict)
     wrong: set[int] = field(default_factory=set)
@@ -54,4 +61,9 @@ class OpenGroup:
     @property
     def holds_back(self) -> bool:
         """Whether answers are compared before they are handed on."""
-        return len(self.group.parity) > 1
+        return self.group.is_compared
+
+    @property
+    def confirmed_by(self) -> int:
+        """The answers that must agree before one is used, if there are so many."""
+        return len(self.group.shards) + max(1, self.group.margin)

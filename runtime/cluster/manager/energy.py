@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from hyps.runtime.cluster.protocol.messages import BoardEnergy, Message, Pulse, Text
+from hyps.runtime.cluster.protocol.message_base import Message
+from hyps.runtime.cluster.protocol.messages import BoardEnergy, Pulse, Text
 
 if TYPE_CHECKING:
     from hyps.runtime.energy.board import BoardMeter

@@ -72,7 +72,7 @@ def renumbered(target: Placement, held: Placement) -> Placement:
 def side_by_side(old: Placement, new: Placement, workers: Collection[str]) -> Placement:
     """Return what is held of two numbered placements when these ``workers`` have their new sub-bundles, too.
 
-    The homes of a run that both have share its inputs meanwhile: each of them may get any.
+    The homes of a run that both have once share its inputs meanwhile: each of them may get any.
     """
     homes = {number: list(names) for number, names in zip(old.numbers, old.homes, strict=True)}
     runs = dict(zip(old.numbers, old.runs, strict=True))
@@ -82,12 +82,12 @@ def side_by_side(old: Placement, new: Placement, workers: Collection[str]) -> Pl
         reasons.setdefault(number, reason)
         known = homes.setdefault(number, [])
         known.extend(name for name in names if name in workers and name not in known)
-    both = {run for run in old.runs if run in new.runs}
+    single = [{run for run, names in zip(each.runs, each.homes, strict=True) if len(names) < 2} for each in (old, new)]
     return Placement(
         runs=tuple(runs.values()),
         homes=tuple(map(tuple, homes.values())),
         reasons=tuple(reasons.values()),
-        dealt=old.dealt | new.dealt | both,
+        dealt=old.dealt | new.dealt | (single[0] & single[1]),
         numbers=tuple(runs),
     )
 

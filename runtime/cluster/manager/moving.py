@@ -46,9 +46,9 @@ class Move:
     def __init__(self, scheduler: Scheduler, holder: SubBundleHolder, old: Placement, new: Placement) -> None:
         self._scheduler, self._holder, self._old = scheduler, holder, old
         self._new = renumbered(new, old)
-        self._before = scheduler.generation
-        self._after = max(scheduler.generations) + 1
-        scheduler.add_generation(self._after, dict(zip(self._new.numbers, self._new.runs, strict=True)))
+        self._before = scheduler.generations.newest
+        self._after = max(scheduler.generations.numbers) + 1
+        scheduler.generations.add(self._after, dict(zip(self._new.numbers, self._new.runs, strict=True)))
         self.phase = "loading"
         self.began = time.monotonic()
         self._ordered_at = self.began
@@ -59,9 +59,9 @@ class Move:
     def resumed(cls, scheduler: Scheduler, holder: SubBundleHolder, held: Placement, before: int) -> Move:
         """Return a move that a manager had begun before it ended: jobs of the generation ``before`` are under way."""
         move = cls.__new__(cls)
-        move._scheduler, move._holder, move._before, move._after = scheduler, holder, before, scheduler.generation
-        move._old = restricted(held, scheduler.generations[before])
-        move._new = restricted(held, scheduler.generations[scheduler.generation])
+        move._scheduler, move._holder, move._before, move._after = scheduler, holder, before, scheduler.generations.newest
+        move._old = restricted(held, scheduler.generations.numbers[before])
+        move._new = restricted(held, scheduler.generations.numbers[scheduler.generations.newest])
         move.phase, move.began, move._done, move._left = "draining", time.monotonic(), [], []
         move._ordered_at = move.began
         return move
@@ -85,9 +85,9 @@ class Move:
         if not self._last_obeyed():
             return
         if self.phase == "draining":
-            if not self._scheduler.is_drained(self._before):
+            if not self._scheduler.generations.is_drained(self._before):
                 return
-            self._scheduler.drop_generation(self._before)
+            self._scheduler.generations.drop(self._before)
             self._left = self._changed(
                 held_numbers(side_by_side(self._old, self._new, {*_names(self._new)})), held_numbers(self._new)
             )
@@ -103,14 +103,14 @@ class Move:
             if time.monotonic() > self._ordered_at + _STUCK_S:
                 raise BudgetError("the workers have obeyed, but not all new sub-bundles are loaded")
         elif self.phase == "loading":
-            self._scheduler.activate(self._after)
+            self._scheduler.generations.activate(self._after)
             self.phase = "draining"
             self._holder.hold(self.active, self.active, ())
 
     def give_up(self) -> Placement:
         """End a move that is loading; return the placement that stays."""
         assert self.phase == "loading"
-        self._scheduler.drop_generation(self._after)
+        self._scheduler.generations.drop(self._after)
         return self._old
 
     def mended(self, held: Placement) -> None:

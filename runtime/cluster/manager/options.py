@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hyps.runtime.cluster.codes.options import Hedge
+from hyps.runtime.cluster.codes.served import outvoted
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.energy import OwnBoard
@@ -40,7 +41,8 @@ class Timeouts:
 class ClusterOptions:
     """An operator's choices for one cluster.
 
-    Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared.
+    Each sub-bundle is on ``replicas`` workers, and the first result wins; with ``votes``, as many results are compared. The
+    shards of a code that finds as many wrong results are on one worker each, and compared with its parity shards.
     Only ``safe`` workers may see the model's inputs; None allows all. A worker has ``lease_s`` seconds for a sub-bundle.
     With ``compress``, tensors travel compressed. ``placement``: "pipeline" has one worker for each step; "best" has
     data-parallel replicas, too, where a stream is faster with them. ``objective`` is what the placement is best for.
@@ -70,6 +72,11 @@ class ClusterOptions:
     straggler_s: float | None = None
     exact: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def margin(self) -> int:
+        """How many results more than a code needs must agree, so that they stand in for a vote."""
+        return outvoted(self.votes)
 
     @property
     def copies(self) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.manager.step_time_model import REMEMBERED_S
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.messages import Profiled, Timed, WorkerState
 from hyps.runtime.errors import ProfileError
@@ -116,6 +117,22 @@ class ProfileKeeper:
             return ()
         known = ProfiledSeconds(with_workers_threads(measured, self._manifest.target.threads))
         return [_seconds(known, content, board_class) for content in self._contents] if known.board_classes else ()
+
+    def answered_before(self, worker: str, board_class: str) -> Mapping[int, float]:
+        """Return the seconds of steps with which a worker answered lately, also to an earlier manager, by their numbers."""
+        if self._database is None:
+            return {}
+        try:
+            found = self._database.answers_of(worker, board_class, time.time() - REMEMBERED_S)
+        except ProfileError as error:
+            _log.warning("%s", error)
+            return {}
+        most: dict[int, tuple[int, float]] = {}
+        for (key, threads), seconds in found.items():
+            if key in self._steps and threads <= self._manifest.target.threads:
+                place = self._steps[key]
+                most[place] = max(most.get(place, (0, 0.0)), (threads, seconds))
+        return {place: seconds for place, (_, seconds) in most.items()}
 
     def write(self, now: float) -> None:
         """Write what is new to the database, every ten seconds; a database that fails is told of and given up."""

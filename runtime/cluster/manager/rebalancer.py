@@ -24,9 +24,11 @@ from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.rebalancing import MoveRecord, Outlook, decide
 from hyps.runtime.cluster.manager.statistics import RateMeter
+from hyps.runtime.cluster.manager.upkeep import PlacementUpkeep
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.choice import JudgedPlacement
-from hyps.runtime.cluster.protocol.messages import Message, Text, shorten
+from hyps.runtime.cluster.protocol.message_base import Message
+from hyps.runtime.cluster.protocol.messages import Text, shorten
 from hyps.runtime.errors import BudgetError
 
 #: Seconds between two decisions; a decision that takes long is made less often, so that it takes this part of the time.
@@ -70,6 +72,7 @@ class Rebalancer:
         self,
         manifest: Manifest,
         deployment: Deployment,
+        upkeep: PlacementUpkeep,
         placer: Placer,
         workers: WorkerRegistry,
         monitor: Monitor,
@@ -77,9 +80,11 @@ class Rebalancer:
         options: ClusterOptions,
         say: Callable[[str], None],
     ) -> None:
-        self._manifest, self._deployment, self._placer, self._workers = manifest, deployment, placer, workers
+        self._manifest, self._deployment, self._upkeep = manifest, deployment, upkeep
+        self._placer, self._workers = placer, workers
         self._monitor, self._answered, self._options, self._say = monitor, answered, options, say
-        self._mode = "off" if options.copies > 1 or manifest.codes else options.rebalance
+        is_fixed = options.votes > 1 or (options.copies > 1 and not manifest.codes)
+        self._mode = "off" if is_fixed else options.rebalance
         self._record = MoveRecord()
         self._speeds_before: Mapping[str, float] = {}
         self._next_at = 0.0
@@ -93,7 +98,7 @@ class Rebalancer:
         """Return the state for a status."""
         now = time.monotonic()
         moves = tuple(msgspec.structs.replace(move, ago_s=round(now - at, 1)) for at, move in self._moves)
-        return msgspec.structs.replace(self._line, phase=self._deployment.move_phase, moves=moves)
+        return msgspec.structs.replace(self._line, phase=self._upkeep.move_phase, moves=moves)
 
     def tick(self) -> None:
         """Sample the queues; decide, if it is time."""
@@ -104,7 +109,7 @@ class Rebalancer:
         self._monitor.sample(scheduler, self._workers.online)
         self._note_result(now)
         is_idle = not scheduler.jobs or self._deployment.placement is None
-        if self._mode == "off" or is_idle or now < self._next_at or self._deployment.move_phase:
+        if self._mode == "off" or is_idle or now < self._next_at or self._upkeep.move_phase:
             return
         began = time.monotonic()
         self._evaluate(now)
@@ -196,12 +201,12 @@ class Rebalancer:
     def _begin(self, now: float, best: JudgedPlacement, figures: str, record: MoveRecord) -> None:
         before = self._answered.per_s()
         try:
-            self._deployment.begin_move(best.placement)
+            self._upkeep.begin_move(best.placement)
         except BudgetError as error:
             self._say(f"rebalance: {figures}: steps stay, as they do not fit twice: {error}")
             self._record = replace(record, worth_since=None)
             return
-        self._record, self._moving, self._done_before = record, True, self._deployment.moves_done
+        self._record, self._moving, self._done_before = record, True, self._upkeep.moves_done
         self._say(f"rebalance: {figures}: steps move")
         line = MoveLine(
             ago_s=0.0,
@@ -213,9 +218,9 @@ class Rebalancer:
 
     def _note_result(self, now: float) -> None:
         """Measure the throughput after a move, and say it."""
-        if self._moving and not self._deployment.move_phase:
+        if self._moving and not self._upkeep.move_phase:
             self._moving = False
-            is_done = self._deployment.moves_done > self._done_before
+            is_done = self._upkeep.moves_done > self._done_before
             self._ended = (now, self._answered.total) if is_done else None
             if not is_done:  # it was given up, as a worker was lost: that is no jitter
                 self._speeds_before = {}

@@ -13,6 +13,7 @@ from hyps.runtime.cluster.manager.votes import Votes
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import Failed
+from hyps.runtime.cluster.protocol.withdrawal import Withdrawn
 from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import Journal
@@ -25,8 +26,8 @@ class ResultCollector:
     """The results of one manager's jobs; with ``votes``, the results of that many workers are compared.
 
     ``answered`` is called with a worker and the lease that it has computed, ``unanswered`` with a worker that could not, and
-    why; ``outvoted`` with a worker whose result was wrong, and why; ``ended`` with a job that is done or has failed,
-    after the journal has it.
+    why; ``outvoted`` with a worker whose result was wrong, and why; ``withdraw`` with a lease whose result nobody needs;
+    ``ended`` with a job that is done or has failed, after the journal has it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ResultCollector:
         answered: Callable[[str, Key], None],
         unanswered: Callable[[str, str], None],
         outvoted: Callable[[str, str], None],
+        withdraw: Callable[[Lease], None],
         ended: Callable[[str], None],
     ) -> None:
         self._deployment, self._journal, self._statistics = deployment, journal, statistics
@@ -46,7 +48,7 @@ class ResultCollector:
         #: The answers of coded groups, if the bundle has any that are used.
         self.coded: CodedResults | None = None
         self._answered, self._unanswered = answered, unanswered
-        self._outvoted, self._ended = outvoted, ended
+        self._outvoted, self._withdraw, self._ended = outvoted, withdraw, ended
 
     @property
     def _scheduler(self) -> Scheduler:
@@ -116,6 +118,17 @@ class ResultCollector:
             self._scheduler.ask_again(key)
         for each in (verdict.winner or {}).values():
             self.keep(worker, each)
+
+    def withdraw(self, lease: Lease) -> None:
+        """Tell a worker that its result is needed no more."""
+        self._withdraw(lease)
+
+    def withdrawn(self, worker: str, message: Withdrawn) -> None:
+        """Note that a worker sends no result. Raises `Rejection` if it was to send one."""
+        if self._deployment.scheduler is None:
+            raise Rejection("never asked for")
+        self._scheduler.withdrawn(worker, message.key)
+        self._statistics.codes.dropped(worker, computed=message.computed)
 
     def wrong(self, worker: str, reason: str) -> None:
         """Have a worker set aside whose answer for a coded group was wrong."""

@@ -18,7 +18,8 @@ from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.statistics import Statistics
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
-from hyps.runtime.cluster.protocol.messages import Message, Text, encode_message, shorten
+from hyps.runtime.cluster.protocol.message_base import Message
+from hyps.runtime.cluster.protocol.messages import Text, encode_message, shorten
 from hyps.runtime.cluster.protocol.topics import STATUS
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 
@@ -35,7 +36,7 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     ``seen_s``: seconds since its last message; ``queue``: messages that it has not handled; ``group``: the number of workers
     in a group, 0 for one that computes itself. A ``drained`` worker gets no sub-bundles. ``queues`` counts how often, in the
     last minute, 0, 1, ... 9, or 10 and more inputs were at it or waited for it. ``link_s``: the median seconds from a result
-    until the manager had it; None if it is not known.
+    until the manager had it; ``message_s``: those that it works for a message. Both are None if they are not known.
     """
 
     name: Text
@@ -54,17 +55,21 @@ class WorkerLine(Message, frozen=True, kw_only=True):
     problem: Text | None = None
     queues: tuple[Count, ...] = ()
     link_s: float | None = None
+    message_s: float | None = None
 
 
 class CodesLine(Message, frozen=True, kw_only=True):
     """The work of codes since the manager's start: groups decoded, by code, and late and wrong answers, by worker.
 
+    ``withdrawn``: answers that a worker did not send, as nobody needed them; ``spared``: of those, not computed either.
     ``coverage`` says which boards may be lost.
     """
 
     decoded: dict[str, Count] = field(default_factory=dict)
     late: dict[str, Count] = field(default_factory=dict)
     wrong: dict[str, Count] = field(default_factory=dict)
+    withdrawn: dict[str, Count] = field(default_factory=dict)
+    spared: dict[str, Count] = field(default_factory=dict)
     coverage: tuple[Text, ...] = ()
 
 
@@ -145,7 +150,12 @@ class StatusPublisher:
         if not coverage:
             return None
         return CodesLine(
-            decoded={**counts.by_code}, late={**counts.late}, wrong={**counts.wrong}, coverage=tuple(map(shorten, coverage))
+            decoded={**counts.by_code},
+            late={**counts.late},
+            wrong={**counts.wrong},
+            withdrawn={**counts.withdrawn},
+            spared={**counts.spared},
+            coverage=tuple(map(shorten, coverage)),
         )
 
     def _worker_lines(self, scheduler: Scheduler | None) -> Iterator[WorkerLine]:
@@ -169,16 +179,17 @@ class StatusPublisher:
                 problem=reason or state.problem,
                 queues=self._statistics.monitor.queue(name),
                 link_s=_rounded(self._statistics.monitor.link_s(name)),
+                message_s=_rounded(pulse.message_s),
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:
         replicas, now = scheduler.replicas, time.monotonic()
-        live = {scheduler.generation, *(job.generation for job in scheduler.jobs.values())}
-        shown = {number for generation in live for number in scheduler.generations[generation]}
+        live = [*scheduler.generations.live()]
+        shown = {number for numbers in live for number in numbers}
         replaced = {
             number
-            for generation in live
-            for group in scheduler.graph.groups(scheduler.generations[generation])
+            for numbers in live
+            for group in scheduler.graph.groups(numbers)
             if group.is_served(lambda member: bool(replicas.homes[member]))
             for number in group.members
             if not replicas.homes[number]
@@ -205,4 +216,4 @@ class StatusPublisher:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    return None if seconds is None else round(seconds, 7)

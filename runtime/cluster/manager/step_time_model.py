@@ -18,7 +18,7 @@ from hyps.runtime.cluster.placement.problem import SecondsOnWorker
 #: The part of the difference to what was measured by which a step's correction changes at a time.
 _LEARNED = 0.2
 #: How much slower a worker is counts for so long after it was last measured.
-_REMEMBERED_S = 600.0
+REMEMBERED_S = 600.0
 #: Workers' speeds are told apart by this factor: equal boards never measure quite the same.
 _TOLD_APART = 1.05
 
@@ -70,7 +70,7 @@ class StepTimeModel:
                 corrections[index] = best + _LEARNED * (seconds / known[index] / max(1.0, slowdown) - best)
         names = {worker.name for worker in workers}
         for name, (_, at) in [*self._slowdowns.items()]:
-            if now - at > _REMEMBERED_S or name not in names:
+            if now - at > REMEMBERED_S or name not in names:
                 del self._slowdowns[name]
 
     def seconds_on(self, workers: Sequence[WorkerCapacity]) -> SecondsOnWorker:

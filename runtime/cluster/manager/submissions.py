@@ -17,6 +17,7 @@ from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.decoded_note import decode_note
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, encode_tensor
+from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Accepted, Decoded, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
@@ -44,10 +45,11 @@ Publish = Callable[[str, bytes, int], None]
 class _Sending:
     """A job whose inputs are on their way since ``began``.
 
-    ``heard``: when it was asked for them, or when their last chunk came.
+    ``heard``: when it was asked for them, or when their last chunk came. ``exact``: its result must not be decoded.
     """
 
     client: str
+    exact: bool
     began: float
     heard: float = 0.0
     tensors: dict[str, bytearray] = field(default_factory=dict)
@@ -55,11 +57,12 @@ class _Sending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job that was accepted, with the digests of its inputs by name."""
+    """A job that was accepted, with the digests of its inputs by name; ``exact``: its result must not be decoded."""
 
     job: str
     client: str
     digests: dict[str, bytes]
+    exact: bool
 
 
 class Submissions:
@@ -70,7 +73,7 @@ class Submissions:
     ) -> None:
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
         self._compress = compress
-        self._announced: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()  # by client, and by job: when
+        self._announced: OrderedDict[str, OrderedDict[str, tuple[float, bool]]] = OrderedDict()
         self._sending: dict[str, _Sending] = {}
         self._sent_until: OrderedDict[str, float] = OrderedDict()
         self._input_bytes = sum(manifest.tensors[name].nbytes for name in manifest.inputs)
@@ -103,16 +106,17 @@ class Submissions:
             if time.monotonic() - sending.heard > _QUIET_S:  # the request for its inputs, or the inputs, were lost
                 self._request_inputs(message.job, sending)
         else:
-            self._announce(client, message.job)
+            self._announce(client, message.job, exact=message.exact)
 
-    def _announce(self, client: str, job: str) -> None:
-        own: Mapping[str, float] = self._announced.get(client, {})
+    def _announce(self, client: str, job: str, *, exact: bool) -> None:
+        """Note when a client announced a job, and whether its result must be exact, by client and by job."""
+        own: Mapping[str, tuple[float, bool]] = self._announced.get(client, {})
         if job not in own and (
             len(own) >= _MAX_ANNOUNCED_OF_CLIENT or sum(map(len, self._announced.values())) >= _MAX_ANNOUNCED
         ):
             self._reply(client, Refused(job=job, reason="too many jobs wait; try again later"))
         else:
-            self._announced.setdefault(client, OrderedDict())[job] = time.monotonic()
+            self._announced.setdefault(client, OrderedDict())[job] = time.monotonic(), exact
 
     def admit(self, open_jobs: int) -> None:
         """Ask for the inputs of the next jobs, as many as there is room for.
@@ -124,13 +128,13 @@ class Submissions:
             client = min(self._announced, key=lambda name: sending[name])
             if sending[client] >= _MAX_SENDING_OF_CLIENT:
                 return
-            job, announced_at = self._announced[client].popitem(last=False)
+            job, (announced_at, exact) = self._announced[client].popitem(last=False)
             self._announced.move_to_end(client)
             if not self._announced[client]:
                 del self._announced[client]
             is_new = job not in self._sending and self._journal.job(job) is None
             if is_new and time.monotonic() - announced_at < _ANNOUNCED_S:  # else its client is gone
-                self._sending[job] = _Sending(client=client, began=time.monotonic())
+                self._sending[job] = _Sending(client=client, exact=exact, began=time.monotonic())
                 self._request_inputs(job, self._sending[job])
 
     def expected_record(self, key: Key, tensor: str, client: str) -> TensorRecord:
@@ -151,9 +155,9 @@ class Submissions:
         if sending.tensors.keys() < set(self._manifest.inputs):
             return None
         del self._sending[job]
-        digests = self._journal.accept(job, sending.client, sending.tensors, generation)
+        digests = self._journal.accept(job, sending.client, sending.tensors, generation, exact=sending.exact)
         self._reply(sending.client, Accepted(job=job))
-        return NewJob(job=job, client=sending.client, digests=digests)
+        return NewJob(job=job, client=sending.client, digests=digests, exact=sending.exact)
 
     def withdraw(self, job: str) -> None:
         """Forget a job that is announced, or whose inputs are on their way."""
@@ -206,7 +210,7 @@ class Submissions:
         sending.heard = time.monotonic()
         self._reply(sending.client, SendInputs(job=job, compress=self._compress))
 
-    def _reply(self, client: str, message: messages.Message) -> None:
+    def _reply(self, client: str, message: Message) -> None:
         self._publish(topic(Role.CLIENT, client, "result"), messages.encode_message(message), _EXPIRY_S)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hyps.runtime.cluster.manager.deployment import Deployment
 from hyps.runtime.cluster.manager.quarantine import QUIET_S, Quarantine
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
+from hyps.runtime.cluster.manager.upkeep import PlacementUpkeep
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.protocol.frames import Key
 from hyps.runtime.cluster.protocol.messages import WorkerState
@@ -25,9 +26,15 @@ class WorkerWatch:
     """
 
     def __init__(
-        self, workers: WorkerRegistry, deployment: Deployment, speeds: MeasuredSpeeds, say: Callable[[str], None]
+        self,
+        workers: WorkerRegistry,
+        upkeep: PlacementUpkeep,
+        deployment: Deployment,
+        speeds: MeasuredSpeeds,
+        say: Callable[[str], None],
     ) -> None:
-        self._workers, self._deployment, self._speeds, self._say = workers, deployment, speeds, say
+        self._workers, self._upkeep, self._deployment = workers, upkeep, deployment
+        self._speeds, self._say = speeds, say
         self._quarantine = Quarantine()
 
     def state(self, name: str, state: WorkerState) -> None:
@@ -50,7 +57,7 @@ class WorkerWatch:
         if change.joined:
             self._say(f"{name} has joined: {self._workers.describe(name)}")
         if change.joined or change.capacity_changed:
-            self._deployment.workers_changed()
+            self._upkeep.workers_changed()
         if scheduler := self._deployment.scheduler:
             if change.reconnected:
                 scheduler.release(name)
@@ -72,11 +79,11 @@ class WorkerWatch:
             bound = self._speeds.bound(name)
             believed = "believed again" if bound is None else f"taken for {bound / 1e9:.3g}, by its answers"
             self._say(f"{name}: its claim of {state.macs_per_s / 1e9:.3g} GMAC/s is {believed}")
-            self._deployment.workers_changed()
+            self._upkeep.workers_changed()
 
     def unanswered(self, name: str, reason: str) -> None:
         """Note a lease that has ended without a result; after many in a row, others that can do the worker's work get it."""
-        if self._workers.unanswered(name) and self._deployment.can_spare(name):
+        if self._workers.unanswered(name) and self._upkeep.can_spare(name):
             self.set_aside(name, reason)
 
     def set_aside(self, name: str, reason: str) -> None:
@@ -97,6 +104,6 @@ class WorkerWatch:
         numbers = scheduler.lost(name) if scheduler else []
         kind = "sub-bundle" if len(numbers) == 1 else "sub-bundles"
         self._say(f"{name} is gone" + (f": {kind} {', '.join(map(str, numbers))} must move" if numbers else ""))
-        self._deployment.workers_changed()
-        if scheduler and (scheduler.jobs or self._deployment.move_phase):
-            self._deployment.mend_if_needed()
+        self._upkeep.workers_changed()
+        if scheduler and (scheduler.jobs or self._upkeep.move_phase):
+            self._upkeep.mend_if_needed()

@@ -1,29 +1,22 @@
-"""Keep the manager's registry of workers: who is connected, what each holds, and which orders it has."""
+"""Keep the manager's registry of workers: who is connected, what each holds, and who gets no more orders."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hyps.runtime.bundle.manifest import Manifest, encode_manifest
-from hyps.runtime.cluster.broker.link import Link
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.obedience import Obedience
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
+from hyps.runtime.cluster.manager.worker_orders import WorkerOrders
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
-from hyps.runtime.cluster.placement.placement import Placement, assign
-from hyps.runtime.cluster.protocol import messages
-from hyps.runtime.cluster.protocol.messages import Orders, Pulse, SubBundleOrder, WorkerState
+from hyps.runtime.cluster.protocol.messages import Pulse, WorkerState
 from hyps.runtime.cluster.protocol.tally import Tally
-from hyps.runtime.cluster.protocol.topics import Role, topic
-from hyps.runtime.cluster.transfer.file_server import FileServer, local_address
 from hyps.runtime.terminal.console import plain
 
 #: A worker that cannot load a sub-bundle is asked to try again this many times, and then set aside.
@@ -70,33 +63,18 @@ class WorkerRegistry:
         speeds: MeasuredSpeeds,
         monitor: Monitor,
     ) -> None:
-        self._bundle, self._manifest, self._listen, self._compress = bundle, manifest, listen, options.compress
         self._timeouts = options.timeouts
         self.online: dict[str, WorkerState] = {}
-        self._orders: dict[str, Orders] = {}
         self._set_aside: dict[str, str] = {}
         self.drained: set[str] = set()
         self._pulses: dict[str, tuple[float, Pulse]] = {}
         self._silent_until: dict[str, float] = {}
         self._troubles: dict[str, _LoadTrouble] = {}
         self._obedience = Obedience(options.timeouts, options.lease_s)
+        self.orders = WorkerOrders(bundle, manifest, listen, options, self.online, self._obedience)
         self._unanswered: Counter[str] = Counter()
         self._speeds, self._monitor = speeds, monitor
         self._problems = Tally()
-        self._epoch = secrets.randbelow(1 << 48)  # no worker holds orders of this number from an earlier manager
-        self._connection: Link | None = None
-        self._server: FileServer | None = None
-
-    def open(self, connection: Link) -> None:
-        """Start to serve files at the named address, or else at the one by which the hub reaches this machine."""
-        self._connection = connection
-        address = connection.address
-        self._server = FileServer(self._listen or local_address(address.host, address.port), tls=address.tls)
-
-    def close(self) -> None:
-        """Stop serving files."""
-        if self._server:
-            self._server.close()
 
     def update(self, name: str, state: WorkerState) -> RegistryChange:
         """Take a worker's new state; return what that changes."""
@@ -115,11 +93,9 @@ class WorkerRegistry:
         restarted = before is not None and before.session != state.session
         if restarted:
             self._forget_conduct(name)
-        current = name in self._orders and state.epoch == self._orders[name].epoch
+        current = self.orders.are_known(name, state)
         if current:
-            ordered = {order.number for order in self._orders[name].sub_bundles}
-            done = not state.loading and ordered <= {*state.loaded}
-            self._obedience.answered(name, state.epoch, time.monotonic(), done=done)
+            self._obedience.answered(name, state.epoch, time.monotonic(), done=self.orders.are_carried_out(name, state))
         if restarted or not (state.problem or state.loading):
             self._troubles.pop(name, None)
         elif current and not state.loading:
@@ -155,7 +131,7 @@ class WorkerRegistry:
         The hub may not know which workers were lost meanwhile.
         """
         self._silent_until = dict.fromkeys(self.online, time.monotonic() + self._timeouts.silence_s)
-        self.order_again()
+        self.orders.publish()
 
     def lapsed(self) -> list[str]:
         """Drop the workers that stayed silent after the hub was gone; set aside those that could not load in several tries.
@@ -177,7 +153,7 @@ class WorkerRegistry:
                 gone.append(name)
             else:
                 self._delay_retry(name, trouble.tries)
-                self.order_again(name)
+                self.orders.publish(name)
         return gone
 
     def _delay_retry(self, name: str, tries: int) -> None:
@@ -225,7 +201,10 @@ class WorkerRegistry:
     def capacities(self, safe: frozenset[str] | None) -> list[WorkerCapacity]:
         """Return the capacity of every usable worker, sorted by name; only ``safe`` ones may see inputs (None: all may)."""
         return [
-            _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe)
+            replace(
+                _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe),
+                message_s=self._pulses[name][1].message_s,
+            )
             for name, state in sorted(self.online.items())
             if self.set_aside_because(name) is None and name not in self.drained
         ]
@@ -239,60 +218,10 @@ class WorkerRegistry:
 
     def has_obeyed(self, name: str) -> bool:
         """Return whether a worker holds what it was ordered to, or has no orders, or is gone or set aside."""
-        state, orders = self.online.get(name), self._orders.get(name)
-        if state is None or orders is None or self.set_aside_because(name) is not None:
+        state = self.online.get(name)
+        if state is None or self.orders.of(name) is None or self.set_aside_because(name) is not None:
             return True
-        ordered = {order.number for order in orders.sub_bundles}
-        return state.epoch == orders.epoch and not state.loading and ordered <= {*state.loaded}
-
-    def order(
-        self, placement: Placement, workers: Sequence[WorkerCapacity], only: Collection[str] | None = None
-    ) -> dict[str, dict[int, Manifest]]:
-        """Order every worker, or those in ``only``, to hold what ``placement`` gives it.
-
-        Return the sub-bundles by worker and number. Raises `BudgetError` if they do not fit.
-        """
-        assert self._server
-        assigned = assign(self._manifest, placement, workers)
-        self._epoch += 1
-        now = time.monotonic()
-        for worker in workers:
-            if only is not None and worker.name not in only:
-                continue
-            busy = worker.name in self._orders and bool(self._orders[worker.name].sub_bundles)
-            documents = {number: encode_manifest(part) for number, part in assigned[worker.name].items()}
-            hashes = {number: hashlib.sha256(document).hexdigest() for number, document in documents.items()}
-            granted: dict[str, Path | bytes] = {hashes[number]: document for number, document in documents.items()}
-            for part in assigned[worker.name].values():
-                granted.update({file.sha256: self._bundle / file.path for file in part.files})
-            self._orders[worker.name] = Orders(
-                epoch=self._epoch,
-                url=self._server.url,
-                token=self._server.grant(worker.name, granted),
-                authority=self._server.authority,
-                compress=self._compress,
-                sub_bundles=tuple(
-                    SubBundleOrder(number=number, sha256=hashes[number], size_bytes=len(document))
-                    for number, document in documents.items()
-                ),
-            )
-            if documents:
-                nbytes = sum(file.size_bytes for part in assigned[worker.name].values() for file in part.files)
-                self._obedience.ordered(worker.name, self._epoch, nbytes, busy=busy, now=now)
-            else:
-                self._obedience.forget(worker.name)
-        for name in [None] if only is None else only:
-            self.order_again(name)
-        return assigned
-
-    def order_again(self, only: str | None = None) -> None:
-        """Publish the orders of all workers, or of one, again; a worker then tries to load what it lacks."""
-        if self._connection:
-            for name, orders in self._orders.items():
-                if name in self.online and only in (None, name):
-                    self._connection.publish(
-                        topic(Role.WORKER, name, "orders"), messages.encode_message(orders), retain=True
-                    )
+        return self.orders.are_carried_out(name, state)
 
 
 def _capacity(name: str, state: WorkerState, bound: int | None = None, *, safe: bool = True) -> WorkerCapacity:

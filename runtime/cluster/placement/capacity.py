@@ -14,7 +14,8 @@ class WorkerCapacity:
 
     ``safe``: it may see the model's inputs. ``group``: the number of workers that it stands for, 0 for one that computes
     itself; a group is to hold one run of steps (`hyps.runtime.cluster.worker.group`). ``board_class`` and ``link`` are None
-    where they are not known; a link that is measured again makes no other capacity.
+    where they are not known; a link that is measured again makes no other capacity. Nor do ``message_s``, the seconds that
+    it spends on a message, None if they are not measured.
     """
 
     name: str
@@ -25,6 +26,7 @@ class WorkerCapacity:
     group: int = 0
     board_class: str | None = None
     link: LinkRates | None = field(default=None, compare=False)
+    message_s: float | None = field(default=None, compare=False)
 
 
 def streamed_bytes(part: Manifest) -> int:

@@ -18,7 +18,8 @@ from hyps.runtime.cluster.placement.placement import Placement, repair_placement
 from hyps.runtime.cluster.placement.problem import SecondsOnWorker, claimed_seconds, placement_problem, with_rights
 from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed, with_inputs
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
+from hyps.runtime.cluster.planning.objectives import KEYS
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
 from hyps.runtime.cluster.planning.reasons import with_reasons
 from hyps.runtime.cluster.planning.step_cost import CLUSTER_BYTES

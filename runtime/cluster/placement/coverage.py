@@ -49,9 +49,9 @@ class Coverage:
         return tuple(name for name in self.boards if name not in weak)
 
 
-def placement_coverage(manifest: Manifest, placement: Placement) -> Coverage:
-    """Return the coverage of a placement."""
-    groups = run_groups(manifest, placement.runs)
+def placement_coverage(manifest: Manifest, placement: Placement, margin: int = 0) -> Coverage:
+    """Return the coverage of a placement; ``margin``: see `CodedGroup`."""
+    groups = run_groups(manifest, placement.runs, margin)
     grouped = {place for group in groups for place in group.members}
     parts = []
     for place, (run, homes) in enumerate(zip(placement.runs, placement.homes, strict=True)):
@@ -60,7 +60,8 @@ def placement_coverage(manifest: Manifest, placement: Placement) -> Coverage:
             parts.append(WeakPart(part=steps[0] if len(steps) == 1 else f"{steps[0]} to {steps[-1]}", boards=homes))
     for group in groups:
         held = Counter(name for place in group.members for name in placement.homes[place])
-        left, boards = len(group.parity) - sum(not placement.homes[place] for place in group.members), list[str]()
+        left = len(group.parity) - group.margin - sum(not placement.homes[place] for place in group.members)
+        boards: list[str] = []
         for name, count in sorted(held.items(), key=lambda each: (-each[1], each[0])):
             if left < 0:
                 break
@@ -77,9 +78,9 @@ def placement_coverage(manifest: Manifest, placement: Placement) -> Coverage:
     )
 
 
-def coverage_lines(manifest: Manifest, placement: Placement, losses: int) -> Iterator[str]:
+def coverage_lines(manifest: Manifest, placement: Placement, losses: int, margin: int = 0) -> Iterator[str]:
     """Yield what the operator is told of the boards that may be lost, when ``losses`` are to be tolerated."""
-    found = placement_coverage(manifest, placement)
+    found = placement_coverage(manifest, placement, margin)
     if found.tolerated > 0:
         yield f"any {_boards(found.tolerated)} may be lost"
     else:

@@ -129,6 +129,6 @@ class _EqualDevices:
         nbytes = sum(self._uses[name].nbytes for name in (*crosses.inputs, *crosses.outputs))
         communication_s = 2 * self._latency_s + nbytes / self._bytes_per_s
         try:
-            return hold(self._workload, steps, self._device).service_s + communication_s
+            return hold(self._workload, self._uses, steps, self._device).service_s + communication_s
         except BudgetError:
             return float("inf")

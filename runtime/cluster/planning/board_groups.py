@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.cluster.planning.crossing import RunBytes, TensorUse, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.holding import hold, step_fits
+from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, Workload
 from hyps.runtime.cluster.planning.transfers import LEAST_S, link
 
@@ -46,7 +47,8 @@ def is_star(fleet: Fleet) -> bool:
 def relaxed_star(fleet: Fleet) -> Fleet:
     """Return a star on which no placement takes longer than on the fleet: for lower bounds.
 
-    It has no shared links. A board with links to others receives all by its best link, and sends in no time.
+    It has no shared links. A board with links to others receives all by its best link, sends in no time, and handles
+    messages in none: what it sends directly is packed while it arrives.
     """
     best = {pair: each for pair, each in fleet.links.items() if HUB in pair}
     for (sender, receiver), pair in fleet.links.items():
@@ -57,7 +59,9 @@ def relaxed_star(fleet: Fleet) -> Fleet:
             bytes_per_s=max(down.bytes_per_s, pair.bytes_per_s), latency_s=min(down.latency_s, pair.latency_s)
         )
         best[sender, HUB] = NetworkLink(bytes_per_s=np.inf, latency_s=0.0)
-    return Fleet(boards=fleet.boards, links=best, hub_watts=fleet.hub_watts)
+    paired = {name for pair in fleet.links if HUB not in pair for name in pair}
+    boards = tuple(replace(board, message_s=0.0) if board.name in paired else board for board in fleet.boards)
+    return Fleet(boards=boards, links=best, hub_watts=fleet.hub_watts)
 
 
 def board_groups(fleet: Fleet) -> tuple[BoardGroup, ...]:
@@ -89,13 +93,18 @@ class RunTable:
         self.workload = workload
         self.uses: Mapping[str, TensorUse] = tensor_uses(workload)
         self.count = len(workload.steps)
-        self._services: dict[object, CostArray] = {}
+        self._work: dict[object, CostArray] = {}
         self._ends: dict[str, tuple[CostArray, NDArray[np.int64]]] = {}
 
     @cached_property
     def crossing(self) -> RunBytes:
         """The bytes that cross into and out of every run."""
         return run_bytes(self.workload, self.uses)
+
+    @cached_property
+    def handled(self) -> RunBytes:
+        """What the tensors that cross into and out of every run cost a board, as numbers of messages."""
+        return run_bytes(self.workload, self.uses, tensor_messages)
 
     @cached_property
     def weights(self) -> CostArray:
@@ -114,10 +123,13 @@ class RunTable:
 
     def costs(self, group: BoardGroup) -> RunCosts:
         """Return the costs of all runs for a group's boards."""
-        service = self.service_s(group.sample)
+        work = self.work_s(group.sample)
         received, sent = self.crossing.inputs, self.crossing.outputs
         receiving, sending = received / group.down.bytes_per_s, sent / group.up.bytes_per_s
-        latency = receiving + sending + service + group.down.latency_s * (received > 0) + group.up.latency_s * (sent > 0)
+        unpacking, packing = (group.sample.message_s * each for each in (self.handled.inputs, self.handled.outputs))
+        service = work + unpacking + packing
+        latency = np.maximum(receiving, unpacking) + np.maximum(sending, packing) + work
+        latency += group.down.latency_s * (received > 0) + group.up.latency_s * (sent > 0)
         return RunCosts(
             period_s=np.maximum(np.maximum(service, LEAST_S), np.maximum(receiving, sending)),
             latency_s=latency,
@@ -134,7 +146,8 @@ class RunTable:
         weights, alone = self.weights[row], self.alone[row]
         room = board.memory_bytes - self.working[row] - self.workload.sessions_bytes
         streamed = np.where(weights <= room, 0.0, np.maximum(0, weights - np.maximum(0, board.memory_bytes - alone)))
-        service = ends[row[1]] - ends[start] + streamed / board.storage_bytes_per_s
+        handled = self.handled.inputs[row] + self.handled.outputs[row]
+        service = ends[row[1]] - ends[start] + streamed / board.storage_bytes_per_s + board.message_s * handled
         moving = np.maximum(
             self.crossing.inputs[row] / group.down.bytes_per_s, self.crossing.outputs[row] / group.up.bytes_per_s
         )
@@ -153,14 +166,14 @@ class RunTable:
             self._ends[name] = ends, np.array([*gaps, self.count])
         return self._ends[name]
 
-    def service_s(self, board: Board) -> CostArray:
-        """Return the seconds that a board works on one input, for every run; infinite where a run does not fit."""
+    def work_s(self, board: Board) -> CostArray:
+        """Return the seconds that a board computes and reads for an input, for every run; infinite where it does not fit."""
         key = (board.board_class, board.memory_bytes, board.storage_bytes_per_s)
-        if key not in self._services:
-            self._services[key] = self._service_s(board)
-        return self._services[key]
+        if key not in self._work:
+            self._work[key] = self._work_s(board)
+        return self._work[key]
 
-    def _service_s(self, board: Board) -> CostArray:
+    def _work_s(self, board: Board) -> CostArray:
         steps = self.workload.steps
         seconds = self._sums([step.seconds.get(board.board_class, np.inf) for step in steps])
         room = board.memory_bytes - self.working - self.workload.sessions_bytes
@@ -181,7 +194,7 @@ class RunTable:
                 if not is_runnable[stop - 1]:
                     break
                 if self.weights[start, stop] > board.memory_bytes - self.working[start, stop] - self.workload.sessions_bytes:
-                    streamed[start, stop] = hold(self.workload, range(start, stop), board).streamed_bytes
+                    streamed[start, stop] = hold(self.workload, self.uses, range(start, stop), board).streamed_bytes
         return streamed
 
     def _sums(self, values: Sequence[float]) -> CostArray:

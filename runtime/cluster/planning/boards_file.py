@@ -20,6 +20,7 @@
     memory = "700 MB"               # for the worker's process
     storage = "22 MB/s"
     speed = "3.2 GMAC/s"            # multiply-adds a second
+    message = "1.2 ms"              # optional: what it works for a message that it receives or sends; else by its speed
     class = "pi3b"                  # optional: what step profiles call such boards, if not by the entry's name
     idle = "1.4 W"
     busy = "3.7 W"                  # without these two: the target's idle_milliwatts and busy_milliwatts
@@ -94,6 +95,7 @@ class BoardsRecord(FileSection, frozen=True, kw_only=True):
     memory: Quantity | None = None
     storage: Quantity | None = None
     speed: Quantity | None = None
+    message: Quantity | None = None
     idle: Quantity | None = None
     busy: Quantity | None = None
     profiled_as: BoardClass | None = msgspec.field(default=None, name="class")

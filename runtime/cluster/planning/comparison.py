@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from hyps.runtime.cluster.planning.algorithm1 import task_assignment
 from hyps.runtime.cluster.planning.evaluation import Evaluation
+from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import Objective
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
 from hyps.runtime.cluster.planning.problem import Fleet, Stages, Workload
 from hyps.runtime.cluster.planning.reasons import quality, with_reasons
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline

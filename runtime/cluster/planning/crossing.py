@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,20 @@ def crossing(workload: Workload, uses: Mapping[str, TensorUse], steps: Iterable[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunBytes:
-    """The bytes that cross into and out of every run of steps: entry [start, stop], where start < stop."""
+    """The bytes, or what they cost, that cross into and out of every run of steps: entry [start, stop], start < stop."""
 
     inputs: NDArray[np.float64]
     outputs: NDArray[np.float64]
 
 
-def run_bytes(workload: Workload, uses: Mapping[str, TensorUse]) -> RunBytes:
+def _bytes(nbytes: int) -> float:
+    return nbytes
+
+
+def run_bytes(workload: Workload, uses: Mapping[str, TensorUse], cost: Callable[[int], float] = _bytes) -> RunBytes:
     """Return the bytes that cross into and out of every run, in time that grows with tensors plus runs.
+
+    With ``cost`` it is the sum of what that returns for each tensor's bytes.
 
     A tensor crosses into the runs whose first reader of it comes after its maker, and out of those that end before its last
     reader: rectangles in the plane of starts and stops, which are added as differences.
@@ -82,16 +88,16 @@ def run_bytes(workload: Workload, uses: Mapping[str, TensorUse]) -> RunBytes:
     for use in uses.values():
         after = use.maker
         for reader in use.readers:
-            _add(inputs, range(after + 1, reader + 1), range(reader + 1, count + 1), use.nbytes)
+            _add(inputs, range(after + 1, reader + 1), range(reader + 1, count + 1), cost(use.nbytes))
             after = reader
         if use.maker >= 0 and (use.is_output or use.readers):
             last = count if use.is_output else use.readers[-1]
-            _add(outputs, range(use.maker + 1), range(use.maker + 1, last + 1), use.nbytes)
+            _add(outputs, range(use.maker + 1), range(use.maker + 1, last + 1), cost(use.nbytes))
     sums = [np.cumsum(np.cumsum(each, 0), 1)[:count, : count + 1] for each in (inputs, outputs)]
     return RunBytes(inputs=sums[0], outputs=sums[1])
 
 
-def _add(differences: NDArray[np.float64], starts: range, stops: range, nbytes: int) -> None:
+def _add(differences: NDArray[np.float64], starts: range, stops: range, nbytes: float) -> None:
     """Add bytes to a rectangle of the sums of ``differences``."""
     if not starts or not stops:
         return

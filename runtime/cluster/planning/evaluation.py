@@ -1,11 +1,13 @@
 """Evaluate a placement: its period, latency, bytes over each link, memory, and energy. No other module has these formulas.
 
 A stage takes as long as the longest of working, receiving and sending: these go on at the same time for different inputs.
-Working is reading the weights that do not stay in memory, and computing; a worker reads nothing ahead, so the two add.
+Working is reading the weights that do not stay in memory, computing, and handling messages: unpacking what was received,
+packing what is sent. A worker reads nothing ahead, and one processor does all of it, so these add.
 Replicas add their rates; of shards side by side, and of copies, the slowest counts. The *period*, the seconds between two
 results of a stream, is that of the slowest stage or shared link. The *latency*, the seconds of one input alone, adds for
-every stage receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts. A
-board of several stages does one after the other.
+every stage receiving, working and sending, latencies of links included; of several boards in a stage the slowest counts.
+An input alone is unpacked while it arrives and packed while it leaves, so that the longer of each two counts. A board of
+several stages does one after the other.
 
 Energy is static (the idle power of all boards and of the hub, for a period) and dynamic (what working boards take more).
 """
@@ -46,10 +48,14 @@ class BoardCost:
 
     @property
     def bound_by(self) -> str:
-        """The word for what takes longest; of working, for its longer part."""
-        reads_longer = self.holding.streaming_s > self.holding.compute_s
+        """The word for what takes longest; of working, for its longest part."""
+        work = {
+            "computing": self.holding.compute_s,
+            "reading weights": self.holding.streaming_s,
+            "handling messages": self.holding.handling_s,
+        }
         costs = {
-            "reading weights" if reads_longer else "computing": self.holding.service_s,
+            max(work, key=lambda name: work[name]): self.holding.service_s,
             "receiving": self.receiving_s,
             "sending": self.sending_s,
         }
@@ -139,18 +145,21 @@ def _board_cost(fleet: Fleet, holder: Holder) -> BoardCost:
     sending = {receiver: link(fleet, name, receiver) for receiver in holder.sent}
     receiving_s = sum(nbytes / receiving[sender].bytes_per_s for sender, nbytes in holder.received.items())
     sending_s = sum(nbytes / sending[receiver].bytes_per_s for receiver, nbytes in holder.sent.items())
-    latency_s = receiving_s + max((each.latency_s for each in receiving.values()), default=0.0) + holder.holding.service_s
+    holding = holder.holding
+    latency_s = max(receiving_s, holding.unpacking_s) + max((each.latency_s for each in receiving.values()), default=0.0)
+    latency_s += holding.compute_s + holding.streaming_s
     if HUB in sending:  # what goes to a board directly is counted there
-        latency_s += sending[HUB].latency_s + holder.sent[HUB] / sending[HUB].bytes_per_s
+        to_hub = sending[HUB]
+        latency_s += to_hub.latency_s + max(holder.sent[HUB] / to_hub.bytes_per_s, holding.packing_s)
     return BoardCost(
         board=name,
         stage=holder.stage,
-        holding=holder.holding,
+        holding=holding,
         receiving_s=receiving_s,
         sending_s=sending_s,
         latency_s=latency_s,
         part=1.0,
-        dynamic_j=(holder.board.busy_watts - holder.board.idle_watts) * holder.holding.service_s,
+        dynamic_j=(holder.board.busy_watts - holder.board.idle_watts) * holding.service_s,
     )
 
 

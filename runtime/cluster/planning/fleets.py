@@ -16,6 +16,7 @@ from hyps.runtime.cluster.planning.boards_file import (
     read_boards,
     read_target,
 )
+from hyps.runtime.cluster.planning.message_cost import rated_message_s
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, SharedLink
 from hyps.runtime.errors import BoardsError
 from hyps.runtime.suggestions import did_you_mean
@@ -65,7 +66,7 @@ def load_fleet(path: Path) -> PlannedFleet:
         rates[record.name] = _figure(
             record.speed, figures.conv_macs_per_s if figures else None, quantities.MACS_PER_S, entry, "speed"
         )
-        boards += _boards(record, figures, entry)
+        boards += _boards(record, figures, entry, rates[record.name])
         if len(boards) > MOST_BOARDS:
             raise BoardsError(f"{where} has more than {MOST_BOARDS} boards", "plan for fewer")
         for name in record.names:
@@ -95,7 +96,7 @@ def _joined(one: NetworkLink, other: NetworkLink) -> NetworkLink:
     return NetworkLink(bytes_per_s=min(one.bytes_per_s, other.bytes_per_s), latency_s=one.latency_s + other.latency_s)
 
 
-def _boards(record: BoardsRecord, figures: TargetFigures | None, entry: str) -> list[Board]:
+def _boards(record: BoardsRecord, figures: TargetFigures | None, entry: str, macs_per_s: float) -> list[Board]:
     memory = figures.memory_bytes - figures.reserved_bytes if figures else None
     storage = figures.storage_read_bytes_per_s if figures else None
     idle, busy = (figures.idle_milliwatts, figures.busy_milliwatts) if figures else (None, None)
@@ -107,6 +108,8 @@ def _boards(record: BoardsRecord, figures: TargetFigures | None, entry: str) -> 
         raise BoardsError(f"{entry} takes less power busy ({watts[1]:g} W) than idle ({watts[0]:g} W)", "exchange them")
     memory_bytes = int(_figure(record.memory, memory, quantities.BYTES, entry, "memory"))
     storage_bytes_per_s = _figure(record.storage, storage, quantities.BYTES_PER_S, entry, "storage")
+    rated_s = rated_message_s(macs_per_s)
+    message_s = _figure(record.message, rated_s, quantities.SECONDS, entry, "message", may_be_zero=True)
     return [
         Board(
             name=name,
@@ -115,6 +118,7 @@ def _boards(record: BoardsRecord, figures: TargetFigures | None, entry: str) -> 
             storage_bytes_per_s=storage_bytes_per_s,
             idle_watts=watts[0],
             busy_watts=watts[1],
+            message_s=message_s,
         )
         for name in record.names
     ]
@@ -146,6 +150,7 @@ _EXAMPLES = {
     "memory": "700 MB",
     "storage": "22 MB/s",
     "speed": "3.2 GMAC/s",
+    "message": "1.2 ms",
     "idle": "1.4 W",
     "busy": "3.7 W",
     "power": "4 W",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,18 +30,18 @@ from hyps.runtime.cluster.planning.branch_partition import partitioned_stages
 from hyps.runtime.cluster.planning.branches import branches_side_by_side, has_branches, parallel_blocks, tried_boards
 from hyps.runtime.cluster.planning.evaluation import Evaluation, evaluate
 from hyps.runtime.cluster.planning.greedy import GreedyPlanner
-from hyps.runtime.cluster.planning.holding import step_fits
+from hyps.runtime.cluster.planning.holding import check_fit
 from hyps.runtime.cluster.planning.improvement import ObjectiveKey, improved
 from hyps.runtime.cluster.planning.in_order import least_latency
+from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import ExactPlanner, Objective
 from hyps.runtime.cluster.planning.partition_process import is_installed
-from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
+from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload, used_fleet
 from hyps.runtime.cluster.planning.shares import ParallelRun
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
 from hyps.runtime.cluster.planning.stage_options import StageOptions
 from hyps.runtime.cluster.planning.transfers import KnownCosts
 from hyps.runtime.errors import BudgetError
-from hyps.runtime.units import megabytes_down, megabytes_up
 
 #: The most entries of the dynamic program's table.
 _MOST_ENTRIES = 4e6
@@ -55,17 +55,6 @@ _FEW_BOARDS = 16
 _MOST_FOR_BRANCHES = 800
 #: A placement reaches a bound if it is no more than rounding above it.
 _REACHED = 1 + 1e-9
-
-KEYS: dict[Objective, Callable[[Evaluation], ObjectiveKey]] = {
-    "throughput": lambda figures: (_rounded(figures.period_s), figures.latency_s, figures.crossing_bytes),
-    "latency": lambda figures: (_rounded(figures.latency_s), figures.crossing_bytes),
-    "energy": lambda figures: (_rounded(figures.energy_j), figures.latency_s),
-}
-
-
-def _rounded(value: float) -> float:
-    """Return a figure without what the order of sums makes of it, so that equal ones are equal."""
-    return float(f"{value:.10g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,33 +70,6 @@ class PlannedPlacement:
     is_exact: bool
     bound: float
     lacks_partitioner: bool = False
-
-
-def used_fleet(fleet: Fleet, stages: Stages) -> Fleet:
-    """Return the fleet without the boards that hold nothing: they are switched off, and take no energy."""
-    names = {name for stage in stages for name in stage.boards}
-    return Fleet(
-        boards=tuple(board for board in fleet.boards if board.name in names),
-        links=fleet.links,
-        hub_watts=fleet.hub_watts,
-        shared_links=fleet.shared_links,
-    )
-
-
-def check_fit(workload: Workload, fleet: Fleet) -> None:
-    """Raise `BudgetError` if a step fits no board, or has no time on those that it fits."""
-    for step in workload.steps:
-        fits = [board for board in fleet.boards if step_fits(step, board)]
-        if not fits:
-            largest = max(fleet.boards, key=lambda board: board.memory_bytes)
-            needed = step.working_bytes + step.weight_bytes
-            raise BudgetError(
-                f"step {step.name} needs {megabytes_up(needed)}, and the largest board, {largest.name}, has "
-                f"{megabytes_down(largest.memory_bytes)}: {megabytes_up(needed - largest.memory_bytes)} more than there is",
-                "give a board more memory, or compile for a smaller budget",
-            )
-        if not any(board.board_class in step.seconds for board in fits):
-            raise BudgetError(f"step {step.name} has no time on any board that it fits", "state the boards' speed")
 
 
 class PlacementPlanner:

@@ -53,6 +53,7 @@ class Workload:
 class Board:
     """One board: its class, the memory for its process, its storage, and its power without and with work.
 
+    ``message_s`` is what it works for a message that it receives or sends (`message_cost`); 0 leaves that out.
     ``shares_inputs``: it may be one of several replicas. ``one_run``: it may have one run of steps, which no other has.
     """
 
@@ -62,6 +63,7 @@ class Board:
     storage_bytes_per_s: float
     idle_watts: float
     busy_watts: float
+    message_s: float = 0.0
     shares_inputs: bool = True
     one_run: bool = False
 
@@ -119,3 +121,14 @@ class PipelineStage:
 
 #: A placement: stages in the order of the steps, which together hold each step once.
 Stages = tuple[PipelineStage, ...]
+
+
+def used_fleet(fleet: Fleet, stages: Stages) -> Fleet:
+    """Return the fleet without the boards that hold nothing: they are switched off, and take no energy."""
+    names = {name for stage in stages for name in stage.boards}
+    return Fleet(
+        boards=tuple(board for board in fleet.boards if board.name in names),
+        links=fleet.links,
+        hub_watts=fleet.hub_watts,
+        shared_links=fleet.shared_links,
+    )

@@ -148,7 +148,7 @@ class StageOptions:
         if (share, number) not in self._shares:
             group = self.groups[number]
             try:
-                service = hold(self.table.workload, share, group.sample).service_s
+                holding = hold(self.table.workload, self.table.uses, share, group.sample)
             except BudgetError:
                 self._shares[share, number] = None
                 return None
@@ -158,9 +158,13 @@ class StageOptions:
             receiving, sending = received / group.down.bytes_per_s, sent / group.up.bytes_per_s
             latency = (group.down.latency_s if received else 0.0) + (group.up.latency_s if sent else 0.0)
             self._shares[share, number] = StageFigures(
-                period_s=max(service, receiving, sending, LEAST_S),
-                latency_s=latency + receiving + service + sending,
+                period_s=max(holding.service_s, receiving, sending, LEAST_S),
+                latency_s=latency
+                + max(receiving, holding.unpacking_s)
+                + holding.compute_s
+                + holding.streaming_s
+                + max(sending, holding.packing_s),
                 nbytes=received + sent,
-                dynamic_j=(group.sample.busy_watts - group.sample.idle_watts) * service,
+                dynamic_j=(group.sample.busy_watts - group.sample.idle_watts) * holding.service_s,
             )
         return self._shares[share, number]

@@ -1,7 +1,7 @@
 """Find the transfers of a placement: the bytes that each board receives and sends over each link for an input.
 
 A tensor goes to the hub once, and from there to each board that reads it, unless there is a link for the pair of boards.
-Replicas get inputs in proportion to the speed at which they compute.
+Replicas get inputs in proportion to the speed at which they work.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class KnownCosts:
 
     def holding(self, steps: Sequence[int], board: Board) -> Holding:
         """Return what steps cost a board. Raises `BudgetError` if one does not fit."""
-        key = (_key(steps), board.board_class, board.memory_bytes, board.storage_bytes_per_s)
+        key = (_key(steps), board.board_class, board.memory_bytes, board.storage_bytes_per_s, board.message_s)
         if key not in self._holdings:
             if len(self._holdings) > _REMEMBERED:
                 self._holdings.clear()
-            self._holdings[key] = hold(self.workload, steps, board)
+            self._holdings[key] = hold(self.workload, self.uses, steps, board)
         return self._holdings[key]
 
 
@@ -132,7 +132,7 @@ def _check_rights(boards: Mapping[str, Board], stages: Stages) -> None:
 def _hold_together(found: Sequence[Holder], known: KnownCosts) -> None:
     """Have the boards of several stages hold all their steps in one memory."""
     for parts in several_stages(found, lambda holder: holder.board.name):
-        holdings = hold_together(known.workload, [holder.steps for holder in parts], parts[0].board)
+        holdings = hold_together(known.workload, known.uses, [holder.steps for holder in parts], parts[0].board)
         for holder, holding in zip(parts, holdings, strict=True):
             holder.holding = holding
 

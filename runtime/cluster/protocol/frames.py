@@ -165,3 +165,8 @@ def inflate(chunk: memoryview, length: int) -> memoryview:
 def chunk_count(nbytes: int, chunk_bytes: int) -> int:
     """Return the number of chunks, at least one: a tensor without elements is sent as well."""
     return max(1, -(-nbytes // chunk_bytes))
+
+
+def message_count(nbytes: int) -> int:
+    """Return the number of messages that carry a tensor."""
+    return chunk_count(nbytes, _chunk_bytes(nbytes))

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from hyps.runtime.bundle.records.fields import Count, Positive, Sha256
 from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import JobId, Key, Rejection
+from hyps.runtime.cluster.protocol.message_base import Message
+from hyps.runtime.cluster.protocol.withdrawal import Withdrawn
 from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.profiling.board_facts import BoardClass, BoardFacts
 from hyps.runtime.profiling.profile_file import ThreadTimes
@@ -34,10 +36,6 @@ SessionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 BoardName = Annotated[str, Meta(min_length=1, max_length=MAX_BOARD_NAME)]
 Seconds = Annotated[float, Meta(ge=0, le=1e6)]
 _Message = TypeVar("_Message")
-
-
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The base class of all messages."""
 
 
 class WorkerState(Message, frozen=True, kw_only=True):
@@ -146,21 +144,28 @@ class BoardEnergy(Message, frozen=True, kw_only=True):
 class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
     """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
 
-    ``energy`` is absent where the worker's board has no figures. ``below`` has those of a group's boards, by name.
+    ``message_s`` is what it has lately spent on a message, absent until it is measured. ``energy`` is absent where the
+    worker's board has no figures. ``below`` has those of a group's boards, by name.
     """
 
     session: SessionId
     resident_bytes: Count
     queue: Count
+    message_s: Seconds | None = None
     energy: BoardEnergy | None = None
-    below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = {}
+    below: Annotated[dict[BoardName, BoardEnergy], Meta(max_length=MAX_BELOW)] = field(default_factory=dict)
 
 
-class Submit(Message, frozen=True, kw_only=True, tag="submit"):
-    """A client announces a job for the bundle whose manifest has this sha256; it sends the inputs when it is asked."""
+#: What a worker says of its work and of itself, on the topic of its results.
+WorkerMessage = Failed | Timed | Withdrawn | Profiled | Pulse
+
+
+class Submit(Message, frozen=True, kw_only=True, tag="submit", omit_defaults=True):
+    """A client announces a job for a bundle's manifest, and sends inputs when asked; ``exact``: nothing is decoded."""
 
     job: JobId
     bundle: Sha256
+    exact: bool = False
 
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
@@ -215,9 +220,9 @@ def decode_state(payload: bytes) -> WorkerState:
     return state
 
 
-def decode_worker_message(payload: bytes) -> Failed | Timed | Profiled | Pulse:
+def decode_worker_message(payload: bytes) -> WorkerMessage:
     """Return a worker's message. Raises `Rejection`."""
-    message: Failed | Timed | Profiled | Pulse = _decode(payload, Failed | Timed | Profiled | Pulse)
+    message: WorkerMessage = _decode(payload, WorkerMessage)
     return message
 
 

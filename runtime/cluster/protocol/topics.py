@@ -2,8 +2,8 @@
 
     hyps/workers/NAME/state    a worker says that it is there and what it has (retained, and its last will)
     hyps/workers/NAME/orders   the manager says which sub-bundles the worker holds (retained)
-    hyps/workers/NAME/input    tensors to the worker
-    hyps/workers/NAME/output   tensors from the worker
+    hyps/workers/NAME/input    tensors to the worker, and what of them is withdrawn
+    hyps/workers/NAME/output   tensors from the worker, and what it says of them and of itself
     hyps/workers/NAME/probe    what the worker sends to itself, to measure its link to the hub
     hyps/clients/NAME/submit   a client's jobs and their input tensors
     hyps/clients/NAME/result   tensors of a job's result

@@ -18,11 +18,14 @@ class SubBundleGraph:
 
     ``runs`` are their steps: consecutive ranges that cover the schedule in order. They are the first *generation*. Others
     that `add` adds cover the schedule, too, and may share runs with those before: a run has one number, whatever
-    generations it is in. ``moved_bytes`` are the bytes that a lease of each sub-bundle moves.
+    generations it is in. ``moved_bytes`` are the bytes that a lease of each sub-bundle moves. ``margin``: see
+    `CodedGroup`.
     """
 
-    def __init__(self, manifest: Manifest, runs: Sequence[range], numbers: Sequence[int] | None = None) -> None:
-        self._manifest = manifest
+    def __init__(
+        self, manifest: Manifest, runs: Sequence[range], numbers: Sequence[int] | None = None, margin: int = 0
+    ) -> None:
+        self._manifest, self._margin = manifest, margin
         self.runs: dict[int, range] = {}
         self.inputs: dict[int, tuple[str, ...]] = {}
         self.outputs: dict[int, tuple[str, ...]] = {}
@@ -49,7 +52,7 @@ class SubBundleGraph:
         """Return the coded groups of a generation, by its sub-bundles' numbers."""
         if numbers not in self._groups:
             outputs = {number: self.outputs[number] for number in numbers if len(self.runs[number]) == 1}
-            self._groups[numbers] = coded_groups(self._manifest.codes, outputs)
+            self._groups[numbers] = coded_groups(self._manifest.codes, outputs, self._margin)
         return self._groups[numbers]
 
     def member(self, numbers: tuple[int, ...], sub_bundle: int) -> tuple[CodedGroup, int] | None:

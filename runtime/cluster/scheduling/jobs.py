@@ -18,7 +18,8 @@ class Job:
 
     ``tensors`` are the digests of the tensors that are there. ``arriving`` names outputs that have begun to arrive, each
     with the lease that it comes from. By sub-bundle, ``attempts`` counts leases, ``failures`` those that failed, and
-    ``asked`` names the workers that were asked to compute it. ``decoded`` says which tensors no worker computed.
+    ``asked`` names the workers that were asked to compute it. ``decoded`` says which tensors no worker computed; if the
+    client wants an ``exact`` result, there are none.
     """
 
     job: str
@@ -27,6 +28,7 @@ class Job:
     flow: DataFlow
     tensors: dict[str, bytes]
     generation: int = 0
+    exact: bool = False
     decoded: DecodedNote | None = None
     arriving: dict[str, Key] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)

@@ -5,10 +5,6 @@ has passed or the worker is gone, the lease ends and the sub-bundle is leased ag
 attempt counts too, as every attempt makes the same bits. `hyps.runtime.cluster.scheduling.dispatch` says which worker gets
 which lease.
 
-Each job belongs to one *generation* of the placement, whose sub-bundles compute it to its end. New jobs belong to the
-newest. So the runs of steps can change while jobs are under way: two generations live side by side until the older has no
-jobs left.
-
 A sub-bundle is leased as soon as its inputs begin to arrive, and they are forwarded as they come. If the lease that makes
 them fails, so does the lease that they feed.
 """
@@ -22,6 +18,7 @@ from hyps.runtime.bundle.coded_groups import unserved
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.scheduling.dispatch import Assignment, Dispatcher
 from hyps.runtime.cluster.scheduling.flow import DataFlow, SubBundleGraph
+from hyps.runtime.cluster.scheduling.job_generations import Generations
 from hyps.runtime.cluster.scheduling.jobs import Backlog, Job
 from hyps.runtime.cluster.scheduling.lease_ends import LeaseEnds
 from hyps.runtime.cluster.scheduling.leases import Lease, LeaseTable
@@ -47,9 +44,6 @@ class Scheduler:
         self.graph = graph
         self.jobs: dict[str, Job] = {}
         self.replicas = Replicas(graph.first)
-        #: The sub-bundles of each generation, in schedule order, and the generation of new jobs.
-        self.generations: dict[int, tuple[int, ...]] = {generation: graph.first}
-        self.generation = generation
         #: The workers' speeds (`Dispatcher.assignments`).
         self.speeds: Mapping[str, float] = {}
         #: Workers that read weights again when they change to another sub-bundle.
@@ -62,6 +56,7 @@ class Scheduler:
         self._leases = LeaseTable()
         self._dispatcher = Dispatcher(graph, self.replicas, self._backlog, self._leases)
         self._ends = LeaseEnds(self.jobs, self.replicas, self._backlog, self._leases)
+        self.generations = Generations(generation, graph, self.jobs, self.replicas, self._backlog, self._leases, self._ends)
 
     @property
     def leases(self) -> Mapping[Key, Lease]:
@@ -71,11 +66,17 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         """Whether each sub-bundle that a job may need is loaded by a worker, or can be decoded."""
-        live = {self.generation, *(job.generation for job in self.jobs.values())}
-        numbers = (self.generations[generation] for generation in live)
         return not any(
-            unserved(each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number])) for each in numbers
+            unserved(
+                each, self.graph.groups(each), lambda number: self.replicas.are_loaded([number]), exact=self.has_exact_jobs
+            )
+            for each in self.generations.live()
         )
+
+    @property
+    def has_exact_jobs(self) -> bool:
+        """Whether a job's result must not be decoded."""
+        return any(job.exact for job in self.jobs.values())
 
     def waiting(self, sub_bundle: int) -> int:
         """Return how many jobs wait for a sub-bundle: its inputs are there or arriving, its outputs are not."""
@@ -88,14 +89,19 @@ class Scheduler:
         tensors: Mapping[str, bytes],
         done: Iterable[int] = (),
         generation: int | None = None,
+        *,
+        exact: bool = False,
     ) -> Job:
         """Add an accepted job, or resume one with the tensors that are there and the sub-bundles that are ``done``.
 
-        It belongs to the newest generation unless another is named.
+        It belongs to the newest generation unless another is named. One parity shard is of no use for an ``exact`` result.
         """
-        generation = self.generation if generation is None else generation
-        flow = DataFlow(self.graph, tensors, self.generations[generation])
+        generation = self.generations.newest if generation is None else generation
+        flow = DataFlow(self.graph, tensors, self.generations.numbers[generation])
         flow.done.update(done)
+        if exact:
+            groups = self.graph.groups(flow.numbers)
+            flow.done.update(number for group in groups if not group.is_compared for number in group.parity)
         flow.done.update(
             number
             for number in flow.numbers
@@ -103,41 +109,16 @@ class Scheduler:
         )
         self._job_count += 1
         self.jobs[job] = Job(
-            job=job, client=client, number=self._job_count, flow=flow, tensors=dict(tensors), generation=generation
+            job=job,
+            client=client,
+            number=self._job_count,
+            flow=flow,
+            tensors=dict(tensors),
+            generation=generation,
+            exact=exact,
         )
         self._backlog.put(self.jobs[job])
         return self.jobs[job]
-
-    def add_generation(self, generation: int, runs: Mapping[int, range]) -> None:
-        """Add a generation: its runs in schedule order by number. No job belongs to it before `activate`."""
-        self.generations[generation] = self.graph.add(runs)
-        for number in runs:
-            self.replicas.homes.setdefault(number, ())
-
-    def activate(self, generation: int) -> None:
-        """Have new jobs belong to this generation."""
-        assert generation in self.generations
-        self.generation = generation
-
-    def is_drained(self, generation: int) -> bool:
-        """Return whether no job belongs to a generation."""
-        return all(job.generation != generation for job in self.jobs.values())
-
-    def drop_generation(self, generation: int) -> tuple[int, ...]:
-        """Forget a generation that has no jobs; return its sub-bundles that are in no other."""
-        assert generation != self.generation
-        assert self.is_drained(generation)
-        gone = self.generations.pop(generation)
-        kept = {number for numbers in self.generations.values() for number in numbers}
-        dropped = tuple(number for number in gone if number not in kept)
-        for number in dropped:
-            for lease in [*self.leases.values()]:
-                if lease.key.sub_bundle == number:
-                    self._ends.end(lease, Event.FAIL)  # its job has ended
-            self.replicas.drop(number)
-            self._backlog.drop(number)
-            self.graph.drop(number)
-        return dropped
 
     def remove(self, job: str) -> None:
         """Remove a job that has ended; a worker that still computes it is busy until it answers."""
@@ -246,10 +227,24 @@ class Scheduler:
         if lease and lease.worker == worker:
             self._ends.fail(lease)
 
-    def skip(self, job: Job, sub_bundles: Iterable[int]) -> None:
-        """Have nobody compute sub-bundles of a job any more; workers that do are busy until they answer."""
+    def skip(self, job: Job, sub_bundles: Iterable[int]) -> list[Lease]:
+        """Have nobody compute sub-bundles of a job any more; return the leases of workers that do.
+
+        These are busy until they answer, or confirm that they drop it.
+        """
+        sub_bundles = [*sub_bundles]
         job.flow.done.update(sub_bundles)
         self._backlog.put(job)
+        return [lease for number in sub_bundles for lease in self._leases.at(job.job, number)]
+
+    def withdrawn(self, worker: str, key: Key) -> None:
+        """Note that a worker has dropped a lease that is needed no more. Raises `Rejection` for any other lease."""
+        if not self._leases.was_issued(key, worker):
+            raise Rejection("never asked for")
+        job = self.jobs.get(key.job)
+        if job and key.sub_bundle not in job.flow.done:
+            raise Rejection("not withdrawn")
+        self.answered(key)
 
     def ask_again_for(self, job: Job, sub_bundles: Iterable[int]) -> None:
         """Have workers compute sub-bundles of a job that are not done once more: their results were dropped."""

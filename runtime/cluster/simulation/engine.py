@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from hyps.runtime.cluster.planning.problem import HUB, Fleet, Workload
@@ -13,10 +13,11 @@ from hyps.runtime.cluster.simulation.links import SimulatedLinks
 from hyps.runtime.cluster.simulation.measurement import Measurement
 from hyps.runtime.cluster.simulation.options import SimulationLimits, SpeedChange
 from hyps.runtime.cluster.simulation.queue_places import QueuePlaces
+from hyps.runtime.cluster.simulation.receivers import Receivers
 from hyps.runtime.cluster.simulation.result import SimulationResult
-from hyps.runtime.cluster.simulation.station_state import StationState, replica_load
+from hyps.runtime.cluster.simulation.station_state import StationState
 from hyps.runtime.cluster.simulation.stations import AT_HUB, Delivery, StationNetwork
-from hyps.runtime.cluster.simulation.tensor_messages import Reader, TensorMessage, messages
+from hyps.runtime.cluster.simulation.tensor_messages import TensorMessage, messages
 
 #: The share of the run in which queues fill, and nothing is measured.
 _FILLING = 0.2
@@ -37,8 +38,7 @@ class Simulation:
         for state in self._all:
             self._of_board.setdefault(state.station.board.name, []).append(state)
         self._places = QueuePlaces(network, limits.queue)
-        #: By stage: the replica that gets each input.
-        self._replica: list[dict[int, int]] = [{} for _ in network.stages]
+        self._receivers = Receivers(network, self._states)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._now = 0.0
@@ -132,67 +132,68 @@ class Simulation:
         state.serving, state.dealt = item, state.dealt - 1
         jitter = self._limits.jitter
         state.scale = 1 + self._random.uniform(-jitter, jitter) if jitter else 1.0
+        state.unpack_early(item, self._now)
         state.service_s = state.seconds()
         state.until = self._now + state.service_s
         state.version += 1
         self._at(state.until, partial(self._served, state, state.version))
         if self._places.release(item, stage):
-            self._replica[stage].pop(item, None)
+            self._receivers.forget(item, stage)
             for producer in self._network.producers[stage]:
                 for each in [None] if producer == AT_HUB else self._states[producer]:
                     self._wake(each)
 
     def _served(self, state: StationState, version: int) -> None:
+        """Send what was computed, while it is packed."""
         if version != state.version:  # the board has changed its speed since
             return
+        assert state.serving is not None
+        packed_s = self._now + state.station.packing_s / state.speed
+        self._send(state, state.serving, state.station.deliveries, packed_s)
+        if packed_s > self._now:
+            self._at(packed_s, partial(self._packed, state, state.serving))
+        else:
+            self._packed(state, state.serving)
+
+    def _packed(self, state: StationState, item: int) -> None:
         state.count(self._now)
-        item, state.serving = state.serving, None
-        assert item is not None
+        state.serving = None
         state.counters.served += 1
-        self._send(state, item, state.station.deliveries)
         stations = self._of_board[state.station.board.name]
+        for each in stations:
+            each.idle_since = self._now
         for each in sorted(stations, key=lambda each: each.ready[0] if each.ready else item + 1):  # the oldest input first
             self._wake(each)
 
-    def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery]) -> None:
-        """Send what a board, or the hub as None, has for an input. Equal readers get equal messages, which are made once."""
+    def _send(self, state: StationState | None, item: int, deliveries: Sequence[Delivery], last_byte_s: float = 0.0) -> None:
+        """Send what a board, or the hub as None, has for an input, whose last byte is ready at ``last_byte_s``.
+
+        Equal readers get equal messages, which are made once.
+        """
         sender = state.station.board.name if state else HUB
-        readers = [(delivery, number) for delivery in deliveries for number in self._receivers(item, delivery)]
+        readers = [(delivery, number) for delivery in deliveries for number in self._receivers.of(item, delivery)]
         key = sender, state.station.stage if state else AT_HUB, tuple(number for _, number in readers)
         if key not in self._messages:
-            self._messages[key] = messages(self._workload, self._fleet, sender, [self._reader(*each) for each in readers])
+            self._messages[key] = messages(
+                self._workload, self._fleet, sender, [self._receivers.reader(*each) for each in readers]
+            )
         for delivery, number in readers:
             if delivery.stage != AT_HUB:
                 self._states[delivery.stage][number].expect(item)
         for message in self._messages[key]:
-            self._carry(item, message, 0, 0.0, state)
+            self._carry(item, message, 0, last_byte_s, state)
         if state:
             state.messages_each = len(self._messages[key])
             state.unsent += state.messages_each
-
-    def _reader(self, delivery: Delivery, number: int) -> Reader:
-        board = None if delivery.stage == AT_HUB else self._states[delivery.stage][number].station.board.name
-        share = 0 if self._is_replicated(delivery.stage) else number
-        return Reader(stage=delivery.stage, number=number, board=board, tensors=delivery.tensors[share])
-
-    def _is_replicated(self, stage: int) -> bool:
-        return stage != AT_HUB and self._network.sharing[stage] == "replicas"
-
-    def _receivers(self, item: int, delivery: Delivery) -> Iterable[int]:
-        """Return the stations that get an input; of replicas the one with the fewest inputs."""
-        if not self._is_replicated(delivery.stage):
-            return delivery.tensors
-        dealt = self._replica[delivery.stage]
-        if item not in dealt:
-            row = self._states[delivery.stage]
-            dealt[item] = min(range(len(row)), key=lambda number: replica_load(row[number]))
-        return [dealt[item]]
 
     def _carry(
         self, item: int, message: TensorMessage, hop: int, last_byte_s: float, sender: StationState | None = None
     ) -> None:
         """Put a message on a part of its way, and have it arrive, or go on by the next part or from the hub."""
         carried = self._links.carry(message.hops[hop], message.nbytes, self._now, last_byte_s)
+        if hop == 0 and not message.to_hub:
+            first_s = carried.first_byte_s + sum(each.latency_s for each in message.hops[1:])
+            self._states[message.stage][message.number].begin_to_arrive(item, first_s)
         if hop + 1 < len(message.hops):  # the same transmission: it goes on byte by byte
             at_s, last_s = carried.next_begin(message.hops[hop + 1], message.nbytes, 0)
             self._at(at_s, partial(self._carry, item, message, hop + 1, last_s, sender))
@@ -239,7 +240,7 @@ class Simulation:
                 continue
             rest = (state.until - self._now) / state.service_s if state.service_s else 0.0
             state.speed = change.factor
-            if state.serving is not None:
+            if state.serving is not None and self._now < state.until:
                 state.service_s = state.seconds()
                 state.until = self._now + rest * state.service_s
                 state.version += 1

@@ -9,7 +9,8 @@ The rules are those of the thesis's systems (Hadidi, sections 4.4.3 and 4.6) and
 - a board sends one message after another and receives one after another. It begins an input when of the results before at
   most one is unsent. The hub sends on what has come in whole, or chunk by chunk with ``chunk_bytes``, as our cluster does;
 - an input goes to the replica with the fewest inputs; shards all get it, and the next stage waits for the slowest;
-- weights that do not stay in memory are read while others are used: a service takes the longer of both;
+- a service adds up unpacking the input's messages, reading the weights that do not stay in memory, computing and packing
+  the result. An idle board unpacks an input while it arrives, and a result leaves while it is packed;
 - outputs leave in the order of their inputs.
 
 The memory does not grow with the number of inputs. The same arguments give the same result. It uses `heapq` and not

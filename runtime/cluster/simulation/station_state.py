@@ -16,12 +16,26 @@ class StationState:
         self.dealt = self.unsent = self.messages_each = 0
         self.serving: int | None = None
         self.until = self.service_s = 0.0
+        #: When the board last ended something, and when the first bytes of each input came.
+        self.idle_since, self.first_byte_s = 0.0, dict[int, float]()
+        self.unpacked_s = 0.0
         self.scale, self.speed, self.version = 1.0, 1.0, 0
         self.counters = StationCounters(since=0.0, occupancy_s=[0.0] * (queue + 1))
 
     def seconds(self) -> float:
-        """Return how long the present service takes at the present speed."""
-        return self.station.compute_s * self.scale / self.speed + self.station.streaming_s
+        """Return how long unpacking the rest and computing take at the present speed."""
+        work_s = self.station.compute_s * self.scale + self.station.unpacking_s - self.unpacked_s
+        return work_s / self.speed + self.station.streaming_s
+
+    def begin_to_arrive(self, item: int, first_byte_s: float) -> None:
+        """Note when the first byte of a message of an input is here."""
+        self.first_byte_s[item] = min(first_byte_s, self.first_byte_s.get(item, first_byte_s))
+
+    def unpack_early(self, item: int, now: float) -> None:
+        """Note what of an input's messages was unpacked before it was complete: as much as the board had time for."""
+        idle_s = now - max(self.idle_since, self.first_byte_s.pop(item, now))
+        self.unpacked_s = min(self.station.unpacking_s, max(0.0, idle_s) * self.speed)
+        self.counters.busy_s += self.unpacked_s / self.speed
 
     @property
     def can_begin(self) -> bool:

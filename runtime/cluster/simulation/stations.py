@@ -1,7 +1,7 @@
 """Turn a placement into a network of queues: its stations, and what each of them reads and makes.
 
-A *station* is one board in its stage. It serves one input at a time. Its service takes as long as the computation and
-reading the weights that do not stay in memory: a worker reads nothing ahead.
+A *station* is one board in its stage. It serves one input at a time. Its service takes as long as unpacking the input's
+messages, reading the weights that do not stay in memory, computing, and packing the result: a worker reads nothing ahead.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Delivery:
 class Station:
     """One board in its stage.
 
-    ``compute_s`` is at the board's normal speed, ``streaming_s`` for the weights that are read again for every input.
-    ``messages`` is how many must arrive before an input can be served. ``deliveries`` go to later stages, `AT_HUB` last.
+    ``compute_s`` is at the board's normal speed, ``streaming_s`` for the weights that are read again for every input;
+    ``unpacking_s`` and ``packing_s``, at normal speed, are for messages. ``messages`` is how many must arrive before an
+    input can be served. ``deliveries`` go to later stages, `AT_HUB` last.
     """
 
     stage: int
@@ -40,13 +41,15 @@ class Station:
     board: Board
     compute_s: float
     streaming_s: float
+    unpacking_s: float
+    packing_s: float
     messages: int
     deliveries: tuple[Delivery, ...]
 
     @property
     def service_s(self) -> float:
         """The seconds for one input at normal speed."""
-        return self.compute_s + self.streaming_s
+        return self.compute_s + self.streaming_s + self.unpacking_s + self.packing_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +96,7 @@ def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineS
         (name, number): holding
         for name, parts in together.items()
         for (number, _), holding in zip(
-            parts, hold_together(workload, [steps for _, steps in parts], boards[name]), strict=True
+            parts, hold_together(workload, uses, [steps for _, steps in parts], boards[name]), strict=True
         )
     }
     made: list[tuple[Station, ...]] = []
@@ -118,6 +121,8 @@ def station_network(workload: Workload, fleet: Fleet, stages: Sequence[PipelineS
                     board=boards[name],
                     compute_s=holding.compute_s,
                     streaming_s=holding.streaming_s,
+                    unpacking_s=holding.unpacking_s,
+                    packing_s=holding.packing_s,
                     messages=before + (share in entering[number]),
                     deliveries=tuple(deliveries),
                 )

@@ -20,11 +20,11 @@ from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.errors import OutputError
 
 #: The version of the tables; a journal of another version is refused.
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 create table if not exists jobs (
     job text primary key, client text not null, state text not null, reason text not null, changed real not null,
-    generation integer not null);
+    generation integer not null, exact integer not null);
 create table if not exists tensors (
     job text not null references jobs, name text not null, digest blob not null, primary key (job, name));
 create table if not exists small (digest blob primary key, data blob not null);
@@ -50,7 +50,7 @@ _FORGET_OLD: _Statement = (
 class JobRecord:
     """A job in the journal, its tensors' digests, and completed sub-bundles; ``state``: open, done, failed or delivered.
 
-    ``generation`` is that of the placement whose sub-bundles compute it.
+    ``generation`` is that of the placement whose sub-bundles compute it. Nothing of an ``exact`` one's result is decoded.
     """
 
     job: str
@@ -60,6 +60,7 @@ class JobRecord:
     tensors: Mapping[str, bytes]
     sub_bundles: frozenset[int]
     generation: int = 0
+    exact: bool = False
 
 
 class DamagedTensor(OutputError):
@@ -112,13 +113,13 @@ class Journal:
 
     def job(self, job: str) -> JobRecord | None:
         """Return a job, or None if the journal does not know it."""
-        rows = self._rows("select client, state, reason, generation from jobs where job = ?", job)
+        rows = self._rows("select client, state, reason, generation, exact from jobs where job = ?", job)
         if not rows:
             return None
         tensors: dict[str, bytes] = dict(self._rows("select name, digest from tensors where job = ?", job))
         completed = self._rows("select sub_bundle from sub_bundles where job = ?", job)
         sub_bundles = frozenset(number for (number,) in completed)
-        client, state, reason, generation = rows[0]
+        client, state, reason, generation, exact = rows[0]
         return JobRecord(
             job=job,
             client=client,
@@ -127,6 +128,7 @@ class Journal:
             tensors=tensors,
             sub_bundles=sub_bundles,
             generation=generation,
+            exact=bool(exact),
         )
 
     def plan(self) -> tuple[str, str] | None:
@@ -145,12 +147,18 @@ class Journal:
         self._write([("insert or replace into plan values (0, ?, ?)", (bundle, runs))])
 
     def accept(
-        self, job: str, client: str, tensors: Mapping[str, bytes | bytearray], generation: int = 0
+        self,
+        job: str,
+        client: str,
+        tensors: Mapping[str, bytes | bytearray],
+        generation: int = 0,
+        *,
+        exact: bool = False,
     ) -> dict[str, bytes]:
         """Write down a new job with its inputs, and return their digests."""
         digests = {name: digest_of(data) for name, data in tensors.items()}
         statements: list[_Statement] = [
-            ("insert into jobs values (?, ?, 'open', '', ?, ?)", (job, client, time.time(), generation))
+            ("insert into jobs values (?, ?, 'open', '', ?, ?, ?)", (job, client, time.time(), generation, exact))
         ]
         for name, data in tensors.items():
             statements += self._record(job, name, digests[name], data)

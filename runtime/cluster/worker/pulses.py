@@ -8,6 +8,7 @@ from collections.abc import Callable
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.protocol.messages import BoardEnergy, Pulse, encode_message
+from hyps.runtime.cluster.worker.message_meter import MessageMeter
 from hyps.runtime.cluster.worker.runner import Backend
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.energy.board import BoardMeter, machine_number
@@ -31,9 +32,10 @@ class Pulses:
         backend: Backend,
         energy: BoardMeter | None,
         queue: Callable[[], int],
+        meter: MessageMeter,
     ) -> None:
         self._connection, self._output_topic, self._session = connection, output_topic, session
-        self._backend, self._energy, self._queue = backend, energy, queue
+        self._backend, self._energy, self._queue, self._meter = backend, energy, queue, meter
         self._machine = machine_number() if energy else ""
         self._ended = threading.Event()
 
@@ -59,6 +61,7 @@ class Pulses:
                     session=self._session,
                     resident_bytes=memory().resident_bytes,
                     queue=self._queue(),
+                    message_s=self._meter.message_s,
                     energy=self._board_energy(),
                     below={**self._backend.energies()},
                 )

@@ -27,6 +27,7 @@ from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.cluster.worker.computations import RESULT_EXPIRY_S, Computations
 from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.loaded_sub_bundles import LoadedSubBundles
+from hyps.runtime.cluster.worker.message_meter import MessageMeter
 from hyps.runtime.cluster.worker.pulses import Pulses
 from hyps.runtime.cluster.worker.runner import Backend
 from hyps.runtime.device.link_rates import LinkRates
@@ -78,8 +79,11 @@ class Worker:
             will=(self._state_topic, last_will),
         )
         self._probe = LinkProbe(self._connection, name)
-        self._computations = Computations(self._sub_bundles, self._connection, self._output_topic)
-        self._pulses = Pulses(self._connection, self._output_topic, self._session, backend, energy, self._events.qsize)
+        self._meter = MessageMeter()
+        self._computations = Computations(self._sub_bundles, self._connection, self._output_topic, self._meter)
+        self._pulses = Pulses(
+            self._connection, self._output_topic, self._session, backend, energy, self._events.qsize, self._meter
+        )
 
     def run(self, *, patient: bool = True) -> None:
         """Serve until interrupted; ``patient``: wait for a hub that is not there yet. Raises `HubError`."""
@@ -117,15 +121,17 @@ class Worker:
     def _receive(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """Queue a message (on the connection's thread).
 
-        It is acknowledged at once: what is lost with this process the manager sends again.
+        It is acknowledged at once: what is lost with this process the manager sends again. A withdrawal is taken at once,
+        too: it is for inputs that are queued before it.
         """
         if topic == self._probe.topic:
             self._probe.returned(payload, acknowledge)
             return
         acknowledge()
+        self._meter.received()
         if topic == self._orders_topic:
             self._events.put(partial(self._take, self._obey, payload))
-        elif topic == self._input_topic:
+        elif topic == self._input_topic and not self._computations.withdrawals.take(payload):
             self._events.put(partial(self._take, self._computations.take_input, payload))
 
     def _take(self, take: Callable[[bytes], None], payload: bytes) -> None:

@@ -11,7 +11,7 @@ _shtab_hyps_run_tune_option_strings=(-h --help -o --output --force --memory --cu
 _shtab_hyps_run_profile_option_strings=(-h --help -o --output --threads --repeats --board-class --custom-ops --json -q --quiet -v --verbose)
 _shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --hub --meter --json -q --quiet -v --verbose)
 _shtab_hyps_run_doctor_option_strings=(-h --help --folder --json -q --quiet -v --verbose)
-_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --custom-ops --untuned --no-verify --exit-policy --deadline --energy-limit --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
+_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --exact --custom-ops --untuned --no-verify --exit-policy --deadline --energy-limit --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
 
 _shtab_hyps_run_pos_0_COMPGEN=_hyps_start
 _shtab_hyps_run_pos_1_COMPGEN=_shtab_compgen_files
@@ -76,6 +76,7 @@ _shtab_hyps_run__q_nargs=0
 _shtab_hyps_run___quiet_nargs=0
 _shtab_hyps_run__v_nargs=0
 _shtab_hyps_run___verbose_nargs=0
+_shtab_hyps_run___exact_nargs=0
 _shtab_hyps_run___untuned_nargs=0
 _shtab_hyps_run___no_verify_nargs=0
 _shtab_hyps_run___profile_nargs=0

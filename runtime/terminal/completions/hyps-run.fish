@@ -67,6 +67,7 @@ complete -c hyps-run -n _shtab_hyps_run_using -l threads -x -d 'compute with N t
 complete -c hyps-run -n _shtab_hyps_run_using -l batch -x -d 'read the weights once for N inputs'
 complete -c hyps-run -n _shtab_hyps_run_using -l engine -x -d 'compute on other devices: mqtt://HOST:PORT (see '"'"'hyps-manager --help'"'"'), dask://HOST:PORT or dask://local'
 complete -c hyps-run -n _shtab_hyps_run_using -l join -xka "(__fish_complete_path (commandline -ct))" -d 'a join file for a hub (see '"'"'hyps-manager add-client'"'"')'
+complete -c hyps-run -n _shtab_hyps_run_using -l exact -d 'have a cluster decode nothing: wait for each shard of a code, so that the result is exact bit for bit'
 complete -c hyps-run -n _shtab_hyps_run_using -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
 complete -c hyps-run -n _shtab_hyps_run_using -l untuned -d 'run a tuned bundle as it was before it was tuned'
 complete -c hyps-run -n _shtab_hyps_run_using -l no-verify -d 'check the files'"'"' sizes, but not their sha256'

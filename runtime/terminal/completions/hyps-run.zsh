@@ -31,6 +31,7 @@ _shtab_hyps_run_options=(
   "--batch[read the weights once for N inputs]:N:"
   "--engine[compute on other devices\: mqtt\:\/\/HOST\:PORT (see \'hyps-manager --help\'), dask\:\/\/HOST\:PORT or dask\:\/\/local]:URL:"
   "--join[a join file for a hub (see \'hyps-manager add-client\')]:FILE:_files"
+  "--exact[have a cluster decode nothing\: wait for each shard of a code, so that the result is exact bit for bit]"
   "--custom-ops[a library with the model\'s custom operators]:LIB:_files"
   "--untuned[run a tuned bundle as it was before it was tuned]"
   "--no-verify[check the files\' sizes, but not their sha256]"

@@ -15,14 +15,18 @@ job_router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 _ZIP = "application/zip"
 InputName = Annotated[str, Query(min_length=1, max_length=200, description="The input's name in the list of jobs.")]
 
+IsExact = Annotated[bool, Query(description="Decode nothing: wait for each shard of a code, for an exact answer.")]
+
 
 @job_router.post("", status_code=202, summary="Submit an input", openapi_extra=FILE_BODY)
-async def submit_input(request: Request, services: Services, name: InputName = "image") -> schemas.JobView:
+async def submit_input(
+    request: Request, services: Services, name: InputName = "image", *, exact: IsExact = False
+) -> schemas.JobView:
     """Compute the body, which is a photograph, or a tensor as a .npy or .npz file, with the bundle that is served."""
     services.jobs.check_accepting()
     id, path = services.jobs.new()
     await services.library.receive(path, request.stream(), services.input_bytes)
-    return await asyncio.to_thread(services.jobs.submit, id, name)
+    return await asyncio.to_thread(services.jobs.submit, id, name, exact=exact)
 
 
 @job_router.get("", summary="List the jobs")

@@ -1,4 +1,5 @@
-// Shows what codes replaced, whose answers were late or wrong, and which boards may be lost.
+// Shows what codes replaced, whose answers were late, withdrawn or wrong, and which boards may be lost;
+// offers exact answers.
 
 import { $, el, keyed, setHidden, setText } from './dom.js';
 
@@ -8,9 +9,11 @@ const named = (counts) => Object.entries(counts).map(([name, count]) => `${name}
 
 export function drawCodes(codes) {
   setHidden($('codes'), !codes);
+  setHidden($('exact-choice'), !codes);
   if (!codes) return;
   const parts = [`${total(codes.decoded)} decoded`];
   if (total(codes.late)) parts.push(`late: ${named(codes.late)}`);
+  if (total(codes.withdrawn)) parts.push(`withdrawn: ${named(codes.withdrawn)}`);
   if (total(codes.wrong)) parts.push(`wrong: ${named(codes.wrong)}`);
   setText($('codes-now'), `Codes: ${parts.join('; ')}; ${codes.coverage[0] ?? 'nothing may be lost'}`);
   keyed(

@@ -39,9 +39,9 @@ class Boards(Devices):
         with self.network.inside("hub"):
             self.processes["hub"] = self._stack.enter_context(running(self._mosquitto, configuration, self.port))
 
-    def engine(self) -> ClusterEngine:
+    def engine(self, *, exact: bool = False) -> ClusterEngine:
         with self.network.inside("client"):
-            return super().engine()
+            return super().engine(exact=exact)
 
     def start_command(self, name: str, command: str, options: list[str | Path]) -> None:
         with self.network.inside(name):

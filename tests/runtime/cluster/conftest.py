@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from hyps.runtime.bundle.codes import CodeRecord
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from tests.programs import program
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
+from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,20 @@ def devices(layers: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> I
         started = Devices(stack, tmp_path, layers, bin_folder, mosquitto, Settings())
         started.start_hub()
         yield started
+
+
+@pytest.fixture
+def coded(manifest: Manifest) -> Manifest:
+    """Return a step, three shards with two parity shards, and two steps that follow."""
+    made = scheduled(
+        manifest, ("x", "a"), *[("a", name) for name in ("s0", "s1", "s2", "p0", "p1")], ("s0 s1 s2", "b"), ("b", "y")
+    )
+    record = CodeRecord(
+        name="fc",
+        shards=("s0", "s1", "s2"),
+        parity=("p0", "p1"),
+        coefficients=((1.0, 1.0, 1.0), (1.0, -1.0, 0.5)),
+        amplification=4.0,
+        error_bound=1e-6,
+    )
+    return msgspec.structs.replace(made, codes=(record,))

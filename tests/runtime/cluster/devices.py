@@ -74,6 +74,25 @@ executor.Executor.run = run
 main()
 """
 
+SLOW_AT_SHARDS = """
+import time
+from hyps.runtime.execution import executor
+from hyps.runtime.cluster.cli.worker import main
+
+honest = executor.Executor.run
+
+
+def run(self, *arguments, **options):
+    if "-shard" in self.manifest.steps[0].name:
+        print("computes", self.manifest.steps[0].name, flush=True)
+        time.sleep(0.5)
+    return honest(self, *arguments, **options)
+
+
+executor.Executor.run = run
+main()
+"""
+
 PACED = """
 import time
 from pathlib import Path
@@ -165,6 +184,7 @@ class Devices:
         """Start a faulty worker.
 
         `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one, `BOASTER` is slower than it claims,
+        `SLOW_AT_SHARDS` takes half a second more for a shard of an operator, and says so,
         `PACED` computes as many multiply-adds a second as `pace` says, and claims what that said first.
         """
         program = self._folder / f"{name}.py"
@@ -202,8 +222,8 @@ class Devices:
     def hyps_run(self) -> Path:
         return self._bin / "hyps-run"
 
-    def engine(self) -> ClusterEngine:
-        return ClusterEngine(self.bundle, self.url, None)
+    def engine(self, *, exact: bool = False) -> ClusterEngine:
+        return ClusterEngine(self.bundle, self.url, None, exact=exact)
 
     def wait_for_sub_bundles(self, workers: int = 0) -> None:
         """Wait until every sub-bundle of the last placement is loaded."""

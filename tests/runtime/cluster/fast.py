@@ -30,6 +30,7 @@ class Settings:
     again; ``viewer_s``: until a viewer gives up. ``room_bytes``: what managers and workers have for tensors in transit, if
     no single tensor needs more. ``places_as_measured``: workers measure their links, and managers place by profiles; else
     links are taken for fast and steps by claims, so that a busy machine changes nothing.
+    ``counts_messages``: managers place by what a message costs workers; else it is taken to cost nothing.
     ``restless``: the manager moves steps for any gain, at once and again and again.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     viewer_s: float = 5
     room_bytes: int | None = None
     places_as_measured: bool = False
+    counts_messages: bool = False
     restless: bool = False
 
     def command(self, name: str, *arguments: Any) -> list[Any]:
@@ -57,7 +59,7 @@ def main() -> None:
     if settings.room_bytes:
         _replace("hyps.runtime.cluster.scheduling.dispatch", LEASED_BYTES=settings.room_bytes)
         _replace("hyps.runtime.cluster.manager.submissions", SENDING_BYTES=settings.room_bytes)
-        _replace("hyps.runtime.cluster.manager.manager", LEASED_BYTES=settings.room_bytes)
+        _replace("hyps.runtime.cluster.manager.tensor_traffic", LEASED_BYTES=settings.room_bytes)
         worker = "hyps.runtime.cluster.worker.computations"
         _replace(worker, _ARRIVING_BYTES=settings.room_bytes, _UNSENT_BYTES=settings.room_bytes)
     name, sys.argv = sys.argv[2], sys.argv[2:]
@@ -77,9 +79,12 @@ def main() -> None:
             _replace("hyps.runtime.cluster.manager.rebalancer", _EVERY_S=0.2)
             _replace("hyps.runtime.cluster.manager.monitor", _WINDOW_S=1.0, _LEAST_ANSWERS=2)
         if not settings.places_as_measured:
-            _replace("hyps.runtime.cluster.manager.profile_keeper.ProfileKeeper", seconds_on=lambda *_: ())
+            keeper = "hyps.runtime.cluster.manager.profile_keeper.ProfileKeeper"
+            _replace(keeper, seconds_on=lambda *_: (), answered_before=lambda *_: {})
     if name == "hyps-manager" or any(option.startswith("--sub-") for option in sys.argv):
         problem = importlib.import_module("hyps.runtime.cluster.placement.problem")
+        if not settings.counts_messages and not settings.places_as_measured:
+            _replace(problem.__name__, _message_s=lambda worker: 0.0)
         _replace(problem.__name__, ASSUMED_LINK=replace(problem.ASSUMED_LINK, bytes_per_s=_LINK_BYTES_PER_S, latency_s=0.0))
     importlib.import_module(f"hyps.runtime.cluster.cli.{_MODULES[name]}").main()
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.engine import InferenceResult, in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.codes_bundle import compile_coded
-from tests.runtime.cluster.devices import LIAR, Devices
+from tests.runtime.cluster.devices import LIAR, SLOW_AT_SHARDS, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -80,13 +80,26 @@ def homes(devices: Devices, part: str) -> list[str]:
     return re.findall(rf"^sub-bundle \d+ on (\w+): \S*conv4_1-{part}", devices.log("manager"), re.MULTILINE)
 
 
-def stream(devices: Devices, pictures: Pictures, then: Callable[[], None], after: int = 4) -> list[InferenceResult]:
+def stream(
+    devices: Devices, pictures: Pictures, then: Callable[[], None], after: int = 4, *, exact: bool = False
+) -> list[InferenceResult]:
     """Return the results of a stream; ``then`` is called after so many answers."""
-    with closing(devices.engine()) as engine:
+    with closing(devices.engine(exact=exact)) as engine:
         results = engine.run(in_memory(pictures))
         found = [next(results) for _ in range(after)]
         then()
         return [*found, *results]
+
+
+def status_text(devices: Devices, *options: str) -> str:
+    command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
+
+
+def status(devices: Devices) -> dict[str, Any]:
+    (line,) = status_text(devices, "--json").splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
 def test_a_killed_workers_shard_is_decoded(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
@@ -134,6 +147,24 @@ def test_a_slow_worker_is_decoded_around(
     assert "is gone" not in devices.log("manager")
 
 
+def test_a_straggler_is_spared_what_nobody_needs(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
+    """It computes the input that it has begun, and drops the next, as that was decoded meanwhile; none is sent."""
+    devices = cluster(once)
+    devices.start_manager("--workers", "3", "--tolerate", "1", "--hedge", "always")
+    for name in ("w0", "w1"):
+        devices.start_worker(name)
+    devices.start_program("w2", SLOW_AT_SHARDS)
+    devices.wait_for_sub_bundles(workers=3)
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    wait_for("its last confirmation", lambda: [line["leases"] for line in status(devices)["workers"]] == [0, 0, 0])
+    codes = status(devices)["codes"]
+    computed = devices.log("w2").count("computes")
+    assert codes["spared"]["w2"] > 0
+    assert codes["withdrawn"]["w2"] - codes["spared"]["w2"] in (computed, computed - 1)  # the last may be in time
+    assert "w2 is set aside" not in devices.log("manager")
+    assert not {"never asked for", "not withdrawn", "bad message"} & {*status(devices)["rejected"]}
+
+
 def test_a_wrong_shard_is_named_and_set_aside(cluster: Callable[[Path], Devices], twice: Path, pictures: Pictures) -> None:
     """With two parity shards, four answers show which of them is wrong; without voting."""
     devices = cluster(twice)
@@ -146,6 +177,58 @@ def test_a_wrong_shard_is_named_and_set_aside(cluster: Callable[[Path], Devices]
     check(devices, pictures, found)
     wait_for("its name", lambda: "w3 is set aside: its answer for conv4_1" in devices.log("manager"))
     assert not re.search("w[012] is set aside", devices.log("manager"))
+
+
+def test_one_client_gets_exact_results(
+    cluster: Callable[[Path], Devices],
+    once: Path,
+    hyps_run: Callable[..., subprocess.CompletedProcess[str]],
+    pictures: Pictures,
+    tmp_path: Path,
+) -> None:
+    """The manager decodes for others meanwhile. When a shard's worker is lost, another loads it as soon as it is needed."""
+    devices = cluster(once)
+    devices.start(3, "--tolerate", "1", "--hedge", "always")
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    assert status(devices)["codes"]["decoded"]
+
+    def ask_exactly() -> None:
+        found = stream(devices, pictures[:8], lambda: None, exact=True)
+        assert all(check(devices, pictures[:8], found))
+        assert not any(done.decoded for done in found)
+
+    check(devices, pictures, stream(devices, pictures, ask_exactly))
+    (lost,) = homes(devices, "shard1of2")
+    check(devices, pictures, stream(devices, pictures, lambda: devices.kill(lost)))
+    np.savez(tmp_path / "one.npz", image=pictures[0]["image"])
+    run = (once, tmp_path / "one.npz", "--engine", devices.url, "--json")
+    assert "decoded" not in json.loads(hyps_run(*run, "--exact").stdout)
+    ask_exactly()
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_votes_and_codes_find_a_liar(
+    cluster: Callable[[Path], Devices], once: Path, twice: Path, pictures: Pictures, is_checked: bool
+) -> None:
+    """Two parity shards replace a vote of three; shards with one are voted on, as everything else is."""
+    bundle = twice if is_checked else once
+    devices = cluster(bundle)
+    devices.start_manager("--workers", "5", "--vote", "3")
+    for number in range(4):
+        devices.start_worker(f"w{number}")
+    devices.start_program("w4", LIAR)
+    devices.wait_for_sub_bundles(workers=5)
+    log = devices.log("manager")
+    if is_checked:
+        assert "conv4_1: its parity shards find wrong results, without votes" in log
+        assert (len(homes(devices, "shard")), len(homes(devices, "parity"))) == (2, 2)
+    else:
+        assert "conv4_1: 3 workers vote on each shard, as its 1 parity shard cannot replace the vote" in log
+        assert "compile it with --code conv4_1=2 for that" in log
+        assert not homes(devices, "parity")
+    check(devices, pictures, stream(devices, pictures, lambda: None))
+    wait_for("its name", lambda: "w4 is set aside" in devices.log("manager"))
+    assert not re.search("w[0123] is set aside", devices.log("manager"))
 
 
 def test_too_few_boards_say_what_is_tolerated(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
@@ -191,13 +274,10 @@ def test_json_says_what_was_decoded(
     assert [(each["decoded"], each["error_bound"]) for each in lines] == [(["conv4_1"], bound)] * 6
     assert re.search(r"conv4_1 was decoded: right within \d\.\de-06, not bit for bit", hyps_run(*run).stdout)
 
-    def status(*options: str) -> str:
-        command = devices.command("hyps-manager", "status", "--hub", devices.url, *options)
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
-
-    wait_for("the count", lambda: '"conv4_1":12' in status("--json"))
-    (codes,) = [json.loads(line)["codes"] for line in status("--json").splitlines()]
+    wait_for("the count", lambda: status(devices)["codes"]["decoded"] == {"conv4_1": 12})
+    codes = status(devices)["codes"]
     assert codes["wrong"] == {}
     assert [*codes["late"]] == [slow]
-    assert "decoded: conv4_1 12" in status()
-    assert "any 1 board may be lost" in status()
+    shown = status_text(devices)
+    assert "decoded: conv4_1 12" in shown
+    assert "any 1 board may be lost" in shown

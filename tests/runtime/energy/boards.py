@@ -1,4 +1,9 @@
-"""Lay out the kernel's files of boards and laptops, as their drivers make them."""
+"""Lay out the kernel's files of boards and laptops, as their drivers make them.
+
+Names and units of INA sensors are those of the kernel's Documentation/hwmon/ina2xx.rst and ina3221.rst; values obey the
+chips' steps: 4 mV for an INA219, 8 mV and 40 microvolts over the resistor for an INA3221. No board's whole tree is
+public.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ INA219: Mapping[str, str] = {
     "sys/class/hwmon/hwmon1/name": "rpi_volt",
     "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0",
     "sys/class/hwmon/hwmon2/name": "ina219",
-    "sys/class/hwmon/hwmon2/in0_input": "5",
+    "sys/class/hwmon/hwmon2/in0_input": "61",
     "sys/class/hwmon/hwmon2/in1_input": "5108",
     "sys/class/hwmon/hwmon2/curr1_input": "612",
     "sys/class/hwmon/hwmon2/power1_input": "3120000",
@@ -39,6 +44,13 @@ INA3221: Mapping[str, str] = {
     "sys/class/hwmon/hwmon1/in7_input": "6680",
     "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages",
     "sys/class/hwmon/hwmon1/curr4_input": "1336",
+    "sys/class/hwmon/hwmon1/curr4_crit": "32760",
+    "sys/class/hwmon/hwmon1/curr4_crit_alarm": "0",
+    **{f"sys/class/hwmon/hwmon1/shunt{number}_resistor": "5000" for number in (1, 2, 3)},
+    **{f"sys/class/hwmon/hwmon1/curr{number}_{limit}": "32760" for number in (1, 2, 3) for limit in ("crit", "max")},
+    **{f"sys/class/hwmon/hwmon1/curr{number}_{limit}_alarm": "0" for number in (1, 2, 3) for limit in ("crit", "max")},
+    "sys/class/hwmon/hwmon1/samples": "512",
+    "sys/class/hwmon/hwmon1/update_interval": "1126",
 }
 _ORIN = "sys/class/hwmon/hwmon"
 #: A Jetson AGX Orin, with the labels and levels that its owners publish: two chips, and two channels without a rail.
@@ -120,6 +132,7 @@ BATTERY_CURRENT: Mapping[str, str] = {
     f"{_POWER}/BAT1/current_now": "-500000",
 }
 #: The output of ``vcgencmd pmic_read_adc`` on a Raspberry Pi 5 that is idle: 12 rails, and two voltages without a current.
+#: Rails, numbers of channels, their order and the digits are those that owners of boards publish; the values are ours.
 PMIC_OUTPUT = """\
  3V7_WL_SW_A current(0)=0.00780744A
    3V3_SYS_A current(1)=0.12199130A

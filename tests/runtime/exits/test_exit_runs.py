@@ -19,7 +19,8 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import InferenceResult, Observer, in_memory
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.step_profile import StepProfile
@@ -259,3 +260,16 @@ def test_a_bundle_without_exits_has_no_policy(hyps_run: Run, cifar_bundle: Path,
     done = hyps_run(cifar_bundle, photograph, "--exit-policy", "threshold:0.5")
     assert done.returncode == 2
     assert "the bundle has no exits" in done.stderr
+
+
+def test_inferences_that_end_early_do_not_measure_the_peak(streaming_bundle: Path, samples: list[Arrays]) -> None:
+    """A third inference keeps more in memory where two took less than planned: two that ran every step."""
+    executor = load_executor(streaming_bundle, threads=1)
+    control = ExitControl(executor.manifest, ends_at(0))
+    for sample in samples[:5]:
+        executor.run(sample, again=True, exits=control.begin())
+    assert (executor._inferences, executor._is_measured) == (0, False)
+    for sample in samples[:3]:
+        executor.run(sample, again=True)
+    assert (executor._inferences, executor._is_measured) == (3, True)
+    executor.close()

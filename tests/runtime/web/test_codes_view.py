@@ -21,7 +21,14 @@ def share(**changes: Any) -> ShareView:
 
 
 def test_metrics_count_what_was_decoded_and_whose_answers_were_late_or_wrong() -> None:
-    codes = CodesView(decoded={"fc6": 12}, late={"w1": 3}, wrong={"w2": 1}, coverage=["any 1 board may be lost"])
+    codes = CodesView(
+        decoded={"fc6": 12},
+        late={"w1": 3},
+        wrong={"w2": 1},
+        withdrawn={"w1": 4},
+        spared={"w1": 2},
+        coverage=["any 1 board may be lost"],
+    )
     view = StatusView(
         model="m", bundle="b", state="serving", problem=None, hub=True, jobs=0, answered=9, answered_per_s=0.0, workers=[],
         shares=[share()], codes=codes,
@@ -30,6 +37,8 @@ def test_metrics_count_what_was_decoded_and_whose_answers_were_late_or_wrong() -
     assert 'hyps_decoded_total{code="fc6"} 12.0' in lines
     assert 'hyps_worker_late_shards_total{worker="w1"} 3.0' in lines
     assert 'hyps_worker_wrong_shards_total{worker="w2"} 1.0' in lines
+    assert 'hyps_worker_withdrawn_shards_total{worker="w1"} 4.0' in lines
+    assert 'hyps_worker_spared_shards_total{worker="w1"} 2.0' in lines
 
 
 @pytest.mark.parametrize(("replaced", "problem"), [(True, None), (False, "no board holds step 2 (02-fc-shard1of2)")])

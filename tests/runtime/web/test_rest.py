@@ -53,8 +53,8 @@ def test_a_model_becomes_a_bundle_that_is_served_and_computes_the_local_runs_bit
     assert read_model_report(tmp_path / "mine")
     assert web("PUT", "/api/served", json={"bundle": "mine"}).json()["bundle"] == "mine"
     wait_for("loaded sub-bundles", web.ready)
-    job = web.done("jobs", web("POST", "/api/jobs?name=photo.jpg", data=photograph.read_bytes()))
-    assert job["state"] == "done", job["reason"]
+    job = web.done("jobs", web("POST", "/api/jobs?name=photo.jpg&exact=true", data=photograph.read_bytes()))
+    assert (job["state"], job["exact"]) == ("done", True), job["reason"]
     (tmp_path / "cluster.npz").write_bytes(web("GET", f"/api/jobs/{job['id']}/outputs").content)
     local = hyps_run(tmp_path / "mine", photograph, "--save", tmp_path / "local.npz", "--json")
     assert (tmp_path / "cluster.npz").read_bytes() == (tmp_path / "local.npz").read_bytes()

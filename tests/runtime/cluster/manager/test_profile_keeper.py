@@ -12,7 +12,10 @@ import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.cluster.manager.options import ClusterOptions
+from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.profile_keeper import ProfileKeeper, is_plausible
+from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.messages import (
     MAX_PROFILED_TIMES,
@@ -84,6 +87,28 @@ def test_seconds_of_steps_on_a_class(keeper: ProfileKeeper, layers: Path) -> Non
     assert len(found) == len(known)
     assert all(seconds and seconds > 0 for seconds in found)
     assert keeper.seconds_on("another class") == ()
+
+
+def test_a_worker_that_was_slow_is_slow_for_the_next_manager(layers: Path, manifest: Manifest, tmp_path: Path) -> None:
+    """Three boards of a class, one of which takes three times as long; what it takes is known to be of now."""
+    names, run = ("w0", "w1", "w2"), range(len(manifest.steps))
+    first = ProfileKeeper(layers, manifest, tmp_path / "profiles.sqlite")
+    for name in names:
+        steps_s = tuple((0.3 if name == "w2" else 0.1) * (0.001 + step.multiply_adds / 1e9) for step in manifest.steps)
+        for _ in range(7):
+            first.answered(name, STATE, run, Timed(key=KEY, compute_s=sum(steps_s), steps_s=steps_s), 60.0, 0.0)
+    first.close()
+    keeper = ProfileKeeper(layers, manifest, tmp_path / "profiles.sqlite")
+    assert keeper.answered_before("w3", PI.board_class) == {}
+    assert len(keeper.answered_before("w2", PI.board_class)) == len(run)
+    placer = Placer(manifest, ClusterOptions(), keeper.seconds_on, keeper.answered_before)
+    workers = [
+        WorkerCapacity(name=name, memory_bytes=120_000_000, macs_per_s=10**10, board_class=PI.board_class) for name in names
+    ]
+    placer.place(workers)
+    speeds = placer.speeds(workers)
+    assert speeds["w0"] == speeds["w1"] == pytest.approx(3 * speeds["w2"], rel=0.05)
+    keeper.close()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-5, 5.0], ids=["no time", "too fast", "too slow"])

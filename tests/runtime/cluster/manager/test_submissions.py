@@ -13,13 +13,14 @@ from hyps.runtime.cluster.manager.submissions import MAX_OPEN_JOBS, Submissions
 from hyps.runtime.cluster.protocol import messages
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.frames import Key, Rejection, digest_of
+from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Accepted, Delivered, Refused, SendInputs, Submit
 from hyps.runtime.cluster.transfer.journal import Journal
 
 BUNDLE = "b" * 64
 
 
-class Replies(list[messages.Message]):
+class Replies(list[Message]):
     """The replies, decoded; a frame of a result counts as `Accepted` of job f...f."""
 
     def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
@@ -126,7 +127,7 @@ def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies
 
 def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, tmp_path: Path) -> None:
     """Clients take turns, and one may not announce more than it could ever send."""
-    asked: list[tuple[str, messages.Message]] = []
+    asked: list[tuple[str, Message]] = []
     submissions = Submissions(
         manifest,
         BUNDLE,

@@ -19,6 +19,7 @@ from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.options import ClusterOptions, Timeouts
 from hyps.runtime.cluster.manager.placing import Placer
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
+from hyps.runtime.cluster.manager.upkeep import PlacementUpkeep
 from hyps.runtime.cluster.manager.worker_watch import WorkerWatch
 from hyps.runtime.cluster.manager.workers import WorkerRegistry
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
@@ -51,15 +52,16 @@ def test_jobs_go_on_under_the_generation_that_they_began_with(layers: Path, tmp_
     with closing(Journal(tmp_path)) as journal:
         placer = Placer(manifest, options)
         deployment = Deployment(manifest, bundle_sha256, journal, workers, placer, options, said.append)
-        deployment.resume()
+        upkeep = PlacementUpkeep(manifest, deployment, workers, placer, options, said.append)
+        upkeep.resume()
         scheduler = deployment.scheduler
         assert scheduler
-        assert scheduler.generations == {0: (0, 1), 1: (2, 3)}
-        assert (scheduler.generation, deployment.move_phase) == (1, "draining")
+        assert scheduler.generations.numbers == {0: (0, 1), 1: (2, 3)}
+        assert (scheduler.generations.newest, upkeep.move_phase) == (1, "draining")
         assert [scheduler.jobs[job].flow.ready() for job in (OLD_JOB, NEW_JOB)] == [(1,), (2,)]
         assert said == ["jobs that go on: 2"]
         with pytest.raises(BudgetError, match="move already"):
-            deployment.move({0: ["w1"]})
+            upkeep.move({0: ["w1"]})
 
 
 def test_what_is_left_of_two_generations_is_in_the_schedule_s_order(layers: Path) -> None:
@@ -89,17 +91,18 @@ class Placed:
         self.registry = WorkerRegistry(layers, self.manifest, None, options, speeds, Monitor())
         self.connection = manager_link(hub)("manager", received=lambda *_: None, connected=lambda: None)
         self.connection.open()
-        self.registry.open(self.connection)
+        self.registry.orders.open(self.connection)
         self.said: list[str] = []
         placer = Placer(self.manifest, options)
         self.deployment = Deployment(self.manifest, "0" * 64, journal, self.registry, placer, options, self.said.append)
-        self.watch = WorkerWatch(self.registry, self.deployment, speeds, self.said.append)
+        self.upkeep = PlacementUpkeep(self.manifest, self.deployment, self.registry, placer, options, self.said.append)
+        self.watch = WorkerWatch(self.registry, self.upkeep, self.deployment, speeds, self.said.append)
         self.obey()
 
     def obey(self) -> None:
         """Have every worker say that it holds what it was ordered to."""
         for name, memory_bytes in self.memory_bytes.items():
-            orders = self.registry._orders.get(name)
+            orders = self.registry.orders.of(name)
             state = WorkerState(
                 online=True,
                 session="1" * 32,
@@ -115,11 +118,11 @@ class Placed:
     def go_on(self, rounds: int = 10) -> None:
         """Let the deployment do what is to be done, and the workers obey."""
         for _ in range(rounds):
-            self.deployment.ensure()
+            self.upkeep.ensure()
             self.obey()
 
     def close(self) -> None:
-        self.registry.close()
+        self.registry.orders.close()
         self.connection.close()
 
 
@@ -142,15 +145,15 @@ def test_a_worker_that_shrinks_while_old_steps_are_given_back(placed: Placed) ->
     cut = 3 if before.runs[0].stop != 3 else 4
     homes = (("w0",), ("w1",)) if largest >= cut else (("w1",), ("w0",))
     after = Placement(runs=(range(cut), range(cut, len(steps))), homes=homes, reasons=("", ""))
-    deployment.begin_move(after)
+    placed.upkeep.begin_move(after)
     placed.go_on()
-    assert deployment.move_phase == "draining"
+    assert placed.upkeep.move_phase == "draining"
     scheduler.add(NEW_JOB, "c", {"image": b"0" * 32})
     scheduler.remove(OLD_JOB)
     placed.memory_bytes["w1"] = steps[largest].alone_bytes + CLUSTER_BYTES - 1
     placed.obey()
     placed.go_on()
-    assert deployment.move_phase is None
+    assert placed.upkeep.move_phase is None
     assert any("the move is done" in line for line in placed.said)
     assert deployment.placement
     assert deployment.placement.runs == after.runs

@@ -47,7 +47,7 @@ def test_unknown_workers_are_ignored(registry: WorkerRegistry) -> None:
 
 def test_a_move_does_not_wait_for_a_worker_that_is_set_aside(registry: WorkerRegistry) -> None:
     """It is still online, but gets no orders any more that it could obey."""
-    registry._orders["w0"] = Orders(epoch=3, url="http://127.0.0.1:1", token="", sub_bundles=())
+    registry.orders._orders["w0"] = Orders(epoch=3, url="http://127.0.0.1:1", token="", sub_bundles=())
     assert not registry.has_obeyed("w0")
     registry.set_aside("w0", "it cannot load its sub-bundles")
     assert registry.has_obeyed("w0")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import msgspec
 import pytest
 
-from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.covering import Covering
 from hyps.runtime.cluster.placement.capacity import WorkerCapacity
@@ -16,7 +14,6 @@ from hyps.runtime.cluster.placement.coded_placement import place_coded, repair_c
 from hyps.runtime.cluster.placement.coverage import bundle_stages, coverage_curve, coverage_lines, placement_coverage
 from hyps.runtime.cluster.placement.placement import Placement, assign
 from hyps.runtime.errors import BudgetError
-from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 
 def workers(count: int, first: int = 0) -> list[WorkerCapacity]:
@@ -24,23 +21,6 @@ def workers(count: int, first: int = 0) -> list[WorkerCapacity]:
         WorkerCapacity(name=f"w{number}", memory_bytes=120_000_000, macs_per_s=10**9)
         for number in range(first, first + count)
     ]
-
-
-@pytest.fixture
-def coded(manifest: Manifest) -> Manifest:
-    """Return a step, three shards with two parity shards, and two steps that follow."""
-    made = scheduled(
-        manifest, ("x", "a"), *[("a", name) for name in ("s0", "s1", "s2", "p0", "p1")], ("s0 s1 s2", "b"), ("b", "y")
-    )
-    record = CodeRecord(
-        name="fc",
-        shards=("s0", "s1", "s2"),
-        parity=("p0", "p1"),
-        coefficients=((1.0, 1.0, 1.0), (1.0, -1.0, 0.5)),
-        amplification=4.0,
-        error_bound=1e-6,
-    )
-    return msgspec.structs.replace(made, codes=(record,))
 
 
 def survives(manifest: Manifest, placement: Placement, lost: tuple[str, ...]) -> bool:
@@ -86,6 +66,23 @@ def test_more_losses_than_parity_shards_are_mended(coded: Manifest) -> None:
         repair_coded(coded, placement, [replace(workers(1)[0], memory_bytes=20_000_000)], 1)
 
 
+def test_an_exact_result_needs_every_shard_and_a_vote_one_answer_more(coded: Manifest) -> None:
+    placement = place_coded(coded, workers(5), 2)
+    shard = [run.start for run in placement.runs].index(2)
+    lost = placement.homes[shard][0]
+    left = [worker for worker in workers(5) if worker.name != lost]
+    homes = [tuple(name for name in each if name != lost) for each in placement.homes]
+    assert [Covering(coded, 2).lacks(placement, homes, exact=exact) for exact in (False, True)] == [False, True]
+    assert [Covering(coded, 2, margin).lacks(placement, homes) for margin in (1, 2)] == [False, True]
+    exact = Covering(coded, 2).repair(placement, left, exact=True)
+    assert not Covering(coded, 2).lacks(exact, exact.homes, exact=True)
+    parity = [place for place, run in enumerate(exact.runs) if 4 <= run.start <= 5]
+    assert [exact.homes[place] for place in parity] == [placement.homes[place] for place in parity]
+    voted = Covering(coded, 2, 2).repair(placement, left)
+    assert () not in voted.homes
+    assert next(coverage_lines(coded, place_coded(coded, workers(5), 3), 1, 1)) == "any 1 board may be lost"
+
+
 def test_the_operator_is_told(coded: Manifest) -> None:
     lines = [*coverage_lines(coded, place_coded(coded, workers(5), 3), 2)]
     assert lines[0] == "any 2 boards may be lost"
@@ -112,3 +109,18 @@ def test_figure_6_15(stages: tuple[int, ...], extra: int, replicated: float, cod
 def test_a_bundles_stages(coded: Manifest) -> None:
     """A board for the first step, three for the shards, one for what follows; parity is what comes on top."""
     assert bundle_stages(coded) == (1, 3, 1)
+
+
+def test_measured_seconds_place_shards(coded: Manifest) -> None:
+    """A board that is slow by measurement gets no shard where there are others, although it claims to be the fastest."""
+    claims = [replace(worker, macs_per_s=10**10 if worker.name == "w3" else 10**9) for worker in workers(6)]
+    seconds = {worker.name: (5.0 if worker.name == "w3" else 1.0,) * len(coded.steps) for worker in claims}
+    placement = place_coded(coded, claims, seconds=lambda worker: seconds[worker.name])
+    held = {name: sum(len(run) for run, homes in zip(placement.runs, placement.homes, strict=True) if name in homes)
+            for name in seconds}  # fmt: skip
+    assert held["w3"] == 0
+    assert max(held.values()) == 2
+    shards = [homes for run, homes in zip(placement.runs, placement.homes, strict=True) if 1 <= run.start <= 5]
+    assert len({*shards}) == 5
+    claimed = place_coded(coded, claims)
+    assert any("w3" in homes for homes in claimed.homes)

@@ -23,12 +23,13 @@ from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 MB = 1_000_000
-#: A link that bounds nothing.
+#: A link that bounds nothing, and the seconds of a message that costs nothing.
 FAST = LinkRates(up_bytes_per_s=10**12, down_bytes_per_s=10**12, latency_s=0.0)
+FREE_S = 1e-12
 
 
 def worker(name: str, memory_mb: int = 120, rate: int = 10**9) -> WorkerCapacity:
-    return WorkerCapacity(name=name, memory_bytes=memory_mb * MB, macs_per_s=rate, link=FAST)
+    return WorkerCapacity(name=name, memory_bytes=memory_mb * MB, macs_per_s=rate, link=FAST, message_s=FREE_S)
 
 
 @pytest.fixture(scope="module")

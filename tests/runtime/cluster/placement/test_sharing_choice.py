@@ -23,16 +23,20 @@ from hyps.runtime.cluster.placement.capacity import WorkerCapacity
 from hyps.runtime.cluster.placement.choice import judge, place
 from hyps.runtime.cluster.placement.placement import Placement, assign, repair_placement
 from hyps.runtime.cluster.placement.stages import placement_of, stages_as_placed
+from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.device.link_rates import LinkRates
 
 MB = 1_000_000
-#: A link that bounds nothing.
+#: A link that bounds nothing, and the seconds of a message that costs nothing.
 FAST = LinkRates(up_bytes_per_s=10**12, down_bytes_per_s=10**12, latency_s=0.0)
+FREE_S = 1e-12
 
 
 def boards(*rates: float, memory_mb: int = 120) -> list[WorkerCapacity]:
     return [
-        WorkerCapacity(name=f"w{number}", memory_bytes=memory_mb * MB, macs_per_s=int(rate * 10**9), link=FAST)
+        WorkerCapacity(
+            name=f"w{number}", memory_bytes=memory_mb * MB, macs_per_s=int(rate * 10**9), link=FAST, message_s=FREE_S
+        )
         for number, rate in enumerate(rates)
     ]
 
@@ -69,6 +73,19 @@ def test_what_links_bound_is_not_spread(network: Manifest) -> None:
     workers = [dataclasses.replace(each, link=slow) for each in boards(1, 1, 1)]
     assert len(place(network, workers).runs) == 1
     assert len(place(network, boards(1, 1, 1)).runs) == 3
+
+
+def test_what_messages_bound_is_not_spread(network: Manifest) -> None:
+    """A message takes a board as long as it measured, and no longer than 64 times what its claim gives: 128 ms."""
+    workers = boards(1, 1, 1)
+    costly = [dataclasses.replace(each, message_s=0.1) for each in workers]
+    assert len(place(network, costly).runs) == 1
+    (cost,) = judge(network, place(network, costly), costly).evaluation.boards
+    tensors = [network.tensors[name].nbytes for name in (*network.inputs, network.outputs[0].name)]
+    assert cost.holding.handling_s == pytest.approx(0.1 * sum(map(tensor_messages, tensors)), rel=0.13)
+    lying = [dataclasses.replace(each, message_s=1e6) for each in workers]
+    (cost,) = judge(network, place(network, lying), lying).evaluation.boards
+    assert cost.holding.handling_s == pytest.approx(64 * 2e6 / 1e9 * sum(map(tensor_messages, tensors)), rel=0.13)
 
 
 def test_steps_go_where_they_were_measured_to_be_fast(network: Manifest) -> None:

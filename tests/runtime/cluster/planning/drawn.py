@@ -55,6 +55,7 @@ def drawn_fleet(random_: random.Random, boards: int, classes: int, *, pairs: boo
                 storage_bytes_per_s=random_.choice([10e6, 80e6]),
                 idle_watts=random_.choice([0.5, 2.0]),
                 busy_watts=random_.choice([2.0, 6.0]),
+                message_s=random_.choice([0.0, 0.0005, 0.003]),
             ),
             NetworkLink(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=random_.choice([0.0003, 0.0088])),
             NetworkLink(bytes_per_s=random_.choice([1e6, 11.75e6]), latency_s=0.0003),
@@ -74,6 +75,7 @@ def drawn_fleet(random_: random.Random, boards: int, classes: int, *, pairs: boo
                 storage_bytes_per_s=kind.storage_bytes_per_s,
                 idle_watts=kind.idle_watts,
                 busy_watts=kind.busy_watts,
+                message_s=kind.message_s,
             )
         )
         links |= {(name, HUB): up, (HUB, name): down}

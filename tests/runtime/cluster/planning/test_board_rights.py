@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from hyps.runtime.cluster.planning.evaluation import evaluate
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner
+from hyps.runtime.cluster.planning.objectives import KEYS
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
 from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.brute_force import evaluations

@@ -60,6 +60,20 @@ def test_a_target_gives_what_the_entry_leaves_out(tmp_path: Path) -> None:
     assert planned.profiled_as == {"pi": "pi"}
 
 
+def test_a_message_takes_what_is_stated_or_what_the_speed_gives(tmp_path: Path) -> None:
+    text = """links.lan = { bandwidth = "94 Mbit/s", latency = "0 ms" }
+    boards = [
+        { name = "a", memory = "1 GB", storage = "1 MB/s", speed = "4 GMAC/s", link = "lan", idle = "1 W", busy = "2 W" },
+        { name = "b", memory = "1 GB", storage = "1 MB/s", speed = "4 GMAC/s", link = "lan", idle = "1 W", busy = "2 W",
+          message = "0.3 ms" },
+    ]
+    """.replace("\n          message", " message")
+    (tmp_path / "boards.toml").write_text(text)
+    one, other = load_fleet(tmp_path / "boards.toml").fleet.boards
+    assert one.message_s == 2e6 / 4e9
+    assert other.message_s == pytest.approx(0.3e-3)
+
+
 def test_a_built_in_target_gives_the_power(tmp_path: Path) -> None:
     """`hypsc targets show rpi3b` prints this file."""
     shutil.copy(ROOT / "compiler" / "target_data" / "rpi3b.toml", tmp_path)

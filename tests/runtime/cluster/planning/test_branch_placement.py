@@ -15,9 +15,10 @@ from hyps.runtime.cluster.planning.board_groups import RunTable
 from hyps.runtime.cluster.planning.branches import has_branches, parallel_blocks
 from hyps.runtime.cluster.planning.comparison import plan_rows
 from hyps.runtime.cluster.planning.evaluation import evaluate
+from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import Objective
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner, used_fleet
-from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Stages, Workload
+from hyps.runtime.cluster.planning.planner import PlacementPlanner
+from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Stages, Workload, used_fleet
 from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload

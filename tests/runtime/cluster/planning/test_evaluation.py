@@ -11,6 +11,7 @@ import pytest
 from hyps.runtime.cluster.planning.board_groups import RunTable, board_groups
 from hyps.runtime.cluster.planning.crossing import crossing, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.evaluation import evaluate
+from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.cluster.planning.problem import (
     HUB,
     Board,
@@ -58,6 +59,24 @@ SPLIT: Stages = (
     PipelineStage(steps=range(1), boards=("b0",)),
     PipelineStage(steps=range(1, 3), boards=("b1", "b2"), sharing="shards", shares=((1,), (2,))),
 )
+
+
+def test_messages_take_time_from_the_board_that_handles_them() -> None:
+    """Unpacking y takes longer than the link does, packing z1 less: of an input alone the longer of each two counts."""
+    y, z1 = tensor_messages(2_000_000), tensor_messages(1_000_000)
+    assert (y, z1) == pytest.approx((8 + 16 + 2e6 / 18e3, 8 + 16 + 1e6 / 18e3))
+    boards = tuple(replace(board, message_s=0.2 / 100) for board in BOARDS)
+    fleet = replace(FLEET, boards=boards, links={**LINKS, ("b1", HUB): NetworkLink(bytes_per_s=1e6, latency_s=0.01)})
+    found = {cost.board: cost for cost in evaluate(WORKLOAD, fleet, SPLIT).boards}
+    assert found["b1"].holding.unpacking_s == pytest.approx(0.002 * y)
+    assert found["b1"].holding.packing_s == pytest.approx(0.002 * z1)
+    assert found["b1"].holding.service_s == pytest.approx(2.0 + 0.002 * (y + z1))
+    assert found["b1"].period_s == found["b1"].holding.service_s
+    assert found["b1"].latency_s == pytest.approx(0.01 + 0.002 * y + 2.0 + 0.01 + 1.0)
+    assert found["b1"].dynamic_j == pytest.approx(2.0 * found["b1"].holding.service_s)
+    quick = replace(WORKLOAD, steps=tuple(replace(step, seconds={"c": 1e-3}) for step in WORKLOAD.steps))
+    assert evaluate(quick, fleet, SPLIT).stages[1].bound_by == "sending"
+    assert evaluate(quick, replace(fleet, links=LINKS), SPLIT).stages[1].bound_by == "handling messages"
 
 
 def test_one_board_reads_the_weights_that_do_not_stay() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from hyps.runtime.cluster.planning.algorithm1 import task_assignment
 from hyps.runtime.cluster.planning.evaluation import Evaluation
+from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import Objective
-from hyps.runtime.cluster.planning.planner import KEYS, PlacementPlanner, PlannedPlacement
+from hyps.runtime.cluster.planning.planner import PlacementPlanner, PlannedPlacement
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, NetworkLink, PlacedStep, Workload
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
 from hyps.runtime.errors import BudgetError

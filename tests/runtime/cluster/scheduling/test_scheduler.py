@@ -139,6 +139,21 @@ def test_what_was_never_leased_to_a_worker_is_refused(manifest: Manifest) -> Non
             scheduler.check(worker, key)
 
 
+def test_only_what_is_needed_no_more_can_be_dropped(manifest: Manifest) -> None:
+    scheduler = loaded(chain(manifest), {0: "w0", 1: "w1", 2: "w0"})
+    made = scheduler.add(job(1), "c", {"x": b"x"})
+    (lease,) = scheduler.tasks(0)
+    with pytest.raises(Rejection, match="not withdrawn"):
+        scheduler.withdrawn("w0", lease.key)
+    assert scheduler.skip(made, [0]) == [lease]
+    with pytest.raises(Rejection, match="never asked for"):
+        scheduler.withdrawn("w1", lease.key)
+    assert [*scheduler.leases] == [lease.key]
+    scheduler.withdrawn("w0", lease.key)
+    assert not scheduler.leases
+    assert scheduler.replicas.state(0, "w0") == State.COMPUTED
+
+
 def test_a_job_is_given_up_after_many_attempts(manifest: Manifest) -> None:
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w0"})
     scheduler.add(job(1), "c", {"x": b"x"})
@@ -439,19 +454,19 @@ def test_two_generations_live_side_by_side(manifest: Manifest) -> None:
     """Jobs end under the generation that they began with; a run that both have is one sub-bundle."""
     scheduler = loaded(chain(manifest), {0: "w0", 1: "w0", 2: "w1"})
     old = scheduler.add(job(1), "c", {"x": b"x"})
-    scheduler.add_generation(1, {0: range(1), 3: range(1, 3)})
+    scheduler.generations.add(1, {0: range(1), 3: range(1, 3)})
     assert given_out(scheduler.tasks(0)) == [(1, 0, "w0")]
     hold(scheduler, {3: "w1"})
-    scheduler.activate(1)
+    scheduler.generations.activate(1)
     new = scheduler.add(job(2), "c", {"x": b"x"})
     assert given_out(scheduler.tasks(0)) == [(2, 0, "w0")]
     done = [answer_oldest(scheduler) for _ in range(2)]
     while scheduler.tasks(0) or scheduler.leases:
         done.append(answer_oldest(scheduler))
     assert (old.flow.done, new.flow.done, sorted(done)) == ({0, 1, 2}, {0, 3}, [0, 0, 1, 2, 3])
-    assert not scheduler.is_drained(0)
+    assert not scheduler.generations.is_drained(0)
     scheduler.remove(job(1))
-    assert scheduler.drop_generation(0) == (1, 2)
+    assert scheduler.generations.drop(0) == (1, 2)
     assert (scheduler.replicas.homes, [*scheduler.graph.runs]) == ({0: ("w0",), 3: ("w1",)}, [0, 3])
     assert scheduler.replicas.sub_bundles_of("w1") == [3]
 
@@ -463,9 +478,9 @@ def test_a_lease_of_a_dropped_sub_bundle_is_over(manifest: Manifest) -> None:
     answer(scheduler, fast)
     scheduler.remove(job(1))
     assert [*scheduler.leases] == [slow.key]
-    scheduler.add_generation(1, {3: range(3)})
-    scheduler.activate(1)
-    assert scheduler.drop_generation(0) == (0, 1, 2)
+    scheduler.generations.add(1, {3: range(3)})
+    scheduler.generations.activate(1)
+    assert scheduler.generations.drop(0) == (0, 1, 2)
     assert scheduler.leases == {}
     with pytest.raises(Rejection, match="done already"):
         scheduler.check("w0", slow.key)

@@ -45,6 +45,8 @@ def pipelines(draw: st.DrawFn, *, equal: bool = False) -> tuple[Workload, Fleet,
         rate=draw(st.sampled_from([2e6, 1e7, 1e9])),
         memory_bytes=2_000_000,
     )
+    message_s = draw(st.sampled_from([0.0, 0.0002, 0.002]))
+    made = replace(made, boards=tuple(replace(board, message_s=message_s) for board in made.boards))
     if draw(st.booleans()):
         each = NetworkLink(bytes_per_s=5e6, latency_s=2e-3)
         pairs = {(a.name, b.name): each for a in made.boards for b in made.boards if a != b}
