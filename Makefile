@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-exits bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,report,manager,web,dask,placement,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,docs,dev]'
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
@@ -66,11 +66,14 @@ bench: $(READY) ## memory and latency beside what a user would pick instead, as 
 bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
 	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))
 
-bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding costs; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; ONLY=kills)
+bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and losses cost; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; ONLY=kills)
 	KILLS=$(or $(KILLS),50) FAULTS=$(or $(FAULTS),200) INFERENCES=$(or $(INFERENCES),100) $(BIN)/python -m tests.bench.codes $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
+
+bench-exits: $(READY) ## early exits: accuracy, policies, promises; docs/early-exits.md (needs torch: CONTRIBUTING.md; ONLY=betas)
+	$(BIN)/python -m tests.bench.exits $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-moves: $(READY) ## kills while steps move under a stream: each image is answered once, right and in order (KILLS=200: as many)
 	$(BIN)/python -m tests.bench.moves $(if $(KILLS),--kills $(KILLS))

@@ -40,7 +40,7 @@ def compile_model(
     interface: Interface = "python",
     split: CutMode = "auto",
     shards: Mapping[str, tuple[str, int]] | None = None,
-    codes: Mapping[str, int] | None = None,
+    codes: Mapping[str, int | tuple[int, str]] | None = None,
     tolerate: int | None = None,
     shard_policy: ShardPolicy = "auto",
     tile: Tile = "auto",
@@ -63,9 +63,9 @@ def compile_model(
     """Compile the ONNX file ``model`` into the folder ``bundle``, for a target, a budget in bytes, or both.
 
     It does what ``hypsc compile`` does, and takes the same options: ``shards={"fc6": ("output", 32)}`` is ``--shard
-    fc6=output:32``, ``codes={"fc6": 1}`` is ``--code fc6=1``, ``from_`` and ``until`` are ``--from`` and
-    ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at all, and an existing bundle is
-    replaced only with ``force``.
+    fc6=output:32``, ``codes={"fc6": 1, "c1": (2, "rows")}`` is ``--code fc6=1 --code c1=2:rows``, ``from_`` and
+    ``until`` are ``--from`` and ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at
+    all, and an existing bundle is replaced only with ``force``.
     ``progress`` is called with a stage and the share that is done.
 
     Raises `hyps.HypsError`: `hyps.compiler.errors.OptionError` for a wrong option, other
@@ -74,7 +74,10 @@ def compile_model(
     base = planning_request(
         split=split,
         shards=[requested_shard(operator, *_method(operator, each)) for operator, each in (shards or {}).items()],
-        codes=[requested_code(operator, parity) for operator, parity in (codes or {}).items()],
+        codes=[
+            requested_code(operator, *(each if isinstance(each, tuple) else (each,)))
+            for operator, each in (codes or {}).items()
+        ],
         tolerate=tolerate,
         shard_policy=shard_policy,
         tile=tile,

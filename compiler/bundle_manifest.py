@@ -77,7 +77,7 @@ def bundle_manifest(
         outputs=tuple(
             OutputRecord(
                 name=name,
-                probabilities=_ends_in_softmax(graph, name) or name in loaded.classes,
+                probabilities=ends_in_softmax(graph, name) or name in loaded.classes,
                 classes=_classes(loaded, tensors.records, name),
             )
             for name in graph.outputs
@@ -134,7 +134,7 @@ def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord])
     return read_labels(job.labels, max(shape, default=1))
 
 
-def _ends_in_softmax(graph: Graph, output: str) -> bool:
+def ends_in_softmax(graph: Graph, output: str) -> bool:
     """Return whether a softmax computes this output, apart from reshaping."""
     writer = {name: operator for operator in graph.operators for name in operator.outputs}
     while output in writer and writer[output].op_type in RESHAPES and writer[output].inputs:

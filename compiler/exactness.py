@@ -26,6 +26,8 @@ from hyps.passes.onnx_ops import STANDARD_DOMAINS
 from hyps.passes.planning.plan import Partition
 from hyps.passes.planning.planner import PlannedModel
 from hyps.passes.rewrite import Change, Rewritten
+from hyps.passes.sharding.accumulators import with_accumulators
+from hyps.passes.sharding.quantised_forms import QuantisedForms
 from hyps.passes.unknown_operators import checkable, foreign_kinds
 from hyps.passes.weights import REFERENCE_BYTES, Model, Weight, placeholder
 
@@ -99,7 +101,7 @@ class _Check:
     def difference(self) -> str | None:
         """Return what onnxruntime computes in another way in the partitions than in the whole model; None for nothing."""
         try:
-            return self._difference_of_file() or self._difference_of_parts()
+            return self._difference_of_file() or self._difference_of_rounding() or self._difference_of_parts()
         except NotLoaded as refused:
             if self._needs_library():
                 return None  # cuts next to its operators promise less anyway
@@ -112,8 +114,17 @@ class _Check:
             return None
         given = optimised(self._given(), self._custom_ops, stock=self._stock).graph
         inner = (name for node in self._folded.proto.graph.node for name in node.output)
-        name = self._first_difference(Expressions(), given, inner)
+        name = self._first_difference(Expressions(), self._whole, given, inner)
         return f"onnxruntime computes {name!r} in another way {self._form()}" if name else None
+
+    def _difference_of_rounding(self) -> str | None:
+        """Find a coded operator between DequantizeLinear and QuantizeLinear that onnxruntime does not compute in 8 bits."""
+        forms, coded = QuantisedForms(self._folded.proto), {split.operator for split in self._planned.splits if split.code}
+        found = [form for node in self._folded.proto.graph.node if node.name in coded and (form := forms.of(node))]
+        rounding = (node for node in self._whole.node if node.op_type.startswith("QLinear")) if found else ()
+        made = {name for node in rounding for name in node.output}
+        other = next((form.node.name for form in found if form.node.output[0] not in made), None)
+        return f"onnxruntime does not compute {other!r} in 8 bits in the whole model" if other else None
 
     def _difference_of_parts(self) -> str | None:
         plan, model = self._planned.plan, self._planned.model
@@ -121,16 +132,19 @@ class _Check:
             return None
         separate = optimised(partitioned(self._reduced(model.proto), plan.partitions), self._custom_ops).graph
         crossing = (name for partition in plan.partitions for name in partition.outputs)
-        name = self._first_difference(Expressions(parts=bool(model.origins)), joined(separate), crossing)
+        table = Expressions(parts=bool(model.origins))
+        name = self._first_difference(table, self._rounding(), joined(separate), crossing)
         return f"onnxruntime computes {name!r} in another way in the whole model than in a part of it" if name else None
 
-    def _first_difference(self, table: Expressions, other: GraphProto, inner: Iterable[str]) -> str | None:
-        """Return the first tensor, of ``inner`` and the outputs, that is not the folded model's expression; or None.
+    def _first_difference(
+        self, table: Expressions, model: GraphProto, other: GraphProto, inner: Iterable[str]
+    ) -> str | None:
+        """Return the first tensor, of ``inner`` and the outputs, that is another expression in ``other`` than in ``model``.
 
         The outputs decide: inner tensors that only lead to shapes may differ.
         """
         outputs, inputs = self._planned.graph.outputs, table.symbols(self._planned.graph.inputs)
-        whole, found = table.of(self._whole, inputs), table.of(other, inputs)
+        whole, found = table.of(model, inputs), table.of(other, inputs)
         if all(whole[name] == found[name] for name in outputs):
             return None
         both = (name for name in (*inner, *outputs) if name in whole and name in found)
@@ -150,7 +164,15 @@ class _Check:
 
     @cached_property
     def _whole(self) -> GraphProto:
-        return optimised(self._reduced(self._folded.proto), self._custom_ops, stock=self._stock).graph
+        return self._optimised(self._folded)
+
+    def _rounding(self) -> GraphProto:
+        """Return the whole model with the sums of coded 8-bit operators rounded after them, which changes no bit."""
+        model = with_accumulators(self._folded, [split.operator for split in self._planned.splits if split.code])
+        return self._whole if model is self._folded else self._optimised(model)
+
+    def _optimised(self, model: Model) -> GraphProto:
+        return optimised(self._reduced(model.proto), self._custom_ops, stock=self._stock).graph
 
     def _given(self) -> ModelProto:
         """Return the model in its file, small external weights read: onnxruntime's fusions look at their values."""

@@ -27,6 +27,8 @@ DEFAULT_THREADS = 4
 NO_TARGET = "custom"
 #: The methods by which operators are split, in Hadidi's words: those of products and those of convolutions.
 ShardPolicy = Literal["auto", "output", "channel", "input", "filter", "spatial"]
+#: The shards of a code that are tiles of rows.
+ROW_TILES = "rows"
 METHOD_OF: Mapping[str, Method] = {method: method for method in METHODS} | {"channel": "output", "filter": "input"}
 
 
@@ -40,16 +42,21 @@ def requested_shard(operator: str, method: str, count: int) -> RequestedShard:
     return RequestedShard(operator=operator, method=METHOD_OF[method], count=count)
 
 
-def requested_code(operator: str, parity: int) -> RequestedCode:
-    """Return the code of one operator. Raises `OptionError` for a number of parity shards that is not 1 to 4."""
+def requested_code(operator: str, parity: int, shards: str = "") -> RequestedCode:
+    """Return the code of one operator, whose ``shards`` are ``rows``, or else outputs or channels.
+
+    Raises `OptionError` for a number of parity shards that is not 1 to 4, and for other shards.
+    """
     check_tolerated("a code", parity)
-    return RequestedCode(operator=operator, parity=parity)
+    if shards not in ("", ROW_TILES):
+        raise OptionError(f"a code of {operator!r} cannot be of {shards!r}: give {ROW_TILES!r}, or leave it out")
+    return RequestedCode(operator=operator, parity=parity, method="spatial" if shards else "output")
 
 
 def check_tolerated(option: str, count: int) -> None:
     """Raise `OptionError` unless ``count`` is a number of parity shards that one operator may have."""
     if type(count) is not int or not 1 <= count <= MOST_PARITY:
-        raise OptionError(f"{option} has 1 to {MOST_PARITY} parity shards, not {count!r}")
+        raise OptionError(f"{option} has 1 to {MOST_PARITY} parity shards, not {count!r}; give a number in this range")
 
 
 def planning_request(

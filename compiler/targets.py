@@ -183,6 +183,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             depthwise_macs_per_s=part * (self.depthwise_macs_per_s or default.depthwise_macs_per_s),
             memory_bytes_per_s=self.memory_bytes_per_s or default.memory_bytes_per_s,
             cached_read_bytes_per_s=self.cached_read_bytes_per_s,
+            network_bytes_per_s=self.network_down_bytes_per_s or self.network_bytes_per_s or default.network_bytes_per_s,
             fresh_bytes_per_s=self.fresh_bytes_per_s or default.fresh_bytes_per_s,
             open_s=self.open_us / 1e6 if self.open_us else default.open_s,
             open_node_s=self.open_node_us / 1e6 if self.open_node_us else default.open_node_s,

@@ -23,9 +23,9 @@ from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.inputs import sources

@@ -126,7 +126,11 @@ def code_facts(manifest: Manifest) -> Iterator[str]:
         lost = "any one" if len(code.parity) == 1 else f"any {len(code.parity)}"
         shards = f"{len(code.shards)} + {len(code.parity)} shards, {lost} of which may be lost"
         growth = f"errors grow up to {code.amplification:.3g} times"
-        exact = f"decoded within {code.error_bound:.1e} of the largest output ({growth})"
+        exact = (
+            f"decoded within {code.error_bound:.1e} of the largest output ({growth})"
+            if code.error_bound
+            else "decoded exactly, bit for bit"
+        )
         yield f"{code.name} in {shards}; {exact}; {megabytes(sum(weight_bytes[name] for name in code.parity))} more"
 
 

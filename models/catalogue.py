@@ -29,6 +29,7 @@ from hyps.models.tagger import lstm_tagger
 from hyps.models.unet import unet
 from hyps.models.vgg import vgg16, vgg19
 from hyps.models.vit import vit_tiny
+from hyps.models.wassimnet import wassimnet
 from hyps.models.writer import INLINE_BYTES, data_path, write_external, write_inline
 from hyps.models.xception import xception
 from hyps.models.yolo import tiny_yolo
@@ -164,6 +165,22 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 parameters=1_182_506,
                 input_shape=(1, 3, 32, 32),
                 preprocess="cifar10",
+            ),
+            Network(
+                name="wassimnet",
+                description="WassimNet, narrow: exits, trained here on CIFAR-10",
+                parameters=1_157_436,
+                input_shape=(1, 3, 32, 32),
+                preprocess="cifar10",
+            ),
+            Network(
+                name="wassimnet_wide",
+                description="WassimNet, five early exits: Seifeddine, his 3.2",
+                parameters=20_168_188,
+                statistics=11_008,
+                input_shape=(1, 3, 32, 32),
+                preprocess="cifar10",
+                compose=wassimnet,
             ),
         )
     }

@@ -194,14 +194,20 @@ class Layers:
         return self.node("Softmax", [x.name], replace(x, name=name), axis=len(x.shape) - 1)
 
     def model(
-        self, name: str, source: LayerOutput, output: LayerOutput, *, source_type: int = TensorProto.FLOAT
+        self,
+        name: str,
+        source: LayerOutput,
+        output: LayerOutput | tuple[LayerOutput, ...],
+        *,
+        source_type: int = TensorProto.FLOAT,
     ) -> ModelProto:
         """Return the network without its weights: nodes name them, and ``self.weights`` describes them."""
+        outputs = output if isinstance(output, tuple) else (output,)
         graph = helper.make_graph(
             self.nodes,
             name,
             [helper.make_tensor_value_info(source.name, source_type, source.shape)],
-            [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, output.shape)],
+            [helper.make_tensor_value_info(out.name, TensorProto.FLOAT, out.shape) for out in outputs],
             list(self.constants.values()),
         )
         opset = helper.make_opsetid("", OPSET)
@@ -254,5 +260,8 @@ def _swept(x: LayerOutput, window: dict[str, Any], *, ceil: bool = False) -> tup
     return tuple((-(-span // stride) if ceil else span // stride) + 1 for span, stride in spans)
 
 
-Compose = Callable[[Layers, LayerOutput], LayerOutput]
-"""A function that adds a network's layers after its input, most often an image [1, channels, side, side]."""
+Compose = Callable[[Layers, LayerOutput], LayerOutput | tuple[LayerOutput, ...]]
+"""A function that adds a network's layers after its input, most often an image [1, channels, side, side].
+
+It returns the output, or with early exits all of them in order of depth.
+"""

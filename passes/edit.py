@@ -151,7 +151,7 @@ class GraphEditor:
         inputs: Iterable[gs.Tensor],
         output: gs.Tensor | str,
         *,
-        origin: Origin,
+        origin: Origin | None = None,
         **attributes: Any,
     ) -> gs.Node:
         """Return a new standard operator with one output; `replace` puts it into the graph."""
@@ -188,7 +188,7 @@ class GraphEditor:
         start: int,
         stop: int,
         *,
-        origin: Origin,
+        origin: Origin | None = None,
         bounds: tuple[str, str, str] = ("starts", "ends", "axes"),
     ) -> gs.Node:
         """Return a Slice called ``name``, as is its result, of ``start..stop`` along ``axis``.

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from hyps.passes.onnx_ops import CLASSICAL_DOMAIN
@@ -26,14 +28,22 @@ _LISTS = frozenset({AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.S
 #: The name of a shard, as `part_name` writes it, or of what was sliced or copied for the shard.
 _SHARD = re.compile(r"(.*)/shard(\d+)of(\d+)(?:/.*)?", re.DOTALL)
 
+#: A part of numbers that are too large for 8 bits.
+Plane = Literal["high", "low"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """A sum of weights of one shape and ``dtype`` (a numpy name), each times its coefficient."""
+    """A sum of weights of one shape and ``dtype`` (a numpy name), each times its coefficient, and of ``offset``.
+
+    With a ``plane`` it is that `byte_plane` of a sum of whole numbers.
+    """
 
     dtype: str
     parts: tuple[Weight, ...]
     coefficients: tuple[float, ...]
+    offset: int = 0
+    plane: Plane | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +82,9 @@ class Weight:
         The weight must be contiguous; one with scaled rows can be sliced along its first two axes. Raises `ValueError`
         for any other.
         """
+        if self.combination is not None:
+            parts = tuple(part.slice(axis, start, stop, shape) for part in self.combination.parts)
+            return replace(self, row_bytes=parts[0].nbytes, combination=replace(self.combination, parts=parts))
         if self.row_scale is None:
             rows, run = math.prod(shape[:axis]), self._contiguous_bytes() // math.prod(shape[: axis + 1])
         elif self.stride_bytes == self.row_bytes and axis < 2:
@@ -94,10 +107,21 @@ class Weight:
         return self.nbytes
 
 
-def combined(dtype: str, parts: Sequence[Weight], coefficients: Sequence[float]) -> Weight:
-    """Return the sum of ``parts``, weights of one shape and ``dtype``, each times its coefficient."""
-    combination = Combination(dtype=dtype, parts=tuple(parts), coefficients=tuple(coefficients))
+def combined(
+    dtype: str, parts: Sequence[Weight], coefficients: Sequence[float], offset: int = 0, plane: Plane | None = None
+) -> Weight:
+    """Return the sum of ``parts``, weights of one shape and ``dtype``, each times its coefficient; see `Combination`."""
+    combination = Combination(dtype=dtype, parts=tuple(parts), coefficients=tuple(coefficients), offset=offset, plane=plane)
     return Weight(path="", offset=0, row_bytes=parts[0].nbytes, combination=combination)
+
+
+def byte_plane(values: NDArray[Any], plane: Plane) -> NDArray[np.uint8]:
+    """Return one of the two planes of 8 bits that make whole numbers: 256 x (high - 128) + (low - 128).
+
+    The numbers are at most 32,639 and at least -32,896.
+    """
+    whole = values.astype(np.int32) + 128
+    return ((whole >> 8) + 128 if plane == "high" else whole & 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

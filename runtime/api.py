@@ -16,7 +16,8 @@ from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.device.process_memory import give_back_heap
 from hyps.runtime.errors import BundleError, InputError
-from hyps.runtime.execution import executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.exits.exit_control import exit_control
@@ -51,7 +52,7 @@ class Bundle:
         deadline_s: float = math.inf,
     ) -> None:
         opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
-        self._executor: executor.Executor | None = executor.load_executor(
+        self._executor: Executor | None = load_executor(
             Path(folder), threads=threads, verify=verify, opener=opener, is_tuned=is_tuned
         )
         self._lock = threading.Lock()

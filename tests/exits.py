@@ -52,3 +52,26 @@ def exiting_network(width: int = WIDTH) -> ModelProto:
         weights.append(weight(f"h{stage}", CLASSES, width, seed=stage))
     heads.append(node("Softmax", "logits", EXITS[-1], axis=1))
     return model([*trunk, *heads], [value("x", 1, width)], [value(name, 1, CLASSES) for name in EXITS], weights)
+
+
+def exiting_convolutions(side: int = 160, channels: int = 40) -> ModelProto:
+    """Return three convolutions, each followed by a pooling and a classifier: image [1, 3, side, side] to three exits."""
+    nodes, heads, weights, source, width = [], [], [], "image", 3
+    for stage, name in enumerate(("first", "second", "third")):
+        nodes += [
+            node("Conv", f"{source} w{stage}", f"conv{stage}", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            node("Relu", f"conv{stage}", f"relu{stage}"),
+            node("MaxPool", f"relu{stage}", f"pool{stage}", kernel_shape=[2, 2], strides=[2, 2]),
+        ]
+        heads += [
+            node("GlobalAveragePool", f"pool{stage}", f"mean{stage}"),
+            node("Flatten", f"mean{stage}", f"flat{stage}"),
+            node("Gemm", f"flat{stage} h{stage}", name, f"head {name}", transB=1),
+        ]
+        weights += [
+            weight(f"w{stage}", channels, width, 3, 3, seed=stage),
+            weight(f"h{stage}", CLASSES, channels, seed=stage),
+        ]
+        source, width = f"pool{stage}", channels
+    outputs = [value(name, 1, CLASSES) for name in ("first", "second", "third")]
+    return model([*nodes, *heads], [value("image", 1, 3, side, side)], outputs, weights)

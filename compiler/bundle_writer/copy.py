@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hyps.compiler.progress import Advance
-from hyps.passes.weights import Combination, Weight
+from hyps.passes.weights import Combination, Weight, byte_plane
 from hyps.runtime.bundle.manifest import FileRecord
 
 COPY_BLOCK_BYTES = 1 << 20
@@ -84,11 +84,7 @@ def weight_blocks(placed: Iterable[tuple[int, Weight]]) -> Iterator[tuple[int, m
             return sources[path].fileno()
 
         for start, weight in placed:
-            for block, is_stored in (
-                _combined(source, weight.combination)
-                if weight.combination
-                else _blocks(source(weight.path), weight, COPY_BLOCK_BYTES)
-            ):
+            for block, is_stored in _blocks(source, weight, COPY_BLOCK_BYTES):
                 yield start, block, is_stored
                 start += len(block)
 
@@ -100,15 +96,12 @@ def _write_all(target: BinaryIO, block: memoryview) -> None:
 
 
 def _combined(source: Callable[[str], int], combination: Combination) -> Iterator[tuple[memoryview, bool]]:
-    """Yield the sum of weights times their coefficients in blocks; ``source`` returns the descriptor of a file.
-
-    Weights of one shape come in the same blocks.
-    """
+    """Yield the sum of weights times their coefficients, or a plane of it, in blocks, which are the same for all weights."""
     dtype = np.dtype(combination.dtype)
     first, *others = combination.coefficients
     total = product = np.empty(0)
-    for blocks in zip(*(_blocks(source(part.path), part, _SUMMED_BYTES) for part in combination.parts), strict=True):
-        if not any(is_stored for _, is_stored in blocks):
+    for blocks in zip(*(_blocks(source, part, _SUMMED_BYTES) for part in combination.parts), strict=True):
+        if combination.plane is None and not any(is_stored for _, is_stored in blocks):
             yield blocks[0]
             continue
         values = [np.frombuffer(block, dtype) for block, _ in blocks]
@@ -120,14 +113,27 @@ def _combined(source: Callable[[str], int], combination: Combination) -> Iterato
                 np.add(total, each, out=total)
             else:
                 total += np.multiply(each, coefficient, out=product, dtype=np.float64)
-        yield memoryview(total.astype(dtype).tobytes()), True
+        if combination.plane is None:
+            yield memoryview(total.astype(dtype).tobytes()), True
+        else:
+            yield memoryview(byte_plane(total + combination.offset, combination.plane).tobytes()), True
 
 
-def _blocks(source: int, weight: Weight, block_bytes: int) -> Iterator[tuple[memoryview, bool]]:
-    """Yield the weight's bytes in blocks, and whether the source stores them; a block is valid until the next one."""
-    if weight.row_scale is not None:
-        yield from _scaled(source, weight, block_bytes)
-        return
+def _blocks(source: Callable[[str], int], weight: Weight, block_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+    """Yield the weight's bytes in blocks, and whether they are stored; a block is valid until the next one.
+
+    ``source`` returns the descriptor of a file.
+    """
+    if weight.combination is not None:
+        yield from _combined(source, weight.combination)
+    elif weight.row_scale is not None:
+        yield from _scaled(source(weight.path), weight, block_bytes)
+    else:
+        yield from _stored(source(weight.path), weight, block_bytes)
+
+
+def _stored(source: int, weight: Weight, block_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+    """Yield the bytes of a weight as they are in a file."""
     buffer = memoryview(bytearray(min(block_bytes, weight.nbytes)))
     filled = 0
     for offset, length in weight.runs():

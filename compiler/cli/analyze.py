@@ -147,7 +147,7 @@ def _codes(analysis: Analysis) -> Iterator[str]:
             code.operator,
             f"{code.shards} + {code.parity}",
             f"{code.amplification:.3g} times",
-            f"{code.error_bound:.1e}",
+            f"{code.error_bound:.1e}" if code.error_bound else "none",
             megabytes(code.parity_bytes),
         ]
         for code in analysis.codes

@@ -12,6 +12,8 @@ from typer.core import TyperCommand
 
 from hyps.compiler.cli.analyze import analyze_command
 from hyps.compiler.cli.compile import compile_command
+from hyps.compiler.cli.exits import exits_attach, exits_record
+from hyps.compiler.cli.exits_fit import exits_fit
 from hyps.compiler.cli.inspect import inspect_command
 from hyps.compiler.cli.models import models_build, models_list
 from hyps.compiler.cli.report import plot_command, report_command
@@ -36,6 +38,15 @@ _EXAMPLES = {
     "analyze": ("hypsc analyze net.onnx --sort weights --top 10", "hypsc analyze net.onnx --memory 128MB --csv net.csv"),
     "report": ("hypsc report net -o net.html", "hypsc report net.onnx --memory 128MB -o net.html"),
     "plot": ("hypsc plot net -o plots", "hypsc plot net --profile run.json --format png -o plots"),
+    "exits attach": (
+        "hypsc exits attach net.onnx --propose 3 --data photos --preprocess imagenet -o exits.onnx",
+        "hypsc exits attach net.onnx --after relu3,pool4 --data train.npz -o exits.onnx",
+    ),
+    "exits record": ("hypsc exits record exits.onnx --data test.npz --preprocess cifar10 -o recorded.npz",),
+    "exits fit": (
+        "hypsc exits fit recorded.npz --policy guaranteed --max-loss 1% -o policy.json",
+        "hypsc exits fit recorded.npz --policy dqn --beta-between 2 -o policy.onnx",
+    ),
     "targets list": ("hypsc targets list -v",),
     "targets show": ("hypsc targets show rpi3b > board.toml",),
     "models list": ("hypsc models list",),
@@ -75,6 +86,9 @@ app = typer.Typer(
 )
 _targets = typer.Typer(help="List and show the devices that hypsc knows.", no_args_is_help=True, epilog=EXIT_CODES)
 _models = typer.Typer(help="List and build reference networks.", no_args_is_help=True, epilog=EXIT_CODES)
+_exits = typer.Typer(
+    help="Give a network early exits, and learn when to take them.", no_args_is_help=True, epilog=EXIT_CODES
+)
 _COMMANDS: Mapping[str, Callable[..., None]] = {
     "compile": compile_command,
     "inspect": inspect_command,
@@ -82,6 +96,9 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "analyze": analyze_command,
     "report": report_command,
     "plot": plot_command,
+    "exits attach": exits_attach,
+    "exits record": exits_record,
+    "exits fit": exits_fit,
     "targets list": targets_list,
     "targets show": targets_show,
     "models list": models_list,
@@ -89,8 +106,9 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
 }
 for _words, _command in _COMMANDS.items():
     _group, _, _name = _words.rpartition(" ")
-    _parent = {"": app, "targets": _targets, "models": _models}[_group]
+    _parent = {"": app, "exits": _exits, "targets": _targets, "models": _models}[_group]
     _parent.command(_name, cls=GroupedCommand, epilog=_epilog(_words))(_command)
+app.add_typer(_exits, name="exits")
 app.add_typer(_targets, name="targets")
 app.add_typer(_models, name="models")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from hyps.compiler.errors import OptionError
-from hyps.compiler.requests import METHOD_OF, requested_code, requested_shard
+from hyps.compiler.requests import METHOD_OF, ROW_TILES, requested_code, requested_shard
 from hyps.passes.planning.request import RequestedCode, RequestedShard
 
 
@@ -22,11 +22,14 @@ def asked_shard(text: str) -> RequestedShard:
 
 
 def asked_code(text: str) -> RequestedCode:
-    """Parse ``NAME=R``."""
-    name, _, number = text.rpartition("=")
-    if not name or not number.isdecimal():
-        raise typer.BadParameter(f"{text!r} is not of the form NAME=R, with R the number of shards that may be lost")
-    return requested_code(name, int(number))
+    """Parse ``NAME=R`` or ``NAME=R:rows``."""
+    name, _, rest = text.rpartition("=")
+    number, _, shards = rest.partition(":")
+    if not name or not number.isdecimal() or rest not in (number, f"{number}:{ROW_TILES}"):
+        raise typer.BadParameter(
+            f"{text!r} is not of the form NAME=R or NAME=R:{ROW_TILES}, with R the number of shards that may be lost"
+        )
+    return requested_code(name, int(number), shards)
 
 
 def asked_exits(text: str | None) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ _Code = Annotated[
         metavar="NAME=R",
         parser=asked_code,
         rich_help_panel=options.SPLITTING,
-        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster. Repeatable.",
+        help="Give an operator R parity shards (1 to 4), which replace any R of its shards on a cluster; NAME=R:rows: of "
+        "tiles of a convolution's rows. Repeatable.",
     ),
 ]
 _Tolerate = Annotated[

@@ -32,7 +32,8 @@ def completion(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return lambda incomplete: [word for word in words() if word.startswith(incomplete)]
 
 
-def _size(text: str) -> int:
+def parse_size_option(text: str) -> int:
+    """Parse an option's size, such as ``128MB``."""
     try:
         return parse_size(text)
     except ValueError as error:
@@ -68,7 +69,7 @@ MemoryOption = Annotated[
     int | None,
     typer.Option(
         metavar="SIZE",
-        parser=_size,
+        parser=parse_size_option,
         rich_help_panel=TARGET,
         help="The budget: memory of the whole process, e.g. 128MB or 122MiB (default: all that the target has for one).",
     ),

@@ -103,9 +103,14 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
         yield from table(columns, rows)
     for code in validation.codes if not quiet else ():
         within = "within" if code.passed else "NOT within"
+        bound = (
+            f"{within} {code.error_bound:.1e} of the largest output"
+            if code.error_bound
+            else f"{'' if code.passed else 'NOT '}exactly"
+        )
         yield (
-            f"code of {code.name}, {code.shards} + {code.parity} shards: a lost shard is decoded {within} "
-            f"{code.error_bound:.1e} of the largest output (at most {code.max_rel:.1e})"
+            f"code of {code.name}, {code.shards} + {code.parity} shards: a lost shard is decoded {bound} "
+            f"(at most {code.max_rel:.1e} off)"
         )
     tolerance = validation.tolerance
     bound = "nothing, as no bound is promised" if math.isinf(tolerance) else f"within {tolerance:g} of the largest output"

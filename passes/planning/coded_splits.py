@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from hyps.passes.cost.compute import multiply_adds
+from hyps.passes.cost.compute import compute_s, multiply_adds
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.planning.costed_model import CostedModel
 from hyps.passes.planning.request import Request, RequestedCode
@@ -18,11 +18,12 @@ from hyps.passes.sharding.coded import (
     most_shards,
     usual_count,
 )
-from hyps.passes.sharding.layouts import Method
+from hyps.passes.sharding.layouts import METHODS
 from hyps.passes.sharding.oversize import Threshold, oversize
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.sharding.shard_options import ShardOptions
+from hyps.passes.sharding.spatial_codes import encoding_cost
 from hyps.runtime.bundle.manifest import Reason
 
 #: ``--tolerate`` splits an operator with this part of the model's weights, or of its multiply-adds, whatever the budget.
@@ -40,9 +41,11 @@ def with_resolved_codes(whole: CostedModel, request: Request) -> Request:
     for code in request.codes:
         if code.operator not in positions:
             raise UnsupportedModel(f"--code: no operator is called {code.operator!r}; {_candidates(options, code.parity)}")
-        option = options.by(positions[code.operator], "output")
+        option = options.by(positions[code.operator], code.method)
         check_code(option, code.parity)
         _check_shards(option, code, request)
+        if code.method == "spatial":
+            _check_encoding(options, positions[code.operator], code, request)
     if not request.tolerate:
         return request
     found = (name for name in _large(options, request.tolerate) if name not in named)
@@ -74,7 +77,7 @@ def possible_codes(options: ShardOptions, parity: int) -> Iterator[PossibleCode]
             parity=parity,
             amplification=code.amplification,
             error_bound=code.error_bound,
-            parity_bytes=parity * sum(possible[name].constants) // count,
+            parity_bytes=parity * (1 if possible[name].integers is None else 2) * sum(possible[name].constants) // count,
         )
 
 
@@ -83,10 +86,12 @@ def _check_shards(option: ShardOption, code: RequestedCode, request: Request) ->
     for shard in request.shards:
         if shard.operator != code.operator:
             continue
-        if shard.method != "output":
+        if shard.method != code.method:
             raise UnsupportedModel(
                 f"--code {code.operator}: shards by {shard.method} read different inputs, so that no sum of weights "
                 "replaces one; a code is for a split by output or channel: change --shard"
+                if code.method == "output"
+                else f"--code {code.operator}={code.parity}:rows: tiles of rows are a spatial split: change --shard"
             )
         if not keeps_bound(option, shard.count, code.parity):
             possible = coded_count(option, 2, code.parity), coded_count(option, shard.count, code.parity)
@@ -95,6 +100,22 @@ def _check_shards(option: ShardOption, code: RequestedCode, request: Request) ->
                 f"--code {code.operator}={code.parity}: {shard.count} shards of equal width cannot have this code; "
                 f"{some} can: change --shard"
             )
+
+
+def _check_encoding(options: ShardOptions, place: int, code: RequestedCode, request: Request) -> None:
+    """Raise `UnsupportedModel`, with the figures, where a convolution takes less time than its parity shards' tiles do."""
+    option = options.by(place, code.method)
+    named = (shard.count for shard in request.shards if shard.operator == code.operator)
+    count = next(named, usual_count(option, code.parity))
+    seconds = float(compute_s(options.graph, request.device)[place])
+    cost = encoding_cost(option, count, code.parity, seconds, request.device)
+    if not cost.pays:
+        raise UnsupportedModel(
+            f"--code {code.operator}={code.parity}:rows does not pay: adding up its tiles takes about "
+            f"{1000 * cost.encoding_s:.3g} ms and sending them {1000 * cost.sending_s:.3g} ms, the whole convolution "
+            f"{1000 * cost.convolution_s:.3g} ms, by the target's rates ('hyps-run calibrate' measures a board's); a code "
+            f"of channels encodes nothing: --code {code.operator}={code.parity}"
+        )
 
 
 def coded_splits(
@@ -106,18 +127,16 @@ def coded_splits(
     budget.
     """
     named = {code.operator: code.parity for code in request.codes}
-    possible = {option.node.name: option for option in _output_options(options)}
+    possible = _possible(options, request)
     parity = {name: named.get(name, request.tolerate) for name in possible if name in named or request.tolerate}
     codable = {name: possible[name] for name, number in parity.items() if is_codable(possible[name], number)}
     given = {split.operator: split for split in requested}
-    others = [each.name for each in options.graph.operators if each.name not in codable or each.name in given]
-    by_output: tuple[Method, ...] = ("output",)
-    found = oversize(options, replace(threshold, methods=by_output), request.device, others)
-    oversized = {split.operator: split for split in found}
+    oversized = _oversized(options, request, threshold, {name: codable[name] for name in codable.keys() - given.keys()})
     for name, option in codable.items():
         number = parity[name]
         if (split := given.get(name)) is not None:
-            count = split.count if split.method == "output" and keeps_bound(option, split.count, number) else None
+            is_coded = split.method == option.layout.method and keeps_bound(option, split.count, number)
+            count = split.count if is_coded else None
         elif (split := oversized.get(name)) is not None:
             count = coded_count(option, split.count, number)
             if count is None and name in named:  # with fewer shards than the budget needs: it is refused
@@ -125,11 +144,35 @@ def coded_splits(
         elif name in named:
             reason = Reason(kind="requested", text="--tolerate" if request.tolerate == number else "--code")
             count = usual_count(option, number)
-            split = ShardSpec(operator=name, method="output", count=count, reason=reason)
+            split = ShardSpec(operator=name, method=option.layout.method, count=count, reason=reason)
         else:
             continue
         if count is not None:
             yield replace(split, count=count, code=code_of(option, count, number))
+
+
+def _possible(options: ShardOptions, request: Request) -> dict[str, ShardOption]:
+    """Return the options for codes by operator: to split it spatially where the request says so, else by output."""
+    possible = {option.node.name: option for option in _output_options(options)}
+    tiled = {code.operator for code in request.codes if code.method == "spatial"}
+    for index, operator in enumerate(options.graph.operators):
+        if operator.name in tiled and operator.origin is None:
+            possible[operator.name] = options.by(index, "spatial")
+    return possible
+
+
+def _oversized(
+    options: ShardOptions, request: Request, threshold: Threshold, codable: Mapping[str, ShardOption]
+) -> dict[str, ShardSpec]:
+    """Return the splits that the budget requires of operators that have a code, each by its own method."""
+    found: dict[str, ShardSpec] = {}
+    for method in METHODS:
+        names = {name for name, option in codable.items() if option.layout.method == method}
+        if names:
+            others = [operator.name for operator in options.graph.operators if operator.name not in names]
+            splits = oversize(options, replace(threshold, methods=(method,)), request.device, others)
+            found |= {split.operator: split for split in splits}
+    return found
 
 
 def _output_options(options: ShardOptions) -> Iterator[ShardOption]:

@@ -27,10 +27,11 @@ class RequestedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedCode:
-    """A code that the user asks for: ``parity`` parity shards of ``operator``."""
+    """A code that the user asks for: ``parity`` parity shards of ``operator``, which is split by ``method``."""
 
     operator: str
     parity: int
+    method: Method = "output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,9 @@
 """Decide whether an operator's shards can have a code, in how many shards, and with what error.
 
 A code needs shards of equal width that multiply their weights with one and the same input: then a combination of the weights
-makes the combination of the results (Hadidi, section 6.2, table 6.1: splits by output and by channel).
+makes the combination of the results (Hadidi, section 6.2, table 6.1: splits by output and by channel). Or they are tiles of
+rows of equal height, of which a combination is made instead (`hyps.passes.sharding.spatial_codes`). Those of 8-bit
+operators are exact (`hyps.passes.sharding.integer_codes`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import lru_cache
 
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.mlas import WIDTH_STEP
-from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS, FLOAT_PRODUCTS
+from hyps.passes.onnx_ops import PRODUCTS
 from hyps.passes.sharding.coefficients import (
     LARGEST_ERROR,
     Code,
@@ -21,6 +23,7 @@ from hyps.passes.sharding.coefficients import (
     is_searchable,
     least_amplification,
 )
+from hyps.passes.sharding.integer_codes import IntegerOperands, integer_code, overflow
 from hyps.passes.sharding.layouts import MOST_SHARDS
 from hyps.passes.sharding.shard_option import ShardOption
 
@@ -35,6 +38,8 @@ _COPIES = "run it on two boards (hyps-manager --replicas)"
 
 def code_of(option: ShardOption, count: int, parity: int) -> Code:
     """Return the code of an operator in ``count`` shards."""
+    if option.integers is not None:
+        return integer_code(count, parity)
     enlarged = least_amplification(count, parity)
     return Code(
         coefficients=code_coefficients(count, parity),
@@ -45,16 +50,25 @@ def code_of(option: ShardOption, count: int, parity: int) -> Code:
 
 def check_code(option: ShardOption, parity: int) -> None:
     """Raise `UnsupportedModel`, with the reason and a way out, for an operator that can have no such code."""
-    node, layout = option.node, option.layout
+    node = option.node
     if reason := _refusal(option):
         raise UnsupportedModel(f"{node.op_type} {node.name!r} can have no code: {reason}")
     counts = _equal_counts(option, parity)
     if not counts:
         raise UnsupportedModel(
-            f"{node.op_type} {node.name!r} can have no code: its {layout.width // layout.groups} columns or channels are "
-            f"not 2 or more shards of equal width; {_COPIES}"
+            f"{node.op_type} {node.name!r} can have no code: its {_width(option)} "
+            f"{'rows' if option.layout.method == 'spatial' else 'columns or channels'} are not 2 or more shards of equal "
+            f"{'height' if option.layout.method == 'spatial' else 'width'}; {_COPIES}"
         )
-    bound = code_of(option, counts[0], parity).error_bound
+    code = code_of(option, counts[0], parity)
+    if isinstance(option.integers, IntegerOperands):
+        if reason := overflow(code, option.integers, _products(option)):
+            raise UnsupportedModel(
+                f"{node.op_type} {node.name!r} can have no code with {parity} parity shard{'s' if parity > 1 else ''}: "
+                f"{reason}; {'ask for fewer parity shards' if parity > 1 else _COPIES}"
+            )
+        return
+    bound = code.error_bound
     if bound > LARGEST_ERROR:
         raise UnsupportedModel(
             f"{node.op_type} {node.name!r} can have no code with {parity} parity shards: decoding might be wrong by "
@@ -76,9 +90,9 @@ def coded_count(option: ShardOption, needed: int, parity: int) -> int | None:
 
     Widths that keep every bit come first, unless they take twice as many shards.
     """
-    width = option.layout.width // option.layout.groups
+    width, step = _width(option), 1 if option.layout.method == "spatial" else WIDTH_STEP
     counts = [count for count in _equal_counts(option, parity) if count >= needed]
-    exact = [count for count in counts if width // count % WIDTH_STEP == 0 and count < 2 * needed]
+    exact = [count for count in counts if width // count % step == 0 and count < 2 * needed]
     count = next(iter((*exact, *counts)), None)
     return count if count is not None and keeps_bound(option, count, parity) else None
 
@@ -100,13 +114,23 @@ def keeps_bound(option: ShardOption, count: int, parity: int) -> bool:
 
     No code enlarges errors less than ``count`` times, so that a search is seldom in vain.
     """
-    if count not in _equal_counts(option, parity) or _error(option, count) > LARGEST_ERROR:
+    if count not in _equal_counts(option, parity):
+        return False
+    if isinstance(option.integers, IntegerOperands):
+        return overflow(integer_code(count, parity), option.integers, _products(option)) is None
+    if _error(option, count) > LARGEST_ERROR:
         return False
     return _error(option, least_amplification(count, parity)) <= LARGEST_ERROR
 
 
+def _width(option: ShardOption) -> int:
+    """Return the columns, the rows, or the channels of each group, that shards are parts of."""
+    layout = option.layout
+    return layout.width if layout.method == "spatial" else layout.width // layout.groups
+
+
 def _equal_counts(option: ShardOption, parity: int) -> tuple[int, ...]:
-    return _divisors(option.layout.width // option.layout.groups, parity)
+    return _divisors(_width(option), parity)
 
 
 @lru_cache(maxsize=256)
@@ -124,13 +148,16 @@ def _error(option: ShardOption, amplification: float) -> float:
 def _refusal(option: ShardOption) -> str | None:
     """Return why an operator's shards can have no code, whatever their number."""
     node, layout, values = option.node, option.layout, option.values
-    if node.op_type not in FLOAT_PRODUCTS | FLOAT_CONVOLUTIONS:
-        return f"it computes in 8 bits; give the model that was not quantised, or {_COPIES}"
     if node.input[layout.source] in values.constants:
         return "both its factors are constant"
-    if layout.groups == layout.width:
+    if layout.groups == layout.width and layout.method == "output":
         return f"each of its channels reads another one, so that no sum of weights replaces a shard; {_COPIES}"
-    weight = values.constants[_weight(option)]
+    if isinstance(option.integers, str):
+        return f"{option.integers}; {_COPIES}"
+    if option.integers is not None:
+        return None
+    if (weight := values.constants.get(_weight(option))) is None:
+        return f"its weight is computed; {_COPIES}"
     if weight.name != _weight(option):
         return "its weight is stored in another type and dequantised; give the model that was not quantised"
     if weight.dtype not in _UNIT_ROUNDOFF:
@@ -149,6 +176,6 @@ def _products(option: ShardOption) -> int:
     """Return the most products that one number of the result adds up, its bias included."""
     layout = option.layout
     shape = option.values.shapes[_weight(option)]
-    if option.node.op_type in FLOAT_PRODUCTS:
+    if option.node.op_type in PRODUCTS:
         shape = shape[-2:]
-    return math.prod(shape) // layout.width + 1
+    return math.prod(shape) // (shape[0] if layout.method == "spatial" else layout.width) + 1

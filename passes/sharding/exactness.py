@@ -12,7 +12,7 @@ from hyps.passes.cost.folding import unfolded_operators
 from hyps.passes.cost.fusion import fused_positions, fusion_groups
 from hyps.passes.graph import Graph, Operator
 from hyps.passes.mlas import WIDTH_STEP
-from hyps.passes.onnx_ops import ACTIVATIONS, RESHAPES
+from hyps.passes.onnx_ops import ACTIVATIONS, INTEGER_OPERATORS, RESHAPES
 from hyps.passes.sharding.rewrite import ShardSpec
 from hyps.passes.sharding.shard_options import ShardOptions
 
@@ -28,6 +28,7 @@ _MEASURED = (
     | frozenset(
         {"DequantizeLinear", "Dropout", "Gemm", "GlobalAveragePool", "LRN", "LSTM", "MatMul", "MaxPool", "Mul", "Pad"}
     )
+    | INTEGER_OPERATORS
     | frozenset({"Gather", "QuantizeLinear", "Resize", "Slice", "Softmax", "Split", "Sum", "Transpose"})
 )
 
@@ -74,13 +75,15 @@ def _reasons_of_splits(options: ShardOptions, splits: Collection[ShardSpec], sha
     groups = fusion_groups(whole) if splits else ()
     for split in splits:
         place = places[split.operator]
-        layout = options.by(place, split.method).layout
-        width = layout.width // split.count
-        if split.code and layout.groups > 1:
+        option = options.by(place, split.method)
+        layout = option.layout
+        width, is_coded = layout.width // split.count, split.code and option.integers is None and split.method == "output"
+        if is_coded and layout.groups > 1:
             yield f"{split.operator!r} is split within its groups, for its code"
-        elif split.code and width % WIDTH_STEP:
+        elif is_coded and width % WIDTH_STEP:
             yield f"{split.operator!r} is split to {width} columns or channels, no multiple of {WIDTH_STEP}, for its code"
-        if reason := options.by(place, split.method).inexact_reason(split.count):
+        sums_integers = split.code and option.integers is not None  # a Conv between DequantizeLinear and QuantizeLinear, too
+        if not sums_integers and (reason := option.inexact_reason(split.count)):
             yield reason
         group = [whole.operators[index] for group in groups if place in group for index in group]
         cut_up = [member for member in group if member.name not in kept and member.op_type != "DequantizeLinear"]

@@ -18,15 +18,22 @@ from onnx import numpy_helper
 
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import type_name
+from hyps.passes.onnx_ops import INTEGER_OPERATORS
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
+from hyps.passes.sharding.integer_parity import integer_parity_nodes
+from hyps.passes.sharding.spatial_codes import spatial_parity_nodes
 from hyps.passes.weights import Model, Origin, combined, part_name, part_origin, placeholder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParitySpec:
-    """The parity shards of an operator: a row of ``coefficients`` for each, with a number for each shard."""
+    """The parity shards of an operator: a row of ``coefficients`` for each, with a number for each shard.
+
+    ``spatial``: the shards are tiles of rows, which parity shards combine in place of weights.
+    """
 
     operator: str
+    spatial: bool = False
     coefficients: tuple[tuple[float, ...], ...]
     reason: str
 
@@ -46,10 +53,10 @@ class AddParity(Rewrite):
         for code in self.codes:
             shards = [[editor.operator(name) for name in names] for names in shard_nodes(model, code.operator)]
             first, count = shards[0][0], len(code.coefficients)
+            is_integer = first.op in INTEGER_OPERATORS
+            make = spatial_parity_nodes if code.spatial else integer_parity_nodes if is_integer else _parity_nodes
             parity = [
-                node
-                for index, row in enumerate(code.coefficients)
-                for node in _parity_nodes(editor, shards, row, index, count)
+                node for index, row in enumerate(code.coefficients) for node in make(editor, shards, row, index, count)
             ]
             editor.replace([first], [*parity, editor.copy(first, first.name, first.inputs, first.outputs[0])])
             what = f"given {count} parity shard{'s' if count > 1 else ''}"
@@ -58,7 +65,10 @@ class AddParity(Rewrite):
 
 
 def shard_nodes(model: Model, operator: str, kind: Literal["shard", "parity"] = "shard") -> tuple[tuple[str, ...], ...]:
-    """Return the names of the nodes of each (parity) shard of an operator that was split for a code, in order."""
+    """Return the names of the nodes of each (parity) shard of an operator that was split for a code, in order.
+
+    They are those that were made of the operator itself, and what follows the last of them.
+    """
     shards = {
         node.name: origin
         for node in model.proto.graph.node
@@ -66,14 +76,14 @@ def shard_nodes(model: Model, operator: str, kind: Literal["shard", "parity"] = 
     }
     nodes = {node.name: node for node in model.proto.graph.node if node.name in shards}
     reader = {name: node.name for node in nodes.values() for name in node.input}
-    chains: dict[int, tuple[str, ...]] = {}
+    chains: dict[int, list[str]] = {}
     for name, origin in shards.items():
         if origin.operator == operator:
-            chain = [name]
-            while (after := reader.get(nodes[chain[-1]].output[0])) is not None:
-                chain.append(after)
-            chains[origin.index] = tuple(chain)
-    return tuple(chains[index] for index in sorted(chains))
+            chains.setdefault(origin.index, []).append(name)
+    for chain in chains.values():
+        while (after := reader.get(nodes[chain[-1]].output[0])) is not None:
+            chain.append(after)
+    return tuple(tuple(chains[index]) for index in sorted(chains))
 
 
 def _parity_nodes(

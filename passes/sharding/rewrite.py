@@ -10,17 +10,20 @@ import onnx_graphsurgeon as gs
 from hyps.passes.edit import GraphEditor
 from hyps.passes.graph import view
 from hyps.passes.rewrite import Change, Rewrite, Rewritten
+from hyps.passes.sharding.accumulators import with_accumulators
 from hyps.passes.sharding.coefficients import Code
 from hyps.passes.sharding.layouts import ConstantValues, Method, SplitLayout, method_phrase
 from hyps.passes.sharding.shard_groups import split_within_groups
 from hyps.passes.sharding.shard_input import split_by_input
 from hyps.passes.sharding.shard_output import split_by_output, split_for_code
 from hyps.passes.sharding.shard_spatial import split_spatially
+from hyps.passes.sharding.spatial_codes import split_into_tiles
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
 
-_SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], None]] = {
+_Splitter = Callable[[GraphEditor, gs.Node, SplitLayout, int], None]
+_SPLITTERS: Mapping[Method, _Splitter] = {
     "output": split_by_output,
     "input": split_by_input,
     "spatial": split_spatially,
@@ -31,7 +34,8 @@ _SPLITTERS: Mapping[Method, Callable[[GraphEditor, gs.Node, SplitLayout, int], N
 class ShardSpec:
     """An operator to split: the method, the number of shards, and the reason.
 
-    With a ``code`` the shards are of equal width, and parity shards are to be added later (`hyps.passes.sharding.parity`).
+    With a ``code`` the shards are of equal width, those of an 8-bit operator emit 32-bit integers, and parity shards are to
+    be added later (`hyps.passes.sharding.parity`).
     """
 
     operator: str
@@ -39,6 +43,13 @@ class ShardSpec:
     count: int
     reason: Reason
     code: Code | None = None
+
+
+def _coded_splitter(layout: SplitLayout) -> _Splitter:
+    """Return what splits an operator that has a code."""
+    if layout.method == "spatial":
+        return split_into_tiles
+    return split_within_groups if layout.groups > 1 else split_for_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,7 @@ class Shard(Rewrite):
         """Return the model with shards; raises `UnsupportedModel` for an operator that cannot be split so."""
         if not self.splits:
             return Rewritten(model=model)
+        model = with_accumulators(model, [split.operator for split in self.splits if split.code])
         values = ConstantValues.of(view(model))
         nodes = {node.name: node for node in model.proto.graph.node}
         editor = GraphEditor(model)
@@ -58,8 +70,7 @@ class Shard(Rewrite):
         for split in self.splits:
             node = nodes[split.operator]
             layout = split_layout(node, split.method, values)
-            coded = split_within_groups if layout.groups > 1 else split_for_code
-            splitter = coded if split.code else _SPLITTERS[split.method]
+            splitter = _coded_splitter(layout) if split.code else _SPLITTERS[split.method]
             splitter(editor, editor.operator(node.name), layout, split.count)
             what = f"split {method_phrase(node, split.method)} into {split.count} shards"
             changes.append(Change(operator=node.name, what=what, why=str(split.reason)))

@@ -27,12 +27,14 @@ def split_within_groups(editor: GraphEditor, node: gs.Node, layout: SplitLayout,
     results = []
     for part in shard_parts(node.name, (width,) * count):
         shard = ShardBuilder(editor, part)
-        source, weight, *bias = node.inputs
+        source, weight, *others = node.inputs
         along = 1 if node.op == "ConvTranspose" else 0
         operands = [_channels(editor, weight, along, groups, part.start, part.stop)]
         operands += [
-            _channels(editor, each, 0, groups, part.start, part.stop) if isinstance(each, gs.Constant) else each
-            for each in bias
+            _channels(editor, each, 0, groups, part.start, part.stop)
+            if isinstance(each, gs.Constant) and each.shape
+            else each
+            for each in others
         ]
         results.append(shard.copy(node, [source, *operands]))
         nodes += shard.nodes

@@ -16,6 +16,7 @@ from hyps.passes.device import DeviceRates
 from hyps.passes.mlas import convolution_bytes
 from hyps.passes.onnx_ops import FLOAT_CONVOLUTIONS
 from hyps.passes.receptive_field import row_window
+from hyps.passes.sharding.integer_codes import IntegerOperands
 from hyps.passes.sharding.layouts import ConstantValues, SplitLayout
 from hyps.passes.sharding.summation import inexact_split
 from hyps.passes.weights import REFERENCE_BYTES
@@ -28,6 +29,7 @@ class ShardOption:
     ``constants`` are the bytes of each constant that is cut, or that a spatial shard reads. onnxruntime holds
     ``folded_bytes`` of them as floats, since it folds what dequantises them. ``added_bytes`` are those of a tensor that is
     added to the result and has to be cut with it. ``broken_fusion`` says which fusion the split would break, if one.
+    ``integers`` are the operands of an 8-bit operator, or the reason why its shards can have no code; None for others.
     """
 
     node: NodeProto
@@ -41,6 +43,7 @@ class ShardOption:
     workspace_bytes: int
     threads: int
     broken_fusion: str | None
+    integers: IntegerOperands | str | None
 
     def weight_bytes(self, count: int) -> int:
         """Return the resident bytes of the constants in one of ``count`` shards."""

@@ -7,15 +7,17 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from hyps.passes.cost.common_subexpressions import common_subexpression
 from hyps.passes.cost.costs import Bytes, Costs
 from hyps.passes.cost.fusion import FUSES_ADD, fusion_groups
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.graph import Graph, Operator
-from hyps.passes.onnx_ops import CONVOLUTIONS, PRODUCTS
+from hyps.passes.onnx_ops import CONVOLUTIONS, INTEGER_OPERATORS, PRODUCTS, WEIGHT_POSITION
+from hyps.passes.sharding.integer_codes import IntegerOperands, Numbers, integer_operands
 from hyps.passes.sharding.layouts import METHODS, ConstantValues, Method, method_phrase
+from hyps.passes.sharding.quantised_forms import QuantisedForms
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.sharding.split_layout import split_layout
 from hyps.passes.weights import Model
@@ -125,7 +127,25 @@ class ShardOptions:
             workspace_bytes=int(self.costs.workspace[index]),
             threads=self._threads,
             broken_fusion=self._broken_fusion(operator),
+            integers=self._integers(node) if method == "output" else None,
         )
+
+    def _integers(self, node: NodeProto) -> IntegerOperands | str | None:
+        """Return the operands of an 8-bit operator, or the reason why its shards can have no code; None for others."""
+        if node.op_type not in INTEGER_OPERATORS:
+            form = self._quantised_forms.of(node)
+            if form is None:
+                return None
+            node = form.node
+        weight = self._values.constants[node.input[WEIGHT_POSITION.get(node.op_type, 1)]]
+        try:
+            return integer_operands(node, weight.dtype, self._small_constant)
+        except UnsupportedModel as error:
+            return str(error)
+
+    def _small_constant(self, name: str) -> Numbers | None:
+        held = self._held.get(name)
+        return None if held is None or name in self._model.weights else numpy_helper.to_array(held)
 
     def _broken_fusion(self, operator: Operator) -> str | None:
         """Return which Add onnxruntime fuses with an operator, though `fused_followers` cannot move it into the shards."""
@@ -150,6 +170,14 @@ class ShardOptions:
     @cached_property
     def _nodes(self) -> Mapping[str, NodeProto]:
         return {node.name: node for node in self._model.proto.graph.node}
+
+    @cached_property
+    def _quantised_forms(self) -> QuantisedForms:
+        return QuantisedForms(self._model.proto)
+
+    @cached_property
+    def _held(self) -> Mapping[str, TensorProto]:
+        return {tensor.name: tensor for tensor in self._model.proto.graph.initializer}
 
     @cached_property
     def _values(self) -> ConstantValues:

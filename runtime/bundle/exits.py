@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -30,6 +29,8 @@ def exits_identity(model_sha256: str, outputs: Sequence[str]) -> str:
 
     ``model_sha256`` is that of the model's file without external data, ``outputs`` are the exits' names, the last included.
     """
+    import json  # which a device needs for nothing else, and which takes memory
+
     return hashlib.sha256(json.dumps([model_sha256, *outputs]).encode()).hexdigest()
 
 

@@ -107,8 +107,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     code, too. ``is_bounded`` is false, or absent: false where a result that is not exact may differ by any amount, as
     roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also keeps those that run on
     every processor. ``activations``: present where steps use an arena, which their peaks count in full. ``codes``: the
-    operators with parity shards, which are ordinary steps. ``exits``: the
-    places where an inference may end, in the order of their depth; the last is the end of the network.
+    operators with parity shards, which are ordinary steps. ``exits``: the places where an inference may end, in the order
+    of their depth; the last is the end of the network.
     """
 
     version: Literal[3]

@@ -25,7 +25,7 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
-    Answer,
+    EngineAnswer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -129,7 +129,7 @@ class ClusterEngine:
         if count > 1:
             observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Answer:
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> EngineAnswer:
         return only_answer(self._stream(in_memory([tensors]), Observer(), 1, None))
 
     def _read(self, source: EngineInput) -> InputTensors:

@@ -30,7 +30,7 @@ from hyps.runtime.dask.task_plan import Stage, TaskPlan, one_task_plan, task_pla
 from hyps.runtime.errors import EngineError, InputError, RuntimeFault
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
-    Answer,
+    EngineAnswer,
     EngineInput,
     GroupTiming,
     InferenceResult,
@@ -165,7 +165,7 @@ class DaskEngine:
         if count > 1:
             observer.group_done(GroupTiming(count=count, seconds=time.perf_counter() - began))
 
-    def _run_alone(self, tensors: InputTensors, _again: bool) -> Answer:
+    def _run_alone(self, tensors: InputTensors, _again: bool) -> EngineAnswer:
         return only_answer(self._stream(in_memory([tensors]), Observer()))
 
     def _read(self, source: EngineInput) -> InputTensors:

@@ -27,8 +27,9 @@ from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.batch import run_batch
-from hyps.runtime.execution.engine import Answer, in_memory
-from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.engine import EngineAnswer, in_memory
+from hyps.runtime.execution.executor import Executor, Outputs
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import memory_of
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.exits.exit_control import ExitControl
@@ -67,13 +68,17 @@ class SubBundleStore:
         """Return a sub-bundle's outputs for some inputs, whose tensors come in ``parts``. Raises `RuntimeFault`."""
         return [each if isinstance(each, InputError) else each[0] for each in self.answers(ticket, parts, None)]
 
-    def answers(self, ticket: Ticket, parts: Sequence[Samples], policy: ExitPolicy | None) -> Sequence[Answer | InputError]:
+    def answers(
+        self, ticket: Ticket, parts: Sequence[Samples], policy: ExitPolicy | None
+    ) -> Sequence[EngineAnswer | InputError]:
         """Do as `compute` does, and end each inference where a ``policy`` says so."""
         with self._lock:
             executor = self._executor(ticket)
             control = ExitControl(executor.manifest, policy) if policy else None
             samples = [_merged(each, executor) for each in zip(*parts, strict=True)]
-            results: list[Answer | InputError] = [each if isinstance(each, InputError) else ({}, None) for each in samples]
+            results: list[EngineAnswer | InputError] = [
+                each if isinstance(each, InputError) else ({}, None) for each in samples
+            ]
             places = [number for number, each in enumerate(samples) if not isinstance(each, InputError)]
             usable = (each for each in samples if not isinstance(each, InputError))
             found = _results(executor, usable, control, batch=ticket.inputs > 1)
@@ -115,7 +120,7 @@ def compute(ticket: Ticket, *parts: Samples) -> Samples:
     return _process_store().compute(ticket, parts)
 
 
-def compute_to_exits(ticket: Ticket, policy: ExitPolicy, *parts: Samples) -> Sequence[Answer | InputError]:
+def compute_to_exits(ticket: Ticket, policy: ExitPolicy, *parts: Samples) -> Sequence[EngineAnswer | InputError]:
     """Run a task whose inputs end at exits: see `SubBundleStore.answers`."""
     return _process_store().answers(ticket, parts, policy)
 
@@ -143,7 +148,7 @@ def _process_store() -> SubBundleStore:
 
 def _results(
     executor: Executor, samples: Iterator[Mapping[str, TensorValue]], control: ExitControl | None, *, batch: bool
-) -> Iterator[Answer | InputError]:
+) -> Iterator[EngineAnswer | InputError]:
     """Yield answers in the order of the samples; a ``batch`` reads weights that are not kept once for all of them."""
     if batch and executor.manifest.streams_weights:
         results = run_batch(executor, in_memory(samples), exits=control)

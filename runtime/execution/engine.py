@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: A model's inputs by name: numpy arrays, or a `RawTensor` for onnxruntime's C interface.
 InputTensors = Mapping[str, TensorValue]
 #: The outputs of an inference, and the exit that answered, where a policy decides at exits.
-Answer = tuple[Outputs, "ExitReport | None"]
+EngineAnswer = tuple[Outputs, "ExitReport | None"]
 #: The part of the budget that stays free while an input is read.
 ROOM_MARGIN_BYTES = 3_000_000
 
@@ -66,7 +66,8 @@ class InferenceResult:
 
     ``compute_s`` is the median over the repetitions of an input, and 0 where the input could not be read. ``decoded`` names
     the operators a part of whose values was decoded from others: they are right within ``error_bound``, as a part of the
-    operator's largest value, and not bit for bit. ``exit`` is the exit that answered, where a policy decides at exits.
+    operator's largest value; a bound of 0 is bit for bit. ``exit`` is the exit that answered, where a policy decides at
+    exits.
     """
 
     number: int
@@ -138,7 +139,7 @@ def only_outputs(results: Iterable[InferenceResult]) -> Outputs:
     return only_answer(results)[0]
 
 
-def only_answer(results: Iterable[InferenceResult]) -> Answer:
+def only_answer(results: Iterable[InferenceResult]) -> EngineAnswer:
     """Return the answer of a stream of one result. Raises its `InputError`."""
     (result,) = results
     if result.error:
@@ -164,7 +165,7 @@ def failed_run(number: int, name: str, error: InputError, compute_s: float = 0.0
 def run_in_turn(
     inputs: Iterable[EngineInput],
     read: Callable[[EngineInput], InputTensors],
-    compute: Callable[[InputTensors, bool], Answer],
+    compute: Callable[[InputTensors, bool], EngineAnswer],
     observer: Observer,
     repeat: int = 1,
 ) -> Iterator[InferenceResult]:
@@ -178,7 +179,7 @@ def _repeated(
     number: int,
     source: EngineInput,
     read: Callable[[EngineInput], InputTensors],
-    compute: Callable[[InputTensors, bool], Answer],
+    compute: Callable[[InputTensors, bool], EngineAnswer],
     observer: Observer,
     repeat: int,
 ) -> InferenceResult:

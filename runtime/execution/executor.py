@@ -13,18 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes
-from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.device.available_memory import available_memory
-from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
 from hyps.runtime.errors import BudgetError, DeviceError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
 from hyps.runtime.execution.input_checks import check_inputs
-from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener
+from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.step_profile import StepMeter, StepProfile
@@ -69,7 +65,7 @@ class Executor:
             )
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
-        self.interface = interface or _python_interface()
+        self.interface = interface or default_interface()
         self._bundle, self._opener, self._check = bundle, opener or self.interface.open_session, check
         self._arena: ActivationArena | None = None
         #: Whether activations did not fit into the planned arena.
@@ -275,60 +271,6 @@ class Executor:
         """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
         made = (output.name for output in self.manifest.outputs if output.name in held)
         return {name: self.interface.to_output(held[name]) for name in made}
-
-
-def load_executor(
-    bundle: Path,
-    *,
-    threads: int | None = None,
-    verify: bool = True,
-    adapt: Callable[[Manifest], Manifest] = lambda manifest: manifest,
-    interface: OrtInterface | None = None,
-    opener: SessionOpener | None = None,
-    is_tuned: bool = True,
-    keeps_budget: bool = True,
-    is_alone: bool = True,
-) -> Executor:
-    """Open the bundle in folder ``bundle``; with ``verify`` every file's sha256 is checked before the file is used.
-
-    Parity shards are left out. Models are checked here, weights when they are first read; those that onnxruntime reads
-    itself while it opens them, before it computes anything. ``adapt`` may change the schedule. The ``interface`` is
-    onnxruntime's Python module unless another is given; ``opener`` replaces its sessions. ``is_tuned`` takes the tuned
-    partitions of a tuned bundle. ``is_alone``: nothing else in this process runs bundles.
-
-    Raises `BundleError` when the bundle is not whole, or not tuned for this processor. Raises `BudgetError` when its budget
-    was planned for an interface that takes less memory, unless this process has no budget to keep (``keeps_budget``).
-    """
-    manifest = read_manifest(bundle).without_parity()
-    interface = interface or _python_interface()
-    manifest = adapt(_schedule(manifest, interface.version, is_tuned=is_tuned))
-    if keeps_budget:
-        check_interface(manifest, interface.version, interface.kind)
-    check_files(bundle, manifest, models=verify, weights=False)
-    return Executor(
-        bundle,
-        manifest,
-        threads=threads,
-        interface=interface,
-        opener=opener,
-        verify=verify,
-        is_alone=is_alone and keeps_budget,
-        check=WeightsCheck(bundle, manifest) if verify and any(step.session.is_stock for step in manifest.steps) else None,
-    )
-
-
-def _python_interface() -> OrtInterface:
-    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
-
-    return python_interface()
-
-
-def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
-    """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
-    if not manifest.tuned or not is_tuned:
-        return untuned(manifest)
-    here = instruction_set()
-    return tuned(manifest, here.machine, here.features, version)
 
 
 def _is_available(nbytes: int) -> bool:

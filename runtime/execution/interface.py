@@ -153,6 +153,13 @@ class OrtInterface:
     to_output: Callable[[TensorValue], Any]
 
 
+def default_interface() -> OrtInterface:
+    """Return the interface by onnxruntime's Python module."""
+    from hyps.runtime.execution.session import python_interface  # it imports numpy and onnxruntime
+
+    return python_interface()
+
+
 def unopened(path: Path, error: object, *, arena: bool) -> BundleError | ActivationArenaFull:
     """Return what is said of a partition that onnxruntime cannot open."""
     if arena and _ARENA_FULL in str(error):

@@ -19,15 +19,16 @@ from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import RoomError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
-    Answer,
+    EngineAnswer,
     EngineInput,
     InferenceResult,
     InputTensors,
     Observer,
     run_in_turn,
 )
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class LocalEngine:
             self._exits.close()
 
     def _in_turn(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
-        def compute(tensors: InputTensors, repeats: bool) -> Answer:
+        def compute(tensors: InputTensors, repeats: bool) -> EngineAnswer:
             again = repeats or length_hint(waiting, 1) > 0  # a stream of unknown length is taken to go on
             exits = self._exits.begin() if self._exits else None
             outputs = self._executor.run(tensors, observer.step_done, again=again, profile=self._profile, exits=exits)

@@ -19,7 +19,7 @@ ProbabilityOrder = Literal["sorted", "raw"]
 #: The largest numbers of `state_vector`: what is larger, or has no bound, counts as so much.
 MOST_SECONDS: Final = 60.0
 MOST_JOULES: Final = 1_000.0
-MOST_MEGABYTES_PER_S: Final = 10_000.0
+MOST_BYTES_PER_S: Final = 1e10
 #: The numbers in `state_vector` after the exit and the probabilities.
 _OTHERS = 5
 
@@ -78,8 +78,9 @@ def state_vector(state: ExitState, exits: int, order: ProbabilityOrder) -> NDArr
     """Return the state as float32 [1, n], with n by `state_width`, for a policy with an input of that shape.
 
     In this order: 1 at the number of the exit and 0 at the ``exits`` - 1 others; the probabilities, highest first or by
-    class; seconds so far; joules so far; bandwidth in megabytes a second; seconds of the round trip; seconds left. All are
-    finite: 60 seconds stand for all that is longer, and for no deadline; -60 for all that is later.
+    class; seconds so far; joules so far; log10(1 + bandwidth in bytes a second), as bandwidths differ by orders of
+    magnitude; seconds of the round trip; seconds left. All are finite: 60 seconds stand for all that is longer, and for no
+    deadline; -60 for all that is later.
     """
     vector = np.zeros((1, state_width(len(state.probabilities), exits)), np.float32)
     row = vector[0]
@@ -88,7 +89,7 @@ def state_vector(state: ExitState, exits: int, order: ProbabilityOrder) -> NDArr
     row[-_OTHERS:] = (
         min(state.seconds, MOST_SECONDS),
         min(state.joules, MOST_JOULES),
-        min(state.bandwidth_bytes_per_s / 1e6, MOST_MEGABYTES_PER_S),
+        math.log10(1 + min(state.bandwidth_bytes_per_s, MOST_BYTES_PER_S)),
         min(state.round_trip_s, MOST_SECONDS),
         max(-MOST_SECONDS, min(state.seconds_left, MOST_SECONDS)),
     )

@@ -38,7 +38,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
     ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
-    values which were decoded from others, with errors of at most ``error_bound`` times the operator's largest value.
+    values which were decoded from others: right within ``error_bound`` times the operator's largest value, 0 is exact.
     ``exit`` is where the inference ended, if a policy decides at exits.
     """
 
@@ -107,7 +107,8 @@ def result_lines(
             yield f"  {plain(name)}: {kind}{_shown(result.values.get(name))}"
     if result.decoded:
         verb = "was" if len(result.decoded) == 1 else "were"
-        yield f"  {plain(', '.join(result.decoded))} {verb} decoded: right within {result.error_bound:.1e}, not bit for bit"
+        exact = f"right within {result.error_bound:.1e}, not bit for bit" if result.error_bound else "exactly, bit for bit"
+        yield f"  {plain(', '.join(result.decoded))} {verb} decoded: {exact}"
     if result.exit:
         yield f"  {plain(exit_line(result.exit))}"
     if quiet:

@@ -25,7 +25,8 @@ from hyps.runtime.bundle.sub_bundle import sub_bundles
 from hyps.runtime.bundle.tuned_steps import untuned
 from hyps.runtime.calibration.rates import thread_counts
 from hyps.runtime.device.process_memory import forget_peak, memory, storage_bytes_read
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.io.random_inputs import random_inputs

@@ -110,6 +110,11 @@ def add_power(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_choice(parser: argparse.ArgumentParser, option: str, choices: Sequence[str], default: str, purpose: str) -> None:
+    """Add an option that takes one of some words."""
+    parser.add_argument(option, choices=choices, default=default, help=purpose)
+
+
 def count(text: str) -> int:
     """Parse a whole number, 1 or more."""
     number = int(text) if text.isdecimal() and len(text) < 10 else 0

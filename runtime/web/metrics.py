@@ -94,6 +94,11 @@ def _times(status: StatusView) -> Iterator[Metric]:
         if line.link_s is not None:
             link.add_metric([line.name], line.link_s)
     yield link
+    handling = GaugeMetricFamily("hyps_worker_message_seconds", "Seconds of work for a message.", labels=["worker"])
+    for line in status.workers:
+        if line.message_s is not None:
+            handling.add_metric([line.name], line.message_s)
+    yield handling
     if rebalancing := status.rebalancing:
         present, best = rebalancing.present_per_s, rebalancing.best_per_s
         yield GaugeMetricFamily("hyps_present_jobs_per_second", "A full stream's rate by measured speeds.", present)

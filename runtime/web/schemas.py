@@ -171,6 +171,9 @@ class WorkerView(Schema):
         description="How often, in the last minute, 0, 1, ... 9, or 10 and more inputs waited for it or were at it."
     )
     link_s: float | None = Field(description="The median seconds that its results travel; null if not known.")
+    message_s: float | None = Field(
+        description="The seconds that it works for a message that it receives or sends; null if not known."
+    )
 
 
 class ShareView(Schema):
@@ -302,11 +305,9 @@ class JobView(Schema):
     submitted_at: float = Field(description="When it was submitted, in seconds since 1970.")
     exact: bool = Field(default=False, description="Whether nothing of its answer may be decoded.")
     seconds: float | None = Field(default=None, description="How long it took from its start to its answer.")
-    decoded: list[str] = Field(
-        default=[], description="The operators with values that were decoded from others, and are not exact bit for bit."
-    )
+    decoded: list[str] = Field(default=[], description="The operators with values that were decoded from others.")
     error_bound: float = Field(
-        default=0.0, description="The largest error of a decoded value, as a part of its operator's largest value."
+        default=0.0, description="The largest error of a decoded value, as a part of its operator's largest value; or 0."
     )
     spans: list[SpanView] = Field(default=[], description="Where the time went, by sub-bundle.")
 

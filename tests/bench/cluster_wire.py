@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hyps.runtime.execution.engine import run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import cluster_on, mosquitto
 from tests.bench.wire import crossings, placed, traced
 from tests.cluster_network import Traffic

@@ -16,14 +16,17 @@ from rich.console import Console
 from tests.bench.codes_decoding import decoding_costs
 from tests.bench.codes_drawing import codes_drawings
 from tests.bench.codes_faults import fault_run
+from tests.bench.codes_kills import kill_runs
 from tests.bench.codes_losses import loss_runs
 from tests.bench.codes_page import codes_page
 from tests.bench.codes_photographs import photograph_runs
-from tests.bench.codes_results import CodesResults, load_codes, save_codes
-from tests.bench.codes_streams import delay_runs, kill_runs
+from tests.bench.codes_results import CodesResults
+from tests.bench.codes_streams import delay_runs
 from tests.bench.machine import commit
 from tests.bench.main import measured
 from tests.bench.place import Place
+from tests.bench.readings import load, save
+from tests.bench.written_page import write_page
 from tests.repository import ROOT
 
 DOCS, NAME = ROOT / "docs", "codes"
@@ -79,22 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out, path = Console(highlight=False), DOCS / f"{NAME}.json"
     for name in () if options.render else options.only or PARTS:
         part = measured(PARTS[name], 1, commit(), out)
-        save_codes(replace(load_codes(path), **{name: part}), path)
-    write_codes(load_codes(path), DOCS)
+        save(replace(load(path, CodesResults), **{name: part}), path)
+    write_codes(load(path, CodesResults), DOCS)
     out.print(f"written: {DOCS / NAME}.md")
 
 
 def write_codes(results: CodesResults, docs: Path) -> None:
-    """The page and its plots."""
-    folder = docs / NAME
-    folder.mkdir(exist_ok=True)
-    drawn = codes_drawings(results)
-    for old in folder.glob("*.svg"):
-        if old.stem not in drawn:
-            old.unlink()
-    for name, content in drawn.items():
-        (folder / f"{name}.svg").write_bytes(content)
-    (docs / f"{NAME}.md").write_text(codes_page(results), "utf-8")
+    """Write the page and its plots."""
+    write_page(docs, NAME, codes_page(results), codes_drawings(results))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
-from hyps.runtime.io.files import replacing
-from tests.bench.readings import Part, dump
+from tests.bench.readings import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +104,3 @@ class CodesResults:
     losses: Part[tuple[LossRun, ...]] | None = None
     photographs: Part[tuple[PhotographRun, ...]] | None = None
     faults: Part[FaultRun] | None = None
-
-
-def load_codes(path: Path) -> CodesResults:
-    """What the file holds, nothing if there is none."""
-    return msgspec.json.decode(path.read_bytes(), type=CodesResults) if path.exists() else CodesResults()
-
-
-def save_codes(results: CodesResults, path: Path) -> None:
-    """Write the file whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(dump(results), "utf-8")

@@ -25,7 +25,7 @@ from rich.console import Console
 from hyps.models.catalogue import build
 from hyps.runtime.dask.engine import DaskEngine
 from hyps.runtime.execution.engine import TensorInput, run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import WIDTH, table
 from tests.repository import BIN, ROOT
 from tests.runtime.dask.farm import Farm
@@ -44,7 +44,7 @@ STREAM, PHOTOGRAPHS, ALONE = 96, 1000, 12
 _ALONE = """
 import sys, time, numpy as np
 from pathlib import Path
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 executor = load_executor(Path(sys.argv[1]), threads=1)
 (name,) = executor.manifest.inputs
 image = {name: np.zeros(executor.manifest.tensors[name].shape, np.float32)}

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import WIDTH, build_layers, cluster_on, mosquitto, table
 from tests.bench.drawn_faults import KINDS, WORKERS, Fault, draw
 from tests.cluster_network import Network
@@ -78,8 +78,9 @@ class Campaign:
         faults: Sequence[Fault],
         say: Callable[[str], object],
         tolerance: float = 0.0,
+        start: Callable[[Devices, str], None] | None = None,
     ) -> None:
-        self._tolerance = tolerance
+        self._tolerance, self._start = tolerance, start or start_board
         self._devices, self._links, self._faults, self._say = devices, links, faults, say
         self._changed = threading.Condition()
         self._times: list[float] = []
@@ -170,7 +171,7 @@ class Campaign:
             self._links.plug(fault.boards[0])
             return
         for board in fault.boards:
-            start(self._devices, board)
+            self._start(self._devices, board)
 
     def _recovery(self, number: int, fault: Fault, at: float, sent: int) -> Recovery:
         following = next(when for when in self._times if when > at)
@@ -179,7 +180,7 @@ class Campaign:
         )
 
 
-def start(devices: Devices, board: str) -> None:
+def start_board(devices: Devices, board: str) -> None:
     """What a board runs."""
     if board == "hub":
         devices.start_hub()
@@ -209,7 +210,7 @@ def campaign(
     with ExitStack() as stack:
         devices, links = cluster_on(stack, folder, bundle, mosquitto(), WORKERS, shaped=True)
         for board in ("hub", "manager", *WORKERS):
-            start(devices, board)
+            start_board(devices, board)
         devices.wait_for_sub_bundles(workers=len(WORKERS))
         drawn = draw(faults, images, [kind for kind in kinds if links or kind != "cable"], seed)
         outcome = Campaign(devices, links, drawn, say).run(images, pictures, expected)

@@ -27,7 +27,7 @@ from onnx import TensorProto, helper
 from hyps.runtime.cluster.planning.message_cost import tensor_messages
 from hyps.runtime.cluster.protocol.frames import message_count
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import compile_bundle, mosquitto
 from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices

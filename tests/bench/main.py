@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = Console(width=130 if not sys.stdout.isatty() else None, highlight=False)
     path = options.docs / f"{NAME}.json"
     try:
-        load(path)
+        load(path, Results)
     except msgspec.DecodeError as error:
         sys.exit(f"{path} is not of this benchmark: {error}; move it away, or choose another folder (--docs)")
     state = commit()
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in () if options.render else options.only or SECTIONS:
             part = measured(PARTS[name], options.rounds, state, out)
             changed: dict[str, Any] = {name: part}
-            save(replace(load(path), **changed), path)
+            save(replace(load(path, Results), **changed), path)
             for grid in grids(name, part.result) if part.result is not None else ():
                 out.print(_table(grid))
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        render(load(path), options.docs)
+        render(load(path, Results), options.docs)
         out.print(f"written: {options.docs / NAME}.md")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import build_layers, mosquitto
 from tests.bench.faults import journal_states
 from tests.repository import BIN

@@ -19,9 +19,11 @@ from tests.bench.place import Place
 from tests.bench.placement_drawing import placement_drawings
 from tests.bench.placement_page import placement_page
 from tests.bench.placement_real import real_runs
-from tests.bench.placement_results import PlacementResults, load_placements, save_placements
+from tests.bench.placement_results import PlacementResults
 from tests.bench.placement_scale import largest
 from tests.bench.placement_systems import simulated_systems
+from tests.bench.readings import load, save
+from tests.bench.written_page import write_page
 from tests.repository import ROOT
 
 DOCS, NAME = ROOT / "docs", "placement"
@@ -61,24 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         part = measured(PARTS[name], 1, commit(), out)
         changed: dict[str, Any] = {name: part}
-        save_placements(replace(load_placements(path), **changed), path)
-    write(load_placements(path), DOCS)
+        save(replace(load(path, PlacementResults), **changed), path)
+    write_placements(load(path, PlacementResults), DOCS)
     out.print(f"written: {DOCS / NAME}.md")
     for line in largest() if SCALE in wanted else ():
         out.print(line)
 
 
-def write(results: PlacementResults, docs: Path) -> None:
-    """The page and its plots."""
-    folder = docs / NAME
-    folder.mkdir(exist_ok=True)
+def write_placements(results: PlacementResults, docs: Path) -> None:
+    """Write the page and its plots."""
     drawn = placement_drawings(results.systems.result or () if results.systems is not None else ())
-    for old in folder.glob("*.svg"):
-        if old.stem not in drawn:
-            old.unlink()
-    for name, content in drawn.items():
-        (folder / f"{name}.svg").write_bytes(content)
-    (docs / f"{NAME}.md").write_text(placement_page(results), "utf-8")
+    write_page(docs, NAME, placement_page(results), drawn)
 
 
 if __name__ == "__main__":

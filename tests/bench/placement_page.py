@@ -138,6 +138,8 @@ def _real(part: Part[RealRuns] | None) -> Iterator[str]:
         goal=_GOAL,
     )
     yield f"{_provenance(part)} Machine: {part.machine.cores} cores of {part.machine.processor}, {part.machine.kernel}."
+    if part.load_average > 1:
+        yield "**Other programs ran meanwhile**: on a quiet machine, figures would be others."
     columns = ("placement", "a second: predicted", "measured", "off by", "s alone: predicted", "measured", "off by")
     yield markdown(Grid(title="", columns=columns, rows=tuple(map(_real_row, runs.cases))))
     yield "\n".join(f"- {case.name}: {case.groups}" for case in runs.cases)

@@ -30,7 +30,7 @@ from hyps.runtime.cluster.planning.problem import (
     Workload,
 )
 from hyps.runtime.device.process_memory import LEAN_ENVIRONMENT
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.placed_boards import Runs
 from tests.cluster_network import RATE_BITS_PER_S
 

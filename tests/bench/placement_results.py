@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import msgspec
-
-from hyps.runtime.io.files import replacing
-from tests.bench.readings import Part, dump
+from tests.bench.readings import Part
 
 #: Planners in the order of the page's columns, with their names there.
 PLANNERS = {
@@ -103,14 +99,3 @@ class PlacementResults:
     systems: Part[tuple[SimulatedSystem, ...]] | None = None
     real: Part[RealRuns] | None = None
     version: int = field(default=1)
-
-
-def load_placements(path: Path) -> PlacementResults:
-    """What the file holds, nothing if there is none; `msgspec.DecodeError` if it is something else."""
-    return msgspec.json.decode(path.read_bytes(), type=PlacementResults) if path.exists() else PlacementResults()
-
-
-def save_placements(results: PlacementResults, path: Path) -> None:
-    """Write the file whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(dump(results), "utf-8")

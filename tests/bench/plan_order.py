@@ -242,7 +242,7 @@ def _worker(bundle: Path, inputs: Path) -> Iterator[Callable[[], tuple[float, fl
 
 def _serve(bundle: Path, inputs: Path) -> None:
     restart_lean(huge_pages=read_manifest(bundle).huge_pages)
-    from hyps.runtime.execution.executor import load_executor
+    from hyps.runtime.execution.loading import load_executor
 
     executor = load_executor(bundle, threads=1)
     with np.load(inputs) as arrays:

@@ -27,7 +27,7 @@ import numpy as np
 
 from hyps.models.catalogue import build
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.clusters import compile_bundle, mosquitto
 from tests.repository import BIN
 from tests.runtime.cluster.devices import Devices

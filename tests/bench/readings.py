@@ -17,6 +17,8 @@ import msgspec
 from hyps.runtime.io.files import replacing
 
 Result = TypeVar("Result")
+#: What one benchmark's file holds.
+Kept = TypeVar("Kept")
 #: A list of plain values or an object of such stands on one line of the file.
 _FLAT = re.compile(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])")
 
@@ -237,9 +239,9 @@ class Results:
     version: int = field(default=1)
 
 
-def load(path: Path) -> Results:
-    """What the file holds, nothing if there is none; `msgspec.DecodeError` if it is something else."""
-    return msgspec.json.decode(path.read_bytes(), type=Results) if path.exists() else Results()
+def load(path: Path, kind: type[Kept]) -> Kept:
+    """Return what the file holds, nothing if there is none; `msgspec.DecodeError` if it is something else."""
+    return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else kind()
 
 
 def dump(results: object) -> str:
@@ -248,7 +250,7 @@ def dump(results: object) -> str:
     return _FLAT.sub(lambda found: found[1] + re.sub(r"\n\s+", " ", found[2]) + found[3], text) + "\n"
 
 
-def save(results: Results, path: Path) -> None:
+def save(results: object, path: Path) -> None:
     """Write the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

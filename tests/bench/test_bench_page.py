@@ -35,18 +35,18 @@ def words(svg: bytes) -> list[str]:
 
 def test_the_page_is_what_the_raw_results_say() -> None:
     """``make bench RENDER=1`` writes it again."""
-    assert (DOCS / f"{NAME}.md").read_text("utf-8") == page(load(DOCS / f"{NAME}.json"))
+    assert (DOCS / f"{NAME}.md").read_text("utf-8") == page(load(DOCS / f"{NAME}.json", Results))
 
 
 def test_the_readme_is_what_the_raw_results_say() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert all(mark in text for mark in README_MARKS)
-    assert text == readme(text, load(DOCS / f"{NAME}.json"))
+    assert text == readme(text, load(DOCS / f"{NAME}.json", Results))
 
 
 def test_the_plots_are_there_and_name_what_they_show() -> None:
     """Texts are compared, not bytes: versions of matplotlib draw differently."""
-    results = load(DOCS / f"{NAME}.json")
+    results = load(DOCS / f"{NAME}.json", Results)
     found = {path.stem: words(path.read_bytes()) for path in (DOCS / NAME).iterdir()}
     assert found.keys() == {picture.name for pictures in PICTURES.values() for picture in pictures}
     assert results.latency
@@ -66,7 +66,7 @@ def test_the_raw_results_hold_what_was_asked_for() -> None:
     The comparison of networks with stock onnxruntime may be missing: the page then says that it was not measured yet.
     """
     path = DOCS / f"{NAME}.json"
-    results = load(path)
+    results = load(path, Results)
     assert path.stat().st_size < 10**6
     assert {name for name in PARTS if getattr(results, name) is None} <= {"networks"}
     assert results.latency

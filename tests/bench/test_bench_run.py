@@ -34,9 +34,9 @@ Measure = Callable[[Place], object]
 def test_results_are_written_and_read(tmp_path: Path) -> None:
     results = Results(latency=part((race(),)), prediction=part(None, skipped="for [reasons] {of}\nits own"))
     save(results, tmp_path / "new" / "results.json")
-    assert load(tmp_path / "new" / "results.json") == results
+    assert load(tmp_path / "new" / "results.json", Results) == results
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
-    assert load(tmp_path / "none.json") == Results()
+    assert load(tmp_path / "none.json", Results) == Results()
     assert json.loads(dump(results))["prediction"]["skipped"] == "for [reasons] {of}\nits own"
 
 
@@ -50,7 +50,7 @@ def test_a_part_replaces_what_was_known_of_it_alone(tmp_path: Path) -> None:
     before = Results(latency=part((race(),)), dependencies=part(None, skipped="long ago", commit="old"))
     save(before, tmp_path / "benchmarks.json")
     main(["--only", "dependencies", "--docs", str(tmp_path)])
-    after = load(tmp_path / "benchmarks.json")
+    after = load(tmp_path / "benchmarks.json", Results)
     assert after.latency == before.latency
     assert after.dependencies
     assert after.dependencies.result
@@ -75,7 +75,7 @@ def test_what_cannot_run_is_skipped(
     monkeypatch.setattr(groups, "_GROUPS", tmp_path / "none")
     monkeypatch.setitem(PARTS, "storage", forbidden)
     main(["--only", "storage", "--docs", str(tmp_path)])
-    storage = load(tmp_path / "benchmarks.json").storage
+    storage = load(tmp_path / "benchmarks.json", Results).storage
     assert storage
     assert storage.result is None
     assert storage.skipped
@@ -89,7 +89,7 @@ def test_rendering_measures_nothing(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "memory.svg").write_text("of results that are no more")
     main(["--render", "--docs", str(tmp_path)])
-    assert load(tmp_path / "benchmarks.json") == results
+    assert load(tmp_path / "benchmarks.json", Results) == results
     assert [path.name for path in (tmp_path / "benchmarks").iterdir()] == ["prediction.svg"]
 
 
@@ -107,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
-    results = load(tmp_path / "benchmarks.json")
+    results = load(tmp_path / "benchmarks.json", Results)
     assert results.dependencies
     assert results.planning is None
     assert "Not measured yet: `make bench ONLY=planning`" in (tmp_path / "benchmarks.md").read_text("utf-8")

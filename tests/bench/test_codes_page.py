@@ -13,19 +13,9 @@ from tests.bench.codes_results import (
     KillRun,
     LossRun,
     PhotographRun,
-    load_codes,
-    save_codes,
 )
-from tests.bench.readings import Machine, Part, Result
-
-MACHINE = Machine(
-    processor="AMD EPYC", architecture="x86_64", cores=2, memory_bytes=1 << 33, storage="ext4", kernel="Linux 6",
-    python="3.11", onnxruntime="1.32", numpy="2.2", hyps="0.1.0",
-)  # fmt: skip
-
-
-def part(result: Result) -> Part[Result]:
-    return Part(when="2026-11-30 12:00 UTC", commit="abc", machine=MACHINE, load_average=0.5, seconds=9.0, result=result)
+from tests.bench.known_results import part
+from tests.bench.readings import load, save
 
 
 def results() -> CodesResults:
@@ -58,8 +48,8 @@ def results() -> CodesResults:
 
 
 def test_the_page_shows_every_part(tmp_path: Path) -> None:
-    save_codes(results(), tmp_path / "codes.json")
-    write_codes(load_codes(tmp_path / "codes.json"), tmp_path)
+    save(results(), tmp_path / "codes.json")
+    write_codes(load(tmp_path / "codes.json", CodesResults), tmp_path)
     page = (tmp_path / "codes.md").read_text()
     for row in (
         "| codes and copies | 2 | 139 | 40 | 0 | 100 | 105 | 1.05 | 30 | 38 | 40 |",

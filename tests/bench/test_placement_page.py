@@ -19,8 +19,8 @@ from tests.bench.placement_results import (
     RealRuns,
     SimulatedSystem,
     Stated,
-    load_placements,
 )
+from tests.bench.readings import load
 from tests.bench.thesis import own_placement, read_thesis, system_workload, thesis_fleet
 
 CASE = PlacementCase(
@@ -52,11 +52,11 @@ RUNS = RealRuns(network="net", rate_bits_per_s=94_000_000, slowdown=1.1, megabyt
 
 def test_the_page_is_what_the_raw_results_say() -> None:
     """``make bench-placement RENDER=1`` writes it again."""
-    assert (DOCS / f"{NAME}.md").read_text("utf-8") == placement_page(load_placements(DOCS / f"{NAME}.json"))
+    assert (DOCS / f"{NAME}.md").read_text("utf-8") == placement_page(load(DOCS / f"{NAME}.json", PlacementResults))
 
 
 def test_the_plots_are_there_and_name_the_planners() -> None:
-    results = load_placements(DOCS / f"{NAME}.json")
+    results = load(DOCS / f"{NAME}.json", PlacementResults)
     assert results.systems
     systems = results.systems.result
     assert systems
@@ -69,7 +69,7 @@ def test_the_plots_are_there_and_name_the_planners() -> None:
 
 def test_the_raw_results_hold_what_was_asked_for() -> None:
     """Every system on every number of devices by every planner; ours is never slower than Algorithm 1; five real cases."""
-    results = load_placements(DOCS / f"{NAME}.json")
+    results = load(DOCS / f"{NAME}.json", PlacementResults)
     assert results.systems
     assert results.systems.result
     for system in results.systems.result:

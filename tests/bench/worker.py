@@ -30,7 +30,7 @@ def bundle(path: Path, values: Path, threads: int) -> Run:
     """A bundle in the runtime's own executor, hashes checked as it comes."""
     import numpy as np
 
-    from hyps.runtime.execution.executor import load_executor
+    from hyps.runtime.execution.loading import load_executor
 
     executor = load_executor(path, threads=threads)
     inputs = {executor.manifest.inputs[0]: np.load(values)}
@@ -42,7 +42,7 @@ def picture(path: Path, values: Path, threads: int) -> Run:
     from hyps.runtime.bundle.integrity import read_manifest
     from hyps.runtime.execution.c_api.library import find_library
     from hyps.runtime.execution.c_api.session import c_interface
-    from hyps.runtime.execution.executor import load_executor
+    from hyps.runtime.execution.loading import load_executor
     from hyps.runtime.execution.tensor import RawTensor
 
     library = find_library()

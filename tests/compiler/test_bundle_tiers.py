@@ -17,7 +17,7 @@ from hyps.compiler.validate import random_inputs, validate
 from hyps.runtime.bundle.batch_schedule import batch_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.sub_bundle import sub_bundles
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Compile
 from tests.compiler.onnxes import saved
 from tests.passes.nets import Net

@@ -17,7 +17,7 @@ from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.sharding.coefficients import LARGEST_ERROR
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Command, listing
 from tests.compiler.onnxes import classifier, model, node, saved, value, weight
 from tests.compiler.test_validate import rewritten
@@ -176,10 +176,10 @@ compile_model(sys.argv[1], sys.argv[2], shards={"fc5": ("output", 4)}, codes={na
 
 
 BAD: dict[str, tuple[list[str], str]] = {
-    "no parity shard": (["--code", "fc1=0"], r"a code has 1 to 4 parity shards, not 0"),
-    "five": (["--code", "fc1=5"], r"a code has 1 to 4 parity shards, not 5"),
-    "tolerate none": (["--tolerate", "0"], r"--tolerate has 1 to 4 parity shards, not 0"),
-    "tolerate five": (["--tolerate", "5"], r"--tolerate has 1 to 4 parity shards, not 5"),
+    "no parity shard": (["--code", "fc1=0"], r"a code has 1 to 4 parity shards, not 0; give a number in this range"),
+    "five": (["--code", "fc1=5"], r"a code has 1 to 4 parity shards, not 5; give a number in this range"),
+    "tolerate none": (["--tolerate", "0"], r"--tolerate has 1 to 4 parity shards, not 0; give a number in this range"),
+    "tolerate five": (["--tolerate", "5"], r"--tolerate has 1 to 4 parity shards, not 5; give a number in this range"),
     "no number": (["--code", "fc1"], r".*'fc1' is not of the form NAME=R.*"),
     "an unknown operator": (
         ["--code", "fc9=1"],

@@ -19,7 +19,7 @@ from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, Request
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import classifier, saved
 from tests.compiler.tables import lookup

@@ -16,8 +16,8 @@ from hyps.runtime.bundle.batch_schedule import batch_manifest
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, session_options
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.graphs import scalar

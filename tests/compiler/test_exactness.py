@@ -22,7 +22,7 @@ from hyps.models.catalogue import build
 from hyps.passes.errors import UnsupportedModel
 from hyps.passes.planning import planner
 from hyps.passes.planning.request import CutMode, Request
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import model, node, saved, value, weight
 from tests.compiler.test_random_graphs import NOTHING

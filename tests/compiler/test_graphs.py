@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from hyps import HypsError
 from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import UnsupportedModel
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.graphs import BOOL, RIGHT, SQUARE, chosen, growing, ranked, scalar

@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from hyps.compiler.validate import random_inputs, validate
 from hyps.passes.errors import UnsupportedModel
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.graphs import BOOL, scalar
 from tests.compiler.onnxes import model, node, value, weight

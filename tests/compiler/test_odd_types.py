@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 from hyps.compiler.validate import random_inputs
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import GroupTiming, Observer, in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.spill import TensorStore
 from tests.compiler.conftest import Compile

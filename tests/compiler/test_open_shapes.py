@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from hyps.compiler.validate import random_inputs
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import model, node, saved, value, weight
 

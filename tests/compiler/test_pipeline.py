@@ -23,7 +23,7 @@ from hyps.passes.errors import DoesNotFit, PassError, UnsupportedModel
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.errors import InputError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import session_options
 from tests.compiler.conftest import Command, Compile
 from tests.compiler.onnxes import BIG_SIDE, classifier, linear, model, node, saved, value, weight

@@ -18,7 +18,7 @@ from hyps.passes.device import DeviceRates
 from hyps.passes.errors import DoesNotFit
 from hyps.passes.planning.request import Request
 from hyps.runtime.errors import BundleError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from tests.compiler.drawn import random_models
 from tests.compiler.onnxes import saved

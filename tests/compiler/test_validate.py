@@ -23,7 +23,7 @@ from hyps.compiler.validate import Validation, file_inputs, random_inputs, valid
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Bundle, Command, Compile
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight
 

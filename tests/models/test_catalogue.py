@@ -40,6 +40,7 @@ PUBLISHED = {
     "c3d": 79_991_015,  # counted from figure 3, with 487 classes
     "lstm_tagger": 20_000 * 128 + 2 * 4 * 256 * (128 + 256 + 2) + 45 * 513,  # as torch.nn.LSTM counts: two biases
     "vit_tiny": 5_717_416,
+    "wassimnet_wide": 20_168_188,  # VGG19's convolutions with batch normalisation, and six linear layers
     "mobilenetv2_int8": 3_504_872 - 34_112 + 17_056,  # normalisation is folded into biases
 }
 OUTPUTS = {
@@ -50,14 +51,14 @@ OUTPUTS = {
     "tiny_yolo": ("boxes", [1, 125, 13, 13]),
     "c3d": ("prob", [1, 487]),
     "lstm_tagger": ("logits", [1, 64, 45]),
+    "wassimnet_wide": ("scores", [1, 10]),
 }
 """What differs from logits of 1000 classes."""
 
 
 def run(session: Any, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the only output of a session for its only input."""
-    (output,) = session.run(None, {session.get_inputs()[0].name: values})
-    return np.asarray(output)
+    """Return the last output of a session for its only input."""
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: values})[-1])
 
 
 def sample(name: str, seed: int) -> NDArray[Any]:
@@ -95,7 +96,8 @@ def test_parameters_are_the_published_number(name: str, built: Built) -> None:
 def test_file_is_valid_and_has_the_stated_input_and_output(name: str, built: Built) -> None:
     onnx.checker.check_model(built(name), full_check=True)
     model = onnx.load(built(name), load_external_data=False)
-    (source,), (output,) = model.graph.input, model.graph.output
+    (source,), output = model.graph.input, model.graph.output[-1]
+    assert len(model.graph.output) == (6 if name == "wassimnet_wide" else 1)
     assert source.name == NETWORKS[name].input_name
     assert tuple(axis.dim_value for axis in source.type.tensor_type.shape.dim) == NETWORKS[name].input_shape
     shape = [axis.dim_value for axis in output.type.tensor_type.shape.dim]
@@ -178,7 +180,7 @@ def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "unknown network 'vgg17': did you mean 'vgg19'? choose one of "
         "vgg16, vgg19, alexnet, resnet50, googlenet, mobilenetv2, squeezenet, xception, densenet121, inceptionv3, unet, "
-        "tiny_yolo, c3d, lstm_tagger, vit_tiny, mobilenetv2_int8, cifar10_vgg"
+        "tiny_yolo, c3d, lstm_tagger, vit_tiny, mobilenetv2_int8, cifar10_vgg, wassimnet, wassimnet_wide"
     )
 
 

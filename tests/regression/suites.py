@@ -24,7 +24,7 @@ from hyps.compiler.validate import random_inputs
 from hyps.passes.errors import PassError
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.tensor import TensorValue
 

@@ -10,7 +10,7 @@ import pytest
 
 from hyps.passes.device import DeviceRates
 from hyps.runtime.device.process_memory import storage_bytes_read
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.throttled import forget
 from tests.regression.budgets import compiled
 

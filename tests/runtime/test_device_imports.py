@@ -87,7 +87,7 @@ def test_running_a_bundle_imports_no_heavy_part_of_numpy(cifar_bundle: Path, tmp
     script = """
 import numpy as np
 from pathlib import Path
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 load_executor(Path(sys.argv[1])).run({"image": np.zeros((1, 3, 32, 32), np.float32)})
 print(sorted({"numpy.random", "numpy.testing", "numpy.f2py", "PIL"} & set(sys.modules)))
 """

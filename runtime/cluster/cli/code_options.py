@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hyps.runtime.terminal.parser import Parser, count
+from hyps.runtime.terminal.parser import Parser, add_choice, count
 
 #: More losses than a code can tolerate (`hyps.runtime.bundle.codes.MOST_PARITY`).
 _MOST_LOSSES = 4
@@ -20,11 +20,12 @@ def add_codes(serve: Parser) -> None:
         metavar="R",
         help="let any R workers be lost: by codes where the bundle has them, by R more copies elsewhere",
     )
-    serve.add_argument(
+    add_choice(
+        serve,
         "--hedge",
-        choices=("always", "late", "never"),
-        default="late",
-        help="decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost",
+        ("always", "late", "never"),
+        "late",
+        "decode missing shards as soon as it can be, when they are late (default), or only when their worker is lost",
     )
     serve.add_argument(
         "--straggler-ms",

@@ -14,7 +14,7 @@ from hyps.runtime.cluster.cli.options import DATABASE_NAME, MANAGER_PROGRAM, add
 from hyps.runtime.cluster.protocol.topics import checked_name
 from hyps.runtime.errors import HubError
 from hyps.runtime.terminal.logs import log_to_stderr
-from hyps.runtime.terminal.parser import Parser, add_power, count
+from hyps.runtime.terminal.parser import Parser, add_choice, add_power, count
 from hyps.runtime.web.serve import add_web, serve
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
         type=_votes,
         default=1,
         metavar="N",
-        help="place each partition on N workers; the majority of the answers wins",
+        help="place each partition on N workers; the majority of the answers wins (codes of N - 1 parity shards check "
+        "their own)",
     )
     add_codes(parser)
     parser.add_argument(
@@ -72,23 +73,26 @@ def add_serve(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="URL|FILE",
         help="where the rest of an inference goes when that policy says so: the hub, or a join file, of the tier above",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--placement",
-        choices=("pipeline", "best"),
-        default="best",
-        help="give each step to one worker, or (default) also deal inputs out to several where that is faster",
+        ("pipeline", "best"),
+        "best",
+        "give each step to one worker, or (default) also deal inputs out to several where that is faster",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--objective",
-        choices=("throughput", "latency"),
-        default="throughput",
-        help="place for streams of inputs (default), or for the time of one input",
+        ("throughput", "latency"),
+        "throughput",
+        "place for streams of inputs (default), or for the time of one input",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--rebalance",
-        choices=("off", "advise", "on"),
-        default="on",
-        help="move steps under load when measured speeds say so (default: on), only say so (advise), or never",
+        ("off", "advise", "on"),
+        "on",
+        "move steps under load when measured speeds say so (default: on), only say so (advise), or never",
     )
     parser.add_argument("--safe", metavar="W1,W2", help="the workers that may see the model's inputs (default: all)")
     parser.add_argument("--compress", action="store_true", help="compress the tensors that are sent, for slow links")

@@ -19,9 +19,10 @@ from hyps.runtime.errors import InputError
 
 #: The values of a tensor that are computed at a time: a few such blocks stay in a processor's cache.
 _BLOCK = 1 << 16
-#: Float32 rounds by 6e-8; answers of a code without a bound of its own (integers) must agree within this part.
-_LEAST_TOLERANCE = 1e-6
 _Doubles = NDArray[np.float64]
+#: Answers must agree within this part at least: what double precision (2^-53) makes of sums and equations. Of integers of 32
+#: bits it is a thousandth or less, where one that is wrong by 1 differs by the inverse of a small whole number.
+_LEAST_TOLERANCE = 2.0**-46
 #: A tensor's bytes.
 Data = bytes | bytearray
 
@@ -95,16 +96,23 @@ def best_base(code: CodeRecord, present: Collection[int], wanted: Iterable[int])
 
     def growth(chosen: tuple[int, ...]) -> float:
         base = (*shards, *chosen)
-        return max((float(np.abs(base_weights(code, base, number)).sum()) for number in wanted), default=0.0)
+        sums = [float(np.abs(base_weights(code, base, number)).sum()) for number in wanted]
+        return max(sums, default=0.0) if np.isfinite(sums).all() else np.inf
 
     return (*shards, *min(itertools.combinations(parity, count - len(shards)), key=growth))
 
 
 def base_weights(code: CodeRecord, base: Sequence[int], number: int) -> _Doubles:
-    """Return what each answer of a ``base`` counts for in answer ``number``."""
+    """Return what each answer of a ``base`` counts for in answer ``number``.
+
+    They are no numbers where the coefficients, which anybody may have written, let nothing be decoded.
+    """
     count = len(code.shards)
     rows = np.vstack([np.eye(count), np.asarray(code.coefficients, np.float64)])
-    return np.linalg.solve(rows[list(base)].T, rows[number])
+    try:
+        return np.linalg.solve(rows[list(base)].T, rows[number])
+    except np.linalg.LinAlgError:
+        return np.full(count, np.nan)
 
 
 def _blocks(answers: Mapping[int, Data], base: Sequence[int], kind: np.dtype[np.generic]) -> Iterable[tuple[int, _Doubles]]:

@@ -110,11 +110,11 @@ class Computations:
                 self._publish(messages.encode_message(Withdrawn(key=key, computed=True)))
             else:
                 self._publish_outputs(key, loaded.runner.manifest, result)
-            if steps_s:  # else a group has computed it
-                tensors = loaded.runner.manifest.tensors
-                self._meter.answered(
-                    sum(tensor_messages(tensors[name].nbytes) for name in (*loaded.runner.manifest.inputs, *result))
-                )
+                if steps_s:  # else a group has computed it
+                    tensors = loaded.runner.manifest.tensors
+                    self._meter.answered(
+                        sum(tensor_messages(tensors[name].nbytes) for name in (*loaded.runner.manifest.inputs, *result))
+                    )
         loaded.busy -= 1
         if not loaded.busy and loaded.life.state is State.INFERRING:
             loaded.life.apply(Event.FAIL if isinstance(result, RuntimeFault) else Event.COMPUTED)

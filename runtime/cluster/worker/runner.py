@@ -18,7 +18,8 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.protocol.messages import BoardEnergy
 from hyps.runtime.errors import RuntimeFault
-from hyps.runtime.execution.executor import Executor, Outputs, load_executor
+from hyps.runtime.execution.executor import Executor, Outputs
+from hyps.runtime.execution.loading import load_executor
 
 #: Takes a sub-bundle's outputs, or the fault that prevented them.
 ResultHandler = Callable[[Outputs | RuntimeFault], None]

@@ -75,9 +75,10 @@ async function runFile(files) {
   if (done.state === 'failed') throw new ApiError(0, `${done.name}: ${done.reason ?? 'failed'}`);
 }
 
-/** Say that an answer is not exact, and how far off the decoded values may be. */
+/** Say that values of an answer were decoded, and how far off they may be; those of integers are exact. */
 function decoded({ decoded: names, error_bound: bound }) {
-  return names?.length ? `; ${names.join(', ')} decoded: right within ${bound.toExponential(1)}, not bit for bit` : '';
+  const exact = bound ? `right within ${bound.toExponential(1)}, not bit for bit` : 'exactly, bit for bit';
+  return names?.length ? `; ${names.join(', ')} decoded: ${exact}` : '';
 }
 
 function sentence(job) {

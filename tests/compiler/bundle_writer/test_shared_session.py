@@ -20,8 +20,8 @@ from hyps.passes.planning.plan import Partition
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.steps import Reason
 from hyps.runtime.errors import BundleError
-from hyps.runtime.execution.executor import load_executor
 from hyps.runtime.execution.interface import Session
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import open_session, session_options
 from tests.compiler.conftest import Bundle, Compile
 from tests.compiler.onnxes import model, node, value, weight

@@ -18,12 +18,13 @@ from hyps.passes.rewrite import run_rewrites
 from hyps.passes.shapes import infer_shapes
 from hyps.passes.sharding.coded import code_of
 from hyps.passes.sharding.coefficients import Code
+from hyps.passes.sharding.layouts import Method
 from hyps.passes.sharding.parity import AddParity, ParitySpec, shard_nodes
 from hyps.passes.sharding.rewrite import Shard, ShardSpec
 from hyps.passes.sharding.shard_option import ShardOption
 from hyps.passes.weights import Model
 from hyps.runtime.bundle.manifest import Reason
-from tests.passes.nets import Array, Net, random_feeds, run
+from tests.passes.nets import Array, Feeds, Net, random_feeds, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,28 +38,37 @@ class CodedRun:
     parity: list[Array]
 
 
-def output_option(model: Model, operator: str) -> ShardOption:
-    """Return the option to split an operator by output."""
+def output_option(model: Model, operator: str, method: Method = "output") -> ShardOption:
+    """Return the option to split an operator by output, or by another method."""
     options = with_costs(model, Request()).shard_options
     names = [each.name for each in options.graph.operators]
-    return options.by(names.index(operator), "output")
+    return options.by(names.index(operator), method)
 
 
-def coded_model(model: Model, operator: str, count: int, code: Code) -> Model:
+def coded_model(model: Model, operator: str, count: int, code: Code, method: Method = "output") -> Model:
     """Return the model with an operator in ``count`` shards and its parity shards."""
     reason = Reason(kind="requested", text="--code")
-    split = ShardSpec(operator=operator, method="output", count=count, reason=reason, code=code)
-    spec = ParitySpec(operator=operator, coefficients=code.coefficients, reason="")
+    split = ShardSpec(operator=operator, method=method, count=count, reason=reason, code=code)
+    spec = ParitySpec(operator=operator, spatial=method == "spatial", coefficients=code.coefficients, reason="")
     return run_rewrites(model, [Shard(splits=(split,)), AddParity(codes=(spec,))]).model
 
 
-def run_coded(model: Model, operator: str, count: int, parity: int, folder: Path, seed: int = 1) -> CodedRun:
-    """Run a model with a code on random inputs."""
-    code = code_of(output_option(model, operator), count, parity)
-    coded = coded_model(model, operator, count, code)
+def run_coded(
+    model: Model,
+    operator: str,
+    count: int,
+    parity: int,
+    folder: Path,
+    seed: int = 1,
+    feeds: Feeds | None = None,
+    method: Method = "output",
+) -> CodedRun:
+    """Run a model with a code on ``feeds``, or on random inputs."""
+    code = code_of(output_option(model, operator, method), count, parity)
+    coded = coded_model(model, operator, count, code, method)
     writers = {node.name: node.output[0] for node in coded.proto.graph.node}
     names = [[writers[chain[-1]] for chain in shard_nodes(coded, operator, kind)] for kind in ("shard", "parity")]
-    found = run(_with_outputs(coded, [*names[0], *names[1]]), random_feeds(model, seed), folder)
+    found = run(_with_outputs(coded, [*names[0], *names[1]]), feeds or random_feeds(model, seed), folder)
     return CodedRun(
         model=coded,
         code=code,

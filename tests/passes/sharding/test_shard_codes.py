@@ -170,14 +170,6 @@ def test_shards_are_of_equal_width(width: int, needed: int, count: int) -> None:
     assert coded_count(output_option(gemm(1, 16, width).model(), "g"), needed, 1) == count
 
 
-def _integer_product() -> Net:
-    net = Net()
-    net.input("x", 1, 32, data_type=TensorProto.UINT8)
-    net.node("MatMulInteger", "x", net.constant("w", np.ones((32, 32)), np.int8), to="y")
-    net.output("y", data_type=TensorProto.INT32)
-    return net
-
-
 def _dequantised_product() -> Net:
     net = Net()
     net.input("x", 1, 32)
@@ -199,14 +191,13 @@ def _computed_bias() -> Net:
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
-        (_integer_product, "it computes in 8 bits; give the model that was not quantised, or run it on two boards"),
         (
             _dequantised_product,
             "its weight is stored in another type and dequantised; give the model that was not quantised",
         ),
         (_computed_bias, "its bias 'b' is computed; run it on two boards"),
     ],
-    ids=["8 bits", "dequantised", "a computed bias"],
+    ids=["dequantised", "a computed bias"],
 )
 def test_what_is_not_linear_in_its_weights_is_refused(net: Any, reason: str) -> None:
     assert reason in refused(net(), "y")

@@ -10,7 +10,7 @@ import pytest
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.sub_bundle import with_less_memory
 from hyps.runtime.errors import BudgetError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 
 
 def test_less_stays_in_memory_with_the_same_bits(cifar_bundle: Path) -> None:

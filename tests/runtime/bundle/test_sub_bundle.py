@@ -18,7 +18,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifes
 from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.sub_bundle import boundary, sub_bundles
 from hyps.runtime.errors import BudgetError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.scheduling.test_flow import scheduled
 
 MB = 1_000_000

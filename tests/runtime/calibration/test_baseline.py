@@ -13,7 +13,7 @@ import pytest
 from hyps.runtime.calibration import baseline as module
 from hyps.runtime.calibration.baseline import Baseline, baseline, quick_baseline, write_bundle
 from hyps.runtime.errors import DeviceError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 
 MB = 1_000_000
 

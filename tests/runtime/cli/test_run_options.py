@@ -30,8 +30,14 @@ CONTRADICTIONS = {
     "energy and batch": (["--energy", "--batch", "2"], "--energy repeats one input on this device; leave out --engine"),
     "energy and engine": (["--energy", "--engine", "mqtt://h:1"], "'hyps-manager status' shows a cluster's energy"),
     "energy and output": (["--energy", "--output", "r.jsonl"], "--energy repeats one input on this device"),
-    "meter alone": (["--meter", "echo 5"], "--meter and --watts are for --energy; add it"),
-    "watts alone": (["--watts", "1,2"], "--meter and --watts are for --energy; add it"),
+    "meter alone": (
+        ["--meter", "echo 5"],
+        "--meter is for --energy, and --watts for that, --energy-limit or --exit-policy; add one",
+    ),
+    "watts alone": (
+        ["--watts", "1,2"],
+        "--meter is for --energy, and --watts for that, --energy-limit or --exit-policy; add one",
+    ),
     "no file": (["--save", "/"], "--save '/' names no file"),
 }
 

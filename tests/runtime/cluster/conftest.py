@@ -17,7 +17,7 @@ from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.onnxes import saved
 from tests.exits import WIDTH, exiting_network
 from tests.programs import program

@@ -17,7 +17,7 @@ from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.hub_tier import HubTier
 from hyps.runtime.cluster.protocol.frames import MAGIC, decode_frame
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.exits.exit_control import ExitControl
 from hyps.runtime.exits.policy_file import read_policy

@@ -21,7 +21,7 @@ from hyps.runtime.cluster.broker.join import encode_join
 from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.engine import run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.devices import QUITTER, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running

@@ -16,7 +16,7 @@ import numpy as np
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.faults import journal_states
 from tests.runtime.cluster.codes_bundle import compile_coded
 from tests.runtime.cluster.devices import Devices

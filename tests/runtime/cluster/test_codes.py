@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.engine import InferenceResult, in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.codes_bundle import compile_coded
 from tests.runtime.cluster.devices import LIAR, SLOW_AT_SHARDS, Devices
 from tests.runtime.cluster.fast import Settings

@@ -13,7 +13,7 @@ from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.dask.tasks import Samples, SubBundleStore
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.compiler.conftest import Bundle, Compile, compiled  # noqa: F401
 from tests.compiler.tables import ROWS, ids, lookup
 from tests.runtime.cluster.devices import Devices

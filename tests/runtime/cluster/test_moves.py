@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.bench.faults import journal_states
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings

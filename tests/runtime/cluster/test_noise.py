@@ -15,7 +15,7 @@ from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.frames import FRAME_LIMIT_BYTES
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.devices import Devices
 from tests.waiting import PATIENCE_S, wait_for
 

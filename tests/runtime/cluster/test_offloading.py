@@ -20,7 +20,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.cluster import hub_tier
 from hyps.runtime.cluster.hub_tier import HubTier
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.exits.tier import RestAnswer
 from tests.compiler.onnxes import saved
 from tests.exits import EXITS, WIDTH, exiting_network, write_table

@@ -28,7 +28,7 @@ from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import BundleError, InputError
 from hyps.runtime.execution.engine import run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.session import memory_of
 from hyps.runtime.execution.tensor import dtype_of, shape_of
 from tests.compiler.conftest import Bundle, Compile, compiled  # noqa: F401

@@ -22,7 +22,7 @@ from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.protocol.topics import Role
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster import thief
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.devices import BOASTER, LIAR, Devices
 from tests.runtime.cluster.fast import Settings
 from tests.waiting import PATIENCE_S, wait_for

@@ -19,7 +19,7 @@ from hyps.runtime.cluster.transfer.file_server import FileServer
 from hyps.runtime.dask.task_plan import one_task_plan
 from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import BudgetError, InputError
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.exits.policies import ThresholdPolicy
 from tests.compiler.onnxes import saved
 from tests.exits import EXITS, WIDTH, exiting_network

@@ -23,7 +23,8 @@ from hyps.runtime.bundle.records.steps import ActivationsRecord
 from hyps.runtime.device.process_memory import keep_lean
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.engine import Observer, in_memory
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.session import open_session, session_options, to_numpy
 from tests.compiler.onnxes import saved

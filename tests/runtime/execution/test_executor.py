@@ -20,7 +20,8 @@ from hyps.runtime.bundle.records.files import FileRecord, WeightRecord, WeightsR
 from hyps.runtime.bundle.records.steps import SessionRecord, Step
 from hyps.runtime.bundle.records.tensors import OutputRecord, TensorRecord
 from hyps.runtime.errors import BudgetError, BundleError, InputError
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.step_profile import StepProfile
 
 #: Steps as (inputs, outputs, live after the step).

@@ -116,7 +116,7 @@ def test_the_first_weights_are_read_ahead_unless_the_stream_ends(
     announced: list[bool] = []
     run = executor.run
 
-    def recorded(tensors: InputTensors, *arguments: object, again: bool, profile: bool) -> object:
+    def recorded(tensors: InputTensors, *arguments: object, again: bool, **options: object) -> object:
         announced.append(again)
         return run(tensors)
 

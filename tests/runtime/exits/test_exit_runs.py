@@ -19,7 +19,8 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.errors import BundleError
 from hyps.runtime.execution.batch import run_batch
 from hyps.runtime.execution.engine import InferenceResult, Observer, in_memory
-from hyps.runtime.execution.executor import Executor, load_executor
+from hyps.runtime.execution.executor import Executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.execution.local_engine import LocalEngine
 from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.step_profile import StepProfile

@@ -16,14 +16,14 @@ def test_layout_of_the_state() -> None:
         exit=1,
         seconds=0.5,
         joules=2.0,
-        bandwidth_bytes_per_s=3e6,
+        bandwidth_bytes_per_s=999_999.0,
         round_trip_s=0.25,
         seconds_left=0.75,
     )
     raw, ordered = state_vector(state, 3, "raw"), state_vector(state, 3, "sorted")
     assert raw.dtype == np.float32
     assert raw.shape == ordered.shape == (1, state_width(4, 3)) == (1, 12)
-    others = [0.5, 2.0, 3.0, 0.25, 0.75]
+    others = [0.5, 2.0, 6.0, 0.25, 0.75]
     assert raw[0].tolist() == [0, 1, 0, 0.25, 0.5, 0.125, 0.125, *others]
     assert ordered[0].tolist() == [0, 1, 0, 0.5, 0.25, 0.125, 0.125, *others]
     assert state.confidence == 0.5
@@ -40,7 +40,7 @@ def test_a_state_is_finite(left: float, shown: float) -> None:
         round_trip_s=1e9,
         seconds_left=left,
     )
-    assert state_vector(state, 2, "raw")[0, -5:].tolist() == [60.0, 1_000.0, 10_000.0, 60.0, shown]
+    assert state_vector(state, 2, "raw")[0, -5:].tolist() == [60.0, 1_000.0, 10.0, 60.0, shown]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

@@ -12,7 +12,7 @@ from hyps.compiler.pipeline import compile_file
 from hyps.passes.planning.request import Request
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest, encode_manifest
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from hyps.runtime.tuning.tune import tune
 from tests.compiler.onnxes import saved
 from tests.passes.nets import Net

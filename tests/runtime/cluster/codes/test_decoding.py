@@ -85,6 +85,16 @@ def test_whole_numbers_are_exact() -> None:
     assert found == {1: bytearray(values[1].tobytes()), 3: bytearray(values[3].tobytes())}
 
 
+def test_a_whole_number_that_is_wrong_by_one_is_named() -> None:
+    values = np.random.default_rng(4).integers(-(1 << 30), 1 << 30, (3, 30)).astype(np.int32) // 8
+    rows = np.array([[1.0, 1, 1], [1, 2, 3]])
+    answers = [*values, *(rows @ values).astype(np.int32)]
+    record = TensorRecord(dtype="int32", shape=(30,))
+    assert disagreeing(code(rows, 0.0), record, data(answers, *range(5))) == ()
+    answers[1][7] += 1
+    assert disagreeing(code(rows, 0.0), record, data(answers, *range(5))) == (1,)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_an_infinite_value_cannot_be_decoded(value: float) -> None:
     made, answers = drawn(3, 1, seed=0)
@@ -113,3 +123,14 @@ def test_two_wrong_answers_are_named_with_four_more_than_needed() -> None:
     for number in (1, 4):
         answers[number] = answers[number] + np.float32(1)
     assert disagreeing(made, record, data(answers, *range(7))) == (1, 4)
+
+
+def test_coefficients_that_let_nothing_be_decoded_are_refused() -> None:
+    """Both parity shards are the same sum: two lost shards have endless solutions."""
+    answers = [np.full(50, number + 1, np.float32) for number in range(3)]
+    made = code(np.ones((2, 3)))
+    answers += [answers[0] + answers[1] + answers[2]] * 2
+    record = TensorRecord(dtype="float32", shape=(50,))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode(made, record, data(answers, 0, 3, 4), [1, 2])
+    assert decode(made, record, data(answers, 0, 1, 3, 4), [2]) == {2: answers[2].tobytes()}

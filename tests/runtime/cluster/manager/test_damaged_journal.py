@@ -19,7 +19,7 @@ from hyps.runtime.cluster.placement.placement import Placement
 from hyps.runtime.cluster.protocol.frames import digest_of
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.execution.engine import in_memory
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.devices import Devices
 
 JOB, OTHER = "1" * 32, "2" * 32

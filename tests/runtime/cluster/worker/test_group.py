@@ -25,7 +25,7 @@ from hyps.runtime.cluster.protocol import client_messages, messages
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.engine import in_memory, run_one
-from hyps.runtime.execution.executor import load_executor
+from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.devices import Devices
 from tests.runtime.cluster.fast import Settings
 from tests.runtime.cluster.mosquitto import free_port, running
