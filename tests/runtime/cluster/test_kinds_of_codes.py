@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -39,7 +40,9 @@ def stream(bin_folder: Path, mosquitto: str, tmp_path: Path) -> Iterator[Stream]
             with closing(devices.engine()) as engine:
                 results = engine.run(in_memory(inputs))
                 found = [next(results) for _ in range(5)]
-                devices.kill("w1")
+                holder = re.search(r"^sub-bundle \d+ on (\w+): \S*-shard1of", devices.log("manager"), re.MULTILINE)
+                assert holder, devices.log("manager")
+                devices.kill(holder[1])
                 found += results
             executor = load_executor(bundle)
             return found, [executor.run(each) for each in inputs]
