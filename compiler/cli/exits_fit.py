@@ -116,6 +116,7 @@ def exits_fit(
     if is_rewarded != ((beta is not None) + (beta_between is not None) == 1) or (not is_rewarded and class_weights):
         raise OptionError(
             f"--policy {policy} maximises the reward: give either --beta or --beta-between"
+            + (", or --max-loss alone, for no reward" if policy == "thresholds" else "")
             if is_rewarded
             else f"--policy {policy} keeps to --max-loss, without a reward; leave out beta and class weights"
         )

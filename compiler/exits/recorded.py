@@ -85,6 +85,8 @@ def read_recorded(path: Path) -> RecordedExits:
                 raise OptionError(f"{path} holds more than {_FILE_BYTES} bytes; record fewer inputs")
         with np.load(path, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in _KINDS}
+    except FileNotFoundError:
+        raise OptionError(f"there is no file {path}; write it with 'hypsc exits record'") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         raise OptionError(f"{path} has no recorded exits; write it with 'hypsc exits record'") from None
     wrong = next((name for name, kinds in _KINDS.items() if arrays[name].dtype.kind not in kinds), None)

@@ -15,6 +15,8 @@ import pytest
 
 import hyps.runtime
 from hyps.runtime.bundle.integrity import read_manifest
+from hyps.runtime.bundle.library_memory import library_memory
+from hyps.runtime.bundle.pages import WIDE_CODE_BYTES
 from hyps.runtime.errors import BudgetError
 from tests.waiting import PATIENCE_S
 
@@ -25,6 +27,17 @@ import atexit, os, sys
 os.environ["HYPS_LEAN"] = "1"
 large = ("numpy", "onnxruntime")
 atexit.register(lambda: print(sorted({*large} & {*sys.modules}), file=sys.stderr))
+from hyps.runtime.cli.main import main
+main()
+"""
+
+#: Runs the command, and prints how many mappings onnxruntime's library has.
+MAPPINGS = """
+import atexit, os
+os.environ["HYPS_LEAN"] = "1"
+count = lambda: sum("libonnxruntime" in line for line in open("/proc/self/maps"))
+atexit.register(lambda: print(count(), file=sys.stderr))
+import sys
 from hyps.runtime.cli.main import main
 main()
 """
@@ -57,8 +70,8 @@ def small(tmp_path_factory: pytest.TempPathFactory, root: Path, bin_folder: Path
     return folder
 
 
-def imported(*arguments: str | Path) -> str:
-    command = [sys.executable, "-c", CHILD, *arguments]
+def imported(*arguments: str | Path, program: str = CHILD) -> str:
+    command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, input="", capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return done.stderr.splitlines()[-1]
 
@@ -66,6 +79,22 @@ def imported(*arguments: str | Path) -> str:
 @pytest.mark.parametrize("options", [(), ("--json", "--top", "3"), ("--repeat", "2", "--profile"), ("-v", "--threads", "2")])
 def test_pictures_need_no_numpy(options: tuple[str, ...], cifar_bundle: Path, photograph: Path, pictures: Path) -> None:
     assert imported(cifar_bundle, photograph, pictures, *options) == "[]"
+
+
+def test_code_is_mapped_a_few_pages_at_a_time_where_memory_is_short(
+    small: Path, photograph: Path, root: Path, bin_folder: Path, tmp_path: Path
+) -> None:
+    """With 6 MB to spare the kernel maps it as it does; those are part of the predicted peak."""
+    assert int(imported(small, photograph, program=MAPPINGS)) > 1000
+    peaks = []
+    for interface in ("c", "python"):
+        options = ("--memory", "200MB", "--interface", interface, "--preprocess", "cifar10", "-o", str(tmp_path / interface))
+        command = [str(bin_folder / "hypsc"), "compile", str(root / "models/cifar10_vgg.onnx"), *options]
+        subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+        assert int(imported(tmp_path / interface, photograph, program=MAPPINGS)) < 100, interface
+        peaks.append(max(step.peak_bytes for step in read_manifest(tmp_path / interface).steps))
+    spared = library_memory("1.32").process_bytes - library_memory("1.32", "c").process_bytes
+    assert peaks[1] - peaks[0] == spared - WIDE_CODE_BYTES
 
 
 def test_a_file_of_results_needs_no_numpy(cifar_bundle: Path, pictures: Path, tmp_path: Path) -> None:

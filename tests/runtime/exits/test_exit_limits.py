@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hyps.runtime.bundle.exits import rest_inputs
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.exits.exit_control import ExitControl, exit_control
 from hyps.runtime.exits.forecast import Forecast
+from hyps.runtime.exits.link_meter import LinkState
 from hyps.runtime.exits.policies import NeverExit, ThresholdPolicy
+from hyps.runtime.exits.state import ExitAction, ExitState
+from hyps.runtime.exits.tier import RestAnswer
 
 SCORES = np.zeros((1, 10), np.float32)
 
@@ -106,3 +112,46 @@ def test_never_needs_no_control(exiting_bundle: Path) -> None:
     manifest = read_manifest(exiting_bundle)
     assert exit_control(manifest, "never") is None
     assert exit_control(manifest, "never", deadline_s=1.0) is not None
+
+
+class Offloading:
+    """A policy that always offloads."""
+
+    def decide(self, state: ExitState) -> ExitAction:
+        assert state.bandwidth_bytes_per_s > 0
+        return ExitAction.OFFLOAD
+
+
+class SlowTier:
+    """A tier at a link of a known rate, which is asked and never answers."""
+
+    address = "mqtt://above"
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self.bytes_per_s, self.asked = bytes_per_s, 0
+
+    def link(self) -> LinkState:
+        return LinkState(bandwidth_bytes_per_s=self.bytes_per_s, round_trip_s=0.001)
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    def complete(self, after_exit: int, tensors: Mapping[str, Any], within_s: float) -> RestAnswer:
+        assert (after_exit, within_s <= 5.0) == (1, True)
+        self.asked += sum(value.nbytes for value in tensors.values())
+        return RestAnswer(problem="no answer", sent_bytes=self.asked)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("factor", "is_sent"), [(1.0, True), (1e-3, False)])
+def test_nothing_goes_up_that_the_link_would_not_send_in_time(factor: float, is_sent: bool, exiting_bundle: Path) -> None:
+    """At the whole rate the live tensors take a second of a deadline of five; at a thousandth of it they would be late."""
+    manifest = read_manifest(exiting_bundle)
+    live = {name: np.zeros(manifest.tensors[name].shape, np.float32) for name in rest_inputs(manifest, 1)}
+    nbytes = sum(value.nbytes for value in live.values())
+    tier = SlowTier(nbytes * factor)
+    run = ExitControl(manifest, Offloading(), deadline_s=5.0, tier=tier).begin()
+    assert not run.ends(manifest.exits[0].after_step, SCORES, dict(live))
+    assert tier.asked == (nbytes if is_sent else 0)
