@@ -33,7 +33,9 @@ def shard_homes(devices: Devices) -> list[tuple[str, ...]]:
     command = devices.command("hyps-manager", "status", "--hub", devices.url, "--json")
     shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     lines = json.loads(shown.splitlines()[-1])["sub_bundles"]
-    return [(*line["homes"],) for line in lines if re.search("conv4_1-(shard|parity)", line["first"])]
+    steps = [step.name for step in read_manifest(devices.bundle).steps]
+    shards = [number for number, name in enumerate(steps) if re.search("conv4_1-(shard|parity)", name)]
+    return [(*line["homes"],) for shard in shards for line in lines if line["start"] <= shard < line["stop"]]
 
 
 def test_shards_move_and_stay_on_different_boards(root: Path, bin_folder: Path, mosquitto: str, tmp_path: Path) -> None:
@@ -52,6 +54,7 @@ def test_shards_move_and_stay_on_different_boards(root: Path, bin_folder: Path, 
         for name in WORKERS:
             devices.start_paced(name, pace)
         devices.wait_for_sub_bundles(workers=4)
+        wait_for("one board a shard", lambda: [len(homes) for homes in shard_homes(devices)] == [1, 1, 1])
         before = shard_homes(devices)
         (slow,) = before[1]
 
