@@ -232,7 +232,8 @@ def calibrate_parser() -> Parser:
     parser.add_argument(
         "--hub",
         metavar="URL|FILE",
-        help="also measure the link to a cluster's hub: mqtt://HOST:PORT, or a worker's join file",
+        help="also measure the link to a cluster's hub and what a message costs this device: mqtt://HOST:PORT, or a "
+        "worker's join file",
     )
     parser.add_argument(
         "--meter", metavar="CMD", help="read the power from this command, which prints watts (default: from a sensor)"
