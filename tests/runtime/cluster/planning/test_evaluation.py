@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyps.runtime.cluster.planning.board_groups import RunTable, board_groups
+from hyps.runtime.cluster.planning.board_groups import board_groups
 from hyps.runtime.cluster.planning.crossing import crossing, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.message_cost import tensor_messages
@@ -23,6 +23,7 @@ from hyps.runtime.cluster.planning.problem import (
     Stages,
     Workload,
 )
+from hyps.runtime.cluster.planning.run_table import RunTable
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.brute_force import every_placement, used
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload
