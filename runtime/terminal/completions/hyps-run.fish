@@ -115,7 +115,7 @@ complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s o -l output -xka "(
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l name -x -d 'the target'"'"'s name (default: the file'"'"'s)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l folder -xka "(__fish_complete_directories)" -d 'measure the storage that holds DIR (default: the current folder)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l test-memory -d 'check that the free memory is really available: a process takes all of it for a moment, as the first that the kernel kills; this empties the device'"'"'s file cache'
-complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l hub -x -d 'also measure the link to a cluster'"'"'s hub: mqtt://HOST:PORT, or a worker'"'"'s join file'
+complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l hub -x -d 'also measure the link to a cluster'"'"'s hub and what a message costs this device: mqtt://HOST:PORT, or a worker'"'"'s join file'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l json -d 'print the figures as one JSON object'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s q -l quiet -d 'print the result and errors alone'

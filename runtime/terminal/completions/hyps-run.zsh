@@ -61,7 +61,7 @@ _shtab_hyps_run_calibrate_options=(
   "--name[the target\'s name (default\: the file\'s)]:NAME:"
   "--folder[measure the storage that holds DIR (default\: the current folder)]:DIR:_files -/"
   "--test-memory[check that the free memory is really available\: a process takes all of it for a moment, as the first that the kernel kills\; this empties the device\'s file cache]"
-  "--hub[also measure the link to a cluster\'s hub\: mqtt\:\/\/HOST\:PORT, or a worker\'s join file]:URL|FILE:"
+  "--hub[also measure the link to a cluster\'s hub and what a message costs this device\: mqtt\:\/\/HOST\:PORT, or a worker\'s join file]:URL|FILE:"
   "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
   "--json[print the figures as one JSON object]"
   {-q,--quiet}"[print the result and errors alone]"
