@@ -147,8 +147,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         engine, report = self.engine, self.report
-        if not math.isinf(self.video.max_latency_s) and self.video.live == "latest":
-            raise InputError("--max-latency is for --live every: --live latest has no backlog; leave one of the two out")
+        if not math.isinf(self.video.max_latency_s) and self.video.live != "every":
+            raise InputError("--max-latency is for --live every: other windows have no backlog; add that, or leave this out")
         if self.names_video and (self.energy or report.save or report.output or engine.repeat > 1):
             raise InputError("a video cannot be combined with --energy, --save, --output or --repeat; leave these out")
         scheme, separator, _ = (engine.url or "").partition("://")

@@ -42,6 +42,8 @@ _PROTOCOLS: Final = {
 _TURNS: Final = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 #: The seconds that a stream may be silent, and those between two attempts to open it again.
 SILENCE_S, RETRY_S = 10.0, 1.0
+#: The least time that a stream was away.
+_LEAST_GAP_S: Final = 0.001
 #: The attempts after which a stream that was lost is given up.
 _ATTEMPTS: Final = 30
 
@@ -62,9 +64,9 @@ class Clip:
 
     def frames(self) -> Iterator[DecodedFrame]:
         """Yield every frame; a stream that ends is opened again, and its next frame follows a gap."""
-        number, follows_gap, begun = 0, False, time.monotonic()
+        number, follows_gap, begun, time_s = 0, False, time.monotonic(), 0.0
         while True:
-            offset_s = time.monotonic() - begun if number else 0.0
+            offset_s = max(time.monotonic() - begun, time_s + _LEAST_GAP_S) if number else 0.0
             first_s: float | None = None
             for frame in self._decoded():
                 seconds = frame.time if frame and frame.time is not None else None
