@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("av", reason="PyAV, of the extra 'video', decodes")
 
+from hyps.compiler import compile_model
 from hyps.runtime.cli.options import run_parser
 from hyps.runtime.cli.run import run_inputs
 from hyps.runtime.cli.run_options import run_options
