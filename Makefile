@@ -25,7 +25,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,video,docs,dev]'
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
