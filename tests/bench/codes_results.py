@@ -40,6 +40,7 @@ class DecodingCost:
     """Seconds of a group's slowest shard, and of decoding a loss, hashing included; how far off decoded values were.
 
     ``errors`` are parts of the operator's largest value, over all patterns of losses; ``inputs``: how many random ones.
+    ``moved_bytes`` are those of the group's input and of one shard's result; 0 where they were not noted.
     """
 
     code: str
@@ -52,6 +53,7 @@ class DecodingCost:
     patterns: int
     error: float
     bound: float
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

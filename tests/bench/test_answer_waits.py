@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.bench.answer_waits import waits_s
+from tests.bench.codes_faults import may_be_lost
 
 
 def test_waits_are_those_from_any_moment() -> None:
@@ -30,3 +31,20 @@ def test_the_quantiles_ascend() -> None:
     found = waits_s(np.random.default_rng(0).uniform(0, 20, 50).tolist(), [])
     assert [*found] == sorted(found)
     assert len(found) == 101
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("any 1 board may be lost", True),
+        ("any 1 board may be lost\nw0 is gone: sub-bundle 2 must move\ncodes and copies replace it", False),
+        ("w0 is gone: sub-bundle 2 must move\nnot every board may be lost", False),
+        ("not every board may be lost\nany 1 board may be lost", True),
+        ("any 1 board may be lost\nhyps-manager: sub-bundle 2 on w0: placed -> loading", False),
+        ("sub-bundle 2 on w0: placed -> loading\nany 1 board may be lost\nsub-bundle 2 on w0: loading -> loaded", True),
+        ("", False),
+    ],
+    ids=["said", "lost since", "said not", "again", "loading", "loaded", "nothing"],
+)  # fmt: skip
+def test_a_fault_is_second_until_any_board_may_be_lost(log: str, expected: bool) -> None:
+    assert may_be_lost(log) is expected

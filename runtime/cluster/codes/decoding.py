@@ -18,7 +18,7 @@ from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.errors import InputError
 
-#: The values of a tensor that are computed at a time: as many of each answer, in double precision, stay in a processor's cache.
+#: The values of a tensor that are computed at a time: as many of each answer stay in a processor's cache.
 _BLOCK = 1 << 14
 _Doubles = NDArray[np.float64]
 #: Answers must agree within this part at least: what double precision (2^-53) makes of sums and equations. Of integers of 32
