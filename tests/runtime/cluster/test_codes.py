@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from numpy.typing import NDArray
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.execution.engine import InferenceResult, in_memory
 from hyps.runtime.execution.loading import load_executor
 from tests.runtime.cluster.codes_bundle import compile_coded
@@ -118,38 +116,6 @@ def test_a_killed_workers_shard_is_decoded(cluster: Callable[[Path], Devices], o
     held = [devices.log(name).count("holds sub-bundle") for name in ("w0", "w1", "w2") if name != lost]
     assert held == [len(re.findall(rf"^sub-bundle \d+ on {name}:", devices.log("manager"), re.M)) for name in
                     ("w0", "w1", "w2") if name != lost]  # fmt: skip
-
-
-def test_a_worker_that_is_back_at_once_gets_its_shard_again(
-    cluster: Callable[[Path], Devices], once: Path, pictures: Pictures
-) -> None:
-    """It need not wait until no more workers come, as it has the shard already; the stream does not stop for it."""
-    devices = cluster(once)
-    devices.settings = Settings(timeouts=Timeouts(settle_s=4))
-    devices.start(3, "--tolerate", "1", "--hedge", "never")
-    (lost,) = homes(devices, "shard1of2")[:1]
-    size = len(devices.log("manager"))
-
-    def restart() -> None:
-        devices.kill(lost)
-        devices.start_worker(lost)
-
-    def until_covered() -> Iterator[dict[str, NDArray[Any]]]:
-        until = time.monotonic() + PATIENCE_S
-        while "any 1 board may be lost" not in devices.log("manager")[size:] and time.monotonic() < until:
-            yield pictures[0]
-        yield from pictures
-
-    with closing(devices.engine()) as engine:
-        results = engine.run(in_memory(until_covered()))
-        next(results)
-        restart()
-        found = [*results]
-    covered = devices.log("manager")[size:]
-    assert "any 1 board may be lost" in covered
-    assert covered.index(f"{lost} has joined") < covered.index(f"on {lost}: lost -> placed")
-    assert not any(done.error for done in found)
-    assert not found[-1].decoded
 
 
 def test_exact_results_wait_for_the_real_shard(cluster: Callable[[Path], Devices], once: Path, pictures: Pictures) -> None:
