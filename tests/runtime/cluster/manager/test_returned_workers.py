@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -18,7 +18,9 @@ class Cluster:
     """A stream on w0 and w1, which hold the same run; ``holding`` are those with orders, ``mended`` counts placements."""
 
     def __init__(self) -> None:
-        self.homes, self.holding, self.mended = {0: ("w0", "w1")}, {"w0", "w1"}, 0
+        self.homes: dict[int, tuple[str, ...]] = {0: ("w0", "w1")}
+        self.holding = {"w0", "w1"}
+        self._mends: list[int] = []
         placement = Placement(runs=(range(2),), homes=(("w0", "w1"),), reasons=("",))
         replicas = SimpleNamespace(sub_bundles_of=lambda name: [0] if name in self.homes[0] else [])
         self.deployment = SimpleNamespace(
@@ -30,8 +32,8 @@ class Cluster:
             coverage=(),
         )
         workers = SimpleNamespace(holds_orders=self.holding.__contains__)
-        fakes = cast("Any", (SimpleNamespace(codes=()), self.deployment, workers, None))
-        self.upkeep = PlacementUpkeep(*fakes, _OPTIONS, lambda text: None)
+        fakes: list[Any] = [SimpleNamespace(codes=()), self.deployment, workers, None]
+        self.upkeep = PlacementUpkeep(fakes[0], fakes[1], fakes[2], fakes[3], _OPTIONS, lambda text: None)
         self.upkeep.mend = self._mend  # type: ignore[method-assign]
 
     def lose(self, name: str) -> None:
@@ -44,8 +46,12 @@ class Cluster:
         self.deployment.workers.append(SimpleNamespace(name=name))
         self.upkeep.workers_changed()
 
+    @property
+    def mended(self) -> int:
+        return len(self._mends)
+
     def _mend(self) -> None:
-        self.mended += 1
+        self._mends.append(1)
         self.deployment.ordered_to = {each.name for each in self.deployment.workers}
 
 
@@ -54,7 +60,7 @@ def test_a_worker_that_is_back_gets_its_part_at_once() -> None:
     cluster = Cluster()
     cluster.lose("w1")
     cluster.upkeep.ensure()
-    assert not cluster.mended  # the other goes on alone
+    assert cluster.mended == 0  # the other goes on alone
     cluster.join("w1")
     cluster.upkeep.ensure()
     assert cluster.mended == 1
@@ -69,7 +75,7 @@ def test_a_worker_without_files_waits_until_no_more_come(name: str) -> None:
     cluster.holding.discard("w1")
     cluster.join(name)
     cluster.upkeep.ensure()
-    assert not cluster.mended
+    assert cluster.mended == 0
     cluster.upkeep._changed_at -= 2000
     cluster.upkeep.ensure()
     assert cluster.mended == 1
