@@ -110,6 +110,8 @@ def _kills(runs: Sequence[KillRun]) -> Iterator[str]:
         rows.append((run.name, *counts, f"{calm:.0f}", f"{around:.0f}", f"{around / calm:.2f}", *following))
     columns = ("", "kills", "answers", "decoded", "wrong", "99 % undisturbed ms", "around", "ratio")
     yield _grid((*columns, "kill to next answer ms: median", "90 %", "most", *_CALM_WAITS), rows)
+    if not all(run.calm_next_s for run in runs):
+        yield "Rows without the last columns were measured before VGG16's workers were paced."
     yield "![Latency of answers, undisturbed and around kills](codes/kills.svg)"
 
 
@@ -194,6 +196,8 @@ def _photographs(runs: Sequence[PhotographRun]) -> Iterator[str]:
 def _faults(run: FaultRun) -> Iterator[str]:
     rows = [(kind, str(len(found)), *_waits(found, run.calm_next_s)) for kind, found in run.next_s.items()]
     yield _grid(("fault", "times", "to the next answer ms: median", "90 %", "most", *_CALM_WAITS), rows)
+    if not run.calm_next_s:
+        yield "This was measured before workers were paced, and before second faults were told apart."
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(run.jobs.items()))
     yield f"{run.answers:,} images of the {run.network}; {run.wrong} answered wrongly; jobs in the journal: {states}."
 
