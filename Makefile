@@ -66,8 +66,8 @@ bench: $(READY) ## memory and latency beside what a user would pick instead, as 
 bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
 	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))
 
-bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and losses cost; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; ONLY=kills)
-	KILLS=$(or $(KILLS),50) FAULTS=$(or $(FAULTS),200) INFERENCES=$(or $(INFERENCES),100) $(BIN)/python -m tests.bench.codes $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
+bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and losses cost; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; MINUTES=30: at most for a stream; ONLY=kills)
+	KILLS=$(or $(KILLS),50) FAULTS=$(or $(FAULTS),200) INFERENCES=$(or $(INFERENCES),100) MINUTES=$(or $(MINUTES),30) $(BIN)/python -m tests.bench.codes $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm

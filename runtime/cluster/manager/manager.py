@@ -233,6 +233,8 @@ class Manager:
         for job in self._submissions.expire():
             self._traffic.forget_inputs(job)
         self.upkeep.ensure()
+        if self._scheduler:  # what workers load meanwhile is not urgent if jobs can go on without it
+            self._workers.orders.leave_room(leave=bool(self._scheduler.jobs) and self._scheduler.ready)
         self._rebalancer.tick()
         self._status.publish(self._connection, self._scheduler, self._rebalancer.line())
         self._profiles.write(time.monotonic())

@@ -90,7 +90,8 @@ class PlacementUpkeep:
                 return
             too_few = self._is_thin(homes)
             names = {worker.name for worker in workers}
-            if workers and (lacks or (too_few and settled and self._deployment.ordered_to != names)):
+            can_wait = not (settled or any(map(self._has_returned, names)))
+            if workers and (lacks or (too_few and not can_wait and self._deployment.ordered_to != names)):
                 self.mend()
             elif self._lacks_cuts and not self._move and not lacks:
                 self._cut()
@@ -117,6 +118,7 @@ class PlacementUpkeep:
             self.mend()
         else:
             self._deployment.placement = replace(self._deployment.placement, homes=tuple(homes))
+            self._deployment.ordered_to = set()  # a worker that is back before anything else happens must be ordered, too
             self._say("codes and copies replace it")
             for line in self._deployment.coverage:
                 self._say(line)
@@ -222,6 +224,11 @@ class PlacementUpkeep:
     @property
     def _has_exact_jobs(self) -> bool:
         return self._deployment.scheduler is not None and self._deployment.scheduler.has_exact_jobs
+
+    def _has_returned(self, name: str) -> bool:
+        """Return whether a worker was lost and is back with the sub-bundles of its last orders."""
+        scheduler = self._deployment.scheduler
+        return scheduler is not None and not scheduler.replicas.sub_bundles_of(name) and self._workers.holds_orders(name)
 
     def _is_thin(self, homes: Sequence[tuple[str, ...]]) -> bool:
         if self._covering and self._deployment.placement:

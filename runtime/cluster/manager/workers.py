@@ -221,6 +221,11 @@ class WorkerRegistry:
         threads = f"{state.threads} thread{'' if state.threads == 1 else 's'}"
         return f"{group}{state.memory_bytes / 1e6:.0f} MB, {threads}, {state.macs_per_s / 1e9:.1f} GMAC/s"
 
+    def holds_orders(self, name: str) -> bool:
+        """Return whether a worker has read its newest orders, and these have it hold something."""
+        state, orders = self.online.get(name), self.orders.of(name)
+        return bool(state and orders and orders.sub_bundles) and self.orders.are_known(name, self.online[name])
+
     def has_obeyed(self, name: str) -> bool:
         """Return whether a worker holds what it was ordered to, or has no orders, or is gone or set aside."""
         state = self.online.get(name)
