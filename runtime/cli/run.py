@@ -15,6 +15,7 @@ from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSo
 from hyps.runtime.terminal.console import note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from hyps.runtime.bundle.manifest import Manifest
@@ -132,11 +133,14 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
     )
 
 
-def _open_tier(bundle: Path, address: str, wait_s: float) -> NextTier:
-    """Return the tier above; its link connects on a thread of its own, and is waited for so long. Raises `RuntimeFault`."""
+def _open_tier(bundle: Path, address: str, wait_s: float, exits: Sequence[int]) -> NextTier:
+    """Return the tier above for rests behind these exits, after a wait for its link of so long at most.
+
+    The link connects on a thread of its own. Raises `RuntimeFault`.
+    """
     from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join
 
-    tier = HubTier(bundle, *hub_or_join(address), warn=note)
+    tier = HubTier(bundle, *hub_or_join(address), warn=note, exits=exits)
     tier.wait(wait_s)
     return tier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from hyps.runtime.bundle.exits import LIKELY_PART, rest_inputs, step_reach
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.exits.forecast import Forecast
 from hyps.runtime.exits.link_meter import LinkState
-from hyps.runtime.exits.policies import ExitPolicy
+from hyps.runtime.exits.policies import ExitPolicy, offloading_exits
 from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
 from hyps.runtime.exits.report import EndedBy, ExitReport, OffloadReport
@@ -117,7 +117,7 @@ class ExitRun:
         control.seconds.add(number, now - self._since)
         control.energy.add(number, joules - self._joules_since)
         self._since, self._joules_since = now, joules
-        link = control.tier.link() if control.tier else None
+        link = control.tier.link(number + 1) if control.tier else None
         state = self._state(number, scores, link)
         action = ExitAction.STAY
         if number + 1 < len(control.exits) and np.isfinite(state.probabilities).all():
@@ -214,14 +214,17 @@ def exit_report(manifest: Manifest, state: ExitState, ended_by: EndedBy) -> Exit
 
 
 def answered_elsewhere(
-    manifest: Manifest, number: int, outputs: Mapping[str, Any], ended_by: EndedBy, seconds: float
+    manifest: Manifest, number: int, outputs: Mapping[str, Any], ended_by: EndedBy, seconds: float, at: str = ""
 ) -> ExitReport:
-    """Return the report of an inference that other devices ended at the exit of this number, from 1 on."""
+    """Return the report of an inference that other devices ended at the exit of this number, from 1 on.
+
+    ``at`` are the tiers above them that computed the rest, if any did.
+    """
     output = manifest.exits[number - 1].output
     (known,) = (each for each in manifest.outputs if each.name == output)
     probabilities = class_probabilities(outputs[output], are_probabilities=known.probabilities)
     state = ExitState(probabilities=probabilities, exit=number - 1, seconds=seconds)
-    return exit_report(manifest, state, ended_by)
+    return msgspec.structs.replace(exit_report(manifest, state, ended_by), at=at)
 
 
 def exit_control(
@@ -231,16 +234,16 @@ def exit_control(
     deadline_s: float = math.inf,
     joules_limit: float = math.inf,
     joules: Callable[[], float] = lambda: 0.0,
-    tier: Callable[[], NextTier] | None = None,
+    tier: Callable[[Sequence[int]], NextTier] | None = None,
 ) -> ExitControl | None:
     """Return what decides at a bundle's exits by the policy of this name or file; None for ``never`` without a limit.
 
-    ``tier`` opens the link to the tier above, once the policy is read.
+    ``tier`` opens the link to the tier above, once the policy is read, by the exits behind which that may offload.
 
     Raises `PolicyError` for a policy that is none, and for a policy or a limit where the bundle has no exits.
     """
     if policy == "never" and math.isinf(deadline_s) and math.isinf(joules_limit):
         return None
     found = read_policy(policy, bundle_exits(manifest))
-    above = tier() if tier else None
+    above = tier(offloading_exits(found, len(manifest.exits))) if tier else None
     return ExitControl(manifest, found, deadline_s=deadline_s, joules_limit=joules_limit, joules=joules, tier=above)

@@ -25,7 +25,7 @@ from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.session import memory_of
-from hyps.runtime.exits.policies import ExitPolicy
+from hyps.runtime.exits.policies import ExitPolicy, offloading_exits
 from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
 from hyps.runtime.exits.state import ExitAction, ExitState, class_probabilities
@@ -41,6 +41,10 @@ class JobEnder(Protocol):
 
     def end_at_exit(self, job: Job, at: str = "") -> None:
         """End a job with the outputs that are there; ``at`` are the tiers that made the last of them."""
+        ...
+
+    def fell_back(self) -> None:
+        """Count a rest that went up, and that workers here compute after all."""
         ...
 
 
@@ -77,7 +81,7 @@ class EarlyExits:
             action = self._policy.decide(self._state(job, number))
             if action is ExitAction.EXIT:
                 self._ender.end_at_exit(job)
-            elif action is ExitAction.OFFLOAD and self._tier and self._tier.link() and len(self._above) < _MOST_ABOVE:
+            elif action is ExitAction.OFFLOAD and self._tier and self._tier.link(number) and len(self._above) < _MOST_ABOVE:
                 self._offload(self._tier, scheduler, job, number)
         except DamagedTensor:
             return  # the job fails when a worker is to be sent it
@@ -91,7 +95,7 @@ class EarlyExits:
     def _state(self, job: Job, number: int) -> ExitState:
         output = self._manifest.exits[number - 1].output
         (known,) = (each for each in self._manifest.outputs if each.name == output)
-        link = self._tier.link() if self._tier else None
+        link = self._tier.link(number) if self._tier else None
         return ExitState(
             probabilities=class_probabilities(self._value(job, output), are_probabilities=known.probabilities),
             exit=number - 1,
@@ -123,6 +127,7 @@ class EarlyExits:
             return  # it was cancelled
         if answer.problem:
             _log.warning("the rest of job %s is computed here: %s", job.job, answer.problem)
+            self._ender.fell_back()
             scheduler.need_again(job, left)
             return
         for name in rest_outputs(self._manifest, number, answer.exit):
@@ -149,5 +154,6 @@ def early_exits(
             raise HubError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
         return None
     policy = read_policy(options.exit_policy, bundle_exits(manifest))
-    tier = HubTier(bundle, *hub_or_join(options.offload)) if options.offload else None
+    places = offloading_exits(policy, len(manifest.exits))
+    tier = HubTier(bundle, *hub_or_join(options.offload), exits=places) if options.offload else None
     return EarlyExits(manifest, policy, journal, ender, call_soon, tier)

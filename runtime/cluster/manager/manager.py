@@ -76,7 +76,7 @@ class Manager:
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
-        self._statistics = Statistics(options.own_board)
+        self._statistics = Statistics(self.manifest, options.own_board)
         self._workers = WorkerRegistry(
             bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
         )
@@ -100,7 +100,7 @@ class Manager:
         )
         self._watch_workers = WorkerWatch(self._workers, self.upkeep, self.deployment, self._statistics.speeds, say)
         self._submissions = Submissions(
-            self.manifest, bundle_sha256, journal, self._publish, self.upkeep.cut_behind, compress=compress
+            self.manifest, bundle_sha256, journal, self._publish, self.upkeep.cuts, compress=compress
         )
         self._results = ResultCollector(
             self.deployment,
@@ -176,7 +176,7 @@ class Manager:
                     next_tick = time.monotonic() + _TICK_S
                 if self._scheduler:
                     self._results.settle()
-                    self._submissions.admit(len(self._scheduler.jobs))
+                    self._submissions.admit(len(self._scheduler.jobs), self._scheduler.generations.before)
                     self._traffic.send_inputs(self._scheduler)
         finally:
             self._connection.close()

@@ -87,6 +87,10 @@ class ResultCollector:
             self._withdraw(lease)
         self._finish(job.job, at)
 
+    def fell_back(self) -> None:
+        """Count a rest that went up, and that workers here compute after all."""
+        self._statistics.exits.fell_back += 1
+
     def sent(self, lease: Lease) -> None:
         """Note that a worker is sent inputs."""
         if self.coded:
@@ -181,6 +185,7 @@ class ResultCollector:
     def _finish(self, job: str, at: str) -> None:
         self._journal.finish(job, "done")
         self._statistics.answered.count()
+        self._statistics.exits.ended(self._scheduler.jobs[job].tensors, at)
         self._made_at(job, at)
         self._end(job)
 

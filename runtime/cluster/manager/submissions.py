@@ -12,11 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hyps.runtime.bundle.exits import rest_inputs, rest_start
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
-from hyps.runtime.cluster.manager.announcements import Announcements
+from hyps.runtime.cluster.manager.announcements import Announced, Announcements
 from hyps.runtime.cluster.manager.answers import MAX_OPEN_JOBS, Answers, Publish
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.client_messages import (
@@ -45,6 +46,19 @@ _KEPT_S = 24 * 3600
 SkippedBefore = Callable[[int], tuple[int, ...] | None]
 
 
+class CutExits(Protocol):
+    """Who cuts runs of steps behind exits; see `hyps.runtime.cluster.manager.exit_cuts.ExitCuts`."""
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether cuts that were asked for will soon be there."""
+        ...
+
+    def ask(self, number: int) -> str:
+        """Have runs cut behind the exit of this number; return why they will not be, empty while they are."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class _Sending:
     """A job whose inputs are on their way since ``began``.
@@ -63,7 +77,7 @@ class _Sending:
 class NewJob:
     """A job that was accepted, with the digests of its inputs by name; ``exact``: its result must not be decoded.
 
-    ``skipped`` are the sub-bundles behind which it begins.
+    ``skipped`` are the sub-bundles behind which it begins, ``after_exit`` the number of the exit, if it is a rest.
     """
 
     job: str
@@ -71,12 +85,13 @@ class NewJob:
     digests: dict[str, bytes]
     exact: bool
     skipped: tuple[int, ...]
+    after_exit: int | None
 
 
 class Submissions:
     """The jobs that clients have announced to one manager, and those whose inputs are on their way.
 
-    ``cut`` is called with the number of an exit behind which an inference is to begin, and runs of steps are not cut yet.
+    ``cuts`` is asked to cut runs of steps where an inference is to begin; until they are cut, its announcement waits.
     """
 
     def __init__(
@@ -85,11 +100,11 @@ class Submissions:
         bundle_sha256: str,
         journal: Journal,
         publish: Publish,
-        cut: Callable[[int], None] = lambda _: None,
+        cuts: CutExits,
         *,
         compress: bool = False,
     ) -> None:
-        self._cut = cut
+        self._cuts = cuts
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
         self._compress = compress
         self._announced = Announcements()
@@ -109,7 +124,7 @@ class Submissions:
     def handle(self, client: str, message: ClientMessage, skipped: SkippedBefore | None) -> None:
         """Handle a client's message; ``skipped`` is None without workers. Raises `Rejection` for another's job."""
         if isinstance(message, Ping):
-            self._reply(client, Pong(number=message.number, problem=self._problem(message.bundle, skipped)))
+            self._reply(client, self._pong(message, skipped))
             return
         record = self._journal.job(message.job)
         if record and record.client != client:
@@ -138,21 +153,46 @@ class Submissions:
             return "no worker has joined the manager yet; start hyps-worker"
         if after_exit not in self._inputs:
             return f"no inference goes on behind exit {after_exit}: the bundle has {len(self._manifest.exits)} exits"
-        if after_exit and skipped(rest_start(self._manifest, after_exit)) is None:
-            self._cut(after_exit)
-            return f"the runs of steps are not cut behind exit {after_exit} yet; try again"
+        if after_exit and not self._begins_behind(after_exit, skipped):
+            return self._cuts.ask(after_exit)
         return ""
 
-    def admit(self, open_jobs: int) -> None:
-        """Ask for the inputs of the next jobs, as many as there is room for; each client has few on their way."""
+    def _begins_behind(self, after_exit: int | None, skipped: SkippedBefore) -> bool:
+        return skipped(rest_start(self._manifest, after_exit)) is not None
+
+    def _pong(self, ping: Ping, skipped: SkippedBefore | None) -> Pong:
+        """Return the answer to a ping; runs are cut ahead where its client may have inferences begin."""
+        problem = self._problem(ping.bundle, skipped)
+        if problem or skipped is None:
+            return Pong(number=ping.number, problem=problem)
+        known = [number for number in dict.fromkeys(ping.exits) if number in self._inputs]
+        there = tuple(number for number in known if self._begins_behind(number, skipped))
+        waits = [number for number in known if number not in there and not self._cuts.ask(number)]
+        return Pong(number=ping.number, exits=there, waits=bool(waits))
+
+    def admit(self, open_jobs: int, skipped: SkippedBefore) -> None:
+        """Ask for the inputs of the next jobs, as many as there is room for; each client has few on their way.
+
+        Those that begin where runs of steps are being cut wait until that is done.
+        """
+        waiting: list[Announced] = []
         while len(self._sending) < min(self._most_sending, MAX_OPEN_JOBS - open_jobs):
             sending = Counter(each.client for each in self._sending.values())
             if (following := self._announced.take(sending, _MAX_SENDING_OF_CLIENT)) is None:
-                return
+                break
             job = following.submit.job
-            if job not in self._sending and self._journal.job(job) is None:
-                self._sending[job] = _Sending(client=following.client, submit=following.submit, began=time.monotonic())
-                self._request_inputs(job, self._sending[job])
+            if job in self._sending or self._journal.job(job) is not None:
+                continue
+            if not self._begins_behind(following.submit.after_exit, skipped):
+                waiting.append(following)
+                continue
+            self._sending[job] = _Sending(client=following.client, submit=following.submit, began=time.monotonic())
+            self._request_inputs(job, self._sending[job])
+        for each in waiting:
+            if reason := self._problem(self._bundle_sha256, skipped, each.submit.after_exit):
+                self._reply(each.client, Refused(job=each.submit.job, reason=reason))
+            else:
+                self._announced.add(each.client, each.submit)
 
     def expected_record(self, key: Key, tensor: str, client: str) -> TensorRecord:
         """Return the record that a client's input must have. Raises `Rejection` if the client was not asked for it."""
@@ -175,11 +215,13 @@ class Submissions:
         exact, after_exit = sending.submit.exact, sending.submit.after_exit
         before = skipped(rest_start(self._manifest, after_exit))
         if before is None:  # the runs of steps have changed since it was announced
-            self._reply(sending.client, Refused(job=job, reason=self._problem(self._bundle_sha256, skipped, after_exit)))
+            problem = self._problem(self._bundle_sha256, skipped, after_exit)
+            reason = problem or "the runs of steps have changed while it was sent"
+            self._reply(sending.client, Refused(job=job, reason=reason))
             return None
         digests = self._journal.accept(job, sending.client, sending.tensors, generation, before, exact=exact)
         self._reply(sending.client, Accepted(job=job))
-        return NewJob(job=job, client=sending.client, digests=digests, exact=exact, skipped=before)
+        return NewJob(job=job, client=sending.client, digests=digests, exact=exact, skipped=before, after_exit=after_exit)
 
     def withdraw(self, job: str) -> None:
         """Forget a job that is announced, or whose inputs are on their way."""

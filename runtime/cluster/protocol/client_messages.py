@@ -76,18 +76,27 @@ class Exited(Message, frozen=True, kw_only=True, tag="exited", omit_defaults=Tru
 
 
 class Ping(Message, frozen=True, kw_only=True, tag="ping", omit_defaults=True):
-    """A client measures its link to a manager of this bundle; ``padding`` makes the message long."""
+    """A client measures its link to a manager of this bundle; ``padding`` makes the message long.
+
+    ``exits`` are the numbers of those behind which it may offload.
+    """
 
     number: Count
     bundle: Sha256
+    exits: Annotated[tuple[_ExitNumber, ...], Meta(max_length=MOST_EXITS)] = ()
     padding: Annotated[str, Meta(max_length=MOST_PADDING)] = ""
 
 
 class Pong(Message, frozen=True, kw_only=True, tag="pong", omit_defaults=True):
-    """The manager answers a `Ping`; ``problem``: why it takes no jobs of that bundle now, or empty."""
+    """The manager answers a `Ping`; ``problem``: why it takes no jobs of that bundle now, or empty.
+
+    ``exits`` are those of the ping behind which an inference can begin now; ``waits``: there will soon be more.
+    """
 
     number: Count
     problem: Text = ""
+    exits: Annotated[tuple[_ExitNumber, ...], Meta(max_length=MOST_EXITS)] = ()
+    waits: bool = False
 
 
 #: What a client sends, and what a manager replies.

@@ -130,7 +130,8 @@ class SlowTier:
     def __init__(self, bytes_per_s: float) -> None:
         self.bytes_per_s, self.asked = bytes_per_s, 0
 
-    def link(self) -> LinkState:
+    def link(self, after_exit: int | None = None) -> LinkState:
+        assert after_exit == 1
         return LinkState(bandwidth_bytes_per_s=self.bytes_per_s, round_trip_s=0.001)
 
     def wait(self, seconds: float) -> None:
