@@ -134,8 +134,8 @@ class RunOptions:
         if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
             raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
         if engine.exits.offload is not None:
-            if engine.is_remote or engine.batch > 1:
-                raise InputError("--offload is for single inferences of this device; leave out --engine, --join and --batch")
+            if engine.is_remote:
+                raise InputError("--offload is for inferences of this device; leave out --engine and --join")
             if engine.exits.policy == "never" or engine.exits.policy.startswith("threshold:"):
                 raise InputError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
         elif engine.exits.offload_wait_s:

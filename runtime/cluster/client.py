@@ -38,7 +38,7 @@ from hyps.runtime.execution.engine import (
     run_in_turn,
 )
 from hyps.runtime.execution.input_checks import check_inputs
-from hyps.runtime.exits.exit_control import answered_elsewhere
+from hyps.runtime.exits.answer_report import answered_elsewhere
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8

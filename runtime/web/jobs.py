@@ -20,7 +20,7 @@ from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.execution.engine import in_memory, only_outputs
 from hyps.runtime.execution.executor import Outputs
-from hyps.runtime.exits.exit_control import answered_elsewhere
+from hyps.runtime.exits.answer_report import answered_elsewhere
 from hyps.runtime.exits.report import ExitReport
 from hyps.runtime.io.files import save
 from hyps.runtime.io.inputs import InputSource, read_tensors
