@@ -81,7 +81,14 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
     if options.is_remote:
         from hyps.runtime.cluster.client import ClusterEngine
 
-        return ClusterEngine(options.bundle, options.url, options.join, repeat=options.repeat, exact=options.exact)
+        return ClusterEngine(
+            options.bundle,
+            options.url,
+            options.join,
+            repeat=options.repeat,
+            exact=options.exact,
+            exit_policy=options.exits.policy,
+        )
     from hyps.runtime.execution.local_engine import LocalEngine
 
     interface = None

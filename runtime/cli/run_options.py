@@ -131,8 +131,6 @@ class RunOptions:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
         if engine.is_remote and engine.exits.has_limit:
             raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
-        if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
-            raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
         if engine.exits.offload is not None:
             if engine.is_remote:
                 raise InputError("--offload is for inferences of this device; leave out --engine and --join")

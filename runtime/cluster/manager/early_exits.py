@@ -25,7 +25,7 @@ from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.session import memory_of
-from hyps.runtime.exits.policies import ExitPolicy, offloading_exits
+from hyps.runtime.exits.policies import ExitPolicy, NeverExit, offloading_exits
 from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
 from hyps.runtime.exits.state import ExitAction, ExitState, class_probabilities
@@ -49,7 +49,10 @@ class JobEnder(Protocol):
 
 
 class EarlyExits:
-    """What decides at the exits of one manager's jobs; use it on the manager's thread, on which ``call_soon`` calls."""
+    """What decides at the exits of one manager's jobs; use it on the manager's thread, on which ``call_soon`` calls.
+
+    ``policy`` is the manager's; a client's own comes before it, until the manager is started again.
+    """
 
     def __init__(
         self,
@@ -64,21 +67,33 @@ class EarlyExits:
         self._tier, self._call_soon = tier, call_soon
         self._numbers = {each.after_step + 1: number for number, each in enumerate(manifest.exits[:-1], start=1)}
         self._above: set[str] = set()
+        self._policies: dict[str, ExitPolicy] = {}
         self._threads = ThreadPoolExecutor(_MOST_ABOVE, "rest above") if tier else None
 
-    def ends(self, run: range) -> bool:
-        """Return whether a run of steps ends at an exit: what comes after waits for the decision."""
-        return run.stop in self._numbers
+    def decide_by(self, job: str, policy: ExitPolicy) -> None:
+        """Have a client's policy decide at the exits of its job."""
+        self._policies[job] = policy
+
+    def forget(self, job: str) -> None:
+        """Forget the policy of a job that has ended."""
+        self._policies.pop(job, None)
+
+    def ends(self, job: str, run: range) -> bool:
+        """Return whether a job may end after a run of steps: what comes after waits for the decision."""
+        return run.stop in self._numbers and not isinstance(self._policies.get(job, self._policy), NeverExit)
 
     def reached(self, scheduler: Scheduler, job: Job, sub_bundle: int) -> None:
         """Decide for a job that has computed a sub-bundle."""
         stop = scheduler.graph.runs[sub_bundle].stop
         number = self._numbers.get(stop)
         before = scheduler.graph.before(job.flow.numbers, stop)
-        if number is None or before is None or not job.flow.done.issuperset(before):
+        policy = self._policies.get(job.job, self._policy)
+        if number is None or isinstance(policy, NeverExit):
+            return
+        if before is None or not job.flow.done.issuperset(before):
             return
         try:
-            action = self._policy.decide(self._state(job, number))
+            action = policy.decide(self._state(job, number))
             if action is ExitAction.EXIT:
                 self._ender.end_at_exit(job)
             elif action is ExitAction.OFFLOAD and self._tier and self._tier.link(number) and len(self._above) < _MOST_ABOVE:

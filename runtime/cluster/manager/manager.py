@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
@@ -43,6 +43,9 @@ from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.cluster.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.early_exits import EarlyExits
 
 _TICK_S = 0.2
 _Answer = TypeVar("_Answer")
@@ -145,6 +148,8 @@ class Manager:
             from hyps.runtime.cluster.manager.early_exits import early_exits  # it imports numpy and onnxruntime
 
             self._results.exits = early_exits(self.manifest, bundle, options, journal, self._results, self._events.put)
+        elif self.manifest.exits:
+            self._results.new_exits = self._exits_of_clients
         self.upkeep.resume()
         self._connection = link(
             MANAGER,
@@ -156,6 +161,13 @@ class Manager:
     @property
     def _scheduler(self) -> Scheduler | None:
         return self.deployment.scheduler
+
+    def _exits_of_clients(self) -> EarlyExits:
+        """Return what decides by the policies of clients alone."""
+        from hyps.runtime.cluster.manager.early_exits import EarlyExits
+        from hyps.runtime.exits.policies import NeverExit
+
+        return EarlyExits(self.manifest, NeverExit(), self._journal, self._results, self._events.put)
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Serve until interrupted, or until ``until`` returns True; it is called with every tick.

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from hyps.runtime.bundle.exits import rest_inputs, rest_start
+from hyps.runtime.bundle.exits import rest_inputs
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.cluster.manager.announcements import Announced, Announcements
 from hyps.runtime.cluster.manager.answers import MAX_OPEN_JOBS, Answers, Publish
+from hyps.runtime.cluster.manager.client_policies import ClientPolicies
+from hyps.runtime.cluster.manager.exit_places import CutExits, ExitPlaces, SkippedBefore
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.client_messages import (
     Accepted,
@@ -34,6 +35,9 @@ from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.transfer.journal import Journal
 
+if TYPE_CHECKING:
+    from hyps.runtime.exits.policies import ExitPolicy
+
 #: Jobs whose inputs are on their way: of one client, of all, and the bytes of these inputs; one job always is.
 _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
 #: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S. If they
@@ -41,22 +45,6 @@ _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
 _SENDING_S, _QUIET_S, _LEAST_BYTES_PER_S = 30.0, 1.5, 10_000
 #: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
-
-#: Returns the sub-bundles before a step; None where the step is inside of one.
-SkippedBefore = Callable[[int], tuple[int, ...] | None]
-
-
-class CutExits(Protocol):
-    """Who cuts runs of steps behind exits; see `hyps.runtime.cluster.manager.exit_cuts.ExitCuts`."""
-
-    @property
-    def is_coming(self) -> bool:
-        """Whether cuts that were asked for will soon be there."""
-        ...
-
-    def ask(self, number: int) -> str:
-        """Have runs cut behind the exit of this number; return why they will not be, empty while they are."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +66,7 @@ class NewJob:
     """A job that was accepted, with the digests of its inputs by name; ``exact``: its result must not be decoded.
 
     ``skipped`` are the sub-bundles behind which it begins, ``after_exit`` the number of the exit, if it is a rest.
+    ``policy`` is its client's.
     """
 
     job: str
@@ -86,6 +75,7 @@ class NewJob:
     exact: bool
     skipped: tuple[int, ...]
     after_exit: int | None
+    policy: ExitPolicy | None
 
 
 class Submissions:
@@ -104,10 +94,11 @@ class Submissions:
         *,
         compress: bool = False,
     ) -> None:
-        self._cuts = cuts
+        self._places = ExitPlaces(manifest, cuts)
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
         self._compress = compress
         self._announced = Announcements()
+        self._policies = ClientPolicies(manifest)
         self._sending: dict[str, _Sending] = {}
         #: What sends results.
         self.answers = Answers(manifest, journal, publish, compress=compress)
@@ -142,6 +133,12 @@ class Submissions:
         elif sending := self._sending.get(message.job):
             if time.monotonic() - sending.heard > _QUIET_S:  # the request for its inputs, or the inputs, were lost
                 self._request_inputs(message.job, sending)
+        else:
+            self._announce(client, *self._policies.keep(message))
+
+    def _announce(self, client: str, message: Submit, problem: str) -> None:
+        if problem:
+            self._reply(client, Refused(job=message.job, reason=problem))
         elif not self._announced.add(client, message):
             self._reply(client, Refused(job=message.job, reason="too many jobs wait; try again later"))
 
@@ -153,22 +150,15 @@ class Submissions:
             return "no worker has joined the manager yet; start hyps-worker"
         if after_exit not in self._inputs:
             return f"no inference goes on behind exit {after_exit}: the bundle has {len(self._manifest.exits)} exits"
-        if after_exit and not self._begins_behind(after_exit, skipped):
-            return self._cuts.ask(after_exit)
-        return ""
-
-    def _begins_behind(self, after_exit: int | None, skipped: SkippedBefore) -> bool:
-        return skipped(rest_start(self._manifest, after_exit)) is not None
+        return self._places.problem(after_exit, skipped)
 
     def _pong(self, ping: Ping, skipped: SkippedBefore | None) -> Pong:
         """Return the answer to a ping; runs are cut ahead where its client may have inferences begin."""
         problem = self._problem(ping.bundle, skipped)
         if problem or skipped is None:
             return Pong(number=ping.number, problem=problem)
-        known = [number for number in dict.fromkeys(ping.exits) if number in self._inputs]
-        there = tuple(number for number in known if self._begins_behind(number, skipped))
-        waits = [number for number in known if number not in there and not self._cuts.ask(number)]
-        return Pong(number=ping.number, exits=there, waits=bool(waits))
+        there, waits = self._places.opened(ping.exits, skipped)
+        return Pong(number=ping.number, exits=there, waits=waits)
 
     def admit(self, open_jobs: int, skipped: SkippedBefore) -> None:
         """Ask for the inputs of the next jobs, as many as there is room for; each client has few on their way.
@@ -183,7 +173,7 @@ class Submissions:
             job = following.submit.job
             if job in self._sending or self._journal.job(job) is not None:
                 continue
-            if not self._begins_behind(following.submit.after_exit, skipped):
+            if not self._places.are_cut_for(following.submit, skipped):
                 waiting.append(following)
                 continue
             self._sending[job] = _Sending(client=following.client, submit=following.submit, began=time.monotonic())
@@ -213,7 +203,7 @@ class Submissions:
             return None
         del self._sending[job]
         exact, after_exit = sending.submit.exact, sending.submit.after_exit
-        before = skipped(rest_start(self._manifest, after_exit))
+        before = self._places.skipped(after_exit, skipped)
         if before is None:  # the runs of steps have changed since it was announced
             problem = self._problem(self._bundle_sha256, skipped, after_exit)
             reason = problem or "the runs of steps have changed while it was sent"
@@ -221,7 +211,15 @@ class Submissions:
             return None
         digests = self._journal.accept(job, sending.client, sending.tensors, generation, before, exact=exact)
         self._reply(sending.client, Accepted(job=job))
-        return NewJob(job=job, client=sending.client, digests=digests, exact=exact, skipped=before, after_exit=after_exit)
+        return NewJob(
+            job=job,
+            client=sending.client,
+            digests=digests,
+            exact=exact,
+            skipped=before,
+            after_exit=after_exit,
+            policy=self._policies.of(sending.submit),
+        )
 
     def withdraw(self, job: str) -> None:
         """Forget a job that is announced, or whose inputs are on their way."""

@@ -114,6 +114,8 @@ class TensorTraffic:
             new := self._submissions.arrived(received, scheduler.generations.newest, scheduler.generations.before)
         ):
             scheduler.add(new.job, new.client, new.digests, new.skipped, exact=new.exact)
+            if new.policy:
+                self._results.decide_by(new.job, new.policy)
             self._statistics.trace.accepted(new.job)
             if new.after_exit:
                 self._statistics.exits.began(new.after_exit)

@@ -12,6 +12,7 @@ from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import JobId
 from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Text, decode_kind
+from hyps.runtime.exits.policy_header import MOST_POLICY_BYTES
 from hyps.runtime.exits.report import EndedBy
 
 #: The most bytes of a `Ping`'s padding: at 94 Mbit/s they take 5.6 ms.
@@ -24,13 +25,16 @@ class Submit(Message, frozen=True, kw_only=True, tag="submit", omit_defaults=Tru
     """A client announces a job for a bundle's manifest, and sends inputs when asked; ``exact``: nothing is decoded.
 
     With ``after_exit``, the job is the rest of an inference behind the exit of that number; its inputs are then the tensors
-    that later steps read (`hyps.runtime.bundle.exits.rest_inputs`).
+    that later steps read (`hyps.runtime.bundle.exits.rest_inputs`). ``policy`` decides at the exits: ``threshold:P``, or a
+    file's name, with its ``policy_content``.
     """
 
     job: JobId
     bundle: Sha256
     exact: bool = False
     after_exit: _ExitNumber | None = None
+    policy: Annotated[str, Meta(max_length=200)] = ""
+    policy_content: Annotated[bytes, Meta(max_length=MOST_POLICY_BYTES)] = b""
 
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
