@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +22,9 @@ from hyps.runtime.execution.session import open_session, to_numpy
 from hyps.runtime.execution.step_profile import StepProfile
 from hyps.runtime.exits.exit_control import exit_control
 from hyps.runtime.exits.report import ExitReport
-from hyps.runtime.exits.tier import NextTier
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import ClassScore, top_classes
+from hyps.runtime.tiers import open_tier
 
 #: A photograph: the path of a file, the bytes of one, or pixels [height, width] or [height, width, 3] from 0 to 255.
 Photograph = Path | str | bytes | NDArray[np.uint8]
@@ -60,7 +60,7 @@ class Bundle:
         )
         self._lock = threading.Lock()
         self.manifest: Manifest = self._executor.manifest
-        above = partial(_open_tier, Path(folder), offload, offload_wait_s) if offload else None
+        above = partial(open_tier, Path(folder), offload, offload_wait_s) if offload else None
         self._exits = exit_control(self.manifest, exit_policy, deadline_s=deadline_s, tier=above)
 
     @property
@@ -195,11 +195,3 @@ def load(
         offload=offload,
         offload_wait_s=offload_wait_s,
     )
-
-
-def _open_tier(folder: Path, address: str, wait_s: float, exits: Sequence[int]) -> NextTier:
-    from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join  # what offloads nothing needs no libraries for it
-
-    tier = HubTier(folder, *hub_or_join(address), exits=exits)
-    tier.wait(wait_s)
-    return tier

@@ -6,7 +6,6 @@ import math
 import os
 from contextlib import closing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hyps.runtime.cli.reporter import Reporter
@@ -15,7 +14,6 @@ from hyps.runtime.io.inputs import AnySource, InputQueue, InputSource, PictureSo
 from hyps.runtime.terminal.console import note
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from hyps.runtime.bundle.manifest import Manifest
@@ -23,11 +21,11 @@ if TYPE_CHECKING:
     from hyps.runtime.cli.run_options import EngineOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
     from hyps.runtime.exits.exit_control import ExitControl
-    from hyps.runtime.exits.tier import NextTier
     from hyps.runtime.io.archive import ResultArchive
 
-#: What offloading takes of the budget: the libraries of the link, and live tensors on their way.
+#: What offloading takes of the budget: the libraries of the link to a hub or to Dask, and live tensors on their way.
 OFFLOAD_BYTES: Final = 12_000_000
+DASK_OFFLOAD_BYTES: Final = 45_000_000
 
 
 def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
@@ -77,7 +75,13 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
     if options.is_dask and options.url:
         from hyps.runtime.dask.engine import DaskEngine
 
-        return DaskEngine(options.bundle, options.url, repeat=options.repeat, exit_policy=options.exits.policy)
+        return DaskEngine(
+            options.bundle,
+            options.url,
+            repeat=options.repeat,
+            exit_policy=options.exits.policy,
+            deadline_s=options.exits.deadline_s,
+        )
     if options.is_remote:
         from hyps.runtime.cluster.client import ClusterEngine
 
@@ -108,8 +112,16 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
         interface=interface,
         is_tuned=options.is_tuned,
         control=partial(_exit_control, options),
-        spared_bytes=OFFLOAD_BYTES if options.exits.offload else 0,
+        spared_bytes=_offload_bytes(options.exits.offload),
     )
+
+
+def _offload_bytes(address: str | None) -> int:
+    if address is None:
+        return 0
+    from hyps.runtime.tiers import is_dask
+
+    return DASK_OFFLOAD_BYTES if is_dask(address) else OFFLOAD_BYTES
 
 
 def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | None:
@@ -122,6 +134,7 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
         return None
     from hyps.runtime.energy.estimate import EstimateReader, given_power, recorded_power
     from hyps.runtime.exits.exit_control import exit_control
+    from hyps.runtime.tiers import open_tier
 
     power = recorded_power(manifest.target.power, manifest.target.name) if manifest.target.power else None
     power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else power
@@ -129,27 +142,18 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
         raise InputError(
             "--energy-limit needs the device's power: compile for a target that has it, or give --watts IDLE,BUSY"
         )
-    joules = EstimateReader(power).read if power else lambda: 0.0
+    reader = EstimateReader(power) if power else None
     return exit_control(
         manifest,
         options.policy,
         deadline_s=options.deadline_s,
         joules_limit=options.joules_limit,
-        joules=joules,
-        tier=partial(_open_tier, engine.bundle, options.offload, options.offload_wait_s) if options.offload else None,
+        joules=reader.read if reader else lambda: 0.0,
+        energy_source=reader.name if reader else "",
+        tier=partial(open_tier, engine.bundle, options.offload, options.offload_wait_s, warn=note)
+        if options.offload
+        else None,
     )
-
-
-def _open_tier(bundle: Path, address: str, wait_s: float, exits: Sequence[int]) -> NextTier:
-    """Return the tier above for rests behind these exits, after a wait for its link of so long at most.
-
-    The link connects on a thread of its own. Raises `RuntimeFault`.
-    """
-    from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join
-
-    tier = HubTier(bundle, *hub_or_join(address), warn=note, exits=exits)
-    tier.wait(wait_s)
-    return tier
 
 
 def _open_archive(options: RunOptions) -> AbstractContextManager[ResultArchive | None]:

@@ -129,8 +129,10 @@ class RunOptions:
             )
         if engine.is_remote and not engine.is_tuned:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
-        if engine.is_remote and engine.exits.has_limit:
-            raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
+        if engine.is_remote and not math.isinf(engine.exits.joules_limit):
+            raise InputError("--energy-limit is for this device, whose power is known; leave it out, or --engine and --join")
+        if engine.is_remote and not engine.is_dask and engine.exits.has_limit:
+            raise InputError("--deadline is for this device and for Dask; leave it out, or --engine and --join")
         if engine.exits.offload is not None:
             if engine.is_remote:
                 raise InputError("--offload is for inferences of this device; leave out --engine and --join")

@@ -28,8 +28,8 @@ class ExitControl:
     """What decides at the exits of one bundle, and learns from each inference what the next one will take.
 
     ``deadline_s`` and ``joules_limit`` are of each inference, infinite where there is none. ``joules`` returns the device's
-    energy since some moment. An inference ends at the last exit from which no later one would be reached within both.
-    ``tier`` computes the rest of those that the policy offloads.
+    energy since some moment, by its ``energy_source``. An inference ends at the last exit from which no later one would be
+    reached within both. ``tier`` computes the rest of those that the policy offloads.
     """
 
     def __init__(
@@ -40,10 +40,12 @@ class ExitControl:
         deadline_s: float = math.inf,
         joules_limit: float = math.inf,
         joules: Callable[[], float] = lambda: 0.0,
+        energy_source: str = "",
         tier: NextTier | None = None,
     ) -> None:
         self.policy, self.deadline_s, self.joules_limit, self.joules = policy, deadline_s, joules_limit, joules
         self.tier, self.tensors = tier, manifest.tensors
+        self.energy_source = energy_source if joules_limit < math.inf else ""
         self.rests = [rest_inputs(manifest, number) for number in range(1, len(manifest.exits))]
         self.exits, self.manifest = manifest.exits, manifest
         self.outputs = frozenset(output.name for output in manifest.outputs)
@@ -126,6 +128,7 @@ def exit_control(
     deadline_s: float = math.inf,
     joules_limit: float = math.inf,
     joules: Callable[[], float] = lambda: 0.0,
+    energy_source: str = "",
     tier: Callable[[Sequence[int]], NextTier] | None = None,
 ) -> ExitControl | None:
     """Return what decides at a bundle's exits by the policy of this name or file; None for ``never`` without a limit.
@@ -138,4 +141,12 @@ def exit_control(
         return None
     found = read_policy(policy, bundle_exits(manifest))
     above = tier(offloading_exits(found, len(manifest.exits))) if tier else None
-    return ExitControl(manifest, found, deadline_s=deadline_s, joules_limit=joules_limit, joules=joules, tier=above)
+    return ExitControl(
+        manifest,
+        found,
+        deadline_s=deadline_s,
+        joules_limit=joules_limit,
+        joules=joules,
+        energy_source=energy_source,
+        tier=above,
+    )

@@ -182,5 +182,7 @@ class ExitRun:
             exit_report(control.manifest, state, ended_by),
             late_s=max(0.0, -state.seconds_left),
             offload=self._offload,
+            joules=state.joules if control.energy_source else 0.0,
+            energy_source=control.energy_source,
             excess_joules=max(0.0, state.joules - control.joules_limit),
         )
