@@ -38,6 +38,11 @@ def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
 
         log_to_stderr("hyps-run", verbose=True)
     with closing(open_engine(options.engine, library)) as engine:
+        recipe = engine.manifest.preprocess
+        if options.names_video or (recipe and recipe.frames and not options.names_tensors):
+            from hyps.runtime.cli.video import run_video
+
+            return run_video(options, engine)
         inputs: list[AnySource] = [
             PictureSource(source=each) if library and isinstance(each, InputSource) else each
             for each in sources(options.inputs)

@@ -71,7 +71,7 @@ class Executor:
         self._arena: ActivationArena | None = None
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
-        self._is_alone = is_alone and manifest.streams_weights
+        self._is_alone = is_alone and manifest.streams_weights and not manifest.video
         #: The inferences that ran every step.
         self._inferences = self._spare_bytes = 0
         self._is_measured = False

@@ -182,7 +182,7 @@ class StatusPublisher:
                 problem=reason or state.problem,
                 queues=self._statistics.monitor.queue(name),
                 link_s=_rounded(self._statistics.monitor.link_s(name)),
-                message_s=_rounded(pulse.message_s),
+                message_s=_rounded(self._workers.message_s(name)),
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:

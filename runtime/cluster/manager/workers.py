@@ -203,11 +203,16 @@ class WorkerRegistry:
         return [
             replace(
                 _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe),
-                message_s=self._pulses[name][1].message_s,
+                message_s=self.message_s(name),
             )
             for name, state in sorted(self.online.items())
             if self.set_aside_because(name) is None and name not in self.drained
         ]
+
+    def message_s(self, name: str) -> float | None:
+        """Return the seconds of a message that a worker measured under load, or else before; None if it did not."""
+        under_load = self._pulses[name][1].message_s
+        return self.online[name].message_s if under_load is None else under_load
 
     def describe(self, name: str) -> str:
         """Return a worker's capacity as text for the operator."""
