@@ -112,7 +112,7 @@ def _add_exits(exits: argparse._ArgumentGroup) -> None:
         "--offload",
         metavar="URL|FILE",
         help="where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a "
-        "manager of the same bundle",
+        "manager of the same bundle, or dask://HOST:PORT",
     )
     exits.add_argument(
         "--offload-wait",

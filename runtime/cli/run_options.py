@@ -165,13 +165,13 @@ class RunOptions:
             )
         if engine.is_remote and not engine.is_tuned:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
-        if engine.is_remote and engine.exits.has_limit:
-            raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
-        if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
-            raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
+        if engine.is_remote and not math.isinf(engine.exits.joules_limit):
+            raise InputError("--energy-limit is for this device, whose power is known; leave it out, or --engine and --join")
+        if engine.is_remote and not engine.is_dask and engine.exits.has_limit:
+            raise InputError("--deadline is for this device and for Dask; leave it out, or --engine and --join")
         if engine.exits.offload is not None:
-            if engine.is_remote or engine.batch > 1:
-                raise InputError("--offload is for single inferences of this device; leave out --engine, --join and --batch")
+            if engine.is_remote:
+                raise InputError("--offload is for inferences of this device; leave out --engine and --join")
             if engine.exits.policy == "never" or engine.exits.policy.startswith("threshold:"):
                 raise InputError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
         elif engine.exits.offload_wait_s:

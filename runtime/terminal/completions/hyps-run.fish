@@ -77,7 +77,7 @@ complete -c hyps-run -n _shtab_hyps_run_using -l hop -x -d 'begin a window every
 complete -c hyps-run -n _shtab_hyps_run_using -l live -xka "latest every" -d 'compute the newest window when there is time, or every one; a file then comes at its own speed (default: latest for cameras and addresses; files are computed whole, as fast as possible)'
 complete -c hyps-run -n _shtab_hyps_run_using -l max-latency -x -d 'with --live every: leave out windows that are later than TIME, e.g. 500ms'
 complete -c hyps-run -n _shtab_hyps_run_using -l exit-policy -x -d 'end where POLICY says: never, threshold:0.9 (at that confidence), or a .json or .onnx file (default: never)'
-complete -c hyps-run -n _shtab_hyps_run_using -l offload -x -d 'where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a manager of the same bundle'
+complete -c hyps-run -n _shtab_hyps_run_using -l offload -x -d 'where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a manager of the same bundle, or dask://HOST:PORT'
 complete -c hyps-run -n _shtab_hyps_run_using -l offload-wait -x -d 'wait up to TIME for that link before the first input (default: compute here until it is there)'
 complete -c hyps-run -n _shtab_hyps_run_using -l deadline -x -d 'end at the last exit that an inference is expected to reach in this time, e.g. 80ms'
 complete -c hyps-run -n _shtab_hyps_run_using -l energy-limit -x -d 'the same for energy, e.g. 0.5J, estimated from --watts or the target'"'"'s power'

@@ -41,7 +41,7 @@ _shtab_hyps_run_options=(
   "--live[compute the newest window when there is time, or every one\; a file then comes at its own speed (default\: latest for cameras and addresses\; files are computed whole, as fast as possible)]:live:(latest every)"
   "--max-latency[with --live every\: leave out windows that are later than TIME, e.g. 500ms]:TIME:"
   "--exit-policy[end where POLICY says\: never, threshold\:0.9 (at that confidence), or a .json or .onnx file (default\: never)]:POLICY:"
-  "--offload[where the rest of an inference goes when a policy in a file says so\: mqtt\:\/\/HOST\:PORT or a join file for a manager of the same bundle]:URL|FILE:"
+  "--offload[where the rest of an inference goes when a policy in a file says so\: mqtt\:\/\/HOST\:PORT or a join file for a manager of the same bundle, or dask\:\/\/HOST\:PORT]:URL|FILE:"
   "--offload-wait[wait up to TIME for that link before the first input (default\: compute here until it is there)]:TIME:"
   "--deadline[end at the last exit that an inference is expected to reach in this time, e.g. 80ms]:TIME:"
   "--energy-limit[the same for energy, e.g. 0.5J, estimated from --watts or the target\'s power]:ENERGY:"
