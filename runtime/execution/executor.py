@@ -81,6 +81,10 @@ class Executor:
         uses = [step.session.uses_arena for step in manifest.steps]
         #: The steps with the arena that one without it follows.
         self._leaves_arena = {index for index, own in enumerate(uses) if own and not uses[(index + 1) % len(uses)]}
+        first = manifest.steps[0]
+        stays = first.session.stays_open and not first.streamed_bytes and not first.rows and len(first.inputs) <= _MANY
+        #: Whether nothing is opened, read or given back once the first inference has run.
+        self._is_one_open_step = len(manifest.steps) == 1 and stays
         self._code = CodePages()
         self.trim()
         self.interface.start()
@@ -175,6 +179,11 @@ class Executor:
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
+        if self._sessions.direct and not profile and exits is None:
+            with suppress(ActivationArenaFull):
+                if (direct := self._sessions.direct.run(inputs)) is not None:
+                    step_done(None)
+                    return direct
         check_inputs(self.manifest, inputs)
         if self._is_alone:
             self._use_spare_memory()
@@ -212,6 +221,9 @@ class Executor:
                 break
         else:
             self._inferences += 1
+            if self._is_one_open_step and self.interface.direct_run:
+                session = self._sessions.get(0, self._residency.values(0))
+                self._sessions.direct = self.interface.direct_run(session, self.manifest, inputs)
         return self.outputs(held)
 
     def _is_entered_without_arena(self, index: int) -> bool:

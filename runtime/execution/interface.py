@@ -25,6 +25,7 @@ from hyps.runtime.bundle.records.tensors import OBSERVED, SHAPE_CHECK
 from hyps.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.bundle.records.steps import ActivationsRecord
     from hyps.runtime.execution.tensor import TensorValue
 
@@ -90,6 +91,14 @@ class SessionOpener(Protocol):
         ...
 
 
+class RunsDirectly(Protocol):
+    """A step that is open, and the only one of its bundle (`hyps.runtime.execution.direct_run`)."""
+
+    def run(self, inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue] | None:
+        """Return the model's outputs by name; None for inputs that are unlike those of the run before."""
+        ...
+
+
 class ActivationArenaFull(Exception):
     """The arena of the activations is too small: the schedule has to run without it."""
 
@@ -141,7 +150,7 @@ class OrtInterface:
     ``start`` opens and drops a session of `IDENTITY`. ``register_arena`` makes an arena the one that sessions opened from
     then on share, has it take its region, and returns the region's address. ``place`` returns where in memory a value of a
     session begins and ends; 0 for one that is not onnxruntime's own. ``to_output`` returns a step's result as the caller
-    gets it.
+    gets it. ``direct_run``, where there is one, returns what repeats the run of a schedule of one step that stays open.
     """
 
     kind: Literal["python", "c"]
@@ -151,6 +160,7 @@ class OrtInterface:
     register_arena: Callable[[ActivationsRecord], int]
     place: Callable[[TensorValue], tuple[int, int]]
     to_output: Callable[[TensorValue], Any]
+    direct_run: Callable[[Session, Manifest, Mapping[str, TensorValue]], RunsDirectly | None] | None = None
 
 
 def default_interface() -> OrtInterface:
