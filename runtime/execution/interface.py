@@ -53,7 +53,7 @@ _ARENA_FULL = "is smaller than requested bytes of"
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
 #: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
-_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for")
+_CHECKED = rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for"
 
 
 class Session(Protocol):
@@ -180,7 +180,7 @@ def unopened(path: Path, error: object, *, arena: bool) -> BundleError | Activat
 
 def refused_input(path: Path, error: object) -> InputError | ActivationArenaFull:
     """Return what is said of an input that an operator refuses, such as an index beyond a table's end."""
-    if checked := _CHECKED.search(str(error)):
+    if checked := re.search(_CHECKED, str(error)):
         name = checked[1] or checked[2]
         return InputError(
             f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",
