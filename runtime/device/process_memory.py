@@ -215,21 +215,49 @@ class CodePages:
             self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
 
 
-def _code_ranges() -> list[tuple[int, int]]:
-    """Return (address, bytes) of every read-only mapping of a file of which no page was written (``/proc/self/smaps``).
+#: The read-only mappings of files when ranges were scanned last, and those ranges.
+_last_scan: list[tuple[list[tuple[int, int, str]], list[tuple[int, int]]]] = []
 
-    Neighbours are one range. The file is read line by line: it may have thousands of mappings.
+
+def _code_ranges() -> list[tuple[int, int]]:
+    """Return (address, bytes) of every read-only mapping of a file of which no page was written. Neighbours are one range.
+
+    Whether a page was written is in ``/proc/self/smaps``, and reading that takes 20 ms where code is mapped singly. So it is
+    read only where other files are mapped, or in other places, than at the last call.
     """
+    mappings = _read_only_mappings()
+    if not _last_scan or mappings != _last_scan[0][0]:
+        _last_scan[:] = [(mappings, _scanned_ranges())]
+    return _last_scan[0][1]
+
+
+def _read_only_mappings() -> list[tuple[int, int, str]]:
+    """Return the first address, the end and the file of every read-only mapping, neighbours of a file as one."""
+    found: list[tuple[int, int, str]] = []
+    with suppress(OSError), Path("/proc/self/maps").open() as lines:
+        for line in lines:
+            place = line.find("/")
+            if place < 0 or line[line.index(" ") + 1 :][:4] not in ("r-xp", "r--p"):
+                continue
+            start, stop = (int(address, 16) for address in line[: line.index(" ")].split("-"))
+            if found and found[-1][1:] == (start, line[place:]):
+                start = found.pop()[0]
+            found.append((start, stop, line[place:]))
+    return found
+
+
+def _scanned_ranges() -> list[tuple[int, int]]:
+    """Read the ranges, line by line: there may be thousands of mappings, of 25 lines each."""
     ranges: list[tuple[int, int]] = []
     start = length = 0
     with suppress(OSError), Path("/proc/self/smaps").open() as lines:
         for line in lines:
-            fields = line.split()
-            if "-" in fields[0] and not fields[0].endswith(":"):
+            if not line[0].isupper():  # the line of a mapping, after which those of its fields begin with capitals
+                fields = line.split()
                 first, last = (int(address, 16) for address in fields[0].split("-"))
                 of_file = fields[1] in ("r-xp", "r--p") and len(fields) > 5 and fields[5].startswith("/")
                 start, length = (first, last - first) if of_file else (0, 0)
-            elif fields[0] == "Anonymous:" and length and fields[1] == "0":
+            elif length and line.startswith("Anonymous:") and line.split()[1] == "0":
                 if ranges and sum(ranges[-1]) == start:
                     start, length = ranges[-1][0], ranges.pop()[1] + length
                 ranges.append((start, length))

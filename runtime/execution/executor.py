@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.manifest import Manifest, Step
-from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes
-from hyps.runtime.device.available_memory import available_memory
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
 from hyps.runtime.errors import BudgetError, DeviceError
 from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
@@ -24,12 +22,12 @@ from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.ready_step import ReadyStep
 from hyps.runtime.execution.session_pool import SessionPool
-from hyps.runtime.execution.step_profile import StepMeter, StepProfile
 from hyps.runtime.execution.tensor import TensorValue
 from hyps.runtime.execution.weight_residency import NO_ENDS, WeightResidency
 from hyps.runtime.execution.weights_check import WeightsCheck
 
 if TYPE_CHECKING:
+    from hyps.runtime.execution.step_profile import StepMeter, StepProfile
     from hyps.runtime.exits.exit_run import ExitRun
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
@@ -82,6 +80,10 @@ class Executor:
         uses = [step.session.uses_arena for step in manifest.steps]
         #: The steps with the arena that one without it follows.
         self._leaves_arena = {index for index, own in enumerate(uses) if own and not uses[(index + 1) % len(uses)]}
+        first = manifest.steps[0]
+        stays = first.session.stays_open and not first.streamed_bytes and not first.rows and len(first.inputs) <= _MANY
+        #: Whether nothing is opened, read or given back once the first inference has run.
+        self._is_one_open_step = len(manifest.steps) == 1 and stays
         self._code = CodePages()
         self.trim()
         self.interface.start()
@@ -99,7 +101,8 @@ class Executor:
             steps,
             huge=self.manifest.huge_pages,
             verify=verify,
-            keep_cached=_is_available(self.manifest.budget_bytes + sum(step.read_bytes for step in self.manifest.steps)),
+            keep_cached=self.manifest.is_stock
+            or _is_available(self.manifest.budget_bytes + sum(step.read_bytes for step in self.manifest.steps)),
         )
         self._opened_before = 0
 
@@ -110,6 +113,8 @@ class Executor:
         Those that end at an exit show nothing, as the steps that take most may come after it.
         """
         if self._inferences == _MEASURED and not self._is_measured:
+            from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes  # no first inference needs it
+
             self._is_measured = True
             self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
             if self._spare_bytes:
@@ -176,6 +181,11 @@ class Executor:
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
+        if self._sessions.direct and not profile and exits is None:
+            with suppress(ActivationArenaFull):
+                if (direct := self._sessions.direct.run(inputs)) is not None:
+                    step_done(None)
+                    return direct
         check_inputs(self.manifest, inputs)
         if self._is_alone:
             self._use_spare_memory()
@@ -208,7 +218,7 @@ class Executor:
         ends = exits.early if exits else NO_ENDS
         held: dict[str, TensorValue] = dict(inputs)
         for index, step in enumerate(self.manifest.steps[first:], start=first):
-            meter = StepMeter(step.name, self._residency.hash_s) if profile else None
+            meter = self._meter(step) if profile else None
             with self.step(index, again=again, ends=ends) as ready:
                 if meter:
                     meter.loaded(ready.loaded_at)
@@ -224,7 +234,15 @@ class Executor:
                 break
         else:
             self._inferences += 1
+            if self._is_one_open_step and self.interface.direct_run:
+                session = self._sessions.get(0, self._residency.values(0))
+                self._sessions.direct = self.interface.direct_run(session, self.manifest, inputs)
         return self.outputs(held)
+
+    def _meter(self, step: Step) -> StepMeter:
+        from hyps.runtime.execution.step_profile import StepMeter  # only a profile needs it
+
+        return StepMeter(step.name, self._residency.hash_s)
 
     def _is_entered_without_arena(self, index: int) -> bool:
         """Return whether step ``index`` has the arena, and the first step, which follows if a run ends here, has not."""
@@ -287,6 +305,8 @@ class Executor:
 
 def _is_available(nbytes: int) -> bool:
     """Return whether this many bytes are available; False where that is unknown."""
+    from hyps.runtime.device.available_memory import available_memory  # not for weights that onnxruntime reads
+
     try:
         return nbytes <= available_memory().available_bytes
     except DeviceError:

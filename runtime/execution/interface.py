@@ -25,6 +25,7 @@ from hyps.runtime.bundle.records.tensors import OBSERVED, SHAPE_CHECK
 from hyps.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from hyps.runtime.bundle.manifest import Manifest
     from hyps.runtime.bundle.records.steps import ActivationsRecord
     from hyps.runtime.execution.tensor import TensorValue
 
@@ -52,7 +53,7 @@ _ARENA_FULL = "is smaller than requested bytes of"
 #: Part of onnxruntime's message about an operator that it does not know.
 _UNREGISTERED = "is not a registered"
 #: The name of a tensor in onnxruntime's message about its shape, which an operator checks or a step that begins there.
-_CHECKED = re.compile(rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for")
+_CHECKED = rf"Name:'(.*){re.escape(SHAPE_CHECK)}/|dimensions for input: (.*){re.escape(OBSERVED)} for"
 
 
 class Session(Protocol):
@@ -87,6 +88,14 @@ class SessionOpener(Protocol):
         ``reuse_memory``, ``optimize`` and ``stock``: see `hyps.runtime.bundle.records.steps.SessionRecord`.
         ``arena`` says that the process has the arena that it asks for.
         """
+        ...
+
+
+class RunsDirectly(Protocol):
+    """A step that is open, and the only one of its bundle (`hyps.runtime.execution.direct_run`)."""
+
+    def run(self, inputs: Mapping[str, TensorValue]) -> dict[str, TensorValue] | None:
+        """Return the model's outputs by name; None for inputs that are unlike those of the run before."""
         ...
 
 
@@ -141,7 +150,7 @@ class OrtInterface:
     ``start`` opens and drops a session of `IDENTITY`. ``register_arena`` makes an arena the one that sessions opened from
     then on share, has it take its region, and returns the region's address. ``place`` returns where in memory a value of a
     session begins and ends; 0 for one that is not onnxruntime's own. ``to_output`` returns a step's result as the caller
-    gets it.
+    gets it. ``direct_run``, where there is one, returns what repeats the run of a schedule of one step that stays open.
     """
 
     kind: Literal["python", "c"]
@@ -151,6 +160,7 @@ class OrtInterface:
     register_arena: Callable[[ActivationsRecord], int]
     place: Callable[[TensorValue], tuple[int, int]]
     to_output: Callable[[TensorValue], Any]
+    direct_run: Callable[[Session, Manifest, Mapping[str, TensorValue]], RunsDirectly | None] | None = None
 
 
 def default_interface() -> OrtInterface:
@@ -170,7 +180,7 @@ def unopened(path: Path, error: object, *, arena: bool) -> BundleError | Activat
 
 def refused_input(path: Path, error: object) -> InputError | ActivationArenaFull:
     """Return what is said of an input that an operator refuses, such as an index beyond a table's end."""
-    if checked := _CHECKED.search(str(error)):
+    if checked := re.search(_CHECKED, str(error)):
         name = checked[1] or checked[2]
         return InputError(
             f"tensor {name!r} has another shape for this input than in the runs that the plan is based on",

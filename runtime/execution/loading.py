@@ -9,7 +9,6 @@ from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
-from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.weights_check import WeightsCheck
@@ -59,5 +58,7 @@ def _schedule(manifest: Manifest, version: str, *, is_tuned: bool) -> Manifest:
     """Return the schedule that runs here; raise `BundleError` where the tuned one is for another processor."""
     if not manifest.tuned or not is_tuned:
         return untuned(manifest)
+    from hyps.runtime.device.instruction_set import instruction_set  # only tuned bundles need it
+
     here = instruction_set()
     return tuned(manifest, here.machine, here.features, version)

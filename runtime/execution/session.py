@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,6 +30,10 @@ from hyps.runtime.execution.interface import (
     unopened,
 )
 from hyps.runtime.execution.tensor import RawTensor, TensorValue
+
+if TYPE_CHECKING:
+    from hyps.runtime.bundle.manifest import Manifest
+    from hyps.runtime.execution.direct_run import DirectRun
 
 #: The types that onnxruntime takes and returns as values of its own; the others are strings, sequences and maps.
 _NUMERIC_TENSOR = re.compile(r"tensor\((?!string)")
@@ -168,6 +172,13 @@ class OrtSession:
             raise refused_input(self._path, error) from None
         return dict(zip(outputs, map(_detached, results) if len(outputs) > 1 else results, strict=True))
 
+    def run_arrays(self, outputs: Sequence[str], inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Compute the named ``outputs``, which are numbers that numpy knows, from arrays of numbers. See `run`."""
+        try:
+            return dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+        except Exception as error:  # as above
+            raise refused_input(self._path, error) from None
+
 
 def _detached(value: TensorValue) -> TensorValue:
     """Return a value over the same memory that can be dropped alone.
@@ -210,7 +221,14 @@ def python_interface() -> OrtInterface:
         register_arena=register_arena,
         place=value_place,
         to_output=to_numpy,
+        direct_run=_direct_run,
     )
+
+
+def _direct_run(session: Session, manifest: Manifest, inputs: Mapping[str, TensorValue]) -> DirectRun | None:
+    from hyps.runtime.execution.direct_run import direct_run  # only bundles of one step need it
+
+    return direct_run(session, manifest, inputs)
 
 
 def to_ort(value: TensorValue) -> ort.OrtValue:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyps.runtime.bundle.records.files import SmallWeightRecord, WeightRecord
 from hyps.runtime.bundle.records.steps import Step
-from hyps.runtime.execution.interface import Session, SessionOpener
+from hyps.runtime.execution.interface import RunsDirectly, Session, SessionOpener
 from hyps.runtime.execution.tensor import RawTensor, TensorValue
 
 
@@ -29,6 +29,8 @@ class SessionPool:
         self.opened = 0
         self._open_sessions: dict[int, Session] = {}
         self._group_session: tuple[Step, Session] | None = None
+        #: What repeats a run of the only step, while its session is open.
+        self.direct: RunsDirectly | None = None
 
     def release_before(self, step: Step) -> None:
         """Close the session of the last group, unless ``step`` belongs to that group."""
@@ -37,6 +39,7 @@ class SessionPool:
 
     def close(self) -> None:
         """Close all sessions."""
+        self.direct = None
         self._open_sessions.clear()
         self._group_session = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hyps.runtime.device import process_memory
 from hyps.runtime.device.process_memory import Memory, memory, restart_lean, storage_bytes_read
 from tests.waiting import PATIENCE_S
 
@@ -120,6 +122,31 @@ print(before.file_bytes - after.file_bytes, after.anonymous_bytes - before.anony
     released, anonymous = map(int, run(script, cifar_bundle).split())
     assert released > 8 * MB
     assert anonymous < 2 * MB
+
+
+@linux
+def test_code_is_looked_for_again_only_where_mappings_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans: list[int] = []
+    scan = process_memory._scanned_ranges
+
+    def counted() -> list[tuple[int, int]]:
+        scans.append(1)
+        return scan()
+
+    monkeypatch.setattr(process_memory, "_scanned_ranges", counted)
+    monkeypatch.setattr(process_memory, "_last_scan", [])
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(1 << 16))
+    for _ in range(2):
+        assert process_memory._code_ranges() == scan()
+    assert len(scans) == 1
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    (start,) = (first for first, _, name in process_memory._read_only_mappings() if name.strip() == str(path))
+    assert any(first <= start < first + length for first, length in process_memory._code_ranges())
+    content.close()
+    assert not any(first <= start < first + length for first, length in process_memory._code_ranges())
+    assert len(scans) == 3
 
 
 SCRIPT = """
