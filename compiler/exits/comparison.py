@@ -61,8 +61,7 @@ def compare(
 ) -> Comparison:
     """Return ``policy``, and others that are fitted to ``recorded``, as they do on ``tested``, or else on ``recorded``."""
     known = conditions or _WHOLE
-    fit = recorded.take(slice(_MOST_INPUTS))
-    measured = (tested or recorded).take(slice(_MOST_INPUTS))
+    fit, measured = (each.take(np.arange(min(_MOST_INPUTS, len(each.labels)))) for each in (recorded, tested or recorded))
     exits = len(recorded.names) - 1
 
     def point(kind: Kind, setting: str, beta: float | None, other: ExitPolicy) -> PolicyPoint:
@@ -90,5 +89,5 @@ def compare(
         threshold = guaranteed_threshold(fit, loss, 0.95)
         points.append(point("guaranteed", f"at most {loss:.1%} worse", None, ThresholdPolicy((threshold,) * exits)))
     return Comparison(
-        exits=recorded.names, inputs=len(np.asarray(measured.labels)), has_units=conditions is not None, points=tuple(points)
+        exits=recorded.names, inputs=len(measured.labels), has_units=conditions is not None, points=tuple(points)
     )

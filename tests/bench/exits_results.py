@@ -111,15 +111,15 @@ class WeightedRun:
 class StorageRow:
     """Inferences that end at one exit, on slow storage: medians, and what the plan says is read until there.
 
-    ``storage_bytes`` is what the kernel read for the process, ``computing_s`` the seconds where all files are cached. The
-    last row of a bundle is its whole schedule.
+    ``storage_bytes`` is what the kernel read for the process, ``computing_s`` the seconds where all files are cached,
+    None if not measured. The last row of a bundle is its whole schedule.
     """
 
     exit: str
     planned_bytes: int
     storage_bytes: float
     seconds: float
-    computing_s: float
+    computing_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
