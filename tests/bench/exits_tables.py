@@ -17,11 +17,11 @@ exit's loss is larger, beta is negative: it punishes right answers, and images e
 
 *Optimum* is found by backward induction. *Possible* are the betas for which the optimum's mean lies between the two exits,
 of 41 from 1 to 10,000: where there are none, no choice of beta meets the goal for this network. *DQN* is the mean of 3
-seeds; it is trained for positive betas by the error rate alone."""
+seeds, or of those printed; it is trained for positive betas by the error rate alone."""
 CLASSES = """\
 The report's future work: errors on one class cost more. Every exit costs 1; beta is that between exits 1 and 2 by the error
 rate, times 10 for the class whose errors fall most from exit 2 to the last on the images that policies are fitted to. Rates
-of errors are of the test images, the mean of 3 seeds. A first try, with class 3 and beta between exits 2 and 3, where DQN
+of errors are of the test images, the mean of the seeds printed. A first try, with class 3 and beta between exits 2 and 3, where DQN
 ends deep without weights as well, changed its errors from 46.9 to 45.6 % only."""
 STORAGE = """\
 `hypsc exits attach` gives exits to networks with weights from a seed, fitted to 120 photographs of CIFAR-10, so that
