@@ -15,9 +15,9 @@ every mean lies between. The equation does not say which loss, and a right answe
 both sides have one unit, and beta is where stopping all images at i, and all at i + 1, are worth the same. Where the deeper
 exit's loss is larger, beta is negative: it punishes right answers, and images end at exit 1.
 
-*Optimum* is found by backward induction. *Possible* are the betas for which the optimum's mean lies between the two exits,
-of 41 from 1 to 10,000: where there are none, no choice of beta meets the goal for this network. *DQN* is the mean of 3
-seeds, or of those printed; it is trained for positive betas by the error rate alone."""
+*Optimum* is found by backward induction. *Possible* are the betas of the plot for which the optimum's mean lies between the
+two exits: where there are none, no choice of beta meets the goal for this network. *DQN* is the mean of the seeds printed;
+it is trained for positive betas by the error rate alone."""
 CLASSES = """\
 The report's future work: errors on one class cost more. Every exit costs 1; beta is that between exits 1 and 2 by the error
 rate, times 10 for the class whose errors fall most from exit 2 to the last on the images that policies are fitted to. Rates
