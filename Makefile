@@ -25,7 +25,7 @@ setup: $(READY) ## make a virtual environment (.venv) with everything, from PyPI
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv)"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiler,exits,report,manager,web,dask,placement,video,docs,dev]'
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
@@ -70,8 +70,8 @@ bench: $(READY) ## memory and latency beside what a user would pick instead, as 
 bench-cluster: $(READY) ## several devices: bits, bytes, speed, memory; tables in docs/cluster.md (FAULTS=200: kills and pulled cables, too)
 	$(BIN)/python -m tests.bench.cluster $(if $(FAULTS),--faults $(FAULTS))
 
-bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and losses cost; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; ONLY=kills)
-	KILLS=$(or $(KILLS),50) FAULTS=$(or $(FAULTS),200) INFERENCES=$(or $(INFERENCES),100) $(BIN)/python -m tests.bench.codes $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
+bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and losses cost; docs/codes.md (KILLS=50, FAULTS=200, INFERENCES=100: as many; MINUTES=30: at most for a stream; ONLY=kills)
+	KILLS=$(or $(KILLS),50) FAULTS=$(or $(FAULTS),200) INFERENCES=$(or $(INFERENCES),100) MINUTES=$(or $(MINUTES),30) $(BIN)/python -m tests.bench.codes $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
@@ -85,8 +85,8 @@ bench-moves: $(READY) ## kills while steps move under a stream: each image is an
 bench-page: $(READY) ## the manager's page with 20 boards and 200 partitions; table in docs/page.md
 	$(BIN)/python -m tests.bench.page
 
-bench-placement: $(READY) ## placements of the thesis's systems, simulated, and predictions against real workers; docs/placement.md; planning times (ONLY=systems, real or scale)
-	$(BIN)/python -m tests.bench.placement $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
+bench-placement: $(READY) ## placements of the thesis's systems, simulated, and predictions against real workers; docs/placement.md; planning times (ONLY=systems, real or scale; SECONDS=400: of real, as long, and the next call goes on)
+	$(BIN)/python -m tests.bench.placement $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RENDER),--render)
 
 bench-plans: $(READY) ## whether estimates order plans as measured times do: Kendall's tau of 100 plans (PLANS=20: as many)
 	$(BIN)/python -m tests.bench.plan_order $(if $(PLANS),--plans $(PLANS))

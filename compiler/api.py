@@ -19,6 +19,7 @@ from hyps.compiler.requests import (
     resolve_request,
     target_name,
 )
+from hyps.compiler.video import asked_video
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
 from hyps.passes.planning.request import CutMode, HighestTier, Tile
@@ -52,6 +53,7 @@ def compile_model(
     custom_ops: Path | str | None = None,
     preprocess: str | None = None,
     labels: Path | str | None = None,
+    video: tuple[int, int] | None = None,
     compress_weights: bool = False,
     tune: bool = False,
     tunable: bool = False,
@@ -64,7 +66,8 @@ def compile_model(
 
     It does what ``hypsc compile`` does, and takes the same options: ``shards={"fc6": ("output", 32)}`` is ``--shard
     fc6=output:32``, ``codes={"fc6": 1, "c1": (2, "rows")}`` is ``--code fc6=1 --code c1=2:rows``, ``from_`` and
-    ``until`` are ``--from`` and ``--until``, ``exits=["auto"]`` is ``--exits auto``. The folder is written whole or not at
+    ``until`` are ``--from`` and ``--until``, ``exits=["auto"]`` is ``--exits auto``, ``video=(640, 480)`` is ``--video
+    640x480``. The folder is written whole or not at
     all, and an existing bundle is replaced only with ``force``.
     ``progress`` is called with a stage and the share that is done.
 
@@ -112,6 +115,7 @@ def compile_model(
         custom_ops=Path(custom_ops) if custom_ops else None,
         preprocess=preprocess,
         labels=Path(labels) if labels else None,
+        video=video and asked_video(f"{video[0]}x{video[1]}"),
         force=force,
         tune=tune,
     )

@@ -13,6 +13,7 @@ from hyps.compiler.jobs import Compilation
 from hyps.compiler.model_io.load import LoadedModel
 from hyps.compiler.preprocessing import read_labels, resolve_preprocess
 from hyps.compiler.tolerance import rounds_to_codes
+from hyps.compiler.video import video_record
 from hyps.passes.graph import Graph
 from hyps.passes.onnx_ops import RESHAPES
 from hyps.passes.planning.planner import PlannedModel
@@ -89,6 +90,7 @@ def bundle_manifest(
         activations=planned.plan.activations or UNSET,
         codes=planned.codes,
         exits=exit_records(steps, planned.exits, planned.exit_rates),
+        video=video_record(job) or UNSET,
     )
     _check_interface(job, manifest)
     return manifest
@@ -124,7 +126,8 @@ def _preprocess(job: Compilation, graph: Graph, records: Mapping[str, TensorReco
         raise OptionError(
             f"--preprocess: the model has {len(graph.inputs)} inputs, and an image is one; leave it out, use .npz files"
         )
-    return resolve_preprocess(job.preprocess, graph.inputs[0], records[graph.inputs[0]])
+    (name,) = graph.inputs
+    return resolve_preprocess(job.preprocess, name, records[name], takes_clips=job.video is not None)
 
 
 def _labels(job: Compilation, graph: Graph, records: Mapping[str, TensorRecord]) -> tuple[str, ...] | None:

@@ -27,7 +27,8 @@ class PlanningJob:
 class Compilation(PlanningJob):
     """A model to compile into a bundle; ``force`` allows replacing the bundle at ``output``.
 
-    ``tune`` tunes it for the processor of this machine. ``power`` is the target's, if it is known.
+    ``tune`` tunes it for the processor of this machine. ``power`` is the target's, if it is known. ``video`` is the largest
+    frame, width and height, that is decoded while the network runs.
     """
 
     output: Path
@@ -36,3 +37,4 @@ class Compilation(PlanningJob):
     force: bool = False
     tune: bool = False
     power: PowerRecord | None = None
+    video: tuple[int, int] | None = None

@@ -22,6 +22,7 @@ from hyps.compiler.planning import plan_folded
 from hyps.compiler.preparation import folded_model, load_part
 from hyps.compiler.progress import OpenProgress, no_progress
 from hyps.compiler.sharded_operators import ShardedOperator, sharded_operators
+from hyps.compiler.video import with_video_memory
 from hyps.passes.planning.coded_plan import with_parity
 from hyps.passes.planning.costed_model import with_costs
 from hyps.passes.planning.plan import CandidateSummary, Plan
@@ -61,6 +62,7 @@ def compile_file(job: Compilation, progress: OpenProgress = no_progress) -> Comp
             loaded = stack.enter_context(load_part(job.model, job.part))
             digest = stack.enter_context(_hashing(job.model))
             folded = folded_model(loaded, job.input_shapes, job.custom_ops)
+            job = with_video_memory(job, folded.model)
         with progress("planning", planning_stages(folded.model)) as advance:
             planned = with_parity(plan_folded(loaded, folded, job, advance))
         with progress("analysing", None):

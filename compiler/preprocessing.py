@@ -6,12 +6,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from hyps.compiler.errors import OptionError
-from hyps.runtime.bundle.records.preprocessing import Preprocess
+from hyps.runtime.bundle.records.preprocessing import Layout, Preprocess
 from hyps.runtime.bundle.records.tensors import TensorRecord
 from hyps.runtime.suggestions import did_you_mean
 
@@ -36,7 +36,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    layout: Literal["NCHW", "NHWC"] | None = None
+    layout: Layout | None = None
     dtype: Literal["float32", "float16", "uint8", "int8"] | None = None
 
 
@@ -51,8 +51,10 @@ PRESETS: Mapping[str, Recipe] = {
 }
 
 
-def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preprocess:
+def resolve_preprocess(choice: str, name: str, record: TensorRecord, *, takes_clips: bool = False) -> Preprocess:
     """Return the preprocessing that the preset or TOML file ``choice`` means for the image input ``name``.
+
+    An input of five axes is one of several frames, where ``takes_clips``.
 
     Raises `OptionError` if the input takes no image, or if the file is wrong.
     """
@@ -60,8 +62,9 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
     where = f"--preprocess {choice}"
     if recipe.crop == "none" and recipe.resize != "stretch":
         raise OptionError(f'{where}: a resize without a crop changes the picture\'s size; set resize = "stretch"')
-    layout = recipe.layout or _layout(name, record.shape)
-    height, width, channels = _image_shape(name, record.shape, layout)
+    layout = recipe.layout or _layout(name, record.shape, takes_clips=takes_clips)
+    extents = _extents(name, record.shape, layout)
+    height, width, channels = extents["H"], extents["W"], extents["C"]
     colour: Literal["RGB", "BGR", "L"] = recipe.colour or ("L" if channels == 1 else "RGB")
     if (colour == "L") != (channels == 1):
         raise OptionError(f"{where}: colour {colour} does not fit input {name!r} with {channels} channels; set another")
@@ -90,6 +93,7 @@ def resolve_preprocess(choice: str, name: str, record: TensorRecord) -> Preproce
                 "mean": recipe.mean,
                 "std": recipe.std,
                 "layout": layout,
+                "frames": extents.get("T"),
                 "dtype": recipe.dtype or record.dtype,
             },
             Preprocess,
@@ -137,24 +141,24 @@ def _read_text(path: Path, option: str) -> str:
         raise OptionError(f"{option}: {path} is not UTF-8 text; save it as UTF-8") from None
 
 
-def _layout(name: str, shape: tuple[int, ...]) -> Literal["NCHW", "NHWC"]:
-    if len(shape) == 4 and shape[1] in (1, 3):
-        return "NCHW"
-    if len(shape) == 4 and shape[3] in (1, 3):
-        return "NHWC"
+def _layout(name: str, shape: tuple[int, ...], *, takes_clips: bool) -> Layout:
+    """Return the first layout in which the shape has 1 or 3 channels."""
+    layouts: tuple[Layout, ...] = get_args(Layout)
+    for layout in layouts:
+        if len(layout) == len(shape) and (takes_clips or "T" not in layout) and shape[layout.index("C")] in (1, 3):
+            return layout
     raise OptionError(
         f"--preprocess: input {name!r} of shape {list(shape)} takes no image; leave it out, and give inputs as .npy or .npz"
     )
 
 
-def _image_shape(name: str, shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
-    """Return the height, width and channels of one image."""
-    if len(shape) != 4 or shape[0] != 1:
+def _extents(name: str, shape: tuple[int, ...], layout: Layout) -> dict[str, int]:
+    """Return the size of each axis of the layout, of one image or one window of frames."""
+    if len(shape) != len(layout) or shape[0] != 1:
         raise OptionError(
             f"--preprocess: input {name!r} of shape {list(shape)} takes no single image; use --input-shape for a batch of 1"
         )
-    channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
-    return height, width, channels
+    return dict(zip(layout, shape, strict=True))
 
 
 def _short_side(choice: str, resize: int | str, size: tuple[int, int]) -> int | None:

@@ -36,6 +36,7 @@ of a target's name::
     network_up_bytes_per_s = 11_760_000     # bytes a second to the hub, and from the hub
     network_down_bytes_per_s = 11_760_000
     network_latency_us = 250                # microseconds of a small message to the hub, or from it
+    message_us = 400                        # microseconds of the processor to send a message, or to receive it
     idle_milliwatts = 1_400                 # the board's power without work, and with all cores busy: for estimates of
     busy_milliwatts = 3_700                 # energy where nothing measures it; give both or neither
     power_error_milliwatts = 150            # the most by which measured powers differ from the line between the two
@@ -87,6 +88,7 @@ _POSITIVE = (
     "network_up_bytes_per_s",
     "network_down_bytes_per_s",
     "network_latency_us",
+    "message_us",
     "idle_milliwatts",
     "busy_milliwatts",
 )
@@ -144,6 +146,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network_up_bytes_per_s: int | None = None
     network_down_bytes_per_s: int | None = None
     network_latency_us: int | None = None
+    message_us: int | None = None
     idle_milliwatts: int | None = None
     busy_milliwatts: int | None = None
     power_error_milliwatts: int | None = None

@@ -24,6 +24,7 @@ from hyps.runtime.exits.exit_control import exit_control
 from hyps.runtime.exits.report import ExitReport
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import ClassScore, top_classes
+from hyps.runtime.tiers import open_tier
 
 #: A photograph: the path of a file, the bytes of one, or pixels [height, width] or [height, width, 3] from 0 to 255.
 Photograph = Path | str | bytes | NDArray[np.uint8]
@@ -50,6 +51,8 @@ class Bundle:
         is_tuned: bool = True,
         exit_policy: str = "never",
         deadline_s: float = math.inf,
+        offload: str | None = None,
+        offload_wait_s: float = 0.0,
     ) -> None:
         opener = partial(open_session, custom_ops=Path(custom_ops) if custom_ops else None)
         self._executor: Executor | None = load_executor(
@@ -57,7 +60,8 @@ class Bundle:
         )
         self._lock = threading.Lock()
         self.manifest: Manifest = self._executor.manifest
-        self._exits = exit_control(self.manifest, exit_policy, deadline_s=deadline_s)
+        above = partial(open_tier, Path(folder), offload, offload_wait_s) if offload else None
+        self._exits = exit_control(self.manifest, exit_policy, deadline_s=deadline_s, tier=above)
 
     @property
     def inputs(self) -> dict[str, TensorRecord]:
@@ -130,6 +134,8 @@ class Bundle:
         """Give all memory back; a second call does nothing."""
         with self._lock:
             if self._executor is not None:
+                if self._exits:
+                    self._exits.close()
                 self._executor.close()
                 self._executor = None
                 give_back_heap()
@@ -166,14 +172,17 @@ def load(
     is_tuned: bool = True,
     exit_policy: str = "never",
     deadline_s: float = math.inf,
+    offload: str | None = None,
+    offload_wait_s: float = 0.0,
 ) -> Bundle:
     """Load the bundle in ``folder``, made by ``hypsc compile`` or `hyps.compiler.compile_model`.
 
     ``threads`` is at most the number it was compiled for; ``verify`` compares every file's sha256 before the file is used.
     ``is_tuned=False`` runs a tuned bundle as it was compiled. ``exit_policy`` and ``deadline_s`` say where a run ends, as
-    ``hyps-run --exit-policy`` and ``--deadline`` do. Raises `hyps.runtime.exits.policy_header.PolicyError` for a policy that
-    is none, `hyps.runtime.errors.BundleError` when the bundle is
-    not whole or was tuned for another processor, `BudgetError` for too many threads.
+    ``hyps-run --exit-policy`` and ``--deadline`` do. ``offload`` is the tier above, as for ``--offload``, whose link is
+    waited for ``offload_wait_s`` at most. Raises `hyps.runtime.exits.policy_header.PolicyError` for a policy that is none,
+    `hyps.runtime.errors.BundleError` when the bundle is not whole or was tuned for another processor, `BudgetError` for too
+    many threads, `HubError` for an address that is none.
     """
     return Bundle(
         folder,
@@ -183,4 +192,6 @@ def load(
         is_tuned=is_tuned,
         exit_policy=exit_policy,
         deadline_s=deadline_s,
+        offload=offload,
+        offload_wait_s=offload_wait_s,
     )

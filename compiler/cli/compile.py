@@ -16,6 +16,7 @@ from hyps.compiler.jobs import Compilation
 from hyps.compiler.pipeline import compile_file
 from hyps.compiler.preprocessing import PRESETS
 from hyps.compiler.requests import ShardPolicy, planning_request, resolve_request, target_name
+from hyps.compiler.video import asked_video
 from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, RequestedCode, RequestedShard, Tile
 from hyps.runtime.terminal.console import note, show
@@ -86,6 +87,14 @@ _Preprocess = Annotated[
 _Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", rich_help_panel=options.INPUT, help="Class names, line k for class k.")
 ]
+_Video = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH",
+        rich_help_panel=options.INPUT,
+        help="Leave room for a video of frames up to this size, e.g. 1280x720, which a model of several frames has anyway.",
+    ),
+]
 _Exits = Annotated[
     str | None,
     typer.Option(
@@ -155,6 +164,7 @@ def compile_command(
     input_shape: options.ShapeOption = None,
     preprocess: _Preprocess = None,
     labels: _Labels = None,
+    video: _Video = None,
     from_: options.FromOption = None,
     until: options.UntilOption = None,
     custom_ops: options.CustomOpsOption = None,
@@ -216,6 +226,7 @@ def compile_command(
         part=options.model_part(from_, until),
         preprocess=preprocess,
         labels=labels,
+        video=asked_video(video),
         custom_ops=custom_ops,
         force=force,
         tune=tune,

@@ -43,7 +43,8 @@ class Request:
     method by which other operators may be split, or any.
     ``tile`` allows tiles of rows or heads where ``split`` is ``auto`` and there is a budget. ``tier`` is the highest of the
     tiers in `hyps.runtime.bundle.manifest.SessionRecord` that steps may have, ``auto`` any. ``images`` says that the
-    runtime will decode pictures, which takes more memory than reading tensors. ``tunable`` leaves room for the layouts of a
+    runtime will decode pictures, which takes more memory than reading tensors, and ``video_bytes`` is what decoding a video
+    takes while the network runs. ``tunable`` leaves room for the layouts of a
     processor in every step, so that all can be tuned. ``exits`` are the names of outputs at which an inference may end, or
     `AUTO_EXITS`, and ``exit_rates`` the parts of all inferences that end there (`hyps.passes.planning.exits`).
     """
@@ -59,6 +60,7 @@ class Request:
     tier: HighestTier = "auto"
     threads: int = 1
     images: bool = False
+    video_bytes: int = 0
     tunable: bool = False
     device: DeviceRates = field(default_factory=DeviceRates)
     exits: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class Request:
     @property
     def process_bytes(self) -> int:
         """The bytes that the runtime's process holds besides weights and activations."""
-        return self.device.process_bytes + (self.device.images_bytes if self.images else 0)
+        return self.device.process_bytes + (self.device.images_bytes if self.images else 0) + self.video_bytes
 
     @property
     def start_bytes(self) -> int:

@@ -215,9 +215,10 @@ def _check_tuned(path: Path, manifest: Manifest) -> None:
 def _check_picture(path: Path, manifest: Manifest) -> None:
     """Check that preprocessing makes the model's only input, and that there is a label for each class."""
     if recipe := manifest.preprocess:
-        channels = 1 if recipe.colour == "L" else 3
-        shape = (1, channels, *recipe.size) if recipe.layout == "NCHW" else (1, *recipe.size, channels)
-        if [manifest.tensors[name] for name in manifest.inputs] != [TensorRecord(dtype=recipe.dtype, shape=shape)]:
+        channels, takes = recipe.channels, TensorRecord(dtype=recipe.dtype, shape=recipe.input_shape)
+        if ("T" in recipe.layout) != (recipe.frames is not None) or (recipe.frames and not manifest.video):
+            raise BundleError(f"{path}: $.preprocess: frames, layout and $.video do not agree", _COMPILE_AGAIN)
+        if [manifest.tensors[name] for name in manifest.inputs] != [takes]:
             raise BundleError(f"{path}: $.preprocess: does not make the model's input", _COMPILE_AGAIN)
         if not {len(recipe.mean), len(recipe.std)} <= {1, channels} or 0.0 in recipe.std:
             raise BundleError(

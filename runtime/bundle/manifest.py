@@ -33,6 +33,7 @@ from hyps.runtime.bundle.records.steps import ActivationsRecord, Reason, Session
 from hyps.runtime.bundle.records.target import PowerRecord, TargetRecord
 from hyps.runtime.bundle.records.tensors import OBSERVED, SHAPE_CHECK, OutputRecord, TensorRecord
 from hyps.runtime.bundle.records.tuned import TunedPartition, TunedRecord, TunedStep
+from hyps.runtime.bundle.records.video import VideoRecord
 
 #: The whole format, for those that read several of its records.
 __all__ = [
@@ -108,7 +109,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also keeps those that run on
     every processor. ``activations``: present where steps use an arena, which their peaks count in full. ``codes``: the
     operators with parity shards, which are ordinary steps. ``exits``: the places where an inference may end, in the order
-    of their depth; the last is the end of the network.
+    of their depth; the last is the end of the network. ``video``: present where the peaks leave room for decoding a video.
     """
 
     version: Literal[3]
@@ -129,6 +130,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
     codes: tuple[CodeRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
+    video: VideoRecord | msgspec.UnsetType = msgspec.UNSET
 
     def without_parity(self) -> Manifest:
         """Return the schedule without codes and the steps that only make parity tensors."""
@@ -163,7 +165,8 @@ class Manifest(Record, frozen=True, kw_only=True):
         """Whether it takes pictures, and numpy is not needed for strings or for reading rows."""
         known = {*STORAGE_TYPES, *PACKED_TYPES}
         has_numbers = all(tensor.dtype in known for tensor in self.tensors.values())
-        return self.preprocess is not None and has_numbers and not any(step.rows for step in self.steps)
+        takes_pictures = self.preprocess is not None and self.preprocess.frames is None
+        return takes_pictures and has_numbers and not any(step.rows for step in self.steps)
 
     @property
     def streams_weights(self) -> bool:

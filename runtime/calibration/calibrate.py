@@ -12,7 +12,7 @@ import msgspec
 
 from hyps.runtime.calibration.measurements import MEASURING_STAGES, measure
 from hyps.runtime.calibration.target_file import Calibration, calibration, printable_path, toml_text
-from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.device.link_rates import HubMeasurements
 from hyps.runtime.errors import OutputError
 from hyps.runtime.io.files import replacing
 from hyps.runtime.terminal.progress import Progress
@@ -27,7 +27,7 @@ def calibrate(
     folder: Path,
     *,
     test_memory: bool = False,
-    probe_link: Callable[[], LinkRates] | None = None,
+    probe_hub: Callable[[], HubMeasurements] | None = None,
     meter: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
@@ -35,14 +35,14 @@ def calibrate(
     """Measure, write the target file ``output`` and return the lines to print; storage is measured in ``folder``.
 
     The target's name is the file's, or ``name``. With ``test_memory`` a process takes the available memory once.
-    ``probe_link`` measures the link to a hub, ``meter`` is a command that prints watts. Raises `OutputError`, before
-    anything is measured, where the file cannot be written, `EnergyError` for a meter that does not work, and `DeviceError`
-    or `HubError` where the device or its link cannot be measured; none leaves a file.
+    ``probe_hub`` measures the link to a hub and messages, ``meter`` is a command that prints watts. Raises `OutputError`,
+    before anything is measured, where the file cannot be written, `EnergyError` for a meter that does not work, and
+    `DeviceError` or `HubError` where the device or its link cannot be measured; none leaves a file.
     """
     name = _checked_name(output, name)
-    stages = MEASURING_STAGES if probe_link else MEASURING_STAGES[:-1]
+    stages = MEASURING_STAGES if probe_hub else MEASURING_STAGES[:-1]
     with _progress(stages, quiet=quiet) as announce:
-        measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter, probe_link=probe_link)
+        measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter, probe_hub=probe_hub)
     target = calibration(name, measured)
     with replacing(output) as partial:
         partial.write_text(toml_text(target), encoding="utf-8")
@@ -85,6 +85,8 @@ def _summary(target: Calibration, conv_by_threads: Mapping[int, int], output: Pa
         latency_ms = (target.network_latency_us or 0) / 1e3
         meaning = f"to the hub; {megabytes(down)}/s from it; {latency_ms:.2f} ms one way (half a round trip)"
         rows.append(("network", f"{megabytes(up)}/s", meaning))
+    if target.message_us:
+        rows.append(("message", f"{target.message_us / 1e3:.2f} ms", "of the processor, to send one or to receive it"))
     if target.idle_milliwatts is not None and target.busy_milliwatts is not None:
         busy = f"idle; {target.busy_milliwatts / 1e3:.2f} W with all cores busy"
         rows.append(("power", f"{target.idle_milliwatts / 1e3:.2f} W", busy))

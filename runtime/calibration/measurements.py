@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory
-from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.device.link_rates import HubMeasurements
 from hyps.runtime.device.memory_probe import PIECE_BYTES, obtainable_bytes
 from hyps.runtime.device.probes import Processor, StorageProbe, board, processor, storage
 from hyps.runtime.errors import DeviceError
@@ -34,7 +34,7 @@ class DeviceMeasurements:
     """The measured facts of a device; ``board`` is the firmware's name of it, ``folder`` is on the measured storage.
 
     ``decompression_bytes_per_s`` is None where zstandard is not installed, ``power`` where no meter or sensor shows it, and
-    ``link`` where no hub was named.
+    ``hub`` where none was named.
     """
 
     board: str | None
@@ -47,7 +47,7 @@ class DeviceMeasurements:
     decompression_bytes_per_s: int | None
     baseline: Baseline
     power: PowerProbe | None
-    link: LinkRates | None = None
+    hub: HubMeasurements | None = None
 
 
 def measure(
@@ -56,13 +56,13 @@ def measure(
     test_memory: bool,
     announce: Callable[[str], None],
     meter: str | None = None,
-    probe_link: Callable[[], LinkRates] | None = None,
+    probe_hub: Callable[[], HubMeasurements] | None = None,
 ) -> DeviceMeasurements:
     """Measure this device in 10 to 30 s, and its power in half a minute more; storage is measured in ``folder``.
 
-    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts, ``probe_link``
-    measures the link to a hub. Raises `DeviceError` where something cannot be measured, `EnergyError` for a meter that does
-    not work, and `HubError` where the link cannot be measured.
+    With ``test_memory`` a process takes the available memory once. ``meter`` is a command that prints watts, ``probe_hub``
+    measures the link to a hub and messages. Raises `DeviceError` where something cannot be measured, `EnergyError` for a
+    meter that does not work, and `HubError` where the link cannot be measured.
     """
     stages = iter(MEASURING_STAGES)
     announce(next(stages))
@@ -85,9 +85,9 @@ def measure(
     own = baseline(speed.threads, memory.total_bytes)
     announce(next(stages))
     watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
-    if probe_link:
+    if probe_hub:
         announce(next(stages))
-    link = probe_link() if probe_link else None
+    hub = probe_hub() if probe_hub else None
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -99,7 +99,7 @@ def measure(
         decompression_bytes_per_s=decompressed,
         baseline=own,
         power=watts,
-        link=link,
+        hub=hub,
     )
 
 

@@ -49,6 +49,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     network_up_bytes_per_s: int | None = None
     network_down_bytes_per_s: int | None = None
     network_latency_us: int | None = None
+    message_us: int | None = None
     idle_milliwatts: int | None
     busy_milliwatts: int | None
     power_error_milliwatts: int | None
@@ -65,7 +66,7 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
     import onnxruntime as ort
 
     cores, memory, rates, power = measured.processor, measured.memory, measured.rates, measured.power
-    error_watts, link = power.error_watts if power else None, measured.link
+    error_watts, link = power.error_watts if power else None, measured.hub.link if measured.hub else None
     return Calibration(
         name=name,
         title=measured.board or f"{cores.cpu}, {cores.cores} core{'s' if cores.cores > 1 else ''}",
@@ -94,6 +95,7 @@ def calibration(name: str, measured: DeviceMeasurements) -> Calibration:
         network_up_bytes_per_s=link.up_bytes_per_s if link else None,
         network_down_bytes_per_s=link.down_bytes_per_s if link else None,
         network_latency_us=max(1, round(1e6 * link.latency_s)) if link else None,
+        message_us=max(1, round(1e6 * measured.hub.message_s)) if measured.hub and measured.hub.message_s else None,
         idle_milliwatts=max(1, round(power.idle_watts * 1e3)) if power else None,
         busy_milliwatts=max(1, round(power.busy_watts * 1e3)) if power else None,
         power_error_milliwatts=None if error_watts is None else round(error_watts * 1e3),
@@ -148,11 +150,15 @@ def _sources(measured: DeviceMeasurements) -> dict[str, str]:
     }
     if measured.decompression_bytes_per_s:
         methods = {**methods, "decompression": "best run over numbers like float32 weights, one thread"}
-    if measured.link:
+    if measured.hub:
         method = (
             "messages through the hub: until it acknowledges them, and until they are back; the lower rate of the two ways"
         )
-        methods = {**methods, "network": f"{method}; latency is half of a round trip of 64 bytes"}
+        methods = {
+            **methods,
+            "network": f"{method}; latency is half of a round trip of 64 bytes; a message: the "
+            "processor's time for tensors that the hub sends back, by the messages that they are worth",
+        }
     if power := measured.power:
         by_cores = ", ".join(f"{cores}: {watts:.2f}" for cores, watts in power.watts_by_cores.items())
         methods = {**methods, "power": f"{power.source}, which covers {power.covers}; watts by busy cores: {by_cores}"}

@@ -17,7 +17,7 @@ from hyps.runtime.signals import unwind_on_signals
 from hyps.runtime.terminal.exit import run_and_exit
 
 if TYPE_CHECKING:
-    from hyps.runtime.device.link_rates import LinkRates
+    from hyps.runtime.device.link_rates import HubMeasurements
 
 
 def run_hyps_run(arguments: Sequence[str] | None) -> NoReturn:
@@ -73,7 +73,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         options.name,
         options.folder,
         test_memory=options.test_memory,
-        probe_link=partial(_probe_link, options.hub) if options.hub else None,
+        probe_hub=partial(_probe_hub, options.hub) if options.hub else None,
         meter=options.meter,
         as_json=options.json,
         quiet=options.quiet,
@@ -85,12 +85,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _probe_link(hub: str) -> LinkRates:
+def _probe_hub(hub: str) -> HubMeasurements:
     from hyps.runtime.cluster.broker.join import Join, read_join
-    from hyps.runtime.cluster.broker.link_probe import probe_link
+    from hyps.runtime.cluster.worker.hub_probe import probe_hub
 
     join = Join(hub=hub) if "://" in hub else read_join(Path(hub))
-    return probe_link(join, join.name or "calibrate")
+    return probe_hub(join, join.name or "calibrate")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -26,6 +26,8 @@ def c_library(options: RunOptions) -> ChosenLibrary | None:
     None where only numpy and onnxruntime's Python module can. Raises `BundleError` for a faulty manifest.
     """
     engine, report = options.engine, options.report
+    if options.names_video:  # windows are made by numpy
+        return None
     writes_table = report.output is not None and report.output.suffix == ".parquet"
     if engine.exits.may_end_early:  # what decides at an exit needs numpy
         return None

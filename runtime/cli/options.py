@@ -52,6 +52,9 @@ def run_parser() -> Parser:
     where.add_argument("--custom-ops", type=Path, metavar="LIB", help="a library with the model's custom operators")
     where.add_argument("--untuned", action="store_true", help="run a tuned bundle as it was before it was tuned")
     where.add_argument("--no-verify", action="store_true", help="check the files' sizes, but not their sha256")
+    _add_video(
+        parser.add_argument_group("video: a file, an address such as rtsp://HOST/PATH, /dev/video0, or 'frames/*.jpg'")
+    )
     _add_exits(parser.add_argument_group("early exits, of a bundle compiled with 'hypsc compile --exits'"))
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument(
@@ -77,6 +80,27 @@ def run_parser() -> Parser:
     return parser
 
 
+def _add_video(video: argparse._ArgumentGroup) -> None:
+    video.add_argument("--stride", type=count, default=1, metavar="S", help="take each S-th frame (default: 1)")
+    video.add_argument("--window", type=count, metavar="N", help="the frames of a window, which the model says: a check")
+    video.add_argument(
+        "--hop", type=count, metavar="H", help="begin a window every H frames that are taken (default: a window's length)"
+    )
+    video.add_argument(
+        "--live",
+        choices=("latest", "every"),
+        help="compute the newest window when there is time, or every one; a file then comes at its own speed (default: "
+        "latest for cameras and addresses; files are computed whole, as fast as possible)",
+    )
+    video.add_argument(
+        "--max-latency",
+        type=duration,
+        default=math.inf,
+        metavar="TIME",
+        help="with --live every: leave out windows that are later than TIME, e.g. 500ms",
+    )
+
+
 def _add_exits(exits: argparse._ArgumentGroup) -> None:
     exits.add_argument(
         "--exit-policy",
@@ -88,7 +112,7 @@ def _add_exits(exits: argparse._ArgumentGroup) -> None:
         "--offload",
         metavar="URL|FILE",
         help="where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a "
-        "manager of the same bundle",
+        "manager of the same bundle, or dask://HOST:PORT",
     )
     exits.add_argument(
         "--offload-wait",
@@ -232,7 +256,8 @@ def calibrate_parser() -> Parser:
     parser.add_argument(
         "--hub",
         metavar="URL|FILE",
-        help="also measure the link to a cluster's hub: mqtt://HOST:PORT, or a worker's join file",
+        help="also measure the link to a cluster's hub and what a message costs this device: mqtt://HOST:PORT, or a "
+        "worker's join file",
     )
     parser.add_argument(
         "--meter", metavar="CMD", help="read the power from this command, which prints watts (default: from a sensor)"

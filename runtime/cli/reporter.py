@@ -14,7 +14,7 @@ from hyps.runtime.errors import InputError
 from hyps.runtime.execution.engine import GroupTiming, InferenceResult, Observer
 from hyps.runtime.execution.tensor import shape_of
 from hyps.runtime.io.files import save, save_profile
-from hyps.runtime.io.results import ResultRecord, few_values, profile_lines, result_lines, top_classes
+from hyps.runtime.io.results import ResultRecord, WindowRecord, few_values, profile_lines, result_lines, top_classes
 from hyps.runtime.terminal.console import json_text, note, prose, say, show
 from hyps.runtime.terminal.progress import Progress
 from hyps.runtime.units import megabytes
@@ -46,7 +46,7 @@ class Reporter(Observer):
     def __exit__(self, *error: object) -> None:
         self._progress.clear()
 
-    def report(self, result: InferenceResult, energy: EnergyRecord | None = None) -> int:
+    def report(self, result: InferenceResult, energy: EnergyRecord | None = None, window: WindowRecord | None = None) -> int:
         """Print or keep a result and what belongs to it; return the exit code that it stands for. Raises `OutputError`."""
         if result.error:
             return self._fault(result.error)
@@ -54,7 +54,7 @@ class Reporter(Observer):
         if options.save:
             save(options.save, result.outputs)
         try:
-            self._result(result, energy)
+            self._result(result, energy, window)
         except InputError as error:  # scores that are not numbers
             return self._fault(f"{result.name}: {error}")
         if options.profile:
@@ -112,7 +112,7 @@ class Reporter(Observer):
         """Print a warning."""
         self._fault(message)
 
-    def _result(self, result: InferenceResult, energy: EnergyRecord | None) -> None:
+    def _result(self, result: InferenceResult, energy: EnergyRecord | None, window: WindowRecord | None) -> None:
         options = self._options
         record = ResultRecord(
             input=result.name,
@@ -125,6 +125,7 @@ class Reporter(Observer):
             energy=msgspec.to_builtins(energy) if energy else {},
             decoded=result.decoded,
             exit=result.exit,
+            window=window,
             error_bound=result.error_bound if result.decoded else msgspec.UNSET,
         )
         if self._archive:

@@ -6,7 +6,6 @@ import math
 import os
 from contextlib import closing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hyps.runtime.cli.reporter import Reporter
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
     from hyps.runtime.cli.run_options import EngineOptions, RunOptions
     from hyps.runtime.execution.engine import Engine
     from hyps.runtime.exits.exit_control import ExitControl
-    from hyps.runtime.exits.tier import NextTier
     from hyps.runtime.io.archive import ResultArchive
 
-#: What offloading takes of the budget: the libraries of the link, and live tensors on their way.
+#: What offloading takes of the budget: the libraries of the link to a hub or to Dask, and live tensors on their way.
 OFFLOAD_BYTES: Final = 12_000_000
+DASK_OFFLOAD_BYTES: Final = 45_000_000
 
 
 def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
@@ -39,6 +38,11 @@ def run_inputs(options: RunOptions, library: ChosenLibrary | None) -> int:
 
         log_to_stderr("hyps-run", verbose=True)
     with closing(open_engine(options.engine, library)) as engine:
+        recipe = engine.manifest.preprocess
+        if options.names_video or (recipe and recipe.frames and not options.names_tensors):
+            from hyps.runtime.cli.video import run_video
+
+            return run_video(options, engine)
         inputs: list[AnySource] = [
             PictureSource(source=each) if library and isinstance(each, InputSource) else each
             for each in sources(options.inputs)
@@ -76,11 +80,24 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
     if options.is_dask and options.url:
         from hyps.runtime.dask.engine import DaskEngine
 
-        return DaskEngine(options.bundle, options.url, repeat=options.repeat, exit_policy=options.exits.policy)
+        return DaskEngine(
+            options.bundle,
+            options.url,
+            repeat=options.repeat,
+            exit_policy=options.exits.policy,
+            deadline_s=options.exits.deadline_s,
+        )
     if options.is_remote:
         from hyps.runtime.cluster.client import ClusterEngine
 
-        return ClusterEngine(options.bundle, options.url, options.join, repeat=options.repeat, exact=options.exact)
+        return ClusterEngine(
+            options.bundle,
+            options.url,
+            options.join,
+            repeat=options.repeat,
+            exact=options.exact,
+            exit_policy=options.exits.policy,
+        )
     from hyps.runtime.execution.local_engine import LocalEngine
 
     interface = None
@@ -100,8 +117,16 @@ def open_engine(options: EngineOptions, library: ChosenLibrary | None) -> Engine
         interface=interface,
         is_tuned=options.is_tuned,
         control=partial(_exit_control, options),
-        spared_bytes=OFFLOAD_BYTES if options.exits.offload else 0,
+        spared_bytes=_offload_bytes(options.exits.offload),
     )
+
+
+def _offload_bytes(address: str | None) -> int:
+    if address is None:
+        return 0
+    from hyps.runtime.tiers import is_dask
+
+    return DASK_OFFLOAD_BYTES if is_dask(address) else OFFLOAD_BYTES
 
 
 def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | None:
@@ -114,6 +139,7 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
         return None
     from hyps.runtime.energy.estimate import EstimateReader, given_power, recorded_power
     from hyps.runtime.exits.exit_control import exit_control
+    from hyps.runtime.tiers import open_tier
 
     power = recorded_power(manifest.target.power, manifest.target.name) if manifest.target.power else None
     power = given_power(options.watts, os.cpu_count() or 1) if options.watts is not None else power
@@ -121,24 +147,18 @@ def _exit_control(engine: EngineOptions, manifest: Manifest) -> ExitControl | No
         raise InputError(
             "--energy-limit needs the device's power: compile for a target that has it, or give --watts IDLE,BUSY"
         )
-    joules = EstimateReader(power).read if power else lambda: 0.0
+    reader = EstimateReader(power) if power else None
     return exit_control(
         manifest,
         options.policy,
         deadline_s=options.deadline_s,
         joules_limit=options.joules_limit,
-        joules=joules,
-        tier=partial(_open_tier, engine.bundle, options.offload, options.offload_wait_s) if options.offload else None,
+        joules=reader.read if reader else lambda: 0.0,
+        energy_source=reader.name if reader else "",
+        tier=partial(open_tier, engine.bundle, options.offload, options.offload_wait_s, warn=note)
+        if options.offload
+        else None,
     )
-
-
-def _open_tier(bundle: Path, address: str, wait_s: float) -> NextTier:
-    """Return the tier above; its link connects on a thread of its own, and is waited for so long. Raises `RuntimeFault`."""
-    from hyps.runtime.cluster.hub_tier import HubTier, hub_or_join
-
-    tier = HubTier(bundle, *hub_or_join(address), warn=note)
-    tier.wait(wait_s)
-    return tier
 
 
 def _open_archive(options: RunOptions) -> AbstractContextManager[ResultArchive | None]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyps.runtime.errors import InputError, OutputError
+from hyps.runtime.io.video_names import names_video
 from hyps.runtime.suggestions import did_you_mean
 
 #: The engines by the schemes of their addresses, and the addresses as a message names them.
@@ -105,6 +106,26 @@ class EnergyOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """The options of a video: windows begin every ``hop`` frames, of which each ``stride``-th is taken.
+
+    None for ``hop`` is a window's length, for ``live`` what suits the source. A window later than ``max_latency_s`` is left
+    out.
+    """
+
+    stride: int = 1
+    window: int | None = None
+    hop: int | None = None
+    live: str | None = None
+    max_latency_s: float = math.inf
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any option is given."""
+        return self != VideoOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """A valid command line of ``hyps-run``: making one raises `InputError` or `OutputError` for contradictions."""
 
@@ -112,9 +133,24 @@ class RunOptions:
     engine: EngineOptions
     report: ReportOptions
     energy: EnergyOptions | None = None
+    video: VideoOptions = field(default_factory=VideoOptions)
+
+    @property
+    def names_video(self) -> bool:
+        """Whether the inputs are windows of a video."""
+        return self.video.is_given or any(map(names_video, self.inputs))
+
+    @property
+    def names_tensors(self) -> bool:
+        """Whether the inputs are files of tensors, by their names, or from standard input."""
+        return all(each == "-" or each.endswith((".npy", ".npz")) for each in self.inputs)
 
     def __post_init__(self) -> None:
         engine, report = self.engine, self.report
+        if not math.isinf(self.video.max_latency_s) and self.video.live != "every":
+            raise InputError("--max-latency is for --live every: other windows have no backlog; add that, or leave this out")
+        if self.names_video and (self.energy or report.save or report.output or engine.repeat > 1):
+            raise InputError("a video cannot be combined with --energy, --save, --output or --repeat; leave these out")
         scheme, separator, _ = (engine.url or "").partition("://")
         if engine.url is not None and (not separator or scheme.lower() not in ENGINES):
             near = did_you_mean(scheme, ENGINES) if scheme else ""
@@ -129,13 +165,13 @@ class RunOptions:
             )
         if engine.is_remote and not engine.is_tuned:
             raise InputError("--untuned is for this device: other devices run every bundle as it was compiled; leave it out")
-        if engine.is_remote and engine.exits.has_limit:
-            raise InputError("--deadline and --energy-limit are for this device; leave them out, or --engine and --join")
-        if engine.is_remote and not engine.is_dask and engine.exits.may_end_early:
-            raise InputError("a cluster at a hub runs every input to the last exit; leave --exit-policy out")
+        if engine.is_remote and not math.isinf(engine.exits.joules_limit):
+            raise InputError("--energy-limit is for this device, whose power is known; leave it out, or --engine and --join")
+        if engine.is_remote and not engine.is_dask and engine.exits.has_limit:
+            raise InputError("--deadline is for this device and for Dask; leave it out, or --engine and --join")
         if engine.exits.offload is not None:
-            if engine.is_remote or engine.batch > 1:
-                raise InputError("--offload is for single inferences of this device; leave out --engine, --join and --batch")
+            if engine.is_remote:
+                raise InputError("--offload is for inferences of this device; leave out --engine and --join")
             if engine.exits.policy == "never" or engine.exits.policy.startswith("threshold:"):
                 raise InputError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
         elif engine.exits.offload_wait_s:
@@ -194,7 +230,16 @@ def run_options(namespace: argparse.Namespace) -> RunOptions:
             offload_wait_s=namespace.offload_wait,
         ),
     )
-    return RunOptions(inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace))
+    video = VideoOptions(
+        stride=namespace.stride,
+        window=namespace.window,
+        hop=namespace.hop,
+        live=namespace.live,
+        max_latency_s=namespace.max_latency,
+    )
+    return RunOptions(
+        inputs=tuple(namespace.inputs), engine=engine, report=report, energy=_energy_options(namespace), video=video
+    )
 
 
 def _energy_options(namespace: argparse.Namespace) -> EnergyOptions | None:

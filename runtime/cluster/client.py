@@ -18,6 +18,7 @@ from hyps.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join, resolve_join
 from hyps.runtime.cluster.broker.link import LinkFactory
+from hyps.runtime.cluster.protocol.client_messages import Exited
 from hyps.runtime.cluster.protocol.sendable import check_sendable
 from hyps.runtime.cluster.submitted_job import SubmittedJob
 from hyps.runtime.cluster.submitted_jobs import SubmittedJobs
@@ -37,8 +38,10 @@ from hyps.runtime.execution.engine import (
     only_answer,
     run_in_turn,
 )
+from hyps.runtime.execution.executor import Outputs
 from hyps.runtime.execution.input_checks import check_inputs
-from hyps.runtime.exits.exit_control import answered_elsewhere
+from hyps.runtime.exits.answer_report import answered_elsewhere
+from hyps.runtime.exits.report import ExitReport
 
 #: Jobs under way at a time.
 JOB_WINDOW = 8
@@ -48,7 +51,9 @@ class ClusterEngine:
     """An engine that has a cluster compute; of the bundle it needs the manifest alone.
 
     The hub is named by its address or by a join file, unless the caller has a ``link`` to it. With ``repeat`` each input is
-    computed that often, one after the other. With ``exact``, the cluster decodes no result: it waits for each shard.
+    computed that often, one after the other. With ``exact``, the cluster decodes no result: it waits for each shard. The
+    manager ends an input at the exit where ``exit_policy`` does; it goes up with each input. Raises `PolicyError` for one
+    that is none.
     """
 
     def __init__(
@@ -60,14 +65,18 @@ class ClusterEngine:
         link: LinkFactory | None = None,
         repeat: int = 1,
         exact: bool = False,
+        exit_policy: str = "never",
     ) -> None:
         self._manifest = read_manifest(bundle)
         check_sendable(self._manifest)
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-        self._repeat = repeat
+        self._repeat, self._has_policy = repeat, exit_policy != "never"
+        policy = _sent_policy(exit_policy, self._manifest) if self._has_policy else ("", b"")
         join = Join(hub="") if link else resolve_join(hub, join_file, "--engine")
         name = join.name or f"c{secrets.token_hex(8)}"
-        self._jobs = SubmittedJobs(self._manifest, bundle_sha256, name, link or partial(Connection, join), exact=exact)
+        self._jobs = SubmittedJobs(
+            self._manifest, bundle_sha256, name, link or partial(Connection, join), exact=exact, policy=policy
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -145,7 +154,6 @@ class ClusterEngine:
         if job.error:
             return failed_run(job.number, job.name, job.error, seconds)
         outputs = {output.name: job.outputs[output.name] for output in self._manifest.outputs if output.name in job.outputs}
-        exited = job.exited
         codes, bound = (job.decoded.codes, job.decoded.error_bound) if job.decoded else ((), 0.0)
         return InferenceResult(
             number=job.number,
@@ -155,5 +163,23 @@ class ClusterEngine:
             compute_s=seconds,
             decoded=codes,
             error_bound=bound,
-            exit=answered_elsewhere(self._manifest, exited.exit, outputs, exited.ended_by, seconds) if exited else None,
+            exit=self._report(job.exited, outputs, seconds),
         )
+
+    def _report(self, exited: Exited | None, outputs: Outputs, seconds: float) -> ExitReport | None:
+        """Return which exit answered; None where no policy decided, or an operator's did and took the last."""
+        if exited:
+            return answered_elsewhere(self._manifest, exited.exit, outputs, exited.ended_by, seconds, exited.at)
+        if self._has_policy:
+            return answered_elsewhere(self._manifest, len(self._manifest.exits), outputs, "network", seconds)
+        return None
+
+
+def _sent_policy(text: str, manifest: Manifest) -> tuple[str, bytes]:
+    """Return what a manager reads a policy from: its name and its file's content. Raises `PolicyError`."""
+    from hyps.runtime.exits.policy_file import policy_content, policy_of
+    from hyps.runtime.exits.policy_header import bundle_exits
+
+    content = policy_content(text)
+    policy_of(text, content, bundle_exits(manifest))
+    return f"policy{Path(text).suffix}" if content else text, content

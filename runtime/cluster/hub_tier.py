@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -43,15 +43,26 @@ _log = logging.getLogger(__name__)
 class HubTier:
     """The manager at a hub as the tier above: an `hyps.runtime.exits.tier.NextTier`.
 
-    It must serve the same bundle, by its manifest's sha256. Nothing of its answers is decoded from codes. ``warn`` is told
-    once why it takes no inferences. Raises `HubError` for an address or join file that is none, `BundleError` for a bundle
-    that cannot be sent.
+    It must serve the same bundle, by its manifest's sha256. Nothing of its answers is decoded from codes. ``exits`` are the
+    numbers of those behind which inferences may be offloaded, all by default: the manager prepares to begin there. ``warn``
+    is told once why it takes no inferences. Raises `HubError` for an address or join file that is none, `BundleError` for a
+    bundle that cannot be sent.
     """
 
     def __init__(
-        self, bundle: Path, hub: str | None, join_file: Path | None, warn: Callable[[str], None] = _log.warning
+        self,
+        bundle: Path,
+        hub: str | None,
+        join_file: Path | None,
+        warn: Callable[[str], None] = _log.warning,
+        *,
+        exits: Sequence[int] | None = None,
     ) -> None:
         self._manifest = read_manifest(bundle)
+        self._exits = tuple(range(1, len(self._manifest.exits)) if exits is None else exits)
+        #: Those behind which the manager lets inferences begin now, and whether there will soon be more.
+        self._open: Collection[int] = ()
+        self._waits = True
         check_sendable(self._manifest)
         self._bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         join = resolve_join(hub, join_file, "--offload")
@@ -69,9 +80,11 @@ class HubTier:
         self._thread = threading.Thread(target=self._measure, name="link to the tier above", daemon=True)
         self._thread.start()
 
-    def link(self) -> LinkState | None:
-        """Return what the link was measured to be; None while no rest of an inference can go up."""
+    def link(self, after_exit: int | None = None) -> LinkState | None:
+        """Return what the link was measured to be; None while no rest can go up behind this exit, or behind any."""
         jobs = self._jobs
+        if not (self._open if after_exit is None else after_exit in self._open):
+            return None
         if jobs is None or not jobs.connected or self._problem or time.monotonic() - self._heard_at > self._silent_s:
             return None
         return self._meter.state
@@ -85,7 +98,7 @@ class HubTier:
     def wait(self, seconds: float) -> None:
         """Wait until there is a link, for so long at most."""
         until = time.monotonic() + seconds
-        while not self.link() and self._thread.is_alive() and time.monotonic() < until:
+        while (not self.link() or self._waits) and self._thread.is_alive() and time.monotonic() < until:
             time.sleep(_POLL_S)
 
     def complete(self, after_exit: int, tensors: Mapping[str, Any], within_s: float) -> RestAnswer:
@@ -154,7 +167,7 @@ class HubTier:
         self._number += 1
         self._sent_at = now
         self._is_timed = not padding and not self._rests
-        seconds = jobs.ping(self._number, padding, _LARGEST_PING_S)
+        seconds = jobs.ping(self._number, padding, self._exits, _LARGEST_PING_S)
         if seconds is None or self._rests:
             return
         if padding:
@@ -167,7 +180,7 @@ class HubTier:
         self._heard_at = time.monotonic()
         if pong.problem:
             self._tell(pong.problem)
-        self._problem = pong.problem
+        self._problem, self._open, self._waits = pong.problem, pong.exits, pong.waits
         if pong.number == self._number and self._is_timed and not self._rests:
             self._meter.returned(self._heard_at - self._sent_at)
         self._answered.set()

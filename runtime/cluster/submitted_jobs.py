@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
@@ -48,8 +49,8 @@ class SubmittedJobs:
     """The jobs of one client that are under way, oldest first, and its link to the hub. ``name`` is the client's.
 
     If they are ``exact``, nothing of their results is decoded. ``patient`` waits without end for a hub that is not there
-    yet. No more than ``unsent_bytes`` of inputs are copied for the link at a time; None is no limit, for links without
-    acknowledgements.
+    yet. ``policy`` decides at exits, by its name and its file's content. No more than ``unsent_bytes`` of inputs are copied
+    for the link at a time; None is no limit, for links without acknowledgements.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class SubmittedJobs:
         link: LinkFactory,
         *,
         exact: bool = False,
+        policy: tuple[str, bytes] = ("", b""),
         patient: bool = False,
         unsent_bytes: int | None = None,
     ) -> None:
-        self._manifest, self._bundle_sha256, self._exact = manifest, bundle_sha256, exact
-        self._unsent_bytes = unsent_bytes
+        self._manifest, self._bundle_sha256, self._unsent_bytes = manifest, bundle_sha256, unsent_bytes
+        self._announcement = partial(Submit, bundle=bundle_sha256, exact=exact, policy=policy[0], policy_content=policy[1])
         self._submit_topic, self._result_topic = topic(Role.CLIENT, name, "submit"), topic(Role.CLIENT, name, "result")
         self._jobs: OrderedDict[str, SubmittedJob] = OrderedDict()
         self._changed = threading.Condition()  # guards the jobs, which two threads use
@@ -233,7 +235,7 @@ class SubmittedJobs:
         return job in self._jobs
 
     def _submit(self, name: str, job: SubmittedJob) -> None:
-        self._publish(Submit(job=name, bundle=self._bundle_sha256, exact=self._exact, after_exit=job.after_exit))
+        self._publish(self._announcement(job=name, after_exit=job.after_exit))
 
     def _publish(self, message: Message) -> None:
         self._connection.publish(self._submit_topic, messages.encode_message(message))

@@ -30,13 +30,13 @@ class TierJobs(SubmittedJobs):
         """Whether the hub is there now."""
         return self._connection.connected
 
-    def ping(self, number: int, padding: int, limit_s: float) -> float | None:
-        """Send a message that the manager answers, with so many bytes of padding.
+    def ping(self, number: int, padding: int, exits: tuple[int, ...], limit_s: float) -> float | None:
+        """Send a message that the manager answers, with so many bytes of padding, and these exits' numbers.
 
         Return the seconds until the hub had it; None if that takes longer than ``limit_s``.
         """
         began = time.monotonic()
-        self._publish(Ping(number=number, bundle=self._bundle_sha256, padding="x" * padding))
+        self._publish(Ping(number=number, bundle=self._bundle_sha256, exits=exits, padding="x" * padding))
         return time.monotonic() - began if self._connection.wait_until_sent(0, limit_s) else None
 
     def finish(self, name: str, until: float, silent_s: float) -> str:

@@ -17,7 +17,7 @@ try:
     import dask
     from distributed import Client, LocalCluster, Security
 except ImportError:
-    raise EngineError(f"--engine dask://... needs the distributed library; {install('dask')}") from None
+    raise EngineError(f"dask://... needs the distributed library; {install('dask')}") from None
 
 _WAIT_S = 10
 #: The share of the free memory that all workers of a cluster of our own get together.
@@ -51,8 +51,8 @@ class DaskCluster:
             self.own.close()
 
 
-def connect(url: str) -> DaskCluster:
-    """Connect to dask://HOST:PORT or dask+tls://HOST:PORT, or start dask://local. Raises `EngineError`."""
+def check_url(url: str) -> tuple[str, str, int]:
+    """Return the scheme, the host and the port of a cluster's address. Raises `EngineError`."""
     try:
         parts = urlsplit(url)
         host, port, scheme = parts.hostname or "", parts.port or _DEFAULT_PORT, parts.scheme
@@ -60,6 +60,12 @@ def connect(url: str) -> DaskCluster:
         host, port, scheme = "", 0, ""
     if scheme not in ("dask", "dask+tls") or not host or parts.path.strip("/") or parts.username:
         raise EngineError(f"'{url}' is not a Dask cluster; give dask://HOST:PORT, dask+tls://HOST:PORT or dask://local")
+    return scheme, host, port
+
+
+def connect(url: str) -> DaskCluster:
+    """Connect to dask://HOST:PORT or dask+tls://HOST:PORT, or start dask://local. Raises `EngineError`."""
+    scheme, host, port = check_url(url)
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.ERROR)  # silences the loss of a worker, whose tasks run again
     if host == "local":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import time
 import uuid
 from collections import deque
@@ -76,14 +77,19 @@ class DaskEngine:
     """An engine that has Dask compute; ``url`` is dask://HOST:PORT, dask+tls://HOST:PORT or dask://local.
 
     Workers fetch files from this process, once each. With ``repeat`` each input is computed that often, one after the other.
-    ``exit_policy`` names a policy: a worker then computes an input to the exit where that ends it. Raises `EngineError`
-    where there is no such cluster, `PolicyError` for a policy that is none.
+    ``exit_policy`` names a policy: a worker then computes an input to the exit where that ends it. So it does with a
+    deadline, which counts from when the worker has the input. Raises `EngineError` where there is no such cluster,
+    `PolicyError` for a policy that is none.
     """
 
-    def __init__(self, bundle: Path, url: str, *, repeat: int = 1, exit_policy: str = "never") -> None:
+    def __init__(
+        self, bundle: Path, url: str, *, repeat: int = 1, exit_policy: str = "never", deadline_s: float = math.inf
+    ) -> None:
         self._bundle, self._repeat = bundle, repeat
         self._manifest = read_manifest(bundle).without_parity()
-        self._policy = read_policy(exit_policy, bundle_exits(self._manifest)) if exit_policy != "never" else None
+        decides = exit_policy != "never" or not math.isinf(deadline_s)
+        self._policy = read_policy(exit_policy, bundle_exits(self._manifest)) if decides else None
+        self._deadline_s = deadline_s
         check_sendable(self._manifest, largest_bytes=None)  # Dask's own messages carry them
         check_files(bundle, self._manifest)
         self._cluster: DaskCluster = connect(url)
@@ -118,6 +124,7 @@ class DaskEngine:
             workers = len(self._workers)
             input_bytes = sum(self._manifest.tensors[name].nbytes for name in self._manifest.inputs)
             chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, input_bytes), count // (_TASKS_PER_WORKER * workers)))
+            chunk = chunk if math.isinf(self._deadline_s) else 1  # no input waits for another of its task
             planned = one_task_plan if self._policy else task_plan
             plan = planned(self._manifest, self._workers, count, chunk)
             is_one_task = len(plan.stages) == 1
@@ -185,7 +192,8 @@ class DaskEngine:
         producers: dict[str, Any] = dict.fromkeys(self._manifest.inputs, inputs)
         for stage, ticket in zip(stages, schedule.tickets, strict=True):
             part = stage.part
-            task = (tasks.compute_to_exits, ticket, self._policy) if self._policy else (tasks.compute, ticket)
+            to_exits = (tasks.compute_to_exits, ticket, self._policy, self._deadline_s)
+            task = to_exits if self._policy else (tasks.compute, ticket)
             future = client.submit(
                 *task,
                 *{id(producers[name]): producers[name] for name in part.inputs}.values(),

@@ -6,6 +6,7 @@ A process computes one inference at a time, whatever threads Dask gives it: its 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -52,12 +53,16 @@ class Ticket:
 
 
 class SubBundleStore:
-    """The sub-bundles of one process; it computes with ``threads`` threads, or fewer if a bundle was planned for fewer."""
+    """The sub-bundles of one process; it computes with ``threads`` threads, or fewer if a bundle was planned for fewer.
+
+    What decides at the exits of each stays with it, so that the times of its steps are known from one task to the next.
+    """
 
     def __init__(self, cache: Path, threads: int) -> None:
         self._cache, self._threads = cache, threads
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Executor] = OrderedDict()
+        self._controls: dict[str, ExitControl] = {}
 
     @property
     def loaded(self) -> tuple[Manifest, ...]:
@@ -69,12 +74,12 @@ class SubBundleStore:
         return [each if isinstance(each, InputError) else each[0] for each in self.answers(ticket, parts, None)]
 
     def answers(
-        self, ticket: Ticket, parts: Sequence[Samples], policy: ExitPolicy | None
+        self, ticket: Ticket, parts: Sequence[Samples], policy: ExitPolicy | None, deadline_s: float = math.inf
     ) -> Sequence[EngineAnswer | InputError]:
-        """Do as `compute` does, and end each inference where a ``policy`` says so."""
+        """Do as `compute` does, and end each inference where a ``policy`` says so, or its deadline."""
         with self._lock:
             executor = self._executor(ticket)
-            control = ExitControl(executor.manifest, policy) if policy else None
+            control = self._control(ticket.order.sha256, executor, policy, deadline_s) if policy else None
             samples = [_merged(each, executor) for each in zip(*parts, strict=True)]
             results: list[EngineAnswer | InputError] = [
                 each if isinstance(each, InputError) else ({}, None) for each in samples
@@ -86,6 +91,14 @@ class SubBundleStore:
                 results[number] = answer if isinstance(answer, InputError) else (_arrays(answer[0]), answer[1])
             return results
 
+    def _control(self, sha256: str, executor: Executor, policy: ExitPolicy, deadline_s: float) -> ExitControl:
+        """Return what decides at the exits of a loaded sub-bundle, by this policy and deadline from now on."""
+        if sha256 not in self._controls:
+            self._controls[sha256] = ExitControl(executor.manifest, policy)
+        control = self._controls[sha256]
+        control.policy, control.deadline_s = policy, deadline_s
+        return control
+
     def _executor(self, ticket: Ticket) -> Executor:
         """Return the loaded sub-bundle; if there is no room for all, unload the least recently used others."""
         sha256 = ticket.order.sha256
@@ -96,7 +109,8 @@ class SubBundleStore:
             folder = self._folder(ticket)
             manifest = read_manifest(folder)
             while self._loaded and _peak_bytes(manifest, *self.loaded) > manifest.budget_bytes:
-                self._loaded.popitem(last=False)
+                unloaded, _ = self._loaded.popitem(last=False)
+                self._controls.pop(unloaded, None)
             threads = min(self._threads, manifest.target.threads)
             several = ticket.inputs > 1  # one at a time, pinned weights stay
             adapted = batch_manifest(manifest, ticket.inputs) if several else manifest
@@ -120,9 +134,11 @@ def compute(ticket: Ticket, *parts: Samples) -> Samples:
     return _process_store().compute(ticket, parts)
 
 
-def compute_to_exits(ticket: Ticket, policy: ExitPolicy, *parts: Samples) -> Sequence[EngineAnswer | InputError]:
+def compute_to_exits(
+    ticket: Ticket, policy: ExitPolicy, deadline_s: float, *parts: Samples
+) -> Sequence[EngineAnswer | InputError]:
     """Run a task whose inputs end at exits: see `SubBundleStore.answers`."""
-    return _process_store().answers(ticket, parts, policy)
+    return _process_store().answers(ticket, parts, policy, deadline_s)
 
 
 def given(samples: Samples) -> Samples:

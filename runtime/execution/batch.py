@@ -31,7 +31,8 @@ from hyps.runtime.execution.spill import TensorStore
 from hyps.runtime.execution.tensor import TensorValue
 
 if TYPE_CHECKING:
-    from hyps.runtime.exits.exit_control import ExitControl, ExitRun
+    from hyps.runtime.exits.exit_control import ExitControl
+    from hyps.runtime.exits.exit_run import ExitRun
 
 
 def run_batch(
@@ -79,6 +80,8 @@ class _Batch:
         """Run every step over all inputs before the next step is opened; end when no input is left."""
         with closing(self.store):
             for index, step in enumerate(self._executor.manifest.steps):
+                if index:
+                    yield from self._returned()
                 if index and not self._pending:
                     self._executor.end_early()
                     break
@@ -105,7 +108,8 @@ class _Batch:
                 yield failed(number, source.name, error)
                 continue
             self.count += 1
-            self._pending[number] = _Pending(source.name, self._exits.begin() if self._exits else None)
+            leaves = self._exits is not None and self._exits.is_overlapped
+            self._pending[number] = _Pending(source.name, self._exits.begin(leaves=leaves) if self._exits else None)
             yield number, tensors
 
     def _read(self, source: EngineInput) -> InputTensors:
@@ -134,6 +138,8 @@ class _Batch:
     ) -> InferenceResult | None:
         """Run a step on one input; return its result if it is done or failed, else keep its tensors for the next step."""
         pending = self._pending[number]
+        if pending.exits and pending.exits.away and pending.exits.returned(held):
+            return self._result(number, held)
         started = time.perf_counter()
         try:
             ready.run(held)
@@ -142,16 +148,36 @@ class _Batch:
             return failed_run(number, pending.name, error, pending.compute_s)
         pending.compute_s += time.perf_counter() - started
         self._observer.step_done(None)
-        if (pending.exits and self._executor.ends(pending.exits, index, held)) or index == self._last:
-            del self._pending[number]
-            return InferenceResult(
-                number=number,
-                name=pending.name,
-                outputs=self._executor.outputs(held),
-                error=None,
-                compute_s=pending.compute_s,
-                exit=pending.exits.report if pending.exits else None,
-            )
+        is_over = pending.exits is not None and self._executor.ends(pending.exits, index, held)
+        away = pending.exits.away if pending.exits else None
+        if (is_over and not away) or index == self._last:
+            return self._result(number, held)
         self.store.set_limit(room_bytes)
         self.store.put(number, held)
+        if away:
+            away.held.clear()  # the store has it
         return None
+
+    def _result(self, number: int, held: dict[str, TensorValue]) -> InferenceResult:
+        """Return the result of an input that is done."""
+        pending = self._pending.pop(number)
+        return InferenceResult(
+            number=number,
+            name=pending.name,
+            outputs=self._executor.outputs(held),
+            error=None,
+            compute_s=pending.compute_s,
+            exit=pending.exits.report if pending.exits else None,
+        )
+
+    def _returned(self) -> Iterator[InferenceResult]:
+        """Wait for the rests that are away if no other input is left, so that no step is opened for them in vain."""
+        if not all(each.exits and each.exits.away for each in self._pending.values()):
+            return
+        for number, held in self._waiting():
+            exits = self._pending[number].exits
+            assert exits
+            if exits.returned(held):
+                yield self._result(number, held)
+            else:
+                self.store.put(number, held)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from hyps.runtime.execution.weight_residency import NO_ENDS, WeightResidency
 from hyps.runtime.execution.weights_check import WeightsCheck
 
 if TYPE_CHECKING:
-    from hyps.runtime.exits.exit_control import ExitRun
+    from hyps.runtime.exits.exit_run import ExitRun
 
 #: A model's outputs by name: numpy arrays, or a `RawTensor` each from onnxruntime's C interface.
 Outputs = dict[str, TensorValue]
@@ -70,7 +71,7 @@ class Executor:
         self._arena: ActivationArena | None = None
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
-        self._is_alone = is_alone and manifest.streams_weights
+        self._is_alone = is_alone and manifest.streams_weights and not manifest.video
         #: The inferences that ran every step.
         self._inferences = self._spare_bytes = 0
         self._is_measured = False
@@ -178,11 +179,21 @@ class Executor:
         check_inputs(self.manifest, inputs)
         if self._is_alone:
             self._use_spare_memory()
+        return self._within_arena(partial(self._run, inputs, step_done, again=again, profile=profile, exits=exits))
+
+    def go_on(self, held: Mapping[str, TensorValue], after_step: int, exits: ExitRun, *, again: bool = False) -> Outputs:
+        """Return the outputs of an inference that goes on behind a step, with these tensors; see `run`."""
+        return self._within_arena(
+            partial(self._run, held, lambda _: None, again=again, profile=False, exits=exits, first=after_step + 1)
+        )
+
+    def _within_arena(self, run: Callable[[], Outputs]) -> Outputs:
+        """Run, and run again without the arena where activations do not fit into it."""
         with suppress(ActivationArenaFull):
-            return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
+            return run()
         self.outgrew_arena = True
         self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
-        return self._run(inputs, step_done, again=again, profile=profile, exits=exits)
+        return run()
 
     def _run(
         self,
@@ -192,10 +203,11 @@ class Executor:
         again: bool,
         profile: bool,
         exits: ExitRun | None,
+        first: int = 0,
     ) -> Outputs:
         ends = exits.early if exits else NO_ENDS
         held: dict[str, TensorValue] = dict(inputs)
-        for index, step in enumerate(self.manifest.steps):
+        for index, step in enumerate(self.manifest.steps[first:], start=first):
             meter = StepMeter(step.name, self._residency.hash_s) if profile else None
             with self.step(index, again=again, ends=ends) as ready:
                 if meter:

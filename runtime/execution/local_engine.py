@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -16,7 +17,7 @@ from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
-from hyps.runtime.errors import RoomError
+from hyps.runtime.errors import BudgetError, RoomError
 from hyps.runtime.execution.engine import (
     ROOM_MARGIN_BYTES,
     EngineAnswer,
@@ -42,6 +43,7 @@ class LocalEngine:
     ``profile`` has each step measured. A ``batch`` of more than 1 reads the weights once for that many inputs; it needs an
     executor of a `batch_manifest`, and makes no difference where all weights stay in memory. ``is_tuned`` is false where the
     executor passes over the tuned partitions of its bundle, which gets a warning. ``exits`` decides where inferences end.
+    Up to ``most_away`` of them are with the tier above while the next one computes here.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class LocalEngine:
         profile: bool = False,
         is_tuned: bool = True,
         exits: ExitControl | None = None,
+        most_away: int = 0,
     ) -> None:
-        self._executor, self._exits = executor, exits
+        self._executor, self._exits, self._most_away = executor, exits, most_away
         self._is_tuned = is_tuned
         self._repeat, self._profile = repeat, profile
         self._batch = 1
@@ -83,12 +86,12 @@ class LocalEngine:
 
         ``control`` returns what decides at the exits of the schedule. ``spared_bytes`` of the budget are for other things.
         """
+        most_away = 0
 
         def adapted(manifest: Manifest) -> Manifest:
+            nonlocal most_away
             if spared_bytes:
-                from hyps.runtime.bundle.sub_bundle import with_less_memory
-
-                return with_less_memory(manifest, spared_bytes)
+                manifest, most_away = _with_link(manifest, spared_bytes)
             if batch == 1:
                 return manifest
             from hyps.runtime.bundle.batch_schedule import batch_manifest, most_inputs
@@ -107,7 +110,15 @@ class LocalEngine:
         )
         follows = is_tuned or not read_manifest(bundle).tuned
         exits = control(executor.manifest)
-        return cls(executor, repeat=repeat, batch=batch, profile=profile, is_tuned=follows, exits=exits)
+        return cls(
+            executor,
+            repeat=repeat,
+            batch=batch,
+            profile=profile,
+            is_tuned=follows,
+            exits=exits,
+            most_away=most_away if exits and exits.may_overlap else 0,
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -148,11 +159,20 @@ class LocalEngine:
             outputs = self._executor.run(tensors, observer.step_done, again=again, profile=self._profile, exits=exits)
             return outputs, exits.report if exits else None
 
+        if self._exits and self._most_away and self._repeat == 1 and not self._profile:
+            from hyps.runtime.execution.overlap import OverlappedRuns
+
+            runs = OverlappedRuns(self._executor, self._exits, observer, self._most_away)
+            return runs.run(waiting, self._read, lambda: length_hint(waiting, 1) > 0)
         return run_in_turn(waiting, self._read, compute, observer, self._repeat)
 
     def _batches(self, waiting: Iterator[EngineInput], observer: Observer) -> Iterator[InferenceResult]:
         from hyps.runtime.execution.batch import run_batch
 
+        if self._exits and self._most_away:
+            from hyps.runtime.execution.spill import copied
+
+            self._exits.overlap(self._most_away, copied)
         first = 0
         for source in waiting:
             group = itertools.chain((source,), itertools.islice(waiting, self._batch - 1))
@@ -168,6 +188,17 @@ class LocalEngine:
 
     def _room_bytes(self) -> int:
         return self._executor.room_bytes() - ROOM_MARGIN_BYTES
+
+
+def _with_link(manifest: Manifest, spared_bytes: int) -> tuple[Manifest, int]:
+    """Return a schedule that spares so many bytes, and those of rests that are away, if possible; and how many may be."""
+    from hyps.runtime.bundle.sub_bundle import with_less_memory
+    from hyps.runtime.execution.overlap import most_away
+
+    most, nbytes = most_away(manifest)
+    with suppress(BudgetError):
+        return with_less_memory(manifest, spared_bytes + nbytes), most
+    return with_less_memory(manifest, spared_bytes), 0
 
 
 def _with_custom_ops(library: Path) -> SessionOpener:

@@ -33,6 +33,13 @@ class _SetLayout(NamedTuple):
     nbytes: int
 
 
+def copied(value: TensorValue) -> TensorValue:
+    """Return a value of the same type in memory of its own."""
+    copy = empty(shape_of(value), element_type(value))
+    memory_of(copy)[:] = memory_of(value)
+    return copy
+
+
 class TensorStore:
     """Sets of tensors by number. A set that does not fit into ``limit_bytes`` is spilled to a temporary file without a name.
 

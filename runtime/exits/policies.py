@@ -64,3 +64,19 @@ class TablePolicy:
         table = self.exits[state.exit]
         row = table.actions[bisect_right(self.bandwidth_edges, state.bandwidth_bytes_per_s)]
         return row[bisect_right(table.edges, state.confidence)]
+
+
+def offloading_exits(policy: ExitPolicy, count: int) -> tuple[int, ...]:
+    """Return the numbers of the exits, from 1 on, at which a policy for ``count`` exits may offload.
+
+    What a learnt policy may do is not known: it may at all but the last.
+    """
+    if isinstance(policy, NeverExit | ThresholdPolicy):
+        return ()
+    if isinstance(policy, TablePolicy):
+        return tuple(
+            number
+            for number, table in enumerate(policy.exits, start=1)
+            if any(ExitAction.OFFLOAD in row for row in table.actions)
+        )
+    return tuple(range(1, count))

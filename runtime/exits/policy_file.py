@@ -65,17 +65,29 @@ def read_policy(text: str, exits: ModelExits) -> ExitPolicy:
 
     Raises `PolicyError` for a policy that is none, or is for other exits.
     """
-    if text == "never":
-        return NeverExit()
-    if text.startswith("threshold:"):
-        return ThresholdPolicy((_threshold(text.partition(":")[2]),) * (len(exits.names) - 1))
+    return policy_of(text, policy_content(text), exits)
+
+
+def policy_content(text: str) -> bytes:
+    """Return the content of the file that a policy is in; nothing for one without a file. Raises `PolicyError`."""
+    if text == "never" or text.startswith("threshold:"):
+        return b""
     path = Path(text)
     if path.suffix not in (".json", ".onnx"):
         raise PolicyError(
             f"--exit-policy {text[:80]!r} is no policy",
             "give never, threshold:P with P from 0 to 1, or a .json or .onnx file",
         )
-    content = _content(path)
+    return _content(path)
+
+
+def policy_of(text: str, content: bytes, exits: ModelExits) -> ExitPolicy:
+    """Return the policy that ``text`` names, whose file has this content; no file is opened. Raises `PolicyError`."""
+    if text == "never":
+        return NeverExit()
+    if text.startswith("threshold:"):
+        return ThresholdPolicy((_threshold(text.partition(":")[2]),) * (len(exits.names) - 1))
+    path = Path(text)
     if path.suffix == ".json":
         return parse_policy(path, content, exits)
     from hyps.runtime.exits.network_policy import open_network_policy  # it imports onnxruntime

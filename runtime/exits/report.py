@@ -31,8 +31,10 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``confidence`` is the highest probability there. ``steps_not_run``, ``macs_not_run`` and ``bytes_not_read`` are what is
     missing from the whole network: steps, multiply-adds, and bytes of weights that they would have read by the plan.
-    ``offload`` is where the rest of it went, if anything went up. ``late_s`` are the seconds after the deadline, and
-    ``excess_joules`` those above the limit; 0 where it was kept.
+    ``offload`` is where the rest of it went, if anything went up from here; ``at`` are the tiers above a cluster that
+    computed the rest, if any did. ``late_s`` are the seconds after the deadline, and ``excess_joules`` those above the
+    limit; 0 where it was kept. With an energy limit, ``joules`` are what the inference took, and ``energy_source`` says what
+    they were estimated from.
     """
 
     output: str
@@ -46,7 +48,10 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float
     late_s: float = 0.0
     excess_joules: float = 0.0
+    joules: float = 0.0
+    energy_source: str = ""
     offload: OffloadReport | None = None
+    at: str = ""
 
 
 def exit_line(report: ExitReport) -> str:
@@ -64,9 +69,11 @@ def exit_line(report: ExitReport) -> str:
     up = report.offload
     offload = f"; offloaded behind exit {up.after_exit} to {up.at}, {megabytes(up.sent_bytes)} sent" if up and up.at else ""
     offload += f"; not offloaded behind exit {up.after_exit}: {up.problem}" if up and up.problem else ""
+    offload += f"; the rest was computed by {report.at}" if report.at else ""
     late = f"; {report.late_s * 1e3:.1f} ms after the deadline" if report.late_s else ""
+    energy = f"; {report.joules:.3g} J, {report.energy_source}" if report.energy_source else ""
     excess = f"; {report.excess_joules:.3g} J above the energy limit" if report.excess_joules else ""
     return (
         f"exit {report.number} of {report.count}, {report.output}, with a confidence of {report.confidence:.1%}"
-        f"{why}{left}{offload}{late}{excess}"
+        f"{why}{left}{offload}{late}{energy}{excess}"
     )

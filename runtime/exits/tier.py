@@ -34,8 +34,8 @@ class NextTier(Protocol):
         """Where it is."""
         ...
 
-    def link(self) -> LinkState | None:
-        """Return what the link was measured to be; None while no rest of an inference can go up."""
+    def link(self, after_exit: int | None = None) -> LinkState | None:
+        """Return what the link was measured to be; None while no rest can go up behind this exit, or behind any."""
         ...
 
     def wait(self, seconds: float) -> None:

@@ -53,14 +53,18 @@ def read_image(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: 
     needed. Raises `InputError` for a file that is damaged or of another format than `picture_file` knows, `RoomError` for a
     picture that does not fit.
     """
+    return to_tensor(upright_picture(source, name, recipe, room_bytes), recipe)
+
+
+def upright_picture(source: Path | bytes, name: str, recipe: Preprocess, room_bytes: int) -> Image.Image:
+    """Decode a picture, turn it upright, and give it the recipe's channels, as `read_image` says."""
     try:
-        upright = _decode(source, name, recipe, room_bytes)
+        return _decode(source, name, recipe, room_bytes)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise any exception on damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"cannot read image {name}: {reason.splitlines()[0]}") from None
-    return to_tensor(upright, recipe)
 
 
 def to_tensor(picture: Image.Image, recipe: Preprocess) -> RawTensor:

@@ -135,6 +135,8 @@ def read_tensors(source: InputSource, manifest: Manifest, room_bytes: int) -> In
 
 def read_picture(source: InputSource, manifest: Manifest, room_bytes: int) -> dict[str, RawTensor]:
     """Return a model's only input, made of a picture; numpy is not imported. Raises `InputError`, `RoomError`."""
+    if manifest.preprocess and manifest.preprocess.frames:
+        raise InputError(f"{source.name}: this bundle takes windows of frames; give a video, or a folder of pictures alone")
     if manifest.preprocess is None:
         raise InputError(
             f"{source.name} is not a .npy or .npz file, and this bundle takes no images: compile it with --preprocess"

@@ -33,13 +33,26 @@ class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The window of a video that an input is: its frames, from 0, and their times from the video's start.
+
+    ``age_s``: the time from the arrival of its last frame to its answer.
+    """
+
+    first_frame: int
+    last_frame: int
+    begin_s: float
+    end_s: float
+    age_s: float
+
+
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result of one input as ``--json`` prints it; ``top`` is empty where no output is a vector of classes.
 
     ``values`` has those of the outputs of strings, and of at most `FEW` numbers: a label, or what a regression predicts.
     ``energy`` has the fields of an `hyps.runtime.energy.report.EnergyRecord`. ``decoded`` names the operators that have
     values which were decoded from others: right within ``error_bound`` times the operator's largest value, 0 is exact.
-    ``exit`` is where the inference ended, if a policy decides at exits.
+    ``exit`` is where the inference ended, if a policy decides at exits. ``window`` says which frames of a video it is of.
     """
 
     input: str
@@ -52,6 +65,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     energy: dict[str, Any] = {}
     decoded: tuple[str, ...] = ()
     exit: ExitReport | None = None
+    window: WindowRecord | None = None
     error_bound: float | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -98,7 +112,8 @@ def result_lines(
     result: ResultRecord, outputs: Mapping[str, TensorValue], repeats: int, *, quiet: bool = False
 ) -> Iterable[str]:
     """Yield a result as text: the classes (or the outputs' types), then, unless ``quiet``, time, peak memory and budget."""
-    yield plain(result.input)
+    window = result.window
+    yield plain(result.input) + (f" ({window.begin_s:.2f} to {window.end_s:.2f} s)" if window else "")
     for scored in result.top:
         yield f"  {scored.score:7.2%}  {scored.index:5d}  {plain(scored.label or '')}".rstrip()
     if not result.top:

@@ -12,7 +12,16 @@ import msgspec
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import WorkerLine
 from hyps.runtime.web.cluster import Cluster
-from hyps.runtime.web.schemas import CodesView, EnergyView, MoveView, RebalancingView, ShareView, StatusView, WorkerView
+from hyps.runtime.web.schemas import (
+    CodesView,
+    EnergyView,
+    ExitsView,
+    MoveView,
+    RebalancingView,
+    ShareView,
+    StatusView,
+    WorkerView,
+)
 
 #: Seconds for which a lost board stays in the list.
 _KEPT_S = 600.0
@@ -50,6 +59,7 @@ class Boards:
             shares=shares,
             rebalancing=_rebalancing(status.rebalancing) if status.rebalancing else None,
             codes=CodesView.model_validate(msgspec.to_builtins(status.codes)) if status.codes else None,
+            exits=ExitsView.model_validate(msgspec.to_builtins(status.exits)) if status.exits else None,
             energy=EnergyView.model_validate(msgspec.to_builtins(status.energy)) if status.energy else None,
         )
 

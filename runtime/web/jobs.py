@@ -14,17 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.client import ClusterEngine
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.errors import RuntimeFault
 from hyps.runtime.execution.engine import in_memory, only_outputs
+from hyps.runtime.execution.executor import Outputs
+from hyps.runtime.exits.answer_report import answered_elsewhere
+from hyps.runtime.exits.report import ExitReport
 from hyps.runtime.io.files import save
 from hyps.runtime.io.inputs import InputSource, read_tensors
 from hyps.runtime.io.results import top_classes
 from hyps.runtime.web.cluster import Cluster
 from hyps.runtime.web.errors import Busy, Conflict, Missing, WebFault
 from hyps.runtime.web.library import Library
-from hyps.runtime.web.schemas import JobView, ScoredView, SpanView
+from hyps.runtime.web.schemas import JobExitView, JobView, ScoredView, SpanView
 
 #: Jobs that are remembered, jobs that may wait, and jobs under way at a time, which form a pipeline.
 _KEPT, _MOST_WAITING, _UNDER_WAY = 200, 64, 4
@@ -170,7 +174,8 @@ class Jobs:
         names = {share.number: (share.first, share.last) for share in status.sub_bundles} if status else {}
         spans = [_view(span, *names.get(span.sub_bundle, ("", ""))) for span in self._cluster.spans(id)]
         decoded = {"decoded": [*result.decoded], "error_bound": result.error_bound}
-        self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans, **decoded)
+        exit = _exit_view(result.exit or _at_the_end(manifest, outputs)) if manifest.exits else None
+        self._update(id, state="done", blocked=None, top=top, seconds=seconds, spans=spans, exit=exit, **decoded)
 
     def _is_cancelled(self, id: str) -> bool:
         with self._lock:
@@ -183,6 +188,21 @@ class Jobs:
                 return
             job = self._jobs[id] = self._jobs[id].model_copy(update=changes)
         self._changed(job)
+
+
+def _exit_view(report: ExitReport) -> JobExitView:
+    return JobExitView(
+        output=report.output,
+        number=report.number,
+        count=report.count,
+        confidence=report.confidence,
+        steps_not_run=report.steps_not_run,
+        at=report.at,
+    )
+
+
+def _at_the_end(manifest: Manifest, outputs: Outputs) -> ExitReport:
+    return answered_elsewhere(manifest, len(manifest.exits), outputs, "network", 0.0)
 
 
 def _view(span: Span, first: str, last: str) -> SpanView:

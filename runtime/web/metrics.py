@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hyps.runtime.web.schemas import CodesView, EnergyView, StatusView, WorkerView
+from hyps.runtime.web.schemas import CodesView, EnergyView, ExitsView, StatusView, WorkerView
 
 #: The description and the value of each metric of a worker.
 _WORKER_METRICS: dict[str, tuple[str, Callable[[WorkerView], float]]] = {
@@ -48,6 +48,8 @@ class _Status(Collector):
         yield homes
         if status.codes:
             yield from _codes(status.codes)
+        if status.exits:
+            yield from _exits(status.exits)
         yield from _queues(status.workers)
         yield from _times(status)
 
@@ -65,6 +67,23 @@ def _codes(codes: CodesView) -> Iterator[Metric]:
         for key, count in counts.items():
             family.add_metric([key], count)
         yield family
+
+
+def _exits(exits: ExitsView) -> Iterator[Metric]:
+    """Yield which exits answered, behind which offloaded jobs began, and what came of the rests that went up."""
+    answered = CounterMetricFamily("hyps_exits", "Jobs that an exit answered.", labels=["exit"])
+    for exit, count in exits.answered.items():
+        answered.add_metric([exit], count)
+    yield answered
+    begun = CounterMetricFamily("hyps_rests", "Offloaded jobs that began behind an exit.", labels=["exit"])
+    for exit, count in exits.begun.items():
+        begun.add_metric([exit], count)
+    yield begun
+    offloads = CounterMetricFamily("hyps_offloads", "Rests of jobs that went to a tier above.", labels=["outcome", "tier"])
+    for tier, count in exits.offloaded.items():
+        offloads.add_metric(["answered", tier], count)
+    offloads.add_metric(["fell_back", ""], exits.fell_back)
+    yield offloads
 
 
 def _queues(workers: Sequence[WorkerView]) -> Iterator[Metric]:

@@ -250,6 +250,15 @@ class CodesView(Schema):
     coverage: list[str] = Field(description="Which boards may be lost, in words.")
 
 
+class ExitsView(Schema):
+    """Where the jobs ended that were answered since this bundle is served."""
+
+    answered: dict[str, int] = Field(description="How many jobs each exit answered, in the order of the exits' depth.")
+    begun: dict[str, int] = Field(description="How many offloaded jobs began behind each exit.")
+    offloaded: dict[str, int] = Field(description="How many jobs' rests a tier above computed, by tier.")
+    fell_back: int = Field(description="How many rests went up, and were computed here after all.")
+
+
 class StatusView(Schema):
     """The state of the cluster."""
 
@@ -266,6 +275,7 @@ class StatusView(Schema):
     rebalancing: RebalancingView | None = Field(default=None, description="The rebalancing; null while nothing is served.")
     energy: EnergyView | None = Field(default=None, description="The boards' energy; null where no board's is known.")
     codes: CodesView | None = Field(default=None, description="What codes do; null where nothing is coded or copied.")
+    exits: ExitsView | None = Field(default=None, description="Where jobs end; null for a bundle without early exits.")
 
 
 class ScoredView(Schema):
@@ -290,6 +300,17 @@ class SpanView(Schema):
     steps_s: list[float] = Field(description="How long each step took, in order.")
 
 
+class JobExitView(Schema):
+    """The early exit that answered a job."""
+
+    output: str = Field(description="The exit's output.")
+    number: int = Field(description="The exit's number, from 1 on.")
+    count: int = Field(description="The number of exits, the last one included.")
+    confidence: float = Field(description="The highest probability there.")
+    steps_not_run: int = Field(description="The steps that were not needed.")
+    at: str = Field(description="The tiers above that computed the rest; empty where none did.")
+
+
 class JobView(Schema):
     """An input and its answer, computed by the bundle that was served when the input came."""
 
@@ -309,6 +330,7 @@ class JobView(Schema):
     error_bound: float = Field(
         default=0.0, description="The largest error of a decoded value, as a part of its operator's largest value; or 0."
     )
+    exit: JobExitView | None = Field(default=None, description="Which exit answered; null without early exits.")
     spans: list[SpanView] = Field(default=[], description="Where the time went, by sub-bundle.")
 
 

@@ -15,6 +15,7 @@ from hyps.runtime.execution.loading import load_executor
 from tests.bench.place import Place
 from tests.repository import BIN, ROOT
 from tests.runtime.cluster.codes_bundle import compile_coded
+from tests.runtime.cluster.devices import Devices
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -24,7 +25,8 @@ class CodedNetwork:
     """A network with a code: the coded operator, the input's shape, and how its cluster is run.
 
     Decoded scores may be off by ``tolerance``, as a part of the largest score. Workers get ``options``. ``around`` are the
-    answers after a kill that count as near it.
+    answers after a kill that count as near it. With ``macs_per_s``, workers are paced: boards of this speed, for which a
+    machine of a few processors has no time; without, they compute as fast as they get to.
     """
 
     name: str
@@ -35,6 +37,7 @@ class CodedNetwork:
     options: tuple[str, ...]
     memory: str
     around: int
+    macs_per_s: float | None = None
 
     def pictures(self, count: int) -> list[Inputs]:
         """Return seeded inputs."""
@@ -62,7 +65,16 @@ VGG16 = CodedNetwork(
     options=("--cache-size", "1MB"),
     memory="384MB",
     around=8,
+    macs_per_s=40e9,
 )
+
+
+def start_worker(devices: Devices, board: str, network: CodedNetwork) -> None:
+    """Start a worker of the network's cluster."""
+    if network.macs_per_s:
+        devices.start_paced_from_memory(board, network.macs_per_s, *network.options, memory=network.memory)
+    else:
+        devices.start_worker(board, *network.options, memory=network.memory)
 
 
 def coded_classifier(place: Place, shards: int) -> Path:

@@ -103,4 +103,5 @@ def _cost(bundle: Path, manifest: Manifest, code: CodeRecord, network: str, inpu
         patterns=patterns,
         error=worst,
         bound=code.error_bound,
+        moved_bytes=manifest.tensors[source].nbytes + record.nbytes,
     )

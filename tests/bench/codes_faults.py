@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 
+from hyps.runtime.execution.engine import in_memory
+from tests.bench.answer_waits import waits_s
 from tests.bench.clusters import cluster_on, mosquitto
-from tests.bench.coded_networks import VGG16, coded_vgg16, right_scores
+from tests.bench.coded_networks import VGG16, coded_vgg16, right_scores, start_worker
+from tests.bench.codes_kills import LONGEST_S
 from tests.bench.codes_results import FaultRun
-from tests.bench.drawn_faults import draw
+from tests.bench.drawn_faults import Fault, draw
 from tests.bench.faults import Campaign, journal_states
 from tests.bench.place import Place
 from tests.runtime.cluster.devices import Devices
@@ -37,7 +42,18 @@ def fault_run(place: Place) -> FaultRun:
         devices.wait_for_sub_bundles(workers=len(boards))
         kinds = ["worker", "cable"] if links else ["worker"]
         drawn = draw(_FAULTS, _INPUTS * _FAULTS, kinds, seed=18)
-        campaign = Campaign(devices, links, drawn, place.say, tolerance=VGG16.tolerance, start=_start)
+        with closing(devices.engine()) as engine:
+            assert not any(done.error for done in engine.run(in_memory(images)))  # paced workers learn the answers
+        campaign = Campaign(
+            devices,
+            links,
+            drawn,
+            place.say,
+            tolerance=VGG16.tolerance,
+            start=_start,
+            kind_of=partial(_kind, devices),
+            longest_s=LONGEST_S,
+        )
         outcome = campaign.run(_INPUTS * _FAULTS, images, expected)
         time.sleep(2)  # the last answers are acknowledged
     next_s = defaultdict(list)
@@ -48,10 +64,27 @@ def fault_run(place: Place) -> FaultRun:
         answers=outcome.answers,
         wrong=outcome.wrong,
         jobs=dict(journal_states(folder / "journal")),
-        next_s={kind: tuple(found) for kind, found in next_s.items()},
+        next_s={kind: tuple(next_s[kind]) for kind in sorted(next_s)},
+        calm_next_s=waits_s(
+            outcome.times, [(at, at + each.all_s) for at, each in zip(outcome.marks, outcome.recoveries, strict=True)]
+        ),
     )
+
+
+def _kind(devices: Devices, fault: Fault) -> str:
+    """Return the kind of a fault that is about to happen, and whether the cluster has not got over the last one."""
+    if fault.kind == "cable" and not fault.boards[0].startswith("w"):
+        return f"cable of the {fault.boards[0]}"
+    return fault.kind if may_be_lost(devices.log("manager")) else f"{fault.kind}, second"
+
+
+def may_be_lost(log: str) -> bool:
+    """Return whether any one board may be lost, by a manager's log: it said so last, and everything is loaded."""
+    said = re.findall(r"^(any 1 board may be lost|not every board may be lost|\w+ is gone.*)$", log, re.MULTILINE)
+    lives = dict(re.findall(r"sub-bundle (\d+ on \w+): \w+ -> (\w+)$", log, re.MULTILINE))
+    return said[-1:] == ["any 1 board may be lost"] and not {"placed", "loading"} & {*lives.values()}
 
 
 def _start(devices: Devices, board: str) -> None:
     """Start a worker of VGG16's cluster."""
-    devices.start_worker(board, *VGG16.options, memory=VGG16.memory)
+    start_worker(devices, board, VGG16)

@@ -15,13 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyps.runtime.execution.engine import in_memory
+from tests.bench.answer_waits import waits_s
 from tests.bench.clusters import cluster_on, mosquitto
-from tests.bench.coded_networks import CIFAR, VGG16, CodedNetwork, Inputs, coded_classifier, coded_vgg16, right_scores
+from tests.bench.coded_networks import (
+    CIFAR,
+    VGG16,
+    CodedNetwork,
+    Inputs,
+    coded_classifier,
+    coded_vgg16,
+    right_scores,
+    start_worker,
+)
 from tests.bench.codes_results import KillRun
 from tests.bench.place import Place
 from tests.runtime.cluster.devices import Devices
 
 KILLS = int(os.environ.get("KILLS", "50"))
+#: No stream has another kill after so many seconds.
+LONGEST_S = 60 * float(os.environ.get("MINUTES", "30"))
 #: The stream's inputs under way, and the pictures that it repeats.
 _WINDOW, _PICTURES = 3, 16
 _MODES = {"codes and copies": ("--tolerate", "1", "--hedge", "late"), "without codes": ("--exact",)}
@@ -52,7 +64,7 @@ def started(
     devices.start_hub()
     devices.start_manager("--workers", str(len(boards)), *options)
     for board in boards:
-        devices.start_worker(board, *network.options, memory=network.memory)
+        start_worker(devices, board, network)
     devices.wait_for_sub_bundles()
     time.sleep(1)
     return devices
@@ -72,8 +84,9 @@ class _Kills:
         latencies: list[float] = []
         decoded = wrong = 0
         thread = threading.Thread(target=self._break, daemon=True)
-        thread.start()
         with closing(self._devices.engine()) as engine:
+            assert not any(done.error for done in engine.run(in_memory(images)))  # paced workers learn the answers
+            thread.start()
             for done in engine.run(in_memory(self._endless(images)), window=_WINDOW):
                 self._times.append(time.monotonic())
                 latencies.append(done.compute_s)
@@ -91,6 +104,9 @@ class _Kills:
             calm_s=tuple(round(each, 5) for index, each in enumerate(latencies) if index not in busy),
             around_s=tuple(round(latencies[index], 5) for index in sorted(around)),
             next_s=tuple(round(self._times[first] - at, 5) for first, at in self._kills if first < length),
+            calm_next_s=waits_s(
+                self._times, [(at, self._times[min(first + 2 * near, length - 1)]) for first, at in self._kills]
+            ),
             decoded=decoded,
             wrong=wrong,
         )
@@ -102,9 +118,11 @@ class _Kills:
             number += 1
 
     def _break(self) -> None:
-        near = self._network.around
+        near, until = self._network.around, time.monotonic() + LONGEST_S
         try:
             for number in range(KILLS):
+                if time.monotonic() > until:
+                    break
                 self._await_answers(len(self._times) + 3 * near)
                 board = self._member()
                 self._place.say(f"{self._name}: kill {number + 1} of {KILLS}, {board}")
@@ -112,7 +130,7 @@ class _Kills:
                 self._kills.append((len(self._times), time.monotonic()))
                 self._await_answers(self._kills[-1][0] + near)
                 size = len(self._devices.log("manager"))
-                self._devices.start_worker(board, *self._network.options, memory=self._network.memory)
+                start_worker(self._devices, board, self._network)
                 self._await_loaded(board, size)
         finally:
             self._ended.set()

@@ -12,7 +12,7 @@ class KillRun:
     """A stream in which a worker of a coded group is killed again and again.
 
     Seconds of each answer: ``calm_s`` of those far from a kill, ``around_s`` of the first ones after it; ``next_s`` are from
-    each kill to the next answer.
+    each kill to the next answer, and ``calm_next_s`` the same from any moment far from a kill, in quantiles (`waits_s`).
     """
 
     name: str
@@ -22,6 +22,7 @@ class KillRun:
     next_s: tuple[float, ...]
     decoded: int
     wrong: int
+    calm_next_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class DecodingCost:
     """Seconds of a group's slowest shard, and of decoding a loss, hashing included; how far off decoded values were.
 
     ``errors`` are parts of the operator's largest value, over all patterns of losses; ``inputs``: how many random ones.
+    ``moved_bytes`` are those of the group's input and of one shard's result; 0 where they were not noted.
     """
 
     code: str
@@ -51,6 +53,7 @@ class DecodingCost:
     patterns: int
     error: float
     bound: float
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +88,17 @@ class PhotographRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRun:
-    """A campaign of random kills and pulled cables: seconds to the next answer, by kind."""
+    """A campaign of random kills and pulled cables: seconds to the next answer, by kind.
+
+    ``calm_next_s`` are those from any moment when no image waited for a fault, in quantiles (`waits_s`).
+    """
 
     network: str
     answers: int
     wrong: int
     jobs: dict[str, int]
     next_s: dict[str, tuple[float, ...]]
+    calm_next_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import signal
 import sqlite3
 import sys
@@ -54,12 +55,17 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a campaign; ``jobs``: how many the journal has in each state."""
+    """What came of a campaign; ``jobs``: how many the journal has in each state.
+
+    ``times`` are the moments of the answers, and ``marks`` those of the faults, by the same clock.
+    """
 
     recoveries: Sequence[Recovery]
     answers: int
     wrong: int
     seconds: float
+    times: Sequence[float] = ()
+    marks: Sequence[float] = ()
     jobs: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -79,7 +85,10 @@ class Campaign:
         say: Callable[[str], object],
         tolerance: float = 0.0,
         start: Callable[[Devices, str], None] | None = None,
+        kind_of: Callable[[Fault], str] = lambda fault: fault.kind,
+        longest_s: float = math.inf,
     ) -> None:
+        self._kind_of, self._longest_s = kind_of, longest_s
         self._tolerance, self._start = tolerance, start or start_board
         self._devices, self._links, self._faults, self._say = devices, links, faults, say
         self._changed = threading.Condition()
@@ -87,7 +96,7 @@ class Campaign:
         self._sent = 0
         self._broken = False
         self._error: BaseException | None = None
-        self._marks: list[tuple[Fault, float, int]] = []
+        self._marks: list[tuple[str, float, int]] = []
 
     def run(self, images: int, pictures: Sequence[Inputs], expected: Sequence[bytes]) -> Outcome:
         """Send the pictures round and round. Raises whatever an engine raises, `TimeoutError` where answers stop."""
@@ -112,6 +121,8 @@ class Campaign:
             recoveries=[self._recovery(number, *mark) for number, mark in enumerate(self._marks)],
             answers=len(self._times),
             wrong=wrong,
+            times=tuple(self._times),
+            marks=tuple(at for _, at, _ in self._marks),
             seconds=time.monotonic() - started,
         )
 
@@ -123,20 +134,24 @@ class Campaign:
         return bool(np.abs(output.ravel() - expected).max() <= self._tolerance * np.abs(expected).max())
 
     def _endless(self, images: int, pictures: Sequence[Inputs]) -> Iterator[Inputs]:
-        while self._sent < images or not self._broken:
+        while not self._broken or (self._sent < images and self._longest_s == math.inf):
             self._sent += 1
             yield pictures[(self._sent - 1) % len(pictures)]
 
     def _break(self) -> None:
+        until = time.monotonic() + self._longest_s
         try:
             for number, fault in enumerate(self._faults):
+                if time.monotonic() > until:
+                    break
                 self._await(partial(self._has_answered, fault.after))
                 time.sleep(fault.moment_s)
                 boards = " ".join(fault.boards)
                 self._say(f"{number}: after {len(self._times)} answers {fault.kind} {boards} {fault.seconds:.2f} s")
+                kind = self._kind_of(fault)
                 self._fail(fault)
                 at, answers = time.monotonic(), len(self._times)
-                self._marks.append((fault, at, max(self._sent, answers + 1)))
+                self._marks.append((kind, at, max(self._sent, answers + 1)))
                 time.sleep(fault.seconds)
                 self._mend(fault)
                 self._await(partial(self._has_answered_since, at))
@@ -173,11 +188,9 @@ class Campaign:
         for board in fault.boards:
             self._start(self._devices, board)
 
-    def _recovery(self, number: int, fault: Fault, at: float, sent: int) -> Recovery:
+    def _recovery(self, number: int, kind: str, at: float, sent: int) -> Recovery:
         following = next(when for when in self._times if when > at)
-        return Recovery(
-            number=number, kind=fault.kind, next_s=following - at, all_s=max(self._times[sent - 1], following) - at
-        )
+        return Recovery(number=number, kind=kind, next_s=following - at, all_s=max(self._times[sent - 1], following) - at)
 
 
 def start_board(devices: Devices, board: str) -> None:

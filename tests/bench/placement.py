@@ -18,6 +18,7 @@ from tests.bench.main import measured
 from tests.bench.place import Place
 from tests.bench.placement_drawing import placement_drawings
 from tests.bench.placement_page import placement_page
+from tests.bench.placement_progress import RealProgress, Unfinished
 from tests.bench.placement_real import real_runs
 from tests.bench.placement_results import PlacementResults
 from tests.bench.placement_scale import largest
@@ -34,12 +35,7 @@ def systems(place: Place) -> Any:
     return simulated_systems(place.say)
 
 
-def real(place: Place) -> Any:
-    """Predict and measure placements on worker processes."""
-    return real_runs(place)
-
-
-PARTS: dict[str, Callable[[Place], Any]] = {"systems": systems, "real": real}
+PARTS = ("systems", "real")
 #: The part that is only printed.
 SCALE = "scale"
 
@@ -53,17 +49,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m tests.bench.placement", description="Placements, simulated and measured."
     )
     parser.add_argument("--only", action="append", choices=[*PARTS, SCALE], help="this part alone (repeatable)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=600.0,
+        help="of 'real', begin no case after so many seconds; the next call goes on (default: 600)",
+    )
     parser.add_argument("--render", action="store_true", help="make nothing: page and plots from the raw results")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     out, path = Console(highlight=False), DOCS / f"{NAME}.json"
     wanted = () if options.render else options.only or [*PARTS, SCALE]
+    state = commit()
+    progress = RealProgress(state.partition(" ")[0], options.seconds)
+
+    def real(place: Place) -> Any:
+        return real_runs(place, progress)
+
+    measures: dict[str, Callable[[Place], Any]] = {"systems": systems, "real": real}
     for name in PARTS:
         if name not in wanted:
             continue
-        part = measured(PARTS[name], 1, commit(), out)
+        try:
+            part = measured(measures[name], 1, state, out)
+        except Unfinished as reason:
+            out.print(f"{name} is unfinished: {reason}")
+            continue
         changed: dict[str, Any] = {name: part}
         save(replace(load(path, PlacementResults), **changed), path)
+        if name == "real":
+            progress.end()
     write_placements(load(path, PlacementResults), DOCS)
     out.print(f"written: {DOCS / NAME}.md")
     for line in largest() if SCALE in wanted else ():

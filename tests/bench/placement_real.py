@@ -32,6 +32,7 @@ from tests.bench.clusters import mosquitto
 from tests.bench.place import Place
 from tests.bench.placed_boards import PlacedBoards, Runs
 from tests.bench.placement_prediction import CHUNK_BYTES, Calibration, handled_messages, problem_of, profiled
+from tests.bench.placement_progress import RealProgress
 from tests.bench.placement_results import RealCase, RealRuns
 from tests.bench.readings import Skipped
 from tests.bench.slices import Limits, limited
@@ -54,23 +55,30 @@ CASES: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
 }
 
 
-def real_runs(place: Place) -> RealRuns:
-    """Raises `Skipped` where there are no namespaces or no control groups."""
+def real_runs(place: Place, progress: RealProgress) -> RealRuns:
+    """Measure what ``progress`` lacks, a case after the other; each is kept when it ends.
+
+    Raises `Unfinished` when the time is over, `Skipped` where there are no namespaces or no control groups.
+    """
     model = place.folder / f"{NETWORK}.onnx"
     build(NETWORK, model)
     bundle = place.folder / "bundle"
     options = ["--until", UNTIL, "--memory", _MEMORY, "--split", "layers", "--threads", "1", "-o", str(bundle)]
     subprocess.run([str(BIN / "hypsc"), "compile", str(model), *options], check=True, capture_output=True)
     manifest = read_manifest(bundle)
-    place.say("real: steps")
-    step_s = profiled(bundle)
+    calibration = progress.calibration
+    done = {case.name for case in progress.cases}
     try:
-        calibration = _calibrated(place, bundle, manifest, step_s)
-        cases = []
+        if calibration is None:
+            place.say("real: steps")
+            calibration = _calibrated(place, bundle, manifest, profiled(bundle))
+            progress.calibrated(calibration)
         for name, (shares, cuts) in CASES.items():
-            place.say(f"real: {name}")
-            runs = _runs(manifest, cuts)
-            cases.append(_case(place, bundle, manifest, calibration, name, shares, runs))
+            if name not in done:
+                progress.check_time()
+                place.say(f"real: {name}")
+                runs = _runs(manifest, cuts)
+                progress.done(_case(place, bundle, manifest, calibration, name, shares, runs))
     except (NoNetwork, OSError) as reason:
         raise Skipped(f"no namespaces or control groups here: {reason}") from reason
     return RealRuns(
@@ -79,7 +87,7 @@ def real_runs(place: Place) -> RealRuns:
         slowdown=round(calibration.slowdown, 4),
         megabyte_s=round(calibration.message_s * tensor_messages(1_000_000), 5),
         delay_s=round(calibration.delay_s, 5),
-        cases=tuple(cases),
+        cases=progress.cases,
     )
 
 

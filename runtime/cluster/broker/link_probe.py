@@ -8,16 +8,12 @@ agree could tell them apart. Large messages give the rates, less the time of a s
 
 from __future__ import annotations
 
-import logging
 import queue
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 
 from hyps.runtime.cluster.broker.connection import Connection
-from hyps.runtime.cluster.broker.join import Join
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.device.link_rates import MAX_LINK_BYTES_PER_S, LinkRates
 from hyps.runtime.errors import HubError
@@ -29,19 +25,6 @@ _ENOUGH_S = 3.0
 _ROUNDS, _LARGE_ROUNDS = 11, 5
 #: The most seconds that a message may take (64 KB at 20 kbit/s), and the first one that is to come back.
 _LIMIT_S, _FIRST_LIMIT_S = 30.0, 5.0
-_log = logging.getLogger(__name__)
-
-
-def probe_link(join: Join, name: str, *, sizes: Sequence[int] = LARGE_BYTES) -> LinkRates:
-    """Connect as the worker ``name``, and measure its link to the hub, with messages of these ``sizes``.
-
-    It takes up to 30 s. Raises `HubError` if the hub cannot be reached, or does not send the worker its own messages.
-    """
-    connection = Connection(join, name, received=lambda _, payload, acknowledge: probe.returned(payload, acknowledge))
-    probe = LinkProbe(connection, name)
-    connection.open()
-    with closing(connection):
-        return probe.measure(sizes)
 
 
 class LinkProbe:
@@ -72,18 +55,6 @@ class LinkProbe:
         up_s = up[size] - small_up
         down_s = round_s - small_round - up_s
         return LinkRates(up_bytes_per_s=_rate(size, up_s), down_bytes_per_s=_rate(size, down_s), latency_s=small_round / 2)
-
-    def start(self, sizes: Sequence[int], measured: Callable[[LinkRates], None]) -> None:
-        """Measure on a thread of its own, and call ``measured`` there, unless that fails."""
-        threading.Thread(target=self._measure, args=(sizes, measured), name="link probe", daemon=True).start()
-
-    def _measure(self, sizes: Sequence[int], measured: Callable[[LinkRates], None]) -> None:
-        try:
-            link = self.measure(sizes)
-        except HubError as error:
-            _log.info("the link is not measured: %s", error)
-        else:
-            measured(link)
 
     def returned(self, payload: bytes, acknowledge: Callable[[], None]) -> None:
         """Note that a message is back (on the connection's thread)."""

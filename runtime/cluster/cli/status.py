@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.cli.options import hub_of
 from hyps.runtime.cluster.manager.energy import EnergyLine
+from hyps.runtime.cluster.manager.exit_counters import ExitsLine
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.status import EXPIRY_S, CodesLine, Status, SubBundleLine, WorkerLine
 from hyps.runtime.cluster.protocol import messages
@@ -105,6 +106,9 @@ def table_lines(status: Status) -> Iterator[str]:
     if status.codes:
         yield ""
         yield from _codes(status.codes)
+    if status.exits:
+        yield ""
+        yield from _exits(status.exits)
     if status.energy:
         yield ""
         yield from _energy(status.energy)
@@ -126,6 +130,18 @@ def _codes(line: CodesLine) -> Iterator[str]:
             yield f"{title}: {', '.join(f'{plain(name)} {count}' for name, count in counts.items())}"
     for text in line.coverage:
         yield from prose(plain(text), sys.stdout)
+
+
+def _exits(line: ExitsLine) -> Iterator[str]:
+    """Yield which exits answered, behind which ones offloaded inferences began, and where rests were offloaded to."""
+    for title, counts in (
+        ("answered at", line.answered),
+        ("begun behind", line.begun),
+        ("offloaded to", line.offloaded | ({"nobody, computed here": line.fell_back} if line.fell_back else {})),
+    ):
+        if counts:
+            text = f"{title}: {', '.join(f'{plain(name)} {count}' for name, count in counts.items())}"
+            yield from prose(text, sys.stdout)
 
 
 def _workers(status: Status) -> Iterator[str]:

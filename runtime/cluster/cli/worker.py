@@ -83,6 +83,12 @@ def worker_parser() -> Parser:
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="send what 'hyps-run profile' measured on this board to the manager"
     )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="send what 'hyps-run calibrate --hub' measured on this board, and do not measure the link again",
+    )
     add_power(parser)
     return parser
 
@@ -106,7 +112,7 @@ def _run(options: argparse.Namespace) -> None:
     from hyps.runtime.cluster.worker.introduction import Introduction, introduce_board
 
     host = _group(options, join, cache) if below else _device(options, cache)
-    introduction = Introduction() if below else introduce_board(options.profile)
+    introduction = Introduction() if below else introduce_board(options.profile, options.calibration)
     with closing(_meter(options)) as energy:
         say = _ignore if options.quiet else _say
         Worker(join, name, host, cache, options.cache_size, introduction=introduction, say=say, energy=energy).run()
@@ -133,9 +139,10 @@ def _ignore(line: str) -> None:
 
 def _group(options: argparse.Namespace, join: Join, cache: Path) -> Backend:
     """Return the workers at the hub below. Raises `HubError`."""
-    if options.memory or options.threads or options.profile:
+    if options.memory or options.threads or options.profile or options.calibration:
         raise HubError(
-            "--memory, --threads and --profile are for a worker that computes on this device; leave them out with --sub-hub"
+            "--memory, --threads, --profile and --calibration are for a worker that computes on this device; leave them out "
+            "with --sub-hub"
         )
     below = resolve_join(options.sub_hub, options.sub_join, "--sub-hub", "--sub-join")
     if below.name not in (None, MANAGER):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from hyps.runtime.bundle.codes import CodeRecord
 from hyps.runtime.bundle.manifest import TensorRecord
 from hyps.runtime.errors import InputError
 
-#: The values of a tensor that are computed at a time: a few such blocks stay in a processor's cache.
-_BLOCK = 1 << 16
+#: The values of a tensor that are computed at a time: as many of each answer stay in a processor's cache.
+_BLOCK = 1 << 14
 _Doubles = NDArray[np.float64]
 #: Answers must agree within this part at least: what double precision (2^-53) makes of sums and equations. Of integers of 32
 #: bits it is a thousandth or less, where one that is wrong by 1 differs by the inverse of a small whole number.
@@ -35,19 +36,19 @@ def decode(
     Raises `InputError` where a value is not finite, as an infinite answer hides all others.
     """
     base = best_base(code, answers, wanted)
-    weights = {number: base_weights(code, base, number) for number in wanted}
+    weights = np.stack([base_weights(code, base, number) for number in wanted]) if wanted else np.empty((0, len(base)))
     kind = np.dtype(record.dtype)
     decoded = {number: bytearray(record.nbytes) for number in wanted}
+    targets = [np.frombuffer(data, kind) for data in decoded.values()]
     for start, columns in _blocks(answers, base, kind):
-        for number, row in weights.items():
-            values = row @ columns
-            if not np.isfinite(values).all():
-                raise InputError(f"{code.name} cannot be decoded: a value is infinite or no number", "serve it with --exact")
-            if kind.kind in "iu":
-                limits = np.iinfo(kind)
-                values = np.clip(np.rint(values), limits.min, limits.max)
-            target = np.frombuffer(decoded[number], kind)
-            target[start : start + len(values)] = values.astype(kind)
+        values = weights @ columns
+        if not np.isfinite(values).all():
+            raise InputError(f"{code.name} cannot be decoded: a value is infinite or no number", "serve it with --exact")
+        if kind.kind in "iu":
+            limits = np.iinfo(kind)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        for target, row in zip(targets, values, strict=True):
+            target[start : start + len(row)] = row
     return decoded
 
 
@@ -93,6 +94,8 @@ def best_base(code: CodeRecord, present: Collection[int], wanted: Iterable[int])
     shards = [number for number in sorted(present) if number < count]
     parity = [number for number in sorted(present) if number >= count]
     wanted = [*wanted]
+    if len(parity) == count - len(shards):
+        return (*shards, *parity)
 
     def growth(chosen: tuple[int, ...]) -> float:
         base = (*shards, *chosen)
@@ -107,16 +110,31 @@ def base_weights(code: CodeRecord, base: Sequence[int], number: int) -> _Doubles
 
     They are no numbers where the coefficients, which anybody may have written, let nothing be decoded.
     """
-    count = len(code.shards)
-    rows = np.vstack([np.eye(count), np.asarray(code.coefficients, np.float64)])
+    return _solved(code.coefficients, tuple(base), number)
+
+
+@lru_cache(maxsize=256)
+def _solved(coefficients: tuple[tuple[float, ...], ...], base: tuple[int, ...], number: int) -> _Doubles:
+    """Return the weights of a base: the same few patterns of losses come again with every inference."""
+    count = len(base)
+    rows = np.vstack([np.eye(count), np.asarray(coefficients, np.float64)])
     try:
-        return np.linalg.solve(rows[list(base)].T, rows[number])
+        found = np.linalg.solve(rows[list(base)].T, rows[number])
     except np.linalg.LinAlgError:
-        return np.full(count, np.nan)
+        found = np.full(count, np.nan)
+    found.flags.writeable = False
+    return found
 
 
 def _blocks(answers: Mapping[int, Data], base: Sequence[int], kind: np.dtype[np.generic]) -> Iterable[tuple[int, _Doubles]]:
-    """Yield the first value's place, and the values of each answer of a base as a row, block by block."""
+    """Yield the first value's place, and the values of each answer of a base as a row, block by block.
+
+    The next block takes the memory of the one before: fresh memory would cost more than the sums.
+    """
     views = [np.frombuffer(answers[number], kind) for number in base]
+    buffer = np.empty((len(views), min(_BLOCK, len(views[0]))))
     for start in range(0, len(views[0]), _BLOCK):
-        yield start, np.stack([view[start : start + _BLOCK] for view in views]).astype(np.float64)
+        columns = buffer[:, : len(views[0]) - start]
+        for row, view in zip(columns, views, strict=True):
+            row[:] = view[start : start + _BLOCK]
+        yield start, columns

@@ -25,7 +25,7 @@ from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.transfer.journal import DamagedTensor, Journal
 from hyps.runtime.errors import HubError
 from hyps.runtime.execution.session import memory_of
-from hyps.runtime.exits.policies import ExitPolicy
+from hyps.runtime.exits.policies import ExitPolicy, NeverExit, offloading_exits
 from hyps.runtime.exits.policy_file import read_policy
 from hyps.runtime.exits.policy_header import bundle_exits
 from hyps.runtime.exits.state import ExitAction, ExitState, class_probabilities
@@ -43,9 +43,16 @@ class JobEnder(Protocol):
         """End a job with the outputs that are there; ``at`` are the tiers that made the last of them."""
         ...
 
+    def fell_back(self) -> None:
+        """Count a rest that went up, and that workers here compute after all."""
+        ...
+
 
 class EarlyExits:
-    """What decides at the exits of one manager's jobs; use it on the manager's thread, on which ``call_soon`` calls."""
+    """What decides at the exits of one manager's jobs; use it on the manager's thread, on which ``call_soon`` calls.
+
+    ``policy`` is the manager's; a client's own comes before it, until the manager is started again.
+    """
 
     def __init__(
         self,
@@ -60,24 +67,36 @@ class EarlyExits:
         self._tier, self._call_soon = tier, call_soon
         self._numbers = {each.after_step + 1: number for number, each in enumerate(manifest.exits[:-1], start=1)}
         self._above: set[str] = set()
+        self._policies: dict[str, ExitPolicy] = {}
         self._threads = ThreadPoolExecutor(_MOST_ABOVE, "rest above") if tier else None
 
-    def ends(self, run: range) -> bool:
-        """Return whether a run of steps ends at an exit: what comes after waits for the decision."""
-        return run.stop in self._numbers
+    def decide_by(self, job: str, policy: ExitPolicy) -> None:
+        """Have a client's policy decide at the exits of its job."""
+        self._policies[job] = policy
+
+    def forget(self, job: str) -> None:
+        """Forget the policy of a job that has ended."""
+        self._policies.pop(job, None)
+
+    def ends(self, job: str, run: range) -> bool:
+        """Return whether a job may end after a run of steps: what comes after waits for the decision."""
+        return run.stop in self._numbers and not isinstance(self._policies.get(job, self._policy), NeverExit)
 
     def reached(self, scheduler: Scheduler, job: Job, sub_bundle: int) -> None:
         """Decide for a job that has computed a sub-bundle."""
         stop = scheduler.graph.runs[sub_bundle].stop
         number = self._numbers.get(stop)
         before = scheduler.graph.before(job.flow.numbers, stop)
-        if number is None or before is None or not job.flow.done.issuperset(before):
+        policy = self._policies.get(job.job, self._policy)
+        if number is None or isinstance(policy, NeverExit):
+            return
+        if before is None or not job.flow.done.issuperset(before):
             return
         try:
-            action = self._policy.decide(self._state(job, number))
+            action = policy.decide(self._state(job, number))
             if action is ExitAction.EXIT:
                 self._ender.end_at_exit(job)
-            elif action is ExitAction.OFFLOAD and self._tier and self._tier.link() and len(self._above) < _MOST_ABOVE:
+            elif action is ExitAction.OFFLOAD and self._tier and self._tier.link(number) and len(self._above) < _MOST_ABOVE:
                 self._offload(self._tier, scheduler, job, number)
         except DamagedTensor:
             return  # the job fails when a worker is to be sent it
@@ -91,7 +110,7 @@ class EarlyExits:
     def _state(self, job: Job, number: int) -> ExitState:
         output = self._manifest.exits[number - 1].output
         (known,) = (each for each in self._manifest.outputs if each.name == output)
-        link = self._tier.link() if self._tier else None
+        link = self._tier.link(number) if self._tier else None
         return ExitState(
             probabilities=class_probabilities(self._value(job, output), are_probabilities=known.probabilities),
             exit=number - 1,
@@ -123,6 +142,7 @@ class EarlyExits:
             return  # it was cancelled
         if answer.problem:
             _log.warning("the rest of job %s is computed here: %s", job.job, answer.problem)
+            self._ender.fell_back()
             scheduler.need_again(job, left)
             return
         for name in rest_outputs(self._manifest, number, answer.exit):
@@ -149,5 +169,6 @@ def early_exits(
             raise HubError("--offload needs a policy that offloads: give --exit-policy FILE.json or FILE.onnx")
         return None
     policy = read_policy(options.exit_policy, bundle_exits(manifest))
-    tier = HubTier(bundle, *hub_or_join(options.offload)) if options.offload else None
+    places = offloading_exits(policy, len(manifest.exits))
+    tier = HubTier(bundle, *hub_or_join(options.offload), exits=places) if options.offload else None
     return EarlyExits(manifest, policy, journal, ender, call_soon, tier)

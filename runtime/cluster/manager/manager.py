@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
 from hyps.runtime.bundle.manifest import MANIFEST_NAME
@@ -43,6 +43,9 @@ from hyps.runtime.cluster.scheduling.leases import Lease
 from hyps.runtime.cluster.scheduling.scheduler import Scheduler
 from hyps.runtime.cluster.scheduling.trace import Span
 from hyps.runtime.cluster.transfer.journal import Journal
+
+if TYPE_CHECKING:
+    from hyps.runtime.cluster.manager.early_exits import EarlyExits
 
 _TICK_S = 0.2
 _Answer = TypeVar("_Answer")
@@ -76,7 +79,7 @@ class Manager:
         bundle_sha256 = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
         compress = options.compress
         self._journal, self._options, self._say, self._watch = journal, options, say, watch
-        self._statistics = Statistics(options.own_board)
+        self._statistics = Statistics(self.manifest, options.own_board)
         self._workers = WorkerRegistry(
             bundle, self.manifest, listen, options, self._statistics.speeds, self._statistics.monitor
         )
@@ -100,7 +103,7 @@ class Manager:
         )
         self._watch_workers = WorkerWatch(self._workers, self.upkeep, self.deployment, self._statistics.speeds, say)
         self._submissions = Submissions(
-            self.manifest, bundle_sha256, journal, self._publish, self.upkeep.cut_behind, compress=compress
+            self.manifest, bundle_sha256, journal, self._publish, self.upkeep.cuts, compress=compress
         )
         self._results = ResultCollector(
             self.deployment,
@@ -145,6 +148,8 @@ class Manager:
             from hyps.runtime.cluster.manager.early_exits import early_exits  # it imports numpy and onnxruntime
 
             self._results.exits = early_exits(self.manifest, bundle, options, journal, self._results, self._events.put)
+        elif self.manifest.exits:
+            self._results.new_exits = self._exits_of_clients
         self.upkeep.resume()
         self._connection = link(
             MANAGER,
@@ -156,6 +161,13 @@ class Manager:
     @property
     def _scheduler(self) -> Scheduler | None:
         return self.deployment.scheduler
+
+    def _exits_of_clients(self) -> EarlyExits:
+        """Return what decides by the policies of clients alone."""
+        from hyps.runtime.cluster.manager.early_exits import EarlyExits
+        from hyps.runtime.exits.policies import NeverExit
+
+        return EarlyExits(self.manifest, NeverExit(), self._journal, self._results, self._events.put)
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Serve until interrupted, or until ``until`` returns True; it is called with every tick.
@@ -176,7 +188,7 @@ class Manager:
                     next_tick = time.monotonic() + _TICK_S
                 if self._scheduler:
                     self._results.settle()
-                    self._submissions.admit(len(self._scheduler.jobs))
+                    self._submissions.admit(len(self._scheduler.jobs), self._scheduler.generations.before)
                     self._traffic.send_inputs(self._scheduler)
         finally:
             self._connection.close()
@@ -233,6 +245,8 @@ class Manager:
         for job in self._submissions.expire():
             self._traffic.forget_inputs(job)
         self.upkeep.ensure()
+        if self._scheduler:  # what workers load meanwhile is not urgent if jobs can go on without it
+            self._workers.orders.leave_room(leave=bool(self._scheduler.jobs) and self._scheduler.ready)
         self._rebalancer.tick()
         self._status.publish(self._connection, self._scheduler, self._rebalancer.line())
         self._profiles.write(time.monotonic())

@@ -23,6 +23,7 @@ from hyps.runtime.terminal.console import plain
 
 if TYPE_CHECKING:
     from hyps.runtime.cluster.manager.early_exits import EarlyExits
+    from hyps.runtime.exits.policies import ExitPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +55,9 @@ class ResultCollector:
         self._votes = Votes(votes) if votes > 1 else None
         #: The answers of coded groups, if the bundle has any that are used.
         self.coded: CodedResults | None = None
-        #: What decides at early exits, if a policy does.
+        #: What decides at early exits, if a policy does; ``new_exits`` makes it for the first client's policy.
         self.exits: EarlyExits | None = None
+        self.new_exits: Callable[[], EarlyExits] | None = None
         self._answered, self._unanswered = answered, unanswered
         self._outvoted, self._withdraw, self._made_at, self._ended = outvoted, withdraw, made_at, ended
 
@@ -76,9 +78,16 @@ class ResultCollector:
     def passes(self, key: Key) -> bool:
         """Return whether an output may be forwarded while it arrives."""
         run = self._scheduler.graph.runs.get(key.sub_bundle)
-        if self.exits and run is not None and self.exits.ends(run):
+        if self.exits and run is not None and self.exits.ends(key.job, run):
             return False
         return self.coded is None or self.coded.passes(self._scheduler, key)
+
+    def decide_by(self, job: str, policy: ExitPolicy) -> None:
+        """Have a client's policy decide at the exits of its job."""
+        if self.exits is None and self.new_exits:
+            self.exits = self.new_exits()
+        if self.exits:
+            self.exits.decide_by(job, policy)
 
     def end_at_exit(self, job: Job, at: str = "") -> None:
         """End a job with the outputs that are there; ``at`` are the tiers above that made the last of them."""
@@ -86,6 +95,10 @@ class ResultCollector:
         for lease in self._scheduler.skip(job, left):
             self._withdraw(lease)
         self._finish(job.job, at)
+
+    def fell_back(self) -> None:
+        """Count a rest that went up, and that workers here compute after all."""
+        self._statistics.exits.fell_back += 1
 
     def sent(self, lease: Lease) -> None:
         """Note that a worker is sent inputs."""
@@ -181,11 +194,14 @@ class ResultCollector:
     def _finish(self, job: str, at: str) -> None:
         self._journal.finish(job, "done")
         self._statistics.answered.count()
+        self._statistics.exits.ended(self._scheduler.jobs[job].tensors, at)
         self._made_at(job, at)
         self._end(job)
 
     def _end(self, job: str) -> None:
         self._scheduler.remove(job)
+        if self.exits:
+            self.exits.forget(job)
         if self.coded:
             self.coded.forget(job)
         self._ended(job)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 
+from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.counters import CodeCounters
 from hyps.runtime.cluster.manager.energy import ClusterEnergy, OwnBoard
+from hyps.runtime.cluster.manager.exit_counters import ExitCounters
 from hyps.runtime.cluster.manager.monitor import Monitor
 from hyps.runtime.cluster.manager.speeds import MeasuredSpeeds
 from hyps.runtime.cluster.scheduling.trace import Trace
@@ -42,11 +44,13 @@ class Statistics:
 
     ``answered`` counts jobs, ``computed`` sub-bundles by worker, ``rejected`` messages by the reason why they were not
     accepted; ``trace`` has the last jobs' times, ``speeds`` what the workers' answers say of their speed, ``monitor`` what
-    workers do under load, ``codes`` what was decoded, ``energy`` what the boards take, the manager's ``own`` one included.
+    workers do under load, ``codes`` what was decoded, ``exits`` where jobs of the bundle ended, ``energy`` what the boards
+    take, the manager's ``own`` one included.
     """
 
-    def __init__(self, own: OwnBoard | None = None) -> None:
+    def __init__(self, manifest: Manifest, own: OwnBoard | None = None) -> None:
         self.answered = RateMeter()
+        self.exits = ExitCounters(manifest)
         self.codes = CodeCounters()
         self.energy = ClusterEnergy(self.answered, own)
         self.computed: defaultdict[str, RateMeter] = defaultdict(RateMeter)

@@ -14,6 +14,7 @@ from msgspec import field
 from hyps.runtime.bundle.manifest import Count, Manifest
 from hyps.runtime.cluster.broker.link import Link
 from hyps.runtime.cluster.manager.energy import EnergyLine
+from hyps.runtime.cluster.manager.exit_counters import ExitsLine
 from hyps.runtime.cluster.manager.options import Timeouts
 from hyps.runtime.cluster.manager.rebalancer import RebalancingLine
 from hyps.runtime.cluster.manager.statistics import Statistics
@@ -108,6 +109,7 @@ class Status(Message, frozen=True, kw_only=True):
     rebalancing: RebalancingLine | None = None
     energy: EnergyLine | None = None
     codes: CodesLine | None = None
+    exits: ExitsLine | None = None
 
 
 class StatusPublisher:
@@ -142,6 +144,7 @@ class StatusPublisher:
             rebalancing=rebalancing,
             energy=self._statistics.energy.line({name: state.group for name, state in self._workers.online.items()}),
             codes=self._codes(),
+            exits=self._statistics.exits.line(),
         )
 
     def _codes(self) -> CodesLine | None:
@@ -179,7 +182,7 @@ class StatusPublisher:
                 problem=reason or state.problem,
                 queues=self._statistics.monitor.queue(name),
                 link_s=_rounded(self._statistics.monitor.link_s(name)),
-                message_s=_rounded(pulse.message_s),
+                message_s=_rounded(self._workers.message_s(name)),
             )
 
     def _sub_bundle_lines(self, scheduler: Scheduler) -> Iterator[SubBundleLine]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hyps.runtime.bundle.exits import rest_inputs, rest_start
+from hyps.runtime.bundle.exits import rest_inputs
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.records.tensors import TensorRecord
-from hyps.runtime.cluster.manager.announcements import Announcements
+from hyps.runtime.cluster.manager.announcements import Announced, Announcements
 from hyps.runtime.cluster.manager.answers import MAX_OPEN_JOBS, Answers, Publish
+from hyps.runtime.cluster.manager.client_policies import ClientPolicies
+from hyps.runtime.cluster.manager.exit_places import CutExits, ExitPlaces, SkippedBefore
 from hyps.runtime.cluster.protocol.assembler import ReceivedTensor
 from hyps.runtime.cluster.protocol.client_messages import (
     Accepted,
@@ -33,6 +35,9 @@ from hyps.runtime.cluster.protocol.frames import Key, Rejection
 from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.transfer.journal import Journal
 
+if TYPE_CHECKING:
+    from hyps.runtime.exits.policies import ExitPolicy
+
 #: Jobs whose inputs are on their way: of one client, of all, and the bytes of these inputs; one job always is.
 _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
 #: If a job's inputs stop coming, its client is asked again after _QUIET_S, and the job is dropped after _SENDING_S. If they
@@ -40,9 +45,6 @@ _MAX_SENDING_OF_CLIENT, _MAX_SENDING, SENDING_BYTES = 8, 16, 256 << 20
 _SENDING_S, _QUIET_S, _LEAST_BYTES_PER_S = 30.0, 1.5, 10_000
 #: A result that no client takes is kept for a day.
 _KEPT_S = 24 * 3600
-
-#: Returns the sub-bundles before a step; None where the step is inside of one.
-SkippedBefore = Callable[[int], tuple[int, ...] | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +65,8 @@ class _Sending:
 class NewJob:
     """A job that was accepted, with the digests of its inputs by name; ``exact``: its result must not be decoded.
 
-    ``skipped`` are the sub-bundles behind which it begins.
+    ``skipped`` are the sub-bundles behind which it begins, ``after_exit`` the number of the exit, if it is a rest.
+    ``policy`` is its client's.
     """
 
     job: str
@@ -71,12 +74,14 @@ class NewJob:
     digests: dict[str, bytes]
     exact: bool
     skipped: tuple[int, ...]
+    after_exit: int | None
+    policy: ExitPolicy | None
 
 
 class Submissions:
     """The jobs that clients have announced to one manager, and those whose inputs are on their way.
 
-    ``cut`` is called with the number of an exit behind which an inference is to begin, and runs of steps are not cut yet.
+    ``cuts`` is asked to cut runs of steps where an inference is to begin; until they are cut, its announcement waits.
     """
 
     def __init__(
@@ -85,14 +90,15 @@ class Submissions:
         bundle_sha256: str,
         journal: Journal,
         publish: Publish,
-        cut: Callable[[int], None] = lambda _: None,
+        cuts: CutExits,
         *,
         compress: bool = False,
     ) -> None:
-        self._cut = cut
+        self._places = ExitPlaces(manifest, cuts)
         self._manifest, self._bundle_sha256, self._journal, self._publish = manifest, bundle_sha256, journal, publish
         self._compress = compress
         self._announced = Announcements()
+        self._policies = ClientPolicies(manifest)
         self._sending: dict[str, _Sending] = {}
         #: What sends results.
         self.answers = Answers(manifest, journal, publish, compress=compress)
@@ -109,7 +115,7 @@ class Submissions:
     def handle(self, client: str, message: ClientMessage, skipped: SkippedBefore | None) -> None:
         """Handle a client's message; ``skipped`` is None without workers. Raises `Rejection` for another's job."""
         if isinstance(message, Ping):
-            self._reply(client, Pong(number=message.number, problem=self._problem(message.bundle, skipped)))
+            self._reply(client, self._pong(message, skipped))
             return
         record = self._journal.job(message.job)
         if record and record.client != client:
@@ -127,6 +133,12 @@ class Submissions:
         elif sending := self._sending.get(message.job):
             if time.monotonic() - sending.heard > _QUIET_S:  # the request for its inputs, or the inputs, were lost
                 self._request_inputs(message.job, sending)
+        else:
+            self._announce(client, *self._policies.keep(message))
+
+    def _announce(self, client: str, message: Submit, problem: str) -> None:
+        if problem:
+            self._reply(client, Refused(job=message.job, reason=problem))
         elif not self._announced.add(client, message):
             self._reply(client, Refused(job=message.job, reason="too many jobs wait; try again later"))
 
@@ -138,21 +150,39 @@ class Submissions:
             return "no worker has joined the manager yet; start hyps-worker"
         if after_exit not in self._inputs:
             return f"no inference goes on behind exit {after_exit}: the bundle has {len(self._manifest.exits)} exits"
-        if after_exit and skipped(rest_start(self._manifest, after_exit)) is None:
-            self._cut(after_exit)
-            return f"the runs of steps are not cut behind exit {after_exit} yet; try again"
-        return ""
+        return self._places.problem(after_exit, skipped)
 
-    def admit(self, open_jobs: int) -> None:
-        """Ask for the inputs of the next jobs, as many as there is room for; each client has few on their way."""
+    def _pong(self, ping: Ping, skipped: SkippedBefore | None) -> Pong:
+        """Return the answer to a ping; runs are cut ahead where its client may have inferences begin."""
+        problem = self._problem(ping.bundle, skipped)
+        if problem or skipped is None:
+            return Pong(number=ping.number, problem=problem)
+        there, waits = self._places.opened(ping.exits, skipped)
+        return Pong(number=ping.number, exits=there, waits=waits)
+
+    def admit(self, open_jobs: int, skipped: SkippedBefore) -> None:
+        """Ask for the inputs of the next jobs, as many as there is room for; each client has few on their way.
+
+        Those that begin where runs of steps are being cut wait until that is done.
+        """
+        waiting: list[Announced] = []
         while len(self._sending) < min(self._most_sending, MAX_OPEN_JOBS - open_jobs):
             sending = Counter(each.client for each in self._sending.values())
             if (following := self._announced.take(sending, _MAX_SENDING_OF_CLIENT)) is None:
-                return
+                break
             job = following.submit.job
-            if job not in self._sending and self._journal.job(job) is None:
-                self._sending[job] = _Sending(client=following.client, submit=following.submit, began=time.monotonic())
-                self._request_inputs(job, self._sending[job])
+            if job in self._sending or self._journal.job(job) is not None:
+                continue
+            if not self._places.are_cut_for(following.submit, skipped):
+                waiting.append(following)
+                continue
+            self._sending[job] = _Sending(client=following.client, submit=following.submit, began=time.monotonic())
+            self._request_inputs(job, self._sending[job])
+        for each in waiting:
+            if reason := self._problem(self._bundle_sha256, skipped, each.submit.after_exit):
+                self._reply(each.client, Refused(job=each.submit.job, reason=reason))
+            else:
+                self._announced.add(each.client, each.submit)
 
     def expected_record(self, key: Key, tensor: str, client: str) -> TensorRecord:
         """Return the record that a client's input must have. Raises `Rejection` if the client was not asked for it."""
@@ -173,13 +203,23 @@ class Submissions:
             return None
         del self._sending[job]
         exact, after_exit = sending.submit.exact, sending.submit.after_exit
-        before = skipped(rest_start(self._manifest, after_exit))
+        before = self._places.skipped(after_exit, skipped)
         if before is None:  # the runs of steps have changed since it was announced
-            self._reply(sending.client, Refused(job=job, reason=self._problem(self._bundle_sha256, skipped, after_exit)))
+            problem = self._problem(self._bundle_sha256, skipped, after_exit)
+            reason = problem or "the runs of steps have changed while it was sent"
+            self._reply(sending.client, Refused(job=job, reason=reason))
             return None
         digests = self._journal.accept(job, sending.client, sending.tensors, generation, before, exact=exact)
         self._reply(sending.client, Accepted(job=job))
-        return NewJob(job=job, client=sending.client, digests=digests, exact=exact, skipped=before)
+        return NewJob(
+            job=job,
+            client=sending.client,
+            digests=digests,
+            exact=exact,
+            skipped=before,
+            after_exit=after_exit,
+            policy=self._policies.of(sending.submit),
+        )
 
     def withdraw(self, job: str) -> None:
         """Forget a job that is announced, or whose inputs are on their way."""

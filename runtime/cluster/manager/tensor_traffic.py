@@ -114,7 +114,11 @@ class TensorTraffic:
             new := self._submissions.arrived(received, scheduler.generations.newest, scheduler.generations.before)
         ):
             scheduler.add(new.job, new.client, new.digests, new.skipped, exact=new.exact)
+            if new.policy:
+                self._results.decide_by(new.job, new.policy)
             self._statistics.trace.accepted(new.job)
+            if new.after_exit:
+                self._statistics.exits.began(new.after_exit)
 
     def _expected_record(self, sender: User, key: Key, tensor: str) -> TensorRecord:
         """Return the record of a client's input, or of a worker's output that it was asked for. Raises `Rejection`."""

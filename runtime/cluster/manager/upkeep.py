@@ -14,6 +14,7 @@ from dataclasses import replace
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.cluster.codes.covering import LULL_S, Covering
 from hyps.runtime.cluster.manager.deployment import Deployment
+from hyps.runtime.cluster.manager.exit_cuts import ExitCuts
 from hyps.runtime.cluster.manager.moving import Move
 from hyps.runtime.cluster.manager.options import ClusterOptions
 from hyps.runtime.cluster.manager.placing import Placer
@@ -45,7 +46,8 @@ class PlacementUpkeep:
         self._busy_at = 0.0
         self._move: Move | None = None
         self.moves_done = 0
-        self._lacks_cuts = False
+        #: The cuts behind exits that inferences need.
+        self.cuts = ExitCuts(manifest, deployment, workers, placer, say)
         self._placed_on: list[WorkerCapacity] = []
         self._changed_at = self._changing_since = 0.0
 
@@ -90,13 +92,14 @@ class PlacementUpkeep:
                 return
             too_few = self._is_thin(homes)
             names = {worker.name for worker in workers}
-            if workers and (lacks or (too_few and settled and self._deployment.ordered_to != names)):
+            can_wait = not (settled or any(map(self._has_returned, names)))
+            if workers and (lacks or (too_few and not can_wait and self._deployment.ordered_to != names)):
                 self.mend()
-            elif self._lacks_cuts and not self._move and not lacks:
+            elif self.cuts.is_asked and not self._move and not lacks:
                 self._cut()
             return
-        if self._lacks_cuts:
-            self._lacks_cuts, self._placed_on = False, []
+        if self.cuts.begin():
+            self._placed_on = []
         enough = len(workers) >= (1 if scheduler else self._options.least_workers)
         unchanged = homes and () not in homes and self._placed_on == workers
         goes_on = self._covering and homes and not lacks and time.monotonic() - self._busy_at < LULL_S
@@ -107,7 +110,9 @@ class PlacementUpkeep:
             assign(self._manifest, placement, workers)  # raises before the present placement is given up
             self._deployment.start(placement, workers)
             self._placed_on = workers
+            self.cuts.settle()
         except BudgetError as error:
+            self.cuts.give_up()
             self._deployment.complain(str(error))
 
     def mend_if_needed(self) -> None:
@@ -117,6 +122,7 @@ class PlacementUpkeep:
             self.mend()
         else:
             self._deployment.placement = replace(self._deployment.placement, homes=tuple(homes))
+            self._deployment.ordered_to = set()  # a worker that is back before anything else happens must be ordered, too
             self._say("codes and copies replace it")
             for line in self._deployment.coverage:
                 self._say(line)
@@ -128,6 +134,7 @@ class PlacementUpkeep:
         if self._move and self._move.phase == "loading":
             self._deployment.placement = self._move.give_up()
             self._move = None
+            self.cuts.ask_again()
             self._say("the move is given up: a worker is gone or changed")
         elif self._move:
             self._deployment.placement = self._move.active
@@ -174,19 +181,13 @@ class PlacementUpkeep:
         self._move = Move(self._deployment.scheduler, self._deployment, self._deployment.placement, target)
         self._placed_on = workers
 
-    def cut_behind(self, number: int) -> None:
-        """Have runs of steps cut behind the exit of this number, from 1 on: inferences are to begin there."""
-        if number not in self._placer.cuts:
-            self._placer.cuts.add(number)
-            self._lacks_cuts = True
-            self._say(f"runs of steps are cut behind exit {number}: inferences are to begin there")
-
     def _cut(self) -> None:
         """Move to runs that are cut as asked, while jobs are under way."""
-        self._lacks_cuts = False
         try:
             self.begin_move(self._placer.place(self._deployment.workers))
+            self.cuts.loading()
         except BudgetError as error:
+            self.cuts.give_up()
             self._deployment.complain(str(error))
 
     @property
@@ -208,6 +209,7 @@ class PlacementUpkeep:
             return
         if move.phase == "draining" != phase:
             seconds = time.monotonic() - move.began
+            self.cuts.settle()
             self._say(f"new jobs take the new runs of steps, after {seconds:.1f} s; older jobs end under theirs")
         if move.is_over:
             self._move = None
@@ -222,6 +224,11 @@ class PlacementUpkeep:
     @property
     def _has_exact_jobs(self) -> bool:
         return self._deployment.scheduler is not None and self._deployment.scheduler.has_exact_jobs
+
+    def _has_returned(self, name: str) -> bool:
+        """Return whether a worker was lost and is back with the sub-bundles of its last orders."""
+        scheduler = self._deployment.scheduler
+        return scheduler is not None and not scheduler.replicas.sub_bundles_of(name) and self._workers.holds_orders(name)
 
     def _is_thin(self, homes: Sequence[tuple[str, ...]]) -> bool:
         if self._covering and self._deployment.placement:

@@ -48,6 +48,11 @@ class WorkerOrders:
         address = connection.address
         self._server = FileServer(self._listen or local_address(address.host, address.port), tls=address.tls)
 
+    def leave_room(self, *, leave: bool) -> None:
+        """Have workers' downloads leave half of the link to inferences, or not any more."""
+        if self._server:
+            self._server.is_gentle = leave
+
     def close(self) -> None:
         """Stop serving files."""
         if self._server:

@@ -203,11 +203,16 @@ class WorkerRegistry:
         return [
             replace(
                 _capacity(name, state, self._speeds.bound(name), safe=safe is None or name in safe),
-                message_s=self._pulses[name][1].message_s,
+                message_s=self.message_s(name),
             )
             for name, state in sorted(self.online.items())
             if self.set_aside_because(name) is None and name not in self.drained
         ]
+
+    def message_s(self, name: str) -> float | None:
+        """Return the seconds of a message that a worker measured under load, or else before; None if it did not."""
+        under_load = self._pulses[name][1].message_s
+        return self.online[name].message_s if under_load is None else under_load
 
     def describe(self, name: str) -> str:
         """Return a worker's capacity as text for the operator."""
@@ -215,6 +220,11 @@ class WorkerRegistry:
         group = f"a group of {state.group}, " if state.group else ""
         threads = f"{state.threads} thread{'' if state.threads == 1 else 's'}"
         return f"{group}{state.memory_bytes / 1e6:.0f} MB, {threads}, {state.macs_per_s / 1e9:.1f} GMAC/s"
+
+    def holds_orders(self, name: str) -> bool:
+        """Return whether a worker has read its newest orders, and these have it hold something."""
+        state, orders = self.online.get(name), self.orders.of(name)
+        return bool(state and orders and orders.sub_bundles) and self.orders.are_known(name, self.online[name])
 
     def has_obeyed(self, name: str) -> bool:
         """Return whether a worker holds what it was ordered to, or has no orders, or is gone or set aside."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hyps.runtime.cluster.planning.crossing import crossing, tensor_uses
 from hyps.runtime.cluster.planning.holding import hold
 from hyps.runtime.cluster.planning.problem import HUB, Board, Fleet, PipelineStage, Sharing, Stages, Workload
-from hyps.runtime.cluster.planning.shares import components_of
+from hyps.runtime.cluster.planning.shares import Components, components_of
 from hyps.runtime.errors import BudgetError
 
 
@@ -51,6 +51,7 @@ class _EqualDevices:
     def __init__(self, workload: Workload, fleet: Fleet, boards: Sequence[Board]) -> None:
         self._workload, self._uses = workload, tensor_uses(workload)
         self._known: dict[TaskVariant, float] = {}
+        self._parts: dict[range, Components] = {}
         self._memory_bytes = min(board.memory_bytes for board in boards)
         kinds = {board.board_class: board for board in boards}.values()
         slowest = max(kinds, key=lambda board: sum(step.seconds.get(board.board_class, 0.0) for step in workload.steps))
@@ -87,9 +88,11 @@ class _EqualDevices:
 
     def with_variants(self, tasks: list[TaskVariant], count: int) -> list[TaskVariant]:
         """Replace the slowest task by its fastest variant until all devices are used (lines 12 to 17)."""
-        while sum(task.devices for task in tasks) < count:
-            place = max(range(len(tasks)), key=lambda at: self._seconds(tasks[at]))
-            tasks = [*tasks[:place], min(self._variants(tasks[place]), key=self._seconds), *tasks[place + 1 :]]
+        tasks, seconds = [*tasks], [self._seconds(task) for task in tasks]
+        for _ in range(count - sum(task.devices for task in tasks)):
+            place = seconds.index(max(seconds))
+            tasks[place] = min(self._variants(tasks[place]), key=self._seconds)
+            seconds[place] = self._seconds(tasks[place])
         return tasks
 
     def stage(self, task: TaskVariant, boards: Sequence[str]) -> PipelineStage:
@@ -104,13 +107,18 @@ class _EqualDevices:
     def _variants(self, task: TaskVariant) -> list[TaskVariant]:
         """Return a task's variants on one device more: data-parallel, and model-parallel where there are parts enough."""
         found = [TaskVariant(steps=task.steps, devices=task.devices + 1, sharing="replicas")]
-        if len(components_of(self._workload, task.steps)) > task.devices:
+        if len(self._components(task.steps)) > task.devices:
             found.insert(0, TaskVariant(steps=task.steps, devices=task.devices + 1, sharing="shards"))
         return found
 
+    def _components(self, steps: range) -> Components:
+        if steps not in self._parts:
+            self._parts[steps] = components_of(self._workload, steps)
+        return self._parts[steps]
+
     def _shares(self, task: TaskVariant) -> tuple[tuple[int, ...], ...]:
         """Return the steps of each device of a model-parallel task: its components, dealt out evenly."""
-        components, shares = components_of(self._workload, task.steps), []
+        components, shares = self._components(task.steps), []
         for device in range(task.devices):
             first, end = (len(components) * at // task.devices for at in (device, device + 1))
             shares.append(tuple(sorted(step for component in components[first:end] for step in component)))

@@ -20,7 +20,8 @@
     memory = "700 MB"               # for the worker's process
     storage = "22 MB/s"
     speed = "3.2 GMAC/s"            # multiply-adds a second
-    message = "1.2 ms"              # optional: what it works for a message that it receives or sends; else by its speed
+    message = "1.2 ms"              # optional: what it works for a message that it receives or sends; else the target's
+                                    # message_us, or by its speed
     class = "pi3b"                  # optional: what step profiles call such boards, if not by the entry's name
     idle = "1.4 W"
     busy = "3.7 W"                  # without these two: the target's idle_milliwatts and busy_milliwatts
@@ -47,6 +48,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from hyps.runtime.device.link_rates import MAX_LINK_BYTES_PER_S, LinkRates
 from hyps.runtime.errors import BoardsError
 from hyps.runtime.profiling.board_facts import BoardClass
 
@@ -138,7 +140,7 @@ class BoardsFile(FileSection, frozen=True, kw_only=True):
 
 
 class TargetFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures that a plan needs of a target file (`hyps.runtime.calibration.target_file`); others are not read."""
+    """The figures that a cluster needs of a target file (`hyps.runtime.calibration.target_file`); others are not read."""
 
     memory_bytes: Annotated[int, Meta(gt=0)]
     reserved_bytes: Annotated[int, Meta(ge=0)]
@@ -146,6 +148,23 @@ class TargetFigures(msgspec.Struct, frozen=True, kw_only=True):
     conv_macs_per_s: Annotated[int, Meta(gt=0)] | None = None
     idle_milliwatts: Annotated[int, Meta(ge=0)] | None = None
     busy_milliwatts: Annotated[int, Meta(ge=0)] | None = None
+    network_up_bytes_per_s: Annotated[int, Meta(ge=1, le=MAX_LINK_BYTES_PER_S)] | None = None
+    network_down_bytes_per_s: Annotated[int, Meta(ge=1, le=MAX_LINK_BYTES_PER_S)] | None = None
+    network_latency_us: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+    message_us: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+
+    @property
+    def message_s(self) -> float | None:
+        """What the board works for a message, in seconds; None if it is not known."""
+        return None if self.message_us is None else self.message_us / 1e6
+
+    @property
+    def link(self) -> LinkRates | None:
+        """The board's link to its hub, None if it is not known."""
+        up, down, latency_us = self.network_up_bytes_per_s, self.network_down_bytes_per_s, self.network_latency_us
+        if up is None or down is None or latency_us is None:
+            return None
+        return LinkRates(up_bytes_per_s=up, down_bytes_per_s=down, latency_s=latency_us / 1e6)
 
 
 def read_boards(path: Path) -> BoardsFile:

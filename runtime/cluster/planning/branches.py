@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hyps.runtime.cluster.planning.board_groups import RunTable
 from hyps.runtime.cluster.planning.evaluation import Evaluation
 from hyps.runtime.cluster.planning.improvement import ObjectiveKey
 from hyps.runtime.cluster.planning.problem import Board, Fleet, PipelineStage, Stages, Workload
+from hyps.runtime.cluster.planning.run_table import RunTable
 from hyps.runtime.cluster.planning.shares import ParallelRun, components_of
 
 #: The most runs that are looked at for blocks.

@@ -108,7 +108,7 @@ def _boards(record: BoardsRecord, figures: TargetFigures | None, entry: str, mac
         raise BoardsError(f"{entry} takes less power busy ({watts[1]:g} W) than idle ({watts[0]:g} W)", "exchange them")
     memory_bytes = int(_figure(record.memory, memory, quantities.BYTES, entry, "memory"))
     storage_bytes_per_s = _figure(record.storage, storage, quantities.BYTES_PER_S, entry, "storage")
-    rated_s = rated_message_s(macs_per_s)
+    rated_s = figures.message_s if figures and figures.message_s else rated_message_s(macs_per_s)
     message_s = _figure(record.message, rated_s, quantities.SECONDS, entry, "message", may_be_zero=True)
     return [
         Board(

@@ -7,12 +7,14 @@ heuristic, which `hyps.runtime.cluster.planning.bounds` judges.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup
 from hyps.runtime.cluster.planning.problem import PipelineStage, Sharing, Stages
+from hyps.runtime.cluster.planning.run_table import ROUNDING, RunTable
 
 #: How near to each other the least period that works and the largest that does not are in the end.
 _PRECISION = 1 + 1e-3
@@ -72,12 +74,16 @@ class GreedyPlanner:
         """
         for group in itertools.islice(left, _TRIED_GROUPS):
             count = min(left[group], most if self._groups[group].sample.shares_inputs else 1)
+            if count == 1:
+                if stop := self._table.longest_within(self._groups[group], start, period_s):
+                    return stop, [(group, 1)]
+                continue
             row = self._table.period_row(self._groups[group], start, count * period_s)
-            needed = np.maximum(np.ceil(row / period_s - 1e-9), 1)
+            needed = np.maximum(np.ceil(row / period_s - ROUNDING), 1)
             usable = np.flatnonzero(needed <= count)
             if len(usable):
                 gain = (self._work[start + 1 + usable] - self._work[start]) / needed[usable]
-                place = usable[np.flatnonzero(gain >= gain.max() * (1 - 1e-9))[-1]]
+                place = usable[np.flatnonzero(gain >= gain.max() * (1 - ROUNDING))[-1]]
                 return start + 1 + int(place), [(group, int(needed[place]))]
         return self._mixed(start, period_s, left, most)
 
@@ -89,15 +95,15 @@ class GreedyPlanner:
         for group, count in left.items():
             if not self._groups[group].sample.shares_inputs:
                 continue
-            row = self._table.period_row(self._groups[group], start, np.inf)[:1]
-            if not len(row) or not np.isfinite(row[0]):
+            alone_s = self._table.period_s(self._groups[group], start, start + 1)
+            if not math.isfinite(alone_s):
                 continue
-            needed = max(0.0, np.ceil((1 / period_s - rate) * row[0] - 1e-9))
+            needed = max(0.0, math.ceil((1 / period_s - rate) * alone_s - ROUNDING))
             number = int(min(count, most, needed))
             if number:
                 taken.append((group, number))
-                rate, most = rate + number / float(row[0]), most - number
-            if rate * period_s >= 1 - 1e-9:
+                rate, most = rate + number / alone_s, most - number
+            if rate * period_s >= 1 - ROUNDING:
                 return start + 1, taken
             if not most:
                 return None

@@ -123,8 +123,9 @@ def _handling_s(
 
 def check_fit(workload: Workload, fleet: Fleet) -> None:
     """Raise `BudgetError` if a step fits no board, or has no time on those that it fits."""
+    kinds = {(board.memory_bytes, board.board_class): board for board in fleet.boards}.values()
     for step in workload.steps:
-        fits = [board for board in fleet.boards if step_fits(step, board)]
+        fits = [board for board in kinds if step_fits(step, board)]
         if not fits:
             largest = max(fleet.boards, key=lambda board: board.memory_bytes)
             needed = step.working_bytes + step.weight_bytes

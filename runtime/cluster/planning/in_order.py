@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, CostArray, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
+from hyps.runtime.cluster.planning.run_table import CostArray, RunTable
 
 
 def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: int) -> Stages | None:
@@ -23,7 +24,7 @@ def least_latency(table: RunTable, groups: Sequence[BoardGroup], most_boards: in
     known: dict[str, CostArray] = {}
     for group, _ in boards:
         name = group.sample.name
-        known[name] = known[name] if name in known else table.costs(group).latency_s
+        known[name] = known[name] if name in known else table.latency_s(group)
         joined = best[: table.count, None] + known[name]
         chosen = joined.argmin(0)
         cost = joined[chosen, np.arange(table.count + 1)]

@@ -21,8 +21,8 @@ from typing import Literal
 
 import numpy as np
 
-from hyps.runtime.cluster.planning.board_groups import CostArray
 from hyps.runtime.cluster.planning.problem import PipelineStage, Stages
+from hyps.runtime.cluster.planning.run_table import CostArray
 from hyps.runtime.cluster.planning.stage_options import ShardedStage, StageOptions
 
 Objective = Literal["throughput", "latency", "energy"]

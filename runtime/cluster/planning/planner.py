@@ -17,14 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hyps.runtime.cluster.planning.algorithm1 import task_assignment
-from hyps.runtime.cluster.planning.board_groups import (
-    MOST_EXACT_STEPS,
-    BoardGroup,
-    RunTable,
-    board_groups,
-    is_star,
-    relaxed_star,
-)
+from hyps.runtime.cluster.planning.board_groups import BoardGroup, board_groups, is_star, relaxed_star
 from hyps.runtime.cluster.planning.bounds import lower_bound
 from hyps.runtime.cluster.planning.branch_partition import partitioned_stages
 from hyps.runtime.cluster.planning.branches import branches_side_by_side, has_branches, parallel_blocks, tried_boards
@@ -37,6 +30,7 @@ from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import ExactPlanner, Objective
 from hyps.runtime.cluster.planning.partition_process import is_installed
 from hyps.runtime.cluster.planning.problem import Fleet, PipelineStage, Stages, Workload, used_fleet
+from hyps.runtime.cluster.planning.run_table import MOST_EXACT_STEPS, RunTable
 from hyps.runtime.cluster.planning.shares import ParallelRun
 from hyps.runtime.cluster.planning.simple_pipeline import simple_pipeline
 from hyps.runtime.cluster.planning.stage_options import StageOptions
@@ -213,10 +207,8 @@ class PlacementPlanner:
                 stages := least_latency(self._table, groups[:_LATENCY_BOARDS], min(count, _LATENCY_BOARDS))
             ):
                 yield stages
-        alone = sorted(self._groups, key=self._seconds)[:_LATENCY_BOARDS] if objective != "throughput" else []
-        for group in alone:
-            if stages := least_latency(self._table, [group], 1):
-                yield stages
+        if objective != "throughput":
+            yield from self._alone()
         yield task_assignment(self.workload, self.fleet, count)
         yield simple_pipeline(self.workload, self.fleet, count)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyps.runtime.cluster.planning.board_groups import BoardGroup, CostArray, RunTable
+from hyps.runtime.cluster.planning.board_groups import BoardGroup
 from hyps.runtime.cluster.planning.crossing import crossing
 from hyps.runtime.cluster.planning.holding import hold
 from hyps.runtime.cluster.planning.problem import Board
+from hyps.runtime.cluster.planning.run_table import CostArray, RunTable
 from hyps.runtime.cluster.planning.shares import ParallelRun, Shares, parallel_runs, ways_to_share, widest_runs
 from hyps.runtime.cluster.planning.transfers import LEAST_S
 from hyps.runtime.errors import BudgetError

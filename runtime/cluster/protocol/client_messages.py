@@ -12,6 +12,7 @@ from hyps.runtime.cluster.protocol.decoded_note import DecodedNote
 from hyps.runtime.cluster.protocol.frames import JobId
 from hyps.runtime.cluster.protocol.message_base import Message
 from hyps.runtime.cluster.protocol.messages import Text, decode_kind
+from hyps.runtime.exits.policy_header import MOST_POLICY_BYTES
 from hyps.runtime.exits.report import EndedBy
 
 #: The most bytes of a `Ping`'s padding: at 94 Mbit/s they take 5.6 ms.
@@ -24,13 +25,16 @@ class Submit(Message, frozen=True, kw_only=True, tag="submit", omit_defaults=Tru
     """A client announces a job for a bundle's manifest, and sends inputs when asked; ``exact``: nothing is decoded.
 
     With ``after_exit``, the job is the rest of an inference behind the exit of that number; its inputs are then the tensors
-    that later steps read (`hyps.runtime.bundle.exits.rest_inputs`).
+    that later steps read (`hyps.runtime.bundle.exits.rest_inputs`). ``policy`` decides at the exits: ``threshold:P``, or a
+    file's name, with its ``policy_content``.
     """
 
     job: JobId
     bundle: Sha256
     exact: bool = False
     after_exit: _ExitNumber | None = None
+    policy: Annotated[str, Meta(max_length=200)] = ""
+    policy_content: Annotated[bytes, Meta(max_length=MOST_POLICY_BYTES)] = b""
 
 
 class Delivered(Message, frozen=True, kw_only=True, tag="delivered"):
@@ -76,18 +80,27 @@ class Exited(Message, frozen=True, kw_only=True, tag="exited", omit_defaults=Tru
 
 
 class Ping(Message, frozen=True, kw_only=True, tag="ping", omit_defaults=True):
-    """A client measures its link to a manager of this bundle; ``padding`` makes the message long."""
+    """A client measures its link to a manager of this bundle; ``padding`` makes the message long.
+
+    ``exits`` are the numbers of those behind which it may offload.
+    """
 
     number: Count
     bundle: Sha256
+    exits: Annotated[tuple[_ExitNumber, ...], Meta(max_length=MOST_EXITS)] = ()
     padding: Annotated[str, Meta(max_length=MOST_PADDING)] = ""
 
 
 class Pong(Message, frozen=True, kw_only=True, tag="pong", omit_defaults=True):
-    """The manager answers a `Ping`; ``problem``: why it takes no jobs of that bundle now, or empty."""
+    """The manager answers a `Ping`; ``problem``: why it takes no jobs of that bundle now, or empty.
+
+    ``exits`` are those of the ping behind which an inference can begin now; ``waits``: there will soon be more.
+    """
 
     number: Count
     problem: Text = ""
+    exits: Annotated[tuple[_ExitNumber, ...], Meta(max_length=MOST_EXITS)] = ()
+    waits: bool = False
 
 
 #: What a client sends, and what a manager replies.

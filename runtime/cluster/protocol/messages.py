@@ -42,8 +42,8 @@ class WorkerState(Message, frozen=True, kw_only=True):
 
     ``session`` differs between starts of the process, ``connects`` counts its connections, and ``problem`` is why a
     sub-bundle could not be loaded. Its last will is a state that is not ``online``. ``group``: the number of workers that it
-    stands for, 0 if it computes itself. ``board`` and ``board_class`` say what it is, ``link`` what it measured of its link;
-    they are absent where that is not known.
+    stands for, 0 if it computes itself. ``board`` and ``board_class`` say what it is, ``link`` what it measured of its link,
+    ``message_s`` what it works for a message without load; they are absent where that is not known.
     """
 
     online: bool
@@ -61,6 +61,7 @@ class WorkerState(Message, frozen=True, kw_only=True):
     board: BoardFacts | None = None
     board_class: BoardClass | None = None
     link: LinkRates | None = None
+    message_s: Seconds | None = None
 
     @property
     def is_possible(self) -> bool:
@@ -143,8 +144,8 @@ class BoardEnergy(Message, frozen=True, kw_only=True):
 class Pulse(Message, frozen=True, kw_only=True, tag="pulse", omit_defaults=True):
     """A sign of life that a worker sends twice a second: its resident memory, and the messages that it has not handled.
 
-    ``message_s`` is what it has lately spent on a message, absent until it is measured. ``energy`` is absent where the
-    worker's board has no figures. ``below`` has those of a group's boards, by name.
+    ``message_s`` is what it has lately spent on a message under load, absent until it is measured. ``energy`` is absent
+    where the worker's board has no figures. ``below`` has those of a group's boards, by name.
     """
 
     session: SessionId

@@ -15,7 +15,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ _POLL_S = 0.1
 _WAITING_S, _MOST_WAITING_OF_ADDRESS, _MOST_WAITING = 10.0, 32, 256
 #: The most downloads at a time: a worker fetches one file after the other.
 _MOST_DOWNLOADS_OF_WORKER, _MOST_DOWNLOADS = 8, 1024
+#: A download that leaves inferences half of the link pauses after each piece for as long as that took, so many seconds at
+#: most. What it has handed to the kernel delays tensors: so many bytes take 6 ms by a link of 94 Mbit/s; Linux doubles them.
+_LONGEST_PAUSE_S, _GENTLE_BUFFER_BYTES = 1.0, 1 << 16
 _log = logging.getLogger(__name__)
 
 #: What a worker may fetch, by sha256: a file, or a document in memory.
@@ -44,8 +47,10 @@ class FileServer:
 
     def __init__(self, host: str, *, tls: bool) -> None:
         self._grants: dict[str, tuple[str, GrantedFiles]] = {}
+        #: Whether inferences go on meanwhile, so that downloads leave them half of the link.
+        self.is_gentle = False
         self.authority: str | None = None
-        self._server = _Server((host, 0), self._find)
+        self._server = _Server((host, 0), self._find, lambda: self.is_gentle)
         if tls:
             self._server.socket = self._wrapped(host)
         place = f"[{host}]" if ":" in host else host
@@ -87,8 +92,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, address: tuple[str, int], find: Any) -> None:
-        self.find = find
+    def __init__(self, address: tuple[str, int], find: Any, is_gentle: Callable[[], bool]) -> None:
+        self.find, self.is_gentle = find, is_gentle
         self.waiting = OpenConnections(most_of_owner=_MOST_WAITING_OF_ADDRESS, most=_MOST_WAITING, longest_s=_WAITING_S)
         self.downloads = OpenConnections(most_of_owner=_MOST_DOWNLOADS_OF_WORKER, most=_MOST_DOWNLOADS)
         super().__init__(address, _Handler)
@@ -141,10 +146,15 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(found, bytes):
             self.wfile.write(found[start:])
             return
+        if self.server.is_gentle():
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _GENTLE_BUFFER_BYTES)
         with found.open("rb") as stream:
             stream.seek(start)
             while piece := stream.read(_PIECE_BYTES):
+                began = time.monotonic()
                 self.wfile.write(piece)
+                if self.server.is_gentle():
+                    time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))
 
     def log_message(self, format: str, *values: Any) -> None:
         """Log at the lowest level: the library's lines name no worker."""

@@ -1,4 +1,4 @@
-"""Collect what a worker says of its board when it joins: its class, and its step profile if it has one."""
+"""Collect what a worker says of its board when it joins: its class, its step profile and its calibration if it has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyps.runtime.cluster.planning.boards_file import read_target
 from hyps.runtime.cluster.protocol.messages import MAX_PROFILED_TIMES, Profiled, StepTimes
+from hyps.runtime.device.link_rates import LinkRates
 from hyps.runtime.errors import DeviceError, ProfileError
 from hyps.runtime.profiling.board_facts import BoardFacts, this_board
 from hyps.runtime.profiling.profile_file import StepProfileFile, read_step_profile
@@ -22,6 +24,8 @@ class Introduction:
     board: BoardFacts | None = None
     board_class: str | None = None
     profile: StepProfileFile | None = None
+    link: LinkRates | None = None
+    message_s: float | None = None
 
     def profile_messages(self) -> Iterator[Profiled]:
         """Yield the step profile in messages."""
@@ -34,11 +38,13 @@ class Introduction:
             yield Profiled(steps=tuple(times[start : start + MAX_PROFILED_TIMES]))
 
 
-def introduce_board(profile: Path | None) -> Introduction:
+def introduce_board(profile: Path | None, calibration: Path | None = None) -> Introduction:
     """Return what this board says of itself; its class is the one in the step ``profile``, if that is given.
 
-    Raises `ProfileError` for a file that is no profile, or that was measured on a board of another class.
+    ``calibration`` is a target file of ``hyps-run calibrate --hub``. Raises `ProfileError` for a file that is no profile, or
+    that was measured on a board of another class, and `BoardsError` for a file that is no target.
     """
+    figures = read_target(calibration) if calibration else None
     measured = read_step_profile(profile) if profile else None
     board = _board()
     if measured and board and measured.board.board_class != board.board_class:
@@ -48,7 +54,13 @@ def introduce_board(profile: Path | None) -> Introduction:
             "profile this board with 'hyps-run profile', or leave out --profile",
         )
     board_class = measured.board_class if measured else board.board_class if board else None
-    return Introduction(board=board, board_class=board_class, profile=measured)
+    return Introduction(
+        board=board,
+        board_class=board_class,
+        profile=measured,
+        link=figures.link if figures else None,
+        message_s=figures.message_s if figures else None,
+    )
 
 
 def _board() -> BoardFacts | None:

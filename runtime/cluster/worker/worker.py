@@ -18,19 +18,19 @@ from pathlib import Path
 
 from hyps.runtime.cluster.broker.connection import Connection
 from hyps.runtime.cluster.broker.join import Join
-from hyps.runtime.cluster.broker.link_probe import LinkProbe
 from hyps.runtime.cluster.protocol.frames import Rejection
 from hyps.runtime.cluster.protocol.messages import Orders, WorkerState, decode_message, encode_message
 from hyps.runtime.cluster.protocol.tally import Tally
 from hyps.runtime.cluster.protocol.topics import Role, topic
 from hyps.runtime.cluster.transfer.file_cache import FileCache
 from hyps.runtime.cluster.worker.computations import RESULT_EXPIRY_S, Computations
+from hyps.runtime.cluster.worker.hub_probe import HubProbe
 from hyps.runtime.cluster.worker.introduction import Introduction
 from hyps.runtime.cluster.worker.loaded_sub_bundles import LoadedSubBundles
 from hyps.runtime.cluster.worker.message_meter import MessageMeter
 from hyps.runtime.cluster.worker.pulses import Pulses
 from hyps.runtime.cluster.worker.runner import Backend
-from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.device.link_rates import HubMeasurements
 from hyps.runtime.energy.board import BoardMeter
 
 #: The bytes of the messages that measure the link: enough for a rate, and little for a hub that many workers join at once.
@@ -58,7 +58,7 @@ class Worker:
     ) -> None:
         self._name, self._backend, self._say = name, backend, say
         self._introduction = introduction or Introduction()
-        self._link: LinkRates | None = None
+        self._link, self._message_s = self._introduction.link, self._introduction.message_s
         self._cache, self._cache_bytes = FileCache(cache), cache_bytes
         self._session = secrets.token_hex(16)
         self._connects = 0
@@ -78,7 +78,7 @@ class Worker:
             lost=self._lost,
             will=(self._state_topic, last_will),
         )
-        self._probe = LinkProbe(self._connection, name)
+        self._probe = HubProbe(self._connection, name)
         self._meter = MessageMeter()
         self._computations = Computations(self._sub_bundles, self._connection, self._output_topic, self._meter)
         self._pulses = Pulses(
@@ -107,11 +107,11 @@ class Worker:
         self._say(f"{self._name} {back} the hub at {self._connection.address}")
         self._events.put(self._publish_state)
         self._events.put(self._publish_profile)
-        if self._connects == 1 and self._introduction.board:
-            self._probe.start(_PROBE_SIZES, lambda link: self._events.put(partial(self._link_measured, link)))
+        if self._connects == 1 and self._introduction.board and not (self._link and self._message_s):
+            self._probe.start(_PROBE_SIZES, lambda measured: self._events.put(partial(self._hub_measured, measured)))
 
-    def _link_measured(self, link: LinkRates) -> None:
-        self._link = link
+    def _hub_measured(self, measured: HubMeasurements) -> None:
+        self._link, self._message_s = measured.link, measured.message_s or self._message_s
         self._publish_state()
 
     def _lost(self, reason: str) -> None:
@@ -156,6 +156,7 @@ class Worker:
             board=self._introduction.board,
             board_class=self._introduction.board_class,
             link=self._link,
+            message_s=self._message_s,
         )
         self._connection.publish(self._state_topic, encode_message(state), retain=True)
 

@@ -11,7 +11,7 @@ _shtab_hyps_run_tune_option_strings=(-h --help -o --output --force --memory --cu
 _shtab_hyps_run_profile_option_strings=(-h --help -o --output --threads --repeats --board-class --custom-ops --json -q --quiet -v --verbose)
 _shtab_hyps_run_calibrate_option_strings=(-h --help -o --output --name --folder --test-memory --hub --meter --json -q --quiet -v --verbose)
 _shtab_hyps_run_doctor_option_strings=(-h --help --folder --json -q --quiet -v --verbose)
-_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --exact --custom-ops --untuned --no-verify --exit-policy --offload --offload-wait --deadline --energy-limit --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
+_shtab_hyps_run_option_strings=(-h --help --top --json --save --output -q --quiet -v --verbose --threads --batch --engine --join --exact --custom-ops --untuned --no-verify --stride --window --hop --live --max-latency --exit-policy --offload --offload-wait --deadline --energy-limit --repeat --profile --profile-json --energy --energy-windows --energy-seconds --meter --watts --version --show-completion)
 
 _shtab_hyps_run_pos_0_COMPGEN=_hyps_start
 _shtab_hyps_run_pos_1_COMPGEN=_shtab_compgen_files
@@ -35,6 +35,7 @@ _shtab_hyps_run___custom_ops_COMPGEN=_shtab_compgen_files
 _shtab_hyps_run___profile_json_COMPGEN=_shtab_compgen_files
 
 _shtab_hyps_run_pos_2_choices=(tune profile calibrate doctor)
+_shtab_hyps_run___live_choices=(latest every)
 _shtab_hyps_run___show_completion_choices=(bash zsh fish)
 
 _shtab_hyps_run_pos_1_nargs=+

@@ -51,7 +51,7 @@ function _shtab_hyps_run_using
 end
 
 set -g _shtab_hyps_run_commands tune profile calibrate doctor
-set -g _shtab_hyps_run_opts_with_value --batch --board-class --custom-ops --deadline --energy-limit --energy-seconds --energy-windows --engine --exit-policy --folder --hub --join --memory --meter --name --offload --offload-wait --output --profile-json --repeat --repeats --save --show-completion --threads --top --watts -o
+set -g _shtab_hyps_run_opts_with_value --batch --board-class --custom-ops --deadline --energy-limit --energy-seconds --energy-windows --engine --exit-policy --folder --hop --hub --join --live --max-latency --memory --meter --name --offload --offload-wait --output --profile-json --repeat --repeats --save --show-completion --stride --threads --top --watts --window -o
 
 complete -c hyps-run -e
 complete -c hyps-run -f
@@ -71,8 +71,13 @@ complete -c hyps-run -n _shtab_hyps_run_using -l exact -d 'have a cluster decode
 complete -c hyps-run -n _shtab_hyps_run_using -l custom-ops -xka "(__fish_complete_path (commandline -ct))" -d 'a library with the model'"'"'s custom operators'
 complete -c hyps-run -n _shtab_hyps_run_using -l untuned -d 'run a tuned bundle as it was before it was tuned'
 complete -c hyps-run -n _shtab_hyps_run_using -l no-verify -d 'check the files'"'"' sizes, but not their sha256'
+complete -c hyps-run -n _shtab_hyps_run_using -l stride -x -d 'take each S-th frame (default: 1)'
+complete -c hyps-run -n _shtab_hyps_run_using -l window -x -d 'the frames of a window, which the model says: a check'
+complete -c hyps-run -n _shtab_hyps_run_using -l hop -x -d 'begin a window every H frames that are taken (default: a window'"'"'s length)'
+complete -c hyps-run -n _shtab_hyps_run_using -l live -xka "latest every" -d 'compute the newest window when there is time, or every one; a file then comes at its own speed (default: latest for cameras and addresses; files are computed whole, as fast as possible)'
+complete -c hyps-run -n _shtab_hyps_run_using -l max-latency -x -d 'with --live every: leave out windows that are later than TIME, e.g. 500ms'
 complete -c hyps-run -n _shtab_hyps_run_using -l exit-policy -x -d 'end where POLICY says: never, threshold:0.9 (at that confidence), or a .json or .onnx file (default: never)'
-complete -c hyps-run -n _shtab_hyps_run_using -l offload -x -d 'where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a manager of the same bundle'
+complete -c hyps-run -n _shtab_hyps_run_using -l offload -x -d 'where the rest of an inference goes when a policy in a file says so: mqtt://HOST:PORT or a join file for a manager of the same bundle, or dask://HOST:PORT'
 complete -c hyps-run -n _shtab_hyps_run_using -l offload-wait -x -d 'wait up to TIME for that link before the first input (default: compute here until it is there)'
 complete -c hyps-run -n _shtab_hyps_run_using -l deadline -x -d 'end at the last exit that an inference is expected to reach in this time, e.g. 80ms'
 complete -c hyps-run -n _shtab_hyps_run_using -l energy-limit -x -d 'the same for energy, e.g. 0.5J, estimated from --watts or the target'"'"'s power'
@@ -115,7 +120,7 @@ complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s o -l output -xka "(
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l name -x -d 'the target'"'"'s name (default: the file'"'"'s)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l folder -xka "(__fish_complete_directories)" -d 'measure the storage that holds DIR (default: the current folder)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l test-memory -d 'check that the free memory is really available: a process takes all of it for a moment, as the first that the kernel kills; this empties the device'"'"'s file cache'
-complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l hub -x -d 'also measure the link to a cluster'"'"'s hub: mqtt://HOST:PORT, or a worker'"'"'s join file'
+complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l hub -x -d 'also measure the link to a cluster'"'"'s hub and what a message costs this device: mqtt://HOST:PORT, or a worker'"'"'s join file'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -l json -d 'print the figures as one JSON object'
 complete -c hyps-run -n '_shtab_hyps_run_using calibrate' -s q -l quiet -d 'print the result and errors alone'

@@ -7,12 +7,13 @@
 
 
 
-_shtab_hyps_worker_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --sub-hub --sub-join --name --memory --threads --cache --cache-size --profile --meter --watts)
+_shtab_hyps_worker_option_strings=(-h --help --version --show-completion --hub --join -q --quiet -v --verbose --sub-hub --sub-join --name --memory --threads --cache --cache-size --profile --calibration --meter --watts)
 
 _shtab_hyps_worker___join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_worker___sub_join_COMPGEN=_shtab_compgen_files
 _shtab_hyps_worker___cache_COMPGEN=_shtab_compgen_dirs
 _shtab_hyps_worker___profile_COMPGEN=_shtab_compgen_files
+_shtab_hyps_worker___calibration_COMPGEN=_shtab_compgen_files
 
 _shtab_hyps_worker___show_completion_choices=(bash zsh fish)
 

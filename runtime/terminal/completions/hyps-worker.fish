@@ -51,7 +51,7 @@ function _shtab_hyps_worker_using
 end
 
 set -g _shtab_hyps_worker_commands
-set -g _shtab_hyps_worker_opts_with_value --cache --cache-size --hub --join --memory --meter --name --profile --show-completion --sub-hub --sub-join --threads --watts
+set -g _shtab_hyps_worker_opts_with_value --cache --cache-size --calibration --hub --join --memory --meter --name --profile --show-completion --sub-hub --sub-join --threads --watts
 
 complete -c hyps-worker -e
 complete -c hyps-worker -f
@@ -71,5 +71,6 @@ complete -c hyps-worker -n _shtab_hyps_worker_using -l threads -x -d 'compute wi
 complete -c hyps-worker -n _shtab_hyps_worker_using -l cache -xka "(__fish_complete_directories)" -d 'the folder that keeps partitions (default: ~/.cache/hyps/NAME)'
 complete -c hyps-worker -n _shtab_hyps_worker_using -l cache-size -x -d 'the most bytes of unused partitions it keeps (default: 4GB)'
 complete -c hyps-worker -n _shtab_hyps_worker_using -l profile -xka "(__fish_complete_path (commandline -ct))" -d 'send what '"'"'hyps-run profile'"'"' measured on this board to the manager'
+complete -c hyps-worker -n _shtab_hyps_worker_using -l calibration -xka "(__fish_complete_path (commandline -ct))" -d 'send what '"'"'hyps-run calibrate --hub'"'"' measured on this board, and do not measure the link again'
 complete -c hyps-worker -n _shtab_hyps_worker_using -l meter -x -d 'read the power from this command, which prints watts (default: from a sensor)'
 complete -c hyps-worker -n _shtab_hyps_worker_using -l watts -x -d 'estimate energy from this device'"'"'s power, if nothing measures it, e.g. 1.4,3.7'

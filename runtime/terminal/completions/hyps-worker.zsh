@@ -31,6 +31,7 @@ _shtab_hyps_worker_options=(
   "--cache[the folder that keeps partitions (default\: \~\/.cache\/hyps\/NAME)]:DIR:_files -/"
   "--cache-size[the most bytes of unused partitions it keeps (default\: 4GB)]:SIZE:"
   "--profile[send what \'hyps-run profile\' measured on this board to the manager]:FILE:_files"
+  "--calibration[send what \'hyps-run calibrate --hub\' measured on this board, and do not measure the link again]:FILE:_files"
   "--meter[read the power from this command, which prints watts (default\: from a sensor)]:CMD:"
   "--watts[estimate energy from this device\'s power, if nothing measures it, e.g. 1.4,3.7]:IDLE,BUSY:"
 )

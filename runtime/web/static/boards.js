@@ -2,6 +2,7 @@
 
 import { call, path } from './api.js';
 import { drawCodes } from './codes.js';
+import { drawExits } from './exits.js';
 import { $, el, keyed, setAttribute, setClass, setHidden, setStyle, setText } from './dom.js';
 import { count, gmacs, joules, listed, mb, rate, steps, time } from './format.js';
 import { button } from './messages.js';
@@ -199,6 +200,7 @@ function drawOverview() {
   setText($('status-problem'), status.problem ?? '');
   drawRebalancing(status.rebalancing);
   drawCodes(status.codes);
+  drawExits(status.exits);
   setHidden($('next-step'), status.bundle !== null);
   arrange(status.bundle === null);
 }

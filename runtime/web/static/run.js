@@ -3,6 +3,7 @@
 import { ApiError, call, path } from './api.js';
 import { cameraRuns, setUpCamera } from './camera.js';
 import { $, dropZone, el, keyed, setClass, setHidden, setStyle, setText } from './dom.js';
+import { exitOf, makeBar } from './exits.js';
 import { time } from './format.js';
 import { chosenJob } from './jobs.js';
 import { act, button } from './messages.js';
@@ -85,7 +86,7 @@ function sentence(job) {
   if (!job) return 'Nothing was run yet.';
   if (job.state === 'failed') return `${job.name}: failed. ${job.reason ?? ''}`;
   if (job.state === 'cancelled') return `${job.name}: cancelled.`;
-  if (job.state === 'done') return `${job.name}: ${time(job.seconds)}${decoded(job)}`;
+  if (job.state === 'done') return `${job.name}: ${time(job.seconds)}${exitOf(job)}${decoded(job)}`;
   return `${job.name}: ${job.state} …`;
 }
 
@@ -96,23 +97,6 @@ function scale(top) {
   return likely
     ? ({ score }) => ({ part: score, text: `${(score * 100).toFixed(1)} %` })
     : ({ score }) => ({ part: Math.max(0, score / best), text: score?.toPrecision(4) ?? 'not a number' });
-}
-
-function makeLabel() {
-  const parts = {
-    name: el('span', { class: 'label' }),
-    bar: el('span', { class: 'used' }),
-    score: el('span', { class: 'score' }),
-  };
-  const node = el(
-    'li',
-    {},
-    parts.name,
-    el('span', { class: 'meter', 'aria-hidden': 'true' }, parts.bar),
-    parts.score,
-  );
-  node.parts = parts;
-  return node;
 }
 
 function draw() {
@@ -129,7 +113,7 @@ function draw() {
     $('top5'),
     top.map((each, rank) => ({ ...each, rank })),
     ({ rank }) => rank,
-    makeLabel,
+    makeBar,
     ({ parts }, each) => {
       const { part, text } = shown(each);
       setText(parts.name, each.label ?? `class ${each.index}`);

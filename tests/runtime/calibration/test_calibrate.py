@@ -31,7 +31,7 @@ from hyps.runtime.calibration.step_costs import StepCosts
 from hyps.runtime.calibration.target_file import Calibration, toml_text
 from hyps.runtime.cli import main as cli
 from hyps.runtime.device.available_memory import AvailableMemory
-from hyps.runtime.device.link_rates import LinkRates
+from hyps.runtime.device.link_rates import HubMeasurements, LinkRates
 from hyps.runtime.device.memory_probe import PIECE_BYTES
 from hyps.runtime.device.probes import StorageProbe
 from hyps.runtime.errors import DeviceError, OutputError
@@ -187,13 +187,23 @@ def test_its_sources_are_those_of_a_target(measured: None, tmp_path: Path) -> No
 
 def test_a_link_to_a_hub_is_part_of_the_target(measured: None, tmp_path: Path) -> None:
     link = LinkRates(up_bytes_per_s=2_000_000, down_bytes_per_s=11_000_000, latency_s=0.0042)
-    lines = [*calibrate(tmp_path / "board.toml", None, tmp_path, probe_link=lambda: link)]
+    found = HubMeasurements(link=link, message_s=0.00042)
+    lines = [*calibrate(tmp_path / "board.toml", None, tmp_path, probe_hub=lambda: found)]
     assert "  network              2.0 MB/s  to the hub; 11.0 MB/s from it; 4.20 ms one way (half a round trip)" in lines
+    assert "  message               0.42 ms  of the processor, to send one or to receive it" in lines
     target = load_target(str(tmp_path / "board.toml"))
+    assert target.message_us == 420
     assert (target.network_up_bytes_per_s, target.network_down_bytes_per_s) == (2_000_000, 11_000_000)
     assert (target.network_bytes_per_s, target.network_latency_us) == (2_000_000, 4200)
     assert "half of a round trip of 64 bytes" in target.sources.network
     assert "is not measured" not in (tmp_path / "board.toml").read_text()
+
+
+def test_messages_are_left_out_where_the_link_is_too_slow_to_measure_them(measured: None, tmp_path: Path) -> None:
+    slow = HubMeasurements(link=LinkRates(up_bytes_per_s=1000, down_bytes_per_s=1000, latency_s=1.0), message_s=None)
+    lines = [*calibrate(tmp_path / "board.toml", None, tmp_path, probe_hub=lambda: slow)]
+    assert not [line for line in lines if line.startswith("  message")]
+    assert load_target(str(tmp_path / "board.toml")).message_us is None
 
 
 @given(title=st.text(min_size=1), cpu=st.text(min_size=1), source=st.text(), figure=st.integers(1, 2**63 - 1))

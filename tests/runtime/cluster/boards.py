@@ -43,6 +43,6 @@ class Boards(Devices):
         with self.network.inside("client"):
             return super().engine(exact=exact)
 
-    def start_command(self, name: str, command: str, options: list[str | Path]) -> None:
+    def _spawn(self, name: str, command: list[str | Path], environment: dict[str, str]) -> None:
         with self.network.inside(name):
-            super().start_command(name, command, options)
+            super()._spawn(name, command, environment)

@@ -120,6 +120,49 @@ executor.Executor.run = run
 main()
 """
 
+PACED_FROM_MEMORY = """
+import hashlib
+import time
+from pathlib import Path
+from hyps.runtime.calibration import rates
+from hyps.runtime.cluster.cli.worker import main
+from hyps.runtime.cluster.protocol.tensors import to_value
+from hyps.runtime.execution import executor
+from hyps.runtime.execution.session import memory_of
+
+pace = float(Path(__file__).with_suffix(".pace").read_text())
+known = Path(__file__).with_name("answers")
+known.mkdir(exist_ok=True)
+rates.conv_by_threads = lambda threads, rounds: dict.fromkeys(threads, int(pace))
+honest = executor.Executor.run
+
+
+def run(self, inputs, step_done=lambda _: None, **options):
+    until = time.monotonic()
+    digest = hashlib.sha256(self.manifest.steps[0].name.encode())
+    for name in sorted(inputs):
+        digest.update(memory_of(inputs[name]))
+    names = [each.name for each in self.manifest.outputs]
+    files = {name: known / f"{digest.hexdigest()}-{name.replace('/', '-')}" for name in names}
+    if all(file.exists() for file in files.values()):
+        outputs = {name: to_value(file.read_bytes(), self.manifest.tensors[name]) for name, file in files.items()}
+    else:
+        outputs = honest(self, inputs, **options)
+        for name, value in outputs.items():
+            part = known / f"{files[name].name}.{Path(__file__).stem}"
+            part.write_bytes(memory_of(value))
+            part.replace(files[name])
+    for step in self.manifest.steps:
+        until += max(step.multiply_adds, 100_000) / pace
+        time.sleep(max(0.0, until - time.monotonic()))
+        step_done(None)
+    return outputs
+
+
+executor.Executor.run = run
+main()
+"""
+
 
 class Devices:
     """The processes of one cluster, all ended with the ``stack``; `log` has what each wrote.
@@ -180,18 +223,20 @@ class Devices:
             name, "hyps-worker", ["--hub", self.url, "--name", name, "--cache", cache, "--verbose", *hub, *options]
         )
 
-    def start_program(self, name: str, text: str) -> None:
+    def start_program(self, name: str, text: str, *options: str, memory: str = "120MB") -> None:
         """Start a faulty worker.
 
         `LIAR` adds one to its results, `QUITTER` dies after the first chunk of one, `BOASTER` is slower than it claims,
         `SLOW_AT_SHARDS` takes half a second more for a shard of an operator, and says so,
         `PACED` computes as many multiply-adds a second as `pace` says, and claims what that said first.
+        `PACED_FROM_MEMORY` does too, but each input is computed once, by whichever worker gets it first: it hardly needs
+        a processor.
         """
         program = self._folder / f"{name}.py"
         program.write_text(_NO_PROBE + text)
-        options: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", "120MB", "--threads", "1", "--verbose"]
+        named: list[str | Path] = ["--hub", self.url, "--name", name, "--memory", memory, "--threads", "1", "--verbose"]
         cache: list[str | Path] = ["--cache", self._folder / name]
-        self._spawn(name, [sys.executable, program, *options, *cache], os.environ | {"HYPS_LEAN": "1"})
+        self._spawn(name, [sys.executable, program, *named, *cache, *options], os.environ | {"HYPS_LEAN": "1"})
 
     def pace(self, name: str, macs_per_s: float) -> None:
         """Set the speed of a worker that runs `PACED`; it needs no processor for that."""
@@ -203,6 +248,11 @@ class Devices:
         """Start a worker of this speed, on whatever machine."""
         self.pace(name, macs_per_s)
         self.start_program(name, PACED)
+
+    def start_paced_from_memory(self, name: str, macs_per_s: float, *options: str, memory: str) -> None:
+        """Start a worker of this speed, for inputs that were computed before."""
+        self.pace(name, macs_per_s)
+        self.start_program(name, PACED_FROM_MEMORY, *options, memory=memory)
 
     def kill(self, name: str) -> None:
         """Kill a process with SIGKILL."""

@@ -68,7 +68,7 @@ def main() -> None:
         _replace("hyps.runtime.calibration.rates", conv_by_threads=_assumed_rates)
         _replace("hyps.runtime.device.probes", storage=_assumed_storage)
         if not settings.places_as_measured:
-            _replace("hyps.runtime.cluster.broker.link_probe.LinkProbe", start=lambda *_: None)
+            _replace("hyps.runtime.cluster.worker.hub_probe.HubProbe", start=lambda *_: None)
     else:
         options = importlib.import_module("hyps.runtime.cluster.manager.options")
         _replace(options.__name__, ClusterOptions=partial(options.ClusterOptions, timeouts=settings.timeouts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from hyps.runtime.dask.task_plan import one_task_plan
 from hyps.runtime.dask.tasks import SubBundleStore, Ticket
 from hyps.runtime.errors import BudgetError, InputError
 from hyps.runtime.execution.loading import load_executor
-from hyps.runtime.exits.policies import ThresholdPolicy
+from hyps.runtime.exits.policies import NeverExit, ThresholdPolicy
 from tests.compiler.onnxes import saved
 from tests.exits import EXITS, WIDTH, exiting_network
 
@@ -97,6 +98,22 @@ def test_each_input_ends_at_its_exit(server: FileServer, tmp_path: Path, inputs:
         assert list(outputs) == list(EXITS[:2])
         assert all(outputs[name].tobytes() == whole[name].tobytes() for name in outputs)
         assert (report.output, report.ended_by) == (EXITS[1], "policy")
+
+
+def test_a_deadline_ends_inferences_by_what_earlier_tasks_took(server: FileServer, tmp_path: Path) -> None:
+    """The second task knows the times of the first: nothing behind the first exit would be there in a microsecond."""
+    saved(tmp_path / "net.onnx", exiting_network())
+    compile_model(tmp_path / "net.onnx", tmp_path / "bundle", memory_bytes=66_000_000, tier="lean", exits=["auto"])
+    (stage,) = one_task_plan(read_manifest(tmp_path / "bundle"), {"worker": 136_000_000}, 3, 1).stages
+    made, sample = SubBundleStore(tmp_path / "cache", threads=1), {"x": np.ones((1, WIDTH), np.float32)}
+    found = []
+    for deadline_s in (math.inf, 1e-6, math.inf):
+        part = ticket(server, tmp_path / "bundle", stage.part, 1)
+        (answer,) = made.answers(part, [[sample]], NeverExit(), deadline_s)
+        assert not isinstance(answer, InputError)
+        assert answer[1]
+        found.append((answer[1].number, answer[1].ended_by, answer[1].late_s > 0))
+    assert found == [(4, "network", False), (1, "deadline", True), (4, "network", False)]
 
 
 def test_a_worker_that_cannot_run_every_step_has_no_policy(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hyps.runtime.exits.exit_control import ExitControl, exit_control
 from hyps.runtime.exits.forecast import Forecast
 from hyps.runtime.exits.link_meter import LinkState
 from hyps.runtime.exits.policies import NeverExit, ThresholdPolicy
+from hyps.runtime.exits.report import exit_line
 from hyps.runtime.exits.state import ExitAction, ExitState
 from hyps.runtime.exits.tier import RestAnswer
 
@@ -90,13 +91,17 @@ def test_a_missed_deadline_is_told(exiting_bundle: Path) -> None:
 
 def test_an_energy_limit_ends_an_inference(exiting_bundle: Path) -> None:
     joules = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0, 13.0, 20.0])
-    control = ExitControl(read_manifest(exiting_bundle), NeverExit(), joules_limit=6.0, joules=lambda: next(joules))
+    control = ExitControl(
+        read_manifest(exiting_bundle), NeverExit(), joules_limit=6.0, joules=lambda: next(joules), energy_source="a meter"
+    )
     places = [each.after_step for each in control.exits]
     first = control.begin()  # nothing is known of later stretches but their work, which is equal
     assert [first.ends(place, SCORES, {}) for place in places[:2]] == [False, False]
     assert first.ends(places[2], SCORES, {})
     assert first.report
     assert (first.report.ended_by, first.report.excess_joules) == ("energy", 1.0)
+    assert (first.report.joules, first.report.energy_source) == (7.0, "a meter")
+    assert "; 7 J, a meter; 1 J above the energy limit" in exit_line(first.report)
     second = control.begin()
     assert not second.ends(places[0], SCORES, {})
     assert second.ends(places[1], SCORES, {})
@@ -130,7 +135,8 @@ class SlowTier:
     def __init__(self, bytes_per_s: float) -> None:
         self.bytes_per_s, self.asked = bytes_per_s, 0
 
-    def link(self) -> LinkState:
+    def link(self, after_exit: int | None = None) -> LinkState:
+        assert after_exit == 1
         return LinkState(bandwidth_bytes_per_s=self.bytes_per_s, round_trip_s=0.001)
 
     def wait(self, seconds: float) -> None:

@@ -239,11 +239,8 @@ def test_hyps_run_says_where_an_inference_ended(
         (["--energy-limit", "1J"], "needs the device's power"),
         (["--batch", "2", "--deadline", "1s"], "--batch runs many at once"),
         (["--energy", "--deadline", "1s"], "--energy measures one way"),
-        (["--engine", "dask://local", "--deadline", "1s"], "are for this device"),
-        (
-            ["--engine", "mqtt://localhost", "--exit-policy", "threshold:0.5"],
-            "a cluster at a hub runs every input to the last",
-        ),
+        (["--engine", "dask://local", "--energy-limit", "1J"], "is for this device, whose power is known"),
+        (["--engine", "mqtt://localhost", "--deadline", "1s"], "--deadline is for this device and for Dask"),
     ],
     ids=str,
 )

@@ -12,9 +12,10 @@ import pytest
 from hyps.compiler.target_files import load_target
 from hyps.runtime.cluster.broker.hub_files import CONFIGURATION, add_user, init_hub
 from hyps.runtime.cluster.broker.join import Join, encode_join
-from hyps.runtime.cluster.broker.link_probe import probe_link
+from hyps.runtime.cluster.planning.boards_file import read_target
 from hyps.runtime.cluster.protocol.frames import ENVELOPE_BYTES, FRAME_LIMIT_BYTES
 from hyps.runtime.cluster.protocol.topics import Role
+from hyps.runtime.cluster.worker.hub_probe import probe_hub
 from hyps.runtime.errors import HubError
 from tests.cluster_network import RATE_BITS_PER_S, Network, NoNetwork, network
 from tests.runtime.cluster.mosquitto import free_port, running
@@ -33,7 +34,7 @@ def shaped() -> Iterator[Network]:
 
 
 def test_a_link_has_rates_and_a_latency(open_hub: Join) -> None:
-    found = probe_link(open_hub, "w0")
+    found = probe_hub(open_hub, "w0").link
     assert found.up_bytes_per_s > 1_000_000
     assert found.down_bytes_per_s > 1_000_000
     assert 0 < found.latency_s < 1
@@ -52,7 +53,7 @@ def test_no_more_is_measured_than_the_link_carries(shaped: Network, mosquitto: s
         context.__enter__()
     try:
         with shaped.inside("w0"):
-            found = probe_link(Join(hub=f"mqtt://{shaped.address('hub')}:{port}"), "w0")
+            found = probe_hub(Join(hub=f"mqtt://{shaped.address('hub')}:{port}"), "w0").link
     finally:
         context.__exit__(None, None, None)
     assert found.up_bytes_per_s < 1.1 * RATE_BITS_PER_S / 8
@@ -64,9 +65,9 @@ def test_a_worker_with_a_password_may_and_a_client_may_not(mosquitto: str, tmp_p
     init_hub(tmp_path / "hub", ["127.0.0.1", "localhost"], port)
     worker, client = add_user(tmp_path / "hub", Role.WORKER, "w0"), add_user(tmp_path / "hub", Role.CLIENT, "me")
     with running(mosquitto, tmp_path / "hub" / CONFIGURATION, port):
-        assert probe_link(worker, "w0", sizes=(65_536,)).latency_s > 0
+        assert probe_hub(worker, "w0", sizes=(65_536,)).link.latency_s > 0
         with pytest.raises(HubError, match="does not send hyps/workers/me/probe back"):
-            probe_link(client, "me", sizes=(65_536,))
+            probe_hub(client, "me", sizes=(65_536,))
 
 
 def test_calibrate_writes_the_link_into_the_target(open_hub: Join, root: Path, hyps_run: Run, tmp_path: Path) -> None:
@@ -80,6 +81,9 @@ def test_calibrate_writes_the_link_into_the_target(open_hub: Join, root: Path, h
         assert target.network_down_bytes_per_s
         assert target.network_bytes_per_s == min(target.network_up_bytes_per_s, target.network_down_bytes_per_s)
         assert target.network_latency_us == printed["network_latency_us"]
+        assert target.message_us == printed["message_us"]
+        assert target.message_us
+        assert read_target(output).message_s == target.message_us / 1e6
 
 
 @pytest.mark.parametrize(

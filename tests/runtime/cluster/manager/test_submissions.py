@@ -29,6 +29,15 @@ class Replies(list[Message]):
         self.append(client_messages.decode_reply(payload) if payload.startswith(b"{") else Accepted(job="f" * 32))
 
 
+class NoCuts:
+    """A placement that is never cut."""
+
+    is_coming = False
+
+    def ask(self, number: int) -> str:
+        return f"not behind exit {number}"
+
+
 @pytest.fixture
 def replies() -> Replies:
     return Replies()
@@ -36,7 +45,7 @@ def replies() -> Replies:
 
 @pytest.fixture
 def submissions(manifest: Manifest, tmp_path: Path, replies: Replies) -> Submissions:
-    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), replies.publish)
+    return Submissions(manifest, BUNDLE, Journal(tmp_path / "journal"), replies.publish, NoCuts())
 
 
 def job(number: int) -> str:
@@ -63,7 +72,7 @@ def arrival(submissions: Submissions, manifest: Manifest, number: int) -> Receiv
 def test_inputs_are_asked_for_and_written_down(submissions: Submissions, manifest: Manifest, replies: Replies) -> None:
     submit(submissions, 1)
     assert replies == []
-    submissions.admit(0)
+    submissions.admit(0, before)
     assert replies == [SendInputs(job=job(1))]
     new = submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     assert new
@@ -80,7 +89,7 @@ def test_lost_inputs_are_asked_for_again(
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     submit(submissions, 1)
-    submissions.admit(0)
+    submissions.admit(0, before)
     now += 1
     submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=0), manifest.inputs[0], "c")
     now += 1
@@ -103,7 +112,7 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(answers_module, "_RESULT_BYTES_PER_S", 2)  # 16 bytes take eight seconds
     submit(submissions, 1)
-    submissions.admit(0)
+    submissions.admit(0, before)
     submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     scores = bytes(16)
     submissions._journal.keep(job(1), "scores", digest_of(scores), scores)
@@ -122,12 +131,12 @@ def test_a_result_is_not_sent_again_while_it_is_on_its_way(
 def test_few_inputs_are_on_their_way_at_a_time(submissions: Submissions, replies: Replies) -> None:
     for number in range(40):
         submit(submissions, number)
-    submissions.admit(MAX_OPEN_JOBS)
+    submissions.admit(MAX_OPEN_JOBS, before)
     assert replies == []
-    submissions.admit(MAX_OPEN_JOBS - 3)
+    submissions.admit(MAX_OPEN_JOBS - 3, before)
     assert replies == [SendInputs(job=job(number)) for number in range(3)]
-    submissions.admit(0)
-    submissions.admit(0)
+    submissions.admit(0, before)
+    submissions.admit(0, before)
     assert len(replies) == 8
 
 
@@ -139,14 +148,15 @@ def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, t
         BUNDLE,
         Journal(tmp_path / "journal"),
         lambda topic, payload, expiry_s: asked.append((topic, client_messages.decode_reply(payload))),
+        NoCuts(),
     )
     for number in range(2500):
         submit(submissions, number, "a")
     assert sum(isinstance(reply, Refused) for _, reply in asked) == 500
     asked.clear()
-    submissions.admit(0)
+    submissions.admit(0, before)
     submit(submissions, 9001, "b")
-    submissions.admit(0)
+    submissions.admit(0, before)
     assert [topic for topic, _ in asked].count("hyps/clients/a/result") == 8
     assert asked[-1] == ("hyps/clients/b/result", SendInputs(job=job(9001)))
 
@@ -154,7 +164,7 @@ def test_a_client_that_announces_many_jobs_delays_no_other(manifest: Manifest, t
 def test_inputs_of_another_attempt_are_rejected(submissions: Submissions, manifest: Manifest) -> None:
     """Otherwise one client could have any number of tensors arrive for one job."""
     submit(submissions, 1)
-    submissions.admit(0)
+    submissions.admit(0, before)
     with pytest.raises(Rejection, match="not announced"):
         submissions.expected_record(Key(job=job(1), sub_bundle=-1, attempt=1), manifest.inputs[0], "c")
 
@@ -164,7 +174,7 @@ def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Rep
     submit(submissions, 2, bundle="c" * 64)
     assert all(isinstance(each, Refused) for each in replies)
     submit(submissions, 3)
-    submissions.admit(0)
+    submissions.admit(0, before)
     for key, client in ((Key(job=job(3), sub_bundle=-1, attempt=0), "d"), (Key(job=job(4), sub_bundle=-1, attempt=0), "c")):
         with pytest.raises(Rejection, match="not announced"):
             submissions.expected_record(key, "x", client)
@@ -172,7 +182,7 @@ def test_refused_jobs_and_rejected_inputs(submissions: Submissions, replies: Rep
 
 def test_anothers_job(submissions: Submissions, manifest: Manifest) -> None:
     submit(submissions, 1)
-    submissions.admit(0)
+    submissions.admit(0, before)
     submissions.arrived(arrival(submissions, manifest, 1), 0, before)
     with pytest.raises(Rejection, match="another's job"):
         submit(submissions, 1, "d")

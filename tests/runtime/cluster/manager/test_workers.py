@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from hyps.runtime.bundle.integrity import read_manifest
@@ -29,6 +30,18 @@ def test_a_process_that_is_gone_has_no_pulse(registry: WorkerRegistry) -> None:
     registry.pulse("w0", Pulse(session="1" * 32, resident_bytes=5, queue=1))
     registry.pulse("w0", Pulse(session="2" * 32, resident_bytes=9, queue=2))
     assert registry.last_pulse("w0")[1].resident_bytes == 5
+
+
+def test_a_message_costs_what_was_measured_under_load_or_else_before(registry: WorkerRegistry) -> None:
+    def costs() -> float | None:
+        (capacity,) = registry.capacities(None)
+        return capacity.message_s
+
+    assert costs() is None
+    registry.update("w0", msgspec.structs.replace(HERE, message_s=0.002))
+    assert costs() == 0.002
+    registry.pulse("w0", Pulse(session="1" * 32, resident_bytes=5, queue=1, message_s=0.003))
+    assert costs() == 0.003
 
 
 def test_every_message_is_a_sign_of_life(registry: WorkerRegistry) -> None:

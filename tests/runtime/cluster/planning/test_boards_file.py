@@ -74,6 +74,22 @@ def test_a_message_takes_what_is_stated_or_what_the_speed_gives(tmp_path: Path) 
     assert other.message_s == pytest.approx(0.3e-3)
 
 
+def test_a_targets_message_counts_where_the_file_states_none(tmp_path: Path) -> None:
+    target = (ROOT / "compiler" / "target_data" / "rpi3b.toml").read_text("utf-8")
+    (tmp_path / "pi.toml").write_text(f"message_us = 700\n{target}")
+    text = """links.lan = { bandwidth = "94 Mbit/s", latency = "0 ms" }
+    boards = [
+        { name = "a", target = "pi.toml", speed = "3 GMAC/s", link = "lan" },
+        { name = "b", target = "pi.toml", speed = "3 GMAC/s", link = "lan", message = "0.3 ms" },
+    ]
+    """
+    (tmp_path / "boards.toml").write_text(text)
+    assert [board.message_s for board in load_fleet(tmp_path / "boards.toml").fleet.boards] == pytest.approx([7e-4, 3e-4])
+    (tmp_path / "pi.toml").write_text(f"message_us = 0\n{target}")
+    with pytest.raises(BoardsError, match=r"Expected `int` >= 1 - at `\$.message_us`"):
+        load_fleet(tmp_path / "boards.toml")
+
+
 def test_a_built_in_target_gives_the_power(tmp_path: Path) -> None:
     """`hypsc targets show rpi3b` prints this file."""
     shutil.copy(ROOT / "compiler" / "target_data" / "rpi3b.toml", tmp_path)
@@ -96,6 +112,8 @@ def test_a_built_in_target_gives_the_power(tmp_path: Path) -> None:
         ('"22 MB/s"', '"0 MB/s"', "board pi3: storage = '0 MB/s' is not above 0"),
         ('"22 MB/s"', '"22 MB"', "board pi3: storage = '22 MB' is no number with a unit of"),
         ('"22 MB/s"', '"22"', "'22' is no number with a unit of"),
+        ('"0.2 ms"', '"-0.2 ms"', "message = '-0.2 ms' is not 0 or more"),
+        ('"0.2 ms"', '"0.2"', "message = '0.2' is no number with a unit of s, ms"),
         ('"22 MB/s"', "22", "Expected `str | null`, got `int` - at `$.boards[0].storage`"),
         ('"22 MB/s"', '"nan MB/s"', "'nan MB/s' is no number"),
         ('storage = "22 MB/s"', "", 'board pi3 has no storage; write one, e.g. storage = "22 MB/s"'),

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 
 from hyps.runtime.cluster.planning import planner as planner_module
-from hyps.runtime.cluster.planning.board_groups import RunTable
 from hyps.runtime.cluster.planning.branches import has_branches, parallel_blocks
 from hyps.runtime.cluster.planning.comparison import plan_rows
 from hyps.runtime.cluster.planning.evaluation import evaluate
@@ -19,6 +18,7 @@ from hyps.runtime.cluster.planning.objectives import KEYS
 from hyps.runtime.cluster.planning.optimal import Objective
 from hyps.runtime.cluster.planning.planner import PlacementPlanner
 from hyps.runtime.cluster.planning.problem import HUB, PipelineStage, Stages, Workload, used_fleet
+from hyps.runtime.cluster.planning.run_table import RunTable
 from hyps.runtime.cluster.simulation.simulate import simulate
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyps.runtime.cluster.planning.board_groups import RunTable, board_groups
+from hyps.runtime.cluster.planning.board_groups import board_groups
 from hyps.runtime.cluster.planning.crossing import crossing, run_bytes, tensor_uses
 from hyps.runtime.cluster.planning.evaluation import evaluate
 from hyps.runtime.cluster.planning.message_cost import tensor_messages
@@ -23,6 +23,7 @@ from hyps.runtime.cluster.planning.problem import (
     Stages,
     Workload,
 )
+from hyps.runtime.cluster.planning.run_table import RunTable
 from hyps.runtime.errors import BudgetError
 from tests.runtime.cluster.planning.brute_force import every_placement, used
 from tests.runtime.cluster.planning.drawn import drawn_fleet, drawn_workload
@@ -175,6 +176,22 @@ def test_bytes_of_all_runs_are_those_of_each() -> None:
                 crosses = crossing(workload, uses, range(start, stop))
                 assert found.inputs[start, stop] == sum(uses[name].nbytes for name in crosses.inputs)
                 assert found.outputs[start, stop] == sum(uses[name].nbytes for name in crosses.outputs)
+
+
+def test_the_period_of_one_run_is_that_of_the_row() -> None:
+    """Bit for bit, infinite past a step without a time; and the longest run that a period allows is found."""
+    for seed in range(30):
+        random_ = random.Random(seed)
+        workload, fleet = drawn_workload(random_, 6, 2), drawn_fleet(random_, 3, 2)
+        table = RunTable(workload)
+        for group in board_groups(fleet):
+            for start in range(6):
+                row = table.period_row(group, start, np.inf)
+                found = [table.period_s(group, start, stop) for stop in range(start + 1, 7)]
+                assert found == [*row, *[np.inf] * (len(found) - len(row))]
+                for most_s in (each * (1 + 1e-6) for each in found if np.isfinite(each)):  # more than rounding
+                    within = [start + 1 + at for at, each in enumerate(found) if each <= most_s]
+                    assert table.longest_within(group, start, most_s) == max(within, default=None)
 
 
 def test_costs_of_all_runs_are_those_of_the_evaluation() -> None:
