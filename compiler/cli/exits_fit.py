@@ -154,10 +154,10 @@ def exits_fit(
         raise OptionError(f"--policy {policy} needs the {error.name} library; {install('policy')}") from None
     write_files(output.parent, {output.name: fitted.content})
     if page is not None:
-        from hyps.compiler.exits.comparison import compare
+        from hyps.compiler.exits.comparison import compare_policies
         from hyps.compiler.report.policy_page import policy_page
 
-        compared = compare(fitted.policy, fitted.recorded, fitted.tested, fitted.conditions)
+        compared = compare_policies(fitted.policy, fitted.recorded, fitted.tested, fitted.conditions)
         write_files(page.parent, {page.name: policy_page(f"{output.name}, {policy}", compared)})
     if json:
         print_json({"fitted": fitted.fitted, "test": fitted.test, "note": fitted.note})

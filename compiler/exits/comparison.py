@@ -19,7 +19,7 @@ from hyps.compiler.exits.rewards import Reward, draw_episodes, follow
 from hyps.compiler.exits.thresholds import best_thresholds
 from hyps.runtime.exits.policies import ExitPolicy, NeverExit, ThresholdPolicy
 
-Kind = Literal["never exit", "thresholds", "optimum", "guaranteed", "this policy"]
+PolicyKind = Literal["never exit", "thresholds", "optimum", "guaranteed", "this policy"]
 #: Values of a right answer, as multiples of what the whole network costs, and losses that are guaranteed.
 _BETAS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
 _LOSSES = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -36,7 +36,7 @@ class PolicyPoint:
     ``beta`` is what it was fitted for, None where it was not for one; ``setting`` says the same in words.
     """
 
-    kind: Kind
+    kind: PolicyKind
     setting: str
     beta: float | None
     accuracy: float
@@ -47,7 +47,7 @@ class PolicyPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class PolicyComparison:
     """The policies for the same inputs. ``has_units``: joules and seconds are such, not parts of the whole network's."""
 
     exits: tuple[str, ...]
@@ -56,15 +56,15 @@ class Comparison:
     points: tuple[PolicyPoint, ...]
 
 
-def compare(
+def compare_policies(
     policy: ExitPolicy, recorded: RecordedExits, tested: RecordedExits | None, conditions: Conditions | None
-) -> Comparison:
+) -> PolicyComparison:
     """Return ``policy``, and others that are fitted to ``recorded``, as they do on ``tested``, or else on ``recorded``."""
     known = conditions or _WHOLE
     fit, measured = (each.take(np.arange(min(_MOST_INPUTS, len(each.labels)))) for each in (recorded, tested or recorded))
     exits = len(recorded.names) - 1
 
-    def point(kind: Kind, setting: str, beta: float | None, other: ExitPolicy) -> PolicyPoint:
+    def point(kind: PolicyKind, setting: str, beta: float | None, other: ExitPolicy) -> PolicyPoint:
         episodes = draw_episodes(measured, known, Reward(beta=beta or 1.0), 1)
         found = follow(other, episodes, known)
         return PolicyPoint(
@@ -88,6 +88,6 @@ def compare(
     for loss in _LOSSES:
         threshold = guaranteed_threshold(fit, loss, 0.95)
         points.append(point("guaranteed", f"at most {loss:.1%} worse", None, ThresholdPolicy((threshold,) * exits)))
-    return Comparison(
+    return PolicyComparison(
         exits=recorded.names, inputs=len(measured.labels), has_units=conditions is not None, points=tuple(points)
     )

@@ -11,11 +11,11 @@ from string import Template
 
 import msgspec
 
-from hyps.compiler.exits.comparison import Comparison, PolicyPoint
+from hyps.compiler.exits.comparison import PolicyComparison, PolicyPoint
 from hyps.compiler.report.tables import escaped
 
 
-def policy_page(title: str, comparison: Comparison) -> bytes:
+def policy_page(title: str, comparison: PolicyComparison) -> bytes:
     """Return the page in UTF-8; the same comparison gives the same bytes."""
     parts = files("hyps.compiler.report.data")
     in_units = comparison.has_units
@@ -42,11 +42,11 @@ def policy_page(title: str, comparison: Comparison) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def _time_factor(comparison: Comparison) -> float:
+def _time_factor(comparison: PolicyComparison) -> float:
     return 1000.0 if comparison.has_units else 1.0
 
 
-def _row(point: PolicyPoint, comparison: Comparison) -> str:
+def _row(point: PolicyPoint, comparison: PolicyComparison) -> str:
     cells = (
         f"{point.kind} {point.setting}".strip(),
         f"{point.accuracy:.2%}",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from hyps.compiler.exits.comparison import Comparison, compare
+from hyps.compiler.exits.comparison import PolicyComparison, compare_policies
 from hyps.compiler.exits.conditions import Conditions
 from hyps.compiler.report.policy_page import policy_page
 from hyps.runtime.exits.policies import ThresholdPolicy
@@ -20,12 +20,12 @@ EXITS = ("<b>first</b>", "second", "third", "own")
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def comparison() -> PolicyComparison:
     recorded = replace(drawn(120, 0), names=EXITS)
-    return compare(ThresholdPolicy((0.0, 0.0, 0.0)), recorded, None, Conditions(joules=2.0, seconds=0.1))
+    return compare_policies(ThresholdPolicy((0.0, 0.0, 0.0)), recorded, None, Conditions(joules=2.0, seconds=0.1))
 
 
-def test_points_are_what_policies_do(comparison: Comparison) -> None:
+def test_points_are_what_policies_do(comparison: PolicyComparison) -> None:
     this, never, *others = comparison.points
     assert this.shares == (1.0, 0.0, 0.0, 0.0)
     assert never.shares == (0.0, 0.0, 0.0, 1.0)
@@ -37,7 +37,7 @@ def test_points_are_what_policies_do(comparison: Comparison) -> None:
     assert optimum[0].joules < optimum[-1].joules
 
 
-def test_the_page_is_text_and_its_slider_picks_beta(comparison: Comparison, tmp_path: Path, look: Look) -> None:
+def test_the_page_is_text_and_its_slider_picks_beta(comparison: PolicyComparison, tmp_path: Path, look: Look) -> None:
     path = tmp_path / "policies.html"
     path.write_bytes(policy_page("</script>", comparison))
 
