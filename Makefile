@@ -16,7 +16,7 @@ KUBERNETES := 1.27 1.37
 FAST_REGRESSION := -k 'test_budgets and (squeezenet or mobilenet)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo cluster-demo test regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-exits bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
+.PHONY: help setup setup-system demo cluster-demo test test-policies regression budgets coverage test-arm bench bench-cluster bench-codes bench-dask bench-exits bench-moves bench-page bench-placement bench-plans deploy-check fuzz docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test: $(READY) ## the tests
 
 regression: $(READY) ## compile and run every reference network at every budget, compare with the whole model (UPDATE=1: rewrite the golden plans; DRAWS=1000: as many random draws; FAST=1: what .ci/run runs, in a few minutes)
 	$(BIN)/python -m pytest -m regression $(if $(UPDATE),--update,-n 2 --dist worksteal) $(if $(DRAWS),--draws $(DRAWS) -k random_draws) $(if $(FAST),$(FAST_REGRESSION))
+
+test-policies: $(READY) ## tests of exit policies that are learned by DQN, which need torch (installs the extra policy)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[policy]'
+	$(BIN)/python -m pytest -q tests/compiler/exits tests/runtime/exits
 
 budgets: $(READY) ## keep the smallest budgets of small networks with several versions of onnxruntime (ORT="1.23 1.28 1.32": these)
 	@for version in $(ORT); do \
@@ -72,7 +76,7 @@ bench-codes: $(READY) ## codes: workers killed, stragglers, what decoding and lo
 bench-dask: $(READY) ## on Dask: throughput, what a task costs, 1,000 photographs; tables in docs/dask.md
 	$(BIN)/python -m tests.bench.farm
 
-bench-exits: $(READY) ## early exits: accuracy, policies, promises; docs/early-exits.md (needs torch: CONTRIBUTING.md; ONLY=betas)
+bench-exits: $(READY) ## early exits: accuracy, policies, promises; docs/early-exits.md (needs torch: CONTRIBUTING.md; ONLY=betas, storage, ...)
 	$(BIN)/python -m tests.bench.exits $(if $(ONLY),--only $(ONLY)) $(if $(RENDER),--render)
 
 bench-moves: $(READY) ## kills while steps move under a stream: each image is answered once, right and in order (KILLS=200: as many)

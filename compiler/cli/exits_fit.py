@@ -82,6 +82,14 @@ _Output = Annotated[
         "--output", "-o", metavar="FILE", rich_help_panel=options.OUTPUT, help="The policy's file: .json, of dqn .onnx."
     ),
 ]
+_Page = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html",
+        rich_help_panel=options.OUTPUT,
+        help="A page that compares the policy with others: accuracy against energy and time, by beta.",
+    ),
+]
 
 
 def exits_fit(
@@ -98,6 +106,7 @@ def exits_fit(
     test: _Test = None,
     episodes: _Episodes = _EPISODES,
     seed: _Seed = 0,
+    page: _Page = None,
     force: options.ForceOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -112,6 +121,8 @@ def exits_fit(
     if output.suffix != suffix:
         raise OptionError(f"-o {output}: a policy of kind {policy} is a {suffix} file; name one")
     check_file(output, force=force)
+    if page is not None:
+        check_file(page, force=force)
     is_rewarded = policy in ("optimal", "dqn") or (policy == "thresholds" and max_loss is None)
     if is_rewarded != ((beta is not None) + (beta_between is not None) == 1) or (not is_rewarded and class_weights):
         raise OptionError(
@@ -142,12 +153,20 @@ def exits_fit(
     except ModuleNotFoundError as error:
         raise OptionError(f"--policy {policy} needs the {error.name} library; {install('policy')}") from None
     write_files(output.parent, {output.name: fitted.content})
+    if page is not None:
+        from hyps.compiler.exits.comparison import compare_policies
+        from hyps.compiler.report.policy_page import policy_page
+
+        compared = compare_policies(fitted.policy, fitted.recorded, fitted.tested, fitted.conditions)
+        write_files(page.parent, {page.name: policy_page(f"{output.name}, {policy}", compared)})
     if json:
         print_json({"fitted": fitted.fitted, "test": fitted.test, "note": fitted.note})
         return
     if not quiet:
         show(_lines(fitted))
     console.wrote(output)
+    if page is not None:
+        console.wrote(page)
 
 
 def _lines(fitted: FittedPolicy) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hyps.compiler.errors import OptionError
 from hyps.compiler.exits.heads import ExitHead, fit_head
@@ -21,6 +21,7 @@ from hyps.compiler.exits.network import ClassifierGraph, open_classifier
 from hyps.compiler.exits.places import ExitPlace, best_places, candidate_places, named_places
 from hyps.compiler.exits.samples import LabelledInputs, open_samples
 from hyps.compiler.exits.session import check_room, open_classifier_session
+from hyps.compiler.model_io.wire_format import read_structure
 from hyps.compiler.progress import Advance
 from hyps.models.staging import staged_file
 
@@ -100,7 +101,7 @@ def _features(
     network: ClassifierGraph, places: Sequence[ExitPlace], samples: LabelledInputs, advance: Advance
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
     """Return the pooled features [N, F] at each place, and the network's own classes [N]."""
-    proto = onnx.load(network.path, load_external_data=False)
+    proto = ModelProto.FromString(read_structure(network.path))  # onnxruntime maps the weights from the model's own file
     names = []
     for number, place in enumerate(places):
         nodes, name = pooling(place, f"hyps_features{number}")

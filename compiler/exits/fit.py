@@ -64,9 +64,16 @@ class PolicyFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedPolicy:
-    """The content of a policy's file, its figures on what it was fitted to and on other inputs, and a line about it."""
+    """The content of a policy's file, its figures on what it was fitted to and on other inputs, and a line about it.
+
+    ``policy`` is the policy as a device opens it, ``recorded`` and ``tested`` are the inputs, ``conditions`` those given.
+    """
 
     content: bytes
+    policy: ExitPolicy
+    recorded: RecordedExits
+    tested: RecordedExits | None
+    conditions: Conditions | None
     fitted: PolicyFigures
     test: PolicyFigures | None
     note: str
@@ -91,6 +98,10 @@ def fit_policy(path: Path, test: Path | None, request: FitRequest, advance: Adva
     is_rewarded = request.most_loss is None
     return FittedPolicy(
         content=content,
+        policy=policy,
+        recorded=recorded,
+        tested=tested,
+        conditions=conditions,
         fitted=policy_figures(policy, recorded, conditions, reward, request.seed, is_rewarded=is_rewarded),
         test=policy_figures(policy, tested, conditions, reward, request.seed, is_rewarded=is_rewarded) if tested else None,
         note=note,

@@ -6,6 +6,10 @@ makes these cuts and adds the ones that the budget needs. A dynamic program over
 peak is within the budget. It takes the plan with the fewest cuts between operators that onnxruntime fuses; of several, the
 one with the least estimated latency (`hyps.passes.cost.latency`).
 
+Exits are required cuts, too. So the operators between two exits are cut apart from all others, and all their plans are run
+by the same part of the inferences: the cuts of the least latency are those of the least mean over exits, whatever the rates.
+Rates matter where steps compete for memory (`hyps.passes.cost.residency`).
+
 The search is exact up to `EXACT_OPERATORS`. A longer graph is divided into that many blocks of operators, and only one
 position of each block is considered at first: the one where the fewest bytes cross. If that finds no plan, or only one that
 separates fused operators, all positions are considered. So a plan is found whenever there is one, and fused operators are

@@ -19,9 +19,11 @@ from hyps.compiler.exits.thresholds import NEVER, SHARED, first_exits, lowest_wi
 from tests.bench.exits_data import held_out, tested, trained_on
 from tests.bench.exits_decisions import decision_runs
 from tests.bench.exits_drawing import exits_drawings
+from tests.bench.exits_learning import beta_results, weighted_runs
 from tests.bench.exits_page import exits_page
-from tests.bench.exits_policies import POLICIES, followed, pareto_points, seed_run
-from tests.bench.exits_results import BetaRun, ExitRow, GuaranteeRun, load_exits, save_exits
+from tests.bench.exits_policies import pareto_points, seed_run
+from tests.bench.exits_results import ExitRow, GuaranteeRun, load_exits, save_exits
+from tests.bench.exits_storage import storage_runs
 from tests.bench.machine import commit
 from tests.bench.main import measured
 from tests.bench.place import Place
@@ -46,7 +48,7 @@ RESAMPLINGS = 1000
 
 def accuracy(place: Place) -> Any:
     """Measure the accuracy at each exit."""
-    parts = [trained_on(place.folder), held_out(place.folder), tested()]
+    parts = [trained_on(), held_out(), tested()]
     figures = [list(zip(part.losses.tolist(), part.correct.mean(axis=0).tolist(), strict=True)) for part in parts]
     last = parts[-1]
     return tuple(
@@ -59,34 +61,28 @@ def accuracy(place: Place) -> Any:
 
 def betas(place: Place) -> Any:
     """Fit policies for beta between all exits (Seifeddine, chapter 4)."""
-    fit, test = held_out(place.folder), tested()
-    runs = []
-    for loss, losses in (("cross entropy", fit.losses), ("error rate", 1 - fit.correct.mean(axis=0))):
-        for number in range(1, len(fit.names)):
-            place.say(f"{loss}, exits {number} and {number + 1}")
-            beta = beta_between(losses, number)
-            ends = {}
-            for name in POLICIES:
-                found = followed(name, fit, test, None, beta, seed=0)
-                ends[name] = float(found.exits.mean()) + 1
-            runs.append(BetaRun(place=number, loss=loss, beta=beta, mean_exit=ends))
-    return tuple(runs)
+    return beta_results(held_out(), tested(), place.say)
 
 
 def constant(place: Place) -> Any:
     """Learn by DQN where every exit costs 1."""
-    fit, test = held_out(place.folder), tested()
+    fit, test = held_out(), tested()
     return seed_run(fit, test, None, beta_between(1 - fit.correct.mean(axis=0), 2), place.say)
 
 
 def varied(place: Place) -> Any:
     """Learn by DQN where energy, link and deadline vary."""
-    return seed_run(held_out(place.folder), tested(), VARIED, VARIED_BETA, place.say)
+    return seed_run(held_out(), tested(), VARIED, VARIED_BETA, place.say)
+
+
+def classes(place: Place) -> Any:
+    """Learn by DQN where errors on one class cost more (Seifeddine, chapter 5, future work)."""
+    return weighted_runs(held_out(), tested(), place.say)
 
 
 def guarantee(place: Place) -> Any:
     """Draw calibration images again and again from all that did not train the network, which are the truth."""
-    first, second = held_out(place.folder), tested()
+    first, second = held_out(), tested()
     everything = replace(
         first,
         probabilities=np.concatenate([first.probabilities, second.probabilities]),
@@ -126,12 +122,17 @@ def _guarantee(everything: RecordedExits, method: str, most_loss: float, inputs:
 
 def decisions(place: Place) -> Any:
     """Time decisions, and compare onnxruntime's with torch's."""
-    return decision_runs(held_out(place.folder), tested())
+    return decision_runs(held_out(), tested())
 
 
 def pareto(place: Place) -> Any:
     """Find what policies reach, from sparing to thorough."""
-    return pareto_points(held_out(place.folder), tested(), place.say)
+    return pareto_points(held_out(), tested(), place.say)
+
+
+def storage(place: Place) -> Any:
+    """End inferences of large networks at each exit, on slow storage."""
+    return storage_runs(place)
 
 
 PARTS: dict[str, Callable[[Place], Any]] = {
@@ -142,6 +143,8 @@ PARTS: dict[str, Callable[[Place], Any]] = {
     "varied": varied,
     "betas": betas,
     "pareto": pareto,
+    "classes": classes,
+    "storage": storage,
 }
 
 

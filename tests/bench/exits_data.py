@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from hyps.compiler.exits.record import record_exits
@@ -20,29 +23,38 @@ MODEL = ROOT / "models" / "wassimnet.onnx"
 _MEMORY_BYTES = 1_000_000_000
 
 
-def held_out(folder: Path) -> RecordedExits:
+@functools.cache
+def held_out() -> RecordedExits:
     """Record the training images that did not train the network."""
-    return _recorded(folder, slice(TRAINED_IMAGES, None))
+    return _recorded(slice(TRAINED_IMAGES, None))
 
 
-def trained_on(folder: Path) -> RecordedExits:
+def trained_on() -> RecordedExits:
     """Record the training images that did."""
-    return _recorded(folder, slice(TRAINED_IMAGES))
+    return _recorded(slice(TRAINED_IMAGES))
 
 
+@functools.cache
 def tested() -> RecordedExits:
     """Record the test images."""
     return record_exits(MODEL, _data("cifar10_test.npz"), None, "cifar10", _MEMORY_BYTES)
 
 
-def _recorded(folder: Path, part: slice) -> RecordedExits:
+def training_images(part: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return training images [N, 32, 32, 3] and their classes."""
     packed = np.load(_data("cifar10_train_jpeg.npz"))
     content = packed["data"].tobytes()
     spans = list(itertools.pairwise(packed["offsets"]))[part]
     images = np.stack([np.asarray(Image.open(io.BytesIO(content[start:end])).convert("RGB")) for start, end in spans])
-    path = folder / "images.npz"
-    np.savez(path, x=images, y=packed["y"][part].astype(np.int64))
-    return record_exits(MODEL, path, None, "cifar10", _MEMORY_BYTES)
+    return images, packed["y"][part].astype(np.int64)
+
+
+def _recorded(part: slice) -> RecordedExits:
+    images, classes = training_images(part)
+    with tempfile.TemporaryDirectory(prefix="hyps-bench-") as folder:
+        path = Path(folder) / "images.npz"
+        np.savez(path, x=images, y=classes)
+        return record_exits(MODEL, path, None, "cifar10", _MEMORY_BYTES)
 
 
 def _data(name: str) -> Path:

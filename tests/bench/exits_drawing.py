@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hyps.compiler.report.axes import ACTIVATIONS, BUDGET, CUT, OTHER, WEIGHTS
 from hyps.compiler.report.plots import Format, Style, render
-from tests.bench.exits_results import BetaRun, ExitsResults, ParetoPoint
+from tests.bench.exits_results import BetaResults, ExitsResults, ParetoPoint
 
 _COLOURS = {
     "thresholds": WEIGHTS,
@@ -26,8 +26,8 @@ def exits_drawings(results: ExitsResults, kind: Format = "svg") -> Mapping[str, 
         points = results.pareto.result
         draws["pareto"] = lambda figure: _pareto(figure, points)
     if results.betas and results.betas.result:
-        runs = results.betas.result
-        draws["betas"] = lambda figure: _betas(figure, runs)
+        found = results.betas.result
+        draws["betas"] = lambda figure: _betas(figure, found)
     return {name: render(f"exits-{name}", draw, Style(), kind) for name, draw in draws.items()}
 
 
@@ -45,17 +45,20 @@ def _pareto(figure: Figure, points: Sequence[ParetoPoint]) -> None:
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
 
-def _betas(figure: Figure, runs: Sequence[BetaRun]) -> None:
-    """Where images end on average, for beta between exits i and i + 1; the band is where it should be."""
-    losses = list(dict.fromkeys(run.loss for run in runs))
-    for axis, loss in zip(figure.subplots(1, len(losses), sharey=True, squeeze=False)[0], losses, strict=True):
-        chosen = [run for run in runs if run.loss == loss]
-        places = [run.place for run in chosen]
-        axis.bar(places, [1] * len(places), bottom=places, color=OTHER, alpha=0.3, label="between i and i + 1")
-        for name in chosen[0].mean_exit:
-            axis.plot(places, [run.mean_exit[name] for run in chosen], "o-", color=_COLOURS[name], label=name)
-        axis.set_title(f"beta from the {loss}", fontsize=9)
-        axis.set_xlabel("i")
-    axes = figure.axes
-    axes[0].set_ylabel("mean exit")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+def _betas(figure: Figure, results: BetaResults) -> None:
+    """Where images end on average by beta; bars are where they should, for beta from the error rate."""
+    axis = figure.subplots()
+    axis.plot(
+        [beta for beta, _, _ in results.curve], [mean for _, mean, _ in results.curve], color=ACTIVATIONS, label="optimum"
+    )
+    for run in results.runs:
+        if run.loss == "error rate" and run.beta > 0:
+            axis.plot([run.beta] * 2, [run.place, run.place + 1], color=OTHER, linewidth=5, alpha=0.4)
+            axis.plot([run.beta] * len(run.dqn_seeds), run.dqn_seeds, "o", color=BUDGET, markersize=4)
+            axis.annotate(f"{run.place} and {run.place + 1}", (run.beta, run.place + 1), fontsize=8)
+    axis.plot([], [], "o", color=BUDGET, label="dqn, each seed")
+    axis.plot([], [], color=OTHER, linewidth=5, alpha=0.4, label="between i and i + 1 for beta from the error rate")
+    axis.set_xscale("log")
+    axis.set_xlabel("beta")
+    axis.set_ylabel("mean exit")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)

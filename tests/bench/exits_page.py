@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.document import markdown
-from tests.bench.exits_results import BetaRun, DecisionRun, ExitRow, ExitsResults, GuaranteeRun, ParetoPoint, SeedRun
+from tests.bench.exits_results import DecisionRun, ExitRow, ExitsResults, GuaranteeRun, ParetoPoint, SeedRun
+from tests.bench.exits_tables import BETAS, CLASSES, STORAGE, beta_lines, class_lines, grid, storage_lines
 from tests.bench.readings import Part
-from tests.bench.tables import Grid
 
 #: Validation accuracy in per cent at exits 0 to 5: Seifeddine, table 3.1.
 REPORTED = (65.8, 74.44, 79.31, 82.59, 82.51, 82.48)
@@ -28,12 +27,6 @@ _ACCURACY = """\
 The report's network has up to 512 channels and 20 million weights, and was trained on 50,000 images; this one has up to 120
 channels, and a sixth of the images, which were JPEG files. A loss is the mean cross entropy. *Crosses* is what an inference
 that is offloaded at the exit sends."""
-_BETAS = """\
-The report's validation (its chapter 4): every exit costs 1, and beta between exits i and i + 1 is the reciprocal of the
-difference of their losses (equation 4.1). Images should then end between exits i and i + 1 on average. The equation does
-not say which loss; with the error rate, beta is where stopping all images at i, and all at i + 1, are worth the same. Where
-the deeper exit's loss is larger, beta is negative: it punishes right answers, and images end at exit 1. The goal is that
-every mean lies between. A policy decides for each image, so that it may well stop most of them earlier."""
 _CONSTANT = """\
 Every exit costs 1; beta is that between exits 2 and 3 by the error rate. (By the cross entropy it is 4.8, and all policies
 stop nearly every image at exit 1.) The optimum is found by backward induction over bins of the largest probability, on the
@@ -61,9 +54,11 @@ def exits_page(results: ExitsResults) -> str:
     parts: tuple[tuple[str, str, Part[Any] | None, Callable[[Any], Iterator[str]]], ...] = (
         ("Accuracy at each exit", _ACCURACY, results.accuracy, _accuracy),
         ("What policies reach", _PARETO, results.pareto, _pareto),
-        ("Beta between exits", _BETAS, results.betas, _betas),
+        ("Slow storage", STORAGE, results.storage, storage_lines),
+        ("Beta between exits", BETAS, results.betas, beta_lines),
         ("DQN where nothing varies", _CONSTANT, results.constant, _constant),
         ("DQN where energy, link and deadline vary", _VARIED, results.varied, _varied),
+        ("DQN with a weight on one class", CLASSES, results.classes, class_lines),
         ("The guarantee", _GUARANTEE, results.guarantee, _guarantee),
         ("Decisions", _DECISIONS, results.decisions, _decisions),
     )
@@ -84,10 +79,6 @@ def _part(part: Part[Any] | None, blocks: Callable[[Any], Iterator[str]]) -> Ite
         yield from blocks(part.result)
 
 
-def _grid(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    return markdown(Grid(title="", columns=columns, rows=tuple(rows)))
-
-
 def _accuracy(exits: Sequence[ExitRow]) -> Iterator[str]:
     rows = [
         (
@@ -103,31 +94,7 @@ def _accuracy(exits: Sequence[ExitRow]) -> Iterator[str]:
         for row, reported in zip(exits, REPORTED, strict=True)
     ]
     columns = ("exit", "report, validation", "test", "held out", "training", "test loss", "held-out loss", "training loss")
-    yield _grid((*columns, "multiply-adds", "crosses, bytes"), rows)
-
-
-def _betas(runs: Sequence[BetaRun]) -> Iterator[str]:
-    names = tuple(runs[0].mean_exit)
-    rows = [
-        (f"{run.loss}: {run.place} and {run.place + 1}", f"{run.beta:.4g}", *(_mean_exit(run, name) for name in names))
-        for run in runs
-    ]
-    yield _grid(("loss, exits", "beta", *names), rows)
-    measured = {name: [run for run in runs if name in run.mean_exit] for name in names}
-    inside = {
-        name: sum(run.place <= run.mean_exit[name] <= run.place + 1 for run in each) for name, each in measured.items()
-    }
-    counts = ", ".join(f"{name} {count} of {len(measured[name])}" for name, count in inside.items())
-    met = all(count == len(measured[name]) for name, count in inside.items())
-    yield f"Between the two exits: {counts}. The goal is {'met' if met else 'missed'}."
-    yield "![The mean exit for beta between exits](early-exits/betas.svg)"
-
-
-def _mean_exit(run: BetaRun, name: str) -> str:
-    mean = run.mean_exit.get(name)
-    if mean is None:
-        return "-"
-    return f"{mean:.2f}" if run.place <= mean <= run.place + 1 else f"{mean:.2f}, outside"
+    yield grid((*columns, "multiply-adds", "crosses, bytes"), rows)
 
 
 def _interquartile_mean(values: Sequence[float]) -> float:
@@ -142,7 +109,7 @@ def _seeds(run: SeedRun) -> Iterator[str]:
     rows.append(("dqn, interquartile mean", f"{middle:.4f}", f"{run.offloaded['dqn']:.1%}"))
     rows += [(f"dqn, seed {seed}", f"{value:.4f}", "") for seed, value in enumerate(run.dqn)]
     yield f"Beta is {run.beta:.4g}."
-    yield _grid(("policy", "mean value", "offloaded"), rows)
+    yield grid(("policy", "mean value", "offloaded"), rows)
 
 
 def _constant(run: SeedRun) -> Iterator[str]:
@@ -171,7 +138,7 @@ def _guarantee(runs: Sequence[GuaranteeRun]) -> Iterator[str]:
         )
         for run in runs
     ]
-    yield _grid(("thresholds", "images drawn", "drawings", "broken", "never exits", "multiply-adds computed"), rows)
+    yield grid(("thresholds", "images drawn", "drawings", "broken", "never exits", "multiply-adds computed"), rows)
     kept = all(run.broken <= (1 - run.confidence) * run.resamplings for run in runs if run.method == "guaranteed")
     yield f"The promise is {'kept' if kept else 'NOT kept'}."
 
@@ -187,7 +154,7 @@ def _decisions(runs: Sequence[DecisionRun]) -> Iterator[str]:
         )
         for run in runs
     ]
-    yield _grid(("policy", "median ms", "99 % ms", "file, bytes", "torch decides otherwise"), rows)
+    yield grid(("policy", "median ms", "99 % ms", "file, bytes", "torch decides otherwise"), rows)
 
 
 def _pareto(points: Sequence[ParetoPoint]) -> Iterator[str]:
@@ -201,4 +168,4 @@ def _pareto(points: Sequence[ParetoPoint]) -> Iterator[str]:
         )
         for point in points
     ]
-    yield _grid(("policy", "accuracy", "joules", "ms"), rows)
+    yield grid(("policy", "accuracy", "joules", "ms"), rows)

@@ -49,14 +49,19 @@ def storage(place: Place) -> Storage:
 
 def _bundle(place: Place, budget_mb: int) -> Path:
     """VGG16 for one thread and this budget, on a device with this storage and no more memory for cached files."""
-    target, bundle = place.folder / "slow-storage.toml", place.folder / f"slow-{budget_mb}"
-    target.write_text(
-        f'name = "slow-storage"\ntitle = "Slow storage"\nmemory_bytes = {MEMORY_BYTES}\nreserved_bytes = 0\ncores = 1\n'
-        f'cpu = "x86-64"\nstorage_read_bytes_per_s = {READ_BYTES_PER_S}\n'
-    )
+    target, bundle = slow_target(place.folder / "slow-storage.toml", MEMORY_BYTES), place.folder / f"slow-{budget_mb}"
     command = compile_command(place.beside(), bundle, f"{budget_mb}MB")
     subprocess.run([*command, "--target", str(target)], check=True, stdout=subprocess.DEVNULL)
     return bundle
+
+
+def slow_target(path: Path, memory_bytes: int) -> Path:
+    """Write a target with so much memory, cached files included, and storage of `READ_BYTES_PER_S`."""
+    path.write_text(
+        f'name = "slow-storage"\ntitle = "Slow storage"\nmemory_bytes = {memory_bytes}\nreserved_bytes = 0\ncores = 1\n'
+        f'cpu = "x86-64"\nstorage_read_bytes_per_s = {READ_BYTES_PER_S}\n'
+    )
+    return path
 
 
 def batch(place: Place) -> Batch:

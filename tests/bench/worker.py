@@ -1,11 +1,13 @@
 """One contender of a benchmark in a process of its own: opens its model, runs once for every line on standard input.
 
     python -m tests.bench.worker bundle|picture DIR INPUT.npy THREADS
+    python -m tests.bench.worker exits DIR INPUT.npy THREADS POLICY.json
     python -m tests.bench.worker default|mapped|lean MODEL.onnx INPUT.npy THREADS
 
 ``default`` is onnxruntime as it comes (weights inside the model, or in a file next to it); ``mapped`` is what a user
 would pick on a small device: external data, no prepacking. ``picture`` runs a bundle as hyps-run runs pictures, by
-onnxruntime's C interface, without numpy. ``lean`` has a bundle's own session options and environment.
+onnxruntime's C interface, without numpy; ``exits`` runs one with exits under a policy. ``lean`` has a bundle's own session
+options and environment.
 The opening and every run are answered with a line of JSON, a `tests.bench.readings.Reading`; seconds of opening begin
 before onnxruntime is imported.
 """
@@ -56,6 +58,17 @@ def picture(path: Path, values: Path, threads: int) -> Run:
     return lambda: executor.run(inputs, again=True)
 
 
+def exits(path: Path, values: Path, threads: int) -> Run:
+    """A bundle whose inferences end where the policy says that is named last."""
+    import numpy as np
+
+    from hyps.runtime.api import load
+
+    loaded = load(path, threads=threads, exit_policy=sys.argv[5])
+    inputs = {next(iter(loaded.inputs)): np.load(values)}
+    return lambda: loaded.run_to_exit(inputs)
+
+
 def whole(mode: str, path: Path, values: Path, threads: int) -> Run:
     """The whole model in onnxruntime."""
     import numpy as np
@@ -80,9 +93,9 @@ def main() -> None:
     """Serve one contender."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the benchmark reports ctrl-C, once
     mode, path, values, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    if mode in ("bundle", "picture", "lean"):
+    if mode in ("bundle", "picture", "exits", "lean"):
         restart_lean(huge_pages=mode == "lean" or '"huge_pages": true' in (path / "manifest.json").read_text())
-    bundles = {"bundle": bundle, "picture": picture}
+    bundles = {"bundle": bundle, "picture": picture, "exits": exits}
     run = _answered(lambda: bundles[mode](path, values, threads) if mode in bundles else whole(mode, path, values, threads))
     for _ in sys.stdin:
         _answered(run)

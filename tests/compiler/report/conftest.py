@@ -41,7 +41,7 @@ def look() -> Iterator[Look]:
         page.on("pageerror", lambda error: logged.append(str(error)))
         page.on("request", lambda request: requested.append(request.url))
         page.goto(path.as_uri())
-        page.wait_for_selector("#graph[data-scale]")
+        page.wait_for_selector("#graph[data-scale], #value:not(:empty)")
         try:
             return see(page)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 import pytest
@@ -36,17 +37,16 @@ def peak(graph_costs: Costs, cuts: Cuts) -> int:
 
 def seconds(graph: Graph, graph_costs: Costs, device: DeviceRates, cuts: Cuts) -> float:
     """Return the estimated latency, added up partition by partition and operator by operator."""
-    total = 0.0
-    for start, stop in itertools.pairwise((0, *cuts, graph_costs.count)):
-        reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.cached_weights_bytes_per_s
-        computing = float(compute_s(graph, device)[start:stop].sum())
-        total += (
-            device.step_s
-            + device.open_s
-            + max(reading, computing)
-            + int(graph_costs.crossing[stop]) / device.memory_bytes_per_s
-        )
-    return total
+    ends = itertools.pairwise((0, *cuts, graph_costs.count))
+    return sum(seconds_between(graph, graph_costs, device, start, stop) for start, stop in ends)
+
+
+def seconds_between(graph: Graph, graph_costs: Costs, device: DeviceRates, start: int, stop: int) -> float:
+    """Return the estimated latency of one partition."""
+    reading = int(graph_costs.weights_from(start)[stop - start - 1]) / device.cached_weights_bytes_per_s
+    computing = float(compute_s(graph, device)[start:stop].sum())
+    copying = int(graph_costs.crossing[stop]) / device.memory_bytes_per_s
+    return device.step_s + device.open_s + max(reading, computing) + copying
 
 
 def rank(graph: Graph, graph_costs: Costs, device: DeviceRates, sealed: Collection[int], cuts: Cuts) -> Rank:
@@ -102,6 +102,32 @@ def test_best_cuts_are_the_best_of_all(data: st.DataObject) -> None:
     separated, least = min(rank(graph, graph_costs, device, sealed, choice) for choice in feasible)
     assert len(set(cuts) & set(sealed)) == separated
     assert seconds(graph, graph_costs, device, cuts) == pytest.approx(least, rel=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_best_cuts_are_the_best_in_the_mean_over_exits(data: st.DataObject) -> None:
+    """A part of all inferences ends at every exit, which is always cut; the cuts are the best for any such parts."""
+    graph, prints = data.draw(measured_graphs(7))
+    graph_costs, device = costs(graph, prints), data.draw(devices(), "device")
+    inside = range(1, graph_costs.count)
+    exits = data.draw(st.sets(st.integers(1, 7), max_size=3), "exits") & set(inside)
+    stays = {exit: data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]), "stays") for exit in sorted(exits)}
+
+    def mean_seconds(cuts: Cuts) -> float:
+        """Return the estimated latency, each partition by the part of inferences that reaches it."""
+        total = 0.0
+        for start, stop in itertools.pairwise((0, *cuts, graph_costs.count)):
+            reach = math.prod(part for position, part in stays.items() if position <= start)
+            total += reach * seconds_between(graph, graph_costs, device, start, stop)
+        return total
+
+    budget = a_budget(data, graph_costs)
+    cuts = best_cuts(graph_costs, latency(graph, graph_costs, device), (), exits, budget)
+    feasible = [choice for choice in all_choices(graph_costs.count, exits) if peak(graph_costs, choice) <= budget]
+    assert (cuts is None) == (not feasible)
+    if cuts is not None:
+        assert mean_seconds(cuts) == pytest.approx(min(map(mean_seconds, feasible)), rel=1e-9)
 
 
 @settings(max_examples=200, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import replace
 from typing import Any
 
@@ -135,13 +137,17 @@ def test_partitions_end_at_exits(network: Model, budget: int | None) -> None:
 def test_what_most_inferences_run_stays_in_memory() -> None:
     wide = shaped(exiting_network(1_000))
     base = Request(exits=AUTO_EXITS, budget_bytes=80_000_000, tier="lean")
-    pinned = {}
-    for rates in ((0.9, 0.05, 0.03), ()):
+    pinned, read = {}, {}
+    for rates in ((0.9, 0.05, 0.03), (0.3, 0.3, 0.2), ()):
         planned = plan(wide, replace(base, exit_rates=rates)).plan
         pinned[rates] = [part.pinned_bytes for part in planned.partitions]
+        streamed = [part.weight_bytes - part.pinned_bytes for part in planned.partitions]
+        read[rates] = [math.fsum(map(operator.mul, streamed, reach)) for reach in ((1, 0.1, 0.05, 0.02), (1, 0.7, 0.4, 0.2))]
         assert planned.peak_bytes <= 80_000_000
     weights = [part.weight_bytes for part in planned.partitions]
     likely = pinned[0.9, 0.05, 0.03]
     assert likely[0] > 0.9 * weights[0]
     assert likely[0] / weights[0] >= likely[1] / weights[1] >= likely[2] / weights[2] >= likely[3] / weights[3]
     assert likely[0] > pinned[()][0]
+    assert read[0.9, 0.05, 0.03][0] < 0.5 * read[()][0]  # bytes of an inference in the mean, if these are the rates
+    assert read[0.3, 0.3, 0.2][1] < 0.9 * read[()][1]
